@@ -1,0 +1,231 @@
+"""How the weights of a layer are distributed: range, quartiles, outliers, histogram.
+
+Takes a matrix ``(channels, weights per channel)`` of float32 and returns plain numbers and arrays
+in weight units. NaN and infinities are counted and left out of everything else.
+
+Everything is read off sorted rows: numpy sorts float32 at a few nanoseconds per weight, several
+times faster than it finds a percentile.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+# Tukey's inner fences, the whiskers of a box plot: about 7 in 1000 normally distributed weights
+# lie beyond them. J. W. Tukey, Exploratory Data Analysis, 1977.
+OUTLIER_FENCE_IQRS = 1.5
+
+# So many that the bulk under an outlier a hundred times as large still has a shape.
+HISTOGRAM_BINS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Quartiles:
+    """Order statistics of each row, in weight units; NaN for a row without a finite weight.
+
+    Whiskers are the most extreme weights inside Tukey's fences; ``outlier_count`` those outside.
+    """
+
+    minimum: Doubles
+    whisker_low: Doubles
+    q1: Doubles
+    median: Doubles
+    q3: Doubles
+    whisker_high: Doubles
+    maximum: Doubles
+    outlier_count: Counts
+
+    @property
+    def range(self) -> Doubles:
+        return self.maximum - self.minimum
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean, standard deviation of the population and kurtosis (3 for a Gaussian) of a tensor."""
+
+    mean: float
+    std: float
+    kurtosis: float
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Equal-width bins over ``[low, high]``, the last one closed; one bin for a constant tensor."""
+
+    low: float
+    high: float
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """What a layer's weights look like, as a whole and channel by channel."""
+
+    weight_count: int
+    nonfinite_count: int
+    zero_count: int
+    tensor: Quartiles  # of one row: the whole tensor
+    channels: Quartiles
+    moments: Moments
+    channel_mean: Doubles
+    channel_std: Doubles
+    outlier_channel_count: int
+    channel_range_ratio: float
+    histogram: Histogram | None
+
+    @property
+    def range(self) -> float:
+        return float(self.tensor.range[0])
+
+    @property
+    def abs_max(self) -> float:
+        return float(np.maximum(-self.tensor.minimum, self.tensor.maximum)[0])
+
+
+def describe(weights: Floats) -> Distribution:
+    """Measure one layer.
+
+    Args:
+        weights: ``(channels, weights per channel)``, at least one weight.
+    """
+    finite = np.isfinite(weights)
+    nonfinite_count = int(weights.size - np.count_nonzero(finite))
+    # NaN sorts behind every number, so that each row starts with its finite weights.
+    clean = np.where(finite, weights, np.float32(np.nan)) if nonfinite_count else weights
+    finite_per_channel = np.count_nonzero(finite, axis=1)
+    everything = clean[finite] if nonfinite_count else clean.reshape(-1)
+
+    channels = order_statistics(np.sort(clean, axis=1), finite_per_channel)
+    tensor = order_statistics(
+        np.sort(everything)[np.newaxis, :], np.array([everything.size], dtype=np.int64)
+    )
+    moments, channel_mean, channel_std = _moments(clean, finite_per_channel)
+    return Distribution(
+        weight_count=int(weights.size),
+        nonfinite_count=nonfinite_count,
+        zero_count=int(np.count_nonzero(everything == 0)),
+        tensor=tensor,
+        channels=channels,
+        moments=moments,
+        channel_mean=channel_mean,
+        channel_std=channel_std,
+        outlier_channel_count=_outlier_channel_count(channels.range),
+        channel_range_ratio=_range_ratio(channels.range),
+        histogram=histogram(everything) if everything.size else None,
+    )
+
+
+def order_statistics(rows: Floats, counts: Counts) -> Quartiles:
+    """Quartiles (linear interpolation, as ``np.quantile``), fences and whiskers of sorted rows.
+
+    Args:
+        rows: ``(rows, columns)``, each row ascending, NaN last.
+        counts: ``(rows,)``, how many leading values of each row are finite.
+    """
+    if rows.shape[1] == 0:
+        rows = np.full((rows.shape[0], 1), np.nan, dtype=np.float32)
+    q1, median, q3 = (_row_quantile(rows, counts, share) for share in (0.25, 0.5, 0.75))
+    reach = OUTLIER_FENCE_IQRS * (q3 - q1)
+    # Comparing in float64: a fence rounded to float32 could swallow the weight beside it.
+    below = np.count_nonzero(rows < (q1 - reach)[:, np.newaxis], axis=1)
+    above = np.count_nonzero(rows > (q3 + reach)[:, np.newaxis], axis=1)
+    return Quartiles(
+        minimum=_pick(rows, counts, np.zeros_like(counts)),
+        whisker_low=_pick(rows, counts, below),
+        q1=q1,
+        median=median,
+        q3=q3,
+        whisker_high=_pick(rows, counts, counts - above - 1),
+        maximum=_pick(rows, counts, counts - 1),
+        outlier_count=below + above,
+    )
+
+
+def histogram(values: Floats) -> Histogram:
+    """Counts of finite values in 2,048 equal-width bins, as ``np.histogram`` bins them."""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return Histogram(low, high, np.array([values.size], dtype=np.int64))
+    # In float64: the width of a bin may be smaller than the float32 spacing at its edge.
+    counts, _ = np.histogram(values.astype(np.float64), HISTOGRAM_BINS, (low, high))
+    return Histogram(low, high, counts)
+
+
+def _row_quantile(rows: Floats, counts: Counts, share: float) -> Doubles:
+    position = share * np.maximum(counts - 1, 0)
+    index = position.astype(np.int64)
+    low = _pick(rows, counts, index)
+    high = _pick(rows, counts, np.minimum(index + 1, counts - 1))
+    return low + (position - index) * (high - low)
+
+
+def _pick(rows: Floats, counts: Counts, index: Counts) -> Doubles:
+    """The value at ``index`` of each row in float64, NaN where the row has no finite value."""
+    safe = np.clip(index, 0, rows.shape[1] - 1)
+    values = rows[np.arange(rows.shape[0]), safe].astype(np.float64)
+    return np.where(counts > 0, values, np.nan)
+
+
+def _moments(weights: Floats, counts: Counts) -> tuple[Moments, Doubles, Doubles]:
+    """Moments of the tensor, and mean and standard deviation of each channel, in float64.
+
+    One channel at a time costs too many calls, the whole tensor too much memory: blocks of rows.
+    The tensor's central moments follow from the channels' own (Chan, Golub, LeVeque 1983), so
+    that a mean far from zero costs no digits.
+    """
+    channel_count, channel_size = weights.shape
+    mean, second, third, fourth = (np.zeros(channel_count) for _ in range(4))
+    present = np.maximum(counts, 1)
+    rows = max(1, (1 << 16) // max(1, channel_size))
+    for start in range(0, channel_count, rows):
+        block = slice(start, start + rows)
+        values = weights[block].astype(np.float64)
+        missing = np.isnan(values)
+        has_missing = bool(missing.any())
+        if has_missing:
+            values[missing] = 0
+        mean[block] = values.sum(axis=1) / present[block]
+        values -= mean[block, np.newaxis]
+        if has_missing:
+            values[missing] = 0
+        squares = values * values
+        second[block] = squares.sum(axis=1)
+        third[block] = np.einsum("ij,ij->i", squares, values)
+        fourth[block] = np.einsum("ij,ij->i", squares, squares)
+
+    total = int(counts.sum())
+    channel_mean = np.where(counts > 0, mean, np.nan)
+    channel_std = np.where(counts > 0, np.sqrt(second / present), np.nan)
+    if total == 0:
+        return Moments(np.nan, np.nan, np.nan), channel_mean, channel_std
+    grand = float(np.sum(mean * counts) / total)
+    shift = mean - grand
+    tensor_second = float(np.sum(second + counts * shift**2))
+    tensor_fourth = float(
+        np.sum(fourth + 4 * shift * third + 6 * shift**2 * second + counts * shift**4)
+    )
+    variance = tensor_second / total
+    kurtosis = tensor_fourth / total / variance**2 if variance**2 > 0 else np.nan
+    return Moments(grand, float(np.sqrt(variance)), kurtosis), channel_mean, channel_std
+
+
+def _outlier_channel_count(ranges: Doubles) -> int:
+    """Channels whose range lies above Tukey's upper fence of the layer's channel ranges."""
+    known = ranges[~np.isnan(ranges)]
+    if known.size == 0:
+        return 0
+    q1, q3 = np.quantile(known, (0.25, 0.75))
+    return int(np.count_nonzero(known > q3 + OUTLIER_FENCE_IQRS * (q3 - q1)))
+
+
+def _range_ratio(ranges: Doubles) -> float:
+    """Largest channel range over the median one; NaN where the median is 0."""
+    known = ranges[~np.isnan(ranges)]
+    median = float(np.median(known)) if known.size else 0.0
+    return float(known.max()) / median if median > 0 else np.nan

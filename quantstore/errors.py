@@ -1,0 +1,99 @@
+"""The family of failures that quantstore can explain in one sentence.
+
+Exactly three places catch it: ``cli.main`` (prints, returns ``exit_code``), ``app.run`` (shows
+the sentence on the page) and ``worker.main`` (hands the sentence to the app's queue). Anything
+else is a bug and deserves its traceback.
+"""
+
+
+class QuantstoreError(Exception):
+    """A failure worth one sentence to the person at the keyboard.
+
+    The message says what is wrong; ``hint`` says what to do next.
+    """
+
+    exit_code = 1
+    hint = ""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        if hint is not None:
+            self.hint = hint
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, then what to do, with control characters made visible."""
+        text = f"{self}; {self.hint}" if self.hint else str(self)
+        return printable(text)
+
+
+class ModelFileError(QuantstoreError):
+    """A file that cannot be read as an ONNX model."""
+
+
+class MissingWeightsError(ModelFileError):
+    """The graph is readable, the tensors it points to are not."""
+
+
+class NoLayersError(ModelFileError):
+    """The model is valid, but holds nothing that quantstore measures."""
+
+
+class StoreError(QuantstoreError):
+    """The store cannot be used at all."""
+
+    exit_code = 3
+
+
+class MissingStoreError(StoreError):
+    """There is no store at this path yet."""
+
+    hint = "create one with: quantstore ingest MODEL.onnx (or: quantstore demo)"
+
+
+class LockedStoreError(StoreError):
+    """Another process holds the store for longer than we are willing to wait."""
+
+    hint = "close that program or try again in a moment"
+
+
+class NewerStoreError(StoreError):
+    """The store was written by a later release."""
+
+    hint = "upgrade quantstore, or name another store with --db"
+
+
+class DamagedStoreError(StoreError):
+    """The file is no DuckDB database, or not one of ours, or broken."""
+
+    hint = "restore it from a backup, or name another store with --db and ingest again"
+
+
+class UnknownModelError(QuantstoreError):
+    """The store holds no model of this name."""
+
+    exit_code = 2
+    hint = "list what it holds with: quantstore models"
+
+
+class UnknownSchemeError(QuantstoreError):
+    """No scheme has this name."""
+
+    exit_code = 2
+
+
+class RejectedQueryError(QuantstoreError):
+    """A SQL statement that DuckDB or our rules refused."""
+
+
+def printable(text: str) -> str:
+    """The text on one line: control and format characters become escapes such as ``\\n``.
+
+    Names come from files that anybody can write; a terminal must not obey what they contain.
+    """
+    return "".join(
+        character
+        if character.isprintable()
+        else character.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for character in text
+    )

@@ -1,0 +1,125 @@
+"""An ONNX file in, its graph out: read, hash, parse. Weights stay where they are for now."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from quantstore.errors import MissingWeightsError, ModelFileError
+from quantstore.graph.tensors import data_path, external_tensors
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A parsed file. ``sha256`` and ``file_bytes`` include the external data files."""
+
+    path: Path
+    sha256: str
+    file_bytes: int
+    producer: str | None
+    ir_version: int | None
+    opset: int | None
+    model: ir.Model
+
+
+def open_model(path: Path) -> ModelFile:
+    """Read the graph of an ONNX file, without its external weights.
+
+    Raises:
+        ModelFileError: no such file, not readable, or no ONNX.
+        MissingWeightsError: external data that is missing or lies outside the model's folder.
+    """
+    content = _read(path)
+    proto = _parse(content, path)
+    digest, file_bytes = hashlib.sha256(content), len(content)
+    del content
+    _name_every_node(proto.graph)
+    _drop_exotic_types(proto.graph)
+    try:
+        model = ir.serde.deserialize_model(proto)
+    except (ir.serde.SerdeError, ValueError, TypeError, KeyError) as error:
+        raise ModelFileError(
+            f"the graph cannot be read ({_innermost(error)})", "check it with onnx.checker"
+        ) from error
+    ir.external_data.set_base_dir(model.graph, path.parent)
+
+    data_files: dict[Path, None] = {}
+    for tensor in external_tensors(model):
+        data_files[data_path(tensor, path.parent)] = None
+    for data_file in data_files:
+        try:
+            with data_file.open("rb") as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+                    file_bytes += len(chunk)
+        except OSError as error:
+            raise MissingWeightsError(
+                f"external data {data_file.name} cannot be read ({error.strerror})"
+            ) from error
+    return ModelFile(
+        path=path,
+        sha256=digest.hexdigest(),
+        file_bytes=file_bytes,
+        producer=" ".join(filter(None, (proto.producer_name, proto.producer_version))) or None,
+        ir_version=proto.ir_version or None,
+        opset=model.opset_imports.get("") or model.opset_imports.get("ai.onnx"),
+        model=model,
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            wrong = "is a folder" if path.is_dir() else "does not exist"
+            raise ModelFileError(wrong, "check the path")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(
+            f"cannot be read ({error.strerror})", "check its permissions"
+        ) from error
+    if not content:
+        raise ModelFileError("the file is empty", "export or download the model again")
+    return content
+
+
+def _parse(content: bytes, path: Path) -> onnx.ModelProto:
+    again = "export or download the model again"
+    try:
+        proto = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise ModelFileError("not an ONNX file, or a truncated one", again) from error
+    # Protobuf skips what it does not know, so that almost any short text can pass as a message.
+    if not proto.HasField("graph") or not proto.graph.node:
+        raise ModelFileError("not an ONNX file: it holds no graph", again)
+    return proto
+
+
+def _name_every_node(graph: onnx.GraphProto) -> None:
+    """Name unnamed nodes after their first output, before anything else can invent a name."""
+    for node in graph.node:
+        if not node.name:
+            node.name = next((output for output in node.output if output), node.op_type)
+        for attribute in node.attribute:
+            for subgraph in (attribute.g, *attribute.graphs):
+                _name_every_node(subgraph)
+
+
+def _drop_exotic_types(graph: onnx.GraphProto) -> None:
+    """Forget types such as a classifier's map of scores: onnx-ir refuses what it cannot express.
+
+    Nothing here depends on the types of activations.
+    """
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.WhichOneof("value") not in ("tensor_type", None):
+            value.ClearField("type")
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,131 @@
+"""The list of what quantstore knows about a layer: layers in, records out. No file, no table."""
+
+import math
+
+import numpy as np
+
+from quantstore.distribution import Distribution, describe
+from quantstore.layers import Layer
+from quantstore.quantization import RoundTripError, measure_error, summarize_channels
+from quantstore.records import (
+    ChannelColumns,
+    ChannelErrorColumns,
+    ErrorRecord,
+    HistogramRecord,
+    LayerMeasures,
+    LayerRecord,
+)
+from quantstore.schemes import SCHEMES, Scheme
+
+# Raise it when a figure changes its meaning or a new one appears: models measured under an older
+# version are measured anew when they are ingested again.
+MEASURES_VERSION = 1
+
+
+def measure_layer(layer: Layer, depth: int) -> LayerMeasures:
+    """Measure one layer under every scheme.
+
+    Args:
+        layer: with at least one weight.
+        depth: its position among the model's layers, from 0.
+    """
+    distribution = describe(layer.weights)
+    errors = [(scheme, measure_error(layer.weights, scheme)) for scheme in SCHEMES.values()]
+    channel = np.arange(layer.weights.shape[0], dtype=np.int64)
+    return LayerMeasures(
+        layer=_layer_record(layer, depth, distribution),
+        channels=ChannelColumns(
+            channel=channel,
+            weight_min=distribution.channels.minimum,
+            whisker_low=distribution.channels.whisker_low,
+            q1=distribution.channels.q1,
+            median=distribution.channels.median,
+            q3=distribution.channels.q3,
+            whisker_high=distribution.channels.whisker_high,
+            weight_max=distribution.channels.maximum,
+            weight_range=distribution.channels.range,
+            mean=distribution.channel_mean,
+            std=distribution.channel_std,
+            outlier_count=distribution.channels.outlier_count,
+        ),
+        errors=tuple(_error_record(scheme, error) for scheme, error in errors),
+        channel_errors=tuple(
+            ChannelErrorColumns(
+                scheme=scheme.name,
+                channel=channel,
+                sqnr_db=error.channel_sqnr_db,
+                zeroed_fraction=error.channel_zeroed_fraction,
+            )
+            for scheme, error in errors
+        ),
+        histogram=None
+        if distribution.histogram is None
+        else HistogramRecord(
+            low=distribution.histogram.low,
+            high=distribution.histogram.high,
+            counts=distribution.histogram.counts,
+        ),
+    )
+
+
+def _layer_record(layer: Layer, depth: int, distribution: Distribution) -> LayerRecord:
+    finite_count = distribution.weight_count - distribution.nonfinite_count
+    tensor = distribution.tensor
+    outlier_count = int(tensor.outlier_count[0])
+    return LayerRecord(
+        depth=depth,
+        layer=layer.name,
+        operand=layer.operand,
+        op_type=layer.op_type,
+        op_family=layer.op_family,
+        weight_name=layer.weight_name,
+        weight_dtype=layer.weight_dtype,
+        shape=layer.shape,
+        channel_axis=layer.channel_axis,
+        channel_count=layer.weights.shape[0],
+        group_count=layer.group_count,
+        is_depthwise=layer.is_depthwise,
+        weight_count=distribution.weight_count,
+        nonfinite_count=distribution.nonfinite_count,
+        batchnorm_folded=layer.batchnorm_folded,
+        mul_folded=layer.mul_folded,
+        already_quantized=layer.already_quantized,
+        stored_scheme=layer.stored_scheme,
+        stored_step=layer.stored_step,
+        weight_min=float(tensor.minimum[0]),
+        weight_max=float(tensor.maximum[0]),
+        weight_range=distribution.range,
+        abs_max=distribution.abs_max,
+        mean=distribution.moments.mean,
+        std=distribution.moments.std,
+        range_over_std=_ratio(distribution.range, distribution.moments.std),
+        q1=float(tensor.q1[0]),
+        median=float(tensor.median[0]),
+        q3=float(tensor.q3[0]),
+        kurtosis=distribution.moments.kurtosis,
+        zero_fraction=_ratio(distribution.zero_count, finite_count),
+        outlier_count=outlier_count,
+        outlier_fraction=_ratio(outlier_count, finite_count),
+        outlier_channel_count=distribution.outlier_channel_count,
+        channel_range_ratio=distribution.channel_range_ratio,
+    )
+
+
+def _error_record(scheme: Scheme, error: RoundTripError) -> ErrorRecord:
+    summary = summarize_channels(error.channel_sqnr_db)
+    return ErrorRecord(
+        scheme=scheme.name,
+        mse=error.mse,
+        max_abs_error=error.max_abs_error,
+        sqnr_db=error.sqnr_db,
+        zeroed_fraction=error.zeroed_fraction,
+        levels_used=error.levels_used,
+        channel_sqnr_min_db=summary.min_db,
+        channel_sqnr_p10_db=summary.p10_db,
+        channel_sqnr_median_db=summary.median_db,
+        channels_below_10db=summary.below_10db,
+    )
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else math.nan

@@ -1,0 +1,243 @@
+"""What int8 does to an array: scale, codes, round trip and error, as plain as possible.
+
+Everything here takes weights as a matrix ``(channels, weights per channel)``, float32, one row per
+output channel, and knows neither files nor tables. NaN and infinities are left out of every figure.
+
+Sources: ONNX operators QuantizeLinear and DequantizeLinear
+(https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html); onnxruntime ``quant_utils.py``,
+``compute_scale_zp``, for the scale.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from quantstore.schemes import Scheme
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+# Below the smallest normal float32 a scale has lost bits; the weights are then as good as zero.
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+
+# A channel below this SQNR is counted as lost. Provisional, like the bands.
+LOST_CHANNEL_DB = 10.0
+
+# Weights worked on at a time: four float32 buffers of this size fit into a core's own cache.
+BLOCK_WEIGHTS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The codes a scheme gives to one tensor: ``x' = scale * (q - zero_point)``.
+
+    ``scale`` (weight units per code, strictly positive float32) and ``zero_point`` (a code) have
+    the shape ``(1, 1)`` where the tensor shares one, else ``(channels, 1)``.
+    """
+
+    scale: Floats
+    zero_point: Floats
+    qmin: int
+    qmax: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTripError:
+    """What a round trip through a grid costs, per channel and for the whole tensor.
+
+    Per channel: ``energy`` and ``squared_error`` (weight units squared, summed), ``nonzero_count``
+    and ``zeroed_count``. ``levels_used`` is the number of distinct codes in use, None where every
+    channel has a grid of its own.
+    """
+
+    energy: Doubles
+    squared_error: Doubles
+    nonzero_count: Counts
+    zeroed_count: Counts
+    weight_count: int
+    max_abs_error: float
+    levels_used: int | None
+
+    @property
+    def mse(self) -> float:
+        """Mean squared error in weight units squared; NaN where there is no finite weight."""
+        return float(self.squared_error.sum() / self.weight_count) if self.weight_count else np.nan
+
+    @property
+    def sqnr_db(self) -> float:
+        """Signal to quantization noise of the whole tensor in dB; infinite without an error."""
+        return float(sqnr_db(self.energy.sum(), self.squared_error.sum()))
+
+    @property
+    def zeroed_fraction(self) -> float:
+        """Share of the non-zero weights that come back as 0; 0 where there is none."""
+        return float(self.zeroed_count.sum() / max(1, self.nonzero_count.sum()))
+
+    @property
+    def channel_sqnr_db(self) -> Doubles:
+        """SQNR of each channel in dB: infinite without an error, NaN for an all-zero channel."""
+        ratio = sqnr_db(self.energy, self.squared_error)
+        return np.where(self.energy > 0, ratio, np.nan)
+
+    @property
+    def channel_zeroed_fraction(self) -> Doubles:
+        """Share of each channel's non-zero weights that come back as 0."""
+        return self.zeroed_count / np.maximum(1, self.nonzero_count)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSummary:
+    """SQNR over the channels that are not all zero, in dB; NaN where there is no such channel."""
+
+    min_db: float
+    p10_db: float
+    median_db: float
+    below_10db: int
+
+
+def grid_for(weights: Floats, scheme: Scheme) -> Grid:
+    """The grid a scheme lays over these weights.
+
+    The range is widened to include 0, so that zero is always a code. The scale is computed in
+    float64 and stored as float32; the zero point follows from the float64 scale. A scale below
+    float32's smallest normal becomes 1 with zero point 0, so that an all-zero tensor is exact.
+
+    Args:
+        weights: ``(channels, weights per channel)``; NaN and infinities do not count.
+    """
+    axis = 1 if scheme.per_channel else None
+    finite = np.isfinite(weights)
+    where = True if finite.all() else finite
+    low = np.min(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
+    high = np.max(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
+    if scheme.is_symmetric:
+        scale = np.maximum(-low, high) / scheme.qmax
+        zero_point = np.zeros_like(scale)
+    else:
+        scale = (high - low) / scheme.qmax
+        zero_point = -np.rint(low / np.where(scale < SMALLEST_SCALE, 1, scale))
+    degenerate = scale < SMALLEST_SCALE
+    return Grid(
+        scale=np.where(degenerate, 1, scale).astype(np.float32),
+        zero_point=np.where(degenerate, 0, zero_point).astype(np.float32),
+        qmin=scheme.qmin,
+        qmax=scheme.qmax,
+    )
+
+
+def quantize(weights: Floats, grid: Grid) -> Floats:
+    """Codes ``q = clip(rint(x / scale) + zero_point, qmin, qmax)``, as whole float32 numbers.
+
+    Ties go to the even code before the zero point is added, as ``np.rint`` and ONNX both do.
+    """
+    codes: Floats = np.rint(weights / grid.scale) + grid.zero_point
+    return np.clip(codes, grid.qmin, grid.qmax)
+
+
+def dequantize(codes: Floats, grid: Grid) -> Floats:
+    """Weights ``x' = scale * (q - zero_point)`` in float32."""
+    return (codes - grid.zero_point) * grid.scale
+
+
+def round_trip(weights: Floats, scheme: Scheme) -> Floats:
+    """The weights as they come back from the scheme's grid, in the shape they came in."""
+    grid = grid_for(weights, scheme)
+    return dequantize(quantize(weights, grid), grid)
+
+
+def measure_error(weights: Floats, scheme: Scheme) -> RoundTripError:
+    """Everything one scheme does to one tensor, a block of channels at a time.
+
+    Args:
+        weights: ``(channels, weights per channel)``.
+    """
+    grid = grid_for(weights, scheme)
+    channel_count, channel_size = weights.shape
+    energy = np.zeros(channel_count)
+    squared_error = np.zeros(channel_count)
+    nonzero_count = np.zeros(channel_count, dtype=np.int64)
+    zeroed_count = np.zeros(channel_count, dtype=np.int64)
+    weight_count = 0
+    max_abs_error = 0.0
+    in_use = np.zeros(scheme.qmax - scheme.qmin + 1, dtype=bool)
+
+    rows = max(1, BLOCK_WEIGHTS // max(1, channel_size))
+    for start in range(0, channel_count, rows):
+        block = slice(start, start + rows)
+        original = weights[block]
+        finite = np.isfinite(original)
+        all_finite = bool(finite.all())
+        if not all_finite:
+            # Zeros add nothing to any sum below; only the counts have to know.
+            original = np.where(finite, original, np.float32(0))
+        own = grid if not scheme.per_channel else _rows_of(grid, block)
+        codes = quantize(original, own)
+        returned = dequantize(codes, own)
+        nonzero = original != 0
+        nonzero_count[block] = np.count_nonzero(nonzero, axis=1)
+        zeroed_count[block] = np.count_nonzero(nonzero & (returned == 0), axis=1)
+        returned -= original
+        energy[block] = _sum_of_squares(original)
+        squared_error[block] = _sum_of_squares(returned)
+        weight_count += int(np.count_nonzero(finite))
+        max_abs_error = max(max_abs_error, float(np.abs(returned).max(initial=0)))
+        if not scheme.per_channel:
+            in_use[(codes if all_finite else codes[finite]).astype(np.int64) - scheme.qmin] = True
+
+    return RoundTripError(
+        energy=energy,
+        squared_error=squared_error,
+        nonzero_count=nonzero_count,
+        zeroed_count=zeroed_count,
+        weight_count=weight_count,
+        max_abs_error=max_abs_error if weight_count else np.nan,
+        levels_used=None if scheme.per_channel else int(np.count_nonzero(in_use)),
+    )
+
+
+def summarize_channels(channel_sqnr_db: Doubles) -> ChannelSummary:
+    """The distribution of SQNR over channels, lowest first, because one number per tensor lies.
+
+    Args:
+        channel_sqnr_db: one value per channel in dB; NaN marks an all-zero channel, which is
+            left out; +infinity a channel that comes back exactly.
+    """
+    values = np.sort(channel_sqnr_db[~np.isnan(channel_sqnr_db)])
+    if values.size == 0:
+        return ChannelSummary(min_db=np.nan, p10_db=np.nan, median_db=np.nan, below_10db=0)
+    return ChannelSummary(
+        min_db=float(values[0]),
+        p10_db=_quantile(values, 0.1),
+        median_db=_quantile(values, 0.5),
+        below_10db=int(np.count_nonzero(values < LOST_CHANNEL_DB)),
+    )
+
+
+def sqnr_db(energy: npt.ArrayLike, squared_error: npt.ArrayLike) -> Doubles:
+    """``10 log10(energy / squared_error)`` in dB; +infinity where the error is exactly 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: Doubles = np.divide(energy, squared_error, dtype=np.float64)
+        return np.where(np.equal(squared_error, 0), np.inf, 10 * np.log10(ratio))
+
+
+def _quantile(values: Doubles, share: float) -> float:
+    """Linear interpolation on sorted values (numpy's default), for values that may be +infinity."""
+    position = share * (values.size - 1)
+    index = int(position)
+    low, high = values[index], values[min(index + 1, values.size - 1)]
+    weight = position - index
+    # inf - inf and 0 * inf are NaN, so equal neighbours and exact positions must not get there.
+    return float(low) if weight == 0 or low == high else float(low + weight * (high - low))
+
+
+def _rows_of(grid: Grid, block: slice) -> Grid:
+    return Grid(grid.scale[block], grid.zero_point[block], grid.qmin, grid.qmax)
+
+
+def _sum_of_squares(rows: Floats) -> Doubles:
+    # float32 squares overflow from 1.8e19 on and lose 6e-4 in long sums.
+    wide = rows.astype(np.float64)
+    sums: Doubles = np.einsum("ij,ij->i", wide, wide)
+    return sums

@@ -1,0 +1,139 @@
+"""One frozen dataclass per table; fields are columns, in the order of schema.sql.
+
+Tables with many rows per layer (channels, channel errors) travel as columns of arrays. Keys are
+left out: the store gives them. NaN and infinities stand for "not defined" and become NULL.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+Doubles = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecord:
+    """A row of ``models``."""
+
+    model: str
+    sha256: str
+    folded: bool
+    source: str
+    file_bytes: int
+    producer: str | None
+    ir_version: int | None
+    opset: int | None
+    ingested_at: datetime
+    ingest_seconds: float
+    layer_count: int
+    weight_count: int
+    quantstore_version: str
+    measures_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerRecord:
+    """A row of ``layers``."""
+
+    depth: int
+    layer: str
+    operand: str
+    op_type: str
+    op_family: str
+    weight_name: str
+    weight_dtype: str
+    shape: tuple[int, ...]
+    channel_axis: int | None
+    channel_count: int
+    group_count: int
+    is_depthwise: bool
+    weight_count: int
+    nonfinite_count: int
+    batchnorm_folded: bool
+    mul_folded: bool
+    already_quantized: bool
+    stored_scheme: str | None
+    stored_step: float | None
+    weight_min: float
+    weight_max: float
+    weight_range: float
+    abs_max: float
+    mean: float
+    std: float
+    range_over_std: float
+    q1: float
+    median: float
+    q3: float
+    kurtosis: float
+    zero_fraction: float
+    outlier_count: int
+    outlier_fraction: float
+    outlier_channel_count: int
+    channel_range_ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelColumns:
+    """The rows of ``channels`` that belong to one layer; one entry per channel."""
+
+    channel: Counts
+    weight_min: Doubles
+    whisker_low: Doubles
+    q1: Doubles
+    median: Doubles
+    q3: Doubles
+    whisker_high: Doubles
+    weight_max: Doubles
+    weight_range: Doubles
+    mean: Doubles
+    std: Doubles
+    outlier_count: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorRecord:
+    """A row of ``errors``."""
+
+    scheme: str
+    mse: float
+    max_abs_error: float
+    sqnr_db: float
+    zeroed_fraction: float
+    levels_used: int | None
+    channel_sqnr_min_db: float
+    channel_sqnr_p10_db: float
+    channel_sqnr_median_db: float
+    channels_below_10db: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelErrorColumns:
+    """The rows of ``channel_errors`` that belong to one layer and scheme; one entry per channel."""
+
+    scheme: str
+    channel: Counts
+    sqnr_db: Doubles
+    zeroed_fraction: Doubles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistogramRecord:
+    """A row of ``histograms``."""
+
+    low: float
+    high: float
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerMeasures:
+    """Everything known about one layer. A layer of NaN alone has no histogram."""
+
+    layer: LayerRecord
+    channels: ChannelColumns
+    errors: tuple[ErrorRecord, ...]
+    channel_errors: tuple[ChannelErrorColumns, ...]
+    histogram: HistogramRecord | None

@@ -1,0 +1,464 @@
+-- The store: tables, views, and a comment on each and on every column.
+--
+-- Run once, in one transaction, when a store is created. Keys are integers and every child carries
+-- its parent's key. There are no foreign keys (DuckDB then refuses to delete parent and child in
+-- one transaction) and no keys on channels and channel_errors (they triple the insert time);
+-- tests/test_store.py holds the tables together instead.
+--
+-- A word means one thing everywhere: a column without a comment of its own takes the comment of
+-- the column of the same name that has one (store.py copies it).
+
+create sequence model_ids;
+create sequence layer_ids;
+
+-- Grain: one row per fact about this file.
+create table store_info (
+    key varchar not null,
+    value varchar not null,
+    primary key (key)
+);
+
+comment on table store_info is 'What this file is: one row per fact.';
+comment on column store_info.key is 'What the fact is about, such as schema_version.';
+comment on column store_info.value is 'The fact itself, as text.';
+
+-- Grain: one row per model file and folding choice.
+create table models (
+    model_id integer not null,
+    model varchar not null,
+    sha256 varchar not null,
+    folded boolean not null,
+    source varchar not null,
+    file_bytes bigint not null,
+    producer varchar,
+    ir_version integer,
+    opset integer,
+    ingested_at timestamp not null,
+    ingest_seconds double not null,
+    layer_count integer not null,
+    weight_count bigint not null,
+    quantstore_version varchar not null,
+    measures_version integer not null,
+    primary key (model_id),
+    unique (model),
+    unique (sha256, folded)
+);
+
+comment on table models is 'One row per model file and folding choice.';
+comment on column models.model_id is 'Key of the model; never used twice.';
+comment on column models.model is 'Name of the model, unique; the file''s stem unless chosen otherwise.';
+comment on column models.sha256 is 'SHA-256 of the file, continued over each external data file in order of first use.';
+comment on column models.folded is 'Whether BatchNormalization was folded into the weights (not with --no-fold).';
+comment on column models.source is 'Path or upload name the model was read from.';
+comment on column models.file_bytes is 'Size of the file and its external data, in bytes.';
+comment on column models.producer is 'Program that wrote the file, with its version, as the file says.';
+comment on column models.ir_version is 'Version of the ONNX file format.';
+comment on column models.opset is 'Version of the default ONNX operator set.';
+comment on column models.ingested_at is 'When the model was stored, UTC.';
+comment on column models.ingest_seconds is 'Time from opening the file to the last measurement, in seconds.';
+comment on column models.layer_count is 'Number of rows in layers.';
+comment on column models.weight_count is 'Number of weights; a tensor that several layers share counts once.';
+comment on column models.quantstore_version is 'Release that measured the model.';
+comment on column models.measures_version is 'Version of the measurements; an older one is measured anew on ingest.';
+
+-- Grain: one row per weight operand of a node.
+create table layers (
+    layer_id integer not null,
+    model_id integer not null,
+    depth integer not null,
+    layer varchar not null,
+    operand varchar not null,
+    op_type varchar not null,
+    op_family varchar not null,
+    weight_name varchar not null,
+    weight_dtype varchar not null,
+    shape integer[] not null,
+    channel_axis integer,
+    channel_count integer not null,
+    group_count integer not null,
+    is_depthwise boolean not null,
+    weight_count bigint not null,
+    nonfinite_count bigint not null,
+    batchnorm_folded boolean not null,
+    mul_folded boolean not null,
+    already_quantized boolean not null,
+    stored_scheme varchar,
+    stored_step double,
+    weight_min double,
+    weight_max double,
+    weight_range double,
+    abs_max double,
+    mean double,
+    std double,
+    range_over_std double,
+    q1 double,
+    median double,
+    q3 double,
+    kurtosis double,
+    zero_fraction double,
+    outlier_count bigint not null,
+    outlier_fraction double,
+    outlier_channel_count integer not null,
+    channel_range_ratio double
+);
+
+comment on table layers is 'One row per weight operand of a node: where it is, how it is stored and what its effective weights look like.';
+comment on column layers.layer_id is 'Key of the layer; never used twice.';
+comment on column layers.model_id is 'The model the layer belongs to.';
+comment on column layers.depth is 'Position among the model''s layers in graph order, from 0.';
+comment on column layers.layer is 'Name of the node, or of its first output; repeated names carry #2, #3; inside a subgraph outer/attribute/inner.';
+comment on column layers.operand is 'Name that the ONNX operator gives to this input, such as W or B.';
+comment on column layers.op_type is 'ONNX operator, such as Conv.';
+comment on column layers.op_family is 'Group of operators: conv, conv_transpose, linear, recurrent, embedding or attention.';
+comment on column layers.weight_name is 'Name of the stored tensor.';
+comment on column layers.weight_dtype is 'Type the tensor is stored in, such as float32.';
+comment on column layers.shape is 'Dimensions of the tensor as stored.';
+comment on column layers.channel_axis is 'Axis of the stored tensor that counts output channels; NULL where the whole tensor is one channel.';
+comment on column layers.channel_count is 'Number of output channels, each with a scale of its own under a per-channel scheme.';
+comment on column layers.group_count is 'Groups of a convolution, 1 otherwise.';
+comment on column layers.is_depthwise is 'Whether each group of a convolution reads a single input channel (and there are several).';
+comment on column layers.weight_count is 'Number of weights in the tensor, NaN and infinities included.';
+comment on column layers.nonfinite_count is 'NaN and infinite weights; they are left out of every other figure.';
+comment on column layers.batchnorm_folded is 'Whether a BatchNormalization that alone follows is folded into these weights.';
+comment on column layers.mul_folded is 'Whether a constant Mul that alone follows is folded into these weights.';
+comment on column layers.already_quantized is 'Whether the file stores integers; errors then measure a second rounding, the first loss is unknown.';
+comment on column layers.stored_scheme is 'How the file stores the integers, such as uint8 per tensor.';
+comment on column layers.stored_step is 'Scale of the stored integers, the largest where there are several, in weight units.';
+comment on column layers.weight_min is 'Smallest weight.';
+comment on column layers.weight_max is 'Largest weight.';
+comment on column layers.weight_range is 'weight_max - weight_min, in weight units.';
+comment on column layers.abs_max is 'Largest absolute weight.';
+comment on column layers.mean is 'Mean weight.';
+comment on column layers.std is 'Standard deviation of the population, in weight units.';
+comment on column layers.range_over_std is 'weight_range / std; NULL where std is 0.';
+comment on column layers.q1 is 'First quartile, linear interpolation.';
+comment on column layers.median is 'Median, linear interpolation.';
+comment on column layers.q3 is 'Third quartile, linear interpolation.';
+comment on column layers.kurtosis is 'Fourth standardized moment; 3 for a Gaussian, more with heavy tails; NULL where std is 0.';
+comment on column layers.zero_fraction is 'Share of the weights that are exactly 0, from 0 to 1.';
+comment on column layers.outlier_count is 'Weights beyond Tukey''s fences: 1.5 interquartile ranges beyond the quartiles of the tensor (in layers) or of the channel (in channels).';
+comment on column layers.outlier_fraction is 'outlier_count / finite weights, from 0 to 1.';
+comment on column layers.outlier_channel_count is 'Channels whose range lies above Tukey''s upper fence of the layer''s channel ranges.';
+comment on column layers.channel_range_ratio is 'Largest channel range / median channel range; NULL where the median is 0.';
+
+-- Grain: one row per output channel of a layer.
+create table channels (
+    layer_id integer not null,
+    channel integer not null,
+    weight_min double,
+    whisker_low double,
+    q1 double,
+    median double,
+    q3 double,
+    whisker_high double,
+    weight_max double,
+    weight_range double,
+    mean double,
+    std double,
+    outlier_count bigint not null
+);
+
+comment on table channels is 'One row per output channel of a layer: its box plot.';
+comment on column channels.channel is 'Index of the output channel, from 0.';
+comment on column channels.whisker_low is 'Smallest weight inside Tukey''s fences.';
+comment on column channels.whisker_high is 'Largest weight inside Tukey''s fences.';
+
+-- Grain: one row per quantization scheme that is measured.
+create table schemes (
+    scheme varchar not null,
+    format varchar not null,
+    bits integer not null,
+    granularity varchar not null,
+    is_symmetric boolean not null,
+    clip varchar not null,
+    description varchar not null,
+    primary key (scheme)
+);
+
+comment on table schemes is 'One row per quantization scheme that is measured.';
+comment on column schemes.scheme is 'Name of the scheme.';
+comment on column schemes.format is 'Number format of the codes, such as int8.';
+comment on column schemes.bits is 'Bits per weight.';
+comment on column schemes.granularity is 'Who shares one scale: tensor, channel or block.';
+comment on column schemes.is_symmetric is 'Whether the zero point is 0 and the codes lie evenly around it.';
+comment on column schemes.clip is 'How the range is found; minmax lets the extreme weights set it.';
+comment on column schemes.description is 'Codes and scale in one sentence.';
+
+-- Grain: one row per layer and scheme.
+create table errors (
+    layer_id integer not null,
+    scheme varchar not null,
+    mse double,
+    max_abs_error double,
+    sqnr_db double,
+    zeroed_fraction double not null,
+    levels_used integer,
+    channel_sqnr_min_db double,
+    channel_sqnr_p10_db double,
+    channel_sqnr_median_db double,
+    channels_below_10db integer not null
+);
+
+comment on table errors is 'One row per layer and scheme: what the round trip through the scheme costs.';
+comment on column errors.mse is 'Mean squared error, in weight units squared.';
+comment on column errors.max_abs_error is 'Largest distance a weight moves, in weight units.';
+comment on column errors.sqnr_db is '10 log10(sum of squared weights / sum of squared errors), in dB; NULL where the error is exactly 0.';
+comment on column errors.zeroed_fraction is 'Share of the non-zero weights that come back as 0, from 0 to 1.';
+comment on column errors.levels_used is 'Distinct codes in use; NULL where channels have grids of their own.';
+comment on column errors.channel_sqnr_min_db is 'SQNR of the worst channel that is not all zero, in dB; NULL where it is infinite.';
+comment on column errors.channel_sqnr_p10_db is 'SQNR that nine in ten channels reach, in dB; NULL where it is infinite. The band rests on it.';
+comment on column errors.channel_sqnr_median_db is 'SQNR of the median channel, in dB; NULL where it is infinite.';
+comment on column errors.channels_below_10db is 'Channels whose SQNR is below 10 dB.';
+
+-- Grain: one row per layer, int8 scheme and output channel.
+create table channel_errors (
+    layer_id integer not null,
+    scheme varchar not null,
+    channel integer not null,
+    sqnr_db double,
+    zeroed_fraction double not null
+);
+
+comment on table channel_errors is 'One row per layer, int8 scheme and output channel.';
+
+-- Grain: one row per layer.
+create table histograms (
+    layer_id integer not null,
+    low double not null,
+    high double not null,
+    counts bigint[] not null
+);
+
+comment on table histograms is 'One row per layer: its weights in 2,048 equal-width bins, so that the bulk under an outlier still has a shape.';
+comment on column histograms.low is 'Left edge of the first bin, the smallest weight.';
+comment on column histograms.high is 'Right edge of the last bin, the largest weight.';
+comment on column histograms.counts is 'Weights in each bin; a constant tensor has a single one.';
+
+-- Grain: one row per band.
+create table bands (
+    band varchar not null,
+    lower_db double not null,
+    meaning varchar not null,
+    primary key (band)
+);
+
+comment on table bands is 'The provisional limits on channel_sqnr_p10_db that sort layers; change them here and every page follows.';
+comment on column bands.band is 'fine, watch, at risk or broken, judged by channel_sqnr_p10_db; the limits are provisional.';
+comment on column bands.lower_db is 'Lowest SQNR that belongs to the band, in dB.';
+comment on column bands.meaning is 'What the band says about a layer.';
+
+insert into bands values
+    ('fine', 30, 'int8 changes the weights no more than it must'),
+    ('watch', 20, 'visible, usually harmless alone'),
+    ('at risk', 10, 'one channel in ten is distorted; the sum over layers decides'),
+    ('broken', '-infinity', 'one channel in ten is mostly noise');
+
+-- Grain: one row per layer.
+create view model_layers as
+select
+    models.model,
+    layers.* exclude (layer_id, model_id),
+    log2(nullif(channel_range_ratio, 0)) as channel_spread_bits,
+    sqrt(mean * mean + std * std) as rms,
+    -- What a grid must cover is the range widened to include 0; a symmetric one covers both sides
+    -- of the largest weight.
+    (greatest(weight_max, 0) - least(weight_min, 0)) / nullif(rms, 0) as asymmetric_span_over_rms,
+    2 * abs_max / nullif(rms, 0) as symmetric_span_over_rms,
+    layer_id,
+    model_id
+from layers
+join models using (model_id);
+
+comment on view model_layers is
+'One row per layer, with the name of its model. The distribution of weight ranges is one query on it.';
+comment on column model_layers.channel_spread_bits is
+'log2(channel_range_ratio): bits that a typical channel loses when the tensor shares one scale.';
+comment on column model_layers.rms is 'Root mean square weight.';
+comment on column model_layers.asymmetric_span_over_rms is
+'Range widened to include 0, over rms; an 8-bit asymmetric grid gives about 58.9 - 20 log10 of it, in dB.';
+comment on column model_layers.symmetric_span_over_rms is
+'2 abs_max / rms; an 8-bit symmetric grid gives about 58.9 - 20 log10 of it, in dB.';
+
+-- Grain: one row per layer and scheme.
+create view layer_errors as
+select
+    models.model,
+    layers.layer,
+    layers.operand,
+    layers.depth,
+    errors.scheme,
+    bands.band,
+    errors.* exclude (layer_id, scheme),
+    layers.op_type,
+    layers.op_family,
+    layers.shape,
+    layers.channel_count,
+    layers.group_count,
+    layers.is_depthwise,
+    layers.weight_count,
+    layers.weight_min,
+    layers.weight_max,
+    layers.weight_range,
+    layers.abs_max,
+    layers.std,
+    layers.range_over_std,
+    layers.kurtosis,
+    layers.outlier_count,
+    layers.outlier_fraction,
+    layers.outlier_channel_count,
+    layers.channel_range_ratio,
+    layers.already_quantized,
+    errors.layer_id,
+    layers.model_id
+from errors
+join layers using (layer_id)
+join models using (model_id)
+-- An exact layer has no finite SQNR: it counts as infinitely good.
+asof join bands on coalesce(errors.channel_sqnr_p10_db, 'infinity') >= bands.lower_db;
+
+comment on view layer_errors is
+'One row per layer and scheme: the model, the layer, its statistics, its errors and its band.';
+
+-- Grain: one row per output channel.
+create view layer_channels as
+select
+    models.model,
+    layers.layer,
+    layers.operand,
+    channels.* exclude (layer_id),
+    channels.layer_id,
+    layers.model_id
+from channels
+join layers using (layer_id)
+join models using (model_id);
+
+comment on view layer_channels is
+'One row per output channel, with its model and layer. A box plot per channel is one query on it.';
+
+-- Grain: one row per layer and bin.
+create view histogram_bins as
+select
+    models.model,
+    layers.layer,
+    layers.operand,
+    generate_subscripts(counts, 1) - 1 as bin,
+    low + (high - low) * bin / len(counts) as bin_low,
+    low + (high - low) * (bin + 1) / len(counts) as bin_high,
+    unnest(counts) as weights,
+    histograms.layer_id,
+    layers.model_id
+from histograms
+join layers using (layer_id)
+join models using (model_id);
+
+comment on view histogram_bins is 'One row per layer and bin of its histogram.';
+comment on column histogram_bins.bin is 'Index of the bin, from 0.';
+comment on column histogram_bins.bin_low is 'Left edge of the bin, in weight units.';
+comment on column histogram_bins.bin_high is
+'Right edge of the bin, in weight units; only the last bin includes it.';
+comment on column histogram_bins.weights is 'Number of weights in the bin.';
+
+-- Grain: one row per model and scheme.
+create view verdicts as
+with per_scheme as (
+    select
+        model,
+        scheme,
+        count(*) filter (band = 'broken') as layers_broken,
+        count(*) filter (band = 'at risk') as layers_at_risk,
+        count(*) filter (band = 'watch') as layers_watch,
+        count(*) filter (band = 'fine') as layers_fine,
+        sum(channels_below_10db)::bigint as channels_below_10db,
+        sum(channel_count)::bigint as channel_count,
+        -- Ties are common at 0 dB: the layer that loses more weights is the worse one.
+        first(layer order by channel_sqnr_p10_db nulls last, zeroed_fraction desc, depth)
+            as worst_layer,
+        min(channel_sqnr_p10_db) as worst_channel_sqnr_p10_db,
+        coalesce(sum(weight_count) filter (band = 'broken'), 0) / sum(weight_count)
+            as broken_weight_share,
+        model_id
+    from layer_errors
+    group by model_id, model, scheme
+)
+select
+    model,
+    scheme,
+    case
+        when layers_broken > 0 then 'breaks'
+        when layers_at_risk > 0 then 'at risk'
+        when layers_watch > 0 then 'watch'
+        else 'fine'
+    end as verdict,
+    'weights' as evidence,
+    'weights' as mode,
+    null::double as output_sqnr_db,
+    per_scheme.* exclude (model, scheme)
+from per_scheme;
+
+comment on view verdicts is
+'One row per model and scheme: does it survive, and how many layers are in which band.';
+comment on column verdicts.verdict is
+'breaks, at risk, watch or fine: the band of the worst layer. Weights can prove that a model will break, never that it survives.';
+comment on column verdicts.evidence is
+'What the verdict rests on: weights (the worst layer); the model was not run.';
+comment on column verdicts.mode is 'What is quantized in the evidence: weights only.';
+comment on column verdicts.output_sqnr_db is
+'SQNR at the outputs of the network, in dB, where it was run; NULL otherwise.';
+comment on column verdicts.layers_broken is 'Layers in the band broken.';
+comment on column verdicts.layers_at_risk is 'Layers in the band at risk.';
+comment on column verdicts.layers_watch is 'Layers in the band watch.';
+comment on column verdicts.layers_fine is 'Layers in the band fine.';
+comment on column verdicts.channels_below_10db is
+'Channels of all layers whose SQNR is below 10 dB.';
+comment on column verdicts.channel_count is 'Channels of all layers.';
+comment on column verdicts.worst_layer is
+'Layer with the lowest channel_sqnr_p10_db; of equals the one that loses more weights.';
+comment on column verdicts.worst_channel_sqnr_p10_db is
+'channel_sqnr_p10_db of the worst layer, in dB; NULL where every layer is exact.';
+comment on column verdicts.broken_weight_share is
+'Share of the weights that sit in broken layers, from 0 to 1.';
+
+-- Grain: one row per model.
+create view model_summary as
+select
+    models.model,
+    models.layer_count,
+    models.weight_count,
+    sum(layers.channel_count)::bigint as channel_count,
+    max(layers.weight_range) as max_weight_range,
+    median(layers.weight_range) as median_weight_range,
+    median(layers.range_over_std) as median_range_over_std,
+    -- The 90th percentile: one odd layer says little about a network.
+    quantile_cont(log2(nullif(layers.channel_range_ratio, 0)), 0.9) as channel_spread_p90_bits,
+    sum(layers.outlier_count)::bigint as outlier_count,
+    sum(layers.nonfinite_count)::bigint as nonfinite_count,
+    count(*) filter (layers.batchnorm_folded) as layers_with_batchnorm_folded,
+    count(*) filter (layers.already_quantized) as layers_already_quantized,
+    models.folded,
+    models.file_bytes,
+    models.producer,
+    models.ir_version,
+    models.opset,
+    models.source,
+    models.sha256,
+    models.ingested_at,
+    models.ingest_seconds,
+    models.quantstore_version,
+    models.measures_version,
+    models.model_id
+from models
+join layers using (model_id)
+group by all;
+
+comment on view model_summary is 'One row per model: where it comes from and how its weights spread.';
+comment on column model_summary.channel_count is 'Channels of all layers.';
+comment on column model_summary.max_weight_range is 'Largest weight_range of a layer.';
+comment on column model_summary.median_weight_range is 'Median weight_range of the layers.';
+comment on column model_summary.median_range_over_std is 'Median range_over_std of the layers.';
+comment on column model_summary.channel_spread_p90_bits is
+'90th percentile over the layers of log2(channel_range_ratio), in bits.';
+comment on column model_summary.outlier_count is 'Sum of the layers'' outlier_count.';
+comment on column model_summary.nonfinite_count is 'NaN and infinite weights of all layers.';
+comment on column model_summary.layers_with_batchnorm_folded is
+'Layers with a BatchNormalization folded into their weights.';
+comment on column model_summary.layers_already_quantized is 'Layers that the file stores as integers.';

@@ -1,0 +1,403 @@
+"""The DuckDB file: open it, shape it, write a model into it, take one out, ask it.
+
+The only module that knows duckdb. Connections live for milliseconds: DuckDB lets one process
+write, or several read, so a connection held open would shut everybody else out.
+"""
+
+import dataclasses
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+
+from quantstore import __version__
+from quantstore.errors import (
+    DamagedStoreError,
+    LockedStoreError,
+    MissingStoreError,
+    NewerStoreError,
+    StoreError,
+    UnknownModelError,
+)
+from quantstore.records import LayerMeasures, ModelRecord
+from quantstore.schemes import SCHEMES
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+# DuckDB 1.5 clients must be able to open what this release creates.
+STORAGE_VERSION = "v1.5.0"
+
+WAIT_SECONDS = 30.0
+# DuckDB never waits for a lock; a short, capped pause keeps the wait fair between processes.
+FIRST_PAUSE_SECONDS = 0.005
+LONGEST_PAUSE_SECONDS = 0.1
+
+# Nothing a store needs comes from the network, and no query may wait for it.
+CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "python_enable_replacements": False,
+}
+
+
+class Connection:
+    """An open store, for the length of a ``with`` block."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Every row of the answer, as tuples."""
+        return self._connection.execute(sql, list(parameters)).fetchall()
+
+    def value(self, sql: str, parameters: Sequence[object] = ()) -> Any:
+        """The first column of the first row, None where there is no row."""
+        # All rows, not fetchone(): an unfinished result would own the connection.
+        rows = self.rows(sql, parameters)
+        return rows[0][0] if rows else None
+
+    def frame(self, sql: str, parameters: Sequence[object] = ()) -> "pd.DataFrame":
+        """The answer as a frame; integers with NULLs keep being integers (``Int64``)."""
+        result = self._connection.execute(sql, list(parameters))
+        types = {column[0]: str(column[1]) for column in result.description or ()}
+        frame = result.df()
+        for name, kind in types.items():
+            if kind in _INTEGER_TYPES and frame[name].dtype.kind == "f":
+                frame[name] = frame[name].astype("Int64")
+        return frame
+
+
+_INTEGER_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "NUMBER")
+
+
+@contextmanager
+def reading(path: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[Connection]:
+    """The store, open for reading.
+
+    Raises:
+        StoreError: missing, locked for longer than ``wait_seconds``, damaged, or too new.
+    """
+    if not path.exists():
+        raise MissingStoreError(f"there is no store at {path}")
+    with _connected(path, read_only=True, wait_seconds=wait_seconds) as connection:
+        _require_our_schema(connection, path)
+        yield Connection(connection)
+
+
+@contextmanager
+def writing(path: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[Connection]:
+    """The store, open for writing in one transaction; created where there is none.
+
+    The transaction commits at the end of the block, and not at all if the block raises.
+
+    Raises:
+        StoreError: locked for longer than ``wait_seconds``, damaged, too new, or no place to write.
+    """
+    with _connected(path, read_only=False, wait_seconds=wait_seconds) as connection:
+        connection.execute("begin")
+        try:
+            if _is_empty(connection):
+                _create_schema(connection)
+            else:
+                _require_our_schema(connection, path)
+            yield Connection(connection)
+            connection.execute("commit")
+        except BaseException:
+            # DuckDB ends the transaction by itself after some failures, and then has none to undo.
+            with suppress(duckdb.TransactionException):
+                connection.execute("rollback")
+            raise
+
+
+@contextmanager
+def _connected(
+    path: Path, *, read_only: bool, wait_seconds: float
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    connection = _connect(path, read_only=read_only, wait_seconds=wait_seconds)
+    try:
+        yield connection
+    except duckdb.TransactionException as error:
+        raise StoreError(f"{path} was not changed: {_first_line(error)}") from error
+    except duckdb.FatalException as error:
+        raise DamagedStoreError(f"{path} is damaged: {_first_line(error)}") from error
+    except duckdb.Error as error:
+        if _CORRUPT.search(str(error)):
+            raise DamagedStoreError(f"{path} is damaged: {_first_line(error)}") from error
+        raise
+    finally:
+        connection.close()
+
+
+def _connect(path: Path, *, read_only: bool, wait_seconds: float) -> duckdb.DuckDBPyConnection:
+    deadline = time.monotonic() + wait_seconds
+    pause = FIRST_PAUSE_SECONDS
+    config = dict(CONFIG)
+    if not read_only and not path.exists():
+        config["storage_compatibility_version"] = STORAGE_VERSION
+    while True:
+        try:
+            return duckdb.connect(path, read_only=read_only, config=config)
+        except duckdb.Error as error:
+            if not _BUSY.search(str(error)):
+                raise _explain(error, path) from error
+            if time.monotonic() > deadline:
+                raise LockedStoreError(_who_holds(error, path)) from error
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+# The second text: another thread of this process has the file open for reading, or for writing.
+_BUSY = re.compile(
+    r"Could not set lock|being used by another process"
+    r"|different configuration than existing|Unique file handle conflict"
+)
+_HOLDER = re.compile(r"held in (?P<program>.*?) \(PID (?P<pid>\d+)\)")
+_CORRUPT = re.compile(r"Corrupt|checksum|Could not read enough bytes", re.IGNORECASE)
+
+
+def _who_holds(error: duckdb.Error, path: Path) -> str:
+    holder = _HOLDER.search(str(error))
+    if holder is None:
+        return f"{path} is in use by another part of this program"
+    program = Path(holder["program"]).name
+    return f"{path} is in use by process {holder['pid']} ({program})"
+
+
+def _explain(error: duckdb.Error, path: Path) -> StoreError:
+    text = str(error)
+    if "not a valid DuckDB database" in text:
+        return DamagedStoreError(f"{path} is not a DuckDB database", "name another file with --db")
+    if "Trying to read a database file with version number" in text:
+        return NewerStoreError(f"{path} was written by a newer DuckDB")
+    if "Cannot open file" in text or "does not exist" in text:
+        return StoreError(
+            f"{path} cannot be opened: {_first_line(error)}",
+            "name a file in a folder that exists and that you may write to, with --db",
+        )
+    return DamagedStoreError(f"{path} cannot be read: {_first_line(error)}")
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _is_empty(connection: duckdb.DuckDBPyConnection) -> bool:
+    return not connection.execute("from duckdb_tables() where not internal").fetchall()
+
+
+def _require_our_schema(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    try:
+        rows = connection.execute(
+            "select value from store_info where key = 'schema_version'"
+        ).fetchall()
+    except duckdb.CatalogException:
+        rows = []
+    if not rows or not rows[0][0].isdigit():
+        raise DamagedStoreError(
+            f"{path} is a DuckDB database, but not a quantstore", "name another file with --db"
+        )
+    if int(rows[0][0]) > SCHEMA_VERSION:
+        raise NewerStoreError(
+            f"{path} has schema {rows[0][0]}, quantstore {__version__} knows {SCHEMA_VERSION}"
+        )
+
+
+def _create_schema(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(resources.files("quantstore").joinpath("schema.sql").read_text("utf-8"))
+    _hand_down_comments(connection)
+    connection.executemany(
+        "insert into store_info values (?, ?)",
+        [
+            ["schema_version", str(SCHEMA_VERSION)],
+            ["created_by", f"quantstore {__version__}"],
+            ["created_at", datetime.now(UTC).isoformat(timespec="seconds")],
+        ],
+    )
+    connection.executemany(
+        "insert into schemes values (?, ?, ?, ?, ?, ?, ?)",
+        [
+            [s.name, s.format, s.bits, s.granularity, s.is_symmetric, s.clip, s.description]
+            for s in SCHEMES.values()
+        ],
+    )
+
+
+def _hand_down_comments(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give a column without a comment the comment of the table column of the same name."""
+    uncommented = connection.execute(
+        """
+        with columns as (
+            select table_name, column_name, comment, view_name is not null as is_view
+            from duckdb_columns()
+            left join (select view_name from duckdb_views() where not internal)
+                on view_name = table_name
+            where not internal and schema_name = 'main' and database_name = current_database()
+        ),
+        meanings as (
+            select column_name, first(comment) as meaning
+            from columns
+            where comment is not null and not is_view
+            group by column_name
+        )
+        select table_name, column_name, is_view, meaning
+        from columns
+        join meanings using (column_name)
+        where comment is null
+        """
+    ).fetchall()
+    for table, column, _, meaning in uncommented:
+        quoted = meaning.replace("'", "''")
+        connection.execute(f'comment on column "{table}"."{column}" is \'{quoted}\'')
+
+
+def find_model(connection: Connection, model: str) -> int:
+    """The key of a model.
+
+    Raises:
+        UnknownModelError: where the store does not hold it.
+    """
+    model_id = connection.value("select model_id from models where model = ?", [model])
+    if model_id is None:
+        raise UnknownModelError(f"the store holds no model named {model!r}")
+    return int(model_id)
+
+
+def model_with_content(
+    connection: Connection, sha256: str, folded: bool
+) -> tuple[int, str, int] | None:
+    """Key, name and measures_version of the model with this content; None where it is new."""
+    found = connection.rows(
+        "select model_id, model, measures_version from models where sha256 = ? and folded = ?",
+        [sha256, folded],
+    )
+    return found[0] if found else None
+
+
+def add_model(
+    connection: Connection, record: ModelRecord, measures: Sequence[LayerMeasures]
+) -> int:
+    """Write a whole model inside the open transaction; returns its key."""
+    duck = connection._connection
+    model_id = int(connection.value("select nextval('model_ids')"))
+    _insert(duck, "models", _columns_of([record]) | {"model_id": [model_id]})
+    layer_ids = [
+        row[0]
+        for row in connection.rows("select nextval('layer_ids') from range(?)", [len(measures)])
+    ]
+    _insert(
+        duck,
+        "layers",
+        _columns_of([measured.layer for measured in measures])
+        | {"layer_id": layer_ids, "model_id": [model_id] * len(measures)},
+    )
+    _insert(
+        duck,
+        "channels",
+        _stacked([(i, m.channels) for i, m in zip(layer_ids, measures, strict=True)]),
+    )
+    errors = [(i, e) for i, m in zip(layer_ids, measures, strict=True) for e in m.errors]
+    _insert(
+        duck, "errors", _columns_of([e for _, e in errors]) | {"layer_id": [i for i, _ in errors]}
+    )
+    channel_errors = [
+        (i, columns)
+        for i, m in zip(layer_ids, measures, strict=True)
+        for columns in m.channel_errors
+    ]
+    _insert(duck, "channel_errors", _stacked(channel_errors))
+    histograms = [
+        (i, m.histogram)
+        for i, m in zip(layer_ids, measures, strict=True)
+        if m.histogram is not None
+    ]
+    if histograms:
+        _insert(
+            duck,
+            "histograms",
+            _columns_of([h for _, h in histograms]) | {"layer_id": [i for i, _ in histograms]},
+        )
+    return model_id
+
+
+def remove_model(connection: Connection, model_id: int) -> None:
+    """Take a model and everything known about it out, inside the open transaction."""
+    # The names of tables are our own; only values come from outside.
+    for table in ("channels", "errors", "channel_errors", "histograms"):
+        connection.rows(
+            f"delete from {table} where layer_id in"
+            " (select layer_id from layers where model_id = ?)",
+            [model_id],
+        )
+    for table in ("layers", "models"):
+        connection.rows(f"delete from {table} where model_id = ?", [model_id])
+
+
+def remove_model_named(connection: Connection, model: str) -> bool:
+    """Take the model of this name out, if there is one; says whether there was."""
+    model_id = connection.value("select model_id from models where model = ?", [model])
+    if model_id is not None:
+        remove_model(connection, model_id)
+    return model_id is not None
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, columns: "dict[str, Any]") -> None:
+    """Append columns to a table by name, through Arrow: the fastest way in, and the exact one."""
+    import pyarrow as pa
+
+    arrow = pa.table({name: _arrow(values) for name, values in columns.items()})
+    connection.register("incoming", arrow)
+    try:
+        connection.execute(f"insert into {table} by name select * from incoming")
+    finally:
+        connection.unregister("incoming")
+
+
+def _arrow(values: Any) -> "pa.Array":
+    """An Arrow array; NaN and infinities, which mean "not defined", become NULL."""
+    import pyarrow as pa
+
+    if isinstance(values, np.ndarray):
+        undefined = ~np.isfinite(values) if values.dtype.kind == "f" else None
+        return pa.array(values, mask=undefined)
+    if values and isinstance(values[0], np.ndarray):
+        offsets = np.cumsum([0, *(len(value) for value in values)])
+        return pa.LargeListArray.from_arrays(
+            pa.array(offsets, pa.int64()), pa.array(np.concatenate(values))
+        )
+    if any(isinstance(value, float) for value in values):
+        return _arrow(np.array([np.nan if value is None else value for value in values], float))
+    return pa.array(values)
+
+
+def _columns_of(records: Sequence[Any]) -> dict[str, list[Any]]:
+    return {
+        field.name: [getattr(record, field.name) for record in records]
+        for field in dataclasses.fields(records[0])
+    }
+
+
+def _stacked(layers: "Sequence[tuple[int, Any]]") -> "dict[str, Any]":
+    """Columns of several layers below one another, with the key of the layer beside each row."""
+    stacked: dict[str, Any] = {}
+    sizes = [len(columns.channel) for _, columns in layers]
+    stacked["layer_id"] = np.repeat(np.array([i for i, _ in layers], dtype=np.int64), sizes)
+    for field in dataclasses.fields(layers[0][1]):
+        parts = [getattr(columns, field.name) for _, columns in layers]
+        if isinstance(parts[0], np.ndarray):
+            stacked[field.name] = np.concatenate(parts)
+        else:
+            stacked[field.name] = [
+                part for part, size in zip(parts, sizes, strict=True) for _ in range(size)
+            ]
+    return stacked
