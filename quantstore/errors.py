@@ -1,8 +1,9 @@
 """The family of failures that quantstore can explain in one sentence.
 
-Exactly three places catch it: ``cli.main`` (prints, returns ``exit_code``), ``app.run`` (shows
-the sentence on the page) and ``worker.main`` (hands the sentence to the app's queue). Anything
-else is a bug and deserves its traceback.
+Exactly four places catch it: ``cli.main`` (prints, returns ``exit_code``), ``app.run`` (shows
+the sentence on the page), ``worker.main`` (hands the sentence to the app's queue) and
+``console_child.main`` (hands the failure to the process that asked). Anything else is a bug and
+deserves its traceback.
 """
 
 
@@ -83,7 +84,15 @@ class UnknownSchemeError(QuantstoreError):
 
 
 class RejectedQueryError(QuantstoreError):
-    """A SQL statement that DuckDB or our rules refused."""
+    """A SQL statement that DuckDB or our rules refused.
+
+    ``detail`` shows the place: the line of the statement and, below, a mark under the spot. Empty
+    where nobody knows it. For a fixed-width font.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, detail: str = "") -> None:
+        super().__init__(message, hint)
+        self.detail = detail
 
 
 def printable(text: str) -> str:

@@ -7,7 +7,7 @@ write, or several read, so a connection held open would shut everybody else out.
 import dataclasses
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import resources
@@ -23,6 +23,7 @@ from quantstore.errors import (
     LockedStoreError,
     MissingStoreError,
     NewerStoreError,
+    RejectedQueryError,
     StoreError,
     UnknownModelError,
 )
@@ -44,11 +45,30 @@ FIRST_PAUSE_SECONDS = 0.005
 LONGEST_PAUSE_SECONDS = 0.1
 
 # Nothing a store needs comes from the network, and no query may wait for it.
-CONFIG: dict[str, str | bool | int | float | list[str]] = {
+Config = dict[str, str | bool | int | float | list[str]]
+CONFIG: Config = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "python_enable_replacements": False,
 }
+
+# What a statement that somebody typed may use besides. Together with reading only, this keeps it
+# from every file, extension, network address and setting.
+SANDBOX: Config = CONFIG | {
+    "enable_external_access": False,
+    "allow_community_extensions": False,
+    "allow_persistent_secrets": False,
+    # A large sort would otherwise spill into a file beside the store.
+    "temp_directory": "",
+    "memory_limit": "1GiB",
+    "threads": 2,
+}
+# Small enough that rows with long lists fit, large enough that the overhead does not show.
+BATCH_ROWS = 4096
+
+
+# Positional (``?``) or named (``$name``) values of a statement.
+Parameters = Sequence[object] | Mapping[str, object]
 
 
 class Connection:
@@ -57,19 +77,19 @@ class Connection:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
-    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """Every row of the answer, as tuples."""
-        return self._connection.execute(sql, list(parameters)).fetchall()
+        return self._connection.execute(sql, _bound(parameters)).fetchall()
 
-    def value(self, sql: str, parameters: Sequence[object] = ()) -> Any:
+    def value(self, sql: str, parameters: Parameters = ()) -> Any:
         """The first column of the first row, None where there is no row."""
         # All rows, not fetchone(): an unfinished result would own the connection.
         rows = self.rows(sql, parameters)
         return rows[0][0] if rows else None
 
-    def frame(self, sql: str, parameters: Sequence[object] = ()) -> "pd.DataFrame":
+    def frame(self, sql: str, parameters: Parameters = ()) -> "pd.DataFrame":
         """The answer as a frame; integers with NULLs keep being integers (``Int64``)."""
-        result = self._connection.execute(sql, list(parameters))
+        result = self._connection.execute(sql, _bound(parameters))
         types = {column[0]: str(column[1]) for column in result.description or ()}
         frame = result.df()
         for name, kind in types.items():
@@ -78,11 +98,97 @@ class Connection:
         return frame
 
 
+    @contextmanager
+    def answering(self, sql: str) -> Iterator["pa.RecordBatchReader"]:
+        """The answer to a statement that somebody typed, streaming; types as in a table of text.
+
+        Raises:
+            RejectedQueryError: it is not one statement that reads, or fails, now or while it is
+                read. What DuckDB says stands in the message as it is: ``Kind Error: {JSON}``
+                inside :func:`sandbox`.
+        """
+        duck = self._connection
+        try:
+            relation = _relation(duck, _only_select(duck, sql))
+            yield _representable(relation).to_arrow_reader(BATCH_ROWS)
+        except duckdb.FatalException:
+            raise
+        except duckdb.Error as error:
+            if _CORRUPT.search(str(error)) and not isinstance(error, duckdb.InvalidInputException):
+                raise
+            raise RejectedQueryError(str(error)) from error
+
+
+def _only_select(
+    connection: duckdb.DuckDBPyConnection, sql: str
+) -> duckdb.Statement:
+    statements = connection.extract_statements(sql)
+    if not statements:
+        raise RejectedQueryError(
+            "there is no statement to run", "write one SELECT, for example: from model_summary"
+        )
+    if len(statements) > 1:
+        raise RejectedQueryError(
+            f"these are {len(statements)} statements", "the console runs one SELECT at a time"
+        )
+    # A PIVOT that has to look up its columns first counts as several.
+    if statements[0].type not in _READING:
+        raise RejectedQueryError(
+            f"{statements[0].type.name.replace('_', ' ')} statements are refused",
+            "the console only reads; one SELECT at a time",
+        )
+    return statements[0]
+
+
+_READING = (
+    duckdb.StatementType.SELECT,
+    duckdb.StatementType.EXPLAIN,
+    duckdb.StatementType.MULTI,
+)
+
+
+def _relation(
+    connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement
+) -> duckdb.DuckDBPyRelation:
+    try:
+        return connection.sql(statement)
+    except duckdb.BinderException:
+        # A relation does not say where the mistake is, a plain execution does. It binds first, so
+        # it fails in the same way before it reads anything.
+        connection.execute(statement)
+        raise
+
+
+def _representable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """The relation with text for what neither Arrow nor pandas can hold, such as VARIANT or BIT."""
+    if all(map(_is_representable, relation.types)):
+        return relation
+    columns = []
+    for number, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True), 1):
+        value = f"#{number}" if _is_representable(kind) else f"cast(#{number} as varchar)"
+        quoted = name.replace('"', '""')
+        columns.append(f'{value} as "{quoted}"')
+    return relation.project(", ".join(columns))
+
+
+def _is_representable(kind: DuckDBPyType) -> bool:
+    if kind.id in ("list", "array", "struct", "map"):
+        parts = [part for _, part in kind.children if isinstance(part, DuckDBPyType)]
+        return all(map(_is_representable, parts))
+    return kind.id.upper() in _REPRESENTABLE
+
+
+def _bound(parameters: Parameters) -> list[object] | dict[str, object]:
+    return dict(parameters) if isinstance(parameters, Mapping) else list(parameters)
+
+
 _INTEGER_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "NUMBER")
 
 
 @contextmanager
-def reading(path: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[Connection]:
+def reading(
+    path: Path, wait_seconds: float = WAIT_SECONDS, config: Config = CONFIG
+) -> Iterator[Connection]:
     """The store, open for reading.
 
     Raises:
@@ -90,9 +196,29 @@ def reading(path: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[Connecti
     """
     if not path.exists():
         raise MissingStoreError(f"there is no store at {path}")
-    with _connected(path, read_only=True, wait_seconds=wait_seconds) as connection:
+    with _connected(
+        path, read_only=True, wait_seconds=wait_seconds, config=config
+    ) as connection:
         _require_our_schema(connection, path)
         yield Connection(connection)
+
+
+@contextmanager
+def sandbox(path: Path, timeout_seconds: float) -> Iterator[Connection]:
+    """The store, open for one statement that somebody typed, which reaches nothing else.
+
+    DuckDB's limits on time and memory do not hold inside a single function call: whoever uses
+    this runs it in a process that the operating system limits, too.
+
+    Raises:
+        StoreError: as :func:`reading` does.
+    """
+    with reading(path, config=SANDBOX) as connection:
+        connection.rows(f"set max_execution_time = {max(1, int(timeout_seconds * 1000))}")
+        # JSON carries the position of a mistake whole; text cuts a long line.
+        connection.rows("set errors_as_json = true")
+        connection.rows("set lock_configuration = true")
+        yield connection
 
 
 @contextmanager
@@ -122,9 +248,9 @@ def writing(path: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[Connecti
 
 @contextmanager
 def _connected(
-    path: Path, *, read_only: bool, wait_seconds: float
+    path: Path, *, read_only: bool, wait_seconds: float, config: Config = CONFIG
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    connection = _connect(path, read_only=read_only, wait_seconds=wait_seconds)
+    connection = _connect(path, read_only=read_only, wait_seconds=wait_seconds, config=config)
     try:
         yield connection
     except duckdb.TransactionException as error:
@@ -139,10 +265,12 @@ def _connected(
         connection.close()
 
 
-def _connect(path: Path, *, read_only: bool, wait_seconds: float) -> duckdb.DuckDBPyConnection:
+def _connect(
+    path: Path, *, read_only: bool, wait_seconds: float, config: Config
+) -> duckdb.DuckDBPyConnection:
     deadline = time.monotonic() + wait_seconds
     pause = FIRST_PAUSE_SECONDS
-    config = dict(CONFIG)
+    config = dict(config)
     if not read_only and not path.exists():
         config["storage_compatibility_version"] = STORAGE_VERSION
     while True:

@@ -118,4 +118,4 @@ def _read_external(tensor: ir.ExternalTensor) -> npt.NDArray[Any]:
 
 def dimensions(tensor: ir.TensorProtocol) -> tuple[int, ...]:
     """The shape of a stored tensor; unlike an activation's it is always known."""
-    return tensor.shape.numpy()
+    return tuple(tensor.shape.numpy())

@@ -1,0 +1,5 @@
+"""The app, for ``streamlit run app.py``."""
+
+from quantstore.app import run
+
+run()

@@ -1,0 +1,74 @@
+"""Names the pages, frames them, and turns a known failure into a sentence on the page.
+
+``streamlit run`` starts this file itself from an installed package, and through ``app.py`` from a
+checkout.
+"""
+
+import logging
+from pathlib import Path
+
+import streamlit as st
+
+from quantstore.errors import MissingStoreError, QuantstoreError
+from quantstore.pages import shared, sidebar
+from quantstore.words import markdown
+
+PACKAGE = Path(__file__).resolve().parent
+
+logger = logging.getLogger(__name__)
+
+
+def run() -> None:
+    """Draw the frame and the page that the address names."""
+    # Before st.navigation: a page's material icon as favicon would come from the network.
+    st.set_page_config(
+        page_title="quantstore",
+        page_icon=str(PACKAGE / "static" / "favicon.png"),
+        layout="wide",
+        menu_items={"Get help": None, "Report a bug": None, "About": None},
+    )
+    st.html(PACKAGE / "static" / "style.css")
+    theme = shared.theme()
+    st.logo(str(PACKAGE / "static" / f"wordmark-{theme}.svg"), size="large")
+    page = st.navigation(
+        [
+            st.Page(
+                PACKAGE / "pages" / "compare.py",
+                title="Compare",
+                icon=":material/table_chart:",
+                default=True,
+            ),
+            st.Page(PACKAGE / "pages" / "model.py", title="Model", icon=":material/schema:"),
+            st.Page(PACKAGE / "pages" / "layer.py", title="Layer", icon=":material/layers:"),
+            st.Page(
+                PACKAGE / "pages" / "example.py",
+                title="Worked example",
+                icon=":material/straighten:",
+                url_path="example",
+            ),
+            st.Page(
+                PACKAGE / "pages" / "sql.py",
+                title="SQL",
+                icon=":material/terminal:",
+                url_path="sql",
+            ),
+        ]
+    )
+    sidebar.draw(has_scheme=page.title in ("Compare", "Model", "Layer"))
+    try:
+        page.run()
+    except MissingStoreError:
+        shared.empty_page(page.title)
+    except QuantstoreError as error:
+        st.error(markdown(error.sentence))
+    except Exception:
+        # Pages stop and rerun by exceptions that are no Exception; what arrives here is a bug.
+        logger.exception("The page %s failed", page.title)
+        st.error(
+            "Something went wrong on this page. The details are in the terminal that runs the app;"
+            " reload the page, or choose another one."
+        )
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,1 @@
+"""The pages of the app: each picks, asks and draws."""

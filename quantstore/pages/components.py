@@ -1,0 +1,353 @@
+"""Small pieces of interface that Streamlit lacks: real tables with wrapping words and buttons.
+
+Every string is set by ``textContent``, so that a name from a file is never markup. Colours follow
+the theme by themselves (``light-dark``). Each function returns what was clicked, for one rerun.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+from quantstore.palette import css_variables
+
+_BASE_CSS = (
+    ":host, .root {\n"
+    + css_variables()
+    + """
+}
+.root {
+    font-family: var(--st-font), sans-serif;
+    font-size: 15px;
+    line-height: 1.35;
+    color: var(--text);
+    font-variant-numeric: tabular-nums;
+    container-type: inline-size;
+}
+table { border-collapse: collapse; width: 100%; }
+th {
+    font-weight: 400; font-size: 12px; color: var(--muted); text-align: left;
+    vertical-align: bottom; padding: 0 8px 6px 0; border-bottom: 1px solid var(--grid);
+}
+td { padding: 8px 8px 8px 0; vertical-align: top; border-bottom: 1px solid var(--grid); }
+button {
+    font: inherit; color: inherit; background: none; border: 0; padding: 0; margin: 0;
+    text-align: left; cursor: pointer;
+}
+button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; border-radius: 4px; }
+.small { font-size: 12px; color: var(--muted); }
+.number { text-align: right; }
+"""
+)
+
+_THEME_JS = """
+export default function ({ data, parentElement, setStateValue }) {
+    const probe = document.createElement("span");
+    parentElement.appendChild(probe);
+    const scheme = () => {
+        const words = getComputedStyle(probe).colorScheme;
+        return words.includes("dark") ? "dark" : "light";
+    };
+    const compare = () => {
+        if (scheme() !== data.theme) setStateValue("theme", scheme());
+    };
+    compare();
+    const timer = setInterval(compare, 250);
+    return () => { clearInterval(timer); probe.remove(); };
+}
+"""
+
+_MATRIX_CSS = (
+    _BASE_CSS
+    + """
+table { table-layout: fixed; border-collapse: separate; border-spacing: 0; }
+th:first-child, td:first-child { width: 24%; padding-right: 12px; }
+th button { line-height: 1.3; padding: 0 0 5px; border-bottom: 2px solid transparent; }
+th button:hover { color: var(--text); }
+th button[aria-pressed="true"] {
+    color: var(--text); font-weight: 600; border-bottom-color: var(--accent);
+}
+th { padding-bottom: 2px; }
+td { border-bottom: 0; padding: 3px 8px 3px 0; height: 1px; }
+td:last-child, th:last-child { padding-right: 0; }
+.name button, .name span.plain { font-weight: 600; overflow-wrap: anywhere; }
+.name button:hover { color: var(--accent); }
+.cell {
+    display: flex; flex-direction: column; justify-content: space-between; gap: 7px;
+    width: 100%; height: 100%; min-height: 46px; box-sizing: border-box;
+    border-radius: 6px; padding: 6px 10px 8px;
+}
+.cell:hover { filter: brightness(0.97); }
+.verdict { font-weight: 600; font-size: 14px; }
+.more { font-weight: 400; font-size: 12px; margin-left: 6px; white-space: nowrap; }
+.strip { display: flex; gap: 1px; height: 6px; width: 100%; }
+.strip i { min-width: 2.5px; display: block; }
+@container (max-width: 700px) {
+    th:first-child, td:first-child { width: 31%; }
+    .verdict { font-size: 13px; }
+    .cell { padding: 6px 7px 8px; }
+    .more, .extra { display: none; }
+}
+"""
+)
+
+_MATRIX_JS = """
+const element = (tag, className, text) => {
+    const made = document.createElement(tag);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+};
+
+export default function ({ data, parentElement, setTriggerValue }) {
+    const root = parentElement.querySelector(".root");
+    const table = element("table");
+    const head = element("tr");
+    const corner = element("th", "", data.corner);
+    corner.scope = "col";
+    head.appendChild(corner);
+    for (const scheme of data.schemes) {
+        const cell = element("th");
+        cell.scope = "col";
+        const button = element("button");
+        for (const line of scheme.lines) button.appendChild(element("div", "", line));
+        button.setAttribute("aria-pressed", String(scheme.name === data.chosen));
+        button.title = "Judge every page by " + scheme.title;
+        button.onclick = () => setTriggerValue("clicked", { scheme: scheme.name });
+        cell.appendChild(button);
+        head.appendChild(cell);
+    }
+    const thead = element("thead");
+    thead.appendChild(head);
+    const body = element("tbody");
+    for (const row of data.rows) {
+        const line = element("tr");
+        const name = element("td", "name");
+        if (row.model !== null) {
+            const open = element("button", "", row.title);
+            open.title = "Open the model";
+            open.onclick = () => setTriggerValue("clicked", { model: row.model });
+            name.appendChild(open);
+        } else {
+            name.appendChild(element("span", "plain", row.title));
+        }
+        const facts = element("div", "small", row.facts[0]);
+        if (row.facts.length > 1) {
+            facts.appendChild(element("span", "extra", " · " + row.facts.slice(1).join(" · ")));
+        }
+        name.appendChild(facts);
+        if (row.note) name.appendChild(element("div", "small", row.note));
+        line.appendChild(name);
+        row.cells.forEach((cell, index) => {
+            const box = element("td");
+            const band = cell.band.replace(" ", "-");
+            const button = element("button", "cell");
+            button.style.background = `var(--${band}-tint)`;
+            button.style.color = `var(--${band}-ink)`;
+            const words = element("div", "verdict", cell.text);
+            if (cell.more) words.appendChild(element("span", "more", cell.more));
+            button.appendChild(words);
+            const strip = element("div", "strip");
+            for (const [name, count] of cell.counts) {
+                if (!count) continue;
+                const part = element("i");
+                part.style.flex = String(count);
+                part.style.background = `var(--${name.replace(" ", "-")}-fill)`;
+                strip.appendChild(part);
+            }
+            button.appendChild(strip);
+            button.title = cell.counts.map(([name, count]) => `${count} ${name}`).join(", ");
+            const scheme = data.schemes[index];
+            button.setAttribute(
+                "aria-label",
+                `${row.title}, ${scheme.title}: ${cell.text} ${cell.more}; ${button.title}`);
+            button.onclick = () => setTriggerValue(
+                "clicked", { model: row.model ?? row.title, scheme: scheme.name });
+            box.appendChild(button);
+            line.appendChild(box);
+        });
+        body.appendChild(line);
+    }
+    table.append(thead, body);
+    root.replaceChildren(table);
+}
+"""
+
+_LAYERS_CSS = (
+    _BASE_CSS
+    + """
+tbody tr { cursor: pointer; }
+tbody tr:hover td { background: color-mix(in srgb, var(--grid) 35%, transparent); }
+tr.chosen td { background: color-mix(in srgb, var(--grid) 55%, transparent); }
+td:first-child, th:first-child { padding-left: 6px; }
+td:last-child, th:last-child { padding-right: 6px; }
+.name { overflow-wrap: anywhere; font-weight: 600; }
+.name button { font-weight: 600; }
+.name .lines {
+    display: -webkit-box; -webkit-line-clamp: 3; -webkit-box-orient: vertical; overflow: hidden;
+}
+.chip {
+    display: inline-block; padding: 1px 8px; border-radius: 5px; font-size: 13px; font-weight: 600;
+}
+.spark { display: flex; align-items: flex-end; gap: 0.5px; width: 140px; height: 28px;
+    border-bottom: 1px solid var(--axis); }
+.spark i { flex: 1; display: block; }
+@container (max-width: 760px) { .wide { display: none; } }
+"""
+)
+
+_LAYERS_JS = """
+const element = (tag, className, text) => {
+    const made = document.createElement(tag);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+};
+
+const breakable = (parent, text) => {
+    for (const piece of text.split(/(?<=[/._])/)) {
+        parent.appendChild(document.createTextNode(piece));
+        parent.appendChild(document.createElement("wbr"));
+    }
+};
+
+const draw = {
+    name(box, value) {
+        box.className = "name";
+        const words = element("div", "lines");
+        breakable(words, value.text);
+        words.title = value.text;
+        box.appendChild(words);
+        if (value.small) box.appendChild(element("div", "small", value.small));
+    },
+    pair(box, value) {
+        box.appendChild(element("div", "", value.text));
+        if (value.small) box.appendChild(element("div", "small", value.small));
+    },
+    chip(box, value) {
+        const band = value.band.replace(" ", "-");
+        const chip = element("span", "chip", value.band);
+        chip.style.background = `var(--${band}-tint)`;
+        chip.style.color = `var(--${band}-ink)`;
+        box.appendChild(chip);
+        if (value.small) box.appendChild(element("div", "small", value.small));
+    },
+    spark(box, value) {
+        const chart = element("div", "spark");
+        chart.setAttribute("role", "img");
+        chart.setAttribute("aria-label", value.label);
+        chart.title = value.label;
+        const highest = Math.sqrt(Math.max(1, ...value.counts));
+        value.counts.forEach((count, index) => {
+            const bar = element("i");
+            bar.style.height = `${count ? Math.max(2, 28 * Math.sqrt(count) / highest) : 0}px`;
+            bar.style.background = `var(--${value.bands[index].replace(" ", "-")}-fill)`;
+            chart.appendChild(bar);
+        });
+        box.appendChild(chart);
+    },
+};
+
+export default function ({ data, parentElement, setTriggerValue }) {
+    const root = parentElement.querySelector(".root");
+    const table = element("table");
+    const head = element("tr");
+    for (const column of data.columns) {
+        const cell = element("th", `${column.number ? "number " : ""}${column.wide ? "wide" : ""}`);
+        cell.scope = "col";
+        cell.textContent = column.title;
+        if (column.help) cell.title = column.help;
+        head.appendChild(cell);
+    }
+    const thead = element("thead");
+    thead.appendChild(head);
+    const body = element("tbody");
+    for (const row of data.rows) {
+        const line = element("tr", row.chosen ? "chosen" : "");
+        row.cells.forEach((value, index) => {
+            const column = data.columns[index];
+            const box = element("td");
+            if (value !== null) draw[column.kind](box, value);
+            if (column.number) box.classList.add("number");
+            if (column.wide) box.classList.add("wide");
+            if (column.kind === "name" && data.opens) {
+                const button = element("button");
+                button.append(...box.childNodes);
+                box.appendChild(button);
+            }
+            line.appendChild(box);
+        });
+        if (data.opens) line.onclick = () => setTriggerValue("clicked", { row: row.key });
+        else line.style.cursor = "default";
+        body.appendChild(line);
+    }
+    table.append(thead, body);
+    root.replaceChildren(table);
+}
+"""
+
+# Registered once, when the module is first imported. A path-like string would name a file, so the
+# markup has a line break.
+_ROOT = '<div class="root">\n</div>'
+_theme = st.components.v2.component("quantstore_theme", html="<i>\n</i>", js=_THEME_JS)
+_matrix = st.components.v2.component(
+    "quantstore_matrix", html=_ROOT, css=_MATRIX_CSS, js=_MATRIX_JS
+)
+_table = st.components.v2.component("quantstore_table", html=_ROOT, css=_LAYERS_CSS, js=_LAYERS_JS)
+
+
+def watch_theme(theme: str) -> str | None:
+    """The theme the browser shows, once it differs from the one that was used to draw."""
+    result = _theme(key="theme_watch", data={"theme": theme}, on_theme_change=_nothing, height=1)
+    found = result.theme
+    return found if found in ("light", "dark") else None
+
+
+def verdict_matrix(
+    *,
+    corner: str,
+    schemes: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    chosen: str,
+    key: str,
+    on_click: Callable[[], None],
+) -> None:
+    """Models by schemes, in words and colour; heads and cells are buttons.
+
+    Args:
+        schemes: ``name``, ``title`` and the ``lines`` of each head.
+        rows: ``model`` (None on the page of the model itself), ``title``, ``facts``, ``note`` and
+            ``cells`` with ``band``, ``text``, ``more`` and ``counts`` (pairs of band and layers).
+        on_click: reads ``st.session_state[key].clicked``: ``{"model"?: ..., "scheme"?: ...}``.
+    """
+    _matrix(
+        key=key,
+        data={"corner": corner, "schemes": schemes, "rows": rows, "chosen": chosen},
+        on_clicked_change=on_click,
+    )
+
+
+def table(
+    *,
+    columns: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    key: str,
+    on_click: Callable[[], None] | None = None,
+) -> None:
+    """A table with wrapping names, chips and small histograms; a row is a button where it opens.
+
+    Args:
+        columns: ``title``, ``kind`` (name, pair, chip or spark), ``number``, ``wide`` (hidden where
+            the table is narrow).
+        rows: ``key``, ``chosen`` and one value per column.
+        on_click: reads ``st.session_state[key].clicked``: ``{"row": key}``.
+    """
+    _table(
+        key=key,
+        data={"columns": columns, "rows": rows, "opens": on_click is not None},
+        on_clicked_change=on_click or _nothing,
+    )
+
+
+def _nothing() -> None:
+    """A component reports only what has a callback."""

@@ -1,0 +1,204 @@
+"""The sidebar: the scheme, adding models, and what becomes of them."""
+
+import html
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path, PurePath
+from threading import Lock
+
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from quantstore import queries, settings, store
+from quantstore.errors import QuantstoreError
+from quantstore.ingest import find_files
+from quantstore.jobs import FINISHED, QUEUE, Job
+from quantstore.pages import shared
+from quantstore.palette import DARK, LIGHT, both
+from quantstore.words import file_size, seconds
+
+_COPY_BYTES = 1 << 20
+
+
+def draw(*, has_scheme: bool) -> None:
+    """Everything below the navigation."""
+    with st.sidebar:
+        shared.watch_theme()
+        if has_scheme:
+            shared.pick_scheme()
+        st.subheader("Add models", anchor=False)
+        _upload()
+        _path()
+        jobs = QUEUE.snapshot()
+        is_busy = any(job.state not in FINISHED for job in jobs)
+        st.session_state["jobs_finished"] = _finished_ids(jobs)
+        if jobs:
+            # Polling only while something moves.
+            st.fragment(_queue, run_every=0.4 if is_busy else None)()
+        _store_size()
+
+
+def _upload() -> None:
+    round_number = st.session_state.setdefault("upload_round", 0)
+    files = st.file_uploader(
+        "Upload ONNX files",
+        accept_multiple_files=True,
+        label_visibility="collapsed",
+        key=f"upload_{round_number}",
+        help="Several at once. A model with external data needs its data files in the same upload;"
+        " beyond 200 MB give the path instead.",
+    )
+    if files:
+        _queue_uploads(files)
+        # A new key empties the widget and frees its memory.
+        st.session_state["upload_round"] = round_number + 1
+        st.rerun()
+
+
+def _queue_uploads(files: list[UploadedFile]) -> None:
+    """Copy an upload into a folder of its own, so that models lie beside their data files."""
+    folder = Path(tempfile.mkdtemp(prefix="quantstore-"))
+    models: list[Path] = []
+    for file in files:
+        # A browser sends a bare name; anything more would be an attempt to leave the folder.
+        name = PurePath(file.name.replace("\\", "/")).name or "upload.onnx"
+        target = folder / name
+        with target.open("wb") as stream:
+            shutil.copyfileobj(file, stream, _COPY_BYTES)
+        if target.suffix.lower() == ".onnx":
+            models.append(target)
+    if not models:
+        shutil.rmtree(folder)
+        names = ", ".join(file.name for file in files)
+        QUEUE.refuse(names, "no .onnx file among the upload; add the model together with its data")
+        return
+    remaining = _Countdown(len(models), partial(shutil.rmtree, folder, ignore_errors=True))
+    for model in models:
+        QUEUE.add(
+            model,
+            settings.store_path(),
+            name=model.name,
+            source=f"upload {model.name}",
+            when_finished=remaining.one_less,
+        )
+
+
+class _Countdown:
+    """Calls an action when the last of several jobs is over."""
+
+    def __init__(self, count: int, action: partial[None]) -> None:
+        self._count = count
+        self._action = action
+        self._lock = Lock()
+
+    def one_less(self) -> None:
+        with self._lock:
+            self._count -= 1
+            is_last = self._count == 0
+        if is_last:
+            self._action()
+
+
+def _path() -> None:
+    with (
+        st.form("add_path", border=False, clear_on_submit=True),
+        st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"),
+    ):
+        text = st.text_input(
+            "A file or folder on this computer",
+            placeholder="or a file or folder on this computer",
+            label_visibility="collapsed",
+        )
+        is_sent = st.form_submit_button("Add")
+    if is_sent and text.strip():
+        files, failures = find_files([text.strip()])
+        for failure in failures:
+            QUEUE.refuse(failure.path, failure.error or "")
+        for path in files:
+            QUEUE.add(path, settings.store_path(), name=path.name, source=str(path.resolve()))
+        st.rerun()
+
+
+def _queue() -> None:
+    """The files under way and what became of the others; reruns by itself while it moves."""
+    jobs = QUEUE.snapshot()
+    if _finished_ids(jobs) != st.session_state.get("jobs_finished"):
+        # A model has arrived, or failed: every page may have something new to show.
+        st.rerun()
+    running = [job for job in jobs if job.state not in FINISHED]
+    if running:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{len(running)} of {len(jobs)} under way**")
+            st.button("Cancel", type="tertiary", on_click=QUEUE.cancel, key="cancel_jobs")
+    st.html(f'<div style="font-size:12px">{"".join(_job_line(job) for job in jobs)}</div>')
+    if any(job.state in FINISHED for job in jobs):
+        st.button(
+            "Dismiss finished",
+            icon=":material/done_all:",
+            type="tertiary",
+            on_click=QUEUE.dismiss_finished,
+            key="dismiss_jobs",
+        )
+
+
+_MARKS = {"waiting": "•", "running": "•", "done": "✓", "failed": "!", "cancelled": "–"}
+
+
+def _job_line(job: Job) -> str:
+    muted = both(LIGHT.muted, DARK.muted)
+    broken = both(LIGHT.bands["broken"].ink, DARK.bands["broken"].ink)
+    accent = both(LIGHT.accent, DARK.accent)
+    colour = broken if job.state == "failed" else muted
+    bar = ""
+    if job.state == "running":
+        bar = (
+            f'<div style="height:4px;border-radius:2px;background:{both(LIGHT.grid, DARK.grid)};'
+            f'margin-top:4px"><div style="height:4px;border-radius:2px;background:{accent};'
+            f'width:{100 * job.share_done:.0f}%"></div></div>'
+        )
+    mark = broken if job.state == "failed" else accent
+    return (
+        '<div style="display:flex;gap:10px;margin-bottom:10px">'
+        f'<span aria-hidden="true" style="color:{mark};font-weight:700;width:8px">'
+        f"{_MARKS[job.state]}</span>"
+        '<div style="flex:1;min-width:0;overflow-wrap:anywhere">'
+        f'<div style="font-weight:600">{html.escape(job.name)}</div>'
+        f'<div style="color:{colour}">{html.escape(_job_words(job))}</div>{bar}</div></div>'
+    )
+
+
+def _job_words(job: Job) -> str:
+    if job.state == "waiting":
+        return f"waiting, {file_size(job.file_bytes)}"
+    if job.state == "running":
+        if not job.layers_total:
+            return f"opening, {file_size(job.file_bytes)}"
+        done, total = file_size(job.bytes_done), file_size(job.bytes_total)
+        return f"reading: layer {job.layers_done} of {job.layers_total}, {done} of {total}"
+    if job.state == "failed":
+        return f"failed: {job.message}"
+    if job.state == "cancelled":
+        return "cancelled"
+    if job.was_stored:
+        return f"already stored as {job.model}"
+    renamed = "" if job.model is None or job.name.startswith(job.model) else f" as {job.model}"
+    return f"done{renamed}: {job.layers} layers in {seconds(job.seconds or 0)}"
+
+
+def _finished_ids(jobs: list[Job]) -> set[int]:
+    return {job.job_id for job in jobs if job.state in FINISHED}
+
+
+def _store_size() -> None:
+    path = settings.store_path()
+    if not path.exists():
+        return
+    try:
+        with store.reading(path) as con:
+            size = queries.store_size(con)
+    except QuantstoreError:
+        # The page itself says what is wrong with the store.
+        return
+    models = f"{size.models:,} model{'' if size.models == 1 else 's'}"
+    st.caption(f"{models}, {size.layers:,} layers, {file_size(path.stat().st_size)} on disk")

@@ -1,0 +1,264 @@
+"""The report's questions, one function each: an open store in, a frame out.
+
+The command line and the pages ask the same functions.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from quantstore.store import Connection
+from quantstore.words import NARROW_CHANNEL_SHARE
+
+# Bins of the small histogram of channel SQNR in tables: 0 to 50 dB, the last one open.
+SPARK_BINS = 25
+SPARK_DB_PER_BIN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSize:
+    """What the store holds."""
+
+    models: int
+    layers: int
+
+
+def store_size(con: Connection) -> StoreSize:
+    """Models and layers in the store."""
+    (row,) = con.rows("select count(*), coalesce(sum(layer_count), 0) from models")
+    return StoreSize(*row)
+
+
+def model_names(con: Connection) -> list[str]:
+    """Every model, in alphabetical order."""
+    return [row[0] for row in con.rows("select model from models order by lower(model), model")]
+
+
+def models(con: Connection) -> pd.DataFrame:
+    """One row per model: where it comes from and how its weights spread."""
+    return con.frame("from model_summary order by lower(model), model")
+
+
+def verdicts(con: Connection, models: list[str] | None = None) -> pd.DataFrame:
+    """One row per model and scheme, with the size of the model; every model by default."""
+    return con.frame(
+        """
+        select verdicts.*, layer_count, weight_count, file_bytes, layers_already_quantized,
+            max_weight_range, median_weight_range, channel_spread_p90_bits
+        from verdicts
+        join model_summary using (model)
+        where $models is null or list_contains($models, model)
+        order by lower(model), model, scheme
+        """,
+        {"models": models},
+    )
+
+
+def rank_of_models(con: Connection, scheme: str, models: list[str] | None = None) -> list[str]:
+    """Models, worst first: by the share of their layers that is broken, at risk, to watch."""
+    rows = con.rows(
+        """
+        with shares as (
+            select model, layers_broken, layers_at_risk, layers_watch,
+                layers_broken + layers_at_risk + layers_watch + layers_fine as layers
+            from verdicts
+            where scheme = $scheme and ($models is null or list_contains($models, model))
+        )
+        select model
+        from shares
+        order by layers_broken / layers desc, layers_at_risk / layers desc,
+            layers_watch / layers desc, lower(model)
+        """,
+        {"models": models, "scheme": scheme},
+    )
+    return [row[0] for row in rows]
+
+
+def layer_profiles(con: Connection, models: list[str], scheme: str) -> pd.DataFrame:
+    """One row per layer of the given models under one scheme, in graph order: for charts."""
+    return con.frame(
+        """
+        select
+            model, layer_id, layer, operand, depth,
+            count(*) over (partition by model) as layer_count,
+            op_type, op_family, is_depthwise, weight_count, channel_count,
+            weight_range, range_over_std, already_quantized,
+            channel_spread_bits, symmetric_span_over_rms, asymmetric_span_over_rms,
+            band, channel_sqnr_p10_db, zeroed_fraction, channels_below_10db
+        from layer_errors
+        join (
+            select layer_id, channel_spread_bits, symmetric_span_over_rms, asymmetric_span_over_rms
+            from model_layers
+            where list_contains($models, model)
+        ) using (layer_id)
+        where scheme = $scheme and list_contains($models, model)
+        order by list_position($models, model), depth
+        """,
+        {"models": models, "scheme": scheme},
+    )
+
+
+def worst_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
+    """One row per layer of a model, worst first, with what its causes are read from.
+
+    ``rank`` counts from 1; ``spark`` holds the number of channels in each 2 dB bin of SQNR;
+    ``per_channel_p10_db`` is what the per-channel scheme of the same symmetry reaches.
+    """
+    return con.frame(
+        """
+        with chosen as (
+            select *
+            from layer_errors
+            where model = $model and scheme = $scheme
+        ),
+        per_channel as (
+            select layer_id, channel_sqnr_p10_db as per_channel_p10_db
+            from errors
+            where scheme = replace($scheme, '_tensor_', '_channel_')
+        ),
+        sparks as (
+            select layer_id, list(channels order by bin) as spark
+            from (
+                select grid.layer_id, bin, count(channel_errors.channel) as channels
+                from (select layer_id, unnest(range($bins)) as bin from chosen) as grid
+                left join channel_errors
+                    on channel_errors.layer_id = grid.layer_id
+                    and channel_errors.scheme = $scheme
+                    and least(floor(coalesce(sqnr_db, 1e9) / $bin_db), $bins - 1) = bin
+                group by grid.layer_id, bin
+            )
+            group by layer_id
+        ),
+        flattened as (
+            select
+                layer_id,
+                count(*) filter (channel_errors.zeroed_fraction = 1) as flattened_channels
+            from channel_errors
+            join chosen using (layer_id)
+            where channel_errors.scheme = $scheme
+            group by layer_id
+        ),
+        narrow as (
+            select
+                layer_id,
+                count(*) filter (channels.weight_range < $narrow * chosen.abs_max)
+                    as narrow_channels
+            from channels
+            join chosen using (layer_id)
+            group by layer_id
+        )
+        select
+            row_number() over (
+                order by channel_sqnr_p10_db nulls last, chosen.zeroed_fraction desc, depth
+            ) as rank,
+            chosen.*,
+            channel_spread_bits, symmetric_span_over_rms,
+            flattened_channels, narrow_channels, per_channel_p10_db, spark
+        from chosen
+        join (
+            select layer_id, channel_spread_bits, symmetric_span_over_rms from model_layers
+        ) using (layer_id)
+        left join per_channel using (layer_id)
+        left join sparks using (layer_id)
+        left join flattened using (layer_id)
+        left join narrow using (layer_id)
+        order by rank
+        """,
+        {
+            "model": model,
+            "scheme": scheme,
+            "bins": SPARK_BINS,
+            "bin_db": SPARK_DB_PER_BIN,
+            "narrow": NARROW_CHANNEL_SHARE,
+        },
+    )
+
+
+def layer_details(con: Connection, layer_id: int) -> dict[str, object]:
+    """One layer's row of model_layers."""
+    frame = con.frame("from model_layers where layer_id = ?", [layer_id])
+    return {str(name): value for name, value in frame.iloc[0].to_dict().items()}
+
+
+def layer_schemes(con: Connection, layer_id: int) -> pd.DataFrame:
+    """One row per scheme for a layer: its errors, its band, its channels in 2 dB bins of SQNR."""
+    return con.frame(
+        """
+        with sparks as (
+            select scheme, list(channels order by bin) as spark
+            from (
+                select grid.scheme, bin, count(channel_errors.channel) as channels
+                from (select scheme, unnest(range($bins)) as bin from schemes) as grid
+                left join channel_errors
+                    on channel_errors.scheme = grid.scheme
+                    and channel_errors.layer_id = $layer_id
+                    and least(floor(coalesce(sqnr_db, 1e9) / $bin_db), $bins - 1) = bin
+                group by grid.scheme, bin
+            )
+            group by scheme
+        )
+        select layer_errors.*, spark
+        from layer_errors
+        left join sparks using (scheme)
+        where layer_id = $layer_id
+        """,
+        {"layer_id": layer_id, "bins": SPARK_BINS, "bin_db": SPARK_DB_PER_BIN},
+    )
+
+
+def layer_channels(con: Connection, layer_id: int, scheme: str) -> pd.DataFrame:
+    """One row per output channel: its box plot, its SQNR and its own band under one scheme."""
+    return con.frame(
+        """
+        select channels.* exclude (layer_id), sqnr_db, zeroed_fraction, band
+        from channels
+        left join channel_errors
+            on channel_errors.layer_id = channels.layer_id
+            and channel_errors.channel = channels.channel
+            and channel_errors.scheme = $scheme
+        asof left join bands on coalesce(sqnr_db, 'infinity') >= bands.lower_db
+        where channels.layer_id = $layer_id
+        order by channels.channel
+        """,
+        {"layer_id": layer_id, "scheme": scheme},
+    )
+
+
+def layer_histogram(con: Connection, layer_id: int) -> pd.DataFrame:
+    """One row per bin of a layer's histogram."""
+    return con.frame(
+        """
+        select bin, bin_low, bin_high, weights
+        from histogram_bins
+        where layer_id = ?
+        order by bin
+        """,
+        [layer_id],
+    )
+
+
+def bands(con: Connection) -> pd.DataFrame:
+    """The bands with their limits, best first."""
+    return con.frame("from bands order by lower_db desc")
+
+
+def schema(con: Connection) -> pd.DataFrame:
+    """One row per column of every view and table, views first, with types and comments."""
+    return con.frame(
+        """
+        with things as (
+            select view_name as thing, comment as meaning, true as is_view
+            from duckdb_views()
+            where not internal
+            union all
+            select table_name, comment, false
+            from duckdb_tables()
+            where not internal
+        )
+        select thing, is_view, meaning, column_name, data_type, columns.comment
+        from things
+        join duckdb_columns() as columns on columns.table_name = thing
+        where not columns.internal
+        order by is_view desc, thing, column_index
+        """
+    )

@@ -1,0 +1,277 @@
+"""Figures and verdicts in the words of a person: no file, no table, no widget."""
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from quantstore.schemes import Scheme
+
+NO_BREAK_SPACE = "\u00a0"
+MINUS = "\u2212"
+
+# The field's measure everywhere in the app, said so that nobody has to know percentiles.
+NINE_IN_TEN = "SQNR that nine in ten channels reach"
+
+# A channel this much narrower than the largest weight gets at most 4 of 127 codes per side.
+NARROW_CHANNEL_SHARE = 1 / 32
+# From two bits of spread on, a typical channel has lost a quarter of the grid's precision.
+TELLING_SPREAD_BITS = 2.0
+# From here on even the whole tensor stays below 30 dB: 58.9 - 20 log10(28) = 30.
+HEAVY_TAIL_SPAN_OVER_RMS = 28.0
+# Less than this share of the grid lies on the emptier side of zero.
+ONE_SIDED_SHARE = 0.05
+
+
+def db(value: float | None, *, signed: bool = False) -> str:
+    """``12.2 dB``; an exact layer has an infinite ratio and is called ``exact``."""
+    if value is None or not math.isfinite(value):
+        return "exact"
+    text = f"{value:+.1f}" if signed else f"{value:.1f}"
+    return with_minus(text).replace("+0.0", "0.0").replace(f"{MINUS}0.0", "0.0") + _unit("dB")
+
+
+def count(value: int) -> str:
+    """``8,991``."""
+    return f"{value:,}"
+
+
+def counted(value: int, noun: str) -> str:
+    """``1 layer``, ``24 layers``."""
+    return f"{value:,}{NO_BREAK_SPACE}{noun}{'' if value == 1 else 's'}"
+
+
+def weights(value: int) -> str:
+    """``977 k``, ``2.29 M``: three significant digits."""
+    if value < 1000:
+        return str(value)
+    thousands = value / 1000
+    for unit in ("k", "M"):
+        if thousands < 999.5:
+            return f"{thousands:.3g}{_unit(unit)}"
+        thousands /= 1000
+    return f"{thousands:.3g}{_unit('G')}"
+
+
+def file_size(value: int) -> str:
+    """``4.0 MB``, ``102 MB``: decimal units, as disks are sold."""
+    if value < 1000:
+        return f"{value}{_unit('B')}"
+    scaled, units = value / 1000, ["kB", "MB", "GB"]
+    while scaled >= 999.5 and len(units) > 1:
+        scaled, units = scaled / 1000, units[1:]
+    return f"{scaled:.{0 if scaled >= 99.95 else 1}f}{_unit(units[0])}"
+
+
+def share(value: float, *, digits: int = 0) -> str:
+    """``77 %``; a share that is not zero never reads ``0 %``."""
+    percent = 100 * value
+    smallest = 10.0**-digits
+    if 0 < percent < smallest / 2:
+        return f"<{NO_BREAK_SPACE}{smallest:g}{_unit('%')}"
+    return f"{percent:.{digits}f}{_unit('%')}"
+
+
+def weight(value: float | None) -> str:
+    """A range or a weight: ``211.8`` from 10 on, else three significant digits."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    if abs(value) >= 1e6 or abs(value) < 1e-4:
+        return with_minus(f"{value:.2e}")
+    if abs(value) >= 9.995:
+        return with_minus(f"{value:,.1f}")
+    return with_minus(f"{value:#.3g}")
+
+
+def bits(value: float | None) -> str:
+    """``1.5 bits``."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.1f}{_unit('bits')}"
+
+
+def seconds(value: float) -> str:
+    """``0.9 s``, ``14 ms``."""
+    if value < 0.0995:
+        return f"{1000 * value:.0f}{_unit('ms')}"
+    return f"{value:.1f}{_unit('s')}"
+
+
+def shape(dimensions: Iterable[int]) -> str:
+    """``64 × 1 × 3 × 3``."""
+    return " × ".join(str(dimension) for dimension in dimensions)
+
+
+def operator(op_type: str, is_depthwise: bool) -> str:
+    """``depthwise Conv``."""
+    return f"depthwise {op_type}" if is_depthwise else op_type
+
+
+def with_minus(text: str) -> str:
+    """The text with true minus signs."""
+    return text.replace("-", MINUS)
+
+
+def expected_db(span_over_rms: float) -> float:
+    """SQNR of a uniform 8-bit grid that covers ``span_over_rms`` root mean squares, in dB.
+
+    Uniform rounding noise has the variance step^2 / 12: 20 log10(255 sqrt(12)) = 58.9 dB less
+    20 log10 of the span (W. R. Bennett, Spectra of Quantized Signals, 1948).
+    """
+    return 58.9 - 20 * math.log10(span_over_rms)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a cell of the verdict matrix says: ``band`` colours it."""
+
+    band: str
+    text: str
+    more: str = ""
+
+
+def verdict(layers_broken: int, layers_at_risk: int) -> Verdict:
+    """The verdict on one model under one scheme, from its weights alone.
+
+    Layers to watch never change it, and weights never prove that a model survives.
+    """
+    if layers_broken:
+        more = f"+{NO_BREAK_SPACE}{layers_at_risk} at risk" if layers_at_risk else ""
+        return Verdict("broken", f"breaks: {counted(layers_broken, 'layer')}", more)
+    if layers_at_risk:
+        return Verdict("at risk", f"at risk: {counted(layers_at_risk, 'layer')}")
+    return Verdict("fine", "no blocker found")
+
+
+def models_headline(
+    breaking: int, at_risk: int, model_count: int, scheme: Scheme, breaking_per_channel: int
+) -> str:
+    """The answer of the Compare page: ``3 of 10 models break under ...; none does per channel``."""
+    if model_count == 1:
+        if breaking:
+            found = f"The model breaks under {scheme.title}"
+        elif at_risk:
+            found = f"The model has layers at risk under {scheme.title}"
+        else:
+            return f"No blocker found in the weights of the model under {scheme.title}"
+    elif breaking:
+        verb = "breaks" if breaking == 1 else "break"
+        found = f"{breaking} of {model_count} models {verb} under {scheme.title}"
+    elif at_risk:
+        verb = "has" if at_risk == 1 else "have"
+        found = f"{at_risk} of {model_count} models {verb} layers at risk under {scheme.title}"
+    else:
+        return f"No blocker found in the weights of {model_count} models under {scheme.title}"
+    if scheme.per_channel or not breaking:
+        return found
+    if breaking_per_channel == 0:
+        rest = "per channel it does not" if model_count == 1 else "none does per channel"
+    elif model_count == 1:
+        rest = "per channel it still does"
+    else:
+        verb = "does" if breaking_per_channel == 1 else "do"
+        rest = f"{breaking_per_channel} still {verb} per channel"
+    return f"{found}; {rest}"
+
+
+def model_headline(
+    broken: int, at_risk: int, layer_count: int, scheme: Scheme, broken_per_channel: int
+) -> str:
+    """The Model page's answer: ``24 of 123 layers break under ...; per channel, none does``."""
+    if broken:
+        verb = "breaks" if broken == 1 else "break"
+        found = f"{broken} of {counted(layer_count, 'layer')} {verb} under {scheme.title}"
+        if scheme.per_channel:
+            return found
+        rest = "none does" if broken_per_channel == 0 else f"{broken_per_channel} still do"
+        return f"{found}; per channel, {rest}"
+    if at_risk:
+        verb = "is" if at_risk == 1 else "are"
+        return f"{at_risk} of {counted(layer_count, 'layer')} {verb} at risk under {scheme.title}"
+    return f"No blocker found in the weights under {scheme.title}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerFacts:
+    """What the causes of a layer's trouble are read from, under one scheme."""
+
+    band: str
+    channel_count: int
+    flattened_channels: int  # channels all of whose weights come back as 0
+    outlier_channels: int
+    spread_bits: float | None
+    narrow_channels: int  # channels narrower than NARROW_CHANNEL_SHARE of the largest weight
+    symmetric_span_over_rms: float | None
+    weight_min: float
+    weight_max: float
+
+
+def causes(facts: LayerFacts, scheme: Scheme) -> list[str]:
+    """Why a layer suffers, most telling first, at most three; empty where nothing stands out."""
+    if facts.band == "fine":
+        return ["no weight-side problem"]
+    found: list[str] = []
+    of_channels = f"of {counted(facts.channel_count, 'channel')}"
+    if not scheme.per_channel:
+        if facts.flattened_channels:
+            verb = "rounds" if facts.flattened_channels == 1 else "round"
+            found.append(f"{facts.flattened_channels} {of_channels} {verb} to zero")
+        # An outlier among ranges costs the others nothing unless it is much wider than they are.
+        if facts.outlier_channels and (facts.spread_bits or 0) >= 1:
+            noun = "outlier channel sets" if facts.outlier_channels == 1 else "outlier channels set"
+            found.append(f"{facts.outlier_channels} {noun} the scale")
+        if facts.spread_bits is not None and facts.spread_bits >= TELLING_SPREAD_BITS:
+            kept = max(0.0, scheme.bits - facts.spread_bits)
+            found.append(f"a typical channel keeps {kept:.1f} of {scheme.bits} bits")
+        if not found and facts.narrow_channels:
+            verb = "uses" if facts.narrow_channels == 1 else "use"
+            limit = share(NARROW_CHANNEL_SHARE)
+            found.append(
+                f"{facts.narrow_channels} {of_channels} {verb} less than {limit} of the range"
+            )
+    span = facts.symmetric_span_over_rms
+    if span is not None and span >= HEAVY_TAIL_SPAN_OVER_RMS:
+        found.append("heavy tail: few large weights")
+    if scheme.is_symmetric and _is_one_sided(facts.weight_min, facts.weight_max):
+        found.append("one-sided: half of the codes stay unused")
+    return found[:3]
+
+
+def breakable(name: str) -> str:
+    """A node name as safe HTML that may break after a slash, dot or underscore, never elsewhere."""
+    pieces: list[str] = []
+    for character in name:
+        pieces.append(html.escape(character))
+        if character in "/._":
+            pieces.append("<wbr>")
+    return "".join(pieces)
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as itself: every character it could read as a sign is escaped."""
+    visible = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return "".join(f"\\{c}" if c in _MARKDOWN_SIGNS else c for c in visible)
+
+
+_MARKDOWN_SIGNS = frozenset("\\`*_{}[]()<>#+-.!|~$:&=^\"'/@")
+
+
+def short_name(name: str, length: int = 28) -> str:
+    """The end of a long node name, for a label inside a chart; tables never shorten names."""
+    return name if len(name) <= length else "…" + name[-(length - 1) :]
+
+
+def listed(items: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join((", ".join(items[:-1]), items[-1])) if len(items) > 1 else "".join(items)
+
+
+def _unit(unit: str) -> str:
+    return NO_BREAK_SPACE + unit
+
+
+def _is_one_sided(low: float, high: float) -> bool:
+    smaller, larger = sorted((max(0.0, -low), max(0.0, high)))
+    return smaller < ONE_SIDED_SHARE * larger

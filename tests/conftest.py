@@ -1,0 +1,34 @@
+"""What many tests share: repeatable examples, the demo models in a store, and real models."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from quantstore import ingest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The same examples on every machine: a law that fails here fails everywhere.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def demo_store(tmp_path_factory) -> Path:
+    """A store that holds the demo models. Read it, never write to it."""
+    path = tmp_path_factory.mktemp("demo") / "demo.duckdb"
+    for model in ingest.demo_paths():
+        ingest.ingest_file(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """The folder of real models beside the project; tests that need it skip where it is absent."""
+    shared = Path(os.environ.get("QUANTSTORE_SHARED") or ROOT.parent / "shared")
+    models = shared / "models"
+    if not models.is_dir():
+        pytest.skip("no real models: QUANTSTORE_SHARED names no folder that holds models/")
+    return models
