@@ -10,7 +10,7 @@ from pathlib import Path
 import streamlit as st
 
 from quantstore.errors import MissingStoreError, QuantstoreError
-from quantstore.pages import shared, sidebar
+from quantstore.pages import address, shared, sidebar
 from quantstore.words import markdown
 
 PACKAGE = Path(__file__).resolve().parent
@@ -54,9 +54,11 @@ def run() -> None:
             ),
         ]
     )
+    address.begin(page.title)
     sidebar.draw(has_scheme=page.title in ("Compare", "Model", "Layer"))
     try:
         page.run()
+        address.publish()
     except MissingStoreError:
         shared.empty_page(page.title)
     except QuantstoreError as error:

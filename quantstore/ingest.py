@@ -22,6 +22,7 @@ from typing import Literal
 
 from quantstore import __version__, graph, store
 from quantstore.errors import MissingStoreError, ModelFileError, NoLayersError, QuantstoreError
+from quantstore.layers import Layer
 from quantstore.measure import MEASURES_VERSION, measure_layer
 from quantstore.records import LayerMeasures, ModelRecord
 
@@ -192,7 +193,7 @@ def _measure(
             if tensor_uses[id(site.tensor)] > 1:
                 shared[layer.weight_key] = measures
         else:
-            measures = _renamed(twin, layer.name, layer.operand, layer.op_type, depth)
+            measures = _seen_from(layer, twin, depth)
         measured.append(measures)
     if not measured:
         raise NoLayersError("every weight of the model is empty")
@@ -212,14 +213,18 @@ def _measure(
     )
 
 
-def _renamed(
-    measures: LayerMeasures, layer: str, operand: str, op_type: str, depth: int
-) -> LayerMeasures:
+def _seen_from(layer: Layer, twin: LayerMeasures, depth: int) -> LayerMeasures:
     """The same figures for another node that reads the same effective weights."""
     record = dataclasses.replace(
-        measures.layer, layer=layer, operand=operand, op_type=op_type, depth=depth
+        twin.layer,
+        depth=depth,
+        layer=layer.name,
+        operand=layer.operand,
+        op_type=layer.op_type,
+        group_count=layer.group_count,
+        is_depthwise=layer.is_depthwise,
     )
-    return dataclasses.replace(measures, layer=record)
+    return dataclasses.replace(twin, layer=record)
 
 
 def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> IngestResult:

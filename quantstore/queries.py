@@ -174,6 +174,26 @@ def worst_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
     )
 
 
+def layer_address(con: Connection, layer_id: int) -> tuple[str, str] | None:
+    """The model and the label of a layer; None where it was removed meanwhile.
+
+    The label is the layer's name, with the operand where a node has several.
+    """
+    rows = con.rows(
+        """
+        select model, layer || case when operands > 1 then ' (' || operand || ')' else '' end
+        from (
+            select layer_id, model, layer, operand,
+                count(*) over (partition by model_id, layer) as operands
+            from model_layers
+        )
+        where layer_id = ?
+        """,
+        [layer_id],
+    )
+    return rows[0] if rows else None
+
+
 def layer_details(con: Connection, layer_id: int) -> dict[str, object]:
     """One layer's row of model_layers."""
     frame = con.frame("from model_layers where layer_id = ?", [layer_id])
@@ -207,11 +227,29 @@ def layer_schemes(con: Connection, layer_id: int) -> pd.DataFrame:
 
 
 def layer_channels(con: Connection, layer_id: int, scheme: str) -> pd.DataFrame:
-    """One row per output channel: its box plot, its SQNR and its own band under one scheme."""
+    """One row per output channel: its box plot, its SQNR and its own band under one scheme.
+
+    ``is_outlier`` marks the channels that ``outlier_channel_count`` counts.
+    """
     return con.frame(
         """
-        select channels.* exclude (layer_id), sqnr_db, zeroed_fraction, band
+        with fence as (
+            select q3 + 1.5 * (q3 - q1) as range_fence
+            from (
+                select
+                    quantile_cont(weight_range, 0.25) as q1,
+                    quantile_cont(weight_range, 0.75) as q3
+                from channels
+                where layer_id = $layer_id
+            )
+        )
+        select
+            channels.* exclude (layer_id),
+            greatest(-weight_min, weight_max) as abs_max,
+            coalesce(weight_range > range_fence, false) as is_outlier,
+            sqnr_db, zeroed_fraction, band
         from channels
+        cross join fence
         left join channel_errors
             on channel_errors.layer_id = channels.layer_id
             and channel_errors.channel = channels.channel
@@ -237,9 +275,9 @@ def layer_histogram(con: Connection, layer_id: int) -> pd.DataFrame:
     )
 
 
-def bands(con: Connection) -> pd.DataFrame:
-    """The bands with their limits, best first."""
-    return con.frame("from bands order by lower_db desc")
+def band_limits(con: Connection) -> dict[str, float]:
+    """The lower limit of each band in dB, best band first."""
+    return dict(con.rows("select band, lower_db from bands order by lower_db desc"))
 
 
 def schema(con: Connection) -> pd.DataFrame:

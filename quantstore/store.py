@@ -6,6 +6,7 @@ write, or several read, so a connection held open would shut everybody else out.
 
 import dataclasses
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
+from duckdb.sqltypes import DuckDBPyType
 
 from quantstore import __version__
 from quantstore.errors import (
@@ -64,7 +66,7 @@ SANDBOX: Config = CONFIG | {
     "threads": 2,
 }
 # Small enough that rows with long lists fit, large enough that the overhead does not show.
-BATCH_ROWS = 4096
+BATCH_ROWS = 2048
 
 
 # Positional (``?``) or named (``$name``) values of a statement.
@@ -97,10 +99,9 @@ class Connection:
                 frame[name] = frame[name].astype("Int64")
         return frame
 
-
     @contextmanager
     def answering(self, sql: str) -> Iterator["pa.RecordBatchReader"]:
-        """The answer to a statement that somebody typed, streaming; types as in a table of text.
+        """The answer to a statement that somebody typed, as a stream; what Arrow lacks is text.
 
         Raises:
             RejectedQueryError: it is not one statement that reads, or fails, now or while it is
@@ -111,17 +112,21 @@ class Connection:
         try:
             relation = _relation(duck, _only_select(duck, sql))
             yield _representable(relation).to_arrow_reader(BATCH_ROWS)
-        except duckdb.FatalException:
-            raise
         except duckdb.Error as error:
-            if _CORRUPT.search(str(error)) and not isinstance(error, duckdb.InvalidInputException):
+            # A damaged file shows when the damaged part is read. A statement that merely quotes
+            # such a word fails in another way: the sandbox lets it open no file.
+            is_about_the_file = isinstance(error, duckdb.FatalException | duckdb.IOException)
+            if is_about_the_file or type(error) is duckdb.Error:
+                raise
+            raise RejectedQueryError(str(error)) from error
+        except (OSError, ValueError) as error:
+            # What goes wrong while rows are read comes through Arrow.
+            if _JSON_MESSAGE.search(str(error)) is None:
                 raise
             raise RejectedQueryError(str(error)) from error
 
 
-def _only_select(
-    connection: duckdb.DuckDBPyConnection, sql: str
-) -> duckdb.Statement:
+def _only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
     statements = connection.extract_statements(sql)
     if not statements:
         raise RejectedQueryError(
@@ -131,20 +136,18 @@ def _only_select(
         raise RejectedQueryError(
             f"these are {len(statements)} statements", "the console runs one SELECT at a time"
         )
-    # A PIVOT that has to look up its columns first counts as several.
-    if statements[0].type not in _READING:
+    kind = statements[0].type
+    # A PIVOT that must look up its columns first counts as several, whatever it is part of.
+    if kind == duckdb.StatementType.MULTI and _READS.match(statements[0].query):
+        kind = duckdb.StatementType.SELECT
+    if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
         raise RejectedQueryError(
-            f"{statements[0].type.name.replace('_', ' ')} statements are refused",
-            "the console only reads; one SELECT at a time",
+            "this statement does not only read", "the console only reads; one SELECT at a time"
         )
     return statements[0]
 
 
-_READING = (
-    duckdb.StatementType.SELECT,
-    duckdb.StatementType.EXPLAIN,
-    duckdb.StatementType.MULTI,
-)
+_READS = re.compile(r"[\s(]*(pivot|pivot_wider|from|select|with|explain)\b", re.IGNORECASE)
 
 
 def _relation(
@@ -152,10 +155,11 @@ def _relation(
 ) -> duckdb.DuckDBPyRelation:
     try:
         return connection.sql(statement)
-    except duckdb.BinderException:
-        # A relation does not say where the mistake is, a plain execution does. It binds first, so
-        # it fails in the same way before it reads anything.
-        connection.execute(statement)
+    except duckdb.Error as error:
+        if _JSON_MESSAGE.search(str(error)) is None:
+            # A relation does not say where a mistake is, a plain execution does. It binds first,
+            # so it fails in the same way before it reads anything.
+            connection.execute(statement)
         raise
 
 
@@ -171,11 +175,22 @@ def _representable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation
     return relation.project(", ".join(columns))
 
 
+# The words for types that an Arrow table and a frame hold exactly.
+_REPRESENTABLE = frozenset(
+    [
+        *("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint"),
+        *("utinyint", "usmallint", "uinteger", "ubigint", "uhugeint"),
+        *("float", "double", "decimal", "varchar", "enum", "uuid", "null"),
+        *("timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns", "timestamp with time zone"),
+    ]
+)
+
+
 def _is_representable(kind: DuckDBPyType) -> bool:
     if kind.id in ("list", "array", "struct", "map"):
         parts = [part for _, part in kind.children if isinstance(part, DuckDBPyType)]
         return all(map(_is_representable, parts))
-    return kind.id.upper() in _REPRESENTABLE
+    return kind.id in _REPRESENTABLE
 
 
 def _bound(parameters: Parameters) -> list[object] | dict[str, object]:
@@ -194,11 +209,9 @@ def reading(
     Raises:
         StoreError: missing, locked for longer than ``wait_seconds``, damaged, or too new.
     """
-    if not path.exists():
+    if not _exists(path):
         raise MissingStoreError(f"there is no store at {path}")
-    with _connected(
-        path, read_only=True, wait_seconds=wait_seconds, config=config
-    ) as connection:
+    with _connected(path, read_only=True, wait_seconds=wait_seconds, config=config) as connection:
         _require_our_schema(connection, path)
         yield Connection(connection)
 
@@ -230,7 +243,10 @@ def writing(path: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[Connecti
     Raises:
         StoreError: locked for longer than ``wait_seconds``, damaged, too new, or no place to write.
     """
-    with _connected(path, read_only=False, wait_seconds=wait_seconds) as connection:
+    with (
+        _alone(path, wait_seconds),
+        _connected(path, read_only=False, wait_seconds=wait_seconds) as connection,
+    ):
         connection.execute("begin")
         try:
             if _is_empty(connection):
@@ -244,6 +260,31 @@ def writing(path: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[Connecti
             with suppress(duckdb.TransactionException):
                 connection.execute("rollback")
             raise
+
+
+# Threads of one process share the file without waiting, and fail where their changes collide.
+_WRITER = threading.Lock()
+
+
+@contextmanager
+def _alone(path: Path, wait_seconds: float) -> Iterator[None]:
+    """The only thread of this process that writes."""
+    if not _WRITER.acquire(timeout=wait_seconds):
+        raise LockedStoreError(f"{path} is in use by another part of this program")
+    try:
+        yield
+    finally:
+        _WRITER.release()
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        # A name that is too long, a folder that may not be entered.
+        raise StoreError(
+            f"{path} cannot be opened: {error.strerror}", "name another file with --db"
+        ) from error
 
 
 @contextmanager
@@ -271,7 +312,7 @@ def _connect(
     deadline = time.monotonic() + wait_seconds
     pause = FIRST_PAUSE_SECONDS
     config = dict(config)
-    if not read_only and not path.exists():
+    if not read_only and not _exists(path):
         config["storage_compatibility_version"] = STORAGE_VERSION
     while True:
         try:
@@ -317,7 +358,13 @@ def _explain(error: duckdb.Error, path: Path) -> StoreError:
 
 
 def _first_line(error: duckdb.Error) -> str:
-    return str(error).strip().splitlines()[0]
+    text = str(error).strip()
+    in_json = _JSON_MESSAGE.search(text)
+    return (in_json["message"] if in_json else text).splitlines()[0]
+
+
+# What sandbox() asks for; the message ends at its first line or at the closing quote.
+_JSON_MESSAGE = re.compile(r'"exception_message":"(?P<message>(?:[^"\\]|\\[^n])*)')
 
 
 def _is_empty(connection: duckdb.DuckDBPyConnection) -> bool:
@@ -488,7 +535,9 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, columns: "dict[st
     try:
         connection.execute(f"insert into {table} by name select * from incoming")
     finally:
-        connection.unregister("incoming")
+        # After a failure the transaction answers nothing but a rollback.
+        with suppress(duckdb.TransactionException):
+            connection.unregister("incoming")
 
 
 def _arrow(values: Any) -> "pa.Array":

@@ -9,10 +9,15 @@ from quantstore.palette import BANDS, Palette
 # In Streamlit the page's own font is there; elsewhere the generic name at the end keeps the text.
 FONT = "Source Sans, Source Sans Pro, sans-serif"
 
+# What a click on a mark is called, on every chart whose marks are layers.
+CLICK = "open_layer"
 
-def styled(chart: alt.Chart | alt.LayerChart, palette: Palette) -> alt.Chart | alt.LayerChart:
+AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
+
+
+def styled(chart: AnyChart, palette: Palette) -> AnyChart:
     """A finished chart: quiet axes, hairline grid, no frame, colours of the theme on screen."""
-    return (
+    finished: AnyChart = (
         chart.configure(font=FONT, background="transparent")
         .configure_view(strokeWidth=0)
         .configure_axis(
@@ -38,6 +43,7 @@ def styled(chart: alt.Chart | alt.LayerChart, palette: Palette) -> alt.Chart | a
         )
         .configure_text(font=FONT)
     )
+    return finished
 
 
 def band_colour(palette: Palette, field: str = "band") -> alt.Color:
@@ -49,9 +55,9 @@ def band_colour(palette: Palette, field: str = "band") -> alt.Color:
     )
 
 
-def opens(name: str, field: str) -> alt.Parameter:
-    """A click on a mark, reported to the page under ``name`` with the value of ``field``."""
-    return alt.selection_point(name=name, fields=[field], on="click", empty=False)
+def opens_layer() -> alt.Parameter:
+    """A click on a mark, reported to the page as ``CLICK`` with the mark's ``layer_id``."""
+    return alt.selection_point(name=CLICK, fields=["layer_id"], on="click", empty=False)
 
 
 def tooltip(*pairs: tuple[str, str]) -> list[Any]:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from quantstore.graph.attributes import integer, number
 from quantstore.graph.constants import constant_tensor, only_consumer
 from quantstore.graph.tensors import read_array
 
@@ -49,7 +50,7 @@ def folding_after(node: ir.Node, output_channels: int, opset: int) -> Folding | 
     )
     if gamma_values.shape != (output_channels,) or variance_values.shape != (output_channels,):
         return None
-    epsilon = following.attributes.get_float("epsilon", 1e-5)
+    epsilon = number(following, "epsilon", 1e-5)
     with np.errstate(invalid="ignore", divide="ignore"):
         factor = gamma_values / np.sqrt(variance_values + epsilon)
     return Folding(following, factor)
@@ -58,9 +59,9 @@ def folding_after(node: ir.Node, output_channels: int, opset: int) -> Folding | 
 def _is_inference(node: ir.Node, opset: int) -> bool:
     """Whether the node uses stored statistics; older operator sets say so in other ways."""
     if opset < 7:
-        return bool(node.attributes.get_int("is_test", 0))
-    if opset < 9 and not node.attributes.get_int("spatial", 1):
+        return bool(integer(node, "is_test", 0))
+    if opset < 9 and not integer(node, "spatial", 1):
         return False
     if opset < 14:
         return len([output for output in node.outputs if output.name]) == 1
-    return not node.attributes.get_int("training_mode", 0)
+    return not integer(node, "training_mode", 0)

@@ -57,10 +57,10 @@ def dequantized(
 
 def weight_scale(node: ir.Node) -> ir.TensorProtocol | None:
     """The constant factor of the inner Mul that rescales the integer product."""
-    cast = only_consumer(node.outputs[0])
+    cast = _only_follower(node)
     if cast is None or cast.op_type != "Cast":
         return None
-    rescale = only_consumer(cast.outputs[0])
+    rescale = _only_follower(cast)
     if rescale is None or rescale.op_type != "Mul":
         return None
     for value in rescale.inputs:
@@ -74,6 +74,10 @@ def weight_scale(node: ir.Node) -> ir.TensorProtocol | None:
             if tensor is not None:
                 return tensor
     return None
+
+
+def _only_follower(node: ir.Node) -> ir.Node | None:
+    return only_consumer(node.outputs[0]) if node.outputs else None
 
 
 def _along(

@@ -12,6 +12,8 @@ from quantstore.errors import MissingWeightsError, ModelFileError
 from quantstore.graph.tensors import data_path, external_tensors
 
 _CHUNK_BYTES = 1 << 20
+_AGAIN = "export or download the model again"
+_DATA_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ def open_model(path: Path) -> ModelFile:
     proto = _parse(content, path)
     digest, file_bytes = hashlib.sha256(content), len(content)
     del content
+    _require_sound(proto.graph)
     _name_every_node(proto.graph)
     _drop_exotic_types(proto.graph)
     try:
@@ -83,20 +86,46 @@ def _read(path: Path) -> bytes:
             f"cannot be read ({error.strerror})", "check its permissions"
         ) from error
     if not content:
-        raise ModelFileError("the file is empty", "export or download the model again")
+        raise ModelFileError("the file is empty", _AGAIN)
     return content
 
 
 def _parse(content: bytes, path: Path) -> onnx.ModelProto:
-    again = "export or download the model again"
     try:
         proto = onnx.load_model_from_string(content)
     except DecodeError as error:
-        raise ModelFileError("not an ONNX file, or a truncated one", again) from error
+        raise ModelFileError("not an ONNX file, or a truncated one", _AGAIN) from error
     # Protobuf skips what it does not know, so that almost any short text can pass as a message.
     if not proto.HasField("graph") or not proto.graph.node:
-        raise ModelFileError("not an ONNX file: it holds no graph", again)
+        raise ModelFileError("not an ONNX file: it holds no graph", _AGAIN)
     return proto
+
+
+def _require_sound(graph: onnx.GraphProto) -> None:
+    """Refuse what protobuf lets pass and nobody can use: names and types that are none.
+
+    Raises:
+        ModelFileError: a name that is not UTF-8, a tensor of a type that ONNX does not have.
+    """
+    tensors = list(graph.initializer)
+    names = [tensor.name for tensor in tensors]
+    for node in graph.node:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        for attribute in node.attribute:
+            names.append(attribute.name)
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                tensors.append(attribute.t)
+            for subgraph in (attribute.g, *attribute.graphs):
+                _require_sound(subgraph)
+    # The protobuf runtime hands out undecodable text as bytes.
+    garbled = next((name for name in names if not isinstance(name, str)), None)
+    if garbled is not None:
+        raise ModelFileError(f"the graph holds a name that is no text: {garbled!r}", _AGAIN)
+    unknown = next((tensor for tensor in tensors if tensor.data_type not in _DATA_TYPES), None)
+    if unknown is not None:
+        raise ModelFileError(
+            f"tensor {unknown.name!r} has the unknown type {unknown.data_type}", _AGAIN
+        )
 
 
 def _name_every_node(graph: onnx.GraphProto) -> None:
@@ -120,6 +149,7 @@ def _drop_exotic_types(graph: onnx.GraphProto) -> None:
 
 
 def _innermost(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
+    # onnx-ir can fail while it describes a failure: what went wrong first is then the context.
+    while (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

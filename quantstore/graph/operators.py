@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from quantstore.graph.attributes import integer
+
 # The axis of output channels, from the node and the rank of the stored tensor; None where the
 # whole tensor is a single channel.
 ChannelAxis = Callable[[ir.Node, int], int | None]
@@ -39,11 +41,11 @@ def _axis(number: int) -> ChannelAxis:
 
 
 def _gemm_b(node: ir.Node, rank: int) -> int | None:
-    return 0 if node.attributes.get_int("transB", 0) else 1
+    return 0 if integer(node, "transB", 0) else 1
 
 
 def _gemm_a(node: ir.Node, rank: int) -> int | None:
-    return 1 if node.attributes.get_int("transA", 0) else 0
+    return 1 if integer(node, "transA", 0) else 0
 
 
 def _last_axis(node: ir.Node, rank: int) -> int | None:

@@ -35,7 +35,7 @@ def read_array(tensor: ir.TensorProtocol) -> npt.NDArray[Any]:
         return _read_external(tensor)
     try:
         return tensor.numpy()
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, AssertionError) as error:
         raise ModelFileError(
             f"tensor {tensor.name!r} does not hold the {dimensions(tensor)} values it declares",
             "export or download the model again",
@@ -53,14 +53,18 @@ def data_path(tensor: ir.ExternalTensor, folder: Path) -> Path:
     try:
         path = (folder / location).resolve()
         is_inside = path.is_relative_to(folder.resolve())
+        is_there = path.is_file()
     except (OSError, ValueError, RuntimeError) as error:
-        raise MissingWeightsError(f"external data {location!r} has an impossible path") from error
+        raise MissingWeightsError(
+            f"external data {location[:100]!r} of tensor {tensor.name!r} has an impossible path",
+            "export the model again",
+        ) from error
     if not is_inside:
         raise MissingWeightsError(
             f"external data {location!r} of tensor {tensor.name!r} lies outside the model's folder",
             "move it beside the model; quantstore reads nothing else",
         )
-    if not path.is_file():
+    if not is_there:
         raise MissingWeightsError(
             f"external data {location} is missing", "add it together with the model"
         )

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.errors import ModelFileError, NoLayersError
+from quantstore.graph.attributes import integer
 from quantstore.graph.batchnorm import FOLDABLE, Folding, folding_after
 from quantstore.graph.constants import constant_tensor
 from quantstore.graph.dequantize import Stored, dequantized, weight_scale
@@ -76,7 +77,7 @@ def read_layer(file: ModelFile, site: Site, *, fold: bool = True) -> Layer | Non
     if 0 in shape:
         return None
     axis = site.operand.channel_axis(node, len(shape))
-    group_count = node.attributes.get_int("group", 1) if "conv" in site.operator.family else 1
+    group_count = integer(node, "group", 1) if "conv" in site.operator.family else 1
     _check_shape(site, shape, group_count)
     stored: Stored | None = None
     if site.operator.is_integer:

@@ -35,7 +35,7 @@ button {
     text-align: left; cursor: pointer;
 }
 button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; border-radius: 4px; }
-.small { font-size: 12px; color: var(--muted); }
+.small { font-size: 12px; font-weight: 400; color: var(--muted); }
 .number { text-align: right; }
 """
 )
@@ -136,7 +136,6 @@ export default function ({ data, parentElement, setTriggerValue }) {
             facts.appendChild(element("span", "extra", " · " + row.facts.slice(1).join(" · ")));
         }
         name.appendChild(facts);
-        if (row.note) name.appendChild(element("div", "small", row.note));
         line.appendChild(name);
         row.cells.forEach((cell, index) => {
             const box = element("td");
@@ -162,7 +161,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
                 "aria-label",
                 `${row.title}, ${scheme.title}: ${cell.text} ${cell.more}; ${button.title}`);
             button.onclick = () => setTriggerValue(
-                "clicked", { model: row.model ?? row.title, scheme: scheme.name });
+                "clicked", { model: row.name, scheme: scheme.name });
             box.appendChild(button);
             line.appendChild(box);
         });
@@ -316,7 +315,7 @@ def verdict_matrix(
 
     Args:
         schemes: ``name``, ``title`` and the ``lines`` of each head.
-        rows: ``model`` (None on the page of the model itself), ``title``, ``facts``, ``note`` and
+        rows: ``model`` (None on the page of the model itself), ``name``, ``title``, ``facts`` and
             ``cells`` with ``band``, ``text``, ``more`` and ``counts`` (pairs of band and layers).
         on_click: reads ``st.session_state[key].clicked``: ``{"model"?: ..., "scheme"?: ...}``.
     """

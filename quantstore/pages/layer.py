@@ -1,6 +1,640 @@
-import streamlit as st
-from quantstore.pages import shared
+"""Layer: what does it look like, why does it suffer, and what rescues it?"""
 
-st.title("x")
-with shared.open_store() as con:
-    st.write("hello")
+import html
+import math
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from quantstore import codes, queries
+from quantstore.charts import layer as charts
+from quantstore.pages import components, shared
+from quantstore.palette import BANDS, DARK, LIGHT, both
+from quantstore.quantization import Grid
+from quantstore.schemes import SCHEMES, Scheme
+from quantstore.store import Connection
+from quantstore.words import (
+    NO_BREAK_SPACE,
+    LayerFacts,
+    bits,
+    breakable,
+    causes,
+    count,
+    counted,
+    db,
+    expected_db,
+    operator,
+    shape,
+    share,
+    weight,
+    weights,
+)
+
+# What is left beside these are the tails.
+MOST_WEIGHTS = 0.9
+# A channel this much larger than a typical one is worth naming.
+TELLING_RATIO = 2.0
+# Less may be the chance of rounding.
+TELLING_GAIN_DB = 1.0
+
+MUTED = both(LIGHT.muted, DARK.muted)
+
+
+def main() -> None:
+    """Draw the page."""
+    shared.follow_click()
+    scheme = shared.scheme()
+    with shared.open_store() as con:
+        top = st.container(horizontal=True, vertical_alignment="center")
+        pickers = st.container(horizontal=True, gap="small")
+        with pickers:
+            model = _pick_model(con, scheme)
+            ranked = queries.worst_layers(con, model, scheme.name)
+            row = _pick_layer(model, ranked)
+        layer_id = int(row["layer_id"])
+        details = queries.layer_details(con, layer_id)
+        schemes = queries.layer_schemes(con, layer_id)
+        channels = queries.layer_channels(con, layer_id, scheme.name)
+        histogram = queries.layer_histogram(con, layer_id)
+        limits = queries.band_limits(con)
+    with top:
+        _ways_out(model, row, ranked)
+    _heading(row, details, scheme, len(ranked))
+    _facts(row, details, scheme)
+    if histogram.empty:
+        st.info("None of its weights is a finite number, so there is nothing to draw.")
+        return
+    grid = None
+    if not scheme.per_channel:
+        grid = codes.shared_grid(row["weight_min"], row["weight_max"], scheme)
+    _channels(channels, details, grid, limits)
+    _codes(histogram, row, details, scheme, grid)
+    _rescue(schemes, scheme, limits)
+    _figures(channels)
+
+
+# Which layer
+
+
+def _pick_model(con: Connection, scheme: Scheme) -> str:
+    names = queries.model_names(con)
+    wanted = st.session_state.get("model", st.query_params.get("model"))
+    fallback = queries.rank_of_models(con, scheme.name)[0]
+    if wanted not in names:
+        st.session_state["model"] = fallback
+        if wanted is not None:
+            _remember_missing(f"There is no model {wanted} in the store; this is {fallback}.")
+    picked = st.selectbox(
+        "Model",
+        names,
+        index=None,
+        key="model",
+        bind="query-params",
+        label_visibility="collapsed",
+        on_change=_forget_missing,
+    )
+    return picked if picked in names else fallback
+
+
+def _pick_layer(model: str, ranked: pd.DataFrame) -> dict[Any, Any]:
+    """The row of the layer on show; the worst one unless somebody chose."""
+    rows = ranked.to_dict("records")
+    labels = _labels(ranked)
+    from_address = "layer" not in st.session_state
+    wanted = st.session_state.get("layer", st.query_params.get("layer"))
+    if wanted not in labels:
+        st.session_state["layer"] = labels[0]
+        # A layer of the model shown before needs no explanation.
+        if wanted is not None and from_address and "layer_missing" not in st.session_state:
+            _remember_missing(f"{model} has no layer {wanted}; this is its worst one.")
+    picked = st.selectbox(
+        "Layer",
+        labels,
+        index=None,
+        key="layer",
+        bind="query-params",
+        label_visibility="collapsed",
+        on_change=_forget_missing,
+    )
+    missing = st.session_state.get("layer_missing")
+    if missing is not None:
+        st.warning(shared.escaped(missing))
+    return rows[labels.index(picked) if picked in labels else 0]
+
+
+def _labels(ranked: pd.DataFrame) -> list[str]:
+    """What the address calls each layer: its name, with the operand where a node has several."""
+    has_several = ranked["layer"].duplicated(keep=False)
+    return [
+        f"{layer} ({operand})" if several else layer
+        for layer, operand, several in zip(
+            ranked["layer"], ranked["operand"], has_several, strict=True
+        )
+    ]
+
+
+def _remember_missing(sentence: str) -> None:
+    """Kept until another layer is picked: the first run of a page may not be the last."""
+    st.session_state["layer_missing"] = sentence
+
+
+def _forget_missing() -> None:
+    st.session_state.pop("layer_missing", None)
+
+
+def _ways_out(model: str, row: dict[Any, Any], ranked: pd.DataFrame) -> None:
+    labels = _labels(ranked)
+    rank = int(row["rank"])
+
+    def show(label: str) -> None:
+        st.session_state["layer"] = label
+        _forget_missing()
+
+    def back() -> None:
+        st.session_state["model"] = model
+        st.session_state["go_to"] = "model"
+
+    st.button(
+        shared.escaped(model),
+        icon=":material/arrow_back:",
+        type="tertiary",
+        key="back_to_model",
+        help="Back to the model",
+        on_click=back,
+    )
+    st.space("stretch")
+    if rank > 1:
+        st.button(
+            "Worse",
+            icon=":material/chevron_left:",
+            key="worse_layer",
+            on_click=show,
+            args=(labels[rank - 2],),
+        )
+    st.markdown(f"{count(rank)} of {count(len(ranked))} by damage", width="content")
+    if rank < len(ranked):
+        st.button(
+            "Better",
+            icon=":material/chevron_right:",
+            icon_position="right",
+            key="better_layer",
+            on_click=show,
+            args=(labels[rank],),
+        )
+
+
+# What it is
+
+
+def _heading(
+    row: dict[Any, Any], details: dict[str, Any], scheme: Scheme, layer_count: int
+) -> None:
+    band = str(row["band"])
+    tint = both(LIGHT.bands[band].tint, DARK.bands[band].tint)
+    ink = both(LIGHT.bands[band].ink, DARK.bands[band].ink)
+    why = "; ".join(causes(_layer_facts(row), scheme)) or "no single cause stands out"
+    operand = "" if row["operand"] in ("W", "B") else f", operand {row['operand']}"
+    parts = [
+        operator(str(row["op_type"]), bool(row["is_depthwise"])) + operand,
+        f"weight {shape(details['shape'])}",
+        counted(int(row["channel_count"]), "output channel"),
+        f"{weights(int(row['weight_count']))} weights",
+        f"layer {count(int(row['depth']) + 1)} of {count(layer_count)}",
+    ]
+    if details["batchnorm_folded"] and details["mul_folded"]:
+        parts.append("BatchNormalization and Mul folded in")
+    elif details["batchnorm_folded"]:
+        parts.append("BatchNormalization folded in")
+    elif details["mul_folded"]:
+        parts.append("Mul folded in")
+    if details["already_quantized"]:
+        parts.append(
+            f"stored as {details['stored_scheme']}, step {weight(details['stored_step'])}:"
+            " the first loss is unknown"
+        )
+    if details["nonfinite_count"]:
+        parts.append(f"{counted(int(details['nonfinite_count']), 'NaN or infinity')}, left out")
+    st.html(
+        '<h1 style="font-size:26px;font-weight:650;line-height:1.25;padding:0;margin:0 0 10px;'
+        f'overflow-wrap:anywhere">{breakable(_visible(str(row["layer"])))}</h1>'
+        '<div style="display:flex;gap:10px;align-items:baseline;margin-bottom:8px">'
+        f'<span style="background:{tint};color:{ink};font-weight:600;border-radius:5px;'
+        f'padding:2px 10px;white-space:nowrap">{html.escape(band)}</span>'
+        f'<span style="font-weight:600">under {html.escape(scheme.title)}: {html.escape(why)}'
+        "</span></div>"
+        f'<div style="font-size:12px;color:{MUTED}">'
+        f"{' · '.join(html.escape(part) for part in parts)}</div>"
+    )
+
+
+def _layer_facts(row: dict[Any, Any]) -> LayerFacts:
+    return LayerFacts(
+        band=str(row["band"]),
+        channel_count=int(row["channel_count"]),
+        flattened_channels=int(row["flattened_channels"]),
+        outlier_channels=int(row["outlier_channel_count"]),
+        spread_bits=_known(row["channel_spread_bits"]),
+        narrow_channels=int(row["narrow_channels"]),
+        symmetric_span_over_rms=_known(row["symmetric_span_over_rms"]),
+        weight_min=_known(row["weight_min"]) or 0.0,
+        weight_max=_known(row["weight_max"]) or 0.0,
+    )
+
+
+def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None:
+    channel_count = int(row["channel_count"])
+    below = int(row["channels_below_10db"])
+    span = _known(
+        details["symmetric_span_over_rms" if scheme.is_symmetric else "asymmetric_span_over_rms"]
+    )
+    if span and not scheme.per_channel:
+        range_note = f"grid over rms {weight(span)}, ≈ {expected_db(span):.0f}{NO_BREAK_SPACE}dB"
+    else:
+        range_note = f"{weight(row['weight_min'])} to {weight(row['weight_max'])}"
+    ratio = _known(details["channel_range_ratio"])
+    spread_note = "–" if ratio is None else f"widest channel {_times(ratio)} the median"
+    lowest, median = row["channel_sqnr_min_db"], row["channel_sqnr_median_db"]
+    facts = (
+        (
+            "nine in ten channels reach",
+            db(row["channel_sqnr_p10_db"]),
+            f"lowest {db(lowest)}, median {db(median)}",
+        ),
+        (
+            "channels below 10 dB",
+            f"{count(below)} of {count(channel_count)}",
+            share(below / channel_count) if channel_count else "",
+        ),
+        (
+            "weights rounded to zero",
+            share(float(row["zeroed_fraction"]), digits=1),
+            f"of {weights(int(row['weight_count']))}",
+        ),
+        ("weight range", weight(row["weight_range"]), range_note),
+        ("channel spread", bits(_known(details["channel_spread_bits"])), spread_note),
+    )
+    with st.grid(5, min_column_width=130):
+        for title, value, note in facts:
+            st.html(
+                '<div style="line-height:1.35;font-variant-numeric:tabular-nums">'
+                f'<div style="font-size:12px;color:{MUTED}">{title}</div>'
+                f'<div style="font-size:21px;font-weight:600">{html.escape(value)}</div>'
+                f'<div style="font-size:12px;color:{MUTED}">{html.escape(note)}</div></div>'
+            )
+
+
+# Its channels
+
+
+def _channels(
+    channels: pd.DataFrame,
+    details: dict[str, Any],
+    grid: Grid | None,
+    limits: dict[str, float],
+) -> None:
+    st.space("small")
+    st.header("Channels", anchor=False)
+    orders: list[charts.Order] = ["by index", "widest first"]
+    axes: list[charts.AxisKind] = ["linear", "symlog"]
+    order, axis = orders[0], charts.default_axis(_known(details["channel_range_ratio"]))
+    with st.container(horizontal=True, gap="medium"):
+        if len(channels) > 1:
+            order = (
+                st.segmented_control(
+                    "Order",
+                    orders,
+                    default=order,
+                    key="channel_order",
+                    bind="query-params",
+                    required=True,
+                    label_visibility="collapsed",
+                )
+                or order
+            )
+        # A key of its own for every layer: each begins with the axis that suits it.
+        axis = (
+            st.segmented_control(
+                "Axis",
+                axes,
+                default=axis,
+                key=f"weight_axis_{details['layer_id']}",
+                required=True,
+                label_visibility="collapsed",
+            )
+            or axis
+        )
+    step = None if grid is None else codes.step_of(grid)
+    story = _channels_story(channels, step, details)
+    st.caption(f"{_channels_legend(len(channels), step)} {story}")
+    st.altair_chart(
+        charts.channel_boxes(channels, shared.palette(), order=order, axis=axis, step=step),
+        key="channel_boxes",
+        alt=f"Distribution of the weights of each output channel. {story}",
+    )
+    below = channels["band"].value_counts()
+    found = ", ".join(f"{below[band]} {band}" for band in BANDS if band in below)
+    st.altair_chart(
+        charts.channel_sqnr(channels, shared.palette(), order=order),
+        key="channel_sqnr",
+        alt=f"SQNR of each output channel: {found}",
+    )
+    shared.legend(limits)
+
+
+def _channels_legend(channel_count: int, step: float | None) -> str:
+    together = charts.channels_per_column(channel_count)
+    if together > 1:
+        text = (
+            f"One column per {together} neighbouring channels: solid from quartile to quartile,"
+            " paler to the whiskers, palest from the smallest to the largest weight of them all."
+            " Colour is the band of the worst."
+        )
+    elif channel_count > charts.MOST_BOXES:
+        text = (
+            "One column per output channel: solid from quartile to quartile, paler to the"
+            " whiskers, palest from smallest to largest. Colour is the channel's own band."
+        )
+    else:
+        text = (
+            "One box per output channel: quartiles, whiskers to the fences, dots for the extreme"
+            " outliers. Colour is the channel's own band."
+        )
+    if step is not None:
+        text += f" The grey zone, ±{weight(step / 2)}, rounds to zero."
+    return text
+
+
+def _channels_story(channels: pd.DataFrame, step: float | None, details: dict[str, Any]) -> str:
+    """What stands out among the channels, in words."""
+    known = channels[channels["abs_max"].notna()]
+    found = []
+    typical = float(known["abs_max"].median())
+    largest = max(known.to_dict("records"), key=lambda row: row["abs_max"])
+    if len(known) > 2 and typical > 0 and largest["abs_max"] >= TELLING_RATIO * typical:
+        ratio = _times(float(largest["abs_max"]) / typical, sign=" times")
+        sets = f"sets the step for all {count(len(channels))}" if step else "is the widest"
+        found.append(
+            f"Channel {int(largest['channel'])} {sets}: its largest weight is {ratio} that of a"
+            " typical channel."
+        )
+    outliers = int(details["outlier_channel_count"])
+    if outliers:
+        noun = "channel is" if outliers == 1 else "channels are"
+        found.append(
+            f"{count(outliers)} {noun} much wider than the others (▾): the range lies beyond"
+            " Tukey's fence of the channel ranges."
+        )
+    zeros = int((known["abs_max"] == 0).sum())
+    if zeros:
+        found.append(f"{counted(zeros, 'channel')} hold{'s' if zeros == 1 else ''} only zeros.")
+    lost = len(channels) - len(known)
+    if lost:
+        found.append(f"{counted(lost, 'channel')} without a finite weight left out.")
+    return " ".join(found)
+
+
+# Its codes
+
+
+def _codes(
+    histogram: pd.DataFrame,
+    row: dict[Any, Any],
+    details: dict[str, Any],
+    scheme: Scheme,
+    grid: Grid | None,
+) -> None:
+    window = codes.bulk_of(
+        details["q1"], details["q3"], details["weight_min"], details["weight_max"]
+    )
+    inside = "within three interquartile ranges of the quartiles"
+    st.space("small")
+    if grid is None:
+        st.header("How the weights are distributed", anchor=False)
+        with st.grid(2, min_column_width=430, gap="medium"):
+            with st.container():
+                st.subheader("From the smallest to the largest", anchor=False)
+                st.caption(
+                    "All weights of the layer, counts on a log scale. Every channel has a grid of"
+                    " its own, so there is no shared grid to draw."
+                )
+                st.altair_chart(
+                    charts.whole_range(histogram, shared.palette()),
+                    key="whole_range",
+                    alt=f"Histogram of {count(int(row['weight_count']))} weights from"
+                    f" {weight(row['weight_min'])} to {weight(row['weight_max'])}",
+                )
+            with st.container():
+                st.subheader("The bulk", anchor=False)
+                st.caption(f"The middle of the weights, {inside}.")
+                st.altair_chart(
+                    charts.bulk_bars(histogram, window, None, shared.palette()),
+                    key="bulk",
+                    alt=f"Histogram of the weights from {weight(window[0])} to {weight(window[1])}",
+                )
+        return
+    per_code = codes.weights_per_code(histogram, grid)
+    code_count = scheme.qmax - scheme.qmin + 1
+    holding = codes.codes_holding(per_code, MOST_WEIGHTS)
+    most = f"{share(MOST_WEIGHTS)} of the weights"
+    title = f"≈{NO_BREAK_SPACE}{holding} of {code_count} codes hold {most}"
+    zero = float(details["zero_fraction"])
+    at_zero = share(zero + (1 - zero) * float(row["zeroed_fraction"]))
+    used = _known(row["levels_used"]) or 0
+    st.header("How many codes the weights get", anchor=False)
+    with st.grid(2, min_column_width=430, gap="medium"):
+        with st.container():
+            st.subheader(title, anchor=False)
+            st.caption(
+                f"All weights, one bar per {scheme.format} code. The code for zero, coloured, takes"
+                f" {at_zero}; {counted(int(used), 'code')} {'is' if used == 1 else 'are'} used at"
+                " all."
+            )
+            st.altair_chart(
+                charts.code_bars(
+                    per_code,
+                    grid,
+                    shared.palette(),
+                    band=str(row["band"]),
+                    format_name=scheme.format,
+                ),
+                key="code_bars",
+                alt=f"Weights per {scheme.format} code: {title}",
+            )
+        with st.container():
+            bulk_codes = codes.codes_between(*window, grid)
+            heading = f"The bulk fits into {counted(bulk_codes, 'code')}"
+            st.subheader(heading, anchor=False)
+            if bulk_codes <= charts.MOST_EDGES:
+                how = "all weights between two dashed lines become one value"
+            elif bulk_codes <= charts.MOST_SHADED_CODES:
+                how = "all weights between two changes of shade become one value"
+            else:
+                how = "one bar per code"
+            st.caption(
+                f"The middle of the weights, {inside}: {how}. The step is"
+                f" {weight(codes.step_of(grid))}."
+            )
+            st.altair_chart(
+                charts.bulk_bars(histogram, window, grid, shared.palette()),
+                key="bulk",
+                alt=f"Histogram of the weights from {weight(window[0])} to {weight(window[1])}."
+                f" {heading}",
+            )
+
+
+# What helps
+
+
+def _rescue(schemes: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> None:
+    st.space("small")
+    st.header("What would rescue it", anchor=False)
+    by_name = {str(row["scheme"]): row for row in schemes.to_dict("records")}
+    st.markdown(_rescue_sentence(by_name, scheme))
+    columns: list[dict[str, Any]] = [
+        {"title": "scheme", "kind": "pair"},
+        {"title": "band", "kind": "chip"},
+        {"title": "channels by SQNR, 0 to 50 dB", "kind": "spark", "wide": True},
+        {"title": "nine in ten channels reach", "kind": "pair", "number": True},
+        {
+            "title": "gain over per tensor",
+            "kind": "pair",
+            "number": True,
+            "help": "Against the per-tensor scheme of the same symmetry",
+        },
+        {"title": "channels below 10 dB", "kind": "pair", "number": True},
+        {"title": "weights zeroed", "kind": "pair", "number": True},
+        {"title": "whole tensor", "kind": "pair", "number": True, "wide": True},
+    ]
+    rows = []
+    for name, known in SCHEMES.items():
+        if name not in by_name:
+            continue
+        row = by_name[name]
+        rows.append(
+            {
+                "key": name,
+                "chosen": name == scheme.name,
+                "cells": [
+                    {"text": known.title, "small": "chosen" if name == scheme.name else ""},
+                    {"band": row["band"]},
+                    shared.spark(row["spark"], limits),
+                    {"text": db(row["channel_sqnr_p10_db"])},
+                    {"text": _gain(by_name, known)},
+                    {"text": count(int(row["channels_below_10db"]))},
+                    {"text": share(float(row["zeroed_fraction"]), digits=1)},
+                    {"text": db(row["sqnr_db"])},
+                ],
+            }
+        )
+    components.table(columns=columns, rows=rows, key="rescue")
+    shared.note(
+        "The whole tensor comes last on purpose: outliers carry most of the signal energy, so it"
+        " looks healthy while the other channels drown. Weights only: activations were not"
+        " measured."
+    )
+
+
+def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
+    """What one scale per channel would give, or gives."""
+    symmetry = scheme.symmetry
+    shared_row = by_name[f"{scheme.format}_tensor_{symmetry}"]
+    own_row = by_name[f"{scheme.format}_channel_{symmetry}"]
+    before = _known(shared_row["channel_sqnr_p10_db"])
+    after = _known(own_row["channel_sqnr_p10_db"])
+    if before is None:
+        return "Nothing to rescue: nine in ten channels come back exactly already."
+    if after is None:
+        return f"Per channel makes nine in ten channels exact; per tensor they reach {db(before)}."
+    gain = after - before
+    from_to = f"from {db(before)} to {db(after)}: **{db(gain, signed=True)}**"
+    if shared_row["band"] == "fine":
+        return (
+            f"Nothing to rescue: per tensor is fine. Per channel would take nine in ten channels"
+            f" {from_to}."
+        )
+    if gain < TELLING_GAIN_DB:
+        return f"Per channel hardly helps: it takes nine in ten channels {from_to}."
+    verb = "lifts" if not scheme.per_channel else "has lifted"
+    still = "" if own_row["band"] == "fine" else f", and the layer is {_stays(own_row['band'])}"
+    return f"Per channel {verb} nine in ten channels {from_to}{still}."
+
+
+def _stays(band: object) -> str:
+    return "still to watch" if band == "watch" else f"still {band}"
+
+
+def _gain(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
+    if not scheme.per_channel:
+        return ""
+    before = _known(by_name[scheme.name.replace("_channel_", "_tensor_")]["channel_sqnr_p10_db"])
+    after = _known(by_name[scheme.name]["channel_sqnr_p10_db"])
+    if before is None:
+        return "–"
+    return "exact" if after is None else db(after - before, signed=True)
+
+
+def _figures(channels: pd.DataFrame) -> None:
+    with st.expander("The figures, channel by channel"):
+        figures = channels[
+            [
+                "channel",
+                "band",
+                "sqnr_db",
+                "zeroed_fraction",
+                "weight_range",
+                "weight_min",
+                "q1",
+                "median",
+                "q3",
+                "weight_max",
+                "mean",
+                "std",
+                "outlier_count",
+            ]
+        ]
+        number = st.column_config.NumberColumn
+        named = {
+            "weight_range": "range",
+            "weight_min": "smallest",
+            "q1": "first quartile",
+            "median": "median",
+            "q3": "third quartile",
+            "weight_max": "largest",
+            "mean": "mean",
+            "std": "std",
+        }
+        st.dataframe(
+            figures,
+            hide_index=True,
+            column_config={
+                "channel": number("channel", format="%d", pinned=True),
+                "band": "band",
+                "sqnr_db": number("SQNR, dB", format="%.1f", help="Empty where it is exact"),
+                "zeroed_fraction": number("rounds to zero", format="percent"),
+                **{column: number(title, format="%.4g") for column, title in named.items()},
+                "outlier_count": number(
+                    "outliers", format="localized", help="Weights beyond the channel's own fences"
+                ),
+            },
+        )
+
+
+# Words
+
+
+def _known(value: Any) -> float | None:
+    """A figure, or None where the store holds NULL."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _times(ratio: float, sign: str = "×") -> str:
+    return f"{ratio:.1f}{sign}" if ratio < 9.95 else f"{count(round(ratio))}{sign}"
+
+
+def _visible(name: str) -> str:
+    """A name without characters that nobody could see."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in name)
+
+
+main()

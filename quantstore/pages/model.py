@@ -1,6 +1,255 @@
-import streamlit as st
-from quantstore.pages import shared
+"""Model: which layers break it, and why?"""
 
-st.title("x")
-with shared.open_store() as con:
-    st.write("hello")
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from quantstore import queries
+from quantstore.charts import compare, model
+from quantstore.pages import address, components, shared
+from quantstore.palette import BANDS
+from quantstore.schemes import Scheme
+from quantstore.store import Connection
+from quantstore.words import (
+    LayerFacts,
+    causes,
+    count,
+    counted,
+    db,
+    model_headline,
+    operator,
+    shape,
+    share,
+    weight,
+)
+
+FIRST_ROWS = 8
+# Beyond this many rows a scrolling table serves better than a long page.
+MOST_ROWS = 200
+FILTERS = {"Broken": ("broken",), "At risk and worse": ("broken", "at risk"), "All": BANDS}
+
+
+def main() -> None:
+    """Draw the page."""
+    shared.follow_click()
+    scheme = shared.scheme()
+    with shared.open_store() as con:
+        left, right = st.columns([3, 1.1], vertical_alignment="bottom")
+        with right:
+            name = shared.pick_model(queries.rank_of_models(con, scheme.name))
+        with left:
+            st.title(shared.escaped(name), anchor=False)
+        _draw(con, name, scheme)
+
+
+def _draw(con: Connection, name: str, scheme: Scheme) -> None:
+    verdicts = queries.verdicts(con, [name])
+    by_scheme = {row["scheme"]: row for row in verdicts.to_dict("records")}
+    own = by_scheme[scheme.name]
+    twin = by_scheme.get(scheme.name.replace("_tensor_", "_channel_"), own)
+    st.header(
+        model_headline(
+            broken=own["layers_broken"],
+            at_risk=own["layers_at_risk"],
+            layer_count=own["layer_count"],
+            scheme=scheme,
+            broken_per_channel=twin["layers_broken"],
+        ),
+        anchor=False,
+    )
+    shared.verdict_matrix(verdicts, [name], scheme, corner="verdict by scheme", key="model_matrix")
+    st.caption(
+        f"{count(own['channels_below_10db'])} of {count(own['channel_count'])} channels stay below"
+        f" 10 dB. Median weight range of a layer {weight(own['median_weight_range'])}, largest"
+        f" {weight(own['max_weight_range'])}. Weights only; activations were not measured."
+    )
+    if own["layers_already_quantized"]:
+        shared.note(shared.ALREADY_QUANTIZED_NOTE)
+    profiles = queries.layer_profiles(con, [name], scheme.name)
+    layers = queries.worst_layers(con, name, scheme.name)
+    limits = queries.band_limits(con)
+    _map(profiles, own, limits)
+    _worst(layers, scheme, limits)
+    _spread(profiles)
+
+
+def _map(profiles: pd.DataFrame, own: dict[Any, Any], limits: dict[str, float]) -> None:
+    st.space("small")
+    st.header("Where it breaks", anchor=False)
+    st.caption(
+        "Input on the left, output on the right. Each bar hangs from 40 dB down to the SQNR that"
+        " nine in ten of the layer's channels reach. Click a bar to open the layer."
+    )
+    worst = own["worst_layer"]
+    shared.clickable_chart(
+        model.layer_map(profiles, shared.palette()),
+        key="map",
+        alt=f"SQNR of every layer from input to output; the worst is {worst}",
+    )
+    counts = {band: int(own[f"layers_{band.replace(' ', '_')}"]) for band in BANDS}
+    shared.legend(limits, counts)
+
+
+def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> None:
+    st.space("small")
+    st.header("Worst layers first", anchor=False)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        address.link("find", default="")
+        text = st.text_input(
+            "Find a layer by name",
+            placeholder="Find a layer by name",
+            label_visibility="collapsed",
+            key="find",
+            width=320,
+        )
+        kept = shared.choice("Bands", list(FILTERS), key="kept", first="All", label_is_hidden=True)
+    found = layers[layers["band"].isin(FILTERS[kept])]
+    if text:
+        # Names are searched as they are, not as patterns.
+        found = found[found["layer"].str.contains(text, case=False, regex=False)]
+    if found.empty:
+        st.caption(
+            "No layer of this model is so." if not text else "No layer has this in its name."
+        )
+        return
+    if len(found) > MOST_ROWS:
+        _long_table(found, scheme)
+        return
+    show_all = st.session_state.get("show_all_layers", False) or len(found) <= FIRST_ROWS + 2
+    rows = found if show_all else found.head(FIRST_ROWS)
+
+    def clicked() -> None:
+        target = st.session_state["worst"].clicked
+        if target:
+            shared.open_layer(int(target["row"]))
+
+    components.table(
+        columns=_columns(scheme),
+        rows=[_row(layer, scheme, limits) for layer in rows.to_dict("records")],
+        key="worst",
+        on_click=clicked,
+    )
+    if not show_all:
+        st.button(
+            f"Show all {len(found)} layers",
+            icon=":material/expand_more:",
+            type="tertiary",
+            key="show_all",
+            on_click=lambda: st.session_state.update(show_all_layers=True),
+        )
+
+
+def _columns(scheme: Scheme) -> list[dict[str, Any]]:
+    columns: list[dict[str, Any]] = [
+        {"title": "layer, and what breaks it", "kind": "name"},
+        {"title": "operator, weight shape", "kind": "pair", "wide": True},
+        {"title": "its channels by SQNR, 0 to 50 dB", "kind": "spark", "wide": True},
+        {"title": "band, at p10", "kind": "chip", "help": "SQNR that nine in ten channels reach"},
+        {"title": "channels below 10 dB", "kind": "pair", "number": True},
+        {"title": "weights zeroed", "kind": "pair", "number": True, "wide": True},
+    ]
+    if not scheme.per_channel:
+        columns.append({"title": "p10 if per channel", "kind": "pair", "number": True})
+    return columns
+
+
+def _row(layer: dict[Any, Any], scheme: Scheme, limits: dict[str, float]) -> dict[str, Any]:
+    reasons = causes(layer_facts(layer), scheme)
+    name = str(layer["layer"])
+    cells: list[dict[str, Any]] = [
+        {"text": name, "small": "; ".join(reasons)},
+        {
+            "text": operator(layer["op_type"], layer["is_depthwise"]),
+            "small": shape(layer["shape"]),
+        },
+        shared.spark(layer["spark"], limits),
+        {"band": layer["band"], "small": db(layer["channel_sqnr_p10_db"])},
+        {
+            "text": count(layer["channels_below_10db"]),
+            "small": f"of {count(layer['channel_count'])}",
+        },
+        {"text": share(layer["zeroed_fraction"])},
+    ]
+    if not scheme.per_channel:
+        cells.append({"text": db(layer["per_channel_p10_db"])})
+    return {"key": int(layer["layer_id"]), "cells": cells}
+
+
+def layer_facts(layer: dict[Any, Any]) -> LayerFacts:
+    """What the causes are read from, out of a row of ``queries.worst_layers``."""
+    return LayerFacts(
+        band=layer["band"],
+        channel_count=layer["channel_count"],
+        flattened_channels=layer["flattened_channels"],
+        outlier_channels=layer["outlier_channel_count"],
+        spread_bits=layer["channel_spread_bits"],
+        narrow_channels=layer["narrow_channels"],
+        symmetric_span_over_rms=layer["symmetric_span_over_rms"],
+        weight_min=layer["weight_min"],
+        weight_max=layer["weight_max"],
+    )
+
+
+def _long_table(found: pd.DataFrame, scheme: Scheme) -> None:
+    ids = found["layer_id"].tolist()
+
+    def clicked() -> None:
+        picked = st.session_state["long_worst"].selection.rows
+        if picked:
+            shared.open_layer(int(ids[picked[0]]))
+
+    st.caption(f"{counted(len(found), 'layer')}. Choose a row to open the layer.")
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "layer": found["layer"],
+                "operator": [
+                    operator(op, depthwise)
+                    for op, depthwise in zip(found["op_type"], found["is_depthwise"], strict=True)
+                ],
+                "weight shape": [shape(dimensions) for dimensions in found["shape"]],
+                "band": found["band"],
+                "p10, dB": found["channel_sqnr_p10_db"],
+                "channels below 10 dB": found["channels_below_10db"],
+                "channels": found["channel_count"],
+                "weights zeroed": found["zeroed_fraction"],
+                "p10 if per channel, dB": found["per_channel_p10_db"],
+            }
+        ),
+        hide_index=True,
+        key="long_worst",
+        on_select=clicked,
+        selection_mode="single-row",
+        column_config={
+            "p10, dB": st.column_config.NumberColumn(format="%.1f"),
+            "p10 if per channel, dB": st.column_config.NumberColumn(format="%.1f"),
+            "weights zeroed": st.column_config.NumberColumn(format="percent"),
+        },
+        height=480,
+    )
+
+
+def _spread(profiles: pd.DataFrame) -> None:
+    st.space("small")
+    st.header("How its layers spread", anchor=False)
+    titles = {
+        "Weight range": ("weight_range", "weight range of a layer, max − min, in weight units"),
+        "Channel spread": ("channel_spread_bits", "channel spread of a layer, bits"),
+    }
+    label = shared.choice("Measure", list(titles), key="model_measure", label_is_hidden=True)
+    column, title = titles[label]
+    measure = compare.Measure(
+        column=column,
+        title=title,
+        axis="log" if column == "weight_range" else "linear",
+        bin_width=0.5,
+    )
+    shared.clickable_chart(
+        compare.bricks(profiles, measure, shared.palette()),
+        key="model_bricks",
+        alt=f"{label} of the layers, one brick per layer",
+    )
+
+
+main()

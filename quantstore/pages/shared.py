@@ -1,20 +1,23 @@
 """What several pages use: the theme, the chosen scheme and model, the store, the empty page."""
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from quantstore import queries, settings, store
+from quantstore.charts.common import CLICK, AnyChart
 from quantstore.errors import MissingStoreError
 from quantstore.ingest import demo_paths
 from quantstore.jobs import QUEUE
-from quantstore.pages import components
+from quantstore.pages import address, components
 from quantstore.palette import BANDS, DARK, LIGHT, PALETTES, Palette, ThemeName, both
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES, Scheme
-from quantstore.words import markdown
+from quantstore.words import counted, file_size, markdown, verdict, weights
 
 PAGES = Path(__file__).resolve().parent
 
@@ -55,34 +58,183 @@ def open_store() -> Iterator[store.Connection]:
 
 
 def scheme() -> Scheme:
-    """The scheme that the sidebar (or a click in the matrix) chose; it is part of the address."""
+    """The scheme that the sidebar (or a click in the matrix) chose; it is part of the address.
+
+    Known once the sidebar is drawn: before, an address has not reached its widget.
+    """
     return SCHEMES.get(str(st.session_state.get("scheme")), DEFAULT_SCHEME)
 
 
 def pick_scheme() -> None:
     """The picker of the scheme, on every page that judges."""
-    if st.session_state.get("scheme") not in SCHEMES:
-        st.session_state["scheme"] = DEFAULT_SCHEME.name
+    address.link("scheme", default=DEFAULT_SCHEME.name, options=list(SCHEMES))
     st.selectbox(
         "Scheme",
         list(SCHEMES),
         key="scheme",
         format_func=lambda name: SCHEMES[name].title,
-        bind="query-params",
         help="How the weights are rounded: who shares one scale, and whether zero sits in the"
         " middle of the codes. Every page judges by it.",
     )
 
 
-def choose(**values: str) -> None:
-    """Set what widgets show, from a callback: ``choose(model=..., scheme=...)``."""
-    for key, value in values.items():
-        st.session_state[key] = value
+def pick_model(ranked: list[str]) -> str:
+    """The picker of the model, part of the address; the worst one at first."""
+    asked = address.asked_for("model")
+    if asked is not None and asked not in ranked:
+        st.warning(f"The store holds no model named {escaped(asked)}.")
+    address.link("model", default=ranked[0], options=ranked)
+    return st.selectbox("Model", ranked, key="model", label_visibility="collapsed")
+
+
+def choice(
+    label: str,
+    options: list[str],
+    *,
+    key: str,
+    first: str | None = None,
+    label_is_hidden: bool = False,
+) -> str:
+    """One of a few options, part of the address; the first one unless told otherwise."""
+    default = first or options[0]
+    address.link(key, default=default, options=options)
+    found = st.segmented_control(
+        label,
+        options,
+        key=key,
+        required=True,
+        label_visibility="collapsed" if label_is_hidden else "visible",
+    )
+    return found if found in options else default
+
+
+def spark(counts: Sequence[int], limits: dict[str, float]) -> dict[str, Any]:
+    """A small histogram of a layer's channels by SQNR, each bin in the colour of its band."""
+    numbers = [int(number) for number in counts]
+    width = queries.SPARK_DB_PER_BIN
+    bands = [
+        next((band for band, low in limits.items() if position * width >= low), BANDS[0])
+        for position in range(len(numbers))
+    ]
+    below = sum(number for number, band in zip(numbers, bands, strict=True) if band == "broken")
+    label = f"{below} of {sum(numbers)} channels below {limits.get('at risk', 10):g} dB"
+    return {"counts": numbers, "bands": bands, "label": label}
 
 
 def go_to(page: str) -> None:
     """Open another page; what the address carries (model, layer, scheme) comes along."""
-    st.switch_page(PAGES / f"{page}.py")
+    st.switch_page(PAGES / f"{page}.py", query_params=address.travel())
+
+
+def follow_click() -> None:
+    """Open what was clicked in a chart or a matrix. First thing on every page with one.
+
+    A callback may set what widgets show, but only the script itself may change the page.
+    """
+    page = st.session_state.pop("go_to", None)
+    if page is not None:
+        go_to(page)
+
+
+def open_layer(layer_id: int) -> None:
+    """From a callback: show this layer, on the Layer page."""
+    with open_store() as con:
+        found = queries.layer_address(con, layer_id)
+    if found is not None:
+        address.choose("model", found[0])
+        address.choose("layer", found[1])
+        st.session_state["go_to"] = "layer"
+
+
+def clickable_chart(chart: AnyChart, *, key: str, alt: str) -> None:
+    """A chart whose marks open their layer.
+
+    Args:
+        alt: what the chart shows, for people who cannot see it.
+    """
+
+    def clicked() -> None:
+        picked = st.session_state[key].selection.get(CLICK, [])
+        if picked:
+            open_layer(int(picked[0]["layer_id"]))
+
+    st.altair_chart(chart, key=key, on_select=clicked, alt=alt)
+
+
+def verdict_matrix(
+    verdicts: pd.DataFrame, models: list[str], scheme: Scheme, *, corner: str, key: str
+) -> None:
+    """Models by schemes; a head chooses the scheme, a cell opens the model under it.
+
+    Args:
+        verdicts: as ``queries.verdicts`` gives them.
+        models: the rows, in order.
+    """
+    by_cell = {(row["model"], row["scheme"]): row for row in verdicts.to_dict("records")}
+    is_single = corner != "model"
+    rows = []
+    for model in models:
+        first = by_cell[(model, scheme.name)]
+        facts = [
+            counted(int(first["layer_count"]), "layer").replace("\u00a0", " "),
+            f"{weights(int(first['weight_count']))} weights",
+        ]
+        if first["layers_already_quantized"]:
+            facts.append("stored as integers")
+        cells = []
+        for name in SCHEMES:
+            cell = by_cell[(model, name)]
+            said = verdict(int(cell["layers_broken"]), int(cell["layers_at_risk"]))
+            counts = [(band, int(cell[f"layers_{band.replace(' ', '_')}"])) for band in BANDS]
+            cells.append(
+                {"band": said.band, "text": said.text, "more": said.more, "counts": counts}
+            )
+        rows.append(
+            {
+                "model": None if is_single else model,
+                "name": model,
+                "title": facts[0] if is_single else model,
+                "facts": [*facts[1:], file_size(int(first["file_bytes"]))] if is_single else facts,
+                "cells": cells,
+            }
+        )
+
+    def clicked() -> None:
+        target = st.session_state[key].clicked
+        if not target:
+            return
+        if target.get("scheme") in SCHEMES:
+            address.choose("scheme", target["scheme"])
+        if target.get("model") and not is_single:
+            address.choose("model", target["model"])
+            st.session_state["go_to"] = "model"
+
+    components.verdict_matrix(
+        corner=corner,
+        schemes=[
+            {
+                "name": one.name,
+                "title": one.title,
+                "lines": [f"per {one.granularity}", one.symmetry],
+            }
+            for one in SCHEMES.values()
+        ],
+        rows=rows,
+        chosen=scheme.name,
+        key=key,
+        on_click=clicked,
+    )
+
+
+BAND_NOTE = (
+    "A layer's band is the SQNR (signal to quantization noise) that nine in ten of its output"
+    " channels reach; the limits are provisional. <i>No blocker found</i> speaks for the weights"
+    " only: activations were not measured."
+)
+ALREADY_QUANTIZED_NOTE = (
+    "<i>Stored as integers</i>: the file holds weights that were rounded before. What is shown is"
+    " the loss of a second rounding; the first loss is unknown."
+)
 
 
 def legend(limits: dict[str, float], counts: dict[str, int] | None = None) -> None:

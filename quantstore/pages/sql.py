@@ -1,4 +1,5 @@
 import streamlit as st
+
 from quantstore.pages import shared
 
 st.title("x")

@@ -1,0 +1,633 @@
+"""Compare: how the layers of several models differ, and where in each network it hurts.
+
+Frames have one row per layer, as ``queries.layer_profiles`` gives them, models in display order.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from quantstore.charts.common import AnyChart, band_colour, opens_layer, styled, tooltip
+from quantstore.palette import BANDS, Palette
+from quantstore.words import (
+    MINUS,
+    bits,
+    db,
+    expected_db,
+    operator,
+    short_name,
+    weight,
+    weights,
+    with_minus,
+)
+
+Axis = Literal["log", "linear"]
+Domain = tuple[float, float]
+
+# The measure of every page: bars hang from here, longer is worse.
+HANG_FROM_DB = 40.0
+# Beyond this many models a chart gives each row less room.
+ROOMY_MODELS = 4
+# Beyond this many layers single bricks are thinner than their outline.
+SINGLE_BRICKS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What the bricks are sorted by: a column, its words, and how its axis is cut into bins."""
+
+    column: str
+    title: str
+    axis: Axis
+    bins_per_decade: int = 10
+    bin_width: float = 1.0
+    has_db_labels: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Landmarks:
+    """The layers that a caption names: how far raw range can be trusted."""
+
+    widest: pd.Series
+    widest_unharmed: pd.Series | None
+    narrowest_broken: pd.Series | None
+
+
+def landmarks(profiles: pd.DataFrame, column: str) -> Landmarks | None:
+    """The widest layer, the widest that is not at risk, the narrowest that breaks."""
+    known = profiles[profiles[column] > 0]
+    if known.empty:
+        return None
+    unharmed = known[known["band"].isin(["fine", "watch"])]
+    broken = known[known["band"] == "broken"]
+    return Landmarks(
+        widest=known.iloc[int(known[column].to_numpy().argmax())],
+        widest_unharmed=None
+        if unharmed.empty
+        else unharmed.iloc[int(unharmed[column].to_numpy().argmax())],
+        narrowest_broken=None
+        if broken.empty
+        else broken.iloc[int(broken[column].to_numpy().argmin())],
+    )
+
+
+def bricks(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyChart:
+    """One brick per layer, stacked in bins; every model on a baseline of its own, same bins.
+
+    The worst band lies on top of a stack. A brick opens its layer.
+    """
+    models = list(dict.fromkeys(profiles["model"]))
+    laid = lay_bricks(profiles, measure)
+    roomy = len(models) <= ROOMY_MODELS
+    unit = 8.0 if roomy else 4.5
+    baselines, levels = _baselines(laid, models, unit)
+    laid = laid.assign(
+        bottom=laid["model"].map(baselines) + laid["level"],
+        top=laid["model"].map(baselines) + laid["level"] + laid["height"],
+    )
+    domain = _bin_domain(laid, measure)
+    x = alt.X("left:Q", scale=_scale(domain, measure), axis=_axis(domain, measure))
+    y_scale = alt.Scale(domain=[0, levels], nice=False)
+    merged = bool((laid["layers"] > 1).any())
+    stroke = 0.0 if merged else (1.0 if roomy else 0.7)
+    click = opens_layer()
+    layers: list[alt.Chart] = [
+        alt.Chart(pd.DataFrame({"y": list(baselines.values())}))
+        .mark_rule(color=palette.axis, strokeWidth=1)
+        .encode(y=alt.Y("y:Q", scale=y_scale, axis=_model_axis(baselines, palette))),
+        alt.Chart(laid)
+        .mark_rect(stroke=palette.background, strokeWidth=stroke, cursor="pointer")
+        .encode(
+            x=x,
+            x2="right:Q",
+            y=alt.Y("bottom:Q", scale=y_scale),
+            y2="top:Q",
+            color=band_colour(palette),
+            tooltip=tooltip(
+                ("said_layer", "layer"),
+                ("model", "model"),
+                ("said_value", measure.title),
+                ("said_p10", "nine in ten channels reach"),
+                ("said_operator", "operator"),
+            ),
+            description="said:N",
+        )
+        .add_params(click),
+    ]
+    if roomy:
+        layers.append(_stack_counts(laid, measure, domain, palette))
+    chart = alt.layer(*layers).properties(height=levels * unit + 62)
+    return styled(chart, palette)
+
+
+def grouped_bars(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyChart:
+    """The article's chart: layers per bin, models beside one another, square-root axis."""
+    models = list(dict.fromkeys(profiles["model"]))
+    binned = _binned(profiles, measure)
+    counts = binned.groupby(["model", "left", "right"], as_index=False).size()
+    counts["middle_share"] = counts["model"].map({m: i for i, m in enumerate(models)})
+    width = len(models)
+    if measure.axis == "log":
+        ratio = (counts["right"] / counts["left"]) ** (0.92 / width)
+        counts["from"] = counts["left"] * ratio ** counts["middle_share"]
+        counts["to"] = counts["from"] * ratio
+    else:
+        step = (counts["right"] - counts["left"]) * 0.92 / width
+        counts["from"] = counts["left"] + step * counts["middle_share"]
+        counts["to"] = counts["from"] + step
+    counts["said"] = [f"{n} layer{'' if n == 1 else 's'}" for n in counts["size"]]
+    counts["said_bin"] = [
+        f"{weight(a)} to {weight(b)}" for a, b in zip(counts["left"], counts["right"], strict=True)
+    ]
+    domain = _bin_domain(binned, measure)
+    base = alt.Chart(counts).encode(
+        x=alt.X("from:Q", scale=_scale(domain, measure), axis=_axis(domain, measure)),
+        y=alt.Y(
+            "size:Q",
+            scale=alt.Scale(type="sqrt"),
+            title="layers (square-root scale)",
+            axis=alt.Axis(tickCount=6, labelExpr="format(datum.value, ',~r')"),
+        ),
+    )
+    bars = base.mark_bar().encode(
+        x2="to:Q",
+        color=alt.Color(
+            "model:N",
+            scale=alt.Scale(domain=models, range=list(palette.models[:width])),
+            legend=alt.Legend(labelLimit=260),
+        ),
+        tooltip=tooltip(("model", "model"), ("said_bin", measure.title), ("said", "layers")),
+    )
+    labels = base.mark_text(dy=-7, fontSize=11, color=palette.muted, align="left").encode(
+        text="size:Q"
+    )
+    return styled(alt.layer(bars, labels).properties(height=300), palette)
+
+
+def hanging_bars(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
+    """Where in each network it hurts: one bar per layer, hanging from 40 dB down to its p10."""
+    models = list(dict.fromkeys(profiles["model"]))
+    roomy = len(models) <= ROOMY_MODELS
+    pitch = 72.0 if roomy else 54.0
+    gap = 16.0
+    tops = {model: (len(models) - row) * pitch - gap for row, model in enumerate(models)}
+    reach = pitch - gap
+
+    frame = with_words(profiles, "channel_sqnr_p10_db")
+    reached = frame["channel_sqnr_p10_db"].fillna(HANG_FROM_DB).clip(0.6, HANG_FROM_DB)
+    top = frame["model"].map(tops)
+    frame = frame.assign(
+        left=frame["depth"] / frame["layer_count"],
+        right=(frame["depth"] + 1) / frame["layer_count"],
+        top=top,
+        # A sliver even for the best layers: every layer is there to be clicked.
+        bottom=top - np.maximum(1.2, reach * (1 - reached / HANG_FROM_DB)),
+    )
+    levels = (0, 20, 40)
+    lines = pd.DataFrame(
+        [
+            {"y": tops[model] - reach * (1 - level / HANG_FROM_DB)}
+            for model in models
+            for level in (0, 10, 20, 30, 40)
+        ]
+    )
+    labelled = models if roomy else models[:1]
+    labels = pd.DataFrame(
+        [
+            {
+                "x": 1.0,
+                "y": tops[model] - reach * (1 - level / HANG_FROM_DB),
+                "text": f"{level} dB" if level == 0 else str(level),
+            }
+            for model in labelled
+            for level in levels
+        ]
+    )
+    x_scale = alt.Scale(domain=[0, 1.0], nice=False)
+    y_scale = alt.Scale(domain=[0, len(models) * pitch - gap + 4], nice=False)
+    most = int(profiles["layer_count"].max())
+    names = {model: tops[model] - reach / 2 for model in models}
+    chart = alt.layer(
+        alt.Chart(lines)
+        .mark_rule(color=palette.grid)
+        .encode(y=alt.Y("y:Q", scale=y_scale, axis=_model_axis(names, palette))),
+        alt.Chart(frame)
+        .mark_rect(
+            stroke=palette.background, strokeWidth=0.7 if most <= 150 else 0, cursor="pointer"
+        )
+        .encode(
+            x=alt.X(
+                "left:Q",
+                scale=x_scale,
+                title="depth: position among the model's layers",
+                axis=alt.Axis(
+                    grid=False,
+                    values=[0, 0.25, 0.5, 0.75, 1],
+                    labelFlush=True,
+                    labelExpr=(
+                        "datum.value == 0 ? 'input' : datum.value == 1 ? 'output' :"
+                        " format(100 * datum.value, ',~r') + ' %'"
+                    ),
+                ),
+            ),
+            x2="right:Q",
+            y=alt.Y("top:Q", scale=y_scale),
+            y2="bottom:Q",
+            color=band_colour(palette),
+            tooltip=tooltip(
+                ("said_layer", "layer"),
+                ("model", "model"),
+                ("said_p10", "nine in ten channels reach"),
+                ("said_position", "position"),
+                ("said_operator", "operator"),
+            ),
+            description="said:N",
+        )
+        .add_params(opens_layer()),
+        alt.Chart(labels)
+        .mark_text(align="left", dx=6, fontSize=11, color=palette.muted)
+        .encode(x=alt.X("x:Q", scale=x_scale), y=alt.Y("y:Q", scale=y_scale), text="text:N"),
+    )
+    height = len(models) * pitch + 56
+    return styled(chart.properties(height=height, padding=_room(right=40)), palette)
+
+
+def scatter(
+    profiles: pd.DataFrame,
+    measure: Measure,
+    palette: Palette,
+    limits: dict[str, float],
+    *,
+    show_law: bool,
+) -> AnyChart:
+    """Does the measure predict the loss? One dot per layer over the bands of SQNR.
+
+    Args:
+        limits: the lower limit of each band in dB.
+        show_law: draw the SQNR that uniform rounding noise predicts for the whole tensor.
+    """
+    known = profiles[profiles[measure.column].notna()]
+    if measure.axis == "log":
+        known = known[known[measure.column] > 0]
+    frame = with_words(known, measure.column)
+    frame = frame.assign(
+        y=frame["channel_sqnr_p10_db"].fillna(50.0).clip(0, 50), x=frame[measure.column]
+    )
+    models = list(dict.fromkeys(frame["model"]))
+    if len(models) <= ROOMY_MODELS:
+        frame["group"] = frame["model"]
+        groups, colours = models, list(palette.models[: len(models)])
+    else:
+        groups, colours = [models[0], "the others"], [palette.models[0], palette.unfocused]
+        frame["group"] = np.where(frame["model"] == models[0], models[0], "the others")
+        # The focused model on top of the others.
+        frame = frame.sort_values("group", key=lambda group: group == models[0], kind="stable")
+
+    domain = _dot_domain(frame["x"], measure)
+    scale = _scale(domain, measure)
+    y_scale = alt.Scale(domain=[0, 50], nice=False)
+    tints = _band_tints(limits, palette)
+    y_axis = alt.Axis(values=[0, 10, 20, 30, 40, 50], grid=False)
+    layers: list[alt.Chart] = [
+        alt.Chart(tints)
+        .mark_rect()
+        .encode(
+            y=alt.Y(
+                "low:Q",
+                scale=y_scale,
+                axis=y_axis,
+                title="SQNR that nine in ten channels reach, dB",
+            ),
+            y2="high:Q",
+            color=alt.Color("tint:N", scale=None),
+        ),
+        alt.Chart(tints)
+        .mark_text(align="left", dx=8, fontSize=12)
+        .encode(
+            x=alt.value("width"),
+            y=alt.Y("middle:Q", scale=y_scale),
+            text="band:N",
+            color=alt.Color("ink:N", scale=None),
+        ),
+    ]
+    if show_law and measure.axis == "log":
+        law = pd.DataFrame({"x": np.geomspace(domain[0], domain[1], 60)})
+        law["y"] = [expected_db(value) for value in law["x"]]
+        law = law[law["y"].between(0, 50)]
+        layers.append(
+            alt.Chart(law)
+            .mark_line(strokeDash=[4, 3], color=palette.muted, strokeWidth=1.5)
+            .encode(x=alt.X("x:Q", scale=scale), y=alt.Y("y:Q", scale=y_scale))
+        )
+    layers.append(
+        alt.Chart(frame)
+        .mark_circle(
+            size=46, opacity=1, stroke=palette.background, strokeWidth=0.8, cursor="pointer"
+        )
+        .encode(
+            x=alt.X("x:Q", scale=scale, axis=_axis(domain, measure, grid=False)),
+            y=alt.Y("y:Q", scale=y_scale),
+            color=alt.Color(
+                "group:N",
+                scale=alt.Scale(domain=groups, range=colours),
+                legend=alt.Legend(labelLimit=260, symbolType="circle"),
+            ),
+            tooltip=tooltip(
+                ("said_layer", "layer"),
+                ("model", "model"),
+                ("said_value", measure.title),
+                ("said_p10", "nine in ten channels reach"),
+                ("band", "band"),
+            ),
+            description="said:N",
+        )
+        .add_params(opens_layer())
+    )
+    marked = _marked_cases(frame, measure)
+    if not marked.empty:
+        x, y = alt.X("x:Q", scale=scale), alt.Y("y:Q", scale=y_scale)
+        rings = alt.Chart(marked).encode(x=x, y=y)
+        layers.append(rings.mark_point(size=150, color=palette.text, strokeWidth=1.5, filled=False))
+        for side in ("left", "right"):
+            part = marked[marked["side"] == side]
+            if part.empty:
+                continue
+            # First a halo in the colour of the page, so that dots below stay out of the words.
+            for halo in (4, 0):
+                words = alt.Chart(part).mark_text(
+                    align="right" if side == "left" else "left",
+                    dx=-12 if side == "left" else 12,
+                    dy=-10,
+                    fontWeight=600,
+                    fontSize=12,
+                    color=palette.background if halo else palette.text,
+                    stroke=palette.background,
+                    strokeWidth=halo,
+                    strokeJoin="round",
+                )
+                layers.append(words.encode(x=x, y=y, text="label:N"))
+    chart = alt.layer(*layers).resolve_scale(color="independent")
+    return styled(chart.properties(height=360, padding=_room(right=70)), palette)
+
+
+def lay_bricks(profiles: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+    """Where each brick lies: ``left`` and ``right`` in units of the measure, ``level`` in bricks.
+
+    Layers without the measure are left out. A model of more than 400 layers gets one rectangle per
+    bin and band; ``layers`` says how many layers a rectangle stands for.
+    """
+    binned = _binned(profiles, measure)
+    binned["band_order"] = binned["band"].map({band: i for i, band in enumerate(reversed(BANDS))})
+    binned = binned.sort_values(["model", "left", "band_order"], kind="stable")
+    tallest = int(binned.groupby(["model", "left"]).size().max()) if len(binned) else 1
+    abreast = max(1, math.ceil(tallest / _most_levels(profiles["model"].nunique(), measure)))
+    place = binned.groupby(["model", "left"]).cumcount()
+    binned["level"] = place // abreast
+    binned["height"] = 1.0
+    binned["layers"] = 1
+    column = place % abreast
+    if measure.axis == "log":
+        ratio = (binned["right"] / binned["left"]) ** (0.94 / abreast)
+        left = binned["left"] * ratio**column
+        binned["right"], binned["left"] = left * ratio, left
+    else:
+        step = (binned["right"] - binned["left"]) * 0.94 / abreast
+        left = binned["left"] + step * column
+        binned["right"], binned["left"] = left + step, left
+    crowded = profiles.groupby("model").size()
+    crowded_models = set(crowded[crowded > SINGLE_BRICKS].index)
+    if crowded_models:
+        binned = _merge_crowded(binned, crowded_models, abreast)
+    return binned
+
+
+def _merge_crowded(laid: pd.DataFrame, models: set[str], abreast: int) -> pd.DataFrame:
+    """One rectangle per bin and band for models with too many layers to draw each."""
+    merged = []
+    crowded = laid[laid["model"].isin(models)]
+    for (_, _), stack in crowded.groupby(["model", "bin"], sort=False):
+        level = 0.0
+        for band, part in stack.groupby("band", sort=False):
+            first = part.iloc[0].copy()
+            first["left"], first["right"] = stack["left"].min(), stack["right"].max()
+            first["level"], first["height"] = level, len(part) / abreast
+            first["layers"] = len(part)
+            first["said_layer"] = f"{len(part)} layers in the band {band}"
+            first["said_p10"] = first["said_operator"] = ""
+            level += len(part) / abreast
+            merged.append(first)
+    return pd.concat([laid[~laid["model"].isin(models)], pd.DataFrame(merged)], ignore_index=True)
+
+
+def _binned(profiles: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+    """The layers that have the measure, with the edges of their bin."""
+    values = profiles[measure.column]
+    keep = values.notna() & ((values > 0) if measure.axis == "log" else True)
+    frame = with_words(profiles[keep], measure.column)
+    values = frame[measure.column].astype(float)
+    if measure.axis == "log":
+        number = np.floor(np.log10(values) * measure.bins_per_decade + 1e-9)
+        frame["left"] = 10 ** (number / measure.bins_per_decade)
+        frame["right"] = 10 ** ((number + 1) / measure.bins_per_decade)
+    else:
+        number = np.floor(values / measure.bin_width + 1e-9)
+        frame["left"] = number * measure.bin_width
+        frame["right"] = (number + 1) * measure.bin_width
+    frame["bin"] = number.astype(int)
+    return frame
+
+
+def with_words(profiles: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The layers with everything a tooltip says, in finished words."""
+    said_value = {"channel_spread_bits": bits, "channel_sqnr_p10_db": db}.get(column, weight)
+    frame = profiles.copy()
+    frame["said_layer"] = [short_name(name, 80) for name in frame["layer"]]
+    frame["said_value"] = [
+        "" if pd.isna(value) else said_value(float(value)) for value in frame[column]
+    ]
+    frame["said_p10"] = [db(_float(value)) for value in frame["channel_sqnr_p10_db"]]
+    frame["said_operator"] = [
+        f"{operator(op_type, bool(depthwise))}, {weights(int(count))} weights"
+        for op_type, depthwise, count in zip(
+            frame["op_type"], frame["is_depthwise"], frame["weight_count"], strict=True
+        )
+    ]
+    frame["said_position"] = [
+        f"layer {depth + 1} of {count}"
+        for depth, count in zip(frame["depth"], frame["layer_count"], strict=True)
+    ]
+    frame["said"] = [
+        f"{layer} of {model}: {band}, {p10}"
+        for layer, model, band, p10 in zip(
+            frame["said_layer"], frame["model"], frame["band"], frame["said_p10"], strict=True
+        )
+    ]
+    return frame
+
+
+def _float(value: object) -> float | None:
+    return None if pd.isna(value) else float(value)  # type: ignore[call-overload, arg-type]
+
+
+def _most_levels(model_count: int, measure: Measure) -> int:
+    """How high a stack may grow before bricks lie side by side."""
+    if measure.axis == "log":
+        return 26
+    return 16 if model_count <= 2 else 13 if model_count <= ROOMY_MODELS else 9
+
+
+def _baselines(
+    laid: pd.DataFrame, models: list[str], unit: float
+) -> tuple[dict[str, float], float]:
+    """The height of each model's baseline, the first model on top; and of the whole chart."""
+    name_height = 20 / unit
+    head_room = 16 / unit if unit > 5 else 6 / unit
+    heights = laid["level"] + laid["height"]
+    baselines: dict[str, float] = {}
+    height = 0.5
+    for model in reversed(models):
+        baselines[model] = height
+        own = float(heights[laid["model"] == model].max()) if (laid["model"] == model).any() else 0
+        height += max(own + head_room, name_height)
+    return dict(reversed(baselines.items())), height
+
+
+def _stack_counts(
+    laid: pd.DataFrame, measure: Measure, domain: Domain, palette: Palette
+) -> alt.Chart:
+    stacks = laid.groupby(["model", "bin"], as_index=False).agg(
+        left=("left", "min"), right=("right", "max"), top=("top", "max"), layers=("layers", "sum")
+    )
+    stacks["middle"] = (
+        np.sqrt(stacks["left"] * stacks["right"])
+        if measure.axis == "log"
+        else (stacks["left"] + stacks["right"]) / 2
+    )
+    counts: alt.Chart = (
+        alt.Chart(stacks)
+        .mark_text(dy=-7, fontSize=11, color=palette.muted)
+        .encode(x=alt.X("middle:Q", scale=_scale(domain, measure)), y="top:Q", text="layers:Q")
+    )
+    return counts
+
+
+def _bin_domain(binned: pd.DataFrame, measure: Measure) -> Domain:
+    if binned.empty:
+        return (0.1, 1.0)
+    low, high = float(binned["left"].min()), float(binned["right"].max())
+    return (low / 1.03, high * 1.03) if measure.axis == "log" else (min(0.0, low), high)
+
+
+def _dot_domain(values: pd.Series, measure: Measure) -> Domain:
+    if values.empty:
+        return (0.1, 1.0)
+    low, high = float(values.min()), float(values.max())
+    if measure.axis == "log":
+        return (low / 1.1, high * 1.1)
+    low = min(0.0, low)
+    room = 0.03 * (high - low) or 1.0
+    return (low - room, high + room)
+
+
+def _scale(domain: Domain, measure: Measure) -> alt.Scale:
+    return alt.Scale(type=measure.axis, domain=list(domain), nice=False)
+
+
+def _axis(domain: Domain, measure: Measure, *, grid: bool = True) -> alt.Axis:
+    title = f"{measure.title}{' (log scale)' if measure.axis == 'log' else ''}"
+    number = "replace(format(datum.value, ',~r'), '-', '" + MINUS + "')"
+    if measure.has_db_labels:
+        # A second line: what uniform rounding noise predicts at this span.
+        number = f"[{number}, '≈ ' + format(58.9 - 20 * log(datum.value) / LN10, '.0f') + ' dB']"
+    if measure.axis == "linear":
+        return alt.Axis(title=title, labelExpr=number, tickCount=10, grid=grid)
+    low, high = domain
+    ticks = [
+        mantissa * 10.0**exponent
+        for exponent in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        for mantissa in ((1, 2, 5) if high / low < 1e6 else (1,))
+        if low <= mantissa * 10.0**exponent <= high
+    ]
+    return alt.Axis(title=title, labelExpr=number, values=ticks, labelOverlap=True, grid=grid)
+
+
+def _model_axis(heights: dict[str, float], palette: Palette) -> alt.Axis:
+    """Model names beside their rows; JSON, because a name may hold any character."""
+    names = {f"{height:.6g}": name for name, height in heights.items()}
+    table = json.dumps(names)
+    return alt.Axis(
+        title=None,
+        grid=False,
+        values=list(heights.values()),
+        labelExpr=f"{table}[format(datum.value, '.6~g')]",
+        labelFontSize=13,
+        labelFontWeight=600,
+        labelColor=palette.text,
+        labelLimit=170,
+    )
+
+
+def _band_tints(limits: dict[str, float], palette: Palette) -> pd.DataFrame:
+    rows = []
+    high = 50.0
+    for band in reversed(BANDS):
+        low = max(0.0, limits.get(band, 0.0))
+        if low < high:
+            colour = palette.bands[band]
+            rows.append(
+                {
+                    "band": band,
+                    "low": low,
+                    "high": high,
+                    "middle": (low + high) / 2,
+                    "tint": colour.tint,
+                    "ink": colour.ink,
+                }
+            )
+        high = min(high, low)
+    return pd.DataFrame(rows)
+
+
+def _marked_cases(frame: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+    """The two layers of the caption, with short labels."""
+    found = landmarks(frame, measure.column)
+    if found is None:
+        return pd.DataFrame()
+    rows = []
+    middle = _middle(frame["x"], measure)
+    for case in (found.widest_unharmed, found.narrowest_broken):
+        if case is None:
+            continue
+        rows.append(
+            {
+                "x": float(case["x"]),
+                "y": float(case["y"]),
+                "label": with_minus(
+                    f"{_short_title(measure)} {case['said_value']}, {case['band']}"
+                ),
+                "side": "left" if float(case["x"]) > middle else "right",
+            }
+        )
+    # Both only together: either alone says nothing about how far the measure can be trusted.
+    return pd.DataFrame(rows) if len(rows) == 2 else pd.DataFrame()
+
+
+def _room(*, right: int) -> dict[str, int]:
+    """Padding around a chart with words to the right of its plot."""
+    return {"right": right, "left": 5, "top": 5, "bottom": 5}
+
+
+def _middle(values: pd.Series, measure: Measure) -> float:
+    low, high = float(values.min()), float(values.max())
+    return math.sqrt(low * high) if measure.axis == "log" else (low + high) / 2
+
+
+def _short_title(measure: Measure) -> str:
+    return {"weight_range": "range", "channel_spread_bits": "spread"}.get(
+        measure.column, "range / rms"
+    )

@@ -1,0 +1,73 @@
+"""Model: the network from input to output, one hanging bar per layer."""
+
+import altair as alt
+import pandas as pd
+
+from quantstore.charts.common import AnyChart, band_colour, opens_layer, styled, tooltip
+from quantstore.charts.compare import HANG_FROM_DB, with_words
+from quantstore.palette import Palette
+
+# A sliver, in dB, that even the best layer keeps: every layer is there to be clicked.
+SLIVER_DB = 0.6
+
+
+def layer_map(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
+    """Where one model breaks: bars from 40 dB down to the SQNR nine in ten channels reach.
+
+    Args:
+        profiles: one row per layer of a single model, in graph order.
+    """
+    frame = with_words(profiles, "channel_sqnr_p10_db")
+    reached = frame["channel_sqnr_p10_db"].fillna(HANG_FROM_DB)
+    frame = frame.assign(
+        left=frame["depth"] - 0.5,
+        right=frame["depth"] + 0.5,
+        top=HANG_FROM_DB,
+        bottom=reached.clip(0, HANG_FROM_DB - SLIVER_DB),
+    )
+    count = len(frame)
+    bars = (
+        alt.Chart(frame)
+        .mark_rect(
+            stroke=palette.background, strokeWidth=1 if count <= 150 else 0, cursor="pointer"
+        )
+        .encode(
+            x=alt.X(
+                "left:Q",
+                scale=alt.Scale(domain=[-0.5, count - 0.5], nice=False),
+                title="depth (layer number from input to output)",
+                axis=alt.Axis(
+                    grid=False,
+                    tickMinStep=1,
+                    labelExpr="format(datum.value + 1, ',~r')",
+                    values=_ticks(count),
+                ),
+            ),
+            x2="right:Q",
+            y=alt.Y(
+                "top:Q",
+                scale=alt.Scale(domain=[0, HANG_FROM_DB], nice=False),
+                title=None,
+                axis=alt.Axis(
+                    values=[0, 10, 20, 30, 40], labelExpr="format(datum.value, ',~r') + ' dB'"
+                ),
+            ),
+            y2="bottom:Q",
+            color=band_colour(palette),
+            tooltip=tooltip(
+                ("said_layer", "layer"),
+                ("said_p10", "nine in ten channels reach"),
+                ("said_position", "position"),
+                ("said_operator", "operator"),
+            ),
+            description="said:N",
+        )
+        .add_params(opens_layer())
+    )
+    return styled(bars.properties(height=250), palette)
+
+
+def _ticks(count: int) -> list[int]:
+    """Positions whose layer numbers (from 1) are round."""
+    step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, count) if count / s <= 14)
+    return [0, *(number - 1 for number in range(step, count + 1, step) if number > 1)]

@@ -1,0 +1,363 @@
+"""What ingesting promises: content stored once, names that say something, failures that stay alone."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphs import conv_model, gaussian, make_model, move_outside, node, save
+
+from quantstore import ingest, store
+from quantstore.errors import ModelFileError, NoLayersError, QuantstoreError, StoreError
+from quantstore.ingest import Choices, Progress, ingest_file, ingest_many
+from quantstore.measure import MEASURES_VERSION
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "test.duckdb"
+
+
+@pytest.fixture
+def names(path):
+    """The models in the store, in the order they came."""
+
+    def model_names():
+        with store.reading(path) as connection:
+            return [row[0] for row in connection.rows("select model from models order by model_id")]
+
+    return model_names
+
+
+def model_file(path, seed=0):
+    return save(conv_model(gaussian(4, 3, 3, 3, seed=seed)), path)
+
+
+def broken_file(path):
+    path.write_text("This is no model.")
+    return path
+
+
+# --- the same content is stored once -----------------------------------------------------------
+
+
+def test_a_model_is_stored_with_what_is_known_about_its_file(tmp_path, path):
+    file = model_file(tmp_path / "net.onnx")
+    result = ingest_file(file, path)
+    assert (result.outcome, result.model, result.layers, result.error) == ("stored", "net", 1, None)
+    assert result.path == str(file)
+    with store.reading(path) as connection:
+        ((source, size, folded, layers, weights, version),) = connection.rows(
+            "select source, file_bytes, folded, layer_count, weight_count, measures_version"
+            " from models"
+        )
+    assert (source, size, folded) == (str(file.resolve()), file.stat().st_size, True)
+    assert (layers, weights, version) == (1, 4 * 3 * 3 * 3, MEASURES_VERSION)
+
+
+def test_the_same_content_twice_is_stored_once(tmp_path, path, names):
+    file = model_file(tmp_path / "net.onnx")
+    ingest_file(file, path)
+    again = ingest_file(file, path)
+    assert (again.outcome, again.model, again.layers) == ("already stored", "net", None)
+    assert names() == ["net"]
+
+
+def test_the_same_content_under_another_file_name_is_the_same_model(tmp_path, path, names):
+    ingest_file(model_file(tmp_path / "net.onnx"), path)
+    again = ingest_file(model_file(tmp_path / "copy.onnx"), path)
+    assert (again.outcome, again.model) == ("already stored", "net")
+    assert names() == ["net"]
+
+
+def test_other_external_data_is_other_content(tmp_path, path, names):
+    for folder, seed in (("a", 1), ("b", 2)):
+        model = conv_model(gaussian(4, 3, 3, 3, seed=seed))
+        file = tmp_path / folder / f"{folder}.onnx"
+        move_outside(model.graph.initializer[0], file.parent / "weights.bin")
+        ingest_file(save(model, file), path)
+    first, second = (tmp_path / name / f"{name}.onnx" for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+    assert names() == ["a", "b"]
+
+
+def test_replace_measures_the_same_content_anew_under_its_name(tmp_path, path, names):
+    file = model_file(tmp_path / "net.onnx")
+    ingest_file(file, path, Choices(name="chosen"))
+    again = ingest_file(file, path, Choices(replace=True))
+    assert (again.outcome, again.model) == ("replaced", "chosen")
+    assert names() == ["chosen"]
+
+
+def test_replace_puts_other_content_in_the_place_of_the_same_name(tmp_path, path, names):
+    file = tmp_path / "net.onnx"
+    ingest_file(model_file(file, seed=1), path)
+    again = ingest_file(model_file(file, seed=2), path, Choices(replace=True))
+    assert (again.outcome, again.model) == ("replaced", "net")
+    assert names() == ["net"]
+    with store.reading(path) as connection:
+        assert (
+            connection.value("select weight_max from layers") == gaussian(4, 3, 3, 3, seed=2).max()
+        )
+
+
+def test_replace_may_rename(tmp_path, path, names):
+    file = model_file(tmp_path / "net.onnx")
+    ingest_file(file, path)
+    ingest_file(file, path, Choices(name="renamed", replace=True))
+    assert names() == ["renamed"]
+
+
+def test_folded_and_unfolded_are_two_models(tmp_path, path, names):
+    file = model_file(tmp_path / "net.onnx")
+    ingest_file(file, path)
+    unfolded = ingest_file(file, path, Choices(fold=False))
+    assert unfolded.outcome == "stored"
+    assert unfolded.model.startswith("net-")
+    assert ingest_file(file, path, Choices(fold=False)).outcome == "already stored"
+    assert ingest_file(file, path).outcome == "already stored"
+    assert len(names()) == 2
+
+
+def test_a_model_measured_by_an_older_version_is_measured_anew(tmp_path, path, names):
+    file = model_file(tmp_path / "net.onnx")
+    ingest_file(file, path, Choices(name="chosen"))
+    with store.writing(path) as connection:
+        connection.rows("update models set measures_version = 0")
+        connection.rows("update layers set std = -1")
+    again = ingest_file(file, path)
+    assert (again.outcome, again.model) == ("replaced", "chosen")
+    assert names() == ["chosen"]
+    with store.reading(path) as connection:
+        assert connection.rows("select measures_version from models") == [(MEASURES_VERSION,)]
+        assert connection.value("select std from layers") > 0
+
+
+# --- names -------------------------------------------------------------------------------------
+
+
+def test_another_content_of_the_same_name_gets_a_piece_of_its_hash(tmp_path, path, names):
+    ingest_file(model_file(tmp_path / "a" / "net.onnx", seed=1), path)
+    ingest_file(model_file(tmp_path / "b" / "net.onnx", seed=2), path)
+    with store.reading(path) as connection:
+        sha256 = connection.value("select sha256 from models order by model_id desc limit 1")
+    assert names() == ["net", f"net-{sha256[:8]}"]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "Model.ONNX"])
+def test_a_file_called_model_is_named_after_its_folder(tmp_path, path, names, name):
+    ingest_file(model_file(tmp_path / "mobilenet" / name), path)
+    assert names() == ["mobilenet"]
+
+
+def test_a_chosen_name_is_used(tmp_path, path, names):
+    ingest_file(model_file(tmp_path / "net.onnx"), path, Choices(name="chosen", source="upload"))
+    assert names() == ["chosen"]
+    with store.reading(path) as connection:
+        assert connection.value("select source from models") == "upload"
+
+
+def test_a_chosen_name_that_another_model_has_is_refused(tmp_path, path, names):
+    ingest_file(model_file(tmp_path / "a.onnx", seed=1), path)
+    other = model_file(tmp_path / "b.onnx", seed=2)
+    with pytest.raises(QuantstoreError, match="another model is named 'a' already") as caught:
+        ingest_file(other, path, Choices(name="a"))
+    assert "--replace" in caught.value.hint
+    assert names() == ["a"]
+
+
+# --- a model is wholly there or absent ---------------------------------------------------------
+
+
+def test_nothing_is_stored_of_a_model_whose_last_layer_cannot_be_read(tmp_path, path, names):
+    ingest_file(model_file(tmp_path / "sound.onnx"), path)
+    nodes = [node("Conv", ["x", "w"], ["h"], "first"), node("Conv", ["h", "v"], ["y"], "second")]
+    model = make_model(nodes, {"w": gaussian(3, 3, 1), "v": gaussian(4, 3, 1)})
+    model.graph.initializer[1].dims[:] = [4, 4, 1]
+    with pytest.raises(ModelFileError, match="'v'"):
+        ingest_file(save(model, tmp_path / "half.onnx"), path)
+    assert names() == ["sound"]
+
+
+def test_a_file_that_fails_does_not_create_a_store(tmp_path, path):
+    with pytest.raises(ModelFileError):
+        ingest_file(broken_file(tmp_path / "text.onnx"), path)
+    assert not path.exists()
+
+
+def test_a_replacement_that_fails_leaves_the_old_model(tmp_path, path, names):
+    file = model_file(tmp_path / "net.onnx")
+    ingest_file(file, path)
+    broken_file(file)
+    with pytest.raises(ModelFileError):
+        ingest_file(file, path, Choices(replace=True))
+    assert names() == ["net"]
+
+
+def test_a_model_of_empty_weights_is_refused(tmp_path, path):
+    model = make_model(
+        [node("MatMul", ["x", "w"], ["y"], "fc")], {"w": np.zeros((3, 0), np.float32)}
+    )
+    with pytest.raises(NoLayersError, match="every weight of the model is empty"):
+        ingest_file(save(model, tmp_path / "empty.onnx"), path)
+
+
+def test_a_model_of_nan_is_stored_and_says_so(tmp_path, path):
+    model = conv_model(np.full((2, 3, 1), np.nan, dtype=np.float32))
+    ingest_file(save(model, tmp_path / "nan.onnx"), path)
+    with store.reading(path) as connection:
+        assert connection.rows("select nonfinite_count, weight_range from layers") == [(6, None)]
+        assert connection.value("select nonfinite_count from model_summary") == 6
+
+
+# --- progress ----------------------------------------------------------------------------------
+
+
+def test_progress_counts_layers_and_bytes_of_weights(tmp_path, path):
+    nodes = [node("Conv", ["x", "w"], ["h"], "first"), node("Conv", ["h", "v"], ["y"], "second")]
+    model = make_model(nodes, {"w": gaussian(3, 3, 1), "v": gaussian(5, 3, 1)})
+    seen = []
+    ingest_file(save(model, tmp_path / "net.onnx"), path, report=seen.append)
+    assert seen == [
+        Progress(layers_done=0, layers_total=2, bytes_done=0, bytes_total=96),
+        Progress(layers_done=1, layers_total=2, bytes_done=36, bytes_total=96),
+        Progress(layers_done=2, layers_total=2, bytes_done=96, bytes_total=96),
+    ]
+
+
+# --- several files -----------------------------------------------------------------------------
+
+
+def test_failures_are_reported_while_the_rest_goes_on(tmp_path, path, names):
+    files = [
+        model_file(tmp_path / "a.onnx", seed=1),
+        broken_file(tmp_path / "text.onnx"),
+        tmp_path / "missing.onnx",
+        model_file(tmp_path / "b.onnx", seed=2),
+    ]
+    results = {Path(result.path).name: result for result in ingest_many(files, path, jobs=1)}
+    assert [result.outcome for result in results.values()] == [
+        "stored",
+        "failed",
+        "failed",
+        "stored",
+    ]
+    assert results["text.onnx"].error.startswith("not an ONNX file")
+    assert results["missing.onnx"].error.startswith("does not exist")
+    assert names() == ["a", "b"]
+
+
+def test_a_path_given_twice_is_ingested_once(tmp_path, path):
+    file = model_file(tmp_path / "net.onnx")
+    assert len(list(ingest_many([file, file], path))) == 1
+
+
+def test_a_store_that_cannot_be_used_stops_everything(tmp_path, path):
+    path.write_text("This is no store.")
+    files = [model_file(tmp_path / f"{seed}.onnx", seed=seed) for seed in range(2)]
+    with pytest.raises(StoreError):
+        list(ingest_many(files, path, jobs=1))
+
+
+def everything(path):
+    """Every row of every table, without keys, times and the order of arrival."""
+    with store.reading(path) as connection:
+        return {
+            "models": connection.rows(
+                "select * exclude (model_id, ingested_at, ingest_seconds) from models"
+                " order by model"
+            ),
+            **{
+                table: connection.rows(
+                    f"select model, depth, {table}.* exclude (layer_id) from {table}"
+                    " join layers using (layer_id) join models using (model_id) order by all"
+                )
+                for table in ("channels", "errors", "channel_errors", "histograms")
+            },
+            "layers": connection.rows(
+                "select model, layers.* exclude (layer_id, model_id) from layers"
+                " join models using (model_id) order by all"
+            ),
+        }
+
+
+def test_one_process_and_two_write_the_same_tables(tmp_path, demo_store):
+    path = tmp_path / "two.duckdb"
+    text = broken_file(tmp_path / "text.onnx")
+    results = list(ingest_many([*ingest.demo_paths(), text], path, jobs=2))
+    assert sorted(result.outcome for result in results) == ["failed", *["stored"] * 4]
+    one, two = everything(demo_store), everything(path)
+    for table, rows in one.items():
+        assert rows == two[table], table
+        assert rows
+    again = list(ingest_many(ingest.demo_paths()[:2], path, jobs=2))
+    assert [result.outcome for result in again] == ["already stored"] * 2
+
+
+# --- which files -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in ("b.onnx", "a.onnx", "deep/er/c.ONNX", "deep/notes.txt", "deep/d.onnx.data"):
+        file = tmp_path / "tree" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    return tmp_path / "tree"
+
+
+def test_a_folder_stands_for_every_onnx_file_below_it(tree):
+    found, failures = ingest.find_files([str(tree)])
+    assert [file.relative_to(tree).as_posix() for file in found] == [
+        "a.onnx",
+        "b.onnx",
+        "deep/er/c.ONNX",
+    ]
+    assert failures == []
+
+
+def test_a_pattern_stands_for_what_it_matches(tree):
+    found, failures = ingest.find_files([str(tree / "*.onnx"), str(tree / "**" / "*.ONNX")])
+    assert [file.name for file in found] == ["a.onnx", "b.onnx", "c.ONNX"]
+    assert failures == []
+
+
+def test_a_file_is_taken_whatever_it_is_called_and_only_once(tree):
+    file = tree / "deep" / "notes.txt"
+    found, failures = ingest.find_files([str(file), str(file), str(tree / "deep" / "*.txt")])
+    assert found == [file]
+    assert failures == []
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tree):
+    file = tree / "net[1].onnx"
+    file.touch()
+    assert ingest.find_files([str(file)]) == ([file], [])
+
+
+def test_a_missing_file_is_passed_on_to_fail_by_itself(tree):
+    found, failures = ingest.find_files([str(tree / "missing.onnx")])
+    assert found == [tree / "missing.onnx"]
+    assert failures == []
+
+
+def test_what_stands_for_no_file_is_a_failure_of_its_own(tree):
+    shutil.rmtree(tree / "deep" / "er")
+    empty, pattern = str(tree / "deep"), str(tree / "*.pb")
+    found, failures = ingest.find_files([empty, str(tree / "a.onnx"), pattern])
+    assert [file.name for file in found] == ["a.onnx"]
+    assert [(failure.path, failure.outcome) for failure in failures] == [
+        (empty, "failed"),
+        (pattern, "failed"),
+    ]
+    assert "holds no .onnx file" in failures[0].error
+    assert "no file matches" in failures[1].error
+
+
+def test_a_home_folder_may_be_abbreviated(tree, monkeypatch):
+    monkeypatch.setenv("HOME", str(tree))
+    assert ingest.find_files(["~/a.onnx"])[0] == [tree / "a.onnx"]
+
+
+def test_the_demo_models_travel_with_the_package():
+    assert len(ingest.demo_paths()) == 4

@@ -1,0 +1,685 @@
+"""What the store promises: its tables and views, whole models, clear failures, patience."""
+
+import contextlib
+import dataclasses
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+from quantstore import records, store
+from quantstore.errors import (
+    DamagedStoreError,
+    LockedStoreError,
+    MissingStoreError,
+    NewerStoreError,
+    StoreError,
+    UnknownModelError,
+)
+from quantstore.layers import Layer
+from quantstore.measure import measure_layer
+from quantstore.schemes import SCHEMES
+
+GAUSSIAN = np.random.default_rng(1).normal(size=(10, 40)).astype(np.float32)
+# One channel a thousand times as large as the others, which int8 then erases.
+UNEVEN = GAUSSIAN * np.array([[1000.0]] + [[1.0]] * 9, dtype=np.float32)
+ON_GRID = np.arange(-127, 128, dtype=np.float32).reshape(1, -1)
+
+
+def layer(weights, name="conv"):
+    return Layer(
+        name=name,
+        operand="W",
+        op_type="Conv",
+        op_family="conv",
+        weight_name="w",
+        weight_dtype="float32",
+        shape=weights.shape,
+        channel_axis=0,
+        group_count=1,
+        is_depthwise=False,
+        batchnorm_folded=False,
+        mul_folded=False,
+        already_quantized=False,
+        stored_scheme=None,
+        stored_step=None,
+        weight_key=(name,),
+        weights=weights.astype(np.float32),
+    )
+
+
+def measured(*tensors):
+    return [
+        measure_layer(layer(weights, f"conv{depth}"), depth)
+        for depth, weights in enumerate(tensors)
+    ]
+
+
+def model_record(name="net", **changes):
+    record = records.ModelRecord(
+        model=name,
+        sha256=f"hash of {name}",
+        folded=True,
+        source=f"{name}.onnx",
+        file_bytes=1000,
+        producer=None,
+        ir_version=8,
+        opset=17,
+        ingested_at=datetime(2026, 1, 2, 3, 4, 5),
+        ingest_seconds=0.5,
+        layer_count=1,
+        weight_count=400,
+        quantstore_version="0",
+        measures_version=1,
+    )
+    return dataclasses.replace(record, **changes)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "test.duckdb"
+
+
+@pytest.fixture
+def add(path):
+    """Adds a model of these weights to the store at ``path``."""
+
+    def add_model(*tensors, name="net"):
+        with store.writing(path) as connection:
+            return store.add_model(connection, model_record(name), measured(*tensors))
+
+    return add_model
+
+
+def asker(path):
+    def rows(sql, *parameters):
+        with store.reading(path) as connection:
+            return connection.rows(sql, parameters)
+
+    return rows
+
+
+@pytest.fixture
+def ask(path):
+    return asker(path)
+
+
+@pytest.fixture
+def ask_demo(demo_store):
+    """Asks the store of the demo models, which is made only once."""
+    return asker(demo_store)
+
+
+# --- the schema --------------------------------------------------------------------------------
+
+# Columns that people's own queries rely on: the contract of the design, word for word.
+CONTRACT = {
+    "models": "model_id, model, sha256, folded, source, file_bytes, producer, ir_version, opset,"
+    " ingested_at, ingest_seconds, layer_count, weight_count, quantstore_version, measures_version",
+    "layers": "layer_id, model_id, depth, layer, operand, op_type, op_family, weight_name,"
+    " weight_dtype, shape, channel_axis, channel_count, group_count, is_depthwise, weight_count,"
+    " nonfinite_count, batchnorm_folded, mul_folded, already_quantized, stored_scheme, stored_step,"
+    " weight_min, weight_max, weight_range, abs_max, mean, std, range_over_std, q1, median, q3,"
+    " kurtosis, zero_fraction, outlier_count, outlier_fraction, outlier_channel_count,"
+    " channel_range_ratio",
+    "channels": "layer_id, channel, weight_min, whisker_low, q1, median, q3, whisker_high,"
+    " weight_max, weight_range, mean, std, outlier_count",
+    "schemes": "scheme, format, bits, granularity, is_symmetric, clip, description",
+    "errors": "layer_id, scheme, mse, max_abs_error, sqnr_db, zeroed_fraction, levels_used,"
+    " channel_sqnr_min_db, channel_sqnr_p10_db, channel_sqnr_median_db, channels_below_10db",
+    "channel_errors": "layer_id, scheme, channel, sqnr_db, zeroed_fraction",
+    "histograms": "layer_id, low, high, counts",
+    "bands": "band, lower_db, meaning",
+    "store_info": "key, value",
+    "model_summary": "model",
+    "model_layers": "model, layer, operand, weight_range, shape",
+    "layer_errors": "model, layer, band, scheme, weight_range, std, mse, sqnr_db,"
+    " channel_sqnr_p10_db, channels_below_10db",
+    "layer_channels": "model, layer, channel, whisker_low, q1, median, q3, whisker_high",
+    "histogram_bins": "model, layer",
+    "verdicts": "model, scheme, verdict, evidence, mode, output_sqnr_db, layers_broken,"
+    " layers_at_risk, layers_watch, layers_fine, channels_below_10db, channel_count, worst_layer,"
+    " worst_channel_sqnr_p10_db, broken_weight_share",
+}
+TABLE_OF = {
+    "models": records.ModelRecord,
+    "layers": records.LayerRecord,
+    "channels": records.ChannelColumns,
+    "errors": records.ErrorRecord,
+    "channel_errors": records.ChannelErrorColumns,
+    "histograms": records.HistogramRecord,
+}
+COLUMNS = """
+    select column_name from duckdb_columns()
+    where table_name = ? and not internal order by column_index
+"""
+
+
+def columns_of(ask, table):
+    return [name for (name,) in ask(COLUMNS, table)]
+
+
+@pytest.mark.parametrize("table", CONTRACT)
+def test_every_promised_column_is_there(ask_demo, table):
+    assert set(CONTRACT[table].split(", ")) <= set(columns_of(ask_demo, table))
+
+
+@pytest.mark.parametrize("table", TABLE_OF)
+def test_the_fields_of_a_record_are_the_columns_of_its_table(ask_demo, table):
+    key = {"models": ["model_id"], "layers": ["layer_id", "model_id"]}.get(table, ["layer_id"])
+    fields = [field.name for field in dataclasses.fields(TABLE_OF[table])]
+    assert columns_of(ask_demo, table) == key + fields
+
+
+def test_every_table_view_and_column_has_a_comment(ask_demo):
+    silent = ask_demo("""
+        select table_name from duckdb_tables() where comment is null and not internal
+        union all
+        select view_name from duckdb_views() where comment is null and not internal
+        union all
+        select table_name || '.' || column_name
+        from duckdb_columns() where comment is null and not internal
+    """)
+    assert silent == []
+
+
+def test_every_scheme_has_a_row(ask_demo):
+    names = ask_demo("select scheme, bits, granularity, is_symmetric, description from schemes")
+    assert names == [
+        (s.name, s.bits, s.granularity, s.is_symmetric, s.description) for s in SCHEMES.values()
+    ]
+
+
+def test_an_older_duckdb_can_open_a_new_store(ask_demo):
+    ((tags,),) = ask_demo("select tags from duckdb_databases() where database_name = 'demo'")
+    assert tags["storage_version"].startswith("v1.5")
+
+
+# --- a model is wholly there or absent ---------------------------------------------------------
+
+PARENTS = """
+    select table_name, column_name from duckdb_columns()
+    join duckdb_tables() using (table_name)
+    where column_name in ('layer_id', 'model_id') and table_name not in ('models')
+    and not (table_name = 'layers' and column_name = 'layer_id')
+"""
+
+
+def orphans(ask):
+    """Rows of every table whose layer or model does not exist."""
+    found = []
+    for table, key in ask(PARENTS):
+        parent = key.removesuffix("_id") + "s"
+        found += ask(
+            f"select '{table}', * from {table} where {key} not in (select {key} from {parent})"
+        )
+    return found
+
+
+def row_counts(ask):
+    tables = [name for (name,) in ask("select table_name from duckdb_tables()")]
+    return {table: ask(f"select count(*) from {table}")[0][0] for table in tables}
+
+
+def test_a_model_arrives_with_everything_that_is_known_about_it(add, ask):
+    add(GAUSSIAN, UNEVEN)
+    counts = row_counts(ask)
+    assert counts["models"] == 1
+    assert counts["layers"] == counts["histograms"] == 2
+    assert counts["channels"] == 20
+    assert counts["errors"] == 2 * len(SCHEMES)
+    assert counts["channel_errors"] == 20 * len(SCHEMES)
+    assert orphans(ask) == []
+
+
+def test_figures_come_back_exactly(add, ask):
+    add(GAUSSIAN)
+    (measures,) = measured(GAUSSIAN)
+    (row,) = ask("select std, kurtosis, q1, outlier_count, shape, channel_axis from layers")
+    expected = measures.layer
+    assert row == (
+        expected.std,
+        expected.kurtosis,
+        expected.q1,
+        expected.outlier_count,
+        list(expected.shape),
+        expected.channel_axis,
+    )
+    rows = ask("select scheme, mse, levels_used from errors order by all")
+    assert rows == sorted((error.scheme, error.mse, error.levels_used) for error in measures.errors)
+    assert ask("select median from channels order by channel") == [
+        (median,) for median in measures.channels.median
+    ]
+    assert ask("select counts from histograms") == [(measures.histogram.counts.tolist(),)]
+
+
+def test_keys_are_never_used_twice(add, path):
+    first = add(GAUSSIAN)
+    with store.writing(path) as connection:
+        store.remove_model(connection, first)
+    assert add(GAUSSIAN) > first
+
+
+def test_removing_a_model_removes_everything_about_it_and_nothing_else(add, ask, path):
+    add(GAUSSIAN, name="stays")
+    before = row_counts(ask)
+    kept = ask("from layer_errors order by all")
+    leaving = add(GAUSSIAN, UNEVEN, name="leaves")
+    with store.writing(path) as connection:
+        store.remove_model(connection, leaving)
+    assert row_counts(ask) == before
+    assert ask("from layer_errors order by all") == kept
+    assert orphans(ask) == []
+
+
+def test_removing_by_name_says_whether_there_was_such_a_model(add, ask, path):
+    add(GAUSSIAN)
+    with store.writing(path) as connection:
+        assert not store.remove_model_named(connection, "other")
+        assert store.remove_model_named(connection, "net")
+    assert ask("from models") == []
+
+
+def test_a_model_can_be_taken_out_and_put_back_in_one_transaction(add, ask, path):
+    model_id = add(GAUSSIAN)
+    with store.writing(path) as connection:
+        store.remove_model(connection, model_id)
+        store.add_model(connection, model_record(), measured(GAUSSIAN, UNEVEN))
+    assert ask("select count(*) from layers") == [(2,)]
+    assert orphans(ask) == []
+
+
+def test_nothing_remains_of_a_model_that_fails_in_the_middle(add, ask, path):
+    add(GAUSSIAN)
+    before = row_counts(ask)
+    (sound,) = measured(GAUSSIAN)
+    nameless = dataclasses.replace(sound.errors[0], scheme=None)
+    # models, layers and channels are written before errors fails.
+    broken = dataclasses.replace(sound, errors=(nameless,))
+    with pytest.raises(duckdb.ConstraintException), store.writing(path) as connection:
+        store.add_model(connection, model_record("half"), [broken])
+    assert row_counts(ask) == before
+
+
+def test_a_block_that_raises_changes_nothing(add, ask, path):
+    add(GAUSSIAN)
+    with contextlib.suppress(ZeroDivisionError), store.writing(path) as connection:
+        connection.rows("delete from models")
+        raise ZeroDivisionError
+    assert ask("select model from models") == [("net",)]
+
+
+def test_a_store_whose_first_model_fails_is_still_empty(path):
+    with pytest.raises(ZeroDivisionError), store.writing(path):
+        raise ZeroDivisionError
+    with pytest.raises(DamagedStoreError), store.reading(path):
+        pass
+    with store.writing(path) as connection:
+        assert connection.value("select count(*) from models") == 0
+
+
+def test_the_same_content_cannot_be_there_twice(path):
+    with store.writing(path) as connection:
+        store.add_model(connection, model_record("a", sha256="same"), measured(GAUSSIAN))
+    again = model_record("b", sha256="same")
+    with pytest.raises(duckdb.ConstraintException), store.writing(path) as connection:
+        store.add_model(connection, again, measured(GAUSSIAN))
+
+
+# --- what is not defined is NULL ---------------------------------------------------------------
+
+
+def test_nan_and_infinity_become_null(add, ask, path):
+    add(ON_GRID, np.zeros((2, 3)), np.full((2, 2), np.nan))
+    for table in TABLE_OF:
+        doubles = ask(
+            "select column_name from duckdb_columns()"
+            " where table_name = ? and data_type = 'DOUBLE' and not internal",
+            table,
+        )
+        for (column,) in doubles:
+            undefined = f"select count(*) from {table} where not isfinite({column})"
+            assert ask(undefined) == [(0,)], f"{table}.{column}"
+    ((sqnr_db, p10_db),) = ask(
+        "select sqnr_db, channel_sqnr_p10_db from layer_errors"
+        " where layer = 'conv0' and scheme = 'int8_tensor_symmetric'"
+    )
+    assert (sqnr_db, p10_db) == (None, None)
+    ((kurtosis, std, ratio),) = ask(
+        "select kurtosis, std, range_over_std from layers where layer = 'conv1'"
+    )
+    assert (kurtosis, std, ratio) == (None, 0, None)
+    assert ask("select nonfinite_count, mean from layers where layer = 'conv2'") == [(4, None)]
+
+
+def test_integers_with_nulls_stay_integers_in_a_frame(path, add):
+    add(GAUSSIAN)
+    with store.reading(path) as connection:
+        levels = connection.frame("select levels_used, sqnr_db from errors order by all")
+        assert isinstance(levels["levels_used"].dtype, pd.Int32Dtype | pd.Int64Dtype)
+        assert levels["levels_used"].isna().sum() == 2
+        assert levels["sqnr_db"].dtype == np.float64
+        whole = connection.frame("select channel from channels")
+        assert whole["channel"].dtype.kind == "i"
+        large = connection.frame("select unnest([9007199254740993, null]) as large")
+        assert large["large"][0] == 2**53 + 1  # a float64 cannot hold it
+        nothing = connection.frame("select levels_used from errors where scheme = 'none'")
+        assert list(nothing.columns) == ["levels_used"]
+
+
+def test_values_reach_sql_as_parameters(path, add):
+    add(GAUSSIAN, name="it's; drop table models")
+    with store.reading(path) as connection:
+        found = connection.value(
+            "select layer_count from models where model = ?", ["it's; drop table models"]
+        )
+        assert found == 1
+        named = connection.frame("select $number + 1 as next", {"number": 41})
+        assert named["next"].tolist() == [42]
+        assert connection.value("select 1 where false") is None
+
+
+def test_a_model_is_found_by_name_or_by_content(path, add):
+    model_id = add(GAUSSIAN)
+    with store.reading(path) as connection:
+        assert store.find_model(connection, "net") == model_id
+        assert store.model_with_content(connection, "hash of net", True) == (model_id, "net", 1)
+        assert store.model_with_content(connection, "hash of net", False) is None
+        with pytest.raises(UnknownModelError, match="no model named 'other'") as caught:
+            store.find_model(connection, "other")
+    assert caught.value.exit_code == 2
+
+
+# --- views -------------------------------------------------------------------------------------
+
+
+def test_every_layer_is_in_exactly_one_band(add, ask):
+    add(GAUSSIAN, UNEVEN, ON_GRID)
+    rows = ask("""
+        select scheme, layers_broken + layers_at_risk + layers_watch + layers_fine from verdicts
+    """)
+    assert dict(rows) == dict.fromkeys(SCHEMES, 3)
+
+
+def band(ask, weights_depth, scheme="int8_tensor_symmetric"):
+    sql = "select band from layer_errors where depth = ? and scheme = ?"
+    return ask(sql, weights_depth, scheme)[0][0]
+
+
+def test_a_layer_that_comes_back_exactly_is_fine(add, ask):
+    add(ON_GRID, np.zeros((2, 3)))
+    assert [band(ask, 0), band(ask, 1)] == ["fine", "fine"]
+    verdict = ask(
+        "select verdict, layers_fine, worst_channel_sqnr_p10_db from verdicts"
+        " where scheme = 'int8_tensor_symmetric'"
+    )
+    assert verdict == [("fine", 2, None)]
+
+
+def test_a_model_breaks_under_the_scheme_that_breaks_a_layer(add, ask):
+    add(GAUSSIAN, UNEVEN)
+    assert dict(ask("select scheme, verdict from verdicts")) == {
+        "int8_tensor_symmetric": "breaks",
+        "int8_tensor_asymmetric": "breaks",
+        "int8_channel_symmetric": "fine",
+        "int8_channel_asymmetric": "fine",
+    }
+    worst = ask(
+        "select worst_layer, layers_broken, channels_below_10db, channel_count,"
+        " broken_weight_share, evidence, mode, output_sqnr_db from verdicts"
+        " where scheme = 'int8_tensor_symmetric'"
+    )
+    assert worst == [("conv1", 1, 9, 20, 0.5, "weights", "weights", None)]
+
+
+@pytest.mark.parametrize(
+    ("p10_db", "expected"),
+    [
+        (30, "fine"),
+        (29.999, "watch"),
+        (20, "watch"),
+        (19.999, "at risk"),
+        (10, "at risk"),
+        (9.999, "broken"),
+        (-3, "broken"),
+        (None, "fine"),
+    ],
+)
+def test_the_limits_of_the_bands(add, ask, path, p10_db, expected):
+    add(GAUSSIAN)
+    with store.writing(path) as connection:
+        connection.rows("update errors set channel_sqnr_p10_db = ?", [p10_db])
+    assert band(ask, 0) == expected
+    verdict = "breaks" if expected == "broken" else expected
+    assert set(ask("select verdict from verdicts")) == {(verdict,)}
+
+
+def test_changing_the_limits_changes_the_verdict(add, ask, path):
+    add(UNEVEN)
+    verdict = "select verdict from verdicts where scheme = 'int8_tensor_symmetric'"
+    assert ask(verdict) == [("breaks",)]
+    with store.writing(path) as connection:
+        connection.rows("update bands set lower_db = -1 where band = 'at risk'")
+    assert ask(verdict) == [("at risk",)]
+
+
+def test_bins_cover_the_range_and_hold_every_weight(add, ask):
+    add(GAUSSIAN)
+    ((bins, weights, low, high, gap),) = ask("""
+        select count(*), sum(weights), min(bin_low), max(bin_high), max(bin_low - previous)
+        from (select *, lag(bin_high) over (order by bin) as previous from histogram_bins)
+    """)
+    assert (bins, weights) == (2048, GAUSSIAN.size)
+    assert (low, high) == (GAUSSIAN.min(), GAUSSIAN.max())
+    assert gap == pytest.approx(0, abs=1e-12)
+
+
+def test_span_over_rms_predicts_sqnr(add, ask):
+    # 58.9 - 20 log10 of it, in dB, as the column comments say.
+    add(np.random.default_rng(2).normal(size=(50, 1000)))
+    for granularity in ("symmetric", "asymmetric"):
+        ((predicted, sqnr_db),) = ask(
+            f"select 58.9 - 20 * log10({granularity}_span_over_rms), sqnr_db"
+            " from model_layers join errors using (layer_id)"
+            f" where scheme = 'int8_tensor_{granularity}'"
+        )
+        assert predicted == pytest.approx(sqnr_db, abs=0.1)
+
+
+def test_the_summary_has_one_row_per_model(add, ask):
+    add(GAUSSIAN, UNEVEN, name="two")
+    add(ON_GRID, name="one")
+    rows = ask(
+        "select model, channel_count, max_weight_range, channel_spread_p90_bits"
+        " from model_summary order by model"
+    )
+    assert [(model, channels) for model, channels, _, _ in rows] == [("one", 1), ("two", 20)]
+    assert rows[0][2:] == (254, 0)
+    assert rows[1][2] == pytest.approx(np.ptp(UNEVEN))
+    assert rows[1][3] > 8
+
+
+# --- stores that cannot be used ----------------------------------------------------------------
+
+
+def complaint(kind, path, opening=store.reading):
+    with pytest.raises(StoreError) as caught, opening(path, wait_seconds=0.05):
+        pass
+    assert type(caught.value) is kind
+    assert caught.value.exit_code == 3
+    assert caught.value.hint
+    return caught.value.sentence
+
+
+def test_a_store_that_is_not_there_yet(path):
+    assert "quantstore ingest" in complaint(MissingStoreError, path)
+    assert not path.exists()
+
+
+both_ways = pytest.mark.parametrize("opening", [store.reading, store.writing])
+
+
+@both_ways
+@pytest.mark.parametrize("content", [b"", b"abc", b"Not a database.\n" * 1000, b"PK\3\4" * 5000])
+def test_a_file_that_is_no_database(path, content, opening):
+    path.write_bytes(content)
+    assert "is not a DuckDB database" in complaint(DamagedStoreError, path, opening)
+    assert path.read_bytes() == content
+
+
+@both_ways
+def test_somebody_elses_database(path, opening):
+    with duckdb.connect(path) as connection:
+        connection.execute("create table mine as select 1")
+    assert "not a quantstore" in complaint(DamagedStoreError, path, opening)
+    with duckdb.connect(path) as connection:
+        assert connection.execute("show tables").fetchall() == [("mine",)]
+
+
+@both_ways
+def test_somebody_elses_store_info(path, opening):
+    with duckdb.connect(path) as connection:
+        connection.execute(
+            "create table store_info as select 'schema_version' as key, 'x' as value"
+        )
+    assert "not a quantstore" in complaint(DamagedStoreError, path, opening)
+
+
+@both_ways
+def test_a_store_of_a_later_release(add, path, opening):
+    add(GAUSSIAN)
+    with store.writing(path) as connection:
+        connection.rows("update store_info set value = '999' where key = 'schema_version'")
+    sentence = complaint(NewerStoreError, path, opening)
+    assert "schema 999" in sentence
+    assert "upgrade quantstore" in sentence
+
+
+@both_ways
+def test_a_truncated_store(add, path, opening):
+    add(GAUSSIAN)
+    path.write_bytes(path.read_bytes()[:5000])
+    complaint(DamagedStoreError, path, opening)
+
+
+def test_a_folder_that_does_not_exist(tmp_path):
+    path = tmp_path / "nowhere" / "test.duckdb"
+    assert "a folder that exists" in complaint(StoreError, path, store.writing)
+    complaint(MissingStoreError, path, store.reading)
+
+
+@both_ways
+def test_a_folder_in_place_of_the_store(tmp_path, opening):
+    with pytest.raises(StoreError) as caught, opening(tmp_path, wait_seconds=0.05):
+        pass
+    assert str(tmp_path) in caught.value.sentence
+
+
+# --- several at a time -------------------------------------------------------------------------
+
+
+HOLD = """
+import sys, duckdb
+connection = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "read")
+print("holding", flush=True)
+sys.stdin.readline()
+connection.close()
+"""
+
+
+@pytest.fixture
+def hold(path):
+    """Lets another process hold the store, for reading or writing, until its input is closed."""
+    started = []
+
+    def start(how):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(path), how],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout.readline() == "holding\n"
+        return process
+
+    yield start
+    for process in started:
+        process.communicate(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("how", "opening"),
+    [("write", store.reading), ("write", store.writing), ("read", store.writing)],
+    ids=["reader and writer", "two writers", "writer and reader"],
+)
+def test_a_store_held_by_another_process_is_named_with_that_process(add, path, hold, how, opening):
+    add(GAUSSIAN)
+    holder = hold(how)
+    started = time.monotonic()
+    with pytest.raises(LockedStoreError) as caught, opening(path, wait_seconds=0.3):
+        pass
+    assert time.monotonic() - started >= 0.3
+    assert f"is in use by process {holder.pid} (python" in caught.value.sentence
+    assert caught.value.exit_code == 3
+
+
+def test_two_processes_may_read_at_the_same_time(add, path, hold):
+    add(GAUSSIAN)
+    hold("read")
+    with store.reading(path, wait_seconds=0) as connection:
+        assert connection.value("select count(*) from models") == 1
+
+
+def test_a_writer_waits_for_a_reader_that_lets_go(add, path, hold):
+    add(GAUSSIAN)
+    holder = hold("read")
+    timer = threading.Timer(0.3, holder.stdin.close)
+    timer.start()
+    with store.writing(path, wait_seconds=20) as connection:
+        assert not timer.is_alive()
+        assert connection.value("select count(*) from models") == 1
+    holder.stdin = None
+
+
+def test_a_writer_waits_for_a_reader_in_the_same_process(add, path):
+    add(GAUSSIAN)
+    reading, release = threading.Event(), threading.Event()
+
+    def read():
+        with store.reading(path):
+            reading.set()
+            release.wait(10)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    reading.wait(10)
+    with pytest.raises(LockedStoreError, match="another part of this program"):
+        store.writing(path, wait_seconds=0.1).__enter__()
+    threading.Timer(0.2, release.set).start()
+    with store.writing(path, wait_seconds=20) as connection:
+        connection.rows("delete from models")
+    thread.join()
+
+
+def test_writers_wait_for_one_another(path):
+    names = [f"net{number}" for number in range(6)]
+    measures = measured(GAUSSIAN)
+
+    def write(name):
+        with store.writing(path) as connection:
+            store.add_model(connection, model_record(name), measures)
+
+    threads = [threading.Thread(target=write, args=[name]) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with store.reading(path) as connection:
+        assert connection.rows("select model from models order by model") == [(n,) for n in names]
