@@ -368,10 +368,11 @@ def sql(
     output: Path | None,
     style: str | None,
 ) -> None:
-    """Ask the store one SELECT; QUERY of - reads it from standard input.
+    """Ask the store one question in SQL.
 
-    The store is read, never changed, and nothing but the store is within reach. "show tables" and
-    "describe TABLE" tell what there is; every column has a comment (duckdb_columns()).
+    QUERY is one SELECT; - reads it from standard input. The store is read, never changed, and
+    nothing else is within reach. "show tables" and "describe TABLE" tell what there is; every
+    column has a comment (duckdb_columns()).
 
     \b
     Examples:

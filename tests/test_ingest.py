@@ -1,4 +1,4 @@
-"""What ingesting promises: content stored once, names that say something, failures that stay alone."""
+"""What ingesting promises: content stored once, names that tell, failures that stay alone."""
 
 import shutil
 from pathlib import Path

@@ -88,10 +88,13 @@ def _pick_model(con: Connection, scheme: Scheme) -> str:
     picked = st.selectbox(
         "Model",
         names,
+        # Without a default the address names the model even where it is the first one.
         index=None,
+        required=True,
         key="model",
         bind="query-params",
         label_visibility="collapsed",
+        width=260,
         on_change=_forget_missing,
     )
     return picked if picked in names else fallback
@@ -112,6 +115,7 @@ def _pick_layer(model: str, ranked: pd.DataFrame) -> dict[Any, Any]:
         "Layer",
         labels,
         index=None,
+        required=True,
         key="layer",
         bind="query-params",
         label_visibility="collapsed",

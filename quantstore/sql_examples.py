@@ -1,0 +1,76 @@
+"""Statements that teach the schema: each answers a question that people bring to a store."""
+
+EXAMPLES = {
+    "Verdict per model": """\
+-- Who survives? One row per model under the scheme most runtimes use, worst first.
+select
+    model, verdict, layers_broken, layers_at_risk, layers_watch, layers_fine,
+    channels_below_10db, worst_layer
+from verdicts
+where scheme = 'int8_tensor_symmetric'
+order by layers_broken desc, layers_at_risk desc, layers_watch desc, model""",
+    "Worst layers": """\
+-- Where does it hurt? The layers whose channels keep least, over all models.
+select
+    model, layer, band, channels_below_10db, channel_count,
+    channel_sqnr_p10_db, zeroed_fraction, weight_range
+from layer_errors
+where scheme = 'int8_tensor_symmetric'
+order by channel_sqnr_p10_db nulls last, zeroed_fraction desc
+limit 25""",
+    "What per-channel gains": """\
+-- What would rescue it? The gain of a scale per channel over one for the whole tensor.
+select
+    model, layer,
+    per_channel.channel_sqnr_p10_db - per_tensor.channel_sqnr_p10_db as gain_db,
+    per_tensor.channel_sqnr_p10_db as per_tensor_db,
+    per_channel.channel_sqnr_p10_db as per_channel_db
+from layer_errors as per_tensor
+join errors as per_channel using (layer_id)
+where per_tensor.scheme = 'int8_tensor_symmetric'
+    and per_channel.scheme = 'int8_channel_symmetric'
+order by gain_db desc nulls last
+limit 25""",
+    "Healthy tensor, drowned channels": """\
+-- Why one figure per tensor lies: above 30 dB as a whole, and yet some channels are noise.
+select
+    model, layer, channels_below_10db, channel_count,
+    sqnr_db, channel_sqnr_p10_db, zeroed_fraction
+from layer_errors
+where scheme = 'int8_tensor_symmetric'
+    and sqnr_db > 30
+    and channels_below_10db > 0
+order by channels_below_10db / channel_count desc""",
+    "Range histogram": """\
+-- The article's picture: how many convolutions have weights of which range, in bins of 5.
+select
+    model,
+    5 * floor(weight_range / 5) as range_from,
+    count(*) as convolutions
+from model_layers
+where op_family = 'conv'
+group by model, range_from
+order by model, range_from""",
+    "Channel spread": """\
+-- What raw range hides: bits that a typical channel loses to the widest one of its layer.
+-- Nine in ten layers of the model stay below the first figure.
+select
+    model,
+    quantile_cont(channel_spread_bits, 0.9) as spread_p90_bits,
+    median(channel_spread_bits) as spread_median_bits,
+    max(weight_range) as widest_range,
+    count(*) as layers
+from model_layers
+group by model
+order by spread_p90_bits desc""",
+    "Box plot of a layer": """\
+-- One box per output channel, of the convolution with the widest range; see the chart.
+select
+    channel, weight_min, whisker_low, q1, median, q3, whisker_high, weight_max,
+    model, layer
+from layer_channels
+where layer_id = (
+    select arg_max(layer_id, weight_range) from layers where op_family = 'conv'
+)
+order by channel""",
+}

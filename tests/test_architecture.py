@@ -1,0 +1,208 @@
+"""Who may import what: data flows one way, and every library has one owner."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "quantstore"
+
+# One row per module, besides the standard library and what is only a type. A folder is one row,
+# its files may import one another; a file inside with a row of its own answers to that one.
+MAY_IMPORT = {
+    "__init__": "",
+    "__main__": "cli",
+    "errors": "",
+    "settings": "",
+    "palette": "",
+    "schemes": "errors",
+    "records": "numpy",
+    "layers": "numpy",
+    "words": "schemes",
+    # From files to numbers to tables.
+    "graph": "onnx onnx_ir google.protobuf numpy errors layers",
+    "distribution": "numpy",
+    "quantization": "numpy schemes",
+    "measure": "numpy layers distribution quantization schemes records",
+    "store": "duckdb numpy pyarrow errors records schemes",
+    "ingest": "graph layers measure store records errors",
+    # From tables to answers.
+    "queries": "pandas store words",
+    "console": "pandas pyarrow store errors",
+    "console_child": "pyarrow store console errors",
+    "formats": "pandas numpy pyarrow tabulate errors",
+    "codes": "numpy pandas quantization schemes",
+    "worked_example": "numpy pandas quantization schemes errors words",
+    "charts": "altair pandas numpy palette words codes quantization schemes",
+    "cli": "click streamlit settings errors schemes store ingest queries console formats words",
+    # The app.
+    "worker": "ingest errors",
+    "jobs": "errors",
+    "app": "streamlit errors pages words",
+    "pages": (
+        "streamlit pandas charts codes console errors formats ingest jobs palette quantization"
+        " queries schemes settings store words worked_example"
+    ),
+}
+
+# The library, and the only modules that know it.
+OWNERS = {
+    "duckdb": {"store"},
+    "onnx": {"graph"},
+    "onnx_ir": {"graph"},
+    "google": {"graph"},
+    "altair": {"charts"},
+    # The command line starts the server; nothing else of it draws.
+    "streamlit": {"app", "pages", "cli"},
+    "click": {"cli"},
+    "tabulate": {"formats"},
+    "onnxruntime": set(),
+}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def row_of(path):
+    """The key in ``MAY_IMPORT`` that a file answers to."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts) if ".".join(parts) in MAY_IMPORT else parts[0]
+
+
+def is_for_types_only(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def imported(node):
+    """Full names of what a syntax tree imports, wherever in the file."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute"
+        is_package = importlib.util.find_spec("quantstore") and node.module in (
+            "quantstore",
+            "quantstore.charts",
+            "quantstore.pages",
+        )
+        yield from (
+            (f"{node.module}.{alias.name}" for alias in node.names) if is_package else [node.module]
+        )
+    for child in ast.iter_child_nodes(node):
+        if not is_for_types_only(child):
+            yield from imported(child)
+
+
+@cache
+def imports_of(path):
+    """What a file imports: modules of ours without ``quantstore.``, others in full."""
+    ours, others = set(), set()
+    for name in imported(ast.parse(path.read_text(encoding="utf-8"))):
+        top = name.split(".")[0]
+        if top == "quantstore":
+            inside = name.removeprefix("quantstore").lstrip(".")
+            # ``from quantstore import __version__`` is a word, not a module.
+            if inside and inside != "__version__":
+                ours.add(inside)
+        elif top not in sys.stdlib_module_names:
+            others.add(name)
+    return ours, others
+
+
+def is_allowed(name, allowed):
+    return any(name == one or name.startswith(f"{one}.") for one in allowed)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_module_imports_what_its_row_allows_and_nothing_else(path):
+    row = row_of(path)
+    assert row in MAY_IMPORT, f"{row} needs a row in MAY_IMPORT"
+    allowed = {row.split(".")[0], *MAY_IMPORT[row].split()}
+    ours, others = imports_of(path)
+    assert {name for name in ours | others if not is_allowed(name, allowed)} == set()
+
+
+def test_every_row_belongs_to_a_module():
+    assert {row_of(path) for path in MODULES} >= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_a_library_is_known_to_its_owners_only(library):
+    users = {row_of(path) for path in MODULES if is_allowed_any(imports_of(path)[1], library)}
+    assert users <= OWNERS[library]
+
+
+def is_allowed_any(names, library):
+    return any(is_allowed(name, [library]) for name in names)
+
+
+def test_imports_never_run_in_a_circle():
+    below = {row: set() for row in MAY_IMPORT}
+    for path in MODULES:
+        row = row_of(path)
+        below[row] |= {name.split(".")[0] for name in imports_of(path)[0]} - {row}
+    while below:
+        leaves = {row for row, others in below.items() if not others & below.keys()}
+        assert leaves, f"a circle among {sorted(below)}"
+        below = {row: others for row, others in below.items() if row not in leaves}
+
+
+def test_the_file_that_streamlit_runs_only_calls_the_package():
+    (statement, call) = [
+        node
+        for node in ast.parse((ROOT / "app.py").read_text(encoding="utf-8")).body
+        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+    ]
+    assert ast.unparse(statement) == "from quantstore.app import run"
+    assert ast.unparse(call) == "run()"
+
+
+# What store.py puts into a statement itself: its own tables and columns, the comments of its own
+# schema, and a number.
+OWN_WORDS = {"table", "column", "quoted", "max(1, int(timeout_seconds * 1000))"}
+ASKING = ("rows", "value", "frame", "execute", "executemany", "sql", "answering")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_values_reach_sql_as_parameters(path):
+    allowed = OWN_WORDS if row_of(path) == "store" else set()
+    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.args):
+            continue
+        statement = call.args[0]
+        if call.func.attr in ASKING:
+            assert not isinstance(statement, ast.BinOp | ast.Call) or (
+                ast.unparse(statement).startswith("resources.files")
+            ), ast.unparse(statement)
+            for part in ast.walk(statement) if isinstance(statement, ast.JoinedStr) else ():
+                if isinstance(part, ast.FormattedValue):
+                    assert ast.unparse(part.value) in allowed, ast.unparse(statement)
+
+
+HEAVY = {"duckdb", "onnx", "onnx_ir", "numpy", "pandas", "pyarrow", "altair", "streamlit"}
+
+
+def test_the_command_line_answers_before_anything_heavy_is_loaded():
+    program = "import sys, quantstore.cli; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert HEAVY & set(loaded.stdout.split()) == set()
+
+
+def test_requirements_are_the_dependencies_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    required = [line.split("#")[0].strip() for line in lines]
+    assert [line for line in required if line] == project["dependencies"]
+
+
+def test_every_package_is_packed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packed = set(project["tool"]["setuptools"]["packages"])
+    folders = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in MODULES}
+    assert folders == packed

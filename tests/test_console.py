@@ -1,0 +1,360 @@
+"""The console answers one SELECT, and nothing that somebody types reaches further than the store."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from quantstore import console
+from quantstore.errors import DamagedStoreError, MissingStoreError, RejectedQueryError
+
+SECRET = "a variable of the process that asks"  # noqa: S105
+
+
+def ask(path, sql, *, row_limit=None, timeout_seconds=20.0):
+    return console.run(path, sql, row_limit=row_limit, timeout_seconds=timeout_seconds)
+
+
+def refusal(path, sql, **limits):
+    with pytest.raises(RejectedQueryError) as caught:
+        ask(path, sql, **limits)
+    return caught.value
+
+
+def value(path, sql):
+    return ask(path, sql).frame.iloc[0, 0]
+
+
+# Answers.
+
+
+def test_an_answer_is_a_frame(demo_store):
+    answer = ask(demo_store, "select model, layer_count from models order by model limit 1")
+    assert answer.frame.to_dict("records") == [{"model": "digits-plain", "layer_count": 6}]
+    assert not answer.was_cut
+    assert 0 < answer.seconds < 20
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "from bands",
+        "table bands",
+        "values (1), (2)",
+        "show tables",
+        "describe models",
+        "summarize bands",
+        "explain select 1",
+        "explain analyze select 1",
+        "with worst as (from layer_errors limit 1) from worst",
+        "pivot layer_errors on scheme using avg(sqnr_db) group by model",
+        "from (pivot layer_errors on scheme using avg(sqnr_db) group by model)",
+        "-- a remark\n select 1;  ",
+    ],
+)
+def test_whatever_only_reads_is_welcome(demo_store, sql):
+    assert len(ask(demo_store, sql).frame) >= 1
+
+
+def test_an_answer_without_rows_keeps_its_columns(demo_store):
+    frame = ask(demo_store, "select model, depth from model_layers where false").frame
+    assert frame.shape == (0, 2)
+    assert list(frame.columns) == ["model", "depth"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "limit", "kept", "was_cut"),
+    [(4, 5, 4, False), (5, 5, 5, False), (6, 5, 5, True), (5000, 3000, 3000, True)],
+)
+def test_a_limit_cuts_and_says_so(demo_store, rows, limit, kept, was_cut):
+    answer = ask(demo_store, f"from range({rows})", row_limit=limit)
+    assert answer.frame["range"].tolist() == list(range(kept))
+    assert answer.was_cut is was_cut
+
+
+def test_a_limit_spares_the_work_of_the_rest(demo_store):
+    assert len(ask(demo_store, "from range(100_000_000_000)", row_limit=3).frame) == 3
+
+
+def test_many_rows_arrive_whole_and_in_order(demo_store):
+    frame = ask(demo_store, "select range as n, repeat('x', 20) as s from range(200_000)").frame
+    assert np.array_equal(frame["n"], np.arange(200_000))
+
+
+def test_numbers_are_numbers(demo_store):
+    frame = ask(
+        demo_store,
+        "select sum(weight_count) as total, 1.5::decimal(4, 2) as share, null::int as gap,"
+        " [1, 2] as shape, map {'a': 1} as counts, 'x'::enum('x') as word from models",
+    ).frame
+    row = frame.iloc[0]
+    assert row["total"] > 10_000
+    assert frame["total"].dtype.kind == "i"
+    assert row["share"] == 1.5
+    assert not isinstance(row["share"], Decimal)
+    assert str(frame["gap"].dtype) == "Int64"
+    assert list(row["shape"]) == [1, 2]
+    assert row["counts"] == {"a": 1}
+    assert row["word"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("1::variant", "1"),
+        ("'101'::bit", "101"),
+        ("union_value(a := 1)", "1"),
+        ("12345678901234567890123::bignum", "12345678901234567890123"),
+        ("interval 90 minute", "01:30:00"),
+        ("'infinity'::date", "infinity"),
+        ("'\\xAA'::blob", "\\xAA"),
+        ("[1::variant]", "[1]"),
+    ],
+)
+def test_types_that_a_frame_lacks_arrive_as_text(demo_store, expression, text):
+    assert value(demo_store, f"select {expression}") == text
+
+
+def test_columns_of_one_name_are_told_apart(demo_store):
+    frame = ask(demo_store, "select 1 as a, 2 as a, 3 as a_1, 4 as a").frame
+    assert frame.columns.is_unique
+    assert frame.iloc[0].tolist() == [1, 2, 3, 4]
+    assert "a_1" in frame.columns
+
+
+# Mistakes.
+
+
+def test_a_mistake_names_its_place_and_a_way_out(demo_store):
+    error = refusal(demo_store, "select model,\n  weight_rang\nfrom model_layers")
+    assert error.sentence.startswith('Referenced column "weight_rang" not found in FROM clause')
+    assert "at line 2, column 3" in error.sentence
+    assert "did you mean weight_range" in error.hint
+    assert error.detail.splitlines() == ["line 2:   weight_rang", "          ^^^^^^^^^^^"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "part"),
+    [
+        ("from modls", "did you mean models?"),
+        ("selec 1", 'syntax error at or near "selec", at line 1, column 1'),
+        ("select 'ä' || nope from models", "at line 1, column 15"),
+        ("select ?", "write the values into the statement"),
+        ("select 'x'::int", "Could not convert string 'x' to INT32"),
+        ("select error('corrupt block')", "corrupt block"),
+        ("", "there is no statement to run"),
+        ("-- nothing", "there is no statement to run"),
+        ("select 1; select 2", "these are 2 statements"),
+    ],
+)
+def test_a_mistake_is_one_readable_line(demo_store, sql, part):
+    error = refusal(demo_store, sql)
+    assert part in error.sentence
+    assert error.sentence.isprintable()
+    assert "{" not in error.sentence
+    assert error.exit_code == 1
+
+
+def test_a_long_message_is_shortened(demo_store):
+    assert len(refusal(demo_store, "select error(repeat('x', 100_000))").sentence) < 500
+
+
+def test_text_that_is_no_unicode_is_refused(demo_store):
+    assert "not valid text" in refusal(demo_store, "select '\udcff'").sentence
+
+
+def test_a_missing_store_is_a_missing_store(tmp_path):
+    with pytest.raises(MissingStoreError):
+        ask(tmp_path / "none.duckdb", "select 1")
+
+
+def test_another_file_is_no_store(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("hello")
+    with pytest.raises(DamagedStoreError):
+        ask(path, "select 1")
+
+
+def test_a_store_held_by_a_writer_is_waited_for(demo_store, tmp_path):
+    path = shutil.copy(demo_store, tmp_path / "held.duckdb")
+    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        timer = threading.Timer(0.6, holder.stdin.close)
+        timer.start()
+        # The wait for the lock does not count against the statement's own time.
+        answer = ask(path, "select count(*) from models", timeout_seconds=0.3)
+        assert not timer.is_alive()
+        holder.stdin = None
+    assert answer.frame.iloc[0, 0] == 4
+
+
+# Attacks. Each one is refused or stopped, soon, and leaves no trace.
+
+READS_NOTHING_ELSE = [
+    "from read_csv('/etc/passwd')",
+    "from '/etc/passwd'",
+    "from read_text('{folder}/secret.csv')",
+    "from read_csv('{folder}/secret.csv')",
+    "from '{folder}/secret.csv'",
+    "from glob('{folder}/*')",
+    "from read_parquet('https://example.com/x.parquet')",
+    "from secret_frame",
+    "from duckdb_secrets() union all from read_blob('/etc/hostname')",
+    "select getenv('QUANTSTORE_TEST_SECRET')",
+    "select getvariable('x') from read_json('/etc/hosts')",
+]
+CHANGES_NOTHING = [
+    "insert into bands values ('x', 1, 'y')",
+    "update models set model = 'x'",
+    "delete from models",
+    "drop table models",
+    "alter table models add column x int",
+    "create table x (i int)",
+    "create temp table x as select 1",
+    "create or replace view models as select 1",
+    "create macro sum(x) as 1",
+    "with x as (insert into bands values ('x', 1, 'y') returning *) from x",
+    "with x as (delete from models returning *) from x",
+    "explain analyze delete from models",
+    "create table x as pivot layer_errors on scheme using avg(mse)",
+    "insert into bands pivot layer_errors on scheme using avg(mse)",
+    "merge into bands using bands as b on true when matched then delete",
+    "truncate models",
+    "copy models to '{folder}/out.csv'",
+    "copy (pivot layer_errors on scheme using avg(mse)) to '{folder}/out.csv'",
+    "with x as (copy models to '{folder}/out.csv') from x",
+    "export database '{folder}/out'",
+    "attach '{folder}/out.duckdb' as other",
+    "attach ':memory:' as other",
+    "detach helper",
+    "install httpfs",
+    "load httpfs",
+    "set threads = 64",
+    "set enable_external_access = true",
+    "reset lock_configuration",
+    "pragma memory_limit = '64GB'",
+    "call pragma_version()",
+    "begin",
+    "checkpoint",
+    "vacuum",
+    "use temp",
+    "prepare p as select 1",
+    "select 1; drop table models",
+    "import database '{folder}'",
+]
+
+
+@pytest.fixture
+def secret_frame(monkeypatch):
+    """What a statement must not find: a variable by its name, and one of the environment."""
+    import pandas as pd
+
+    monkeypatch.setenv("QUANTSTORE_TEST_SECRET", SECRET)
+    return pd.DataFrame({"x": [SECRET]})
+
+
+def fingerprint(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("sql", [*READS_NOTHING_ELSE, *CHANGES_NOTHING])
+def test_an_attack_is_refused(demo_store, tmp_path, secret_frame, sql):
+    path = tmp_path / "store.duckdb"
+    shutil.copy(demo_store, path)
+    (tmp_path / "secret.csv").write_text(SECRET)
+    before = fingerprint(tmp_path)
+    error = refusal(path, sql.format(folder=tmp_path), timeout_seconds=5)
+    assert SECRET not in f"{error.sentence} {error.detail}"
+    assert "crashed" not in error.sentence
+    assert fingerprint(tmp_path) == before
+
+
+def test_a_sort_beyond_memory_leaves_no_file_behind(demo_store, tmp_path):
+    path = tmp_path / "store.duckdb"
+    shutil.copy(demo_store, path)
+    refusal(path, "from range(1_000_000_000) order by random()", timeout_seconds=2)
+    assert os.listdir(tmp_path) == ["store.duckdb"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        # DuckDB's own clock stops the first two; the others do not look at it.
+        "with recursive t as (select 1 as i union all select i + 1 from t) select count(*) from t",
+        "select count(*) from range(10_000_000) a, range(10_000_000) b where a.range < b.range",
+        "select list_sum(list_transform(range(100_000_000), lambda x: x + 1))",
+        "select len(range(60_000_000))",
+        "pivot (select range as r from range(90_000)) on r using count(*)",
+    ],
+)
+def test_what_takes_too_long_is_stopped(demo_store, sql):
+    started = time.monotonic()
+    error = refusal(demo_store, sql, timeout_seconds=0.5)
+    # Reading a wide list is refused for its memory on some computers before its time is up.
+    assert str(error) in ("stopped after 0.5 seconds", str(console.out_of_memory()))
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select len(range(500_000_000))",
+        "select list(s) from (select repeat('x', 1000) as s from range(100_000_000))",
+        "select len(repeat('abcdefgh', 200_000_000)) as n, repeat('x', 2_000_000_000) as s",
+    ],
+)
+def test_what_takes_too_much_memory_is_stopped(demo_store, sql):
+    started = time.monotonic()
+    error = refusal(demo_store, sql, timeout_seconds=3)
+    assert str(error) in ("stopped after 3 seconds", str(console.out_of_memory()))
+    assert time.monotonic() - started < 8
+
+
+def test_a_crash_of_duckdb_takes_down_nobody_else(demo_store):
+    nested = "select (repeat('[', 100_000) || repeat(']', 100_000))::json::variant"
+    assert "crashed" in refusal(demo_store, nested, timeout_seconds=3).sentence
+    assert value(demo_store, "select count(*) from models") == 4
+
+
+def test_an_answer_that_nobody_could_hold_is_refused(demo_store, monkeypatch):
+    monkeypatch.setattr(console, "LARGEST_ANSWER_BYTES", 1 << 24)
+    error = refusal(demo_store, "from range(1_000_000_000_000)", timeout_seconds=10)
+    assert "the answer is larger than" in error.sentence
+
+
+def test_a_query_can_be_cancelled(demo_store):
+    running = console.start(
+        demo_store, "select len(range(60_000_000))", row_limit=1, timeout_seconds=30
+    )
+    threading.Timer(0.4, running.cancel).start()
+    started = time.monotonic()
+    with pytest.raises(RejectedQueryError, match="cancelled"):
+        running.result()
+    assert time.monotonic() - started < 3
+
+
+def test_a_query_that_nobody_waits_for_ends_by_itself(demo_store):
+    running = console.start(
+        demo_store, "from range(1e12::bigint)", row_limit=None, timeout_seconds=1
+    )
+    process = running._process
+    process.stdout.close()
+    assert process.wait(timeout=10) is not None
+    process.stderr.close()
+
+
+def test_a_folder_full_of_module_names_changes_nothing(demo_store, tmp_path, monkeypatch):
+    for name in ("types", "queue", "json", "duckdb"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('wrong module')")
+    monkeypatch.chdir(tmp_path)
+    assert value(demo_store, "select 42") == 42
