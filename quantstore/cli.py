@@ -83,9 +83,6 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         outcome = commands.main(args=argv, prog_name="quantstore", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return USAGE
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "quantstore"
         _complain(f"{_one_line(error.format_message())}; try: {command} --help")
@@ -152,10 +149,12 @@ format_option = click.option(
 
 @click.group(
     cls=_Commands,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
 )
 @everywhere
-def commands(db: Path | None) -> None:
+@click.pass_context
+def commands(context: click.Context, db: Path | None) -> None:
     """Does a network survive int8, which layers break it, and what would rescue it?
 
     quantstore measures the weights of ONNX models under several int8 schemes and keeps everything
@@ -177,6 +176,9 @@ def commands(db: Path | None) -> None:
     Exit codes: 0 done; 1 some input failed or a query was wrong; 2 usage, or a model that the
     store does not hold; 3 the store is missing, locked, too new or damaged.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(USAGE)
 
 
 @commands.command()
@@ -397,7 +399,7 @@ def sql(
     answer = running.result()
     if output is not None:
         _write_answer(answer, output)
-        _say(f"wrote {_counted(answer.table.num_rows, 'row')} to {printable(str(output))}")
+        _say(f"wrote {_counted(answer.table.num_rows, 'row')} to {output}")
     elif list(answer.frame.columns) == ["explain_key", "explain_value"] and style is None:
         # A plan is drawn in lines; in a table, their ends would show as \n.
         for plan in answer.frame["explain_value"]:
@@ -425,7 +427,7 @@ def remove(db: Path, model: str) -> None:
         store.find_model(connection, model)
     with store.writing(db) as connection:
         store.remove_model(connection, store.find_model(connection, model))
-    _say(f"removed {printable(model)}")
+    _say(f"removed {model}")
 
 
 @commands.command()
@@ -446,9 +448,9 @@ def demo(db: Path) -> int:
     if db.absolute() != settings.store_path().absolute():
         program += f" --db {shlex.quote(str(db))}"
     _say("what next:")
-    _say(f"  {printable(program)} compare digits-plain digits-rescaled")
-    _say(f"  {printable(program)} layers digits-rescaled --limit 5")
-    _say(f"  {printable(program)} app")
+    _say(f"  {program} compare digits-plain digits-rescaled")
+    _say(f"  {program} layers digits-rescaled --limit 5")
+    _say(f"  {program} app")
     return code
 
 
@@ -528,13 +530,12 @@ def _ingest_alone(
 
 
 def _sentence(result: "IngestResult") -> str:
-    path, model = printable(result.path), printable(result.model or "")
     if result.outcome == "failed":
-        return f"error: {path}: {result.error}"
+        return f"error: {result.path}: {result.error}"
     if result.outcome == "already stored":
-        return f"already stored as {model}: {path}"
+        return f"already stored as {result.model}: {result.path}"
     layers = _counted(result.layers or 0, "layer")
-    return f"{result.outcome} {model}: {layers} in {result.seconds:.1f} s"
+    return f"{result.outcome} {result.model}: {layers} in {result.seconds:.1f} s"
 
 
 def _summary(results: "list[IngestResult]", seconds: float) -> str:
@@ -582,7 +583,7 @@ def _say_already_quantized(frame: "pd.DataFrame") -> None:
     for model, count, total in quantized[
         ["model", "layers_already_quantized", "layer_count"]
     ].itertuples(index=False):
-        _say(f"{printable(model)}: {count:,} of {total:,} layers are {_FIRST_LOSS_UNKNOWN}")
+        _say(f"{model}: {count:,} of {total:,} layers are {_FIRST_LOSS_UNKNOWN}")
 
 
 def _bands(connection: "Connection") -> str:
@@ -663,7 +664,8 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _say(message: str) -> None:
-    click.echo(message, err=True)
+    # Names in it come from files that anybody can write.
+    click.echo(printable(message), err=True)
 
 
 def _complain(sentence: str) -> None:
@@ -671,7 +673,7 @@ def _complain(sentence: str) -> None:
 
 
 def _one_line(message: str) -> str:
-    return printable(" ".join(message.split())).rstrip(".")
+    return " ".join(message.split()).rstrip(".")
 
 
 class _Talk:

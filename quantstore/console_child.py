@@ -4,6 +4,7 @@ Standard input carries the request as JSON. Standard output carries one byte onc
 open, then the rows. A failure is one line of JSON on standard error and exit code 1.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -85,7 +86,9 @@ def _limit_memory_and_files() -> None:
     ):
         _, hard = resource.getrlimit(limit)
         if hard == resource.RLIM_INFINITY or value < hard:
-            resource.setrlimit(limit, (value, value))
+            # macOS refuses some of them.
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(limit, (value, value))
 
 
 def _limit_time(seconds: float) -> None:

@@ -251,7 +251,9 @@ def breakable(name: str) -> str:
 
 def markdown(text: str) -> str:
     """Text that Markdown shows as itself: every character it could read as a sign is escaped."""
-    visible = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    visible = "".join(
+        c if c.isprintable() or c == NO_BREAK_SPACE else f"\\x{ord(c):02x}" for c in text
+    )
     return "".join(f"\\{c}" if c in _MARKDOWN_SIGNS else c for c in visible)
 
 

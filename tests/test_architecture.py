@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "console_child": "pyarrow store console errors",
     "formats": "pandas numpy pyarrow tabulate errors",
     "codes": "numpy pandas quantization schemes",
+    "sql_examples": "",
     "worked_example": "numpy pandas quantization schemes errors words",
     "charts": "altair pandas numpy palette words codes quantization schemes",
     "cli": "click streamlit settings errors schemes store ingest queries console formats words",
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     "app": "streamlit errors pages words",
     "pages": (
         "streamlit pandas charts codes console errors formats ingest jobs palette quantization"
-        " queries schemes settings store words worked_example"
+        " queries schemes settings sql_examples store words worked_example"
     ),
 }
 

@@ -488,6 +488,10 @@ def computed_parameter(model):
     model.graph.node[2].input[4] = "computed"
 
 
+def output_read_as_a_parameter(model):
+    model.graph.node[1].input[:] = ["x", "gamma", "c", "average", "variance"]
+
+
 def parameters_of_another_size(model):
     for index, (name, array) in enumerate(normalization(1).items()):
         model.graph.initializer[2 + index].CopyFrom(numpy_helper.from_array(array, name))
@@ -510,6 +514,7 @@ def consumer_in_a_branch(model):
         graph_output,
         training_mode,
         computed_parameter,
+        output_read_as_a_parameter,
         parameters_of_another_size,
         consumer_in_a_branch,
     ],

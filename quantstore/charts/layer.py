@@ -21,6 +21,7 @@ from quantstore.words import NO_BREAK_SPACE, count, counted, db, share, weight, 
 
 Order = Literal["by index", "widest first"]
 AxisKind = Literal["linear", "symlog"]
+ORDERS: tuple[Order, ...] = ("by index", "widest first")
 
 # The measure of every page: bars hang from here, longer is worse.
 HANG_FROM_DB = 40.0
@@ -45,6 +46,11 @@ MOST_EDGES = 40
 MOST_SHADED_CODES = 60
 BULK_BARS = 60
 WHOLE_RANGE_BARS = 128
+
+
+def as_order(text: str) -> Order:
+    """The order of this name; by index where there is none."""
+    return next((order for order in ORDERS if order == text), ORDERS[0])
 
 
 def default_axis(channel_range_ratio: float | None) -> AxisKind:
@@ -119,7 +125,7 @@ def channel_boxes(
         layers.append(
             alt.Chart(outliers)
             .mark_point(shape="triangle-down", size=26, filled=True, color=palette.text, aria=False)
-            .encode(x="slot:Q", y=alt.value(-3))
+            .encode(x=axis_x("slot"), y=alt.value(4))
         )
     return styled(alt.layer(*layers).properties(height=BOXES_HEIGHT), palette)
 
@@ -256,12 +262,13 @@ def bulk_bars(
             .encode(x=alt.X("edge:Q", scale=x_scale, axis=None))
         )
     every = _nice_step((last - first) / 9)
-    labelled = [code for code in range(first, last + 1) if (code - zero) % every == 0]
-    positions = [
-        (code - zero) * step
-        for code in labelled
-        if window[0] <= (code - zero) * step <= window[1] or last - first < 4
-    ]
+    positions = []
+    for code in range(first, last + 1):
+        if (code - zero) % every == 0:
+            # Of a code that is cut off, above the part on show.
+            left = max(window[0], (code - 0.5 - zero) * step)
+            right = min(window[1], (code + 0.5 - zero) * step)
+            positions.append((left + right) / 2)
     layers.append(
         _top_axis(x_scale, positions, f"datum.value / {json.dumps(step)} + {zero}", "code", "d")
     )
@@ -616,7 +623,10 @@ def _fitting(window: tuple[float, float], bars: pd.DataFrame) -> alt.Scale:
 
 def _count_y(field: str, largest: float) -> alt.Y:
     """Counts on a log scale that has a 0."""
-    decades = [0.0] + [10.0**n for n in range(math.floor(math.log10(max(1.0, largest))) + 1)]
+    decades = [10.0**n for n in range(math.floor(math.log10(max(1.0, largest))) + 1)]
+    # 0 and 1 come so close with large counts that their labels would touch.
+    if math.log1p(1) / math.log1p(1.15 * largest) > 0.085:
+        decades.insert(0, 0.0)
     return alt.Y(
         f"{field}:Q",
         title="weights (log scale)",

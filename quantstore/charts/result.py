@@ -138,10 +138,8 @@ def _bars(
         x=alt.X("text_at:Q"), y=y, text="words:N"
     )
     chart = alt.layer(bars, figures).properties(height=22 * len(data) + 44)
-    first = "" if len(frame) <= MOST_BARS else f"first {MOST_BARS} of "
-    return QuickChart(
-        styled(chart, palette), f"{_named(name)} of {first}{counted(len(frame), 'row')}."
-    )
+    limit = _cut(len(data), len(frame))
+    return QuickChart(styled(chart, palette), f"{_named(name)} of each row{limit}.")
 
 
 def _rows_of_dots(
@@ -168,7 +166,7 @@ def _rows_of_dots(
         alt.Chart(data)
         .mark_circle(opacity=0.85, stroke=palette.background, strokeWidth=1)
         .encode(
-            x=alt.X("x:Q", title=_titled(x_name), axis=_number_axis()),
+            x=alt.X("x:Q", title=_titled(x_name), axis=_number_axis(), scale=alt.Scale(padding=16)),
             y=alt.Y(
                 "row:O",
                 title=None,
@@ -322,7 +320,7 @@ def _label_expression(data: pd.DataFrame) -> str:
 
 def _number_axis() -> alt.Axis:
     # "~r" can misround, but only beyond what an axis shows.
-    return alt.Axis(labelExpr="replace(format(datum.value, ',~r'), '-', '−')")
+    return alt.Axis(labelExpr="replace(format(datum.value, ',~r'), '-', '−')", tickCount=7)
 
 
 def _words(value: float) -> str:

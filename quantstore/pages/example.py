@@ -7,15 +7,15 @@ import streamlit as st
 
 from quantstore import worked_example
 from quantstore.charts import example as charts
-from quantstore.pages import shared
+from quantstore.pages import address, shared
 from quantstore.palette import DARK, LIGHT, both
 from quantstore.schemes import Scheme
 from quantstore.words import db, markdown, share, with_minus
 from quantstore.worked_example import Example, number, on_grid
 
-BITS = (4, 6, 8)
-DEFAULT_BITS = 8
-GRIDS = ("asymmetric", "symmetric")
+BITS = ["4", "6", "8"]
+DEFAULT_BITS = "8"
+GRIDS = ["asymmetric", "symmetric"]
 MUTED = both(LIGHT.muted, DARK.muted)
 HAIRLINE = both(LIGHT.grid, DARK.grid)
 # From here on the figure for all values hides what became of the merged ones.
@@ -52,33 +52,18 @@ def main() -> None:
 
 
 def _controls() -> tuple[str, Scheme]:
-    st.session_state.setdefault("values", worked_example.ARTICLE_VALUES)
-    if st.session_state.get("bits") not in BITS:
-        st.session_state["bits"] = DEFAULT_BITS
-    if st.session_state.get("grid") not in GRIDS:
-        st.session_state["grid"] = GRIDS[0]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        address.link("values", default=worked_example.ARTICLE_VALUES)
         text = st.text_input(
             "Values",
             key="values",
-            bind="query-params",
             max_chars=2000,
             width=420,
             help=f"Up to {worked_example.MOST_VALUES} numbers, separated by commas or spaces.",
         )
-        bits = st.segmented_control("Bits", BITS, key="bits", bind="query-params", required=True)
-        grid = st.segmented_control(
-            "Grid",
-            GRIDS,
-            key="grid",
-            bind="query-params",
-            required=True,
-            help="Asymmetric: the codes cover the range exactly, zero is somewhere among them."
-            " Symmetric: as far to the left of zero as to the right; zero is code 0.",
-        )
-    is_symmetric = grid == "symmetric"
-    scheme = Scheme(f"int{bits}_tensor_{grid}", bits or DEFAULT_BITS, "tensor", is_symmetric)
-    return text, scheme
+        bits = int(shared.choice("Bits", BITS, key="bits", first=DEFAULT_BITS))
+        grid = shared.choice("Grid", GRIDS, key="grid")
+    return text, Scheme(f"int{bits}_tensor_{grid}", bits, "tensor", grid == "symmetric")
 
 
 def _suggestions(example: Example) -> None:
@@ -96,9 +81,11 @@ def _suggestions(example: Example) -> None:
             _offer(f"only the {len(merged)} that merge", _typed(merged), "only_merged")
         other = GRIDS[0] if example.scheme.is_symmetric else GRIDS[1]
         st.button(
-            f"{'an' if other[0] == 'a' else 'a'} {other} grid",
+            f"{'an' if example.scheme.is_symmetric else 'a'} {other} grid",
             key="try_grid",
-            on_click=_set,
+            help="Asymmetric: the codes cover the range and no more, zero is somewhere among them."
+            " Symmetric: as far to the left of zero as to the right, and zero is code 0.",
+            on_click=address.choose,
             args=("grid", other),
         )
         if is_changed:
@@ -109,13 +96,9 @@ def _offer(label: str, values: str, key: str) -> None:
     st.button(
         markdown(label),
         key=f"try_{key}",
-        on_click=_set,
+        on_click=address.choose,
         args=("values", values),
     )
-
-
-def _set(key: str, value: str) -> None:
-    st.session_state[key] = value
 
 
 def _typed(values: list[float]) -> str:

@@ -9,11 +9,10 @@ import streamlit as st
 
 from quantstore import codes, queries
 from quantstore.charts import layer as charts
-from quantstore.pages import components, shared
+from quantstore.pages import address, components, shared
 from quantstore.palette import BANDS, DARK, LIGHT, both
 from quantstore.quantization import Grid
 from quantstore.schemes import SCHEMES, Scheme
-from quantstore.store import Connection
 from quantstore.words import (
     NO_BREAK_SPACE,
     LayerFacts,
@@ -24,6 +23,7 @@ from quantstore.words import (
     counted,
     db,
     expected_db,
+    listed,
     operator,
     shape,
     share,
@@ -49,7 +49,7 @@ def main() -> None:
         top = st.container(horizontal=True, vertical_alignment="center")
         pickers = st.container(horizontal=True, gap="small")
         with pickers:
-            model = _pick_model(con, scheme)
+            model = shared.pick_model(queries.rank_of_models(con, scheme.name))
             ranked = queries.worst_layers(con, model, scheme.name)
             row = _pick_layer(model, ranked)
         layer_id = int(row["layer_id"])
@@ -60,6 +60,7 @@ def main() -> None:
         limits = queries.band_limits(con)
     with top:
         _ways_out(model, row, ranked)
+    _say_missing(model)
     _heading(row, details, scheme, len(ranked))
     _facts(row, details, scheme)
     if histogram.empty:
@@ -77,53 +78,23 @@ def main() -> None:
 # Which layer
 
 
-def _pick_model(con: Connection, scheme: Scheme) -> str:
-    names = queries.model_names(con)
-    wanted = st.session_state.get("model", st.query_params.get("model"))
-    fallback = queries.rank_of_models(con, scheme.name)[0]
-    if wanted not in names:
-        st.session_state["model"] = fallback
-        if wanted is not None:
-            _remember_missing(f"There is no model {wanted} in the store; this is {fallback}.")
-    picked = st.selectbox(
-        "Model",
-        names,
-        # Without a default the address names the model even where it is the first one.
-        index=None,
-        required=True,
-        key="model",
-        bind="query-params",
-        label_visibility="collapsed",
-        width=260,
-        on_change=_forget_missing,
-    )
-    return picked if picked in names else fallback
-
-
 def _pick_layer(model: str, ranked: pd.DataFrame) -> dict[Any, Any]:
     """The row of the layer on show; the worst one unless somebody chose."""
     rows = ranked.to_dict("records")
     labels = _labels(ranked)
-    from_address = "layer" not in st.session_state
-    wanted = st.session_state.get("layer", st.query_params.get("layer"))
-    if wanted not in labels:
-        st.session_state["layer"] = labels[0]
-        # A layer of the model shown before needs no explanation.
-        if wanted is not None and from_address and "layer_missing" not in st.session_state:
-            _remember_missing(f"{model} has no layer {wanted}; this is its worst one.")
+    asked, asked_model = address.asked_for("layer"), address.asked_for("model")
+    came_from = st.session_state.get("layer_of", model)
+    st.session_state["layer_of"] = model
+    # A layer of the model shown before, or of a model that is not there, needs no explanation.
+    is_expected = came_from == model and asked_model in (None, model)
+    if asked is not None and asked not in labels and is_expected:
+        st.session_state["layer_missing"] = (
+            f"{model} has no layer named {asked}. This is its worst one."
+        )
+    address.link("layer", default=labels[0], options=labels)
     picked = st.selectbox(
-        "Layer",
-        labels,
-        index=None,
-        required=True,
-        key="layer",
-        bind="query-params",
-        label_visibility="collapsed",
-        on_change=_forget_missing,
+        "Layer", labels, key="layer", label_visibility="collapsed", on_change=_forget_missing
     )
-    missing = st.session_state.get("layer_missing")
-    if missing is not None:
-        st.warning(shared.escaped(missing))
     return rows[labels.index(picked) if picked in labels else 0]
 
 
@@ -138,9 +109,11 @@ def _labels(ranked: pd.DataFrame) -> list[str]:
     ]
 
 
-def _remember_missing(sentence: str) -> None:
-    """Kept until another layer is picked: the first run of a page may not be the last."""
-    st.session_state["layer_missing"] = sentence
+def _say_missing(model: str) -> None:
+    """Kept until another layer is picked: the first run of a page may not be its last."""
+    missing = st.session_state.get("layer_missing")
+    if missing is not None and missing.startswith(f"{model} "):
+        st.warning(shared.escaped(missing))
 
 
 def _forget_missing() -> None:
@@ -152,11 +125,10 @@ def _ways_out(model: str, row: dict[Any, Any], ranked: pd.DataFrame) -> None:
     rank = int(row["rank"])
 
     def show(label: str) -> None:
-        st.session_state["layer"] = label
+        address.choose("layer", label)
         _forget_missing()
 
     def back() -> None:
-        st.session_state["model"] = model
         st.session_state["go_to"] = "model"
 
     st.button(
@@ -203,7 +175,7 @@ def _heading(
         operator(str(row["op_type"]), bool(row["is_depthwise"])) + operand,
         f"weight {shape(details['shape'])}",
         counted(int(row["channel_count"]), "output channel"),
-        f"{weights(int(row['weight_count']))} weights",
+        f"{_exactly(row['weight_count'])} weights",
         f"layer {count(int(row['depth']) + 1)} of {count(layer_count)}",
     ]
     if details["batchnorm_folded"] and details["mul_folded"]:
@@ -253,7 +225,8 @@ def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None
         details["symmetric_span_over_rms" if scheme.is_symmetric else "asymmetric_span_over_rms"]
     )
     if span and not scheme.per_channel:
-        range_note = f"grid over rms {weight(span)}, ≈ {expected_db(span):.0f}{NO_BREAK_SPACE}dB"
+        expected = f"≈{NO_BREAK_SPACE}{expected_db(span):.0f}{NO_BREAK_SPACE}dB"
+        range_note = f"grid spans {weight(span)} rms, {expected}"
     else:
         range_note = f"{weight(row['weight_min'])} to {weight(row['weight_max'])}"
     ratio = _known(details["channel_range_ratio"])
@@ -273,7 +246,7 @@ def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None
         (
             "weights rounded to zero",
             share(float(row["zeroed_fraction"]), digits=1),
-            f"of {weights(int(row['weight_count']))}",
+            f"of {_exactly(row['weight_count'])}",
         ),
         ("weight range", weight(row["weight_range"]), range_note),
         ("channel spread", bits(_known(details["channel_spread_bits"])), spread_note),
@@ -299,22 +272,15 @@ def _channels(
 ) -> None:
     st.space("small")
     st.header("Channels", anchor=False)
-    orders: list[charts.Order] = ["by index", "widest first"]
+    order: charts.Order = "by index"
     axes: list[charts.AxisKind] = ["linear", "symlog"]
-    order, axis = orders[0], charts.default_axis(_known(details["channel_range_ratio"]))
+    axis = charts.default_axis(_known(details["channel_range_ratio"]))
     with st.container(horizontal=True, gap="medium"):
         if len(channels) > 1:
-            order = (
-                st.segmented_control(
-                    "Order",
-                    orders,
-                    default=order,
-                    key="channel_order",
-                    bind="query-params",
-                    required=True,
-                    label_visibility="collapsed",
+            order = charts.as_order(
+                shared.choice(
+                    "Order", list(charts.ORDERS), key="channel_order", label_is_hidden=True
                 )
-                or order
             )
         # A key of its own for every layer: each begins with the axis that suits it.
         axis = (
@@ -366,7 +332,7 @@ def _channels_legend(channel_count: int, step: float | None) -> str:
         )
     if step is not None:
         text += f" The grey zone, ±{weight(step / 2)}, rounds to zero."
-    return text
+    return text + " Below, the channel's SQNR hangs from 40 dB: longer is worse."
 
 
 def _channels_story(channels: pd.DataFrame, step: float | None, details: dict[str, Any]) -> str:
@@ -386,7 +352,7 @@ def _channels_story(channels: pd.DataFrame, step: float | None, details: dict[st
     if outliers:
         noun = "channel is" if outliers == 1 else "channels are"
         found.append(
-            f"{count(outliers)} {noun} much wider than the others (▾): the range lies beyond"
+            f"{count(outliers)} {noun} much wider than the others (triangle): the range lies beyond"
             " Tukey's fence of the channel ranges."
         )
     zeros = int((known["abs_max"] == 0).sum())
@@ -443,7 +409,7 @@ def _codes(
     most = f"{share(MOST_WEIGHTS)} of the weights"
     title = f"≈{NO_BREAK_SPACE}{holding} of {code_count} codes hold {most}"
     zero = float(details["zero_fraction"])
-    at_zero = share(zero + (1 - zero) * float(row["zeroed_fraction"]))
+    at_zero = share(zero + (1 - zero) * float(row["zeroed_fraction"]), digits=1)
     used = _known(row["levels_used"]) or 0
     st.header("How many codes the weights get", anchor=False)
     with st.grid(2, min_column_width=430, gap="medium"):
@@ -467,7 +433,8 @@ def _codes(
             )
         with st.container():
             bulk_codes = codes.codes_between(*window, grid)
-            heading = f"The bulk fits into {counted(bulk_codes, 'code')}"
+            verb = "fits into" if bulk_codes <= charts.MOST_SHADED_CODES else "spreads over"
+            heading = f"The bulk {verb} {counted(bulk_codes, 'code')}"
             st.subheader(heading, anchor=False)
             if bulk_codes <= charts.MOST_EDGES:
                 how = "all weights between two dashed lines become one value"
@@ -494,7 +461,7 @@ def _rescue(schemes: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> 
     st.space("small")
     st.header("What would rescue it", anchor=False)
     by_name = {str(row["scheme"]): row for row in schemes.to_dict("records")}
-    st.markdown(_rescue_sentence(by_name, scheme))
+    st.markdown(_rescue_sentence(by_name, scheme) + _on_its_grid(by_name))
     columns: list[dict[str, Any]] = [
         {"title": "scheme", "kind": "pair"},
         {"title": "band", "kind": "chip"},
@@ -564,6 +531,13 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     return f"Per channel {verb} nine in ten channels {from_to}{still}."
 
 
+def _on_its_grid(by_name: dict[str, dict[Any, Any]]) -> str:
+    exact = [SCHEMES[name].title for name, row in by_name.items() if _known(row["sqnr_db"]) is None]
+    if not exact or not any(row["already_quantized"] for row in by_name.values()):
+        return ""
+    return f" The stored weights already lie on the grid of {listed(exact)}, hence no second loss."
+
+
 def _stays(band: object) -> str:
     return "still to watch" if band == "watch" else f"still {band}"
 
@@ -630,6 +604,11 @@ def _figures(channels: pd.DataFrame) -> None:
 def _known(value: Any) -> float | None:
     """A figure, or None where the store holds NULL."""
     return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _exactly(number: int) -> str:
+    """A number of weights: to the last one while that is readable."""
+    return count(int(number)) if number < 100_000 else weights(int(number))
 
 
 def _times(ratio: float, sign: str = "×") -> str:

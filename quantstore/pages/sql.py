@@ -12,14 +12,16 @@ from quantstore import console, formats, queries, settings
 from quantstore.charts import result as charts
 from quantstore.console import Answer
 from quantstore.errors import QuantstoreError, RejectedQueryError, StoreError
-from quantstore.pages import shared
+from quantstore.pages import address, shared
 from quantstore.palette import DARK, LIGHT, both
 from quantstore.sql_examples import EXAMPLES
 from quantstore.words import counted, markdown, seconds
 
 ROW_LIMIT = 10_000
 TIMEOUT_SECONDS = 5
-VIEWS = ("Table", "Chart")
+VIEWS = ["Table", "Chart"]
+# Rows that the page shows without scrolling inside the table.
+TALLEST_TABLE = 25
 # What to read first; the others follow by name, views before tables.
 FIRST_THINGS = ("verdicts", "layer_errors", "model_summary", "model_layers", "layer_channels")
 TYPES = {"varchar": "text", "varchar[]": "text[]"}
@@ -33,17 +35,16 @@ def main() -> None:
     st.title("SQL")
     with st.container(horizontal=True, gap="large", key="sql_page"):
         with st.container(key="sql_main"):
-            is_sent = _editor()
-            _result(is_sent)
+            statement, is_sent = _editor()
+            _result(statement, is_sent)
         with st.container(key="sql_schema"):
-            _schema(schema)
+            _schema(schema, statement)
 
 
-def _editor() -> bool:
-    """Examples, the statement and the button; whether it was pressed."""
-    if not isinstance(st.session_state.get("query"), str):
-        st.session_state["query"] = next(iter(EXAMPLES.values()))
-    shown = st.session_state["query"].strip()
+def _editor() -> tuple[str, bool]:
+    """Examples, the statement and the button: what is asked, and whether it was pressed."""
+    address.link("query", default=next(iter(EXAMPLES.values())))
+    shown = str(st.session_state["query"]).strip()
     # The example that is in the editor is the one that is marked, however it got there.
     st.session_state["example"] = next(
         (name for name, statement in EXAMPLES.items() if statement == shown), None
@@ -56,10 +57,9 @@ def _editor() -> bool:
         label_visibility="collapsed",
     )
     with st.form("statement", border=False):
-        st.text_area(
+        statement = st.text_area(
             "SQL statement",
             key="query",
-            bind="query-params",
             height="content",
             max_chars=20_000,
             label_visibility="collapsed",
@@ -70,17 +70,16 @@ def _editor() -> bool:
                 f"Ctrl + Enter runs it. Read-only, first {ROW_LIMIT:,} rows, five seconds at most.",
                 width="content",
             )
-    return is_sent
+    return statement, is_sent
 
 
 def _fill_in() -> None:
     name = st.session_state["example"]
     if name in EXAMPLES:
-        st.session_state["query"] = EXAMPLES[name]
+        address.choose("query", EXAMPLES[name])
 
 
-def _result(is_sent: bool) -> None:
-    statement = st.session_state["query"]
+def _result(statement: str, is_sent: bool) -> None:
     if not statement.strip():
         st.info("Write a statement above, or begin with an example.")
         return
@@ -115,6 +114,7 @@ def _result(is_sent: bool) -> None:
             frame,
             hide_index=True,
             column_config=_column_formats(frame),
+            height="content" if len(frame) <= TALLEST_TABLE else 600,
             key="result",
             alt=f"The result: {counted(len(frame), 'row')}, {len(frame.columns)} columns",
         )
@@ -156,16 +156,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _view_and_download(answer: Answer) -> str:
     frame = answer.frame
-    if st.session_state.get("view") not in VIEWS:
-        st.session_state["view"] = VIEWS[0]
-    view = st.segmented_control(
-        "View",
-        VIEWS,
-        key="view",
-        bind="query-params",
-        required=True,
-        label_visibility="collapsed",
-    )
+    view = shared.choice("View", VIEWS, key="view", label_is_hidden=True)
     with st.popover("Download", icon=":material/download:"):
         st.download_button(
             "CSV",
@@ -185,7 +176,7 @@ def _view_and_download(answer: Answer) -> str:
             key="download_json",
             width="stretch",
         )
-    return view or VIEWS[0]
+    return view
 
 
 def _chart(frame: pd.DataFrame) -> None:
@@ -209,13 +200,15 @@ def _column_formats(frame: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _schema(schema: pd.DataFrame) -> None:
+def _schema(schema: pd.DataFrame, statement: str) -> None:
     st.header("Tables and views", anchor=False)
     things = list(dict.fromkeys(schema["thing"]))
     ranks = {name: rank for rank, name in enumerate(FIRST_THINGS)}
     for thing in sorted(things, key=lambda name: ranks.get(name, len(ranks))):
         columns = schema[schema["thing"] == thing]
-        with st.expander(markdown(thing)):
+        # What the statement speaks of lies open.
+        is_open = re.search(rf"\b{re.escape(thing)}\b", statement) is not None
+        with st.expander(f"`{thing}`" if thing.isidentifier() else markdown(thing), is_open):
             meaning = columns["meaning"].iloc[0]
             kind = "View" if columns["is_view"].iloc[0] else "Table"
             st.caption(f"{kind}. {markdown(meaning)}" if isinstance(meaning, str) else f"{kind}.")

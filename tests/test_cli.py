@@ -1,0 +1,710 @@
+"""What the command line promises: data on standard output, talk on standard error, exit codes."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from onnx import helper, numpy_helper
+
+from quantstore import __version__, cli, ingest, store
+
+COMMANDS = ["ingest", "models", "layers", "compare", "sql", "remove", "demo", "app"]
+DEMO_MODELS = ["digits-plain", "digits-rescaled", "digits-separable", "digits-separable-unfolded"]
+HEAVY = ["altair", "duckdb", "numpy", "onnx", "onnx_ir", "pandas", "pyarrow", "streamlit"]
+# Child processes find the package whether it is installed or not.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+HOSTILE = "evil\x1b[31m\n\u202ename"
+
+every_command = pytest.mark.parametrize("command", COMMANDS)
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Run a command in a folder of its own: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QUANTSTORE_DB", raising=False)
+
+    def run(*arguments):
+        code = cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def ask(run, demo_store):
+    """Ask the demo store, which holds four models; fails unless the exit code is 0."""
+
+    def ask(*arguments):
+        code, out, err = run("--db", demo_store, *arguments)
+        assert code == 0, err
+        return out
+
+    return ask
+
+
+@pytest.fixture
+def own_store(demo_store, tmp_path):
+    """A store to write to."""
+    return Path(shutil.copy(demo_store, tmp_path / "own.duckdb"))
+
+
+@pytest.fixture
+def plain_model():
+    return ingest.demo_paths()[0]
+
+
+def strict_json(text):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def rows_of(csv_text):
+    return list(csv.DictReader(io.StringIO(csv_text)))
+
+
+def error_line(err):
+    """The only line of talk, which is an error."""
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert line.isprintable()
+    return line
+
+
+def save_model(path, names, folder_of_data=None):
+    """An ONNX file with one small MatMul per name, one behind the other."""
+    rng = np.random.default_rng(0)
+    nodes, weights = [], []
+    for number, name in enumerate(names):
+        weight = rng.standard_normal((4, 4)).astype(np.float32) * (number + 1)
+        weights.append(numpy_helper.from_array(weight, f"w{number}"))
+        nodes.append(
+            helper.make_node("MatMul", [f"x{number}", f"w{number}"], [f"x{number + 1}"], name=name)
+        )
+    value = [helper.make_tensor_value_info(f"x{n}", 1, [1, 4]) for n in (0, len(names))]
+    graph = helper.make_graph(nodes, "g", value[:1], value[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+
+
+# Help.
+
+
+def test_the_commands_are_these(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    listed = [line.split()[0] for line in out.split("Commands:\n")[1].splitlines()]
+    assert listed == COMMANDS
+    assert list(cli.commands.commands) == COMMANDS
+
+
+@every_command
+def test_every_command_explains_itself_with_examples(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert f"  quantstore {command}" in out or f"quantstore --db /tmp/try.duckdb {command}" in out
+    assert "--db FILE" in out
+
+
+@every_command
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_the_version_is_told_everywhere(run, command, before):
+    arguments = ["--version", command] if before else [command, "--version"]
+    assert run(*arguments) == (0, f"quantstore {__version__}\n", "")
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy():
+    script = (
+        "import sys\nfrom quantstore import cli\ncli.main(['--help'])\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=ENVIRONMENT
+    )
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["nonsense"], "nonsense"),
+        (["models", "--nonsense"], "--nonsense"),
+        (["models", "--format", "xml"], "xml"),
+        (["layers"], "MODEL"),
+        (["compare"], "MODEL"),
+        (["ingest"], "PATH"),
+        (["ingest", "x.onnx", "--jobs", "0"], "--jobs"),
+        (["layers", "digits-plain", "--scheme", "int9"], "int9"),
+        (["layers", "digits-plain", "--limit", "0"], "--limit"),
+        (["sql", "select 1", "--timeout", "nan"], "--timeout"),
+        (["sql", "select 1", "--timeout", "-1"], "--timeout"),
+        (["sql", "select 1", "--output", "x.xlsx"], ".parquet"),
+        (["sql", "select 1", "--output", "x.csv", "--format", "csv"], "--format"),
+        (["--db", ".", "models"], "is a directory"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(run, arguments, part):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert part in error_line(err)
+    assert err.rstrip().endswith("--help")
+
+
+def test_no_command_at_all_shows_the_help(run):
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert "Start here:" in err
+
+
+# Which store.
+
+
+def test_the_store_is_named_before_or_after_the_command_or_by_the_environment(
+    run, demo_store, monkeypatch
+):
+    before = run("--db", demo_store, "models")
+    after = run("models", "--db", demo_store)
+    both = run("--db", "nowhere.duckdb", "models", "--db", demo_store)
+    monkeypatch.setenv("QUANTSTORE_DB", str(demo_store))
+    environment = run("models")
+    assert before[0] == 0
+    assert before == after == both == environment
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["models"], ["layers", "x"], ["compare", "x"], ["sql", "select 1"], ["remove", "x"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_missing_store_is_exit_code_3_and_is_not_created(run, tmp_path, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out) == (3, "")
+    assert "there is no store at" in error_line(err)
+    assert "quantstore ingest MODEL.onnx" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["sql", "select 1"], ["ingest", "PLAIN"]])
+def test_a_file_that_is_no_store_is_exit_code_3(run, tmp_path, plain_model, arguments):
+    (tmp_path / "notes.txt").write_text("hello")
+    arguments = [plain_model if argument == "PLAIN" else argument for argument in arguments]
+    code, _, err = run("--db", "notes.txt", *arguments)
+    assert code == 3
+    assert "is not a DuckDB database" in error_line(err)
+
+
+def test_a_store_from_the_future_is_exit_code_3(run, own_store):
+    with store.writing(own_store) as connection:
+        connection.rows("update store_info set value = '999' where key = 'schema_version'")
+    code, _, err = run("--db", own_store, "models")
+    assert code == 3
+    assert "upgrade quantstore" in error_line(err)
+
+
+def test_a_locked_store_is_exit_code_3_and_names_who_holds_it(run, own_store, monkeypatch):
+    # Nobody wants to wait half a minute here.
+    reading = store.reading.__wrapped__
+    monkeypatch.setattr(reading, "__defaults__", (0.2, *reading.__defaults__[1:]))
+    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, own_store], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        code, _, err = run("--db", own_store, "models")
+        holder.communicate(b"\n")
+    assert code == 3
+    assert f"is in use by process {holder.pid}" in error_line(err)
+
+
+def test_a_path_that_no_system_accepts_is_exit_code_3(run):
+    code, _, err = run("--db", "x" * 300, "models")
+    assert code == 3
+    assert "cannot be opened" in error_line(err)
+
+
+# ingest
+
+
+def test_ingest_says_what_became_of_a_file(run, plain_model):
+    code, out, err = run("ingest", plain_model)
+    assert (code, out) == (0, "")
+    assert err.startswith("stored digits-plain: 6 layers in ")
+    code, out, err = run("ingest", plain_model)
+    assert (code, out, err) == (0, "", f"already stored as digits-plain: {plain_model}\n")
+    code, _, err = run("ingest", plain_model, "--replace")
+    assert code == 0
+    assert err.startswith("replaced digits-plain: 6 layers in ")
+
+
+def test_ingest_goes_on_after_a_failure_and_ends_with_1(run, tmp_path, plain_model):
+    shutil.copy(plain_model, tmp_path / "good.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    code, out, err = run("ingest", tmp_path, "missing.onnx", "none*.onnx", "--jobs", 1)
+    assert (code, out) == (1, "")
+    lines = err.splitlines()
+    assert any(line.startswith("stored good: 6 layers") for line in lines)
+    for path in (tmp_path / "bad.onnx", "missing.onnx", "none*.onnx"):
+        (line,) = (line for line in lines if line.startswith(f"error: {path}: "))
+        assert ";" in line
+    assert "1 stored, 2 failed" in lines[-1] or "3 failed, 1 stored" in lines[-1]
+    assert run("models", "--format", "csv")[1].count("good") == 2
+
+
+def test_ingest_tells_scripts_what_became_of_each_file(run, tmp_path, plain_model):
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    code, out, err = run("ingest", plain_model, "bad.onnx", "--json", "--jobs", 1)
+    assert code == 1
+    stored, failed = strict_json(out)
+    assert list(stored) == ["path", "outcome", "model", "layers", "seconds", "error"]
+    assert stored["path"] == str(plain_model)
+    assert (stored["model"], stored["outcome"], stored["layers"]) == ("digits-plain", "stored", 6)
+    assert stored["seconds"] > 0
+    assert stored["error"] is None
+    assert (failed["path"], failed["outcome"], failed["model"]) == ("bad.onnx", "failed", None)
+    assert f"error: bad.onnx: {failed['error']}" in err
+
+
+def test_ingest_measures_several_files_at_once(run):
+    code, _, err = run("ingest", ingest.demo_paths()[0].parent, "--jobs", 2)
+    assert code == 0
+    assert err.splitlines()[-1].endswith(": 4 stored")
+
+
+def test_ingest_names_one_file_and_no_more(run, tmp_path, plain_model):
+    assert run("ingest", plain_model, "--name", "mine")[0] == 0
+    assert rows_of(run("models", "--format", "csv")[1])[0]["model"] == "mine"
+    code, _, err = run("ingest", *ingest.demo_paths(), "--name", "mine")
+    assert code == 2
+    assert "--name" in error_line(err)
+
+
+def test_ingest_refuses_a_name_that_is_taken_unless_told_to_replace(run, plain_model):
+    other = ingest.demo_paths()[1]
+    run("ingest", plain_model)
+    code, _, err = run("ingest", other, "--name", "digits-plain")
+    assert code == 1
+    assert error_line(err).startswith(f"error: {other}: another model is named 'digits-plain'")
+    assert run("ingest", other, "--name", "digits-plain", "--replace")[0] == 0
+
+
+def test_ingest_leaves_batch_normalization_alone_if_told_to(run):
+    (path,) = (p for p in ingest.demo_paths() if p.stem == "digits-separable-unfolded")
+    assert run("ingest", path, "--no-fold")[0] == 0
+    (row,) = strict_json(run("models", "--format", "json")[1])
+    assert row["folded"] is False
+    assert row["layers_with_batchnorm_folded"] == 0
+
+
+def test_names_from_outside_are_escaped_wherever_they_are_printed(run, tmp_path, plain_model):
+    path = tmp_path / f"{HOSTILE}.onnx"
+    shutil.copy(plain_model, path)
+    for arguments in (
+        ["ingest", path],
+        ["ingest", path],
+        ["ingest", f"{HOSTILE}missing.onnx"],
+        ["models"],
+        ["layers", HOSTILE],
+        ["compare", HOSTILE],
+        ["compare", f"{HOSTILE}x"],
+        ["sql", "select model, source from models"],
+        ["remove", HOSTILE],
+    ):
+        code, out, err = run(*arguments)
+        assert code in (0, 1, 2)
+        assert all(line.isprintable() for line in (out + err).split("\n")), arguments
+        if arguments[0] != "layers":
+            assert "\\x1b[31m\\n\\u202ename" in out + err
+
+
+def test_csv_on_a_terminal_is_escaped_too(run, tmp_path, plain_model, monkeypatch):
+    shutil.copy(plain_model, tmp_path / f"{HOSTILE}.onnx")
+    run("ingest", tmp_path / f"{HOSTILE}.onnx")
+    into_a_file = run("models", "--format", "csv")[1]
+    assert rows_of(into_a_file)[0]["model"] == HOSTILE
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert "\x1b" not in run("models", "--format", "csv")[1]
+
+
+def test_a_progress_bar_shows_on_a_terminal_and_cleans_up(run, plain_model, monkeypatch):
+    monkeypatch.setattr(cli, "PATIENCE_SECONDS", 0.0)
+    assert "\x1b" not in run("ingest", plain_model)[2]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for paths in ([plain_model], ingest.demo_paths()):
+        code, _, err = run("ingest", *paths, "--replace", "--jobs", 1)
+        assert code == 0
+        assert "%" in err
+        # The last thing said of the cursor is that it shows.
+        assert err.rindex("\x1b[?25h") > err.rindex("\x1b[?25l")
+
+
+# models
+
+
+def test_models_in_three_formats(ask):
+    table = ask("models").splitlines()
+    assert table[0].split()[:3] == ["model", "layer_count", "weight_count"]
+    assert [line.split()[0] for line in table[2:]] == DEMO_MODELS
+    rows = rows_of(ask("models", "--format", "csv"))
+    objects = strict_json(ask("models", "--format", "json"))
+    assert [row["model"] for row in rows] == DEMO_MODELS
+    assert list(rows[0]) == list(objects[0])
+    assert {"sha256", "source", "max_weight_range", "ingested_at"} <= set(objects[0])
+    assert objects[0]["ingested_at"].endswith("Z")
+
+
+def test_an_empty_store_has_no_models_and_says_how_to_get_some(run):
+    with store.writing(Path("quantstore.duckdb")):
+        pass
+    code, out, err = run("models", "--format", "json")
+    assert (code, strict_json(out)) == (0, [])
+    assert "quantstore demo" in err
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+@pytest.mark.parametrize(
+    ("command", "query"),
+    [
+        (["models"], ".[].model"),
+        (["layers", "digits-rescaled"], ".[].layer"),
+        (["compare", "digits-plain"], ".[].verdict"),
+        (["sql", "select 'nan'::double x, 'inf'::double y"], ".[].x"),
+    ],
+)
+def test_jq_reads_the_json(ask, command, query):
+    done = subprocess.run(
+        ["jq", "-r", query],
+        input=ask(*command, "--format", "json"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout
+
+
+# layers
+
+
+def test_layers_come_worst_first(ask):
+    layers = pd.read_csv(io.StringIO(ask("layers", "digits-rescaled", "--format", "csv")))
+    assert layers["rank"].tolist() == list(range(1, 11))
+    expected = layers.sort_values(
+        ["channel_sqnr_p10_db", "zeroed_fraction"],
+        ascending=[True, False],
+        na_position="last",
+        kind="stable",
+    )
+    assert expected["rank"].tolist() == layers["rank"].tolist()
+    assert set(layers["scheme"]) == {"int8_tensor_symmetric"}
+
+
+def test_layers_under_another_scheme(ask):
+    out = ask("layers", "digits-rescaled", "--scheme", "int8_channel_symmetric", "--format", "csv")
+    assert {row["scheme"] for row in rows_of(out)} == {"int8_channel_symmetric"}
+
+
+def test_layers_can_be_limited(ask):
+    assert len(rows_of(ask("layers", "digits-rescaled", "--limit", 3, "--format", "csv"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("sort", "column", "is_descending"),
+    [
+        ("weight_range", "weight_range", True),
+        ("weight_range:asc", "weight_range", False),
+        ("sqnr_db", "sqnr_db", False),
+        ("sqnr_db:desc", "sqnr_db", True),
+        ("layer", "layer", False),
+        ("depth", "depth", False),
+        ("is_depthwise", "is_depthwise", True),
+    ],
+)
+def test_layers_sort_by_any_column(ask, sort, column, is_descending):
+    rows = strict_json(ask("layers", "digits-rescaled", "--sort", sort, "--format", "json"))
+    values = [row[column] for row in rows]
+    assert values == sorted(values, reverse=is_descending)
+
+
+@pytest.mark.parametrize("sort", ["nonsense", "shape", "weight_range:up", "layer; drop table x"])
+def test_layers_sort_by_nothing_else(run, demo_store, sort):
+    code, out, err = run("--db", demo_store, "layers", "digits-rescaled", "--sort", sort)
+    assert (code, out) == (2, "")
+    assert "weight_range" in error_line(err)
+
+
+def test_a_table_shows_the_column_it_is_sorted_by(ask):
+    assert "kurtosis" in ask("layers", "digits-rescaled", "--sort", "kurtosis").split()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("conv", ["Conv_A", "conv%b"]),
+        ("CONV%", ["conv%b"]),
+        ("%", ["conv%b"]),
+        ("_", ["Conv_A", "x_y"]),
+        ("", ["Conv_A", "conv%b", "x_y"]),
+        ("nothing", []),
+    ],
+)
+def test_search_is_literal_and_ignores_case(run, text, found):
+    save_model("m.onnx", ["Conv_A", "conv%b", "x_y"])
+    run("ingest", "m.onnx")
+    code, out, _ = run("layers", "m", "--search", text, "--format", "csv")
+    assert code == 0
+    assert sorted(row["layer"] for row in rows_of(out)) == found
+
+
+def test_the_table_of_layers_names_its_scheme_and_its_provisional_bands(run, demo_store):
+    _, out, err = run("--db", demo_store, "layers", "digits-rescaled", "--limit", 2)
+    assert len(out.splitlines()) == 4
+    assert "2 of 10 layers under int8_tensor_symmetric; provisional bands: fine from 30 dB" in err
+
+
+@pytest.mark.parametrize("command", ["layers", "compare", "remove"])
+def test_an_unknown_model_is_exit_code_2(run, demo_store, command):
+    code, out, err = run("--db", demo_store, command, "nobody")
+    assert (code, out) == (2, "")
+    assert error_line(err) == (
+        "error: the store holds no model named 'nobody'; list what it holds with: quantstore models"
+    )
+
+
+# compare
+
+
+def test_compare_has_one_row_per_model_in_the_order_given(ask):
+    wanted = ["digits-rescaled", "digits-plain", "digits-rescaled"]
+    rescaled, plain = strict_json(ask("compare", *wanted, "--format", "json"))
+    assert (rescaled["model"], plain["model"]) == ("digits-rescaled", "digits-plain")
+    assert rescaled["verdict"] == "breaks"
+    assert rescaled["layers_broken"] > plain["layers_broken"] == 0
+    assert {
+        "layer_count",
+        "weight_count",
+        "max_weight_range",
+        "median_weight_range",
+        "channel_spread_p90_bits",
+        "layers_at_risk",
+        "layers_watch",
+        "layers_fine",
+        "channels_below_10db",
+        "worst_layer",
+    } <= set(plain)
+
+
+def test_compare_as_a_table(run, demo_store):
+    code, out, err = run("--db", demo_store, "compare", "digits-plain", "digits-rescaled")
+    assert code == 0
+    assert out.split()[:3] == ["model", "verdict", "layers_broken"]
+    assert "int8_tensor_symmetric, judged by weights alone; provisional bands" in err
+
+
+def test_compare_under_another_scheme(ask):
+    (row,) = strict_json(
+        ask(
+            *("compare", "digits-rescaled", "--format", "json"),
+            *("--scheme", "int8_channel_symmetric"),
+        )
+    )
+    assert (row["scheme"], row["layers_broken"]) == ("int8_channel_symmetric", 0)
+
+
+# sql
+
+
+def test_sql_in_three_formats(ask):
+    query = "select model, layer_count from models order by model limit 1"
+    assert ask("sql", query).splitlines()[2].split() == ["digits-plain", "6"]
+    assert ask("sql", query, "--format", "csv") == "model,layer_count\ndigits-plain,6\n"
+    assert strict_json(ask("sql", query, "--format", "json")) == [
+        {"model": "digits-plain", "layer_count": 6}
+    ]
+
+
+def test_sql_reads_standard_input(ask, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("select 42 as answer"))
+    assert ask("sql", "-", "--format", "csv") == "answer\n42\n"
+
+
+def test_sql_has_no_row_limit_unless_asked(run, demo_store):
+    code, out, err = run("--db", demo_store, "sql", "from range(20_000)", "--format", "csv")
+    assert (code, len(out.splitlines()), err) == (0, 20_001, "")
+    code, out, err = run("--db", demo_store, "sql", "from range(20)", "--limit", 3)
+    assert (code, len(out.splitlines())) == (0, 5)
+    assert err == "cut after 3 rows; there are more than --limit\n"
+    assert run("--db", demo_store, "sql", "from range(3)", "--limit", 3)[2] == ""
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet", ".CSV"])
+def test_sql_writes_a_file(run, demo_store, tmp_path, suffix):
+    path = tmp_path / f"answer{suffix}"
+    code, out, err = run("--db", demo_store, "sql", "from bands", "--output", path)
+    assert (code, out, err) == (0, "", f"wrote 4 rows to {path}\n")
+    read = {".csv": pd.read_csv, ".json": pd.read_json, ".parquet": pd.read_parquet}
+    frame = read[suffix.lower()](path)
+    assert list(frame.columns) == ["band", "lower_db", "meaning"]
+    assert len(frame) == 4
+
+
+def test_sql_that_cannot_write_its_file_is_exit_code_1(run, demo_store):
+    code, _, err = run("--db", demo_store, "sql", "from bands", "--output", "no/folder.csv")
+    assert code == 1
+    assert error_line(err).startswith("error: no/folder.csv: cannot be written: ")
+
+
+def test_sql_draws_a_plan_in_lines(ask):
+    plan = ask("sql", "explain from models")
+    assert len(plan.splitlines()) > 4
+    assert "\\n" not in plan
+
+
+@pytest.mark.parametrize(
+    ("query", "part"),
+    [
+        ("select weight_rang from layers", "at line 1, column 8; did you mean weight_range"),
+        ("select model,\n  nope from models", "at line 2, column 3"),
+        ("drop table models", "the console only reads; one SELECT at a time"),
+        ("select 1; select 2", "these are 2 statements"),
+        ("from read_csv('/etc/passwd')", "the console reads the store and nothing else"),
+        ("select error(chr(27) || '[31m')", r"\x1b[31m"),
+    ],
+)
+def test_a_wrong_query_is_one_line_and_exit_code_1(run, demo_store, query, part):
+    code, out, err = run("--db", demo_store, "sql", query)
+    assert (code, out) == (1, "")
+    assert part in error_line(err)
+
+
+def test_a_query_that_takes_too_long_is_stopped(run, demo_store):
+    code, _, err = run(
+        "--db", demo_store, "sql", "select len(range(60_000_000))", "--timeout", "0.3"
+    )
+    assert code == 1
+    assert "stopped after 0.3 seconds" in error_line(err)
+
+
+# remove and demo
+
+
+def test_remove_takes_a_model_out(run, own_store):
+    assert run("--db", own_store, "remove", "digits-plain") == (0, "", "removed digits-plain\n")
+    left = rows_of(run("--db", own_store, "models", "--format", "csv")[1])
+    assert [row["model"] for row in left] == DEMO_MODELS[1:]
+
+
+def test_demo_loads_the_examples_and_says_what_next(run):
+    code, out, err = run("demo")
+    assert (code, out) == (0, "")
+    assert [row["model"] for row in rows_of(run("models", "--format", "csv")[1])] == DEMO_MODELS
+    following = [line.split() for line in err.splitlines() if line.startswith("  quantstore")]
+    assert [words[1] for words in following] == ["compare", "layers", "app"]
+    for words in following[:-1]:
+        assert run(*words[1:])[0] == 0
+    assert "4 already stored" in run("demo")[2]
+
+
+def test_demo_repeats_the_store_in_what_it_suggests(run, tmp_path):
+    _, _, err = run("demo", "--db", tmp_path / "my store.duckdb")
+    assert f"  quantstore --db '{tmp_path}/my store.duckdb' app" in err
+
+
+# As a process.
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "quantstore", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        **options,
+    )
+
+
+def test_a_reader_that_has_enough_is_no_error(demo_store):
+    query = "select range as n, repeat('x', 50) as s from range(100_000)"
+    process = start("--db", demo_store, "sql", query, "--format", "csv")
+    assert process.stdout.readline() == "n,s\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(10) == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_ends_quietly_with_130(demo_store):
+    process = start(
+        *("--db", demo_store, "sql", "select len(range(60_000_000))", "--timeout", 20),
+        start_new_session=True,
+    )
+    time.sleep(1.5)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert (out, err.strip()) == ("", "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_app_serves_this_computer_with_the_demo_models(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = tmp_path / "app.duckdb"
+    process = start("app", "--demo", "--headless", "--port", port, "--db", path, cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health") as answer:
+                    assert answer.read() == b"ok"
+                break
+            except urllib.error.URLError:
+                assert process.poll() is None, process.stderr.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        with store.reading(path) as connection:
+            assert connection.value("select count(*) from models") == 4
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert f"http://127.0.0.1:{port}" in out
+    assert "Traceback" not in err
+
+
+# The real models.
+
+
+def test_the_two_models_of_the_article_tell_their_story(run, shared_models):
+    for model in ("rtmdet-nano", "yolov10n-quant"):
+        assert run("ingest", shared_models / f"{model}.onnx")[0] == 0
+    code, out, err = run("compare", "rtmdet-nano", "yolov10n-quant", "--format", "json")
+    assert code == 0
+    rtmdet, yolo = strict_json(out)
+    counts = [f"layers_{band}" for band in ("broken", "at_risk", "watch", "fine")]
+    assert [rtmdet[name] for name in counts] == [24, 44, 31, 24]
+    assert [yolo[name] for name in counts] == [0, 1, 45, 37]
+    assert (rtmdet["channels_below_10db"], yolo["channels_below_10db"]) == (707, 0)
+    assert rtmdet["max_weight_range"] == pytest.approx(211.80, abs=0.005)
+    assert yolo["max_weight_range"] == pytest.approx(19.94, abs=0.005)
+    _, _, err = run("compare", "yolov10n-quant")
+    assert "83 of 83 layers are stored as integers; the first loss is unknown" in err

@@ -1,0 +1,97 @@
+"""The app's queue: one file at a time, each in a process of its own, nothing half written."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from quantstore import ingest, queries, store
+from quantstore.jobs import FINISHED, Job, Queue
+
+
+@pytest.fixture
+def queue():
+    queue = Queue()
+    yield queue
+    queue.cancel()
+
+
+def finished(queue: Queue) -> list[Job]:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        jobs = queue.snapshot()
+        if all(job.state in FINISHED for job in jobs):
+            return jobs
+        time.sleep(0.02)
+    pytest.fail("the queue did not finish")
+
+
+def demo(name: str) -> Path:
+    return next(path for path in ingest.demo_paths() if path.stem == name)
+
+
+def add(queue: Queue, path: Path, store_path: Path, **more) -> int:
+    return queue.add(path, store_path, name=path.name, source=f"upload {path.name}", **more)
+
+
+def test_good_and_bad_files_each_get_their_outcome_and_the_rest_goes_on(queue, tmp_path):
+    store_path = tmp_path / "s.duckdb"
+    bad = tmp_path / "bad.onnx"
+    bad.write_text("no model")
+    cleaned: list[str] = []
+    for path in (bad, demo("digits-plain"), demo("digits-plain")):
+        add(queue, path, store_path, when_finished=lambda name=path.name: cleaned.append(name))
+    failed, done, again = finished(queue)
+
+    assert failed.state == "failed"
+    assert failed.message.startswith("not an ONNX file")
+    assert (done.state, done.model, done.layers) == ("done", "digits-plain", 6)
+    assert done.share_done == 1.0
+    assert again.was_stored
+    while len(cleaned) < 3:  # an upload is removed right after its outcome is known
+        time.sleep(0.01)
+    assert sorted(cleaned) == ["bad.onnx", "digits-plain.onnx", "digits-plain.onnx"]
+    with store.reading(store_path) as con:
+        assert queries.model_names(con) == ["digits-plain"]
+        assert queries.models(con)["source"].tolist() == ["upload digits-plain.onnx"]
+
+
+def test_cancelling_stops_what_runs_and_what_waits_and_stores_nothing(queue, tmp_path):
+    store_path = tmp_path / "s.duckdb"
+    for _ in range(3):
+        add(queue, demo("digits-plain"), store_path)
+    queue.cancel()
+    assert {job.state for job in finished(queue)} == {"cancelled"}
+    time.sleep(0.5)
+    assert not store_path.exists()
+
+
+def test_the_queue_works_again_after_a_cancel(queue, tmp_path):
+    store_path = tmp_path / "s.duckdb"
+    add(queue, demo("digits-plain"), store_path)
+    queue.cancel()
+    add(queue, demo("digits-rescaled"), store_path)
+    assert [job.state for job in finished(queue)] == ["cancelled", "done"]
+
+
+def test_a_file_that_vanished_is_a_sentence(queue, tmp_path):
+    add(queue, tmp_path / "gone.onnx", tmp_path / "s.duckdb")
+    (job,) = finished(queue)
+    assert job.message == "does not exist; check the path"
+
+
+def test_finished_jobs_stay_until_they_are_dismissed(queue, tmp_path):
+    queue.refuse("notes.txt", "no .onnx file among the upload")
+    assert [job.state for job in queue.snapshot()] == ["failed"]
+    queue.dismiss_finished()
+    assert queue.snapshot() == []
+
+
+def test_names_with_control_characters_are_made_visible(queue):
+    queue.refuse("a\x1b[31mb.onnx", "…")
+    assert queue.snapshot()[0].name == "a\\x1b[31mb.onnx"
+
+
+def test_progress_counts_bytes_not_layers():
+    job = Job(1, "x", 10, "running", layers_done=9, layers_total=10, bytes_done=1, bytes_total=4)
+    assert job.share_done == 0.25

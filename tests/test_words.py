@@ -1,0 +1,196 @@
+"""How figures and verdicts are said. Names come from files that anybody can write."""
+
+import html
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantstore import words
+from quantstore.schemes import INT8_CHANNEL_SYMMETRIC, INT8_TENSOR_SYMMETRIC
+from quantstore.words import LayerFacts
+
+NBSP = "\u00a0"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (words.db(12.24), f"12.2{NBSP}dB"),
+        (words.db(-0.04), f"0.0{NBSP}dB"),
+        (words.db(31.14, signed=True), f"+31.1{NBSP}dB"),
+        (words.db(-3.0, signed=True), f"−3.0{NBSP}dB"),
+        (words.db(None), "exact"),
+        (words.db(math.nan), "exact"),
+        (words.counted(1, "layer"), f"1{NBSP}layer"),
+        (words.counted(8991, "channel"), f"8,991{NBSP}channels"),
+        (words.weights(144), "144"),
+        (words.weights(976_936), f"977{NBSP}k"),
+        (words.weights(999_700), f"1{NBSP}M"),
+        (words.weights(2_290_288), f"2.29{NBSP}M"),
+        (words.weights(7_000_000_000), f"7{NBSP}G"),
+        (words.file_size(999), f"999{NBSP}B"),
+        (words.file_size(4_038_157), f"4.0{NBSP}MB"),
+        (words.file_size(102_000_000), f"102{NBSP}MB"),
+        (words.share(0.774), f"77{NBSP}%"),
+        (words.share(0.774, digits=1), f"77.4{NBSP}%"),
+        (words.share(0.0), f"0{NBSP}%"),
+        (words.share(0.0001), f"<{NBSP}1{NBSP}%"),
+        (words.weight(211.796), "211.8"),
+        (words.weight(1.7256), "1.73"),
+        (words.weight(-0.4), "−0.400"),
+        (words.weight(0.0), "0"),
+        (words.weight(None), "–"),
+        (words.seconds(0.014), f"14{NBSP}ms"),
+        (words.seconds(0.93), f"0.9{NBSP}s"),
+        (words.shape((64, 1, 3, 3)), "64 × 1 × 3 × 3"),
+        (words.operator("Conv", True), "depthwise Conv"),
+        (words.listed(["a", "b", "c"]), "a, b and c"),
+        (words.listed(["a"]), "a"),
+        (words.listed([]), ""),
+    ],
+)
+def test_figures_read_as_a_person_writes_them(said, expected):
+    assert said == expected
+
+
+def test_the_law_of_uniform_noise_gives_a_gaussian_what_measurements_give():
+    # Eight standard deviations wide: a large Gaussian tensor gets about 41 dB.
+    assert words.expected_db(8) == pytest.approx(40.8, abs=0.1)
+    # 20 log10(255 sqrt(12)), the constant itself.
+    assert words.expected_db(1) == pytest.approx(20 * math.log10(255 * math.sqrt(12)), abs=0.05)
+
+
+def test_layers_to_watch_never_change_a_verdict():
+    assert words.verdict(0, 0) == words.Verdict("fine", "no blocker found")
+    assert words.verdict(0, 3) == words.Verdict("at risk", f"at risk: 3{NBSP}layers")
+    assert words.verdict(24, 44) == words.Verdict(
+        "broken", f"breaks: 24{NBSP}layers", f"+{NBSP}44 at risk"
+    )
+    assert words.verdict(1, 0).text == f"breaks: 1{NBSP}layer"
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        (
+            (3, 2, 10, 0),
+            "3 of 10 models break under int8 per tensor, symmetric; none does per channel",
+        ),
+        (
+            (1, 0, 2, 0),
+            "1 of 2 models breaks under int8 per tensor, symmetric; none does per channel",
+        ),
+        (
+            (2, 0, 2, 1),
+            "2 of 2 models break under int8 per tensor, symmetric; 1 still does per channel",
+        ),
+        ((0, 1, 4, 0), "1 of 4 models has layers at risk under int8 per tensor, symmetric"),
+        (
+            (0, 0, 4, 0),
+            "No blocker found in the weights of 4 models under int8 per tensor, symmetric",
+        ),
+        (
+            (1, 0, 1, 0),
+            "The model breaks under int8 per tensor, symmetric; per channel it does not",
+        ),
+    ],
+)
+def test_the_headline_of_compare_is_the_answer(figures, said):
+    breaking, at_risk, count, per_channel = figures
+    assert (
+        words.models_headline(breaking, at_risk, count, INT8_TENSOR_SYMMETRIC, per_channel) == said
+    )
+
+
+def test_the_headline_of_a_model_is_the_answer():
+    said = words.model_headline(24, 44, 123, INT8_TENSOR_SYMMETRIC, 0)
+    assert said.replace(NBSP, " ") == (
+        "24 of 123 layers break under int8 per tensor, symmetric; per channel, none does"
+    )
+    said = words.model_headline(2, 0, 9, INT8_CHANNEL_SYMMETRIC, 2)
+    assert said.replace(NBSP, " ") == "2 of 9 layers break under int8 per channel, symmetric"
+
+
+def facts(**changes) -> LayerFacts:
+    healthy = {
+        "band": "broken",
+        "channel_count": 64,
+        "flattened_channels": 0,
+        "outlier_channels": 0,
+        "spread_bits": 0.5,
+        "narrow_channels": 0,
+        "symmetric_span_over_rms": 8.0,
+        "weight_min": -1.0,
+        "weight_max": 1.0,
+    }
+    return LayerFacts(**(healthy | changes))
+
+
+def said(scheme=INT8_TENSOR_SYMMETRIC, **changes) -> str:
+    return "; ".join(words.causes(facts(**changes), scheme)).replace(NBSP, " ")
+
+
+def test_each_cause_is_named_by_what_shows_it():
+    assert said(flattened_channels=18) == "18 of 64 channels round to zero"
+    assert said(flattened_channels=1) == "1 of 64 channels rounds to zero"
+    assert said(outlier_channels=3, spread_bits=1.2) == "3 outlier channels set the scale"
+    assert said(spread_bits=7.2) == "a typical channel keeps 0.8 of 8 bits"
+    assert said(narrow_channels=3) == "3 of 64 channels use less than 3 % of the range"
+    assert said(symmetric_span_over_rms=40.0) == "heavy tail: few large weights"
+    assert said(weight_min=0.0) == "one-sided: half of the codes stay unused"
+
+
+def test_at_most_three_causes_the_most_telling_first():
+    everything = said(
+        flattened_channels=9,
+        outlier_channels=6,
+        spread_bits=5.9,
+        narrow_channels=30,
+        symmetric_span_over_rms=60.0,
+        weight_min=0.0,
+    )
+    assert everything == (
+        "9 of 64 channels round to zero; 6 outlier channels set the scale;"
+        " a typical channel keeps 2.1 of 8 bits"
+    )
+
+
+def test_an_outlier_among_ranges_is_no_cause_unless_it_is_much_wider():
+    assert said(outlier_channels=4, spread_bits=0.4) == ""
+
+
+def test_no_cause_that_lies_in_a_shared_scale_holds_per_channel():
+    assert (
+        said(INT8_CHANNEL_SYMMETRIC, flattened_channels=9, outlier_channels=6, spread_bits=5.0)
+        == ""
+    )
+
+
+def test_a_fine_layer_has_no_problem():
+    assert said(band="fine", outlier_channels=6, spread_bits=5.0) == "no weight-side problem"
+
+
+@given(st.text())
+def test_a_name_in_html_is_never_markup_and_keeps_every_character(name):
+    shown = words.breakable(name)
+    assert "<" not in shown.replace("<wbr>", "")
+    assert html.unescape(shown.replace("<wbr>", "")) == name
+
+
+@given(st.text(max_size=200))
+def test_a_name_in_markdown_has_no_sign_that_is_not_escaped(name):
+    shown = words.markdown(name)
+    position = 0
+    while position < len(shown):
+        if shown[position] == "\\":
+            position += 2
+            continue
+        assert shown[position] not in "`*_[]<>#|$~"
+        position += 1
+
+
+def test_a_long_name_keeps_its_end_in_a_chart():
+    assert words.short_name("/backbone/stage1/conv", 12) == "…stage1/conv"
+    assert words.short_name("Conv_21", 12) == "Conv_21"
