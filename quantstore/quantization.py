@@ -22,6 +22,8 @@ Counts = npt.NDArray[np.int64]
 # Below the smallest normal float32 a scale has lost bits; the weights are then as good as zero.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
+LARGEST_WEIGHT = float(np.finfo(np.float32).max)
+
 # A channel below this SQNR is counted as lost. Provisional, like the bands.
 LOST_CHANNEL_DB = 10.0
 
@@ -137,8 +139,13 @@ def quantize(weights: Floats, grid: Grid) -> Floats:
 
 
 def dequantize(codes: Floats, grid: Grid) -> Floats:
-    """Weights ``x' = scale * (q - zero_point)`` in float32."""
-    return (codes - grid.zero_point) * grid.scale
+    """Weights ``x' = scale * (q - zero_point)`` in float32, within what float32 can hold."""
+    with np.errstate(over="ignore"):
+        returned: Floats = (codes - grid.zero_point) * grid.scale
+    if float(grid.scale.max(initial=0)) * (grid.qmax - grid.qmin) > LARGEST_WEIGHT / 2:
+        # Half a step beyond the largest float32 lies infinity, which would be no error at all.
+        np.clip(returned, -LARGEST_WEIGHT, LARGEST_WEIGHT, out=returned)
+    return returned
 
 
 def round_trip(weights: Floats, scheme: Scheme) -> Floats:

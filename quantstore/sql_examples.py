@@ -2,7 +2,7 @@
 
 EXAMPLES = {
     "Verdict per model": """\
--- Who survives? One row per model under the scheme most runtimes use, worst first.
+-- Who survives int8 per tensor, symmetric? One row per model, worst first.
 select
     model, verdict, layers_broken, layers_at_risk, layers_watch, layers_fine,
     channels_below_10db, worst_layer

@@ -91,13 +91,7 @@ class Connection:
 
     def frame(self, sql: str, parameters: Parameters = ()) -> "pd.DataFrame":
         """The answer as a frame; integers with NULLs keep being integers (``Int64``)."""
-        result = self._connection.execute(sql, _bound(parameters))
-        types = {column[0]: str(column[1]) for column in result.description or ()}
-        frame = result.df()
-        for name, kind in types.items():
-            if kind in _INTEGER_TYPES and frame[name].dtype.kind == "f":
-                frame[name] = frame[name].astype("Int64")
-        return frame
+        return self._connection.execute(sql, _bound(parameters)).df()
 
     @contextmanager
     def answering(self, sql: str) -> Iterator["pa.RecordBatchReader"]:
@@ -195,9 +189,6 @@ def _is_representable(kind: DuckDBPyType) -> bool:
 
 def _bound(parameters: Parameters) -> list[object] | dict[str, object]:
     return dict(parameters) if isinstance(parameters, Mapping) else list(parameters)
-
-
-_INTEGER_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "NUMBER")
 
 
 @contextmanager

@@ -30,5 +30,5 @@ def shared_models() -> Path:
     shared = Path(os.environ.get("QUANTSTORE_SHARED") or ROOT.parent / "shared")
     models = shared / "models"
     if not models.is_dir():
-        pytest.skip("no real models: QUANTSTORE_SHARED names no folder that holds models/")
+        pytest.skip("the real models are absent (../shared/models, or QUANTSTORE_SHARED)")
     return models

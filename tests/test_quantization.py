@@ -531,3 +531,12 @@ def test_exactly_10_db_is_not_below_10_db():
 
 def test_sqnr_is_ten_times_the_logarithm_of_the_energy_ratio():
     np.testing.assert_allclose(sqnr_db([1, 1, 200, 1], [1, 0.01, 2, 0]), [0, 20, 20, np.inf])
+
+
+def test_weights_at_the_end_of_float32_have_an_error_not_an_overflow():
+    largest = np.finfo(np.float32).max
+    weights = np.array([[-largest, largest, 0.0, largest / 3]], dtype=np.float32)
+    for scheme in SCHEMES.values():
+        error = measure_error(weights, scheme)
+        assert np.isfinite(error.mse)
+        assert error.sqnr_db > 30

@@ -16,7 +16,7 @@ from quantstore.words import with_minus
 # Labels are kept apart as if the chart were this wide: safe from there on, a little crowded below.
 _WIDTH = 620
 _CHARACTER_WIDTH = 7.0
-_LABEL_LEVELS = 4
+_LABEL_LEVELS = 6
 # Heights count from the line up; the values float at 1, and 1 is so many pixels.
 _UNIT = 62
 _LABEL_HEIGHT = 0.24
@@ -296,6 +296,8 @@ def _landmarks(grid: pd.DataFrame, canvas: _Canvas) -> pd.DataFrame:
         chosen.insert(1, zero)
     rows = grid.iloc[chosen]
     codes = [with_minus(f"code {code}") for code in rows["code"]]
+    if len(chosen) == 3:
+        codes[1] += " is zero"
     return pd.DataFrame({"at": rows["position"], "height": -0.4, "text": codes})
 
 

@@ -17,7 +17,7 @@ from quantstore.charts.common import AnyChart, band_colour, styled, tooltip
 from quantstore.codes import codes_between, codes_of, step_of, zero_code
 from quantstore.palette import BANDS, Palette
 from quantstore.quantization import Grid
-from quantstore.words import NO_BREAK_SPACE, count, counted, db, share, weight, with_minus
+from quantstore.words import MINUS, NO_BREAK_SPACE, count, counted, db, share, weight, with_minus
 
 Order = Literal["by index", "widest first"]
 AxisKind = Literal["linear", "symlog"]
@@ -33,6 +33,8 @@ MOST_BOXES = 128
 MOST_COLUMNS = 640
 # From this spread on a linear axis shows the typical channel as a line.
 SYMLOG_FROM_RANGE_RATIO = 8.0
+# Beyond this many outlier channels a mark on each is a line.
+MOST_MARKED = 40
 # Both charts of the channels leave the same room for their y axis, so that columns line up.
 Y_AXIS_PIXELS = 58
 BOXES_HEIGHT = 300
@@ -62,6 +64,11 @@ def default_axis(channel_range_ratio: float | None) -> AxisKind:
 def channels_per_column(channel_count: int) -> int:
     """How many neighbouring channels share a column of the chart."""
     return max(1, math.ceil(channel_count / MOST_COLUMNS))
+
+
+def marks_outliers(channels: pd.DataFrame, order: Order) -> bool:
+    """Whether channels much wider than the others get a mark; sorted by width, they come first."""
+    return order == "by index" and 0 < int(channels["is_outlier"].sum()) <= MOST_MARKED
 
 
 def channel_boxes(
@@ -120,11 +127,10 @@ def channel_boxes(
     else:
         layers += _boxes(columns, x, y, colour, palette, scale)
     layers.append(_hover(base, axis_x, palette))
-    outliers = columns[columns["is_outlier"]]
-    if not outliers.empty:
+    if marks_outliers(channels, order):
         layers.append(
-            alt.Chart(outliers)
-            .mark_point(shape="triangle-down", size=26, filled=True, color=palette.text, aria=False)
+            alt.Chart(columns[columns["is_outlier"]])
+            .mark_point(shape="triangle-down", size=42, filled=True, color=palette.text, aria=False)
             .encode(x=axis_x("slot"), y=alt.value(4))
         )
     return styled(alt.layer(*layers).properties(height=BOXES_HEIGHT), palette)
@@ -563,7 +569,7 @@ def _merged(
     flat = bars["right"] <= bars["left"]
     if flat.any():
         # The only bin of a constant tensor has no width.
-        room = 0.02 * bars["left"].abs().clip(lower=1e-30)
+        room = (0.02 * bars["left"].abs()).replace(0, 0.5)
         bars.loc[flat, "left"] -= room
         bars.loc[flat, "right"] += room
     return bars
@@ -651,7 +657,7 @@ def _top_axis(
                     orient="top",
                     values=values,
                     grid=False,
-                    labelExpr=f"replace(format({expression}, '{kind}'), '-', '−')",
+                    labelExpr=_with_minus(f"format({expression}, '{kind}')"),
                 ),
             )
         )
@@ -661,7 +667,11 @@ def _top_axis(
 
 def _number_label() -> str:
     """A tick of any size with a true minus sign; axis formats would follow the tick's precision."""
-    return "replace(format(datum.value, '.6~g'), '-', '−')"
+    return _with_minus("format(datum.value, '.6~g')")
+
+
+def _with_minus(expression: str) -> str:
+    return f"replace({expression}, regexp('-', 'g'), '{MINUS}')"
 
 
 def _nice_step(rough: float) -> int:

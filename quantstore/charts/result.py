@@ -52,13 +52,16 @@ def quick_chart(frame: pd.DataFrame, palette: Palette) -> QuickChart:
     if all(name in numbers for name in BOX):
         return _boxes(frame, numbers, palette)
     texts = [str(name) for name in frame.columns if _is_text(frame[name])]
+    # A band colours the rows; it names them only where nothing else does.
+    texts = [name for name in texts if name != _band_column(frame)] or texts
     labels = _labels(frame, texts)
     if labels is not None and (len(frame) <= MOST_BARS or len(numbers) == 1):
         return _bars(frame, labels, numbers, palette)
-    if len(numbers) > 1 and labels is None and texts:
+    if len(numbers) > 1 and labels is None and texts and _counts(list(numbers.values())[1]):
         return _rows_of_dots(frame, texts[0], numbers, palette)
     if len(numbers) > 1:
-        return _scatter(frame, numbers, labels, palette)
+        named = frame[texts[0]].astype(str) if labels is None and texts else labels
+        return _scatter(frame, numbers, named, palette)
     if texts:
         return _bars(frame, frame[texts[0]].astype(str), numbers, palette)
     return QuickChart(
@@ -73,6 +76,12 @@ def _numbers(column: "pd.Series[Any]") -> "pd.Series[float] | None":
     values = pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), index=column.index)
     values = values.where(np.isfinite(values))
     return None if values.isna().all() else values
+
+
+def _counts(values: "pd.Series[float]") -> bool:
+    """Whether these can be sizes: whole numbers, none below zero."""
+    known = values.dropna()
+    return bool(((known >= 0) & (known % 1 == 0)).all())
 
 
 def _is_text(column: "pd.Series[Any]") -> bool:
@@ -298,15 +307,21 @@ def _boxes(
     )
 
 
+def _band_column(frame: pd.DataFrame) -> str | None:
+    """The column whose every value is a band or a verdict, if there is one of that name."""
+    for name in ("band", "verdict"):
+        if name in frame and set(frame[name].dropna().astype(str)) <= VERDICT_BANDS.keys():
+            return name
+    return None
+
+
 def _colours(frame: pd.DataFrame, palette: Palette) -> list[str]:
     """The fill of each row's band where the result has one, else the quiet colour of plain bars."""
-    for name in ("band", "verdict"):
-        if name in frame and set(frame[name].dropna()) <= VERDICT_BANDS.keys():
-            bands = frame[name].map(VERDICT_BANDS)
-            return [
-                palette.bands[band].fill if band in palette.bands else palette.bar for band in bands
-            ]
-    return [palette.bar] * len(frame)
+    column = _band_column(frame)
+    if column is None:
+        return [palette.bar] * len(frame)
+    bands = frame[column].map(VERDICT_BANDS)
+    return [palette.bands[band].fill if band in palette.bands else palette.bar for band in bands]
 
 
 def _label_expression(data: pd.DataFrame) -> str:

@@ -178,11 +178,13 @@ def _differences(profiles: pd.DataFrame, scheme: Scheme) -> None:
         has_db_labels=column.endswith("_over_rms") and not scheme.per_channel,
     )
     st.caption(_story(chosen, column, shape))
+    words = f"{label} of the layers, per model"
     if shape == "Bars":
-        chart = charts.grouped_bars(chosen, measure, shared.palette())
+        st.altair_chart(charts.grouped_bars(chosen, measure, shared.palette()), alt=words)
     else:
-        chart = charts.bricks(chosen, measure, shared.palette())
-    shared.clickable_chart(chart, key="bricks", alt=f"{label} of the layers, per model")
+        shared.clickable_chart(
+            charts.bricks(chosen, measure, shared.palette()), key="bricks", alt=words
+        )
     missing = int(chosen[column].isna().sum() + (chosen[column] == 0).sum() * (axis == "log"))
     if missing:
         shared.note(f"{missing} layers have no {html.escape(measure.title)} and are left out.")

@@ -187,6 +187,7 @@ td:last-child, th:last-child { padding-right: 6px; }
 }
 .chip {
     display: inline-block; padding: 1px 8px; border-radius: 5px; font-size: 13px; font-weight: 600;
+    white-space: nowrap;
 }
 .spark { display: flex; align-items: flex-end; gap: 0.5px; width: 140px; height: 28px;
     border-bottom: 1px solid var(--axis); }

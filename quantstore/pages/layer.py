@@ -62,10 +62,10 @@ def main() -> None:
         _ways_out(model, row, ranked)
     _say_missing(model)
     _heading(row, details, scheme, len(ranked))
-    _facts(row, details, scheme)
     if histogram.empty:
-        st.info("None of its weights is a finite number, so there is nothing to draw.")
+        st.info("None of its weights is a finite number, so there is nothing to measure or draw.")
         return
+    _facts(row, details, scheme)
     grid = None
     if not scheme.per_channel:
         grid = codes.shared_grid(row["weight_min"], row["weight_max"], scheme)
@@ -170,12 +170,16 @@ def _heading(
     tint = both(LIGHT.bands[band].tint, DARK.bands[band].tint)
     ink = both(LIGHT.bands[band].ink, DARK.bands[band].ink)
     why = "; ".join(causes(_layer_facts(row), scheme)) or "no single cause stands out"
+    if _known(row["weight_range"]) is None:
+        why = "nothing to judge"
     operand = "" if row["operand"] in ("W", "B") else f", operand {row['operand']}"
     parts = [
         operator(str(row["op_type"]), bool(row["is_depthwise"])) + operand,
         f"weight {shape(details['shape'])}",
         counted(int(row["channel_count"]), "output channel"),
-        f"{_exactly(row['weight_count'])} weights",
+        counted(1, "weight")
+        if row["weight_count"] == 1
+        else f"{_exactly(row['weight_count'])} weights",
         f"layer {count(int(row['depth']) + 1)} of {count(layer_count)}",
     ]
     if details["batchnorm_folded"] and details["mul_folded"]:
@@ -190,7 +194,7 @@ def _heading(
             " the first loss is unknown"
         )
     if details["nonfinite_count"]:
-        parts.append(f"{counted(int(details['nonfinite_count']), 'NaN or infinity')}, left out")
+        parts.append(f"{count(int(details['nonfinite_count']))} NaN or infinite, left out")
     st.html(
         '<h1 style="font-size:26px;font-weight:650;line-height:1.25;padding:0;margin:0 0 10px;'
         f'overflow-wrap:anywhere">{breakable(_visible(str(row["layer"])))}</h1>'
@@ -224,7 +228,7 @@ def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None
     span = _known(
         details["symmetric_span_over_rms" if scheme.is_symmetric else "asymmetric_span_over_rms"]
     )
-    if span and not scheme.per_channel:
+    if span and not scheme.per_channel and _known(row["sqnr_db"]) is not None:
         expected = f"≈{NO_BREAK_SPACE}{expected_db(span):.0f}{NO_BREAK_SPACE}dB"
         range_note = f"grid spans {weight(span)} rms, {expected}"
     else:
@@ -236,7 +240,9 @@ def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None
         (
             "nine in ten channels reach",
             db(row["channel_sqnr_p10_db"]),
-            f"lowest {db(lowest)}, median {db(median)}",
+            f"lowest {db(lowest)}, median {db(median)}"
+            if channel_count > 1
+            else "its only channel",
         ),
         (
             "channels below 10 dB",
@@ -295,7 +301,7 @@ def _channels(
             or axis
         )
     step = None if grid is None else codes.step_of(grid)
-    story = _channels_story(channels, step, details)
+    story = _channels_story(channels, step, details, order)
     st.caption(f"{_channels_legend(len(channels), step)} {story}")
     st.altair_chart(
         charts.channel_boxes(channels, shared.palette(), order=order, axis=axis, step=step),
@@ -335,7 +341,9 @@ def _channels_legend(channel_count: int, step: float | None) -> str:
     return text + " Below, the channel's SQNR hangs from 40 dB: longer is worse."
 
 
-def _channels_story(channels: pd.DataFrame, step: float | None, details: dict[str, Any]) -> str:
+def _channels_story(
+    channels: pd.DataFrame, step: float | None, details: dict[str, Any], order: charts.Order
+) -> str:
     """What stands out among the channels, in words."""
     known = channels[channels["abs_max"].notna()]
     found = []
@@ -351,8 +359,9 @@ def _channels_story(channels: pd.DataFrame, step: float | None, details: dict[st
     outliers = int(details["outlier_channel_count"])
     if outliers:
         noun = "channel is" if outliers == 1 else "channels are"
+        mark = " (triangle)" if charts.marks_outliers(channels, order) else ""
         found.append(
-            f"{count(outliers)} {noun} much wider than the others (triangle): the range lies beyond"
+            f"{count(outliers)} {noun} much wider than the others{mark}: the range lies beyond"
             " Tukey's fence of the channel ranges."
         )
     zeros = int((known["abs_max"] == 0).sum())
@@ -378,6 +387,8 @@ def _codes(
         details["q1"], details["q3"], details["weight_min"], details["weight_max"]
     )
     inside = "within three interquartile ranges of the quartiles"
+    if details["q1"] == details["q3"]:
+        inside = "which is all of them, as more than half are equal"
     st.space("small")
     if grid is None:
         st.header("How the weights are distributed", anchor=False)
@@ -519,9 +530,14 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
         return f"Per channel makes nine in ten channels exact; per tensor they reach {db(before)}."
     gain = after - before
     from_to = f"from {db(before)} to {db(after)}: **{db(gain, signed=True)}**"
+    if shared_row["band"] == "fine" and abs(gain) < TELLING_GAIN_DB:
+        return (
+            f"Nothing to rescue: nine in ten channels reach {db(before)} per tensor and"
+            f" {db(after)} per channel."
+        )
     if shared_row["band"] == "fine":
         return (
-            f"Nothing to rescue: per tensor is fine. Per channel would take nine in ten channels"
+            "Nothing to rescue: per tensor is fine. Per channel takes nine in ten channels"
             f" {from_to}."
         )
     if gain < TELLING_GAIN_DB:

@@ -303,12 +303,13 @@ def empty_page(title: str) -> None:
     st.markdown("or upload a file or give its path in the sidebar, or run")
     st.code("quantstore ingest path/to/models", language=None, width="content")
     st.space("small")
-    st.subheader("What you will see")
-    with st.grid(3, min_column_width=230):
+    st.header("What you will see", anchor=False)
+    with st.grid(3, min_column_width=140, gap="medium"):
         for name, heading, words in _PROMISES:
-            with st.container():
+            with st.container(gap="xsmall"):
                 st.image(str(PAGES.parent / "static" / f"empty-{name}-{theme()}.svg"))
-                st.markdown(f"**{heading}**  \n{words}")
+                st.subheader(heading, anchor=False)
+                st.caption(words)
     st.page_link(
         PAGES / "example.py",
         label="New to quantization? Start with the worked example",

@@ -1,0 +1,173 @@
+"""Every page in three states: no store, an empty store, a full one; and what it must answer."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from quantstore import store
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("compare", "model", "layer", "example", "sql")
+# These answer without a model; the others say how to get one.
+NEED_NO_MODEL = ("example",)
+
+every_page = pytest.mark.parametrize("page", PAGES)
+
+
+@pytest.fixture
+def open_app(monkeypatch: pytest.MonkeyPatch):
+    """Run the app on a store and go to a page, with the address that a link would carry."""
+
+    def run(path: Path, page: str, **address: str | list[str]) -> AppTest:
+        monkeypatch.setenv("QUANTSTORE_DB", str(path))
+        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
+        for key, value in address.items():
+            app.query_params[key] = value
+        app.switch_page(f"quantstore/pages/{page}.py")
+        return app.run()
+
+    return run
+
+
+def texts(app: AppTest) -> str:
+    """Everything the page says in Markdown, HTML, headings and captions."""
+    kinds = (app.title, app.header, app.subheader, app.markdown, app.caption, app.warning, app.info)
+    html = [element.proto.body for element in app.get("html")]
+    return "\n".join([str(element.value) for kind in kinds for element in kind] + html)
+
+
+def fails(app: AppTest) -> list[str]:
+    return [*(str(e.value) for e in app.exception), *(str(e.value) for e in app.error)]
+
+
+@every_page
+def test_without_a_store_a_page_says_how_to_begin(open_app, tmp_path, page):
+    app = open_app(tmp_path / "none.duckdb", page)
+    assert fails(app) == []
+    if page not in NEED_NO_MODEL:
+        assert [b.label for b in app.button if b.key == "add_examples"] == [
+            "Add the example models"
+        ]
+    assert not (tmp_path / "none.duckdb").exists()
+
+
+@every_page
+def test_an_empty_store_is_no_different(open_app, tmp_path, page):
+    with store.writing(tmp_path / "empty.duckdb"):
+        pass
+    app = open_app(tmp_path / "empty.duckdb", page)
+    assert fails(app) == []
+    if page not in NEED_NO_MODEL:
+        assert any(b.key == "add_examples" for b in app.button)
+
+
+@every_page
+def test_with_models_every_page_draws(open_app, demo_store, page):
+    app = open_app(demo_store, page)
+    assert fails(app) == []
+    assert len(app.title) + len(app.get("html")) >= 1
+
+
+def test_compare_opens_with_the_answer(open_app, demo_store):
+    app = open_app(demo_store, "compare")
+    assert app.header[0].value == (
+        "1 of 4 models breaks under int8 per tensor, symmetric; none does per channel"
+    )
+    assert len(app.get("vega_lite_chart")) == 3
+
+
+def test_compare_shows_the_models_of_its_address(open_app, demo_store):
+    app = open_app(demo_store, "compare", models=["digits-plain", "digits-separable"])
+    assert app.multiselect(key="models").value == ["digits-plain", "digits-separable"]
+    assert app.header[0].value.startswith("No blocker found in the weights of 2 models")
+
+
+def test_a_scheme_in_the_address_is_the_scheme_of_the_page(open_app, demo_store):
+    app = open_app(demo_store, "compare", scheme="int8_channel_symmetric")
+    assert app.selectbox(key="scheme").value == "int8_channel_symmetric"
+    assert app.header[0].value.endswith("under int8 per channel, symmetric")
+
+
+def test_an_unknown_scheme_falls_back_to_the_default(open_app, demo_store):
+    app = open_app(demo_store, "compare", scheme="int3_magic")
+    assert fails(app) == []
+    assert app.selectbox(key="scheme").value == "int8_tensor_symmetric"
+
+
+@pytest.mark.parametrize("measure", ["Weight range", "Channel spread", "Range / rms", "SQNR"])
+def test_every_view_of_the_differences_draws(open_app, demo_store, measure):
+    app = open_app(demo_store, "compare", measure=measure)
+    assert fails(app) == []
+    assert len(app.get("vega_lite_chart")) == 3
+
+
+def test_bin_width_and_axis_can_be_chosen(open_app, demo_store):
+    app = open_app(demo_store, "compare", axis="linear")
+    widths = next(box for box in app.selectbox if box.label == "Bin width")
+    widths.set_value(20.0).run()
+    assert fails(app) == []
+
+
+def test_two_models_can_be_drawn_as_the_article_draws_them(open_app, demo_store):
+    app = open_app(demo_store, "compare", models=["digits-plain", "digits-rescaled"], shape="Bars")
+    assert fails(app) == []
+    assert "One brick" not in texts(app)
+
+
+def test_model_opens_with_the_worst_one_and_its_answer(open_app, demo_store):
+    app = open_app(demo_store, "model")
+    assert app.title[0].value == r"digits\-rescaled"
+    assert app.header[0].value.replace("\u00a0", " ") == (
+        "8 of 10 layers break under int8 per tensor, symmetric; per channel, none does"
+    )
+
+
+def test_model_finds_layers_by_name_as_it_is_typed(open_app, demo_store):
+    app = open_app(demo_store, "model", model="digits-plain")
+    app.text_input(key="find").set_value("%").run()
+    assert "No layer has this in its name." in texts(app)
+    app.text_input(key="find").set_value("FEATURES.7").run()
+    assert "No layer has this in its name." not in texts(app)
+
+
+def test_a_model_that_is_gone_is_said_to_be_gone(open_app, demo_store):
+    app = open_app(demo_store, "model", model="*yesterday*")
+    assert app.warning[0].value == r"The store holds no model named \*yesterday\*."
+    assert fails(app) == []
+
+
+def test_a_store_that_is_no_database_is_a_sentence_on_every_page(open_app, tmp_path):
+    text = tmp_path / "notes.duckdb"
+    text.write_text("shopping list")
+    for page in ("compare", "model", "layer"):
+        app = open_app(text, page)
+        assert len(app.exception) == 0
+        assert "is not a DuckDB database" in app.error[0].value
+
+
+def test_names_that_look_like_markup_show_as_themselves(open_app, demo_store, tmp_path):
+    path = tmp_path / "evil.duckdb"
+    shutil.copy(demo_store, path)
+    evil = "<script>alert(1)</script> **bold** $x$ | [link](http://a) 模型"
+    with store.writing(path) as con:
+        con.rows("update models set model = ? where model = 'digits-rescaled'", [evil])
+        con.rows("update layers set layer = layer || ?", [" <img src=x> *a* `b`"])
+    for page in ("compare", "model", "layer"):
+        app = open_app(path, page)
+        assert fails(app) == []
+        assert "<script>" not in texts(app).replace("\\<script\\>", "")
+        assert "<img" not in texts(app).replace("\\<img", "")
+
+
+def test_one_model_alone_is_designed_too(open_app, tmp_path, demo_store):
+    path = tmp_path / "one.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        for name in ("digits-plain", "digits-separable", "digits-separable-unfolded"):
+            store.remove_model(con, store.find_model(con, name))
+    app = open_app(path, "compare")
+    assert fails(app) == []
+    assert app.header[0].value.startswith("The model breaks under int8 per tensor, symmetric")
+    assert len(app.multiselect) == 0
