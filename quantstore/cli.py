@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from quantstore import __version__, settings
+from quantstore import __version__, settings, words
 from quantstore.errors import MissingStoreError, QuantstoreError, RejectedQueryError, printable
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
 
@@ -535,7 +535,8 @@ def _sentence(result: "IngestResult") -> str:
     if result.outcome == "already stored":
         return f"already stored as {result.model}: {result.path}"
     layers = _counted(result.layers or 0, "layer")
-    return f"{result.outcome} {result.model}: {layers} in {result.seconds:.1f} s"
+    took = words.seconds(result.seconds or 0).replace(words.NO_BREAK_SPACE, " ")
+    return f"{result.outcome} {result.model}: {layers} in {took}"
 
 
 def _summary(results: "list[IngestResult]", seconds: float) -> str:

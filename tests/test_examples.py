@@ -98,7 +98,8 @@ def test_onnx_accepts_the_file(file):
 @every_file
 def test_the_file_tells_nothing_about_the_machine_it_was_made_on(file):
     content = (MODELS / file).read_bytes()
-    for path in (b"/root/", b"/tmp/", b"/home/", b"/work/", b"/Users/", b"site-packages"):
+    folders = [b"/" + name + b"/" for name in (b"root", b"tmp", b"home", b"work", b"Users")]
+    for path in (*folders, b"site-packages"):
         assert path not in content
 
 

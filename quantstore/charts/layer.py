@@ -395,14 +395,12 @@ def _boxes(
 ) -> list[alt.Chart]:
     base = alt.Chart(columns)
     centre = alt.X("slot:Q")
+    below = columns[columns["weight_min"] < columns["whisker_low"]]
+    above = columns[columns["weight_max"] > columns["whisker_high"]]
     dots = pd.concat(
         [
-            columns.loc[columns["weight_min"] < columns["whisker_low"]].assign(
-                extreme=columns["weight_min"]
-            ),
-            columns.loc[columns["weight_max"] > columns["whisker_high"]].assign(
-                extreme=columns["weight_max"]
-            ),
+            below[["slot", "weight_min", "band"]].rename(columns={"weight_min": "extreme"}),
+            above[["slot", "weight_max", "band"]].rename(columns={"weight_max": "extreme"}),
         ]
     )
     # A median rule in the colour of the page would wipe out a box that is hardly higher.
@@ -431,7 +429,7 @@ def _boxes(
     ]
     if not dots.empty:
         boxes.append(
-            alt.Chart(dots[["slot", "extreme", "band"]])
+            alt.Chart(dots)
             .mark_point(
                 size=20 if len(columns) <= MOST_NAMED else 10, filled=True, opacity=1, aria=False
             )
@@ -631,7 +629,7 @@ def _count_y(field: str, largest: float) -> alt.Y:
     """Counts on a log scale that has a 0."""
     decades = [10.0**n for n in range(math.floor(math.log10(max(1.0, largest))) + 1)]
     # 0 and 1 come so close with large counts that their labels would touch.
-    if math.log1p(1) / math.log1p(1.15 * largest) > 0.085:
+    if math.log1p(1) / math.log1p(1.15 * largest) > 0.1:
         decades.insert(0, 0.0)
     return alt.Y(
         f"{field}:Q",

@@ -48,8 +48,9 @@ def link(key: str, *, default: Value, options: Sequence[str] | None = None) -> N
             wanted = [one for one in wanted if one in options]
         elif wanted not in options:
             wanted = default
-    if st.session_state.get(key) != wanted:
-        st.session_state[key] = wanted
+    # Always, even where it is equal: a widget of the same key on another page is another widget,
+    # and would start from its own default.
+    st.session_state[key] = wanted
     memory[key] = wanted
     st.session_state["_address_links"][key] = default
 

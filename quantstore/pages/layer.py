@@ -1,7 +1,6 @@
 """Layer: what does it look like, why does it suffer, and what rescues it?"""
 
 import html
-import math
 from typing import Any
 
 import pandas as pd
@@ -15,7 +14,6 @@ from quantstore.quantization import Grid
 from quantstore.schemes import SCHEMES, Scheme
 from quantstore.words import (
     NO_BREAK_SPACE,
-    LayerFacts,
     bits,
     breakable,
     causes,
@@ -169,8 +167,8 @@ def _heading(
     band = str(row["band"])
     tint = both(LIGHT.bands[band].tint, DARK.bands[band].tint)
     ink = both(LIGHT.bands[band].ink, DARK.bands[band].ink)
-    why = "; ".join(causes(_layer_facts(row), scheme)) or "no single cause stands out"
-    if _known(row["weight_range"]) is None:
+    why = "; ".join(causes(shared.layer_facts(row), scheme)) or "no single cause stands out"
+    if shared.known(row["weight_range"]) is None:
         why = "nothing to judge"
     operand = "" if row["operand"] in ("W", "B") else f", operand {row['operand']}"
     parts = [
@@ -208,32 +206,18 @@ def _heading(
     )
 
 
-def _layer_facts(row: dict[Any, Any]) -> LayerFacts:
-    return LayerFacts(
-        band=str(row["band"]),
-        channel_count=int(row["channel_count"]),
-        flattened_channels=int(row["flattened_channels"]),
-        outlier_channels=int(row["outlier_channel_count"]),
-        spread_bits=_known(row["channel_spread_bits"]),
-        narrow_channels=int(row["narrow_channels"]),
-        symmetric_span_over_rms=_known(row["symmetric_span_over_rms"]),
-        weight_min=_known(row["weight_min"]) or 0.0,
-        weight_max=_known(row["weight_max"]) or 0.0,
-    )
-
-
 def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None:
     channel_count = int(row["channel_count"])
     below = int(row["channels_below_10db"])
-    span = _known(
+    span = shared.known(
         details["symmetric_span_over_rms" if scheme.is_symmetric else "asymmetric_span_over_rms"]
     )
-    if span and not scheme.per_channel and _known(row["sqnr_db"]) is not None:
+    if span and not scheme.per_channel and shared.known(row["sqnr_db"]) is not None:
         expected = f"≈{NO_BREAK_SPACE}{expected_db(span):.0f}{NO_BREAK_SPACE}dB"
         range_note = f"grid spans {weight(span)} rms, {expected}"
     else:
         range_note = f"{weight(row['weight_min'])} to {weight(row['weight_max'])}"
-    ratio = _known(details["channel_range_ratio"])
+    ratio = shared.known(details["channel_range_ratio"])
     spread_note = "–" if ratio is None else f"widest channel {_times(ratio)} the median"
     lowest, median = row["channel_sqnr_min_db"], row["channel_sqnr_median_db"]
     facts = (
@@ -255,7 +239,7 @@ def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None
             f"of {_exactly(row['weight_count'])}",
         ),
         ("weight range", weight(row["weight_range"]), range_note),
-        ("channel spread", bits(_known(details["channel_spread_bits"])), spread_note),
+        ("channel spread", bits(shared.known(details["channel_spread_bits"])), spread_note),
     )
     with st.grid(5, min_column_width=130):
         for title, value, note in facts:
@@ -280,7 +264,7 @@ def _channels(
     st.header("Channels", anchor=False)
     order: charts.Order = "by index"
     axes: list[charts.AxisKind] = ["linear", "symlog"]
-    axis = charts.default_axis(_known(details["channel_range_ratio"]))
+    axis = charts.default_axis(shared.known(details["channel_range_ratio"]))
     with st.container(horizontal=True, gap="medium"):
         if len(channels) > 1:
             order = charts.as_order(
@@ -302,7 +286,9 @@ def _channels(
         )
     step = None if grid is None else codes.step_of(grid)
     story = _channels_story(channels, step, details, order)
-    st.caption(f"{_channels_legend(len(channels), step)} {story}")
+    if story:
+        st.markdown(story)
+    st.caption(_channels_legend(len(channels), step))
     st.altair_chart(
         charts.channel_boxes(channels, shared.palette(), order=order, axis=axis, step=step),
         key="channel_boxes",
@@ -421,7 +407,7 @@ def _codes(
     title = f"≈{NO_BREAK_SPACE}{holding} of {code_count} codes hold {most}"
     zero = float(details["zero_fraction"])
     at_zero = share(zero + (1 - zero) * float(row["zeroed_fraction"]), digits=1)
-    used = _known(row["levels_used"]) or 0
+    used = shared.known(row["levels_used"]) or 0
     st.header("How many codes the weights get", anchor=False)
     with st.grid(2, min_column_width=430, gap="medium"):
         with st.container():
@@ -522,8 +508,8 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     symmetry = scheme.symmetry
     shared_row = by_name[f"{scheme.format}_tensor_{symmetry}"]
     own_row = by_name[f"{scheme.format}_channel_{symmetry}"]
-    before = _known(shared_row["channel_sqnr_p10_db"])
-    after = _known(own_row["channel_sqnr_p10_db"])
+    before = shared.known(shared_row["channel_sqnr_p10_db"])
+    after = shared.known(own_row["channel_sqnr_p10_db"])
     if before is None:
         return "Nothing to rescue: nine in ten channels come back exactly already."
     if after is None:
@@ -548,7 +534,9 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
 
 
 def _on_its_grid(by_name: dict[str, dict[Any, Any]]) -> str:
-    exact = [SCHEMES[name].title for name, row in by_name.items() if _known(row["sqnr_db"]) is None]
+    exact = [
+        SCHEMES[name].title for name, row in by_name.items() if shared.known(row["sqnr_db"]) is None
+    ]
     if not exact or not any(row["already_quantized"] for row in by_name.values()):
         return ""
     return f" The stored weights already lie on the grid of {listed(exact)}, hence no second loss."
@@ -561,8 +549,10 @@ def _stays(band: object) -> str:
 def _gain(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     if not scheme.per_channel:
         return ""
-    before = _known(by_name[scheme.name.replace("_channel_", "_tensor_")]["channel_sqnr_p10_db"])
-    after = _known(by_name[scheme.name]["channel_sqnr_p10_db"])
+    before = shared.known(
+        by_name[scheme.name.replace("_channel_", "_tensor_")]["channel_sqnr_p10_db"]
+    )
+    after = shared.known(by_name[scheme.name]["channel_sqnr_p10_db"])
     if before is None:
         return "–"
     return "exact" if after is None else db(after - before, signed=True)
@@ -615,11 +605,6 @@ def _figures(channels: pd.DataFrame) -> None:
 
 
 # Words
-
-
-def _known(value: Any) -> float | None:
-    """A figure, or None where the store holds NULL."""
-    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _exactly(number: int) -> str:

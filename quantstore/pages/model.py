@@ -12,7 +12,6 @@ from quantstore.palette import BANDS
 from quantstore.schemes import Scheme
 from quantstore.store import Connection
 from quantstore.words import (
-    LayerFacts,
     causes,
     count,
     counted,
@@ -155,7 +154,7 @@ def _columns(scheme: Scheme) -> list[dict[str, Any]]:
 
 
 def _row(layer: dict[Any, Any], scheme: Scheme, limits: dict[str, float]) -> dict[str, Any]:
-    reasons = causes(layer_facts(layer), scheme)
+    reasons = causes(shared.layer_facts(layer), scheme)
     name = str(layer["layer"])
     cells: list[dict[str, Any]] = [
         {"text": name, "small": "; ".join(reasons)},
@@ -174,21 +173,6 @@ def _row(layer: dict[Any, Any], scheme: Scheme, limits: dict[str, float]) -> dic
     if not scheme.per_channel:
         cells.append({"text": db(layer["per_channel_p10_db"])})
     return {"key": int(layer["layer_id"]), "cells": cells}
-
-
-def layer_facts(layer: dict[Any, Any]) -> LayerFacts:
-    """What the causes are read from, out of a row of ``queries.worst_layers``."""
-    return LayerFacts(
-        band=layer["band"],
-        channel_count=layer["channel_count"],
-        flattened_channels=layer["flattened_channels"],
-        outlier_channels=layer["outlier_channel_count"],
-        spread_bits=layer["channel_spread_bits"],
-        narrow_channels=layer["narrow_channels"],
-        symmetric_span_over_rms=layer["symmetric_span_over_rms"],
-        weight_min=layer["weight_min"],
-        weight_max=layer["weight_max"],
-    )
 
 
 def _long_table(found: pd.DataFrame, scheme: Scheme) -> None:

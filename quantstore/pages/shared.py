@@ -17,7 +17,7 @@ from quantstore.jobs import QUEUE
 from quantstore.pages import address, components
 from quantstore.palette import BANDS, DARK, LIGHT, PALETTES, Palette, ThemeName, both
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES, Scheme
-from quantstore.words import counted, file_size, markdown, verdict, weights
+from quantstore.words import LayerFacts, counted, file_size, markdown, verdict, weights
 
 PAGES = Path(__file__).resolve().parent
 
@@ -106,6 +106,26 @@ def choice(
         label_visibility="collapsed" if label_is_hidden else "visible",
     )
     return found if found in options else default
+
+
+def layer_facts(row: dict[Any, Any]) -> LayerFacts:
+    """What the causes of a layer's trouble are read from, out of ``queries.worst_layers``."""
+    return LayerFacts(
+        band=str(row["band"]),
+        channel_count=int(row["channel_count"]),
+        flattened_channels=int(row["flattened_channels"]),
+        outlier_channels=int(row["outlier_channel_count"]),
+        spread_bits=known(row["channel_spread_bits"]),
+        narrow_channels=int(row["narrow_channels"]),
+        symmetric_span_over_rms=known(row["symmetric_span_over_rms"]),
+        weight_min=known(row["weight_min"]) or 0.0,
+        weight_max=known(row["weight_max"]) or 0.0,
+    )
+
+
+def known(value: Any) -> float | None:
+    """A figure out of a frame, None where the store has NULL."""
+    return None if pd.isna(value) else float(value)
 
 
 def spark(counts: Sequence[int], limits: dict[str, float]) -> dict[str, Any]:

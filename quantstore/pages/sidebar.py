@@ -25,7 +25,8 @@ def draw(*, has_scheme: bool) -> None:
     """Everything below the navigation."""
     with st.sidebar:
         shared.watch_theme()
-        if has_scheme:
+        size = _store_size()
+        if has_scheme and size is not None and size.models:
             shared.pick_scheme()
         st.subheader("Add models", anchor=False)
         _upload()
@@ -36,7 +37,10 @@ def draw(*, has_scheme: bool) -> None:
         if jobs:
             # Polling only while something moves.
             st.fragment(_queue, run_every=0.4 if is_busy else None)()
-        _store_size()
+        if size is not None and size.models:
+            models = f"{size.models:,} model{'' if size.models == 1 else 's'}"
+            on_disk = file_size(settings.store_path().stat().st_size)
+            st.caption(f"{models}, {size.layers:,} layers, {on_disk} on disk")
 
 
 def _upload() -> None:
@@ -190,15 +194,14 @@ def _finished_ids(jobs: list[Job]) -> set[int]:
     return {job.job_id for job in jobs if job.state in FINISHED}
 
 
-def _store_size() -> None:
+def _store_size() -> queries.StoreSize | None:
+    """What the store holds; None where it cannot be asked."""
     path = settings.store_path()
     if not path.exists():
-        return
+        return None
     try:
         with store.reading(path) as con:
-            size = queries.store_size(con)
+            return queries.store_size(con)
     except QuantstoreError:
         # The page itself says what is wrong with the store.
-        return
-    models = f"{size.models:,} model{'' if size.models == 1 else 's'}"
-    st.caption(f"{models}, {size.layers:,} layers, {file_size(path.stat().st_size)} on disk")
+        return None
