@@ -75,6 +75,7 @@ class Distribution:
     moments: Moments
     channel_mean: Doubles
     channel_std: Doubles
+    channel_energy: Doubles
     outlier_channel_count: int
     channel_range_ratio: float
     histogram: Histogram | None
@@ -88,36 +89,43 @@ class Distribution:
         return float(np.maximum(-self.tensor.minimum, self.tensor.maximum)[0])
 
 
-def describe(weights: Floats) -> Distribution:
+def sorted_weights(weights: Floats) -> Floats:
+    """All finite weights of a layer, ascending."""
+    finite = np.isfinite(weights)
+    return np.sort(weights.reshape(-1) if finite.all() else weights[finite])
+
+
+def describe(weights: Floats, ordered: Floats | None = None) -> Distribution:
     """Measure one layer.
 
     Args:
         weights: ``(channels, weights per channel)``, at least one weight.
+        ordered: its :func:`sorted_weights`, where they are at hand.
     """
     finite = np.isfinite(weights)
     nonfinite_count = int(weights.size - np.count_nonzero(finite))
     # NaN sorts behind every number, so that each row starts with its finite weights.
     clean = np.where(finite, weights, np.float32(np.nan)) if nonfinite_count else weights
     finite_per_channel = np.count_nonzero(finite, axis=1)
-    everything = clean[finite] if nonfinite_count else clean.reshape(-1)
+    if ordered is None:
+        ordered = sorted_weights(weights)
 
     channels = order_statistics(np.sort(clean, axis=1), finite_per_channel)
-    tensor = order_statistics(
-        np.sort(everything)[np.newaxis, :], np.array([everything.size], dtype=np.int64)
-    )
-    moments, channel_mean, channel_std = _moments(clean, finite_per_channel)
+    tensor = order_statistics(ordered[np.newaxis, :], np.array([ordered.size], dtype=np.int64))
+    moments, channel_mean, channel_std, channel_energy = _moments(clean, finite_per_channel)
     return Distribution(
         weight_count=int(weights.size),
         nonfinite_count=nonfinite_count,
-        zero_count=int(np.count_nonzero(everything == 0)),
+        zero_count=_count_between(ordered, 0.0, 0.0),
         tensor=tensor,
         channels=channels,
         moments=moments,
         channel_mean=channel_mean,
         channel_std=channel_std,
+        channel_energy=channel_energy,
         outlier_channel_count=_outlier_channel_count(channels.range),
         channel_range_ratio=_range_ratio(channels.range),
-        histogram=histogram(everything) if everything.size else None,
+        histogram=histogram(ordered) if ordered.size else None,
     )
 
 
@@ -132,9 +140,10 @@ def order_statistics(rows: Floats, counts: Counts) -> Quartiles:
         rows = np.full((rows.shape[0], 1), np.nan, dtype=np.float32)
     q1, median, q3 = (_row_quantile(rows, counts, share) for share in (0.25, 0.5, 0.75))
     reach = OUTLIER_FENCE_IQRS * (q3 - q1)
-    # Comparing in float64: a fence rounded to float32 could swallow the weight beside it.
-    below = np.count_nonzero(rows < (q1 - reach)[:, np.newaxis], axis=1)
-    above = np.count_nonzero(rows > (q3 + reach)[:, np.newaxis], axis=1)
+    # Fences as float32 that compare exactly: a rounded one could swallow the weight beside it.
+    below = _ranks(rows, counts, _not_below(q1 - reach))
+    # Above the fence means not below the next float32 after it.
+    above = counts - _ranks(rows, counts, _above(q3 + reach))
     return Quartiles(
         minimum=_pick(rows, counts, np.zeros_like(counts)),
         whisker_low=_pick(rows, counts, below),
@@ -147,14 +156,49 @@ def order_statistics(rows: Floats, counts: Counts) -> Quartiles:
     )
 
 
-def histogram(values: Floats) -> Histogram:
-    """Counts of finite values in 2,048 equal-width bins, as ``np.histogram`` bins them."""
-    low, high = float(values.min()), float(values.max())
+def histogram(ordered: Floats) -> Histogram:
+    """Counts of sorted finite values in 2,048 equal-width bins, as ``np.histogram`` bins them."""
+    low, high = float(ordered[0]), float(ordered[-1])
     if low == high:
-        return Histogram(low, high, np.array([values.size], dtype=np.int64))
-    # In float64: the width of a bin may be smaller than the float32 spacing at its edge.
-    counts, _ = np.histogram(values.astype(np.float64), HISTOGRAM_BINS, (low, high))
-    return Histogram(low, high, counts)
+        return Histogram(low, high, np.array([ordered.size], dtype=np.int64))
+    edges = _not_below(np.linspace(low, high, HISTOGRAM_BINS + 1))
+    starts = np.searchsorted(ordered, edges)
+    starts[-1] = ordered.size
+    return Histogram(low, high, np.diff(starts))
+
+
+def _not_below(values: Doubles) -> Floats:
+    """The smallest float32 that is not below each value: comparing with it compares exactly."""
+    rounded = values.astype(np.float32)
+    raised: Floats = np.where(rounded < values, np.nextafter(rounded, np.float32(np.inf)), rounded)
+    return raised
+
+
+def _above(values: Doubles) -> Floats:
+    """The smallest float32 that is greater than each value."""
+    rounded = values.astype(np.float32)
+    raised: Floats = np.where(rounded > values, rounded, np.nextafter(rounded, np.float32(np.inf)))
+    return raised
+
+
+def _ranks(rows: Floats, counts: Counts, limits: Floats) -> Counts:
+    """How many of the leading values of each sorted row are below its limit: bisection at once."""
+    low = np.zeros(rows.shape[0], dtype=np.int64)
+    high = np.array(counts, dtype=np.int64)
+    every = np.arange(rows.shape[0])
+    for _ in range(int(rows.shape[1]).bit_length()):
+        middle = (low + high) // 2
+        is_below = (middle < high) & (rows[every, np.minimum(middle, rows.shape[1] - 1)] < limits)
+        low = np.where(is_below, middle + 1, low)
+        high = np.where(is_below, high, middle)
+    return low
+
+
+def _count_between(ordered: Floats, low: float, high: float) -> int:
+    """How many sorted values lie in ``[low, high]``."""
+    first = np.searchsorted(ordered, np.float32(low), "left")
+    last = np.searchsorted(ordered, np.float32(high), "right")
+    return int(last - first)
 
 
 def _row_quantile(rows: Floats, counts: Counts, share: float) -> Doubles:
@@ -172,8 +216,8 @@ def _pick(rows: Floats, counts: Counts, index: Counts) -> Doubles:
     return np.where(counts > 0, values, np.nan)
 
 
-def _moments(weights: Floats, counts: Counts) -> tuple[Moments, Doubles, Doubles]:
-    """Moments of the tensor, and mean and standard deviation of each channel, in float64.
+def _moments(weights: Floats, counts: Counts) -> tuple[Moments, Doubles, Doubles, Doubles]:
+    """Moments of the tensor; mean, standard deviation and energy of each channel, in float64.
 
     One channel at a time costs too many calls, the whole tensor too much memory: blocks of rows.
     The tensor's central moments follow from the channels' own (Chan, Golub, LeVeque 1983), so
@@ -202,8 +246,9 @@ def _moments(weights: Floats, counts: Counts) -> tuple[Moments, Doubles, Doubles
     total = int(counts.sum())
     channel_mean = np.where(counts > 0, mean, np.nan)
     channel_std = np.where(counts > 0, np.sqrt(second / present), np.nan)
+    energy = second + counts * mean**2
     if total == 0:
-        return Moments(np.nan, np.nan, np.nan), channel_mean, channel_std
+        return Moments(np.nan, np.nan, np.nan), channel_mean, channel_std, energy
     grand = float(np.sum(mean * counts) / total)
     shift = mean - grand
     tensor_second = float(np.sum(second + counts * shift**2))
@@ -212,7 +257,7 @@ def _moments(weights: Floats, counts: Counts) -> tuple[Moments, Doubles, Doubles
     )
     variance = tensor_second / total
     kurtosis = tensor_fourth / total / variance**2 if variance**2 > 0 else np.nan
-    return Moments(grand, float(np.sqrt(variance)), kurtosis), channel_mean, channel_std
+    return Moments(grand, float(np.sqrt(variance)), kurtosis), channel_mean, channel_std, energy
 
 
 def _outlier_channel_count(ranges: Doubles) -> int:

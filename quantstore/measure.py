@@ -4,18 +4,21 @@ import math
 
 import numpy as np
 
-from quantstore.distribution import Distribution, describe
+from quantstore.distribution import Distribution, describe, sorted_weights
 from quantstore.layers import Layer
-from quantstore.quantization import RoundTripError, measure_error, summarize_channels
+from quantstore.quantization import RoundTripError, summarize_channels
 from quantstore.records import (
+    BitsNeededRecord,
     ChannelColumns,
     ChannelErrorColumns,
+    ClippingRecord,
     ErrorRecord,
     HistogramRecord,
     LayerMeasures,
     LayerRecord,
 )
-from quantstore.schemes import SCHEMES, Scheme
+from quantstore.schemes import INT8_SCHEMES
+from quantstore.sweep import sweep
 
 # Raise it when a figure changes its meaning or a new one appears: models measured under an older
 # version are measured anew when they are ingested again.
@@ -29,8 +32,10 @@ def measure_layer(layer: Layer, depth: int) -> LayerMeasures:
         layer: with at least one weight.
         depth: its position among the model's layers, from 0.
     """
-    distribution = describe(layer.weights)
-    errors = [(scheme, measure_error(layer.weights, scheme)) for scheme in SCHEMES.values()]
+    ordered = sorted_weights(layer.weights)
+    distribution = describe(layer.weights, ordered)
+    energy = distribution.channel_energy
+    found = sweep(layer.weights, ordered, energy)
     channel = np.arange(layer.weights.shape[0], dtype=np.int64)
     return LayerMeasures(
         layer=_layer_record(layer, depth, distribution),
@@ -48,15 +53,29 @@ def measure_layer(layer: Layer, depth: int) -> LayerMeasures:
             std=distribution.channel_std,
             outlier_count=distribution.channels.outlier_count,
         ),
-        errors=tuple(_error_record(scheme, error) for scheme, error in errors),
+        errors=tuple(_error_record(name, error) for name, error in found.errors.items()),
         channel_errors=tuple(
             ChannelErrorColumns(
-                scheme=scheme.name,
+                scheme=name,
                 channel=channel,
-                sqnr_db=error.channel_sqnr_db,
-                zeroed_fraction=error.channel_zeroed_fraction,
+                sqnr_db=found.errors[name].channel_sqnr_db,
+                zeroed_fraction=found.errors[name].channel_zeroed_fraction,
             )
-            for scheme, error in errors
+            for name in INT8_SCHEMES
+        ),
+        clipping=tuple(
+            ClippingRecord(
+                bits=curve.bits,
+                measure=curve.measure,
+                thresholds=curve.thresholds,
+                sqnr_db=curve.sqnr_db,
+                best_threshold=curve.best_threshold,
+            )
+            for curve in found.clipping
+        ),
+        bits_needed=tuple(
+            BitsNeededRecord(granularity=granularity, bits=bits)
+            for granularity, bits in found.bits_needed.items()
         ),
         histogram=None
         if distribution.histogram is None
@@ -111,10 +130,10 @@ def _layer_record(layer: Layer, depth: int, distribution: Distribution) -> Layer
     )
 
 
-def _error_record(scheme: Scheme, error: RoundTripError) -> ErrorRecord:
+def _error_record(scheme: str, error: RoundTripError) -> ErrorRecord:
     summary = summarize_channels(error.channel_sqnr_db)
     return ErrorRecord(
-        scheme=scheme.name,
+        scheme=scheme,
         mse=error.mse,
         max_abs_error=error.max_abs_error,
         sqnr_db=error.sqnr_db,

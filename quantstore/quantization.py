@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quantstore.schemes import Scheme
+from quantstore.schemes import BLOCK_SIZE, FLOAT_FORMATS, Format, Scheme
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -27,22 +27,21 @@ LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 # A channel below this SQNR is counted as lost. Provisional, like the bands.
 LOST_CHANNEL_DB = 10.0
 
-# Weights worked on at a time: four float32 buffers of this size fit into a core's own cache.
-BLOCK_WEIGHTS = 1 << 16
-
 
 @dataclass(frozen=True, slots=True)
 class Grid:
     """The codes a scheme gives to one tensor: ``x' = scale * (q - zero_point)``.
 
     ``scale`` (weight units per code, strictly positive float32) and ``zero_point`` (a code) have
-    the shape ``(1, 1)`` where the tensor shares one, else ``(channels, 1)``.
+    the shape ``(1, 1)`` where the tensor shares one, else ``(rows, 1)``. Integer codes run from
+    ``qmin`` to ``qmax``; the codes of a float format are its values.
     """
 
     scale: Floats
     zero_point: Floats
     qmin: int
     qmax: int
+    number: Format = "int"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ class ChannelSummary:
     below_10db: int
 
 
-def grid_for(weights: Floats, scheme: Scheme) -> Grid:
+def grid_for(weights: Floats, scheme: Scheme, threshold: float | None = None) -> Grid:
     """The grid a scheme lays over these weights.
 
     The range is widened to include 0, so that zero is always a code. The scale is computed in
@@ -107,13 +106,16 @@ def grid_for(weights: Floats, scheme: Scheme) -> Grid:
     float32's smallest normal becomes 1 with zero point 0, so that an all-zero tensor is exact.
 
     Args:
-        weights: ``(channels, weights per channel)``; NaN and infinities do not count.
+        weights: ``(rows, weights per row)``; NaN and infinities do not count. A row is an output
+            channel; for a scheme in blocks it is a block (see :func:`blocks_of`).
+        threshold: weights beyond it in either direction are cut off, in weight units.
     """
-    axis = 1 if scheme.per_channel else None
-    finite = np.isfinite(weights)
-    where = True if finite.all() else finite
+    axis = None if scheme.granularity == "tensor" else 1
+    where = np.isfinite(weights)
     low = np.min(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
     high = np.max(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
+    if threshold is not None:
+        low, high = np.maximum(low, -threshold), np.minimum(high, threshold)
     if scheme.is_symmetric:
         scale = np.maximum(-low, high) / scheme.qmax
         zero_point = np.zeros_like(scale)
@@ -126,7 +128,40 @@ def grid_for(weights: Floats, scheme: Scheme) -> Grid:
         zero_point=np.where(degenerate, 0, zero_point).astype(np.float32),
         qmin=scheme.qmin,
         qmax=scheme.qmax,
+        number=scheme.number,
     )
+
+
+def float8_rounding(values: Floats, number: Format, out: Floats | None = None) -> Floats:
+    """Values rounded to the nearest 8-bit float, ties to even; none may exceed the format's range.
+
+    The distance between neighbours doubles with every power of two and stops shrinking at the
+    smallest normal number. Adding and subtracting 1.5 * 2^23 times that distance rounds to it,
+    because float32 then has no room for more.
+
+    Source: OCP 8-bit Floating Point Specification (OFP8), 2023; ONNX FLOAT8E4M3FN, FLOAT8E5M2.
+    """
+    _, mantissa_bits, smallest_exponent = FLOAT_FORMATS[number]
+    power: Floats = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)
+    np.maximum(power, np.float32(2.0**smallest_exponent), out=power)
+    power *= np.float32(1.5 * 2.0 ** (23 - mantissa_bits))
+    rounded = np.add(values, power, out=out)
+    rounded -= power
+    return rounded
+
+
+def blocks_of(weights: Floats) -> Floats:
+    """Each channel cut into rows of 32 consecutive weights, the last one filled up with NaN.
+
+    Args:
+        weights: ``(channels, weights per channel)``.
+
+    Returns:
+        ``(channels * blocks per channel, 32)``.
+    """
+    missing = -weights.shape[1] % BLOCK_SIZE
+    padded = np.pad(weights, ((0, 0), (0, missing)), constant_values=np.nan)
+    return padded.reshape(-1, BLOCK_SIZE)
 
 
 def quantize(weights: Floats, grid: Grid) -> Floats:
@@ -134,6 +169,8 @@ def quantize(weights: Floats, grid: Grid) -> Floats:
 
     Ties go to the even code before the zero point is added, as ``np.rint`` and ONNX both do.
     """
+    if grid.number != "int":
+        return float8_rounding(weights / grid.scale, grid.number)
     codes: Floats = np.rint(weights / grid.scale) + grid.zero_point
     return np.clip(codes, grid.qmin, grid.qmax)
 
@@ -148,59 +185,48 @@ def dequantize(codes: Floats, grid: Grid) -> Floats:
     return returned
 
 
-def round_trip(weights: Floats, scheme: Scheme) -> Floats:
-    """The weights as they come back from the scheme's grid, in the shape they came in."""
-    grid = grid_for(weights, scheme)
-    return dequantize(quantize(weights, grid), grid)
-
-
-def measure_error(weights: Floats, scheme: Scheme) -> RoundTripError:
-    """Everything one scheme does to one tensor, a block of channels at a time.
+def round_trip(weights: Floats, scheme: Scheme, threshold: float | None = None) -> Floats:
+    """The weights as they come back from the scheme's grid, in the shape they came in.
 
     Args:
         weights: ``(channels, weights per channel)``.
+        threshold: where a clipped scheme cuts the range, in weight units.
     """
-    grid = grid_for(weights, scheme)
-    channel_count, channel_size = weights.shape
-    energy = np.zeros(channel_count)
-    squared_error = np.zeros(channel_count)
-    nonzero_count = np.zeros(channel_count, dtype=np.int64)
-    zeroed_count = np.zeros(channel_count, dtype=np.int64)
-    weight_count = 0
-    max_abs_error = 0.0
-    in_use = np.zeros(scheme.qmax - scheme.qmin + 1, dtype=bool)
+    rows = blocks_of(weights) if scheme.granularity == "block" else weights
+    grid = grid_for(rows, scheme, threshold)
+    returned = dequantize(quantize(rows, grid), grid)
+    return returned.reshape(weights.shape[0], -1)[:, : weights.shape[1]]
 
-    rows = max(1, BLOCK_WEIGHTS // max(1, channel_size))
-    for start in range(0, channel_count, rows):
-        block = slice(start, start + rows)
-        original = weights[block]
-        finite = np.isfinite(original)
-        all_finite = bool(finite.all())
-        if not all_finite:
-            # Zeros add nothing to any sum below; only the counts have to know.
-            original = np.where(finite, original, np.float32(0))
-        own = grid if not scheme.per_channel else _rows_of(grid, block)
-        codes = quantize(original, own)
-        returned = dequantize(codes, own)
-        nonzero = original != 0
-        nonzero_count[block] = np.count_nonzero(nonzero, axis=1)
-        zeroed_count[block] = np.count_nonzero(nonzero & (returned == 0), axis=1)
-        returned -= original
-        energy[block] = _sum_of_squares(original)
-        squared_error[block] = _sum_of_squares(returned)
-        weight_count += int(np.count_nonzero(finite))
-        max_abs_error = max(max_abs_error, float(np.abs(returned).max(initial=0)))
-        if not scheme.per_channel:
-            in_use[(codes if all_finite else codes[finite]).astype(np.int64) - scheme.qmin] = True
 
+def measure_error(
+    weights: Floats, scheme: Scheme, threshold: float | None = None
+) -> RoundTripError:
+    """Everything one scheme does to one tensor, straight from the formulas.
+
+    ``sweep.sweep`` gives the same figures for all schemes at once, and faster.
+
+    Args:
+        weights: ``(channels, weights per channel)``.
+        threshold: where a clipped scheme cuts the range, in weight units.
+    """
+    finite = np.isfinite(weights)
+    # Zeros add nothing to any sum below; only the counts have to know.
+    original = np.where(finite, weights, np.float32(0))
+    returned = round_trip(original, scheme, threshold)
+    nonzero = original != 0
+    error = returned.astype(np.float64) - original
+    levels_used = None
+    if scheme.granularity == "tensor":
+        grid = grid_for(original, scheme, threshold)
+        levels_used = int(np.unique(quantize(original, grid)[finite]).size)
     return RoundTripError(
-        energy=energy,
-        squared_error=squared_error,
-        nonzero_count=nonzero_count,
-        zeroed_count=zeroed_count,
-        weight_count=weight_count,
-        max_abs_error=max_abs_error if weight_count else np.nan,
-        levels_used=None if scheme.per_channel else int(np.count_nonzero(in_use)),
+        energy=np.sum(original.astype(np.float64) ** 2, axis=1),
+        squared_error=np.sum(error**2, axis=1),
+        nonzero_count=np.count_nonzero(nonzero, axis=1),
+        zeroed_count=np.count_nonzero(nonzero & (returned == 0), axis=1),
+        weight_count=int(np.count_nonzero(finite)),
+        max_abs_error=float(np.abs(error).max(initial=0)) if finite.any() else np.nan,
+        levels_used=levels_used,
     )
 
 
@@ -237,14 +263,3 @@ def _quantile(values: Doubles, share: float) -> float:
     weight = position - index
     # inf - inf and 0 * inf are NaN, so equal neighbours and exact positions must not get there.
     return float(low) if weight == 0 or low == high else float(low + weight * (high - low))
-
-
-def _rows_of(grid: Grid, block: slice) -> Grid:
-    return Grid(grid.scale[block], grid.zero_point[block], grid.qmin, grid.qmax)
-
-
-def _sum_of_squares(rows: Floats) -> Doubles:
-    # float32 squares overflow from 1.8e19 on and lose 6e-4 in long sums.
-    wide = rows.astype(np.float64)
-    sums: Doubles = np.einsum("ij,ij->i", wide, wide)
-    return sums

@@ -129,6 +129,25 @@ class HistogramRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClippingRecord:
+    """A row of ``clipping``."""
+
+    bits: int
+    measure: str
+    thresholds: Doubles
+    sqnr_db: Doubles
+    best_threshold: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BitsNeededRecord:
+    """A row of ``bits_needed``."""
+
+    granularity: str
+    bits: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerMeasures:
     """Everything known about one layer. A layer of NaN alone has no histogram."""
 
@@ -136,4 +155,6 @@ class LayerMeasures:
     channels: ChannelColumns
     errors: tuple[ErrorRecord, ...]
     channel_errors: tuple[ChannelErrorColumns, ...]
+    clipping: tuple[ClippingRecord, ...]
+    bits_needed: tuple[BitsNeededRecord, ...]
     histogram: HistogramRecord | None

@@ -234,6 +234,39 @@ comment on column histograms.low is 'Left edge of the first bin, the smallest we
 comment on column histograms.high is 'Right edge of the last bin, the largest weight.';
 comment on column histograms.counts is 'Weights in each bin; a constant tensor has a single one.';
 
+-- Grain: one row per layer, bit width and measure.
+create table clipping (
+    layer_id integer not null,
+    bits integer not null,
+    measure varchar not null,
+    thresholds double[] not null,
+    sqnr_db double[] not null,
+    best_threshold double not null
+);
+
+comment on table clipping is
+'One row per layer, bit width and measure: SQNR against the threshold where a symmetric per-tensor range is clipped.';
+comment on column clipping.bits is 'Bits per weight of the symmetric grid.';
+comment on column clipping.measure is
+'What is measured: tensor, channel_p10 or channel_median; the last two for layers that are not fine.';
+comment on column clipping.thresholds is 'Clipping thresholds, as shares of the largest absolute weight.';
+comment on column clipping.sqnr_db is 'SQNR at each threshold, in dB.';
+comment on column clipping.best_threshold is
+'The threshold with the highest SQNR, as a share of the largest absolute weight.';
+
+-- Grain: one row per layer and granularity.
+create table bits_needed (
+    layer_id integer not null,
+    granularity varchar not null,
+    bits integer
+);
+
+comment on table bits_needed is
+'One row per layer and granularity: the fewest bits (2 to 16, symmetric) that keep it fine.';
+comment on column bits_needed.granularity is 'Who shares one scale: tensor, channel or block.';
+comment on column bits_needed.bits is
+'Fewest bits with which nine in ten channels reach 30 dB; NULL where 16 are not enough.';
+
 -- Grain: one row per band.
 create table bands (
     band varchar not null,

@@ -5,28 +5,44 @@ from typing import Literal
 
 from quantstore.errors import UnknownSchemeError
 
-Granularity = Literal["tensor", "channel"]
+Format = Literal["int", "fp8_e4m3", "fp8_e5m2"]
+Granularity = Literal["tensor", "channel", "block"]
+Clip = Literal["minmax", "mse"]
+
+# Consecutive weights of one output channel that share a scale; the last block may be shorter.
+BLOCK_SIZE = 32
+
+# Largest finite value, bits of mantissa, exponent of the smallest normal number.
+# OCP 8-bit Floating Point Specification, 2023; ONNX FLOAT8E4M3FN and FLOAT8E5M2.
+FLOAT_FORMATS = {"fp8_e4m3": (448, 3, -6), "fp8_e5m2": (57344, 2, -14)}
 
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """A uniform integer grid, and how widely one scale is shared.
+    """A grid of numbers, and how widely one scale is shared.
 
-    A symmetric grid has zero point 0 and the codes ``-(2^(bits-1) - 1) .. 2^(bits-1) - 1``: the
-    lowest code of two's complement is left out, so that zero lies in the middle. An asymmetric
-    grid has the codes ``0 .. 2^bits - 1`` and a zero point among them.
+    A symmetric integer grid has zero point 0 and the codes ``-(2^(bits-1) - 1) .. 2^(bits-1) - 1``:
+    the lowest code of two's complement is left out, so that zero lies in the middle. An asymmetric
+    one has the codes ``0 .. 2^bits - 1`` and a zero point among them. An 8-bit float grid is
+    symmetric by nature; its scale maps the largest weight to its largest finite value.
 
-    ``granularity`` says who shares one scale: the whole ``tensor`` or one output ``channel``.
+    ``granularity`` says who shares one scale: the whole ``tensor``, one output ``channel``, or a
+    ``block`` of 32 consecutive weights of a channel. ``clip`` says how the range is found:
+    ``minmax`` lets the extreme weights set it, ``mse`` cuts it where the squared error is least.
     """
 
     name: str
     bits: int
     granularity: Granularity
     is_symmetric: bool
+    number: Format = "int"
+    clip: Clip = "minmax"
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 16:
             raise ValueError(f"{self.name}: {self.bits} bits; a grid needs 2 to 16")
+        if self.clip == "mse" and self.granularity != "tensor":
+            raise ValueError(f"{self.name}: clipping is sought for a whole tensor only")
 
     @property
     def qmin(self) -> int:
@@ -37,7 +53,9 @@ class Scheme:
 
     @property
     def qmax(self) -> int:
-        """The highest code."""
+        """The highest code; for a float format its largest finite value."""
+        if self.number != "int":
+            return FLOAT_FORMATS[self.number][0]
         return (1 << (self.bits - 1)) - 1 if self.is_symmetric else (1 << self.bits) - 1
 
     @property
@@ -46,18 +64,21 @@ class Scheme:
 
     @property
     def format(self) -> str:
-        """The stored number format, ``int8`` for an 8-bit integer grid."""
-        return f"int{self.bits}"
-
-    @property
-    def clip(self) -> str:
-        """How the range is found; ``minmax`` lets the extreme weights set it."""
-        return "minmax"
+        """The stored number format, ``int8`` for an 8-bit integer grid, ``fp8_e4m3``."""
+        return f"int{self.bits}" if self.number == "int" else self.number
 
     @property
     def title(self) -> str:
         """The scheme in the words of a user, for example ``int8 per tensor, symmetric``."""
-        return f"{self.format} per {self.granularity}, {self.symmetry}"
+        shared = f"block of {BLOCK_SIZE}" if self.granularity == "block" else self.granularity
+        if self.number != "int":
+            return (
+                f"{self.number.replace('_', ' ').replace('fp8 e', 'fp8 E')} per {shared}".replace(
+                    "m", "M"
+                )
+            )
+        clipped = ", clipped (MSE)" if self.clip == "mse" else ""
+        return f"{self.format} per {shared}, {self.symmetry}{clipped}"
 
     @property
     def symmetry(self) -> str:
@@ -66,23 +87,74 @@ class Scheme:
     @property
     def description(self) -> str:
         """One sentence: codes, and what the scale is made of."""
-        shared = "each output channel" if self.per_channel else "the whole tensor"
+        shared = {
+            "tensor": "the whole tensor",
+            "channel": "each output channel",
+            "block": f"each {BLOCK_SIZE} consecutive weights of an output channel",
+        }[self.granularity]
         scale = f"max abs / {self.qmax}" if self.is_symmetric else f"(max - min) / {self.qmax}"
-        return f"Codes {self.qmin}..{self.qmax}, one scale for {shared}: {scale}."
+        cut = (
+            "; the range is clipped where the squared error is least" if self.clip == "mse" else ""
+        )
+        codes = (
+            f"Codes {self.qmin}..{self.qmax}"
+            if self.number == "int"
+            else f"Values of {self.number}"
+        )
+        return f"{codes}, one scale for {shared}: {scale}{cut}."
 
 
-INT8_TENSOR_SYMMETRIC = Scheme("int8_tensor_symmetric", 8, "tensor", is_symmetric=True)
-INT8_TENSOR_ASYMMETRIC = Scheme("int8_tensor_asymmetric", 8, "tensor", is_symmetric=False)
-INT8_CHANNEL_SYMMETRIC = Scheme("int8_channel_symmetric", 8, "channel", is_symmetric=True)
-INT8_CHANNEL_ASYMMETRIC = Scheme("int8_channel_asymmetric", 8, "channel", is_symmetric=False)
+def _integer(
+    bits: int, granularity: Granularity, *, is_symmetric: bool, clip: Clip = "minmax"
+) -> Scheme:
+    shared = f"block{BLOCK_SIZE}" if granularity == "block" else granularity
+    symmetry = "symmetric" if is_symmetric else "asymmetric"
+    suffix = "_mse" if clip == "mse" else ""
+    name = f"int{bits}_{shared}_{symmetry}{suffix}"
+    return Scheme(name, bits, granularity, is_symmetric, clip=clip)
 
-SCHEMES = {
+
+def _float8(number: Format, granularity: Granularity) -> Scheme:
+    return Scheme(f"{number}_{granularity}", 8, granularity, is_symmetric=True, number=number)
+
+
+INT8_TENSOR_SYMMETRIC = _integer(8, "tensor", is_symmetric=True)
+INT8_TENSOR_ASYMMETRIC = _integer(8, "tensor", is_symmetric=False)
+INT8_CHANNEL_SYMMETRIC = _integer(8, "channel", is_symmetric=True)
+INT8_CHANNEL_ASYMMETRIC = _integer(8, "channel", is_symmetric=False)
+
+# The four that int8 hardware offers: what verdicts are about, and what is kept channel by channel.
+INT8_SCHEMES = {
     scheme.name: scheme
     for scheme in (
         INT8_TENSOR_SYMMETRIC,
         INT8_TENSOR_ASYMMETRIC,
         INT8_CHANNEL_SYMMETRIC,
         INT8_CHANNEL_ASYMMETRIC,
+    )
+}
+
+SCHEMES = INT8_SCHEMES | {
+    scheme.name: scheme
+    for scheme in (
+        _integer(8, "block", is_symmetric=True),
+        _integer(8, "block", is_symmetric=False),
+        _integer(8, "tensor", is_symmetric=True, clip="mse"),
+        _integer(8, "tensor", is_symmetric=False, clip="mse"),
+        _float8("fp8_e4m3", "tensor"),
+        _float8("fp8_e4m3", "channel"),
+        _float8("fp8_e5m2", "tensor"),
+        _float8("fp8_e5m2", "channel"),
+        _integer(4, "tensor", is_symmetric=True),
+        _integer(4, "tensor", is_symmetric=False),
+        _integer(4, "tensor", is_symmetric=True, clip="mse"),
+        _integer(4, "tensor", is_symmetric=False, clip="mse"),
+        _integer(4, "channel", is_symmetric=True),
+        _integer(4, "channel", is_symmetric=False),
+        _integer(4, "block", is_symmetric=True),
+        _integer(4, "block", is_symmetric=False),
+        _integer(2, "block", is_symmetric=True),
+        _integer(2, "block", is_symmetric=False),
     )
 }
 DEFAULT_SCHEME = INT8_TENSOR_SYMMETRIC

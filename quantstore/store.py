@@ -467,39 +467,40 @@ def add_model(
         _columns_of([measured.layer for measured in measures])
         | {"layer_id": layer_ids, "model_id": [model_id] * len(measures)},
     )
+    with_ids = list(zip(layer_ids, measures, strict=True))
+    _insert(duck, "channels", _stacked([(i, m.channels) for i, m in with_ids]))
     _insert(
         duck,
-        "channels",
-        _stacked([(i, m.channels) for i, m in zip(layer_ids, measures, strict=True)]),
+        "channel_errors",
+        _stacked([(i, part) for i, m in with_ids for part in m.channel_errors]),
     )
-    errors = [(i, e) for i, m in zip(layer_ids, measures, strict=True) for e in m.errors]
-    _insert(
-        duck, "errors", _columns_of([e for _, e in errors]) | {"layer_id": [i for i, _ in errors]}
-    )
-    channel_errors = [
-        (i, columns)
-        for i, m in zip(layer_ids, measures, strict=True)
-        for columns in m.channel_errors
-    ]
-    _insert(duck, "channel_errors", _stacked(channel_errors))
-    histograms = [
-        (i, m.histogram)
-        for i, m in zip(layer_ids, measures, strict=True)
-        if m.histogram is not None
-    ]
-    if histograms:
-        _insert(
-            duck,
-            "histograms",
-            _columns_of([h for _, h in histograms]) | {"layer_id": [i for i, _ in histograms]},
-        )
+    many: dict[str, list[tuple[int, Any]]] = {
+        "errors": [(i, error) for i, m in with_ids for error in m.errors],
+        "clipping": [(i, curve) for i, m in with_ids for curve in m.clipping],
+        "bits_needed": [(i, bits) for i, m in with_ids for bits in m.bits_needed],
+        "histograms": [(i, m.histogram) for i, m in with_ids if m.histogram is not None],
+    }
+    for table, rows in many.items():
+        if rows:
+            columns = _columns_of([record for _, record in rows])
+            _insert(duck, table, columns | {"layer_id": [i for i, _ in rows]})
     return model_id
+
+
+CHILDREN_OF_LAYERS = (
+    "channels",
+    "errors",
+    "channel_errors",
+    "clipping",
+    "bits_needed",
+    "histograms",
+)
 
 
 def remove_model(connection: Connection, model_id: int) -> None:
     """Take a model and everything known about it out, inside the open transaction."""
     # The names of tables are our own; only values come from outside.
-    for table in ("channels", "errors", "channel_errors", "histograms"):
+    for table in CHILDREN_OF_LAYERS:
         connection.rows(
             f"delete from {table} where layer_id in"
             " (select layer_id from layers where model_id = ?)",
@@ -541,7 +542,7 @@ def _arrow(values: Any) -> "pa.Array":
     if values and isinstance(values[0], np.ndarray):
         offsets = np.cumsum([0, *(len(value) for value in values)])
         return pa.LargeListArray.from_arrays(
-            pa.array(offsets, pa.int64()), pa.array(np.concatenate(values))
+            pa.array(offsets, pa.int64()), _arrow(np.concatenate(values))
         )
     if any(isinstance(value, float) for value in values):
         return _arrow(np.array([np.nan if value is None else value for value in values], float))

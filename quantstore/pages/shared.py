@@ -16,7 +16,7 @@ from quantstore.ingest import demo_paths
 from quantstore.jobs import QUEUE
 from quantstore.pages import address, components
 from quantstore.palette import BANDS, DARK, LIGHT, PALETTES, Palette, ThemeName, both
-from quantstore.schemes import DEFAULT_SCHEME, SCHEMES, Scheme
+from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, Scheme
 from quantstore.words import LayerFacts, counted, file_size, markdown, verdict, weights
 
 PAGES = Path(__file__).resolve().parent
@@ -62,17 +62,17 @@ def scheme() -> Scheme:
 
     Known once the sidebar is drawn: before, an address has not reached its widget.
     """
-    return SCHEMES.get(str(st.session_state.get("scheme")), DEFAULT_SCHEME)
+    return INT8_SCHEMES.get(str(st.session_state.get("scheme")), DEFAULT_SCHEME)
 
 
 def pick_scheme() -> None:
     """The picker of the scheme, on every page that judges."""
-    address.link("scheme", default=DEFAULT_SCHEME.name, options=list(SCHEMES))
+    address.link("scheme", default=DEFAULT_SCHEME.name, options=list(INT8_SCHEMES))
     st.selectbox(
         "Scheme",
-        list(SCHEMES),
+        list(INT8_SCHEMES),
         key="scheme",
-        format_func=lambda name: SCHEMES[name].title,
+        format_func=lambda name: INT8_SCHEMES[name].title,
         help="How the weights are rounded: who shares one scale, and whether zero sits in the"
         " middle of the codes. Every page judges by it.",
     )
@@ -202,7 +202,7 @@ def verdict_matrix(
         if first["layers_already_quantized"]:
             facts.append("stored as integers")
         cells = []
-        for name in SCHEMES:
+        for name in INT8_SCHEMES:
             cell = by_cell[(model, name)]
             said = verdict(int(cell["layers_broken"]), int(cell["layers_at_risk"]))
             counts = [(band, int(cell[f"layers_{band.replace(' ', '_')}"])) for band in BANDS]
@@ -223,7 +223,7 @@ def verdict_matrix(
         target = st.session_state[key].clicked
         if not target:
             return
-        if target.get("scheme") in SCHEMES:
+        if target.get("scheme") in INT8_SCHEMES:
             address.choose("scheme", target["scheme"])
         if target.get("model") and not is_single:
             address.choose("model", target["model"])
@@ -237,7 +237,7 @@ def verdict_matrix(
                 "title": one.title,
                 "lines": [f"per {one.granularity}", one.symmetry],
             }
-            for one in SCHEMES.values()
+            for one in INT8_SCHEMES.values()
         ],
         rows=rows,
         chosen=scheme.name,
