@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Literal
 
 from quantstore import __version__, graph, store
+from quantstore.equalization import p10_after_db
 from quantstore.errors import MissingStoreError, ModelFileError, NoLayersError, QuantstoreError
 from quantstore.layers import Layer
 from quantstore.measure import MEASURES_VERSION, measure_layer
-from quantstore.records import LayerMeasures, ModelRecord
+from quantstore.records import EqualizationRecord, LayerMeasures, ModelRecord
+from quantstore.schemes import DEFAULT_SCHEME
 
 Outcome = Literal["stored", "replaced", "already stored", "failed"]
 
@@ -56,6 +58,7 @@ class MeasuredModel:
     seconds: float
     weight_count: int
     layers: tuple[LayerMeasures, ...]
+    equalization: tuple[EqualizationRecord, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +179,8 @@ def _measure(
     counted: set[int] = set()
     weight_count = 0
     measured: list[LayerMeasures] = []
-    for site in sites:
+    depth_of: dict[int, int] = {}
+    for place, site in enumerate(sites):
         if report is not None:
             report(Progress(len(measured), len(sites), bytes_done, bytes_total))
         bytes_done += site.weight_bytes
@@ -186,7 +190,7 @@ def _measure(
         if id(site.tensor) not in counted:
             counted.add(id(site.tensor))
             weight_count += layer.weights.size
-        depth = len(measured)
+        depth = depth_of[place] = len(measured)
         twin = shared.get(layer.weight_key)
         if twin is None:
             measures = measure_layer(layer, depth)
@@ -210,7 +214,38 @@ def _measure(
         seconds=time.perf_counter() - started,
         weight_count=weight_count,
         layers=tuple(measured),
+        equalization=tuple(_equalization(file, sites, depth_of, measured, fold)),
     )
+
+
+def _equalization(
+    file: graph.ModelFile,
+    sites: list[graph.Site],
+    depth_of: dict[int, int],
+    measured: list[LayerMeasures],
+    fold: bool,
+) -> Iterator[EqualizationRecord]:
+    """What equalizing each pair of neighbours could give, both ways; weights are read again."""
+    scheme = DEFAULT_SCHEME.name
+    for places in graph.find_pairs(file, sites, fold=fold):
+        if not all(place in depth_of for place in places):
+            continue
+        first, second = (graph.read_layer(file, sites[place], fold=fold) for place in places)
+        if first is None or second is None:
+            continue
+        after = p10_after_db(first, second)
+        if after is None:
+            continue
+        depths = [depth_of[place] for place in places]
+        for depth, partner_depth, after_db in zip(depths, reversed(depths), after, strict=True):
+            before = next(error for error in measured[depth].errors if error.scheme == scheme)
+            yield EqualizationRecord(
+                depth=depth,
+                partner_depth=partner_depth,
+                scheme=scheme,
+                channel_sqnr_p10_before_db=before.channel_sqnr_p10_db,
+                channel_sqnr_p10_after_db=after_db,
+            )
 
 
 def _seen_from(layer: Layer, twin: LayerMeasures, depth: int) -> LayerMeasures:
@@ -258,7 +293,7 @@ def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> Inges
             quantstore_version=__version__,
             measures_version=MEASURES_VERSION,
         )
-        store.add_model(connection, record, measured.layers)
+        store.add_model(connection, record, measured.layers, measured.equalization)
     return IngestResult(
         path=str(measured.path),
         outcome="replaced" if replaced else "stored",

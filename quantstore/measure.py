@@ -6,7 +6,7 @@ import numpy as np
 
 from quantstore.distribution import Distribution, describe, sorted_weights
 from quantstore.layers import Layer
-from quantstore.quantization import RoundTripError, summarize_channels
+from quantstore.quantization import ChannelSummary, RoundTripError
 from quantstore.records import (
     BitsNeededRecord,
     ChannelColumns,
@@ -53,7 +53,10 @@ def measure_layer(layer: Layer, depth: int) -> LayerMeasures:
             std=distribution.channel_std,
             outlier_count=distribution.channels.outlier_count,
         ),
-        errors=tuple(_error_record(name, error) for name, error in found.errors.items()),
+        errors=tuple(
+            _error_record(name, error, found.summaries[name])
+            for name, error in found.errors.items()
+        ),
         channel_errors=tuple(
             ChannelErrorColumns(
                 scheme=name,
@@ -130,8 +133,7 @@ def _layer_record(layer: Layer, depth: int, distribution: Distribution) -> Layer
     )
 
 
-def _error_record(scheme: str, error: RoundTripError) -> ErrorRecord:
-    summary = summarize_channels(error.channel_sqnr_db)
+def _error_record(scheme: str, error: RoundTripError, summary: ChannelSummary) -> ErrorRecord:
     return ErrorRecord(
         scheme=scheme,
         mse=error.mse,

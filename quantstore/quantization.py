@@ -237,15 +237,30 @@ def summarize_channels(channel_sqnr_db: Doubles) -> ChannelSummary:
         channel_sqnr_db: one value per channel in dB; NaN marks an all-zero channel, which is
             left out; +infinity a channel that comes back exactly.
     """
-    values = np.sort(channel_sqnr_db[~np.isnan(channel_sqnr_db)])
-    if values.size == 0:
-        return ChannelSummary(min_db=np.nan, p10_db=np.nan, median_db=np.nan, below_10db=0)
-    return ChannelSummary(
-        min_db=float(values[0]),
-        p10_db=_quantile(values, 0.1),
-        median_db=_quantile(values, 0.5),
-        below_10db=int(np.count_nonzero(values < LOST_CHANNEL_DB)),
-    )
+    return summarize_rows(channel_sqnr_db[np.newaxis, :])[0]
+
+
+def summarize_rows(channel_sqnr_db: Doubles) -> list[ChannelSummary]:
+    """:func:`summarize_channels` of many schemes at once.
+
+    Args:
+        channel_sqnr_db: ``(schemes, channels)`` in dB; a channel is NaN in all rows or in none.
+    """
+    rows = np.sort(channel_sqnr_db[:, ~np.isnan(channel_sqnr_db[0])], axis=1)
+    if rows.shape[1] == 0:
+        nothing = ChannelSummary(min_db=np.nan, p10_db=np.nan, median_db=np.nan, below_10db=0)
+        return [nothing] * len(rows)
+    lost = np.count_nonzero(rows < LOST_CHANNEL_DB, axis=1)
+    return [
+        ChannelSummary(*figures)
+        for figures in zip(
+            rows[:, 0].tolist(),
+            _quantiles(rows, 0.1),
+            _quantiles(rows, 0.5),
+            lost.tolist(),
+            strict=True,
+        )
+    ]
 
 
 def sqnr_db(energy: npt.ArrayLike, squared_error: npt.ArrayLike) -> Doubles:
@@ -255,11 +270,17 @@ def sqnr_db(energy: npt.ArrayLike, squared_error: npt.ArrayLike) -> Doubles:
         return np.where(np.equal(squared_error, 0), np.inf, 10 * np.log10(ratio))
 
 
-def _quantile(values: Doubles, share: float) -> float:
-    """Linear interpolation on sorted values (numpy's default), for values that may be +infinity."""
-    position = share * (values.size - 1)
+def _quantiles(rows: Doubles, share: float) -> list[float]:
+    """Linear interpolation in sorted rows (numpy's default), for values that may be +infinity."""
+    position = share * (rows.shape[1] - 1)
     index = int(position)
-    low, high = values[index], values[min(index + 1, values.size - 1)]
+    low, high = rows[:, index], rows[:, min(index + 1, rows.shape[1] - 1)]
     weight = position - index
     # inf - inf and 0 * inf are NaN, so equal neighbours and exact positions must not get there.
-    return float(low) if weight == 0 or low == high else float(low + weight * (high - low))
+    is_plain = (low == high) | (weight == 0)
+    gap = np.subtract(high, low, where=~is_plain, out=np.zeros_like(low))
+    quantiles: list[float] = (low + weight * gap).tolist()
+    return [
+        value if not plain else bottom
+        for value, plain, bottom in zip(quantiles, is_plain.tolist(), low.tolist(), strict=True)
+    ]

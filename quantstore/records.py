@@ -148,6 +148,17 @@ class BitsNeededRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EqualizationRecord:
+    """A row of ``equalization``; layers are named by their depth, the store gives the keys."""
+
+    depth: int
+    partner_depth: int
+    scheme: str
+    channel_sqnr_p10_before_db: float
+    channel_sqnr_p10_after_db: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerMeasures:
     """Everything known about one layer. A layer of NaN alone has no histogram."""
 

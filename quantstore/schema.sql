@@ -267,6 +267,23 @@ comment on column bits_needed.granularity is 'Who shares one scale: tensor, chan
 comment on column bits_needed.bits is
 'Fewest bits with which nine in ten channels reach 30 dB; NULL where 16 are not enough.';
 
+-- Grain: one row per layer and neighbour.
+create table equalization (
+    layer_id integer not null,
+    partner_layer_id integer not null,
+    scheme varchar not null,
+    channel_sqnr_p10_before_db double,
+    channel_sqnr_p10_after_db double
+);
+
+comment on table equalization is
+'One row per layer and neighbour: what cross-layer equalization of this pair alone could give the weights.';
+comment on column equalization.partner_layer_id is 'The layer right before or behind it.';
+comment on column equalization.channel_sqnr_p10_before_db is
+'SQNR that nine in ten channels reach as the weights are, in dB; NULL where it is infinite.';
+comment on column equalization.channel_sqnr_p10_after_db is
+'SQNR in dB that nine in ten channels would reach after equalization with this partner alone, from weights only; can be lower than before; NULL where it is infinite.';
+
 -- Grain: one row per band.
 create table bands (
     band varchar not null,

@@ -29,7 +29,7 @@ from quantstore.errors import (
     StoreError,
     UnknownModelError,
 )
-from quantstore.records import LayerMeasures, ModelRecord
+from quantstore.records import EqualizationRecord, LayerMeasures, ModelRecord
 from quantstore.schemes import SCHEMES
 
 if TYPE_CHECKING:
@@ -451,7 +451,10 @@ def model_with_content(
 
 
 def add_model(
-    connection: Connection, record: ModelRecord, measures: Sequence[LayerMeasures]
+    connection: Connection,
+    record: ModelRecord,
+    measures: Sequence[LayerMeasures],
+    equalization: Sequence[EqualizationRecord] = (),
 ) -> int:
     """Write a whole model inside the open transaction; returns its key."""
     duck = connection._connection
@@ -484,6 +487,11 @@ def add_model(
         if rows:
             columns = _columns_of([record for _, record in rows])
             _insert(duck, table, columns | {"layer_id": [i for i, _ in rows]})
+    if equalization:
+        columns = _columns_of(equalization)
+        columns["layer_id"] = [layer_ids[depth] for depth in columns.pop("depth")]
+        columns["partner_layer_id"] = [layer_ids[depth] for depth in columns.pop("partner_depth")]
+        _insert(duck, "equalization", columns)
     return model_id
 
 
@@ -493,6 +501,7 @@ CHILDREN_OF_LAYERS = (
     "channel_errors",
     "clipping",
     "bits_needed",
+    "equalization",
     "histograms",
 )
 

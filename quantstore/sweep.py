@@ -25,12 +25,14 @@ import numpy.typing as npt
 from quantstore.quantization import (
     LARGEST_WEIGHT,
     SMALLEST_SCALE,
+    ChannelSummary,
     Doubles,
     Floats,
     RoundTripError,
     float8_rounding,
     sqnr_db,
     summarize_channels,
+    summarize_rows,
 )
 from quantstore.schemes import BLOCK_SIZE, SCHEMES, Granularity, Scheme
 
@@ -40,6 +42,8 @@ PIECE_WEIGHTS = 1 << 16
 # Beyond so many weights running sums are kept for every 64th only, but for the outermost, and
 # codes in use are looked for where codes change.
 MANY_WEIGHTS = 1 << 16
+# Up to so many it is quicker to try every grid on every weight.
+FEW_WEIGHTS = 1 << 11
 TAIL_WEIGHTS = 1 << 14
 SUM_STRIDE = 64
 
@@ -80,6 +84,7 @@ class Sweep:
     """
 
     errors: dict[str, RoundTripError]
+    summaries: dict[str, ChannelSummary]
     clipping: tuple[ClippingCurve, ...]
     bits_needed: dict[Granularity, int | None]
 
@@ -156,11 +161,15 @@ def sweep(weights: Floats, ordered: Floats, energy: Doubles) -> Sweep:
     }
     measured = _measure(columns, list(steps.values()))
     for (name, scheme), (squared, zeroed, largest) in zip(SCHEMES.items(), measured, strict=True):
+        zeroed_count = columns.channel_sums(zeroed) - zeros
+        # No weight moves further than to zero, and a channel of zeros has lost exactly its energy;
+        # the sums above know that to seven digits only.
+        squared_error = np.minimum(columns.channel_sums(squared), energy)
         errors[name] = RoundTripError(
             energy=energy,
-            squared_error=columns.channel_sums(squared),
+            squared_error=np.where(zeroed_count == nonzero, energy, squared_error),
             nonzero_count=nonzero.astype(np.int64),
-            zeroed_count=(columns.channel_sums(zeroed) - zeros).astype(np.int64),
+            zeroed_count=zeroed_count.astype(np.int64),
             weight_count=weight_count,
             max_abs_error=float(largest.max(initial=0)) if weight_count else np.nan,
             levels_used=_levels_used(ordered, steps[name])
@@ -168,8 +177,9 @@ def sweep(weights: Floats, ordered: Floats, energy: Doubles) -> Sweep:
             else None,
         )
 
+    summaries = summarize_schemes(errors)
     p10 = {
-        granularity: summarize_channels(errors[f"int8_{name}_symmetric"].channel_sqnr_db).p10_db
+        granularity: summaries[f"int8_{name}_symmetric"].p10_db
         for granularity, name in _BIT_SCHEMES.items()
     }
     if not p10["tensor"] >= FINE_DB and weight_count:
@@ -178,7 +188,15 @@ def sweep(weights: Floats, ordered: Floats, energy: Doubles) -> Sweep:
         granularity: _bits_needed(columns, granularity, ranges, energy, p10[granularity])
         for granularity in _BIT_SCHEMES
     }
-    return Sweep(errors, tuple(curves), bits_needed)
+    return Sweep(errors, summaries, tuple(curves), bits_needed)
+
+
+def summarize_schemes(errors: dict[str, RoundTripError]) -> dict[str, ChannelSummary]:
+    """The channels' SQNR under each scheme, summarized."""
+    energy = next(iter(errors.values())).energy
+    squared = np.stack([error.squared_error for error in errors.values()])
+    summaries = summarize_rows(_channel_sqnr(energy, squared))
+    return dict(zip(errors, summaries, strict=True))
 
 
 _BIT_SCHEMES: dict[Granularity, str] = {
@@ -457,16 +475,12 @@ class _RunningSums:
             second.at(low, block, share, high),
         )
 
-    def squared_error(self, scales: Doubles, lowest: Doubles, highest: Doubles) -> Doubles:
-        """Squared error of grids with the levels ``lowest .. highest`` (whole numbers) times scale.
-
-        One grid per entry; all have the same number of levels.
-        """
-        count = int(highest[0] - lowest[0])
-        codes = lowest[:, None] + np.arange(count + 1)
+    def squared_error(self, scales: Doubles, lowest: Doubles, steps: int) -> Doubles:
+        """Squared error of grids; arguments as for :class:`_GridErrors`."""
+        codes = lowest[:, None] + np.arange(steps + 1)
         between = ((codes[:, :-1] + 0.5) * scales[:, None]).astype(np.float32)
         inner = np.searchsorted(self.ordered, between)
-        ends = np.empty((len(scales), count + 2), dtype=np.int64)
+        ends = np.empty((len(scales), steps + 2), dtype=np.int64)
         ends[:, 0], ends[:, 1:-1], ends[:, -1] = 0, inner, self.ordered.size
         first, second = self.up_to(ends)
         level = codes * scales[:, None]
@@ -489,26 +503,63 @@ def _tensor_clipping(
     abs_max = _abs_max(ordered)
     if abs_max == 0:
         return [], {}
-    sums = _RunningSums(ordered)
     low, high = min(0.0, float(ordered[0])), max(0.0, float(ordered[-1]))
     cuts = THRESHOLDS * abs_max
+    squared_error = _GridErrors(ordered)
     curves, best = [], {}
     for bits in CLIPPING_BITS:
         top = (1 << (bits - 1)) - 1
-        scales = _as_stored(cuts / top)
-        squares = sums.squared_error(scales, np.full(len(cuts), -top), np.full(len(cuts), top))
-        curve = sqnr_db(energy, squares)
+        squares = squared_error(_as_stored(cuts / top), np.full(len(cuts), -top), 2 * top)
         place = int(np.argmin(squares))
         best[bits, True] = float(cuts[place])
+        curve = sqnr_db(energy, squares)
         curves.append(_curve(bits, "tensor", THRESHOLDS, curve, place))
 
         most = (1 << bits) - 1
         lows, highs = np.maximum(low, -cuts), np.minimum(high, cuts)
         scales = _as_stored((highs - lows) / most)
-        zero_points = -np.rint(lows / scales)
-        squares = sums.squared_error(scales, -zero_points, most - zero_points)
-        best[bits, False] = float(cuts[int(np.argmin(squares))])
+        lowest = np.rint(lows / scales)
+        best[bits, False] = float(cuts[_least(squared_error, scales, lowest, most)])
     return curves, best
+
+
+def _least(squared_error: "_GridErrors", scales: Doubles, lowest: Doubles, steps: int) -> int:
+    """The threshold with the least squared error.
+
+    Among many weights the error has no ripples, so that the neighbourhood of the best of every
+    fourth threshold is enough.
+    """
+    places = np.arange(len(scales))
+    if squared_error.ordered.size > FEW_WEIGHTS:
+        coarse = np.append(places[::4], places[-1])
+        around = int(coarse[np.argmin(squared_error(scales[coarse], lowest[coarse], steps))])
+        places = places[max(0, around - 3) : around + 4]
+    return int(places[np.argmin(squared_error(scales[places], lowest[places], steps))])
+
+
+class _GridErrors:
+    """The squared error of a tensor on many grids: directly for few weights, else by sums."""
+
+    def __init__(self, ordered: Floats) -> None:
+        self.ordered = ordered
+        self.sums = _RunningSums(ordered) if ordered.size > FEW_WEIGHTS else None
+
+    def __call__(self, scales: Doubles, lowest: Doubles, steps: int) -> Doubles:
+        """Squared error of each grid.
+
+        Args:
+            scales: distance between neighbouring levels, one per grid.
+            lowest: the lowest level of each grid, in scales; a whole number.
+            steps: how many scales the highest level lies above the lowest.
+        """
+        if self.sums is not None:
+            return self.sums.squared_error(scales, lowest, steps)
+        column = scales[:, np.newaxis]
+        ratio = self.ordered / column.astype(np.float32)
+        levels = np.clip(np.rint(ratio), lowest[:, None], lowest[:, None] + steps)
+        error = (levels - ratio).astype(np.float64) * column
+        total: Doubles = np.einsum("ij,ij->i", error, error)
+        return total
 
 
 def _channel_clipping(columns: _Columns, ordered: Floats, energy: Doubles) -> list[ClippingCurve]:

@@ -1,0 +1,135 @@
+"""What cross-layer equalization could give: two layers in, their channel SQNR before and after out.
+
+Two layers with nothing between them that minds a factor (``graph/pairs.py`` finds them) may trade
+scale: output channel i of the first is divided by ``s_i > 0``, input channel i of the second
+multiplied by it, and the network computes the same. With ``s_i = sqrt(r1_i / r2_i)``, r the largest
+magnitude in the channel, both come to ``sqrt(r1_i r2_i)``: the paper's optimum for the product of
+the two layers' precisions (a channel's precision is its share of its tensor's range).
+
+Computed from weights alone: what the factors do to activations and to biases is not measured.
+
+Source: Nagel, van Baalen, Blankevoort, Welling, "Data-Free Quantization Through Weight Equalization
+and Bias Correction", ICCV 2019, section 4.1 (https://arxiv.org/abs/1906.04721).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from quantstore.layers import Layer
+from quantstore.quantization import Doubles, Floats, measure_error, summarize_channels
+from quantstore.schemes import DEFAULT_SCHEME, Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class PairGain:
+    """SQNR in dB that nine in ten channels reach (the 10th percentile), both layers of a pair.
+
+    Infinite where the round trip is exact; NaN where every channel is zero.
+    """
+
+    before_first_db: float
+    after_first_db: float
+    before_second_db: float
+    after_second_db: float
+
+
+def equalize(first: Layer, second: Layer, scheme: Scheme = DEFAULT_SCHEME) -> PairGain | None:
+    """What equalizing this pair, and no other, would do to the two layers; None for no pair.
+
+    Every pair is taken by itself, from the weights as they are in the file. The paper goes over a
+    chain of layers until nothing changes any more; that needs every layer of the chain at once,
+    while here memory follows the largest two tensors. A layer between two others therefore has two
+    predictions, one for its input side and one for its output side.
+
+    A gain can be negative: factors that even out one layer can spread the channels of the other.
+    """
+    after = p10_after_db(first, second, scheme)
+    if after is None:
+        return None
+    return PairGain(
+        before_first_db=p10_db(first.weights, scheme),
+        after_first_db=after[0],
+        before_second_db=p10_db(second.weights, scheme),
+        after_second_db=after[1],
+    )
+
+
+def p10_after_db(
+    first: Layer, second: Layer, scheme: Scheme = DEFAULT_SCHEME
+) -> tuple[float, float] | None:
+    """The part of :func:`equalize` that is not in the layers' own error figures already."""
+    scale = pair_scale(first, second)
+    if scale is None:
+        return None
+    # One scaled copy at a time.
+    return (
+        p10_db(scaled_first(first, scale), scheme),
+        p10_db(scaled_second(second, scale), scheme),
+    )
+
+
+def p10_db(weights: Floats, scheme: Scheme = DEFAULT_SCHEME) -> float:
+    """SQNR in dB that nine in ten channels of a layer reach after a round trip."""
+    return summarize_channels(measure_error(weights, scheme).channel_sqnr_db).p10_db
+
+
+def pair_scale(first: Layer, second: Layer) -> Doubles | None:
+    """``s_i = sqrt(r1_i / r2_i)``, one per channel between the two layers; None for no pair.
+
+    1 where either side of the channel is all zero: there is nothing to trade. NaN and infinite
+    weights do not count.
+    """
+    if not (_takes_part(first) and _takes_part(second)):
+        return None
+    first_range = _largest_magnitude(first.weights, (1,))
+    second_range = _largest_magnitude(by_input_channel(second), (1, 3)).ravel()
+    if first_range.shape != second_range.shape:
+        return None
+    is_alive = (first_range > 0) & (second_range > 0)
+    return np.sqrt(np.where(is_alive, first_range, 1) / np.where(is_alive, second_range, 1))
+
+
+def scaled_first(layer: Layer, scale: Doubles) -> Floats:
+    """``W_i / s_i`` for every output channel i, in the shape of ``layer.weights``."""
+    scaled = np.empty_like(layer.weights)
+    # Computed in float64 a buffer at a time, rounded once.
+    np.divide(layer.weights, scale[:, np.newaxis], out=scaled, casting="same_kind")
+    return scaled
+
+
+def scaled_second(layer: Layer, scale: Doubles) -> Floats:
+    """``W_i s_i`` for every input channel i, in the shape of ``layer.weights``."""
+    weights = by_input_channel(layer)
+    groups, _, inputs, _ = weights.shape
+    scaled = np.empty_like(weights)
+    np.multiply(weights, scale.reshape(groups, 1, inputs, 1), out=scaled, casting="same_kind")
+    return scaled.reshape(layer.weights.shape)
+
+
+def by_input_channel(layer: Layer) -> Floats:
+    """The weights of a Conv or Gemm as ``(groups, outputs, inputs, kernel)``, without a copy.
+
+    Outputs and inputs are counted inside a group: input channel ``c`` of group ``g`` is channel
+    ``g * inputs + c`` of the data. A Gemm has one group and a kernel of one weight; a depthwise
+    convolution has as many groups as channels, each with one input.
+    """
+    groups = layer.group_count
+    outputs, columns = layer.weights.shape
+    inputs = layer.shape[1] if layer.op_type == "Conv" else columns
+    return layer.weights.reshape(groups, outputs // groups, inputs, columns // inputs)
+
+
+def _takes_part(layer: Layer) -> bool:
+    # Gemm with constant A is a layer too, with its channels in the rows of the result.
+    is_listed = (layer.op_type, layer.operand) in (("Conv", "W"), ("Gemm", "B"))
+    return is_listed and not layer.already_quantized and layer.weights.size > 0
+
+
+def _largest_magnitude(weights: Floats, axes: tuple[int, ...]) -> Doubles:
+    finite = np.isfinite(weights)
+    where = True if finite.all() else finite
+    low = np.min(weights, axis=axes, initial=0, where=where)
+    high = np.max(weights, axis=axes, initial=0, where=where)
+    magnitude: Doubles = np.maximum(-low, high).astype(np.float64)
+    return magnitude
