@@ -201,14 +201,22 @@ def layer_details(con: Connection, layer_id: int) -> dict[str, object]:
 
 
 def layer_schemes(con: Connection, layer_id: int) -> pd.DataFrame:
-    """One row per scheme for a layer: its errors, its band, its channels in 2 dB bins of SQNR."""
+    """One row per scheme for a layer: its errors, its band, its channels in 2 dB bins of SQNR.
+
+    ``spark`` is NULL for schemes that are not kept channel by channel.
+    """
     return con.frame(
         """
-        with sparks as (
+        with kept as (
+            select distinct scheme
+            from channel_errors
+            where layer_id = $layer_id
+        ),
+        sparks as (
             select scheme, list(channels order by bin) as spark
             from (
                 select grid.scheme, bin, count(channel_errors.channel) as channels
-                from (select scheme, unnest(range($bins)) as bin from schemes) as grid
+                from (select scheme, unnest(range($bins)) as bin from kept) as grid
                 left join channel_errors
                     on channel_errors.scheme = grid.scheme
                     and channel_errors.layer_id = $layer_id
@@ -272,6 +280,59 @@ def layer_histogram(con: Connection, layer_id: int) -> pd.DataFrame:
         order by bin
         """,
         [layer_id],
+    )
+
+
+def layer_clipping(con: Connection, layer_id: int) -> pd.DataFrame:
+    """One row per bit width, measure and clipping threshold of a layer, thresholds ascending.
+
+    ``threshold`` is a share of the largest absolute weight; ``sqnr_db`` is NULL where the weights
+    come back exactly; ``is_best`` marks one threshold of each curve. The channels' few thresholds
+    are joined by that of the least squared error, whose scheme is measured anyway.
+    """
+    return con.frame(
+        """
+        with curves as (
+            select * from clipping where layer_id = $layer_id
+        ),
+        points as (
+            select bits, measure, unnest(thresholds) as threshold, unnest(sqnr_db) as sqnr_db
+            from curves
+            union all
+            select
+                channels.bits,
+                channels.measure,
+                tensor.best_threshold,
+                case channels.measure
+                    when 'channel_p10' then channel_sqnr_p10_db
+                    else channel_sqnr_median_db
+                end
+            from curves as channels
+            join curves as tensor on tensor.bits = channels.bits and tensor.measure = 'tensor'
+            join errors
+                on errors.layer_id = channels.layer_id
+                and errors.scheme = 'int8_tensor_symmetric_mse'
+            where channels.measure in ('channel_p10', 'channel_median')
+                and channels.bits = 8
+                and not list_contains(channels.thresholds, tensor.best_threshold)
+        )
+        select
+            bits, measure, threshold, sqnr_db,
+            row_number() over (
+                partition by bits, measure
+                order by coalesce(sqnr_db, 'infinity') desc, threshold
+            ) = 1 as is_best
+        from points
+        order by bits desc, measure, threshold
+        """,
+        {"layer_id": layer_id},
+    )
+
+
+def layer_bits_needed(con: Connection, layer_id: int) -> dict[str, int | None]:
+    """The fewest bits that keep a layer fine, by granularity; None where 16 are not enough."""
+    return dict(
+        con.rows("select granularity, bits from bits_needed where layer_id = ?", [layer_id])
     )
 
 

@@ -39,13 +39,14 @@ from quantstore.schemes import BLOCK_SIZE, SCHEMES, Granularity, Scheme
 # Weights in a piece: it and two buffers of its size fit into a core's second cache.
 PIECE_WEIGHTS = 1 << 16
 
-# Beyond so many weights running sums are kept for every 64th only, but for the outermost, and
-# codes in use are looked for where codes change.
+# Beyond so many weights codes in use are looked for only where codes change.
 MANY_WEIGHTS = 1 << 16
 # Up to so many it is quicker to try every grid on every weight.
 FEW_WEIGHTS = 1 << 11
-TAIL_WEIGHTS = 1 << 14
-SUM_STRIDE = 64
+SUM_STRIDE = 16
+
+# Below the smallest normal float32 a sum of squares has lost digits.
+SMALLEST_SQUARE = float(np.finfo(np.float32).tiny)
 
 # Clipping thresholds as shares of the largest absolute weight.
 THRESHOLDS: Doubles = np.geomspace(0.01, 1.0, 100)
@@ -402,77 +403,34 @@ def _levels_used(ordered: Floats, steps: _Steps) -> int:
     return 1 + int(np.count_nonzero(levels[1:] != levels[:-1]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Sums:
-    """Running sums of one power: of the lowest weights, of the bulk in blocks, of the highest."""
-
-    lowest: Doubles
-    bulk: Doubles
-    highest: Doubles
-
-    @classmethod
-    def of(cls, low: Floats, high: Floats, blocks: list[Doubles], power: int) -> "_Sums":
-        def running(values: Doubles) -> Doubles:
-            return np.concatenate(([0.0], np.cumsum(values)))
-
-        return cls(
-            running(low.astype(np.float64) ** power),
-            running(np.concatenate(blocks) if blocks else np.zeros(0)),
-            running(high.astype(np.float64) ** power),
-        )
-
-    def at(
-        self,
-        low: npt.NDArray[np.int64],
-        block: npt.NDArray[np.int64],
-        share: Doubles,
-        high: npt.NDArray[np.int64],
-    ) -> Doubles:
-        start = self.bulk[block]
-        bulk = start + share * (self.bulk[block + 1] - start)
-        sums: Doubles = self.lowest[low] + bulk + self.highest[high]
-        return sums
-
-
 class _RunningSums:
     """Sums of sorted weights and of their squares up to any position, in float64.
 
-    Of many weights only the outermost are kept one by one. Between them every 64th sum is kept:
-    64 neighbours among so many sorted weights are almost equal, so a straight line serves.
+    Every 16th sum is kept, and what lies between is added when it is asked for: all of them would
+    cost more to allocate than everything else here takes.
     """
 
     def __init__(self, ordered: Floats) -> None:
         self.ordered = ordered
-        self.tail = ordered.size if ordered.size <= MANY_WEIGHTS else TAIL_WEIGHTS
-        bulk = ordered[self.tail : ordered.size - self.tail]
-        first, second = [], []
-        # In pieces: a large array of doubles costs more to allocate than to fill.
-        for start in range(0, bulk.size, PIECE_WEIGHTS):
-            wide = bulk[start : start + PIECE_WEIGHTS].astype(np.float64)
+        first, second = [np.zeros(1)], [np.zeros(1)]
+        for start in range(0, ordered.size, PIECE_WEIGHTS):
+            wide = ordered[start : start + PIECE_WEIGHTS].astype(np.float64)
             starts = np.arange(0, wide.size, SUM_STRIDE)
             first.append(np.add.reduceat(wide, starts))
             np.square(wide, out=wide)
             second.append(np.add.reduceat(wide, starts))
-        self.sums = [
-            _Sums.of(ordered[: self.tail], ordered[ordered.size - self.tail :], blocks, power)
-            for blocks, power in ((first, 1), (second, 2))
-        ]
-        self.bulk_size = bulk.size
+        self.first = np.cumsum(np.concatenate(first))
+        self.second = np.cumsum(np.concatenate(second))
 
     def up_to(self, index: npt.NDArray[np.int64]) -> tuple[Doubles, Doubles]:
         """Sum of the weights, and of their squares, below each position."""
-        first, second = self.sums
-        if not self.bulk_size:
-            return first.lowest[index], second.lowest[index]
-        inside = np.clip(index - self.tail, 0, self.bulk_size)
-        block = np.minimum(inside // SUM_STRIDE, len(first.bulk) - 2)
-        length = np.minimum(SUM_STRIDE, self.bulk_size - block * SUM_STRIDE)
-        share = (inside - block * SUM_STRIDE) / length
-        low = np.minimum(index, self.tail)
-        high = np.maximum(index - self.tail - self.bulk_size, 0)
+        block = index // SUM_STRIDE
+        places = (block * SUM_STRIDE)[..., np.newaxis] + np.arange(SUM_STRIDE)
+        rest = self.ordered[np.minimum(places, self.ordered.size - 1)].astype(np.float64)
+        rest[places >= index[..., np.newaxis]] = 0
         return (
-            first.at(low, block, share, high),
-            second.at(low, block, share, high),
+            self.first[block] + rest.sum(axis=-1),
+            self.second[block] + np.einsum("...i,...i->...", rest, rest),
         )
 
     def squared_error(self, scales: Doubles, lowest: Doubles, steps: int) -> Doubles:
@@ -517,8 +475,11 @@ def _tensor_clipping(
 
         most = (1 << bits) - 1
         lows, highs = np.maximum(low, -cuts), np.minimum(high, cuts)
-        scales = _as_stored((highs - lows) / most)
-        lowest = np.rint(lows / scales)
+        exact = (highs - lows) / most
+        scales = _as_stored(exact)
+        # A range clipped on both sides ends half between two codes: only the scale that the grid
+        # itself divides by says which.
+        lowest = np.rint(lows / np.where(exact < SMALLEST_SCALE, 1, exact))
         best[bits, False] = float(cuts[_least(squared_error, scales, lowest, most)])
     return curves, best
 
@@ -597,10 +558,16 @@ def _squared_errors(columns: _Columns, steps: list[_Steps]) -> list[Doubles]:
         for number, step in enumerate(steps):
             error = _code_error(values, step.of(piece), wide, None)
             np.einsum("ij,ij->j", error, error, out=squared[number, piece])
-    return [
-        squares * step.scale.astype(np.float64) ** 2
-        for squares, step in zip(squared, steps, strict=True)
-    ]
+    found = []
+    has_weights = (columns.low < 0) | (columns.high > 0)
+    for squares, step in zip(squared, steps, strict=True):
+        wide_squares = squares * step.scale.astype(np.float64) ** 2
+        # Either exact, or so far below one step that float32 has no room for the square.
+        again = has_weights & (squares < SMALLEST_SQUARE)
+        if again.any():
+            wide_squares[again] = _by_definition(columns.values[:, again], step.of(again))[0]
+        found.append(wide_squares)
+    return found
 
 
 def _bits_needed(

@@ -29,9 +29,11 @@ MAY_IMPORT = {
     "graph": "onnx onnx_ir google.protobuf numpy errors layers",
     "distribution": "numpy",
     "quantization": "numpy schemes",
-    "measure": "numpy layers distribution quantization schemes records",
+    "sweep": "numpy quantization schemes",
+    "equalization": "numpy layers quantization schemes",
+    "measure": "numpy layers distribution quantization schemes sweep records",
     "store": "duckdb numpy pyarrow errors records schemes",
-    "ingest": "graph layers measure store records errors",
+    "ingest": "graph layers measure equalization schemes store records errors",
     # From tables to answers.
     "queries": "pandas store words",
     "console": "pandas pyarrow store errors",

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from quantstore import codes
+from quantstore.charts import clipping
 from quantstore.charts import layer as charts
 from quantstore.palette import DARK, LIGHT
 from quantstore.schemes import (
@@ -356,3 +357,82 @@ def test_a_constant_layer_is_one_bar_with_a_width(value):
         (bar,) = rows_of(drawn, marks(drawn, "rect")[0])
         assert bar["left"] < value < bar["right"]
         assert bar["weights"] == 128
+
+
+# Clipping
+
+
+def some_curves(measures=("tensor", "channel_p10", "channel_median"), last=20.0):
+    """Under int8 the given measures, under int4 the whole tensor; the best is half the range."""
+    keys = [*((8, measure) for measure in measures), (4, "tensor")]
+    rows = [
+        (bits, measure, threshold, sqnr, threshold == 0.5)
+        for bits, measure in keys
+        for threshold, sqnr in ((0.05, 10.0), (0.5, 30.0), (1.0, last))
+    ]
+    columns = ["bits", "measure", "threshold", "sqnr_db", "is_best"]
+    return pd.DataFrame(rows, columns=columns).astype({"sqnr_db": float})
+
+
+def clipping_marks(curves, palette=LIGHT):
+    chart = clipping.clipping_lines(curves, palette).to_dict()
+    (line,) = marks(chart, "line")
+    best, hover = marks(chart, "point")
+    return chart, line, best, hover
+
+
+def test_clipping_shows_the_tensor_dashed_beside_the_channels():
+    chart, line, _, _ = clipping_marks(some_curves())
+    colour, dash = (line["encoding"][name]["scale"] for name in ("color", "strokeDash"))
+    assert dict(zip(colour["domain"], colour["range"], strict=True)) == {
+        "whole tensor": LIGHT.muted,
+        "nine in ten channels": LIGHT.text,
+        "median channel": LIGHT.accent,
+    }
+    assert dash["domain"] == colour["domain"]
+    assert [len(set(pattern)) > 1 and 0 not in pattern for pattern in dash["range"]] == [
+        True,
+        False,
+        False,
+    ]
+    assert {row["line"] for row in rows_of(chart, line)} == set(colour["domain"])
+
+
+def test_without_curves_of_the_channels_int8_and_int4_stand_side_by_side():
+    _, line, _, _ = clipping_marks(some_curves(["tensor"]))
+    assert line["encoding"]["color"]["scale"]["domain"] == [
+        "whole tensor, int8",
+        "whole tensor, int4",
+    ]
+
+
+def test_every_line_of_clipping_has_a_dot_at_its_best_and_axes_with_units():
+    chart, line, best, hover = clipping_marks(some_curves())
+    assert [(row["percent"], row["place"]) for row in rows_of(chart, best)] == [(50, 30)] * 3
+    x, y = (line["encoding"][name] for name in ("x", "y"))
+    assert x["title"] == "clipping threshold, % of the largest weight (log scale)"
+    assert (x["scale"]["type"], x["scale"]["domain"]) == ("log", [1, 100])
+    assert y["title"] == "SQNR, dB"
+    first = rows_of(chart, hover)[0]
+    assert first["said_threshold"] == "5.0\u00a0% of the largest weight"
+    assert first["said_sqnr"] == "10.0\u00a0dB"
+    assert hover["encoding"]["description"]["field"] == "said"
+
+
+def test_an_exact_threshold_is_off_the_line_and_its_dot_lies_at_the_upper_edge():
+    curves = some_curves(["tensor"], last=np.nan).assign(
+        is_best=lambda rows: rows["threshold"] == 1
+    )
+    chart, line, best, _ = clipping_marks(curves, DARK)
+    assert max(row["percent"] for row in rows_of(chart, line)) == 50
+    upper = line["encoding"]["y"]["scale"]["domain"][1]
+    assert [(row["place"], row["said_sqnr"]) for row in rows_of(chart, best)] == [
+        (upper, "exact")
+    ] * 2
+
+
+def test_sqnr_between_two_thresholds_follows_the_log_of_the_threshold():
+    curve = some_curves().query("measure == 'channel_p10'")
+    assert clipping.sqnr_at(curve, 0.5) == 30
+    assert clipping.sqnr_at(curve, np.sqrt(0.5)) == pytest.approx(25)
+    assert clipping.sqnr_at(curve.assign(sqnr_db=np.nan), 0.5) is None

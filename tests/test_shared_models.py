@@ -11,7 +11,7 @@ from quantstore import store
 from quantstore.errors import MissingWeightsError
 from quantstore.ingest import ingest_file, measure_file
 from quantstore.quantization import measure_error
-from quantstore.schemes import SCHEMES
+from quantstore.schemes import INT8_SCHEMES
 
 DEFAULT = "int8_tensor_symmetric"
 
@@ -193,7 +193,7 @@ def all_layers_at_once(layers, scheme):
     )
 
 
-@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+@pytest.mark.parametrize("scheme", INT8_SCHEMES.values(), ids=INT8_SCHEMES)
 @pytest.mark.parametrize("name", ["rtmdet-nano", "yolov10n-quant"])
 def test_every_layers_error_is_what_onnxruntime_makes_of_it(shared_models, name, scheme):
     onnxruntime = pytest.importorskip("onnxruntime", reason="it is the referee")

@@ -24,7 +24,7 @@ from quantstore.errors import (
 )
 from quantstore.layers import Layer
 from quantstore.measure import measure_layer
-from quantstore.schemes import SCHEMES
+from quantstore.schemes import INT8_SCHEMES, SCHEMES
 
 GAUSSIAN = np.random.default_rng(1).normal(size=(10, 40)).astype(np.float32)
 # One channel a thousand times as large as the others, which int8 then erases.
@@ -135,6 +135,10 @@ CONTRACT = {
     " channel_sqnr_min_db, channel_sqnr_p10_db, channel_sqnr_median_db, channels_below_10db",
     "channel_errors": "layer_id, scheme, channel, sqnr_db, zeroed_fraction",
     "histograms": "layer_id, low, high, counts",
+    "clipping": "layer_id, bits, measure, thresholds, sqnr_db, best_threshold",
+    "bits_needed": "layer_id, granularity, bits",
+    "equalization": "layer_id, partner_layer_id, scheme, channel_sqnr_p10_before_db,"
+    " channel_sqnr_p10_after_db",
     "bands": "band, lower_db, meaning",
     "store_info": "key, value",
     "model_summary": "model",
@@ -154,6 +158,8 @@ TABLE_OF = {
     "errors": records.ErrorRecord,
     "channel_errors": records.ChannelErrorColumns,
     "histograms": records.HistogramRecord,
+    "clipping": records.ClippingRecord,
+    "bits_needed": records.BitsNeededRecord,
 }
 COLUMNS = """
     select column_name from duckdb_columns()
@@ -234,7 +240,10 @@ def test_a_model_arrives_with_everything_that_is_known_about_it(add, ask):
     assert counts["layers"] == counts["histograms"] == 2
     assert counts["channels"] == 20
     assert counts["errors"] == 2 * len(SCHEMES)
-    assert counts["channel_errors"] == 20 * len(SCHEMES)
+    assert counts["channel_errors"] == 20 * len(INT8_SCHEMES)
+    # Two widths each; the uneven layer is not fine, so that its channels have curves, too.
+    assert counts["clipping"] == 2 + 4
+    assert counts["bits_needed"] == 2 * 3
     assert orphans(ask) == []
 
 
@@ -257,6 +266,27 @@ def test_figures_come_back_exactly(add, ask):
         (median,) for median in measures.channels.median
     ]
     assert ask("select counts from histograms") == [(measures.histogram.counts.tolist(),)]
+    curves = ask("select bits, measure, thresholds, sqnr_db, best_threshold from clipping")
+    assert curves == [
+        (c.bits, c.measure, c.thresholds.tolist(), c.sqnr_db.tolist(), c.best_threshold)
+        for c in measures.clipping
+    ]
+    needed = ask("select granularity, bits from bits_needed")
+    assert needed == [(record.granularity, record.bits) for record in measures.bits_needed]
+
+
+def test_a_layer_without_a_weight_has_no_curve_and_an_exact_one_has_gaps(add, ask):
+    add(ON_GRID, np.zeros((2, 3)))
+    assert ask("select distinct depth from clipping join layers using (layer_id)") == [(0,)]
+    ((last,),) = ask("select sqnr_db[-1] from clipping where bits = 8 and measure = 'tensor'")
+    assert last is None
+
+
+def test_that_16_bits_are_not_enough_is_null(add, ask):
+    add(np.array([[1.0] * 32, [1e-6] * 32, [1e-7, 2e-8] * 16]))
+    needed = dict(ask("select granularity, bits from bits_needed"))
+    assert needed["tensor"] is None
+    assert needed["channel"] is not None
 
 
 def test_keys_are_never_used_twice(add, path):
@@ -363,7 +393,8 @@ def test_integers_with_nulls_stay_integers_in_a_frame(path, add):
     with store.reading(path) as connection:
         levels = connection.frame("select levels_used, sqnr_db from errors order by all")
         assert isinstance(levels["levels_used"].dtype, pd.Int32Dtype | pd.Int64Dtype)
-        assert levels["levels_used"].isna().sum() == 2
+        shared = sum(scheme.granularity == "tensor" for scheme in SCHEMES.values())
+        assert levels["levels_used"].isna().sum() == len(SCHEMES) - shared
         assert levels["sqnr_db"].dtype == np.float64
         whole = connection.frame("select channel from channels")
         assert whole["channel"].dtype.kind == "i"
@@ -424,7 +455,9 @@ def test_a_layer_that_comes_back_exactly_is_fine(add, ask):
 
 def test_a_model_breaks_under_the_scheme_that_breaks_a_layer(add, ask):
     add(GAUSSIAN, UNEVEN)
-    assert dict(ask("select scheme, verdict from verdicts")) == {
+    verdicts = dict(ask("select scheme, verdict from verdicts"))
+    assert sorted(verdicts) == sorted(SCHEMES)
+    assert {scheme: verdicts[scheme] for scheme in INT8_SCHEMES} == {
         "int8_tensor_symmetric": "breaks",
         "int8_tensor_asymmetric": "breaks",
         "int8_channel_symmetric": "fine",

@@ -8,10 +8,16 @@ import streamlit as st
 
 from quantstore import codes, queries
 from quantstore.charts import layer as charts
-from quantstore.pages import address, components, shared
+from quantstore.pages import address, clipping, components, shared
 from quantstore.palette import BANDS, DARK, LIGHT, both
 from quantstore.quantization import Grid
-from quantstore.schemes import SCHEMES, Scheme
+from quantstore.schemes import (
+    BLOCK_SIZE,
+    INT8_SCHEMES,
+    INT8_TENSOR_SYMMETRIC,
+    SCHEMES,
+    Scheme,
+)
 from quantstore.words import (
     NO_BREAK_SPACE,
     bits,
@@ -33,8 +39,17 @@ from quantstore.words import (
 MOST_WEIGHTS = 0.9
 # A channel this much larger than a typical one is worth naming.
 TELLING_RATIO = 2.0
-# Less may be the chance of rounding.
-TELLING_GAIN_DB = 1.0
+# What the table shows at first: the schemes of int8 hardware, and one of each other kind of rescue.
+FIRST_SCHEMES = (
+    *INT8_SCHEMES,
+    "int8_tensor_symmetric_mse",
+    "int8_block32_symmetric",
+    "fp8_e4m3_channel",
+    "int4_channel_symmetric",
+    "int4_block32_symmetric",
+)
+# What fine means for the bits needed, in dB, as the store explains them.
+FINE_DB = 30.0
 
 MUTED = both(LIGHT.muted, DARK.muted)
 
@@ -55,6 +70,8 @@ def main() -> None:
         schemes = queries.layer_schemes(con, layer_id)
         channels = queries.layer_channels(con, layer_id, scheme.name)
         histogram = queries.layer_histogram(con, layer_id)
+        bits_needed = queries.layer_bits_needed(con, layer_id)
+        curves = queries.layer_clipping(con, layer_id)
         limits = queries.band_limits(con)
     with top:
         _ways_out(model, row, ranked)
@@ -69,7 +86,8 @@ def main() -> None:
         grid = codes.shared_grid(row["weight_min"], row["weight_max"], scheme)
     _channels(channels, details, grid, limits)
     _codes(histogram, row, details, scheme, grid)
-    _rescue(schemes, scheme, limits)
+    _rescue(schemes, scheme, limits, bits_needed)
+    clipping.section(curves, len(channels))
     _figures(channels)
 
 
@@ -454,30 +472,39 @@ def _codes(
 # What helps
 
 
-def _rescue(schemes: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> None:
+def _rescue(
+    schemes: pd.DataFrame,
+    scheme: Scheme,
+    limits: dict[str, float],
+    bits_needed: dict[str, int | None],
+) -> None:
     st.space("small")
     st.header("What would rescue it", anchor=False)
     by_name = {str(row["scheme"]): row for row in schemes.to_dict("records")}
     st.markdown(_rescue_sentence(by_name, scheme) + _on_its_grid(by_name))
+    if bits_needed:
+        shared.note(_bits_needed(bits_needed))
     columns: list[dict[str, Any]] = [
         {"title": "scheme", "kind": "pair"},
         {"title": "band", "kind": "chip"},
         {"title": "channels by SQNR, 0 to 50 dB", "kind": "spark", "wide": True},
         {"title": "nine in ten channels reach", "kind": "pair", "number": True},
         {
-            "title": "gain over per tensor",
+            "title": "gain over int8 per tensor",
             "kind": "pair",
             "number": True,
-            "help": "Against the per-tensor scheme of the same symmetry",
+            "help": "Per channel against int8 per tensor of the same symmetry, all others against"
+            f" {INT8_TENSOR_SYMMETRIC.title}",
         },
         {"title": "channels below 10 dB", "kind": "pair", "number": True},
         {"title": "weights zeroed", "kind": "pair", "number": True},
         {"title": "whole tensor", "kind": "pair", "number": True, "wide": True},
     ]
     rows = []
-    for name, known in SCHEMES.items():
-        if name not in by_name:
-            continue
+    measured = [name for name in SCHEMES if name in by_name]
+    shows_all = st.session_state.get("show_all_schemes", False)
+    for name in measured if shows_all else [name for name in FIRST_SCHEMES if name in by_name]:
+        known = SCHEMES[name]
         row = by_name[name]
         rows.append(
             {
@@ -486,7 +513,7 @@ def _rescue(schemes: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> 
                 "cells": [
                     {"text": known.title, "small": "chosen" if name == scheme.name else ""},
                     {"band": row["band"]},
-                    shared.spark(row["spark"], limits),
+                    shared.spark(row["spark"], limits) if name in INT8_SCHEMES else None,
                     {"text": db(row["channel_sqnr_p10_db"])},
                     {"text": _gain(by_name, known)},
                     {"text": count(int(row["channels_below_10db"]))},
@@ -496,6 +523,14 @@ def _rescue(schemes: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> 
             }
         )
     components.table(columns=columns, rows=rows, key="rescue")
+    if len(rows) < len(measured):
+        st.button(
+            f"Show all {len(measured)} schemes",
+            icon=":material/expand_more:",
+            type="tertiary",
+            key="show_schemes",
+            on_click=lambda: st.session_state.update(show_all_schemes=True),
+        )
     shared.note(
         "The whole tensor comes last on purpose: outliers carry most of the signal energy, so it"
         " looks healthy while the other channels drown. Weights only: activations were not"
@@ -516,7 +551,7 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
         return f"Per channel makes nine in ten channels exact; per tensor they reach {db(before)}."
     gain = after - before
     from_to = f"from {db(before)} to {db(after)}: **{db(gain, signed=True)}**"
-    if shared_row["band"] == "fine" and abs(gain) < TELLING_GAIN_DB:
+    if shared_row["band"] == "fine" and abs(gain) < shared.TELLING_GAIN_DB:
         return (
             f"Nothing to rescue: nine in ten channels reach {db(before)} per tensor and"
             f" {db(after)} per channel."
@@ -526,7 +561,7 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
             "Nothing to rescue: per tensor is fine. Per channel takes nine in ten channels"
             f" {from_to}."
         )
-    if gain < TELLING_GAIN_DB:
+    if gain < shared.TELLING_GAIN_DB:
         return f"Per channel hardly helps: it takes nine in ten channels {from_to}."
     verb = "lifts" if not scheme.per_channel else "has lifted"
     still = "" if own_row["band"] == "fine" else f", and the layer is {_stays(own_row['band'])}"
@@ -535,11 +570,40 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
 
 def _on_its_grid(by_name: dict[str, dict[Any, Any]]) -> str:
     exact = [
-        SCHEMES[name].title for name, row in by_name.items() if shared.known(row["sqnr_db"]) is None
+        known.title
+        for name, known in INT8_SCHEMES.items()
+        if shared.known(by_name[name]["sqnr_db"]) is None
     ]
     if not exact or not any(row["already_quantized"] for row in by_name.values()):
         return ""
     return f" The stored weights already lie on the grid of {listed(exact)}, hence no second loss."
+
+
+def _bits_needed(bits_needed: dict[str, int | None]) -> str:
+    """``Fine from 13 bits per tensor, 7 per channel, 6 in blocks of 32 on.``, and what fine is."""
+    shares = {
+        "tensor": "per tensor",
+        "channel": "per channel",
+        "block": f"in blocks of {BLOCK_SIZE}",
+    }
+    enough = [
+        (found, words)
+        for granularity, words in shares.items()
+        if (found := shared.known(bits_needed.get(granularity))) is not None
+    ]
+    never = [
+        words
+        for granularity, words in shares.items()
+        if granularity in bits_needed and shared.known(bits_needed[granularity]) is None
+    ]
+    neither = listed(never).replace(" and ", " or ")
+    what = f"Fine: nine in ten channels reach {FINE_DB:.0f}{NO_BREAK_SPACE}dB, symmetric integers."
+    if not enough:
+        return f"Not fine even with 16{NO_BREAK_SPACE}bits {neither}. {what}"
+    (first, words), *rest = enough
+    parts = [f"{first:.0f}{NO_BREAK_SPACE}bits {words}", *(f"{n:.0f} {words}" for n, words in rest)]
+    but = f"; not even with 16{NO_BREAK_SPACE}bits {neither}" if never else ""
+    return f"Fine from {', '.join(parts)} on{but}. {what}"
 
 
 def _stays(band: object) -> str:
@@ -547,11 +611,12 @@ def _stays(band: object) -> str:
 
 
 def _gain(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
-    if not scheme.per_channel:
+    """What nine in ten channels gain over int8 per tensor; per channel, of the same symmetry."""
+    symmetry = scheme.symmetry if scheme.per_channel else INT8_TENSOR_SYMMETRIC.symmetry
+    base = f"int8_tensor_{symmetry}"
+    if scheme.name == base:
         return ""
-    before = shared.known(
-        by_name[scheme.name.replace("_channel_", "_tensor_")]["channel_sqnr_p10_db"]
-    )
+    before = shared.known(by_name[base]["channel_sqnr_p10_db"])
     after = shared.known(by_name[scheme.name]["channel_sqnr_p10_db"])
     if before is None:
         return "–"

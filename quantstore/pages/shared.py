@@ -19,6 +19,9 @@ from quantstore.palette import BANDS, DARK, LIGHT, PALETTES, Palette, ThemeName,
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, Scheme
 from quantstore.words import LayerFacts, counted, file_size, markdown, verdict, weights
 
+# A smaller gain may be the chance of rounding.
+TELLING_GAIN_DB = 1.0
+
 PAGES = Path(__file__).resolve().parent
 
 
