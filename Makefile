@@ -4,9 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8501
-PYTEST_ARGS ?= -n auto
+PYTEST_ARGS ?= -n auto --dist worksteal
 
-.PHONY: app test check bench format clean
+.PHONY: app test check bench bench-pages format clean
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app
 	$(BIN)/quantstore app --demo --port $(PORT)
@@ -21,6 +21,9 @@ check: $(VENV)/check.stamp test  ## tests, and format, lint and types
 
 bench: $(VENV)/test.stamp  ## how fast an ingest is on this machine
 	$(BIN)/python bench/ingest.py
+
+bench-pages: $(VENV)/test.stamp  ## how fast the pages answer on a thousand models; needs Chromium
+	$(BIN)/python bench/pages.py
 
 format: $(VENV)/check.stamp
 	$(BIN)/ruff format .

@@ -77,3 +77,50 @@ def resnet50_like(path: Path, seed: int = 0) -> int:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, path)
     return weight_count
+
+
+def mobile_like(path: Path, seed: int = 0, spread: float = 0.5) -> int:
+    """Write a chain of depthwise and pointwise convolutions: 123 layers, about 9,000 channels.
+
+    Args:
+        spread: standard deviation of the logarithm of the channels' scales, of an average layer.
+
+    Returns:
+        The number of weights.
+    """
+    random = np.random.default_rng(seed)
+    nodes: list[onnx.NodeProto] = []
+    initializers: list[onnx.TensorProto] = []
+    value, in_, weight_count = "image", 3, 0
+    for depth in range(123):
+        is_depthwise = depth % 2 == 1
+        out = in_ if is_depthwise else (32, 64, 96, 128)[depth * 4 // 123]
+        kernel = 3 if is_depthwise else 1
+        name = f"/blocks.{depth // 2}/{'depthwise' if is_depthwise else 'pointwise'}/Conv"
+        scales = np.exp(random.normal(0, spread * random.uniform(0.2, 1.8), (out, 1, 1, 1)))
+        shape = (out, 1 if is_depthwise else in_, kernel, kernel)
+        weights = (random.standard_normal(shape) * scales).astype(np.float32)
+        initializers.append(numpy_helper.from_array(weights, f"{name}.weight"))
+        nodes.append(
+            helper.make_node(
+                "Conv",
+                [value, f"{name}.weight"],
+                [f"{name}.out"],
+                name=name,
+                kernel_shape=[kernel, kernel],
+                group=out if is_depthwise else 1,
+                pads=[kernel // 2] * 4,
+            )
+        )
+        value, in_ = f"{name}.out", out
+        weight_count += weights.size
+    graph = helper.make_graph(
+        nodes,
+        "mobile-like",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 224, 224])],
+        [helper.make_tensor_value_info(value, TensorProto.FLOAT, [1, in_, 224, 224])],
+        initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return weight_count

@@ -55,8 +55,8 @@ def run() -> None:
         ]
     )
     address.begin(page.title)
-    sidebar.draw(has_scheme=page.title in ("Compare", "Model", "Layer"))
     try:
+        sidebar.draw(has_scheme=page.title in ("Compare", "Model", "Layer"))
         page.run()
         address.publish()
     except MissingStoreError:

@@ -5,9 +5,11 @@ not to a session. Its thread touches plain objects only; pages read a snapshot.
 """
 
 import atexit
+import contextlib
 import dataclasses
 import itertools
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -19,6 +21,8 @@ from typing import Literal
 
 import quantstore
 from quantstore.errors import printable
+
+logger = logging.getLogger(__name__)
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 FINISHED: tuple[State, ...] = ("done", "failed", "cancelled")
@@ -82,7 +86,8 @@ class Queue:
         Args:
             name: what the queue calls it.
             source: what the store says of its origin.
-            when_finished: called once, whatever happens; removes an upload, for example.
+            when_finished: called once, whatever happens short of the end of the server; removes
+                an upload, for example. Must not raise.
         """
         with self._lock:
             job_id = next(self._ids)
@@ -142,6 +147,15 @@ class Queue:
             except OSError as error:
                 with self._lock:
                     self._set(job_id, state="failed", message=f"cannot start: {error.strerror}")
+            except Exception:
+                # A bug, but one file's: without this thread nothing would ever be ingested again.
+                logger.exception("The queue failed at %s", task.path)
+                with self._lock:
+                    self._set(
+                        job_id,
+                        state="failed",
+                        message="something went wrong; the terminal that runs the app says what",
+                    )
             finally:
                 if task.when_finished is not None:
                     task.when_finished()
@@ -161,25 +175,32 @@ class Queue:
         ) as process:
             with self._lock:
                 self._process = process
-                if self._jobs[job_id].state == "cancelled":
+                # Cancelled, and perhaps dismissed, while the process was starting.
+                if not self._is_running(job_id):
                     process.kill()
             for line in process.stdout or ():
-                message = json.loads(line)
-                with self._lock:
-                    if self._jobs[job_id].state != "running":
-                        continue
-                    if "progress" in message:
-                        self._set(job_id, **message["progress"])
-                    else:
-                        self._finish(job_id, message["result"])
+                # What is no JSON was cut off by the end of the process, or printed by a library.
+                with contextlib.suppress(json.JSONDecodeError), self._lock:
+                    self._hear(job_id, json.loads(line))
         with self._lock:
             self._process = None
-            if job_id in self._jobs and self._jobs[job_id].state == "running":
+            if self._is_running(job_id):
                 self._set(
                     job_id,
                     state="failed",
                     message="the file crashed its reader; check it with onnx.checker",
                 )
+
+    def _is_running(self, job_id: int) -> bool:
+        return job_id in self._jobs and self._jobs[job_id].state == "running"
+
+    def _hear(self, job_id: int, message: dict[str, dict[str, object]]) -> None:
+        if "result" in message:
+            # Also of a job that was cancelled too late: what is stored is stored.
+            if self._is_running(job_id) or message["result"]["outcome"] != "failed":
+                self._finish(job_id, message["result"])
+        elif self._is_running(job_id):
+            self._set(job_id, **message["progress"])
 
     def _finish(self, job_id: int, result: dict[str, object]) -> None:
         if result["outcome"] == "failed":

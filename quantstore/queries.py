@@ -54,24 +54,40 @@ def verdicts(con: Connection, models: list[str] | None = None) -> pd.DataFrame:
     )
 
 
-def rank_of_models(con: Connection, scheme: str, models: list[str] | None = None) -> list[str]:
-    """Models, worst first: by the share of their layers that is broken, at risk, to watch."""
-    rows = con.rows(
+def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd.DataFrame:
+    """One row per model under one scheme, worst first: how many layers are broken, and at risk.
+
+    Worst is the largest share of layers that is broken; then at risk; then to watch.
+    """
+    return con.frame(
         """
-        with shares as (
-            select model, layers_broken, layers_at_risk, layers_watch,
-                layers_broken + layers_at_risk + layers_watch + layers_fine as layers
-            from verdicts
-            where scheme = $scheme and ($models is null or list_contains($models, model))
+        with counts as (
+            select
+                model_id,
+                count(*) as layers,
+                count(*) filter (band = 'broken') as layers_broken,
+                count(*) filter (band = 'at risk') as layers_at_risk,
+                count(*) filter (band = 'watch') as layers_watch
+            from errors
+            join layers using (layer_id)
+            asof join bands on coalesce(channel_sqnr_p10_db, 'infinity') >= bands.lower_db
+            where scheme = $scheme
+            group by model_id
         )
-        select model
-        from shares
+        select model, layers_broken, layers_at_risk
+        from counts
+        join models using (model_id)
+        where $models is null or list_contains($models, model)
         order by layers_broken / layers desc, layers_at_risk / layers desc,
             layers_watch / layers desc, lower(model)
         """,
         {"models": models, "scheme": scheme},
     )
-    return [row[0] for row in rows]
+
+
+def rank_of_models(con: Connection, scheme: str, models: list[str] | None = None) -> list[str]:
+    """Models, worst first: by the share of their layers that is broken, at risk, to watch."""
+    return [str(model) for model in ranking(con, scheme, models)["model"]]
 
 
 def layer_profiles(con: Connection, models: list[str], scheme: str) -> pd.DataFrame:
@@ -183,13 +199,14 @@ def layer_address(con: Connection, layer_id: int) -> tuple[str, str] | None:
         """
         select model, layer || case when operands > 1 then ' (' || operand || ')' else '' end
         from (
-            select layer_id, model, layer, operand,
-                count(*) over (partition by model_id, layer) as operands
-            from model_layers
+            select layer_id, model, layer, count(*) over (partition by layer) as operands, operand
+            from layers
+            join models using (model_id)
+            where model_id = (select model_id from layers where layer_id = $layer_id)
         )
-        where layer_id = ?
+        where layer_id = $layer_id
         """,
-        [layer_id],
+        {"layer_id": layer_id},
     )
     return rows[0] if rows else None
 

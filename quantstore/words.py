@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from quantstore.errors import printable
 from quantstore.schemes import Scheme
 
 NO_BREAK_SPACE = "\u00a0"
@@ -158,12 +159,12 @@ def models_headline(
             return f"No blocker found in the weights of the model under {scheme.title}"
     elif breaking:
         verb = "breaks" if breaking == 1 else "break"
-        found = f"{breaking} of {model_count} models {verb} under {scheme.title}"
+        found = f"{breaking:,} of {model_count:,} models {verb} under {scheme.title}"
     elif at_risk:
         verb = "has" if at_risk == 1 else "have"
-        found = f"{at_risk} of {model_count} models {verb} layers at risk under {scheme.title}"
+        found = f"{at_risk:,} of {model_count:,} models {verb} layers at risk under {scheme.title}"
     else:
-        return f"No blocker found in the weights of {model_count} models under {scheme.title}"
+        return f"No blocker found in the weights of {model_count:,} models under {scheme.title}"
     if scheme.per_channel or not breaking:
         return found
     if breaking_per_channel == 0:
@@ -172,7 +173,7 @@ def models_headline(
         rest = "per channel it still does"
     else:
         verb = "does" if breaking_per_channel == 1 else "do"
-        rest = f"{breaking_per_channel} still {verb} per channel"
+        rest = f"{breaking_per_channel:,} still {verb} per channel"
     return f"{found}; {rest}"
 
 
@@ -251,9 +252,8 @@ def breakable(name: str) -> str:
 
 def markdown(text: str) -> str:
     """Text that Markdown shows as itself: every character it could read as a sign is escaped."""
-    visible = "".join(
-        c if c.isprintable() or c == NO_BREAK_SPACE else f"\\x{ord(c):02x}" for c in text
-    )
+    # Our own words hold no-break spaces, which count as unprintable.
+    visible = NO_BREAK_SPACE.join(map(printable, text.split(NO_BREAK_SPACE)))
     return "".join(f"\\{c}" if c in _MARKDOWN_SIGNS else c for c in visible)
 
 

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "schemes": "errors",
     "records": "numpy",
     "layers": "numpy",
-    "words": "schemes",
+    "words": "errors schemes",
     # From files to numbers to tables.
     "graph": "onnx onnx_ir google.protobuf numpy errors layers",
     "distribution": "numpy",

@@ -205,6 +205,25 @@ def test_grouped_bars_count_layers_per_bin_and_model():
     assert counts == {("wide", 0): 2, ("wide", 200): 1, ("narrow", 0): 1, ("narrow", 10): 1}
 
 
+def test_grouped_bars_stand_on_zero():
+    bars = compare.grouped_bars(TWO, LINEAR, LIGHT)
+    assert layer_specs(bars)[0]["encoding"]["y2"] == {"field": "none"}
+    assert set(rows_of(bars, "size")["none"]) == {0}
+
+
+def test_every_row_of_a_chart_shows_its_name():
+    for layer in layer_specs(compare.bricks(TWO, RANGE, LIGHT))[:2]:
+        # Both layers: where they differ, Vega-Lite thins the names out.
+        assert layer["encoding"]["y"]["axis"]["labelOverlap"] is False
+
+
+@pytest.mark.parametrize(("low", "high"), [(3.1, 4.1), (0.4, 0.51), (0.01, 2000), (1e-6, 1e6)])
+def test_a_log_axis_has_at_least_two_numbers_on_it_however_narrow(low, high):
+    ticks = compare._log_ticks(low, high)
+    assert 2 <= len(ticks) <= 25
+    assert all(low <= tick <= high for tick in ticks)
+
+
 def test_the_dashed_line_is_the_law_of_uniform_noise():
     spans = profiles({"one": [(8.0, 40.0), (80.0, 20.0)]})
     made = compare.scatter(spans, RANGE, LIGHT, LIMITS, show_law=True)

@@ -1,5 +1,6 @@
 """The app's queue: one file at a time, each in a process of its own, nothing half written."""
 
+import subprocess
 import time
 from pathlib import Path
 
@@ -95,3 +96,41 @@ def test_names_with_control_characters_are_made_visible(queue):
 def test_progress_counts_bytes_not_layers():
     job = Job(1, "x", 10, "running", layers_done=9, layers_total=10, bytes_done=1, bytes_total=4)
     assert job.share_done == 0.25
+
+
+def test_a_job_may_be_cancelled_and_dismissed_while_its_process_starts(
+    queue, tmp_path, monkeypatch
+):
+    start = subprocess.Popen
+
+    def impatient(*arguments, **options):
+        monkeypatch.setattr(subprocess, "Popen", start)
+        process = start(*arguments, **options)
+        queue.cancel()
+        queue.dismiss_finished()
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", impatient)
+    add(queue, demo("digits-plain"), tmp_path / "s.duckdb")
+    while queue.snapshot():
+        time.sleep(0.005)
+    add(queue, demo("digits-rescaled"), tmp_path / "s.duckdb")
+    assert [job.state for job in finished(queue)] == ["done"]
+
+
+def test_what_a_library_prints_is_no_message(queue, tmp_path, monkeypatch):
+    noisy = tmp_path / "sitecustomize.py"
+    noisy.write_text("print('a library says hello', flush=True)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    add(queue, demo("digits-plain"), tmp_path / "s.duckdb")
+    assert [job.state for job in finished(queue)] == ["done"]
+
+
+def test_a_bug_fails_one_file_and_the_queue_goes_on(queue, tmp_path, monkeypatch):
+    run = queue._run
+    monkeypatch.setattr(queue, "_run", lambda job_id, task: 1 / 0)
+    add(queue, demo("digits-plain"), tmp_path / "s.duckdb")
+    assert [job.state for job in finished(queue)] == ["failed"]
+    monkeypatch.setattr(queue, "_run", run)
+    add(queue, demo("digits-plain"), tmp_path / "s.duckdb")
+    assert [job.state for job in finished(queue)] == ["failed", "done"]

@@ -1,6 +1,7 @@
 """Every page in three states: no store, an empty store, a full one; and what it must answer."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ def open_app(monkeypatch: pytest.MonkeyPatch):
 
     def run(path: Path, page: str, **address: str | list[str]) -> AppTest:
         monkeypatch.setenv("QUANTSTORE_DB", str(path))
+        # Only the tests bring these; pandas would use scipy where it finds it.
+        for name in ("scipy", "sklearn", "onnxruntime"):
+            monkeypatch.setitem(sys.modules, name, None)
         app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
         for key, value in address.items():
             app.query_params[key] = value

@@ -1,10 +1,17 @@
 """What all charts share: type, grid, axes and the words of a tooltip."""
 
+from functools import partial
 from typing import Any
 
 import altair as alt
+from altair.utils import schemapi
 
 from quantstore.palette import BANDS, Palette
+
+# Altair would hold every part of a chart against the schema of Vega-Lite as it is made, which is
+# half of the time a page takes. The whole chart is checked whenever to_dict() is called plainly,
+# and the tests do that.
+schemapi.disable_debug_mode()
 
 # In Streamlit the page's own font is there; elsewhere the generic name at the end keeps the text.
 FONT = "Source Sans, Source Sans Pro, sans-serif"
@@ -17,33 +24,42 @@ AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 def styled(chart: AnyChart, palette: Palette) -> AnyChart:
     """A finished chart: quiet axes, hairline grid, no frame, colours of the theme on screen."""
-    finished: AnyChart = (
-        chart.configure(font=FONT, background="transparent")
-        .configure_view(strokeWidth=0)
-        .configure_axis(
-            labelColor=palette.muted,
-            titleColor=palette.muted,
-            labelFontSize=12,
-            titleFontSize=12,
-            titleFontWeight="normal",
-            gridColor=palette.grid,
-            domain=False,
-            ticks=False,
-            labelPadding=6,
-            titlePadding=8,
-        )
-        .configure_legend(
-            labelColor=palette.text,
-            labelFontSize=12,
-            title=None,
-            orient="top",
-            symbolType="circle",
-            symbolStrokeWidth=0,
-            offset=8,
-        )
-        .configure_text(font=FONT)
-    )
+    finished = chart.copy(deep=False)
+    finished.config = {
+        "font": FONT,
+        "background": "transparent",
+        "view": {"strokeWidth": 0},
+        "axis": {
+            "labelColor": palette.muted,
+            "titleColor": palette.muted,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "gridColor": palette.grid,
+            "domain": False,
+            "ticks": False,
+            "labelPadding": 6,
+            "titlePadding": 8,
+        },
+        "legend": {
+            "labelColor": palette.text,
+            "labelFontSize": 12,
+            "title": None,
+            "orient": "top",
+            "symbolType": "circle",
+            "symbolStrokeWidth": 0,
+            "offset": 8,
+        },
+        "text": {"font": FONT},
+    }
     return finished
+
+
+def ready(chart: AnyChart) -> AnyChart:
+    """The chart for a page: ``to_dict()`` no longer checks it, which takes longer than drawing."""
+    # Assigned the usual way it would become a part of the chart.
+    object.__setattr__(chart, "to_dict", partial(chart.to_dict, validate=False))
+    return chart
 
 
 def band_colour(palette: Palette, field: str = "band") -> alt.Color:

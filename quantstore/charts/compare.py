@@ -96,16 +96,18 @@ def bricks(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyCha
     merged = bool((laid["layers"] > 1).any())
     stroke = 0.0 if merged else (1.0 if roomy else 0.7)
     click = opens_layer()
+    names = _model_axis(baselines, palette)
     layers: list[alt.Chart] = [
         alt.Chart(pd.DataFrame({"y": list(baselines.values())}))
         .mark_rule(color=palette.axis, strokeWidth=1)
-        .encode(y=alt.Y("y:Q", scale=y_scale, axis=_model_axis(baselines, palette))),
+        .encode(y=alt.Y("y:Q", scale=y_scale, axis=names)),
         alt.Chart(laid)
         .mark_rect(stroke=palette.background, strokeWidth=stroke, cursor="pointer")
         .encode(
             x=x,
             x2="right:Q",
-            y=alt.Y("bottom:Q", scale=y_scale),
+            # The same axis: where two layers differ, Vega-Lite thins out the names.
+            y=alt.Y("bottom:Q", scale=y_scale, axis=names),
             y2="top:Q",
             color=band_colour(palette),
             tooltip=tooltip(
@@ -140,6 +142,7 @@ def grouped_bars(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> 
         step = (counts["right"] - counts["left"]) * 0.92 / width
         counts["from"] = counts["left"] + step * counts["middle_share"]
         counts["to"] = counts["from"] + step
+    counts["none"] = 0
     counts["said"] = [f"{n} layer{'' if n == 1 else 's'}" for n in counts["size"]]
     counts["said_bin"] = [
         f"{weight(a)} to {weight(b)}" for a, b in zip(counts["left"], counts["right"], strict=True)
@@ -154,8 +157,9 @@ def grouped_bars(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> 
             axis=alt.Axis(tickCount=6, labelExpr="format(datum.value, ',~r')"),
         ),
     )
-    bars = base.mark_bar().encode(
+    bars = base.mark_rect().encode(
         x2="to:Q",
+        y2="none:Q",
         color=alt.Color(
             "model:N",
             scale=alt.Scale(domain=models, range=list(palette.models[:width])),
@@ -546,14 +550,21 @@ def _axis(domain: Domain, measure: Measure, *, grid: bool = True) -> alt.Axis:
         number = f"[{number}, '≈ ' + format(58.9 - 20 * log(datum.value) / LN10, '.0f') + ' dB']"
     if measure.axis == "linear":
         return alt.Axis(title=title, labelExpr=number, tickCount=10, grid=grid)
-    low, high = domain
-    ticks = [
-        mantissa * 10.0**exponent
-        for exponent in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        for mantissa in ((1, 2, 5) if high / low < 1e6 else (1,))
-        if low <= mantissa * 10.0**exponent <= high
-    ]
+    ticks = _log_ticks(*domain)
     return alt.Axis(title=title, labelExpr=number, values=ticks, labelOverlap=True, grid=grid)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between the ends; finer ones where that would leave fewer than two."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    usual = (1, 2, 5) if high / low < 1e6 else (1,)
+    ticks: list[float] = []
+    for mantissas in (usual, range(1, 10), [tenth / 10 for tenth in range(10, 100)]):
+        finer = [mantissa * 10.0**decade for decade in decades for mantissa in mantissas]
+        ticks = [tick for tick in finer if low <= tick <= high]
+        if len(ticks) >= 2:
+            break
+    return ticks
 
 
 def _model_axis(heights: dict[str, float], palette: Palette) -> alt.Axis:
@@ -567,6 +578,8 @@ def _model_axis(heights: dict[str, float], palette: Palette) -> alt.Axis:
         labelExpr=f"{table}[format(datum.value, '.6~g')]",
         labelFontSize=13,
         labelFontWeight=600,
+        # Rows lie at least as far apart as a name is high; one that is left out is missed.
+        labelOverlap=False,
         labelColor=palette.text,
         labelLimit=170,
     )

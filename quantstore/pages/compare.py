@@ -12,6 +12,8 @@ from quantstore.schemes import Scheme
 from quantstore.words import (
     bits,
     count,
+    counted,
+    listed,
     models_headline,
     short_name,
     verdict,
@@ -21,6 +23,7 @@ from quantstore.words import (
 # Beyond this many rows a chart is a texture; the others are one page further.
 MODELS_PER_PAGE = 12
 
+CONVOLUTIONS = ("conv", "conv_transpose")
 MEASURES = {
     "Weight range": "weight_range",
     "Channel spread": "channel_spread_bits",
@@ -45,28 +48,35 @@ def main() -> None:
                 "Models",
                 names,
                 key="models",
-                placeholder=f"All {len(names)} models",
+                placeholder=f"All {count(len(names))} models",
                 label_visibility="collapsed",
             )
-        verdicts = queries.verdicts(con, picked or None)
-        ranked = queries.rank_of_models(con, scheme.name, picked or None)
-        headline.header(_headline(verdicts, scheme), anchor=False)
-        shown = _page_of(ranked)
+        ranked = queries.ranking(con, scheme.name, picked or None)
+        twin = ranked
+        if not scheme.per_channel:
+            twin_name = scheme.name.replace("_tensor_", "_channel_")
+            twin = queries.ranking(con, twin_name, picked or None)
+        headline.header(_headline(ranked, twin, scheme), anchor=False)
+        shown = _page_of(ranked["model"].tolist())
         limits = queries.band_limits(con)
-        _verdict_section(verdicts, shown, scheme, limits)
+        _verdict_section(queries.verdicts(con, shown), shown, len(ranked), scheme, limits)
         profiles = queries.layer_profiles(con, shown, scheme.name)
     _differences(profiles, scheme)
     _depth(profiles)
     _prediction(profiles, scheme, limits)
 
 
-def _headline(verdicts: pd.DataFrame, scheme: Scheme) -> str:
-    own = verdicts[verdicts["scheme"] == scheme.name]
-    twin = verdicts[verdicts["scheme"] == scheme.name.replace("_tensor_", "_channel_")]
+def _headline(ranked: pd.DataFrame, twin: pd.DataFrame, scheme: Scheme) -> str:
+    """The answer, over all models and not only those of the page.
+
+    Args:
+        twin: the same models under the per-channel scheme of the same symmetry.
+    """
+    breaks = ranked["layers_broken"] > 0
     return models_headline(
-        breaking=int((own["layers_broken"] > 0).sum()),
-        at_risk=int(((own["layers_broken"] == 0) & (own["layers_at_risk"] > 0)).sum()),
-        model_count=len(own),
+        breaking=int(breaks.sum()),
+        at_risk=int((~breaks & (ranked["layers_at_risk"] > 0)).sum()),
+        model_count=len(ranked),
         scheme=scheme,
         breaking_per_channel=int((twin["layers_broken"] > 0).sum()),
     )
@@ -81,13 +91,14 @@ def _page_of(ranked: list[str]) -> list[str]:
 
 
 def _verdict_section(
-    verdicts: pd.DataFrame, shown: list[str], scheme: Scheme, limits: dict[str, float]
+    verdicts: pd.DataFrame, shown: list[str], total: int, scheme: Scheme, limits: dict[str, float]
 ) -> None:
     shared.verdict_matrix(verdicts, shown, scheme, corner="model", key="matrix")
-    total = verdicts["model"].nunique()
     if total > MODELS_PER_PAGE:
         st.pagination(-(-total // MODELS_PER_PAGE), key="compare_page")
-        st.caption(f"{len(shown)} of {total} models, worst first. The charts below show the same.")
+        st.caption(
+            f"{len(shown)} of {count(total)} models, worst first. The charts below show the same."
+        )
     shared.legend(limits)
     shared.note(shared.BAND_NOTE)
     if verdicts["layers_already_quantized"].gt(0).any():
@@ -156,19 +167,19 @@ def _differences(profiles: pd.DataFrame, scheme: Scheme) -> None:
                 )
         elif column == "channel_spread_bits":
             bin_width = 0.5
-        is_all = shared.choice("Layers", ["Convolutions", "All"], key="operators") == "All"
+        is_conv = profiles["op_family"].isin(CONVOLUTIONS)
+        # The article counts convolutions. Where there is none, there is nothing to choose.
+        is_all = (
+            not is_conv.any()
+            or shared.choice("Layers", ["Convolutions", "All"], key="operators") == "All"
+        )
         shape = "Bricks"
         model_count = profiles["model"].nunique()
         if 1 < model_count <= charts.ROOMY_MODELS:
             shape = shared.choice("Shape", ["Bricks", "Bars"], key="shape")
     if column == "symmetric_span_over_rms":
         bins_per_decade = 20
-    chosen = (
-        profiles if is_all else profiles[profiles["op_family"].isin(["conv", "conv_transpose"])]
-    )
-    if chosen.empty:
-        st.info("These models have no convolutions. Choose all layers.")
-        return
+    chosen = profiles if is_all else profiles[is_conv]
     measure = charts.Measure(
         column=column,
         title=_title(column),
@@ -180,14 +191,23 @@ def _differences(profiles: pd.DataFrame, scheme: Scheme) -> None:
     st.caption(_story(chosen, column, shape))
     words = f"{label} of the layers, per model"
     if shape == "Bars":
-        st.altair_chart(charts.grouped_bars(chosen, measure, shared.palette()), alt=words)
+        shared.chart(charts.grouped_bars(chosen, measure, shared.palette()), key="bars", alt=words)
     else:
         shared.clickable_chart(
             charts.bricks(chosen, measure, shared.palette()), key="bricks", alt=words
         )
+    left_out = [model for model in profiles["model"].unique() if model not in set(chosen["model"])]
+    if left_out:
+        verb = "has" if len(left_out) == 1 else "have"
+        shared.note(
+            f"{html.escape(listed(left_out))} {verb} no convolution: choose all layers to see"
+            f" {'it' if len(left_out) == 1 else 'them'}."
+        )
     missing = int(chosen[column].isna().sum() + (chosen[column] == 0).sum() * (axis == "log"))
     if missing:
-        shared.note(f"{missing} layers have no {html.escape(measure.title)} and are left out.")
+        verb = "has" if missing == 1 else "have"
+        title = html.escape(measure.title)
+        shared.note(f"{counted(missing, 'layer')} {verb} no {title}, and no place in this chart.")
 
 
 def _column(measure: str, scheme: Scheme) -> str:
@@ -251,7 +271,7 @@ def _story(profiles: pd.DataFrame, column: str, shape: str) -> str:
 def _full_name(layer: pd.Series, profiles: pd.DataFrame) -> str:
     name = short_name(str(layer["layer"]), 40)
     if profiles["model"].nunique() > 1:
-        name = f"{layer['model']} {name}"
+        name = f"{short_name(str(layer['model']), 40)} {name}"
     return shared.escaped(name)
 
 
@@ -282,9 +302,10 @@ def _prediction(profiles: pd.DataFrame, scheme: Scheme, limits: dict[str, float]
         has_db_labels=column.endswith("_over_rms") and not scheme.per_channel,
     )
     known = profiles[[column, "channel_sqnr_p10_db"]].dropna()
-    if len(known) > 2:
-        # Ranks, because neither axis is linear in the other.
-        correlation = float(known[column].corr(known["channel_sqnr_p10_db"], method="spearman"))
+    if len(known) > 2 and known.nunique().min() > 1:
+        # Ranks, because neither axis is linear in the other. pandas' own "spearman" wants scipy.
+        ranks = known.rank()
+        correlation = float(ranks[column].corr(ranks["channel_sqnr_p10_db"]))
         st.caption(
             f"One dot per layer. Spearman's rank correlation over {count(len(known))} layers:"
             f" {weight(correlation)}; −1 would be a perfect warning."

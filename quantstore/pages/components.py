@@ -42,18 +42,22 @@ button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; bo
 
 _THEME_JS = """
 export default function ({ data, parentElement, setStateValue }) {
-    const probe = document.createElement("span");
-    parentElement.appendChild(probe);
-    const scheme = () => {
-        const words = getComputedStyle(probe).colorScheme;
-        return words.includes("dark") ? "dark" : "light";
-    };
+    const probe = parentElement.querySelector("i");
+    // New data calls this once more, and nothing tidies up what the call before has left: its timer
+    // would report, for ever, that the theme is not the one it knows.
+    clearInterval(probe.timer);
+    let told = data.theme;
     const compare = () => {
-        if (scheme() !== data.theme) setStateValue("theme", scheme());
+        if (!probe.isConnected) return;
+        const shown = getComputedStyle(probe).colorScheme.includes("dark") ? "dark" : "light";
+        if (shown === told) return;
+        told = shown;
+        setStateValue("theme", shown);
     };
-    compare();
     const timer = setInterval(compare, 250);
-    return () => { clearInterval(timer); probe.remove(); };
+    probe.timer = timer;
+    compare();
+    return () => clearInterval(timer);
 }
 """
 
@@ -176,6 +180,7 @@ _LAYERS_CSS = (
     _BASE_CSS
     + """
 tbody tr { cursor: pointer; }
+td:not(.name) .small { white-space: nowrap; }
 tbody tr:hover td { background: color-mix(in srgb, var(--grid) 35%, transparent); }
 tr.chosen td { background: color-mix(in srgb, var(--grid) 55%, transparent); }
 td:first-child, th:first-child { padding-left: 6px; }

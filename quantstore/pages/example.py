@@ -184,7 +184,7 @@ def _lines(example: Example) -> None:
         f"Each tick is a grid point: {len(codes)} from {ends[0]} to {ends[1]}. Circles are the"
         f" values x, diamonds what comes back, x′.{shaded}"
     )
-    st.altair_chart(
+    shared.chart(
         charts.whole_line(points, grid, enlarged, shared.palette()),
         key="whole_line",
         alt=f"{example.distinct_count} values on a grid of {len(codes)} points."
@@ -212,7 +212,7 @@ def _lines(example: Example) -> None:
             " points, and so keep different codes."
         )
         finding = "The two closest values go to different grid points"
-    st.altair_chart(
+    shared.chart(
         charts.enlarged_line(
             inside, worked_example.grid_points(example, enlarged), step, shared.palette()
         ),

@@ -8,6 +8,7 @@ import streamlit as st
 
 from quantstore import codes, queries
 from quantstore.charts import layer as charts
+from quantstore.errors import printable
 from quantstore.pages import address, clipping, components, shared
 from quantstore.palette import BANDS, DARK, LIGHT, both
 from quantstore.quantization import Grid
@@ -109,7 +110,12 @@ def _pick_layer(model: str, ranked: pd.DataFrame) -> dict[Any, Any]:
         )
     address.link("layer", default=labels[0], options=labels)
     picked = st.selectbox(
-        "Layer", labels, key="layer", label_visibility="collapsed", on_change=_forget_missing
+        "Layer",
+        labels,
+        key="layer",
+        format_func=printable,
+        label_visibility="collapsed",
+        on_change=_forget_missing,
     )
     return rows[labels.index(picked) if picked in labels else 0]
 
@@ -213,7 +219,7 @@ def _heading(
         parts.append(f"{count(int(details['nonfinite_count']))} NaN or infinite, left out")
     st.html(
         '<h1 style="font-size:26px;font-weight:650;line-height:1.25;padding:0;margin:0 0 10px;'
-        f'overflow-wrap:anywhere">{breakable(_visible(str(row["layer"])))}</h1>'
+        f'overflow-wrap:anywhere">{breakable(printable(str(row["layer"])))}</h1>'
         '<div style="display:flex;gap:10px;align-items:baseline;margin-bottom:8px">'
         f'<span style="background:{tint};color:{ink};font-weight:600;border-radius:5px;'
         f'padding:2px 10px;white-space:nowrap">{html.escape(band)}</span>'
@@ -307,14 +313,14 @@ def _channels(
     if story:
         st.markdown(story)
     st.caption(_channels_legend(len(channels), step))
-    st.altair_chart(
+    shared.chart(
         charts.channel_boxes(channels, shared.palette(), order=order, axis=axis, step=step),
         key="channel_boxes",
         alt=f"Distribution of the weights of each output channel. {story}",
     )
     below = channels["band"].value_counts()
     found = ", ".join(f"{below[band]} {band}" for band in BANDS if band in below)
-    st.altair_chart(
+    shared.chart(
         charts.channel_sqnr(channels, shared.palette(), order=order),
         key="channel_sqnr",
         alt=f"SQNR of each output channel: {found}",
@@ -403,7 +409,7 @@ def _codes(
                     "All weights of the layer, counts on a log scale. Every channel has a grid of"
                     " its own, so there is no shared grid to draw."
                 )
-                st.altair_chart(
+                shared.chart(
                     charts.whole_range(histogram, shared.palette()),
                     key="whole_range",
                     alt=f"Histogram of {count(int(row['weight_count']))} weights from"
@@ -412,7 +418,7 @@ def _codes(
             with st.container():
                 st.subheader("The bulk", anchor=False)
                 st.caption(f"The middle of the weights, {inside}.")
-                st.altair_chart(
+                shared.chart(
                     charts.bulk_bars(histogram, window, None, shared.palette()),
                     key="bulk",
                     alt=f"Histogram of the weights from {weight(window[0])} to {weight(window[1])}",
@@ -435,7 +441,7 @@ def _codes(
                 f" {at_zero}; {counted(int(used), 'code')} {'is' if used == 1 else 'are'} used at"
                 " all."
             )
-            st.altair_chart(
+            shared.chart(
                 charts.code_bars(
                     per_code,
                     grid,
@@ -461,7 +467,7 @@ def _codes(
                 f"The middle of the weights, {inside}: {how}. The step is"
                 f" {weight(codes.step_of(grid))}."
             )
-            st.altair_chart(
+            shared.chart(
                 charts.bulk_bars(histogram, window, grid, shared.palette()),
                 key="bulk",
                 alt=f"Histogram of the weights from {weight(window[0])} to {weight(window[1])}."
@@ -679,11 +685,6 @@ def _exactly(number: int) -> str:
 
 def _times(ratio: float, sign: str = "×") -> str:
     return f"{ratio:.1f}{sign}" if ratio < 9.95 else f"{count(round(ratio))}{sign}"
-
-
-def _visible(name: str) -> str:
-    """A name without characters that nobody could see."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in name)
 
 
 main()

@@ -7,6 +7,7 @@ import streamlit as st
 
 from quantstore import queries
 from quantstore.charts import compare, model
+from quantstore.errors import printable
 from quantstore.pages import address, components, shared
 from quantstore.palette import BANDS
 from quantstore.schemes import Scheme
@@ -108,8 +109,11 @@ def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> No
         # Names are searched as they are, not as patterns.
         found = found[found["layer"].str.contains(text, case=False, regex=False)]
     if found.empty:
+        among = "" if kept == "All" else ", among those of this filter"
         st.caption(
-            "No layer of this model is so." if not text else "No layer has this in its name."
+            f"No layer has this in its name{among}."
+            if text
+            else "No layer of this model is that bad."
         )
         return
     if len(found) > MOST_ROWS:
@@ -155,7 +159,7 @@ def _columns(scheme: Scheme) -> list[dict[str, Any]]:
 
 def _row(layer: dict[Any, Any], scheme: Scheme, limits: dict[str, float]) -> dict[str, Any]:
     reasons = causes(shared.layer_facts(layer), scheme)
-    name = str(layer["layer"])
+    name = printable(str(layer["layer"]))
     cells: list[dict[str, Any]] = [
         {"text": name, "small": "; ".join(reasons)},
         {
@@ -187,7 +191,7 @@ def _long_table(found: pd.DataFrame, scheme: Scheme) -> None:
     st.dataframe(
         pd.DataFrame(
             {
-                "layer": found["layer"],
+                "layer": found["layer"].map(printable),
                 "operator": [
                     operator(op, depthwise)
                     for op, depthwise in zip(found["op_type"], found["is_depthwise"], strict=True)

@@ -10,8 +10,8 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries, settings, store
-from quantstore.charts.common import CLICK, AnyChart
-from quantstore.errors import MissingStoreError
+from quantstore.charts.common import CLICK, AnyChart, ready
+from quantstore.errors import MissingStoreError, printable
 from quantstore.ingest import demo_paths
 from quantstore.jobs import QUEUE
 from quantstore.pages import address, components
@@ -23,6 +23,9 @@ from quantstore.words import LayerFacts, counted, file_size, markdown, verdict, 
 TELLING_GAIN_DB = 1.0
 
 PAGES = Path(__file__).resolve().parent
+
+# Nothing of ours holds the store for long; a person at a page waits less than a script would.
+PATIENCE_SECONDS = 5.0
 
 
 def theme() -> ThemeName:
@@ -54,7 +57,8 @@ def open_store() -> Iterator[store.Connection]:
     Raises:
         MissingStoreError: also where the store is empty; the frame then shows how to begin.
     """
-    with store.reading(settings.store_path()) as con:
+    patience = 0.0 if st.session_state.get("store_is_locked") else PATIENCE_SECONDS
+    with store.reading(settings.store_path(), patience) as con:
         if queries.store_size(con).models == 0:
             raise MissingStoreError("the store is empty")
         yield con
@@ -87,7 +91,9 @@ def pick_model(ranked: list[str]) -> str:
     if asked is not None and asked not in ranked:
         st.warning(f"The store holds no model named {escaped(asked)}.")
     address.link("model", default=ranked[0], options=ranked)
-    return st.selectbox("Model", ranked, key="model", label_visibility="collapsed")
+    return st.selectbox(
+        "Model", ranked, key="model", format_func=printable, label_visibility="collapsed"
+    )
 
 
 def choice(
@@ -181,7 +187,16 @@ def clickable_chart(chart: AnyChart, *, key: str, alt: str) -> None:
         if picked:
             open_layer(int(picked[0]["layer_id"]))
 
-    st.altair_chart(chart, key=key, on_select=clicked, alt=alt)
+    st.altair_chart(ready(chart), key=key, on_select=clicked, alt=alt)
+
+
+def chart(drawing: AnyChart, *, key: str, alt: str) -> None:
+    """A chart to look at.
+
+    Args:
+        alt: what the chart shows, for people who cannot see it.
+    """
+    st.altair_chart(ready(drawing), key=key, alt=alt)
 
 
 def verdict_matrix(
@@ -216,7 +231,7 @@ def verdict_matrix(
             {
                 "model": None if is_single else model,
                 "name": model,
-                "title": facts[0] if is_single else model,
+                "title": facts[0] if is_single else printable(model),
                 "facts": [*facts[1:], file_size(int(first["file_bytes"]))] if is_single else facts,
                 "cells": cells,
             }

@@ -3,7 +3,7 @@
 import html
 import shutil
 import tempfile
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path, PurePath
 from threading import Lock
 
@@ -11,12 +11,12 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from quantstore import queries, settings, store
-from quantstore.errors import QuantstoreError
+from quantstore.errors import LockedStoreError, QuantstoreError
 from quantstore.ingest import find_files
 from quantstore.jobs import FINISHED, QUEUE, Job
 from quantstore.pages import shared
 from quantstore.palette import DARK, LIGHT, both
-from quantstore.words import file_size, seconds
+from quantstore.words import counted, file_size, seconds, short_name
 
 _COPY_BYTES = 1 << 20
 
@@ -38,9 +38,9 @@ def draw(*, has_scheme: bool) -> None:
             # Polling only while something moves.
             st.fragment(_queue, run_every=0.4 if is_busy else None)()
         if size is not None and size.models:
-            models = f"{size.models:,} model{'' if size.models == 1 else 's'}"
+            contents = f"{counted(size.models, 'model')}, {counted(size.layers, 'layer')}"
             on_disk = file_size(settings.store_path().stat().st_size)
-            st.caption(f"{models}, {size.layers:,} layers, {on_disk} on disk")
+            st.caption(f"{contents}, {on_disk} on disk")
 
 
 def _upload() -> None:
@@ -62,22 +62,21 @@ def _upload() -> None:
 
 def _queue_uploads(files: list[UploadedFile]) -> None:
     """Copy an upload into a folder of its own, so that models lie beside their data files."""
-    folder = Path(tempfile.mkdtemp(prefix="quantstore-"))
-    models: list[Path] = []
-    for file in files:
-        # A browser sends a bare name; anything more would be an attempt to leave the folder.
-        name = PurePath(file.name.replace("\\", "/")).name or "upload.onnx"
-        target = folder / name
-        with target.open("wb") as stream:
-            shutil.copyfileobj(file, stream, _COPY_BYTES)
-        if target.suffix.lower() == ".onnx":
-            models.append(target)
+    # Removed when its last model is ingested, else when nobody knows it any more: when copying
+    # fails, when the server ends.
+    own = tempfile.TemporaryDirectory(prefix="quantstore-", ignore_cleanup_errors=True)
+    # A file called model.onnx is named after its folder.
+    folder = Path(own.name) / "model"
+    names = ", ".join(file.name for file in files)
+    try:
+        models = _copied(files, folder)
+    except OSError as error:
+        QUEUE.refuse(names, f"cannot be copied: {error.strerror}; give the path instead")
+        return
     if not models:
-        shutil.rmtree(folder)
-        names = ", ".join(file.name for file in files)
         QUEUE.refuse(names, "no .onnx file among the upload; add the model together with its data")
         return
-    remaining = _Countdown(len(models), partial(shutil.rmtree, folder, ignore_errors=True))
+    remaining = _Countdown(len(models), own.cleanup)
     for model in models:
         QUEUE.add(
             model,
@@ -88,10 +87,27 @@ def _queue_uploads(files: list[UploadedFile]) -> None:
         )
 
 
+def _copied(files: list[UploadedFile], folder: Path) -> list[Path]:
+    """Write an upload into a new folder; returns the models in it."""
+    folder.mkdir()
+    models: list[Path] = []
+    for file in files:
+        # A browser sends a bare name; anything more would be an attempt to leave the folder.
+        target = folder / (PurePath(file.name.replace("\\", "/")).name or "upload.onnx")
+        if target.is_file():
+            QUEUE.refuse(file.name, "another file of this upload has this name; add it by itself")
+            continue
+        with target.open("wb") as stream:
+            shutil.copyfileobj(file, stream, _COPY_BYTES)
+        if target.suffix.lower() == ".onnx":
+            models.append(target)
+    return models
+
+
 class _Countdown:
     """Calls an action when the last of several jobs is over."""
 
-    def __init__(self, count: int, action: partial[None]) -> None:
+    def __init__(self, count: int, action: Callable[[], None]) -> None:
         self._count = count
         self._action = action
         self._lock = Lock()
@@ -111,17 +127,30 @@ def _path() -> None:
     ):
         text = st.text_input(
             "A file or folder on this computer",
-            placeholder="or a file or folder on this computer",
+            placeholder="or a path on this computer",
             label_visibility="collapsed",
         )
         is_sent = st.form_submit_button("Add")
-    if is_sent and text.strip():
-        files, failures = find_files([text.strip()])
-        for failure in failures:
-            QUEUE.refuse(failure.path, failure.error or "")
-        for path in files:
-            QUEUE.add(path, settings.store_path(), name=path.name, source=str(path.resolve()))
+    # A file manager copies a path in quotes.
+    text = text.strip().strip("\"'")
+    if is_sent and text:
+        _queue_path(text)
         st.rerun()
+
+
+def _queue_path(text: str) -> None:
+    try:
+        files, failures = find_files([text])
+        found = [(path, path.exists(), str(path.resolve())) for path in files]
+    except (OSError, RuntimeError, ValueError):
+        # Too long a name, the home of somebody unknown, a character that no path may have.
+        QUEUE.refuse(short_name(text, 80), "this cannot be a path; check it")
+        return
+    for failure in failures:
+        QUEUE.refuse(failure.path, failure.error or "")
+    for path, exists, source in found:
+        name = path.name if exists else str(path)
+        QUEUE.add(path, settings.store_path(), name=name, source=source)
 
 
 def _queue() -> None:
@@ -187,7 +216,7 @@ def _job_words(job: Job) -> str:
     if job.was_stored:
         return f"already stored as {job.model}"
     renamed = "" if job.model is None or job.name.startswith(job.model) else f" as {job.model}"
-    return f"done{renamed}: {job.layers} layers in {seconds(job.seconds or 0)}"
+    return f"done{renamed}: {counted(job.layers or 0, 'layer')} in {seconds(job.seconds or 0)}"
 
 
 def _finished_ids(jobs: list[Job]) -> set[int]:
@@ -197,11 +226,13 @@ def _finished_ids(jobs: list[Job]) -> set[int]:
 def _store_size() -> queries.StoreSize | None:
     """What the store holds; None where it cannot be asked."""
     path = settings.store_path()
+    st.session_state["store_is_locked"] = False
     if not path.exists():
         return None
     try:
-        with store.reading(path) as con:
+        with store.reading(path, shared.PATIENCE_SECONDS) as con:
             return queries.store_size(con)
-    except QuantstoreError:
-        # The page itself says what is wrong with the store.
+    except QuantstoreError as error:
+        # The page itself says what is wrong with the store, and need not wait for it once more.
+        st.session_state["store_is_locked"] = isinstance(error, LockedStoreError)
         return None

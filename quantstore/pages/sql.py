@@ -188,7 +188,7 @@ def _chart(frame: pd.DataFrame) -> None:
         f"{markdown(drawn.words)} The first columns that fit are drawn: change their order to see"
         " others."
     )
-    st.altair_chart(drawn.chart, key="result_chart", alt=drawn.words)
+    shared.chart(drawn.chart, key="result_chart", alt=drawn.words)
 
 
 def _column_formats(frame: pd.DataFrame) -> dict[str, Any]:

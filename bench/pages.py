@@ -1,0 +1,342 @@
+"""How long a page takes to answer on a store of a thousand models.
+
+Generates such a store (a few measured models, copied inside DuckDB with changed figures), starts
+the app on it, and clicks through it in Chromium. Every figure runs from the click to the moment at
+which the answer, the headline of the page, is visible, and to the end of the page's script.
+``python bench/pages.py --help`` names the options.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from models import mobile_like
+from playwright.sync_api import Page, sync_playwright
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+RESULTS = HERE / "results" / "pages.json"
+
+sys.path.insert(0, str(ROOT))
+from quantstore import ingest, store  # noqa: E402
+
+# How far the channels of the models that are copied spread, from none to a lot.
+SPREADS = (0.2, 0.4, 0.7, 1.1)
+# Copied at a time, and sorted: an ingest appends a model's rows together, too.
+MODELS_PER_BATCH = 50
+
+# What a copy changes: every figure in weight units is stretched, every SQNR is shifted.
+STRETCHED = frozenset(
+    [
+        *("weight_min", "weight_max", "weight_range", "abs_max", "mean", "std", "q1", "median"),
+        *("q3", "whisker_low", "whisker_high", "low", "high", "max_abs_error"),
+    ]
+)
+
+# What each page's answer looks like: a selector, and what its text must hold.
+COMPARE = ("h2", r"\d models (break|breaks|has|have) |in the weights of [\d,]+ models")
+MODEL = ("h2", r"of [\d,]+\slayers? |No blocker found in the weights under")
+LAYER = ("[data-testid=stHtml] h1", r".")
+EXAMPLE = ("h2", r"values merge|nothing to merge with|stay apart")
+ROW = (".name button", r".")
+SQL = ("h2", r"[\d,]+\srows? in ")
+
+# Clock and watcher live in the page: nothing of Playwright's own pace is measured.
+WATCH = """
+([selector, pattern]) => {
+    const wanted = new RegExp(pattern);
+    const seen = {};
+    const deep = (root) => [...root.querySelectorAll(selector)].concat(
+        ...[...root.querySelectorAll("*")].filter((one) => one.shadowRoot)
+            .map((one) => deep(one.shadowRoot)));
+    const found = () => deep(document.querySelector("[data-testid=stMain]")).find(
+        (one) => wanted.test(one.textContent) && one.getClientRects().length);
+    const before = found()?.textContent;
+    window.benchSeen = new Promise((resolve, reject) => {
+        let started = null;
+        let ran = false;
+        setTimeout(() => reject(`no answer that reads ${pattern} within 20 s`), 20000);
+        addEventListener("click", () => { started = performance.now(); },
+                         {capture: true, once: true});
+        const look = () => {
+            if (started !== null) {
+                const now = performance.now() - started;
+                const app = document.querySelector("[data-testid=stApp]");
+                const running = app.dataset.testScriptState !== "notRunning";
+                ran ||= running;
+                const answer = found();
+                if (answer && answer.textContent !== before && ran) seen.answer ??= now;
+                if (ran && !running && seen.answer !== undefined) {
+                    seen.finished = now;
+                    resolve(seen);
+                    return;
+                }
+            }
+            requestAnimationFrame(look);
+        };
+        look();
+    });
+}
+"""
+
+
+def main() -> None:
+    """Generate, measure, print the table, write it as JSON."""
+    options = _options()
+    with tempfile.TemporaryDirectory(prefix="quantstore-bench-") as folder:
+        path = options.store
+        if path is None or not path.exists():
+            path = path or Path(folder) / "pages.duckdb"
+            generate(path, options.models, Path(folder))
+        held = contents(path)
+        print(", ".join(f"{number:,} {what}" for what, number in held.items()))
+        with app_on(path) as url:
+            times = measure(url, options.rounds, options.screenshots)
+    print(f"{'':44} {'answer visible, ms':>24} {'script finished, ms':>24}")
+    print(f"{'':44}" + f" {'min':>8}{'median':>8}{'max':>8}" * 2)
+    for what, rounds in times.items():
+        line = f"{what:44}"
+        for moment in ("answer", "finished"):
+            values = [one[moment] for one in rounds]
+            line += f" {min(values):8.0f}{statistics.median(values):8.0f}{max(values):8.0f}"
+        print(line)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(
+        json.dumps({"cores": os.cpu_count(), "store": held, "milliseconds": times}, indent=1)
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", type=int, default=1000, help="models in the generated store")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each click is measured")
+    parser.add_argument(
+        "--store", type=Path, help="a store to measure; generated and kept where there is none"
+    )
+    parser.add_argument("--screenshots", type=Path, help="a folder for a picture of every page")
+    return parser.parse_args()
+
+
+def generate(path: Path, model_count: int, folder: Path) -> None:
+    """Write a store of copies of a few measured models."""
+    started = time.perf_counter()
+    for seed, spread in enumerate(SPREADS):
+        model = folder / f"base-{seed}.onnx"
+        mobile_like(model, seed=seed, spread=spread)
+        ingest.ingest_file(model, path)
+        model.unlink()
+    with store.writing(path) as con:
+        bases = [row[0] for row in con.rows("select model_id from models order by model_id")]
+    for first in range(0, model_count, MODELS_PER_BATCH):
+        numbers = range(first, min(first + MODELS_PER_BATCH, model_count))
+        with store.writing(path) as con:
+            con.rows("select setseed(?)", [first / model_count])
+            _copy(con, bases, numbers)
+        done = numbers[-1] + 1
+        print(f"\rgenerated {done:,} of {model_count:,} models", end="", file=sys.stderr)
+    with store.writing(path) as con:
+        for model_id in bases:
+            store.remove_model(con, model_id)
+    elapsed = time.perf_counter() - started
+    size = path.stat().st_size / 1e9
+    print(f"\r{model_count:,} models in {elapsed:.0f} s, {size:.1f} GB", file=sys.stderr)
+
+
+def _copy(con: store.Connection, bases: list[int], numbers: range) -> None:
+    """Append copies of the models ``bases``, in turns, with ids and names of their own."""
+    con.rows(
+        """
+        create temp table new_models as
+        select
+            nextval('model_ids')::integer as new_model_id,
+            $bases[1 + number % len($bases)] as model_id,
+            printf('model-%04d', number + 1) as new_model,
+            exp(0.5 * (random() - 0.5)) as stretch,
+            20 * (random() - 0.5) as shift_db
+        from range($first, $stop) as numbers (number)
+        """,
+        {"bases": bases, "first": numbers.start, "stop": numbers.stop},
+    )
+    con.rows(
+        """
+        create temp table new_layers as
+        select
+            nextval('layer_ids')::integer as new_layer_id, layer_id, new_model_id, model_id,
+            stretch * exp(0.2 * (random() - 0.5)) as stretch,
+            shift_db + 4 * (random() - 0.5) as shift_db
+        from (
+            select new_models.*, layer_id
+            from new_models
+            join layers using (model_id)
+            order by new_model_id, depth
+        )
+        """
+    )
+    con.rows(
+        """
+        insert into models by name
+        select models.* replace (
+            new_model_id as model_id, new_model as model, sha256(new_model) as sha256,
+            new_model || '.onnx' as source
+        )
+        from new_models
+        join models using (model_id)
+        """
+    )
+    for (table,) in con.rows(
+        """
+        select table_name
+        from duckdb_columns()
+        where column_name = 'layer_id' and not internal and database_name = current_database()
+            and table_name in (select table_name from duckdb_tables() where not temporary)
+        """
+    ):
+        columns = [row[0] for row in con.rows("select name from pragma_table_info(?)", [table])]
+        changed = ["new_layer_id as layer_id"]
+        changed += ["new_model_id as model_id"] if table == "layers" else []
+        changed += [f"{name} * stretch as {name}" for name in columns if name in STRETCHED]
+        changed += [
+            f"greatest(0, {name} + shift_db) as {name}"
+            for name in columns
+            if name.endswith("sqnr_db") or name.startswith("channel_sqnr_")
+        ]
+        con.rows(
+            f"""
+            insert into {table} by name
+            select {table}.* replace ({", ".join(changed)})
+            from new_layers
+            join {table} using (layer_id)
+            order by new_layer_id
+            """
+        )
+    con.rows("drop table new_models")
+    con.rows("drop table new_layers")
+
+
+def contents(path: Path) -> dict[str, int]:
+    """How many rows the tables that grow hold."""
+    tables = ("models", "layers", "channels", "errors", "channel_errors", "histograms")
+    with store.reading(path) as con:
+        return {table: con.value(f"select count(*) from {table}") for table in tables}
+
+
+@contextmanager
+def app_on(path: Path) -> Iterator[str]:
+    """The app on a store; yields its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "quantstore", "app", "--no-browser", "--port", str(port)]
+    with subprocess.Popen(
+        [*command, "--db", str(path.absolute())],
+        cwd=path.absolute().parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    ) as server:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            deadline = time.monotonic() + 30
+            while not _is_healthy(url):
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit("the app does not start")
+                time.sleep(0.1)
+            yield url
+        finally:
+            server.kill()
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+Times = dict[str, list[dict[str, float]]]
+
+
+def measure(url: str, rounds: int, screenshots: Path | None) -> Times:
+    """Milliseconds of every click, ``rounds`` times over."""
+    chromium = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+    if chromium is None:
+        raise SystemExit("there is no Chromium on the PATH")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium)
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        times: Times = {}
+        # The first round fills caches and imports what only some page needs.
+        for turn in range(rounds + 1):
+            page.goto(url)
+            page.wait_for_selector("[data-testid=stMain] h2", timeout=60_000)
+            _settle(page)
+            folder = screenshots if turn == rounds else None
+            for what, seen in _walk(page, folder):
+                if turn:
+                    times.setdefault(what, []).append(seen)
+        browser.close()
+    return times
+
+
+def _walk(page: Page, screenshots: Path | None) -> Iterator[tuple[str, dict[str, float]]]:
+    """One round of clicks, each from where the one before led."""
+    marks = "path[aria-roledescription='rect mark']"
+    charts = "[data-testid=stVegaLiteChart]"
+    steps = (
+        ("Worked example, from the navigation", "nav:Worked example", EXAMPLE),
+        ("SQL, from the navigation", "nav:SQL", SQL),
+        ("Compare, from the navigation", "nav:Compare", COMPARE),
+        ("Compare, the next page of models", "[data-testid=stPagination] >> text=/^2$/", ROW),
+        (
+            "Compare, another scheme",
+            "th button >> nth=1",
+            ("h2", r"under int8 per tensor, asymmetric"),
+        ),
+        ("Compare, back to the first scheme", "th button >> nth=0", ("h2", r"tensor, symmetric")),
+        ("Model, from a row of the matrix", ".name button >> nth=3", MODEL),
+        ("Layer, from a bar of the model's map", f"{charts} >> nth=0 >> {marks} >> nth=5", LAYER),
+        ("Layer, the next better one", "button:has-text('Better')", LAYER),
+        ("Model, from the navigation", "nav:Model", MODEL),
+        ("Layer, from the navigation", "nav:Layer", LAYER),
+        ("Compare, from the Layer page", "nav:Compare", COMPARE),
+        ("Layer, from a brick", f"{charts} >> nth=0 >> {marks} >> nth=20", LAYER),
+        ("Compare, again", "nav:Compare", COMPARE),
+        ("Layer, from a bar of Compare", f"{charts} >> nth=1 >> {marks} >> nth=40", LAYER),
+    )
+    for what, target, answer in steps:
+        if target.startswith("nav:"):
+            locator = page.get_by_role("link", name=target[4:], exact=True).first
+        else:
+            locator = page.locator(target).first
+        locator.scroll_into_view_if_needed()
+        _settle(page)
+        page.evaluate(WATCH, answer)
+        locator.click()
+        yield what, page.evaluate("window.benchSeen")
+        _settle(page)
+        if screenshots is not None:
+            screenshots.mkdir(parents=True, exist_ok=True)
+            name = "".join(c if c.isalnum() else "-" for c in what.lower())
+            page.screenshot(path=screenshots / f"{name}.png")
+
+
+def _settle(page: Page) -> None:
+    page.wait_for_timeout(300)
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000)
+
+
+if __name__ == "__main__":
+    main()
