@@ -169,15 +169,19 @@ def histogram(ordered: Floats) -> Histogram:
 
 def _not_below(values: Doubles) -> Floats:
     """The smallest float32 that is not below each value: comparing with it compares exactly."""
-    rounded = values.astype(np.float32)
-    raised: Floats = np.where(rounded < values, np.nextafter(rounded, np.float32(np.inf)), rounded)
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32)
+        after = np.nextafter(rounded, np.float32(np.inf))
+    raised: Floats = np.where(rounded < values, after, rounded)
     return raised
 
 
 def _above(values: Doubles) -> Floats:
     """The smallest float32 that is greater than each value."""
-    rounded = values.astype(np.float32)
-    raised: Floats = np.where(rounded > values, rounded, np.nextafter(rounded, np.float32(np.inf)))
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32)
+        after = np.nextafter(rounded, np.float32(np.inf))
+    raised: Floats = np.where(rounded > values, rounded, after)
     return raised
 
 

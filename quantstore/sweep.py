@@ -487,8 +487,8 @@ def _tensor_clipping(
 def _least(squared_error: "_GridErrors", scales: Doubles, lowest: Doubles, steps: int) -> int:
     """The threshold with the least squared error.
 
-    Among many weights the error has no ripples, so that the neighbourhood of the best of every
-    fourth threshold is enough.
+    Among many weights the error hardly ripples: the neighbourhood of the best of every fourth
+    threshold is searched, which is the best of all but where two valleys are almost as deep.
     """
     places = np.arange(len(scales))
     if squared_error.ordered.size > FEW_WEIGHTS:
