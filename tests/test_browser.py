@@ -16,6 +16,8 @@ import onnx
 import pytest
 from graphs import conv_model
 
+from quantstore.palette import DARK
+
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "quantstore" / "demo_models"
 SCREENSHOTS = ROOT / "screenshots"
@@ -313,9 +315,9 @@ def test_charts_follow_the_theme_menu_and_the_page_comes_to_rest(visit, full_app
     page.locator("[data-testid=stMainMenu] button, [data-testid=stMainMenuButton]").first.click()
     page.locator('text="Dark"').last.click(force=True)
     page.keyboard.press("Escape")
-    expect(page.locator(f"[data-testid=stVegaLiteChart] [fill='{DARK.text}']").first).to_be_attached(
-        timeout=30_000
-    )
+    expect(
+        page.locator(f"[data-testid=stVegaLiteChart] [fill='{DARK.text}']").first
+    ).to_be_attached(timeout=30_000)
     # A page that reruns for ever can neither be used nor left.
     page.wait_for_timeout(1500)
     assert page.locator("[data-testid=stApp]").get_attribute("data-test-script-state") == (
