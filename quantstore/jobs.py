@@ -163,10 +163,11 @@ class Queue:
     def _run(self, job_id: int, task: _Task) -> None:
         package_parent = str(Path(quantstore.__file__).resolve().parent.parent)
         search_path = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH"))))
-        command = [sys.executable, "-m", "quantstore.worker", str(task.store_path), str(task.path)]
+        # -P: a file in the working folder must not shadow a module.
+        command = [sys.executable, "-P", "-m", "quantstore.worker"]
         # What the child complains of goes to the server's own standard error.
         with subprocess.Popen(
-            [*command, task.source],
+            [*command, str(task.store_path), str(task.path), task.source],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,

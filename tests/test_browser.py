@@ -16,6 +16,8 @@ import onnx
 import pytest
 from graphs import conv_model
 
+from quantstore.palette import DARK
+
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "quantstore" / "demo_models"
 SCREENSHOTS = ROOT / "screenshots"

@@ -134,3 +134,10 @@ def test_a_bug_fails_one_file_and_the_queue_goes_on(queue, tmp_path, monkeypatch
     monkeypatch.setattr(queue, "_run", run)
     add(queue, demo("digits-plain"), tmp_path / "s.duckdb")
     assert [job.state for job in finished(queue)] == ["failed", "done"]
+
+
+def test_a_file_in_the_working_folder_is_not_taken_for_a_library(queue, tmp_path, monkeypatch):
+    (tmp_path / "onnx.py").write_text("raise SystemExit('not the library')")
+    monkeypatch.chdir(tmp_path)
+    add(queue, demo("digits-plain"), tmp_path / "s.duckdb")
+    assert [job.state for job in finished(queue)] == ["done"]

@@ -66,11 +66,6 @@ def choose(key: str, value: Value) -> None:
     _store("_address_memory")[key] = value
 
 
-def remembered(key: str) -> Any:
-    """The last value of a linked widget on whatever page."""
-    return _store("_address_memory").get(key)
-
-
 def publish() -> None:
     """Once a run, when the page is drawn: write what its widgets show into the address."""
     memory, seen = _store("_address_memory"), _store("_address_seen")
