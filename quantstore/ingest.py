@@ -143,19 +143,29 @@ def find_files(patterns: Iterable[str]) -> tuple[list[Path], list[IngestResult]]
     files: dict[Path, None] = {}
     failures: list[IngestResult] = []
     for pattern in patterns:
-        path = Path(pattern).expanduser()
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() == ".onnx")
-            missing = ModelFileError("the folder holds no .onnx file", "name another folder")
-        elif path.exists() or not glob.has_magic(pattern):
-            found, missing = [path], None
-        else:
-            found = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
-            missing = ModelFileError("no file matches this pattern", "check the path")
-        if not found and missing is not None:
-            failures.append(IngestResult(path=pattern, outcome="failed", error=missing.sentence))
+        try:
+            found, missing = _matches(pattern)
+        except (OSError, RuntimeError, ValueError) as error:
+            # A name that is too long, an unknown user's home, a character no path may hold.
+            found, missing = [], f"no such path ({getattr(error, 'strerror', None) or error})"
+        if not found:
+            sentence = ModelFileError(missing, "check the path").sentence
+            failures.append(IngestResult(path=pattern, outcome="failed", error=sentence))
         files |= dict.fromkeys(found)
     return list(files), failures
+
+
+def _matches(pattern: str) -> tuple[list[Path], str]:
+    """The files a pattern stands for, and what is missing where there are none."""
+    if "\0" in pattern:
+        raise ValueError("it holds a null character")
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() == ".onnx")
+        return found, "the folder holds no .onnx file"
+    if path.exists() or not glob.has_magic(pattern):
+        return [path], ""
+    return [Path(p) for p in sorted(glob.glob(str(path), recursive=True))], "no file matches"
 
 
 def measure_file(path: Path, *, fold: bool = True, report: Report | None = None) -> MeasuredModel:

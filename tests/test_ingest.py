@@ -361,3 +361,10 @@ def test_a_home_folder_may_be_abbreviated(tree, monkeypatch):
 
 def test_the_demo_models_travel_with_the_package():
     assert len(ingest.demo_paths()) == 4
+
+
+@pytest.mark.parametrize("pattern", ["~nobody-of-this-name/x.onnx", "x" * 5000, "a\0b.onnx"])
+def test_a_path_that_no_system_accepts_is_a_sentence(pattern):
+    files, failures = ingest.find_files([pattern])
+    assert files == []
+    assert failures[0].error.endswith("check the path")

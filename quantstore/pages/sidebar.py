@@ -147,7 +147,7 @@ def _queue_path(text: str) -> None:
         QUEUE.refuse(short_name(text, 80), "this cannot be a path; check it")
         return
     for failure in failures:
-        QUEUE.refuse(failure.path, failure.error or "")
+        QUEUE.refuse(short_name(failure.path, 80), failure.error or "")
     for path, exists, source in found:
         name = path.name if exists else str(path)
         QUEUE.add(path, settings.store_path(), name=name, source=source)
