@@ -39,7 +39,8 @@ from quantstore.schemes import BLOCK_SIZE, SCHEMES, Granularity, Scheme
 # Weights in a piece: it and two buffers of its size fit into a core's second cache.
 PIECE_WEIGHTS = 1 << 16
 
-# Beyond so many weights codes in use are looked for only where codes change.
+# Beyond so many weights running sums are kept in strides, and codes in use are looked for only
+# where codes change.
 MANY_WEIGHTS = 1 << 16
 # Up to so many it is quicker to try every grid on every weight.
 FEW_WEIGHTS = 1 << 11
@@ -406,16 +407,17 @@ def _levels_used(ordered: Floats, steps: _Steps) -> int:
 class _RunningSums:
     """Sums of sorted weights and of their squares up to any position, in float64.
 
-    Every 16th sum is kept, and what lies between is added when it is asked for: all of them would
-    cost more to allocate than everything else here takes.
+    Of many weights every 16th sum is kept, and what lies between is added when it is asked for:
+    all of them would cost more to allocate than everything else here takes.
     """
 
     def __init__(self, ordered: Floats) -> None:
         self.ordered = ordered
+        self.stride = 1 if ordered.size <= MANY_WEIGHTS else SUM_STRIDE
         first, second = [np.zeros(1)], [np.zeros(1)]
         for start in range(0, ordered.size, PIECE_WEIGHTS):
             wide = ordered[start : start + PIECE_WEIGHTS].astype(np.float64)
-            starts = np.arange(0, wide.size, SUM_STRIDE)
+            starts = np.arange(0, wide.size, self.stride)
             first.append(np.add.reduceat(wide, starts))
             np.square(wide, out=wide)
             second.append(np.add.reduceat(wide, starts))
@@ -424,6 +426,8 @@ class _RunningSums:
 
     def up_to(self, index: npt.NDArray[np.int64]) -> tuple[Doubles, Doubles]:
         """Sum of the weights, and of their squares, below each position."""
+        if self.stride == 1:
+            return self.first[index], self.second[index]
         block = index // SUM_STRIDE
         places = (block * SUM_STRIDE)[..., np.newaxis] + np.arange(SUM_STRIDE)
         rest = self.ordered[np.minimum(places, self.ordered.size - 1)].astype(np.float64)
