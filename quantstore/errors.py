@@ -1,9 +1,10 @@
 """The family of failures that quantstore can explain in one sentence.
 
-Exactly four places catch it: ``cli.main`` (prints, returns ``exit_code``), ``app.run`` (shows
+Four places catch it for good: ``cli.main`` (prints, returns ``exit_code``), ``app.run`` (shows
 the sentence on the page), ``worker.main`` (hands the sentence to the app's queue) and
-``console_child.main`` (hands the failure to the process that asked). Anything else is a bug and
-deserves its traceback.
+``console_child.main`` (hands the failure to the process that asked). Whoever works through several
+files also catches it for one file, so that the rest goes on. Anything else is a bug and deserves
+its traceback.
 """
 
 
@@ -75,12 +76,6 @@ class UnknownModelError(QuantstoreError):
 
     exit_code = 2
     hint = "list what it holds with: quantstore models"
-
-
-class UnknownSchemeError(QuantstoreError):
-    """No scheme has this name."""
-
-    exit_code = 2
 
 
 class RejectedQueryError(QuantstoreError):

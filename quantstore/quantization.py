@@ -116,6 +116,16 @@ def grid_for(weights: Floats, scheme: Scheme, threshold: float | None = None) ->
     high = np.max(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
     if threshold is not None:
         low, high = np.maximum(low, -threshold), np.minimum(high, threshold)
+    scale, zero_point = scale_and_zero_point(low, high, scheme)
+    return Grid(scale, zero_point, scheme.qmin, scheme.qmax, scheme.number)
+
+
+def scale_and_zero_point(low: Doubles, high: Doubles, scheme: Scheme) -> tuple[Floats, Floats]:
+    """The step between neighbouring codes, and the code that means zero, for each range.
+
+    Args:
+        low, high: ends of the ranges in weight units, ``low <= 0 <= high``, in any shape.
+    """
     if scheme.is_symmetric:
         scale = np.maximum(-low, high) / scheme.qmax
         zero_point = np.zeros_like(scale)
@@ -123,12 +133,9 @@ def grid_for(weights: Floats, scheme: Scheme, threshold: float | None = None) ->
         scale = (high - low) / scheme.qmax
         zero_point = -np.rint(low / np.where(scale < SMALLEST_SCALE, 1, scale))
     degenerate = scale < SMALLEST_SCALE
-    return Grid(
-        scale=np.where(degenerate, 1, scale).astype(np.float32),
-        zero_point=np.where(degenerate, 0, zero_point).astype(np.float32),
-        qmin=scheme.qmin,
-        qmax=scheme.qmax,
-        number=scheme.number,
+    return (
+        np.where(degenerate, 1, scale).astype(np.float32),
+        np.where(degenerate, 0, zero_point).astype(np.float32),
     )
 
 

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from quantstore.errors import UnknownSchemeError
-
 Format = Literal["int", "fp8_e4m3", "fp8_e5m2"]
 Granularity = Literal["tensor", "channel", "block"]
 Clip = Literal["minmax", "mse"]
@@ -158,17 +156,3 @@ SCHEMES = INT8_SCHEMES | {
     )
 }
 DEFAULT_SCHEME = INT8_TENSOR_SYMMETRIC
-
-
-def find_scheme(name: str) -> Scheme:
-    """The scheme of this name.
-
-    Raises:
-        UnknownSchemeError: naming the schemes there are.
-    """
-    try:
-        return SCHEMES[name]
-    except KeyError:
-        raise UnknownSchemeError(
-            f"there is no scheme {name!r}", f"choose one of: {', '.join(SCHEMES)}"
-        ) from None

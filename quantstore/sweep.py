@@ -30,6 +30,7 @@ from quantstore.quantization import (
     Floats,
     RoundTripError,
     float8_rounding,
+    scale_and_zero_point,
     sqnr_db,
     summarize_channels,
     summarize_rows,
@@ -109,7 +110,7 @@ class _Columns:
     def count(self) -> int:
         return len(self.low)
 
-    def of_channels(self, per_channel: Doubles) -> Doubles:
+    def of_channels(self, per_channel: Floats) -> Floats:
         """One figure per channel, repeated for each of its columns."""
         return np.repeat(per_channel, self.each)
 
@@ -248,18 +249,10 @@ def _steps(scheme: Scheme, columns: _Columns, ranges: _Ranges, threshold: float 
     low, high = ranges[scheme.granularity]
     if scheme.clip == "mse" and threshold is not None:
         low, high = np.maximum(low, -threshold), np.minimum(high, threshold)
-    if scheme.is_symmetric:
-        scale = np.maximum(-low, high) / scheme.qmax
-        zero_point = np.zeros_like(scale)
-    else:
-        scale = (high - low) / scheme.qmax
-        zero_point = -np.rint(low / np.where(scale < SMALLEST_SCALE, 1, scale))
-    degenerate = scale < SMALLEST_SCALE
-    scale = np.where(degenerate, 1, scale)
-    zero_point = np.where(degenerate, 0, zero_point)
+    scale, zero_point = scale_and_zero_point(low, high, scheme)
     if scheme.granularity == "channel":
         scale, zero_point = columns.of_channels(scale), columns.of_channels(zero_point)
-    return _Steps(scale.astype(np.float32), zero_point.astype(np.float32), scheme)
+    return _Steps(scale, zero_point, scheme)
 
 
 def _measure(

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "errors": "",
     "settings": "",
     "palette": "",
-    "schemes": "errors",
+    "schemes": "",
     "records": "numpy",
     "layers": "numpy",
     "words": "errors schemes",

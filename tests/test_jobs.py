@@ -5,9 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
+from queues import finished
 
 from quantstore import ingest, queries, store
-from quantstore.jobs import FINISHED, Job, Queue
+from quantstore.jobs import Job, Queue
 
 
 @pytest.fixture
@@ -15,16 +16,6 @@ def queue():
     queue = Queue()
     yield queue
     queue.cancel()
-
-
-def finished(queue: Queue) -> list[Job]:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        jobs = queue.snapshot()
-        if all(job.state in FINISHED for job in jobs):
-            return jobs
-        time.sleep(0.02)
-    pytest.fail("the queue did not finish")
 
 
 def demo(name: str) -> Path:

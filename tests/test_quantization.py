@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from quantstore.errors import UnknownSchemeError
 from quantstore.quantization import (
     SMALLEST_SCALE,
     dequantize,
@@ -31,7 +30,6 @@ from quantstore.schemes import (
     INT8_TENSOR_SYMMETRIC,
     SCHEMES,
     Scheme,
-    find_scheme,
 )
 
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
@@ -139,13 +137,7 @@ def test_a_name_says_what_its_scheme_is(scheme):
     words += [scheme.symmetry] if scheme.number == "int" else []
     words += ["mse"] if scheme.clip == "mse" else []
     assert scheme.name == "_".join(words)
-    assert find_scheme(scheme.name) is scheme
-
-
-def test_an_unknown_scheme_is_answered_with_the_ones_there_are():
-    with pytest.raises(UnknownSchemeError, match="no scheme 'int9'") as caught:
-        find_scheme("int9")
-    assert all(name in caught.value.hint for name in SCHEMES)
+    assert SCHEMES[scheme.name] is scheme
 
 
 @pytest.mark.parametrize("bits", [1, 17])

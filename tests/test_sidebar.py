@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from queues import finished
 
 from quantstore import ingest
-from quantstore.jobs import FINISHED, Job, Queue
+from quantstore.jobs import Queue
 from quantstore.pages import sidebar
 
 
@@ -31,16 +32,6 @@ def queue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(sidebar, "QUEUE", queue)
     yield queue
     queue.cancel()
-
-
-def finished(queue: Queue) -> list[Job]:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        jobs = queue.snapshot()
-        if all(job.state in FINISHED for job in jobs):
-            return jobs
-        time.sleep(0.02)
-    pytest.fail("the queue did not finish")
 
 
 def is_soon_empty(folder: Path) -> bool:

@@ -326,8 +326,9 @@ def empty_page(title: str) -> None:
         return
     st.title("Will your model survive int8?")
     st.markdown(
-        "Add an ONNX file. quantstore measures every layer's weights under four int8 schemes and"
-        " shows which layers break, why, and what would rescue them. Nothing leaves this computer."
+        "Add an ONNX file. quantstore measures every layer's weights under int8, int4 and fp8"
+        " schemes and shows which layers break, why, and what would rescue them. Nothing leaves"
+        " this computer."
     )
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
