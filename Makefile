@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PORT ?= 8501
 PYTEST_ARGS ?= -n auto --dist worksteal
 
-.PHONY: app test check bench bench-pages format clean
+.PHONY: app test check bench bench-quick bench-pages format clean
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app
 	$(BIN)/quantstore app --demo --port $(PORT)
@@ -19,8 +19,11 @@ check: $(VENV)/check.stamp test  ## tests, and format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/test.stamp  ## how fast an ingest is on this machine
-	$(BIN)/python bench/ingest.py
+bench: $(VENV)/bench.stamp  ## how fast quantstore is beside its peers; BENCH="--quick speed" for a part
+	$(BIN)/python bench/ingest.py $(BENCH)
+
+bench-quick: $(VENV)/bench.stamp  ## the same in two minutes: fewer rounds, no large model
+	$(BIN)/python bench/ingest.py --quick
 
 bench-pages: $(VENV)/test.stamp  ## how fast the pages answer on a thousand models; needs Chromium
 	$(BIN)/python bench/pages.py
@@ -43,6 +46,10 @@ $(VENV)/app.stamp: pyproject.toml | $(BIN)/python
 $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@
+
+$(VENV)/bench.stamp: bench/requirements.txt $(VENV)/test.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt \
+		&& touch $@ || echo 'not every peer could be installed: the table will say which' >&2
 
 $(VENV)/check.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check]'

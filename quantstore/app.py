@@ -1,7 +1,7 @@
 """Names the pages, frames them, and turns a known failure into a sentence on the page.
 
-``streamlit run`` starts this file itself from an installed package, and through ``app.py`` from a
-checkout.
+``streamlit run`` comes here through ``app.py`` from a checkout, and through ``start/app.py`` from an
+installed package.
 """
 
 import logging
@@ -70,7 +70,3 @@ def run() -> None:
             "Something went wrong on this page. The details are in the terminal that runs the app;"
             " reload the page, or choose another one."
         )
-
-
-if __name__ == "__main__":
-    run()

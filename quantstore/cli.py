@@ -474,7 +474,7 @@ def app(db: Path, port: int | None, headless: bool, with_demo: bool) -> int:
     from streamlit.web import cli as streamlit
 
     os.environ[settings.ENVIRONMENT_VARIABLE] = str(db.absolute())
-    script = Path(__file__).with_name("app.py")
+    script = Path(__file__).parent / "start" / "app.py"
     sys.argv = ["streamlit", "run", str(script), "--server.address=127.0.0.1"]
     if port is not None:
         sys.argv.append(f"--server.port={port}")

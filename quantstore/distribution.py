@@ -19,6 +19,9 @@ Counts = npt.NDArray[np.int64]
 # Tukey's inner fences, the whiskers of a box plot: about 7 in 1000 normally distributed weights
 # lie beyond them. J. W. Tukey, Exploratory Data Analysis, 1977.
 OUTLIER_FENCE_IQRS = 1.5
+# Weights whose channels are sorted together.
+ROWS_WEIGHTS = 1 << 18
+QUARTILES = np.array([0.25, 0.5, 0.75])
 
 # So many that the bulk under an outlier a hundred times as large still has a shape.
 HISTOGRAM_BINS = 2048
@@ -91,8 +94,11 @@ class Distribution:
 
 def sorted_weights(weights: Floats) -> Floats:
     """All finite weights of a layer, ascending."""
-    finite = np.isfinite(weights)
-    return np.sort(weights.reshape(-1) if finite.all() else weights[finite])
+    ordered = np.sort(weights, axis=None)
+    # What is not finite sorts to the ends.
+    if ordered.size and np.isfinite(ordered[0]) and np.isfinite(ordered[-1]):
+        return ordered
+    return ordered[np.isfinite(ordered)]
 
 
 def describe(weights: Floats, ordered: Floats | None = None) -> Distribution:
@@ -102,15 +108,17 @@ def describe(weights: Floats, ordered: Floats | None = None) -> Distribution:
         weights: ``(channels, weights per channel)``, at least one weight.
         ordered: its :func:`sorted_weights`, where they are at hand.
     """
-    finite = np.isfinite(weights)
-    nonfinite_count = int(weights.size - np.count_nonzero(finite))
-    # NaN sorts behind every number, so that each row starts with its finite weights.
-    clean = np.where(finite, weights, np.float32(np.nan)) if nonfinite_count else weights
-    finite_per_channel = np.count_nonzero(finite, axis=1)
     if ordered is None:
         ordered = sorted_weights(weights)
+    nonfinite_count = int(weights.size - ordered.size)
+    clean, finite_per_channel = weights, np.full(weights.shape[0], weights.shape[1])
+    if nonfinite_count:
+        finite = np.isfinite(weights)
+        # NaN sorts behind every number, so that each row starts with its finite weights.
+        clean = np.where(finite, weights, np.float32(np.nan))
+        finite_per_channel = np.count_nonzero(finite, axis=1)
 
-    channels = order_statistics(np.sort(clean, axis=1), finite_per_channel)
+    channels = _channel_statistics(clean, finite_per_channel)
     tensor = order_statistics(ordered[np.newaxis, :], np.array([ordered.size], dtype=np.int64))
     moments, channel_mean, channel_std, channel_energy = _moments(clean, finite_per_channel)
     return Distribution(
@@ -129,6 +137,25 @@ def describe(weights: Floats, ordered: Floats | None = None) -> Distribution:
     )
 
 
+def _channel_statistics(weights: Floats, counts: Counts) -> Quartiles:
+    """:func:`order_statistics` of each channel; some are sorted at a time, to save memory."""
+    together = max(1, ROWS_WEIGHTS // max(1, weights.shape[1]))
+    parts = [
+        order_statistics(
+            np.sort(weights[start : start + together], axis=1), counts[start : start + together]
+        )
+        for start in range(0, len(weights), together)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return Quartiles(
+        **{
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in Quartiles.__slots__
+        }
+    )
+
+
 def order_statistics(rows: Floats, counts: Counts) -> Quartiles:
     """Quartiles (linear interpolation, as ``np.quantile``), fences and whiskers of sorted rows.
 
@@ -138,21 +165,28 @@ def order_statistics(rows: Floats, counts: Counts) -> Quartiles:
     """
     if rows.shape[1] == 0:
         rows = np.full((rows.shape[0], 1), np.nan, dtype=np.float32)
-    q1, median, q3 = (_row_quantile(rows, counts, share) for share in (0.25, 0.5, 0.75))
+    # Two values around each quartile, then the extremes, in one go.
+    last = np.maximum(counts - 1, 0)
+    position = np.multiply.outer(QUARTILES, last)
+    index = position.astype(np.int64)
+    low, high = _pick(rows, counts, np.stack([index, np.minimum(index + 1, last)]))
+    q1, median, q3 = low + (position - index) * (high - low)
     reach = OUTLIER_FENCE_IQRS * (q3 - q1)
     # Fences as float32 that compare exactly: a rounded one could swallow the weight beside it.
-    below = _ranks(rows, counts, _not_below(q1 - reach))
-    # Above the fence means not below the next float32 after it.
-    above = counts - _ranks(rows, counts, _above(q3 + reach))
+    # Above the upper fence means not below the next float32 after it.
+    below, not_above = _ranks(rows, counts, np.stack([_not_below(q1 - reach), _above(q3 + reach)]))
+    minimum, whisker_low, whisker_high, maximum = _pick(
+        rows, counts, np.stack([np.zeros_like(counts), below, not_above - 1, last])
+    )
     return Quartiles(
-        minimum=_pick(rows, counts, np.zeros_like(counts)),
-        whisker_low=_pick(rows, counts, below),
+        minimum=minimum,
+        whisker_low=whisker_low,
         q1=q1,
         median=median,
         q3=q3,
-        whisker_high=_pick(rows, counts, counts - above - 1),
-        maximum=_pick(rows, counts, counts - 1),
-        outlier_count=below + above,
+        whisker_high=whisker_high,
+        maximum=maximum,
+        outlier_count=below + counts - not_above,
     )
 
 
@@ -186,13 +220,19 @@ def _above(values: Doubles) -> Floats:
 
 
 def _ranks(rows: Floats, counts: Counts, limits: Floats) -> Counts:
-    """How many of the leading values of each sorted row are below its limit: bisection at once."""
-    low = np.zeros(rows.shape[0], dtype=np.int64)
-    high = np.array(counts, dtype=np.int64)
-    every = np.arange(rows.shape[0])
+    """How many of the leading values of each sorted row are below its limits: bisection at once.
+
+    Args:
+        limits: ``(limits, rows)``.
+    """
+    if len(rows) == 1:
+        return np.searchsorted(rows[0, : counts[0]], limits[:, 0])[:, np.newaxis]
+    low = np.zeros(limits.shape, dtype=np.int64)
+    high = np.broadcast_to(counts, limits.shape)
+    every, last = np.arange(rows.shape[0]), rows.shape[1] - 1
     for _ in range(int(rows.shape[1]).bit_length()):
-        middle = (low + high) // 2
-        is_below = (middle < high) & (rows[every, np.minimum(middle, rows.shape[1] - 1)] < limits)
+        middle = (low + high) >> 1
+        is_below = (middle < high) & (rows[every, np.minimum(middle, last)] < limits)
         low = np.where(is_below, middle + 1, low)
         high = np.where(is_below, high, middle)
     return low
@@ -205,19 +245,17 @@ def _count_between(ordered: Floats, low: float, high: float) -> int:
     return int(last - first)
 
 
-def _row_quantile(rows: Floats, counts: Counts, share: float) -> Doubles:
-    position = share * np.maximum(counts - 1, 0)
-    index = position.astype(np.int64)
-    low = _pick(rows, counts, index)
-    high = _pick(rows, counts, np.minimum(index + 1, counts - 1))
-    return low + (position - index) * (high - low)
-
-
 def _pick(rows: Floats, counts: Counts, index: Counts) -> Doubles:
-    """The value at ``index`` of each row in float64, NaN where the row has no finite value."""
-    safe = np.clip(index, 0, rows.shape[1] - 1)
-    values = rows[np.arange(rows.shape[0]), safe].astype(np.float64)
-    return np.where(counts > 0, values, np.nan)
+    """Values of each row in float64, NaN where the row has no finite value.
+
+    Args:
+        index: ``(..., rows)``, positions in each row; out of range counts as at its end.
+    """
+    safe = np.minimum(np.maximum(index, 0), rows.shape[1] - 1)
+    values: Doubles = rows[np.arange(rows.shape[0]), safe].astype(np.float64)
+    if not counts.all():
+        values[..., counts == 0] = np.nan
+    return values
 
 
 def _moments(weights: Floats, counts: Counts) -> tuple[Moments, Doubles, Doubles, Doubles]:

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from quantstore.columns import Columns
 from quantstore.layers import Layer
-from quantstore.quantization import Doubles, Floats, measure_error, summarize_channels
+from quantstore.quantization import Doubles, Floats
 from quantstore.schemes import DEFAULT_SCHEME, Scheme
+from quantstore.sweep import channel_p10_db
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,11 @@ def p10_after_db(
 
 def p10_db(weights: Floats, scheme: Scheme = DEFAULT_SCHEME) -> float:
     """SQNR in dB that nine in ten channels of a layer reach after a round trip."""
-    return summarize_channels(measure_error(weights, scheme).channel_sqnr_db).p10_db
+    finite = np.isfinite(weights)
+    clean = weights if finite.all() else np.where(finite, weights, np.float32(0))
+    # In float64, a channel at a time: the square of a large float32 is none.
+    energy = np.einsum("ij,ij->i", clean, clean, dtype=np.float64)
+    return channel_p10_db(Columns(clean), energy, [scheme])[0]
 
 
 def pair_scale(first: Layer, second: Layer) -> Doubles | None:
@@ -83,7 +89,7 @@ def pair_scale(first: Layer, second: Layer) -> Doubles | None:
     if not (_takes_part(first) and _takes_part(second)):
         return None
     first_range = _largest_magnitude(first.weights, (1,))
-    second_range = _largest_magnitude(by_input_channel(second), (1, 3)).ravel()
+    second_range = _largest_magnitude(by_input_channel(second), (1, 3))
     if first_range.shape != second_range.shape:
         return None
     is_alive = (first_range > 0) & (second_range > 0)
@@ -127,9 +133,17 @@ def _takes_part(layer: Layer) -> bool:
 
 
 def _largest_magnitude(weights: Floats, axes: tuple[int, ...]) -> Doubles:
-    finite = np.isfinite(weights)
-    where = True if finite.all() else finite
-    low = np.min(weights, axis=axes, initial=0, where=where)
-    high = np.max(weights, axis=axes, initial=0, where=where)
+    low, high = weights, weights
+    # An axis at a time: numpy runs along each without a detour.
+    for axis in axes:
+        low, high = (
+            low.min(axis=axis, initial=0, keepdims=True),
+            high.max(axis=axis, initial=0, keepdims=True),
+        )
+    # A largest that is not finite says that some weight is not; mostly none is.
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        finite = np.isfinite(weights)
+        low = weights.min(axis=axes, initial=0, where=finite)
+        high = weights.max(axis=axes, initial=0, where=finite)
     magnitude: Doubles = np.maximum(-low, high).astype(np.float64)
-    return magnitude
+    return magnitude.ravel()

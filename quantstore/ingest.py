@@ -6,13 +6,11 @@ written, in one transaction: a model is wholly there or absent.
 
 import dataclasses
 import glob
-import os
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from importlib import resources
@@ -20,13 +18,17 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
-from quantstore import __version__, graph, store
+from quantstore import __version__, graph, parallel, store
 from quantstore.equalization import p10_after_db
 from quantstore.errors import MissingStoreError, ModelFileError, NoLayersError, QuantstoreError
 from quantstore.layers import Layer
 from quantstore.measure import MEASURES_VERSION, measure_layer
 from quantstore.records import EqualizationRecord, LayerMeasures, ModelRecord
 from quantstore.schemes import DEFAULT_SCHEME
+from quantstore.sweep import FULL_PLAN, Plan
+
+# Below so many seconds starting processes costs more than they save.
+WORTH_A_PROCESS = 0.1
 
 Outcome = Literal["stored", "replaced", "already stored", "failed"]
 
@@ -75,12 +77,18 @@ class IngestResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """How to ingest. ``name`` is for a single file; ``source`` is what the store says of it."""
+    """How to ingest. ``name`` is for a single file; ``source`` is what the store says of it.
+
+    ``jobs`` is how many processes share the work on one file, by default one per core. ``plan``
+    says what to measure; less than everything is for those who time it.
+    """
 
     name: str | None = None
     replace: bool = False
     fold: bool = True
     source: str | None = None
+    jobs: int | None = None
+    plan: Plan = FULL_PLAN
 
 
 def ingest_file(
@@ -98,7 +106,7 @@ def ingest_file(
         known = _stored_name(store_path, file.sha256, choices.fold)
         if known is not None:
             return IngestResult(path=str(path), outcome="already stored", model=known)
-    return _write(_measure(file, choices.fold, started, report), store_path, choices)
+    return _write(_measure(file, choices, started, report), store_path, choices)
 
 
 def ingest_many(
@@ -107,8 +115,7 @@ def ingest_many(
     """Ingest files, several at a time; what fails is reported and the rest goes on.
 
     Args:
-        jobs: processes that measure; by default one per core, and none beside this one for a
-            single file.
+        jobs: processes that measure, by default one per core.
 
     Yields:
         One result per file, as they finish.
@@ -118,14 +125,17 @@ def ingest_many(
     """
     choices = choices or Choices()
     waiting = list(dict.fromkeys(paths))
-    jobs = min(jobs or os.cpu_count() or 1, len(waiting))
-    if jobs <= 1:
+    jobs = jobs or parallel.cores()
+    files = min(jobs, len(waiting))
+    # The cores that are left over when every file has one share the work on each.
+    choices = dataclasses.replace(choices, jobs=jobs // max(1, files))
+    if files <= 1:
         for path in waiting:
             yield _caught(path, partial(ingest_file, path, store_path, choices))
         return
     while waiting:
-        waiting = yield from _ingest_in_pool(waiting, store_path, choices, jobs)
-        jobs = 1
+        waiting = yield from _ingest_in_pool(waiting, store_path, choices, files)
+        files = 1
 
 
 def demo_paths() -> list[Path]:
@@ -168,93 +178,168 @@ def _matches(pattern: str) -> tuple[list[Path], str]:
     return [Path(p) for p in sorted(glob.glob(str(path), recursive=True))], "no file matches"
 
 
-def measure_file(path: Path, *, fold: bool = True, report: Report | None = None) -> MeasuredModel:
+def measure_file(
+    path: Path,
+    *,
+    fold: bool = True,
+    jobs: int | None = None,
+    plan: Plan = FULL_PLAN,
+    report: Report | None = None,
+) -> MeasuredModel:
     """Measure every layer of a file, without any store.
+
+    Args:
+        jobs: processes that share the work, by default one per core; the figures are the same.
 
     Raises:
         ModelFileError: the file cannot be read, or holds no layer.
     """
     started = time.perf_counter()
-    return _measure(graph.open_model(path), fold, started, report)
+    choices = Choices(fold=fold, jobs=jobs, plan=plan)
+    return _measure(graph.open_model(path), choices, started, report)
 
 
 def _measure(
-    file: graph.ModelFile, fold: bool, started: float, report: Report | None
+    file: graph.ModelFile, choices: Choices, started: float, report: Report | None
 ) -> MeasuredModel:
-    sites = graph.find_sites(file)
-    bytes_total = sum(site.weight_bytes for site in sites)
-    bytes_done = 0
-    tensor_uses = Counter(id(site.tensor) for site in sites)
-    shared: dict[tuple[object, ...], LayerMeasures] = {}
-    counted: set[int] = set()
-    weight_count = 0
-    measured: list[LayerMeasures] = []
-    depth_of: dict[int, int] = {}
-    for place, site in enumerate(sites):
-        if report is not None:
-            report(Progress(len(measured), len(sites), bytes_done, bytes_total))
-        bytes_done += site.weight_bytes
-        layer = graph.read_layer(file, site, fold=fold)
-        if layer is None:
-            continue
-        if id(site.tensor) not in counted:
-            counted.add(id(site.tensor))
-            weight_count += layer.weights.size
-        depth = depth_of[place] = len(measured)
-        twin = shared.get(layer.weight_key)
-        if twin is None:
-            measures = measure_layer(layer, depth)
-            if tensor_uses[id(site.tensor)] > 1:
-                shared[layer.weight_key] = measures
-        else:
-            measures = _seen_from(layer, twin, depth)
-        measured.append(measures)
-    if not measured:
-        raise NoLayersError("every weight of the model is empty")
+    work = _Work(file, tuple(graph.find_sites(file)), choices)
+    tasks = _tasks(work)
+    jobs = choices.jobs or parallel.cores()
+    if _seconds(work.sites) < WORTH_A_PROCESS:
+        jobs = 1
+
+    bytes_total = sum(site.weight_bytes for site in work.sites)
+    bytes_done = weight_count = layers_done = 0
+    found: dict[int, LayerMeasures] = {}
+    after: dict[tuple[int, int], tuple[float, float]] = {}
     if report is not None:
-        report(Progress(len(sites), len(sites), bytes_total, bytes_total))
+        report(Progress(0, len(work.sites), 0, bytes_total))
+    for done in parallel.each(_do, work, tasks, jobs):
+        found |= done.measures
+        weight_count += done.weight_count
+        if done.pair is not None and done.p10_after_db is not None:
+            after[done.pair] = done.p10_after_db
+        layers_done += len(done.places)
+        bytes_done += sum(work.sites[place].weight_bytes for place in done.places)
+        if report is not None and done.places:
+            report(Progress(layers_done, len(work.sites), bytes_done, bytes_total))
+    if not found:
+        raise NoLayersError("every weight of the model is empty")
+    depth_of = {place: depth for depth, place in enumerate(sorted(found))}
     return MeasuredModel(
         path=file.path,
         sha256=file.sha256,
-        folded=fold,
+        folded=choices.fold,
         file_bytes=file.file_bytes,
         producer=file.producer,
         ir_version=file.ir_version,
         opset=file.opset,
         seconds=time.perf_counter() - started,
         weight_count=weight_count,
-        layers=tuple(measured),
-        equalization=tuple(_equalization(file, sites, depth_of, measured, fold)),
+        layers=tuple(_at_depth(found[place], depth) for place, depth in depth_of.items()),
+        equalization=tuple(_equalization(found, depth_of, after)),
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What every process needs to measure any layer of a file."""
+
+    file: graph.ModelFile
+    sites: tuple[graph.Site, ...]
+    choices: Choices
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Sites that read one and the same tensor, or a pair of neighbours to equalize."""
+
+    places: tuple[int, ...]
+    is_pair: bool
+    weight_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Done:
+    """What became of a task; a pair's ``places`` count as layers in its other task."""
+
+    places: tuple[int, ...] = ()
+    measures: dict[int, LayerMeasures] = field(default_factory=dict)
+    weight_count: int = 0
+    pair: tuple[int, int] | None = None
+    p10_after_db: tuple[float, float] | None = None
+
+
+def _tasks(work: _Work) -> list[_Task]:
+    """Everything there is to do, the most work first."""
+    sites = work.sites
+    of_tensor: dict[int, list[int]] = {}
+    for place, site in enumerate(sites):
+        of_tensor.setdefault(id(site.tensor), []).append(place)
+    tasks = [
+        _Task(tuple(places), is_pair=False, weight_bytes=sites[places[0]].weight_bytes)
+        for places in of_tensor.values()
+    ]
+    if work.choices.plan.is_full:
+        for pair in graph.find_pairs(work.file, list(sites), fold=work.choices.fold):
+            # A pair takes a tenth of the time of its layers.
+            cost = sum(sites[place].weight_bytes for place in pair) // 10
+            tasks.append(_Task(tuple(pair), is_pair=True, weight_bytes=cost))
+    return sorted(tasks, key=lambda task: -task.weight_bytes)
+
+
+def _seconds(sites: tuple[graph.Site, ...]) -> float:
+    """About how long a model takes in one process, from measurements on one machine."""
+    return 0.004 * len(sites) + 20e-9 * sum(site.weight_bytes for site in sites)
+
+
+def _do(work: _Work, task: _Task) -> _Done:
+    fold = work.choices.fold
+    if task.is_pair:
+        first, second = (
+            graph.read_layer(work.file, work.sites[place], fold=fold) for place in task.places
+        )
+        after = p10_after_db(first, second) if first is not None and second is not None else None
+        return _Done(pair=(task.places[0], task.places[1]), p10_after_db=after)
+    measures: dict[int, LayerMeasures] = {}
+    seen: dict[tuple[object, ...], LayerMeasures] = {}
+    weight_count = 0
+    for place in task.places:
+        layer = graph.read_layer(work.file, work.sites[place], fold=fold)
+        if layer is None:
+            continue
+        weight_count = layer.weights.size
+        twin = seen.get(layer.weight_key)
+        if twin is None:
+            measures[place] = measure_layer(layer, place, work.choices.plan)
+            seen[layer.weight_key] = measures[place]
+        else:
+            measures[place] = _seen_from(layer, twin, place)
+    return _Done(places=task.places, measures=measures, weight_count=weight_count)
+
+
+def _at_depth(measures: LayerMeasures, depth: int) -> LayerMeasures:
+    if measures.layer.depth == depth:
+        return measures
+    return dataclasses.replace(measures, layer=dataclasses.replace(measures.layer, depth=depth))
+
+
 def _equalization(
-    file: graph.ModelFile,
-    sites: list[graph.Site],
+    found: dict[int, LayerMeasures],
     depth_of: dict[int, int],
-    measured: list[LayerMeasures],
-    fold: bool,
+    after: dict[tuple[int, int], tuple[float, float]],
 ) -> Iterator[EqualizationRecord]:
-    """What equalizing each pair of neighbours could give, both ways; weights are read again."""
+    """What equalizing each pair of neighbours could give, both ways, in the order of the graph."""
     scheme = DEFAULT_SCHEME.name
-    for places in graph.find_pairs(file, sites, fold=fold):
-        if not all(place in depth_of for place in places):
-            continue
-        first, second = (graph.read_layer(file, sites[place], fold=fold) for place in places)
-        if first is None or second is None:
-            continue
-        after = p10_after_db(first, second)
-        if after is None:
-            continue
-        depths = [depth_of[place] for place in places]
-        for depth, partner_depth, after_db in zip(depths, reversed(depths), after, strict=True):
-            before = next(error for error in measured[depth].errors if error.scheme == scheme)
+    for pair, after_db in sorted(after.items()):
+        for place, partner, p10_db in zip(pair, reversed(pair), after_db, strict=True):
+            before = next(error for error in found[place].errors if error.scheme == scheme)
             yield EqualizationRecord(
-                depth=depth,
-                partner_depth=partner_depth,
+                depth=depth_of[place],
+                partner_depth=depth_of[partner],
                 scheme=scheme,
                 channel_sqnr_p10_before_db=before.channel_sqnr_p10_db,
-                channel_sqnr_p10_after_db=after_db,
+                channel_sqnr_p10_after_db=p10_db,
             )
 
 
@@ -367,7 +452,7 @@ def _measure_unless_stored(
         known = _stored_name(store_path, file.sha256, choices.fold)
         if known is not None:
             return IngestResult(path=str(path), outcome="already stored", model=known)
-    return _measure(file, choices.fold, started, None)
+    return _measure(file, choices, started, None)
 
 
 def _ingest_in_pool(

@@ -6,7 +6,6 @@ import numpy as np
 
 from quantstore.distribution import Distribution, describe, sorted_weights
 from quantstore.layers import Layer
-from quantstore.quantization import ChannelSummary, RoundTripError
 from quantstore.records import (
     BitsNeededRecord,
     ChannelColumns,
@@ -18,24 +17,25 @@ from quantstore.records import (
     LayerRecord,
 )
 from quantstore.schemes import INT8_SCHEMES
-from quantstore.sweep import sweep
+from quantstore.sweep import FULL_PLAN, Plan, Sweep, sweep
 
 # Raise it when a figure changes its meaning or a new one appears: models measured under an older
 # version are measured anew when they are ingested again.
 MEASURES_VERSION = 1
 
 
-def measure_layer(layer: Layer, depth: int) -> LayerMeasures:
+def measure_layer(layer: Layer, depth: int, plan: Plan = FULL_PLAN) -> LayerMeasures:
     """Measure one layer under every scheme.
 
     Args:
         layer: with at least one weight.
         depth: its position among the model's layers, from 0.
+        plan: fewer schemes for those who time them.
     """
     ordered = sorted_weights(layer.weights)
     distribution = describe(layer.weights, ordered)
     energy = distribution.channel_energy
-    found = sweep(layer.weights, ordered, energy)
+    found = sweep(layer.weights, ordered, energy, plan)
     channel = np.arange(layer.weights.shape[0], dtype=np.int64)
     return LayerMeasures(
         layer=_layer_record(layer, depth, distribution),
@@ -53,18 +53,16 @@ def measure_layer(layer: Layer, depth: int) -> LayerMeasures:
             std=distribution.channel_std,
             outlier_count=distribution.channels.outlier_count,
         ),
-        errors=tuple(
-            _error_record(name, error, found.summaries[name])
-            for name, error in found.errors.items()
-        ),
+        errors=_error_records(found),
         channel_errors=tuple(
             ChannelErrorColumns(
                 scheme=name,
                 channel=channel,
-                sqnr_db=found.errors[name].channel_sqnr_db,
-                zeroed_fraction=found.errors[name].channel_zeroed_fraction,
+                sqnr_db=found.channel_sqnr_db[found.names.index(name)],
+                zeroed_fraction=found.channel_zeroed_fraction(name),
             )
             for name in INT8_SCHEMES
+            if name in found.names
         ),
         clipping=tuple(
             ClippingRecord(
@@ -133,18 +131,29 @@ def _layer_record(layer: Layer, depth: int, distribution: Distribution) -> Layer
     )
 
 
-def _error_record(scheme: str, error: RoundTripError, summary: ChannelSummary) -> ErrorRecord:
-    return ErrorRecord(
-        scheme=scheme,
-        mse=error.mse,
-        max_abs_error=error.max_abs_error,
-        sqnr_db=error.sqnr_db,
-        zeroed_fraction=error.zeroed_fraction,
-        levels_used=error.levels_used,
-        channel_sqnr_min_db=summary.min_db,
-        channel_sqnr_p10_db=summary.p10_db,
-        channel_sqnr_median_db=summary.median_db,
-        channels_below_10db=summary.below_10db,
+def _error_records(found: Sweep) -> tuple[ErrorRecord, ...]:
+    figures = zip(
+        found.names,
+        found.mse.tolist(),
+        found.max_abs_error.tolist(),
+        found.sqnr_db.tolist(),
+        found.zeroed_fraction.tolist(),
+        strict=True,
+    )
+    return tuple(
+        ErrorRecord(
+            scheme=name,
+            mse=mse,
+            max_abs_error=max_abs_error,
+            sqnr_db=sqnr_db,
+            zeroed_fraction=zeroed_fraction,
+            levels_used=found.levels_used.get(name),
+            channel_sqnr_min_db=found.summaries[name].min_db,
+            channel_sqnr_p10_db=found.summaries[name].p10_db,
+            channel_sqnr_median_db=found.summaries[name].median_db,
+            channels_below_10db=found.summaries[name].below_10db,
+        )
+        for name, mse, max_abs_error, sqnr_db, zeroed_fraction in figures
     )
 
 

@@ -8,7 +8,9 @@ Sources: ONNX operators QuantizeLinear and DequantizeLinear
 ``compute_scale_zp``, for the scale.
 """
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -116,30 +118,40 @@ def grid_for(weights: Floats, scheme: Scheme, threshold: float | None = None) ->
     high = np.max(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
     if threshold is not None:
         low, high = np.maximum(low, -threshold), np.minimum(high, threshold)
-    scale, zero_point = scale_and_zero_point(low, high, scheme)
+    scale, zero_point = scale_and_zero_point(low, high, scheme.qmax, scheme.is_symmetric)
     return Grid(scale, zero_point, scheme.qmin, scheme.qmax, scheme.number)
 
 
-def scale_and_zero_point(low: Doubles, high: Doubles, scheme: Scheme) -> tuple[Floats, Floats]:
+def scale_and_zero_point(
+    low: Doubles, high: Doubles, qmax: npt.ArrayLike, is_symmetric: npt.ArrayLike
+) -> tuple[Floats, Floats]:
     """The step between neighbouring codes, and the code that means zero, for each range.
 
     Args:
         low, high: ends of the ranges in weight units, ``low <= 0 <= high``, in any shape.
+        qmax, is_symmetric: of the scheme, or of several schemes as columns ``(schemes, 1)``.
     """
-    if scheme.is_symmetric:
-        scale = np.maximum(-low, high) / scheme.qmax
-        zero_point = np.zeros_like(scale)
-    else:
-        scale = (high - low) / scheme.qmax
-        zero_point = -np.rint(low / np.where(scale < SMALLEST_SCALE, 1, scale))
-    degenerate = scale < SMALLEST_SCALE
-    return (
-        np.where(degenerate, 1, scale).astype(np.float32),
-        np.where(degenerate, 0, zero_point).astype(np.float32),
-    )
+    scale = exact_scale(low, high, qmax, is_symmetric)
+    return scale.astype(np.float32), zero_point_of(low, scale, is_symmetric)
 
 
-def float8_rounding(values: Floats, number: Format, out: Floats | None = None) -> Floats:
+def exact_scale(
+    low: Doubles, high: Doubles, qmax: npt.ArrayLike, is_symmetric: npt.ArrayLike
+) -> Doubles:
+    """The scale before it is stored as float32; arguments as in :func:`scale_and_zero_point`."""
+    scale: Doubles = np.divide(np.where(is_symmetric, np.maximum(-low, high), high - low), qmax)
+    scale[scale < SMALLEST_SCALE] = 1
+    return scale
+
+
+def zero_point_of(low: Doubles, scale: Doubles, is_symmetric: npt.ArrayLike) -> Floats:
+    """The code that means zero; 0 where the scale is degenerate, as ``low`` is then far below 1."""
+    return np.where(is_symmetric, 0, -np.rint(low / scale)).astype(np.float32)
+
+
+def float8_rounding(
+    values: Floats, number: Format, out: Floats | None = None, room: Floats | None = None
+) -> Floats:
     """Values rounded to the nearest 8-bit float, ties to even; none may exceed the format's range.
 
     The distance between neighbours doubles with every power of two and stops shrinking at the
@@ -149,7 +161,8 @@ def float8_rounding(values: Floats, number: Format, out: Floats | None = None) -
     Source: OCP 8-bit Floating Point Specification (OFP8), 2023; ONNX FLOAT8E4M3FN, FLOAT8E5M2.
     """
     _, mantissa_bits, smallest_exponent = FLOAT_FORMATS[number]
-    power: Floats = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)
+    power = np.empty_like(values) if room is None else room
+    np.bitwise_and(values.view(np.uint32), np.uint32(0x7F800000), out=power.view(np.uint32))
     np.maximum(power, np.float32(2.0**smallest_exponent), out=power)
     power *= np.float32(1.5 * 2.0 ** (23 - mantissa_bits))
     rounded = np.add(values, power, out=out)
@@ -169,6 +182,22 @@ def blocks_of(weights: Floats) -> Floats:
     missing = -weights.shape[1] % BLOCK_SIZE
     padded = np.pad(weights, ((0, 0), (0, missing)), constant_values=np.nan)
     return padded.reshape(-1, BLOCK_SIZE)
+
+
+@cache
+def float8_values(number: Format) -> Doubles:
+    """All finite values of an 8-bit float format, ascending, zero once.
+
+    Source: as for :func:`float8_rounding`.
+    """
+    largest, mantissa_bits, smallest_exponent = FLOAT_FORMATS[number]
+    steps = 1 << mantissa_bits
+    fractions = np.arange(steps) / steps
+    exponents = np.arange(smallest_exponent, math.frexp(largest)[1])
+    subnormal = fractions * 2.0**smallest_exponent
+    normal = ((1 + fractions) * 2.0 ** exponents[:, np.newaxis].astype(np.float64)).ravel()
+    positive = np.concatenate([subnormal[1:], normal[normal <= largest]])
+    return np.concatenate([-positive[::-1], [0.0], positive])
 
 
 def quantize(weights: Floats, grid: Grid) -> Floats:

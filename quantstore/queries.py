@@ -353,6 +353,112 @@ def layer_bits_needed(con: Connection, layer_id: int) -> dict[str, int | None]:
     )
 
 
+def layer_equalization(con: Connection, layer_id: int, scheme: str) -> pd.DataFrame:
+    """One row per neighbour that a layer could share scale with, the better one first.
+
+    ``before_db`` and ``after_db`` are the layer's own channel p10, those with ``partner_`` the
+    neighbour's; NULL where it is infinite. ``is_before`` says whether the neighbour feeds it.
+    """
+    return con.frame(
+        """
+        select
+            own.partner_layer_id,
+            partners.layer as partner,
+            partners.depth < layers.depth as is_before,
+            own.channel_sqnr_p10_before_db as before_db,
+            own.channel_sqnr_p10_after_db as after_db,
+            own_bands.band,
+            own_bands_after.band as band_after,
+            theirs.channel_sqnr_p10_before_db as partner_before_db,
+            theirs.channel_sqnr_p10_after_db as partner_after_db,
+            their_bands.band as partner_band,
+            their_bands_after.band as partner_band_after
+        from equalization as own
+        join equalization as theirs
+            on theirs.layer_id = own.partner_layer_id
+            and theirs.partner_layer_id = own.layer_id
+            and theirs.scheme = own.scheme
+        join layers on layers.layer_id = own.layer_id
+        join layers as partners on partners.layer_id = own.partner_layer_id
+        asof join bands as own_bands
+            on coalesce(own.channel_sqnr_p10_before_db, 'infinity') >= own_bands.lower_db
+        asof join bands as own_bands_after
+            on coalesce(own.channel_sqnr_p10_after_db, 'infinity') >= own_bands_after.lower_db
+        asof join bands as their_bands
+            on coalesce(theirs.channel_sqnr_p10_before_db, 'infinity') >= their_bands.lower_db
+        asof join bands as their_bands_after
+            on coalesce(theirs.channel_sqnr_p10_after_db, 'infinity') >= their_bands_after.lower_db
+        where own.layer_id = $layer_id and own.scheme = $scheme
+        order by after_db desc nulls first, partners.depth
+        """,
+        {"layer_id": layer_id, "scheme": scheme},
+    )
+
+
+def model_equalization(con: Connection, model: str, scheme: str) -> pd.DataFrame:
+    """One row per band that layers of a model are in: what equalization could give those layers.
+
+    ``layers_with_pair`` have a neighbour to share scale with, ``layers_lifted`` would leave the
+    band for a better one with the better of their neighbours, each pair taken by itself.
+    """
+    return con.frame(
+        """
+        with chosen as (
+            select layer_id, coalesce(channel_sqnr_p10_db, 'infinity') as before_db
+            from errors
+            join layers using (layer_id)
+            join models using (model_id)
+            where model = $model and scheme = $scheme
+        ),
+        forecast as (
+            select
+                layer_id,
+                max(coalesce(channel_sqnr_p10_after_db, 'infinity')) as after_db
+            from equalization
+            where scheme = $scheme
+            group by layer_id
+        ),
+        judged as (
+            select
+                before_bands.band,
+                before_bands.lower_db,
+                after_db,
+                after_bands.lower_db as after_lower_db
+            from chosen
+            left join forecast using (layer_id)
+            asof join bands as before_bands on before_db >= before_bands.lower_db
+            asof left join bands as after_bands on after_db >= after_bands.lower_db
+        )
+        select
+            band,
+            count(*) as layers,
+            count(after_db) as layers_with_pair,
+            count(*) filter (after_lower_db > lower_db) as layers_lifted
+        from judged
+        group by band, lower_db
+        order by lower_db
+        """,
+        {"model": model, "scheme": scheme},
+    )
+
+
+def model_bits_needed(con: Connection, model: str) -> dict[str, int | None]:
+    """The fewest bits that keep every layer fine, by granularity; None where 16 are not enough."""
+    return dict(
+        con.rows(
+            """
+            select granularity, case when count(bits) = count(*) then max(bits) end
+            from bits_needed
+            join layers using (layer_id)
+            join models using (model_id)
+            where model = ?
+            group by granularity
+            """,
+            [model],
+        )
+    )
+
+
 def band_limits(con: Connection) -> dict[str, float]:
     """The lower limit of each band in dB, best band first."""
     return dict(con.rows("select band, lower_db from bands order by lower_db desc"))

@@ -553,7 +553,7 @@ def _arrow(values: Any) -> "pa.Array":
         return pa.LargeListArray.from_arrays(
             pa.array(offsets, pa.int64()), _arrow(np.concatenate(values))
         )
-    if any(isinstance(value, float) for value in values):
+    if isinstance(next((value for value in values if value is not None), None), float):
         return _arrow(np.array([np.nan if value is None else value for value in values], float))
     return pa.array(values)
 
@@ -575,7 +575,5 @@ def _stacked(layers: "Sequence[tuple[int, Any]]") -> "dict[str, Any]":
         if isinstance(parts[0], np.ndarray):
             stacked[field.name] = np.concatenate(parts)
         else:
-            stacked[field.name] = [
-                part for part, size in zip(parts, sizes, strict=True) for _ in range(size)
-            ]
+            stacked[field.name] = np.repeat(np.array(parts, dtype=object), sizes)
     return stacked

@@ -2,17 +2,22 @@
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from quantstore.errors import printable
-from quantstore.schemes import Scheme
+from quantstore.schemes import BLOCK_SIZE, Scheme
 
 NO_BREAK_SPACE = "\u00a0"
 MINUS = "\u2212"
 
 # The field's measure everywhere in the app, said so that nobody has to know percentiles.
 NINE_IN_TEN = "SQNR that nine in ten channels reach"
+
+# What fine means for the bits needed, in dB, as the store explains them.
+FINE_DB = 30.0
+# The most bits that the search for the bits needed tries.
+MOST_BITS = 16
 
 # A channel this much narrower than the largest weight gets at most 4 of 127 codes per side.
 NARROW_CHANNEL_SHARE = 1 / 32
@@ -238,6 +243,78 @@ def causes(facts: LayerFacts, scheme: Scheme) -> list[str]:
     if scheme.is_symmetric and _is_one_sided(facts.weight_min, facts.weight_max):
         found.append("one-sided: half of the codes stay unused")
     return found[:3]
+
+
+def fine_from(bits_needed: Mapping[str, int | None], *, of_model: bool = False) -> str:
+    """``Fine from 13 bits per tensor, 7 per channel, 6 in blocks of 32 on.``, and what fine is.
+
+    Args:
+        bits_needed: by granularity, None where the most bits are not enough; not empty.
+        of_model: whether the bits are those that every layer of a model is fine with.
+    """
+    shares = {
+        "tensor": "per tensor",
+        "channel": "per channel",
+        "block": f"in blocks of {BLOCK_SIZE}",
+    }
+    enough = [
+        (number, shares[granularity])
+        for granularity in shares
+        if (number := bits_needed.get(granularity)) is not None
+    ]
+    never = [
+        words
+        for granularity, words in shares.items()
+        if granularity in bits_needed and bits_needed[granularity] is None
+    ]
+    most = f"{MOST_BITS}{_unit('bits')}"
+    neither = listed(never).replace(" and ", " or ")
+    what = f"Fine: nine in ten channels reach {FINE_DB:.0f}{_unit('dB')}, symmetric integers."
+    if not enough:
+        subject = "Not every layer is fine" if of_model else "Not fine"
+        return f"{subject} even with {most} {neither}. {what}"
+    (first, words), *rest = enough
+    parts = [f"{first}{_unit('bits')} {words}", *(f"{number} {words}" for number, words in rest)]
+    subject = "Every layer is fine" if of_model else "Fine"
+    but = f"; not even with {most} {neither}" if never else ""
+    return f"{subject} from {', '.join(parts)} on{but}. {what}"
+
+
+def equalization_hope(band: str, layers: int, with_pair: int, lifted: int) -> str:
+    """What equalization could give a model: how many of its broken layers have a pair, and leave.
+
+    Args:
+        band: of the layers in question, broken or at risk.
+        layers: how many there are, at least one.
+        with_pair: how many of them have a neighbour to share scale with.
+        lifted: how many of these would be in a better band, each pair taken by itself.
+    """
+    # ``broken`` stands before its noun, ``at risk`` behind.
+    layers_of_it = f"{band} layers" if band == "broken" else f"layers {band}"
+    if layers == 1:
+        whom = f"the {layers_of_it.replace('layers', 'layer')} has"
+    elif with_pair in (0, layers):
+        whom = f"{'all' if with_pair else 'the'} {layers:,} {layers_of_it} have"
+    else:
+        whom = (
+            f"{with_pair:,} of the {layers:,} {layers_of_it} {'has' if with_pair == 1 else 'have'}"
+        )
+    if not with_pair:
+        return (
+            f"Equalization gives nothing here: {whom} no neighbour to share scale with. No"
+            " factor passes SiLU, HardSwish, Sigmoid or Clip at 6, nor values that something else"
+            " reads too."
+        )
+    if with_pair == 1:
+        outcome = f"it would {'no longer be' if lifted else 'still be'} {band}"
+    elif lifted in (0, with_pair):
+        outcome = f"{'none' if lifted else 'all'} of them would still be {band}"
+    else:
+        outcome = f"{lifted:,} of them would no longer be {band}"
+    return (
+        f"Equalization: {whom} a neighbour to share scale with, and {outcome}. A forecast from"
+        " the weights alone, each pair taken by itself."
+    )
 
 
 def breakable(name: str) -> str:

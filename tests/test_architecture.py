@@ -29,11 +29,14 @@ MAY_IMPORT = {
     "graph": "onnx onnx_ir google.protobuf numpy errors layers",
     "distribution": "numpy",
     "quantization": "numpy schemes",
-    "sweep": "numpy quantization schemes",
-    "equalization": "numpy layers quantization schemes",
+    "columns": "numpy quantization schemes",
+    "tensor_scale": "numpy quantization schemes",
+    "sweep": "numpy quantization schemes columns tensor_scale",
+    "equalization": "numpy layers quantization schemes columns sweep",
     "measure": "numpy layers distribution quantization schemes sweep records",
     "store": "duckdb numpy pyarrow errors records schemes",
-    "ingest": "graph layers measure equalization schemes store records errors",
+    "parallel": "errors",
+    "ingest": "graph layers measure equalization schemes sweep parallel store records errors",
     # From tables to answers.
     "queries": "pandas store words",
     "console": "pandas pyarrow store errors",
@@ -48,6 +51,7 @@ MAY_IMPORT = {
     "worker": "ingest errors",
     "jobs": "errors",
     "app": "streamlit errors pages words",
+    "start": "app",
     "pages": (
         "streamlit pandas charts codes console errors formats ingest jobs palette quantization"
         " queries schemes settings sql_examples store words worked_example"

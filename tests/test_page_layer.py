@@ -4,12 +4,15 @@ import json
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from quantstore import queries, store, words
+from quantstore.pages import address, components
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,13 +50,23 @@ def name_on(app):
     return found and found.group(1).replace("<wbr>", "")
 
 
-def rescue(app):
-    """The rows of the table of schemes: by title, their cells."""
+def table_of(app, first):
+    """The table whose first column has this title, as the browser gets it; None without one."""
     for component in app.get("bidi_component"):
         data = json.loads(component.proto.json)
-        if data and "columns" in data and data["columns"][0]["title"] == "scheme":
-            return {row["cells"][0]["text"]: row["cells"] for row in data["rows"]}
-    raise AssertionError("no table of schemes")
+        if data and "columns" in data and data["columns"][0]["title"] == first:
+            return data
+    return None
+
+
+def rescue(app):
+    """The rows of the table of schemes: by title, their cells."""
+    return {row["cells"][0]["text"]: row["cells"] for row in table_of(app, "scheme")["rows"]}
+
+
+def rescue_sentence(app):
+    (said,) = [text.value for text in app.markdown if text.value.startswith("Per channel")]
+    return said.replace("\u00a0", " ")
 
 
 def worst_layer(demo_store, model=MODEL):
@@ -78,6 +91,7 @@ def test_sections_follow_the_scheme(page):
         "How many codes the weights get",
         "What would rescue it",
         "Does clipping help?",
+        "What equalization could give",
     ]
     assert [header.value for header in own][1] == "How the weights are distributed"
 
@@ -86,6 +100,13 @@ def test_without_an_address_the_layer_is_the_worst_one(page, demo_store):
     app = page(model=MODEL)
     assert name_on(app) == worst_layer(demo_store)
     assert "1 of 10 by damage" in [text.value for text in app.markdown]
+
+
+def test_the_address_names_the_worst_layer_too(page, demo_store):
+    app = page()
+    model = app.selectbox("model").value
+    # Other defaults stay out of it.
+    assert dict(app.query_params) == {"model": model, "layer": worst_layer(demo_store, model)}
 
 
 def test_an_unknown_layer_falls_back_to_the_worst_one_and_says_so(page, demo_store):
@@ -161,8 +182,9 @@ def test_only_schemes_kept_channel_by_channel_have_a_spark(page):
     }
 
 
-def test_a_gain_is_over_int8_per_tensor(page, demo_store):
-    app = page(model=MODEL, layer=LAYER)
+@pytest.mark.parametrize("chosen", INT8_SCHEMES)
+def test_a_gain_is_over_the_default_scheme_whichever_is_chosen(page, demo_store, chosen):
+    app = page(model=MODEL, layer=LAYER, scheme=chosen)
     app.button("show_schemes").click()
     gains = {title: cells[4]["text"] for title, cells in rescue(run(app)).items()}
     with store.reading(demo_store) as con:
@@ -170,18 +192,26 @@ def test_a_gain_is_over_int8_per_tensor(page, demo_store):
         layer_id = int(ranked.set_index("layer").loc[LAYER, "layer_id"])
         reached = queries.layer_schemes(con, layer_id).set_index("scheme")["channel_sqnr_p10_db"]
 
-    def gain(scheme, base):
-        return words.db(reached[scheme] - reached[base], signed=True)
+    base = reached.pop(DEFAULT_SCHEME.name)
+    assert gains.pop(DEFAULT_SCHEME.title) == ""
+    assert gains == {
+        SCHEMES[scheme].title: words.db(value - base, signed=True)
+        for scheme, value in reached.items()
+    }
 
-    assert gains[SCHEMES["int8_tensor_symmetric"].title] == ""
-    for scheme, base in {
-        "int8_tensor_asymmetric": "int8_tensor_symmetric",
-        "int8_channel_asymmetric": "int8_tensor_asymmetric",
-        "int4_channel_symmetric": "int8_tensor_symmetric",
-        "fp8_e4m3_channel": "int8_tensor_symmetric",
-        "int2_block32_asymmetric": "int8_tensor_symmetric",
-    }.items():
-        assert gains[SCHEMES[scheme].title] == gain(scheme, base)
+
+def test_the_head_of_the_gains_says_what_they_are_over(page):
+    table = table_of(page(model=MODEL), "scheme")
+    assert "gain over int8 per tensor, symmetric" in [one["title"] for one in table["columns"]]
+
+
+def test_a_gain_between_asymmetric_schemes_says_so(page):
+    symmetric, asymmetric = (
+        rescue_sentence(page(model=MODEL, layer=LAYER, scheme=f"int8_tensor_{symmetry}"))
+        for symmetry in ("symmetric", "asymmetric")
+    )
+    assert ", both" not in symmetric
+    assert ", both asymmetric: **+" in asymmetric
 
 
 @pytest.mark.parametrize(
@@ -298,3 +328,171 @@ def test_a_layer_without_a_curve_has_no_section_on_clipping(page, monkeypatch):
     monkeypatch.setattr(queries, "layer_clipping", lambda con, layer_id: none)
     app = page(model=MODEL)
     assert "Does clipping help?" not in [header.value for header in app.header]
+
+
+# What equalization could give
+
+
+def band_of(value):
+    limits = (("broken", 10), ("at risk", 20), ("watch", 30), ("fine", math.inf))
+    return next(band for band, limit in limits if value is None or value < limit or band == "fine")
+
+
+def neighbour(before, after, *, name="next", is_before=False, own=(35.0, 35.0)):
+    """One neighbour as the store gives it; ``own`` is what it would have of sharing scale."""
+    figures = {
+        "before_db": before,
+        "after_db": after,
+        "partner_before_db": own[0],
+        "partner_after_db": own[1],
+    }
+    names = ("band", "band_after", "partner_band", "partner_band_after")
+    bands = dict(
+        zip(names, ("fine" if v is None else band_of(v) for v in figures.values()), strict=True)
+    )
+    return {"partner_layer_id": 7, "partner": name, "is_before": is_before, **figures, **bands}
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "said"),
+    [
+        (
+            [neighbour(6.1, 14.3)],
+            r"Sharing scale with **next**, right behind it, would lift nine in ten channels from"
+            " 6.1 dB to 14.3 dB: **+8.2 dB**; it would be at risk.",
+        ),
+        (
+            [neighbour(6.1, 9.3)],
+            r"Sharing scale with **next**, right behind it, would lift nine in ten channels from"
+            " 6.1 dB to 9.3 dB: **+3.2 dB**; it would still be broken.",
+        ),
+        (
+            [neighbour(14.0, 22.0)],
+            r"Sharing scale with **next**, right behind it, would lift nine in ten channels from"
+            " 14.0 dB to 22.0 dB: **+8.0 dB**; it would be one to watch.",
+        ),
+        (
+            [
+                neighbour(11.9, 32.0, name="Conv_1", is_before=True),
+                neighbour(11.9, 29.2, name="Conv_5"),
+            ],
+            r"Sharing scale with **Conv\_1**, right before it, would lift nine in ten channels from"
+            " 11.9 dB to 32.0 dB: **+20.1 dB**, enough to be fine."
+            r" With **Conv\_5**, right behind it, they would reach 29.2 dB.",
+        ),
+        (
+            [neighbour(33.0, 36.0, own=(33.1, 30.4))],
+            "It is fine as it is; sharing scale with **next**, right behind it, would lift nine in"
+            " ten channels from 33.0 dB to 36.0 dB: **+3.0 dB**."
+            " **next** itself would fall from 33.1 dB to 30.4 dB.",
+        ),
+        (
+            [neighbour(12.0, 12.4)],
+            "Hardly anything: sharing scale with **next**, right behind it, would take nine in ten"
+            " channels from 12.0 dB to 12.4 dB: **+0.4 dB**.",
+        ),
+        (
+            [neighbour(28.4, 23.8)],
+            "Nothing to gain: sharing scale with **next**, right behind it, would lower nine in"
+            f" ten channels from 28.4 dB to 23.8 dB: **{words.MINUS}4.6 dB**.",
+        ),
+        (
+            [neighbour(None, 40.0)],
+            "Nothing to gain: nine in ten channels come back exactly already.",
+        ),
+        (
+            [neighbour(20.0, None), neighbour(20.0, None, name="b", is_before=True)],
+            "Sharing scale with **next**, right behind it, would make nine in ten channels exact;"
+            " now they reach 20.0 dB. With **b**, right before it, they would be exact.",
+        ),
+        (
+            [neighbour(20.0, 25.0, own=(None, 40.0))],
+            "Sharing scale with **next**, right behind it, would lift nine in ten channels from"
+            " 20.0 dB to 25.0 dB: **+5.0 dB**; it would still be one to watch."
+            " **next** itself would fall from exact to 40.0 dB.",
+        ),
+    ],
+)
+def test_the_section_on_equalization_begins_with_its_finding(page, monkeypatch, neighbours, said):
+    frame = pd.DataFrame(neighbours)
+    monkeypatch.setattr(queries, "layer_equalization", lambda con, layer_id, scheme: frame)
+    app = page(model=MODEL)
+    assert said in [text.value.replace("\u00a0", " ") for text in app.markdown]
+    captions = " ".join(caption.value for caption in app.caption)
+    assert "under int8 per tensor, symmetric, not for the outputs: confirm it" in captions
+    assert ("the two gains do not add up" in captions) == (len(neighbours) > 1)
+
+
+def test_the_name_of_a_neighbour_shows_as_itself(page, monkeypatch):
+    evil = "<img src=x> **bold** [a](http://b)"
+    frame = pd.DataFrame([neighbour(6.0, 16.0, name=evil, own=(30.0, 20.0))])
+    monkeypatch.setattr(queries, "layer_equalization", lambda con, layer_id, scheme: frame)
+    app = page(model=MODEL)
+    (said,) = [text.value for text in app.markdown if text.value.startswith("Sharing scale")]
+    assert said.count(f"**{words.markdown(evil)}**") == 2
+    (row,) = table_of(app, "sharing scale with")["rows"]
+    assert row["cells"][0] == {"text": evil, "small": "right behind it"}
+
+
+def test_a_neighbour_opens_its_layer(page, demo_store, monkeypatch):
+    with store.reading(demo_store) as con:
+        ((layer, partner_id, partner),) = con.rows(
+            """
+            select own.layer, partner_layer_id, partners.layer
+            from equalization
+            join model_layers as own using (layer_id)
+            join model_layers as partners on partners.layer_id = partner_layer_id
+            where own.model = 'digits-rescaled'
+            order by own.depth, partners.depth
+            limit 1
+            """
+        )
+    opened = []
+    monkeypatch.setattr(address, "choose", lambda key, value: opened.append((key, value)))
+    clicks = []
+    plain_table = components.table
+
+    def table(**arguments):
+        clicks.append((arguments["key"], arguments.get("on_click")))
+        return plain_table(**arguments)
+
+    monkeypatch.setattr(components, "table", table)
+    rows = table_of(page(model=MODEL, layer=layer), "sharing scale with")["rows"]
+    assert partner_id in [row["key"] for row in rows]
+    assert partner in [row["cells"][0]["text"] for row in rows]
+    (clicked,) = [on_click for key, on_click in clicks if key == "neighbours"]
+    monkeypatch.setattr(
+        st, "session_state", {"neighbours": SimpleNamespace(clicked={"row": partner_id})}
+    )
+    clicked()
+    assert opened == [("layer", partner)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "Nothing: it has no neighbour to share scale with."),
+        ({"already_quantized": True}, "No forecast: the file stores these weights as integers"),
+        ({"op_type": "MatMul"}, "and this is operand W of a MatMul."),
+        ({"op_type": "Gemm", "operand": "A"}, "and this is operand A of a Gemm."),
+    ],
+)
+def test_without_a_neighbour_the_page_says_why_that_may_be(page, monkeypatch, changed, said):
+    none = pd.DataFrame(columns=["partner_layer_id"])
+    monkeypatch.setattr(queries, "layer_equalization", lambda con, layer_id, scheme: none)
+    details = queries.layer_details
+    monkeypatch.setattr(
+        queries,
+        "layer_details",
+        lambda con, layer_id: {
+            **details(con, layer_id),
+            "stored_scheme": "int8",
+            "stored_step": 1.0,
+            **changed,
+        },
+    )
+    app = page(model=MODEL, layer=LAYER)
+    assert said in "\n".join(text.value for text in app.markdown)
+    captions = " ".join(caption.value for caption in app.caption)
+    assert "no SiLU, HardSwish, Sigmoid or Clip at 6" in captions
+    assert table_of(app, "sharing scale with") is None

@@ -130,6 +130,39 @@ def test_model_opens_with_the_worst_one_and_its_answer(open_app, demo_store):
     )
 
 
+def test_model_says_what_equalization_and_more_bits_could_give(open_app, demo_store):
+    said = texts(open_app(demo_store, "model", model="digits-rescaled"))
+    assert "of the 8 broken layers have a neighbour to share scale with" in said or (
+        "all 8 broken layers have a neighbour to share scale with" in said
+    )
+    assert "A forecast from the weights alone" in said
+    assert "Every layer is fine from" in said
+
+
+def test_the_forecast_of_equalization_stays_with_the_scheme_it_is_for(open_app, demo_store):
+    app = open_app(demo_store, "model", model="digits-rescaled", scheme="int8_tensor_asymmetric")
+    assert "Equalization" not in texts(app)
+    assert "Every layer is fine from" in texts(app)
+
+
+def test_a_model_without_trouble_hears_nothing_of_equalization(open_app, demo_store):
+    said = texts(open_app(demo_store, "model", model="digits-plain"))
+    assert "Equalization" not in said
+
+
+def test_a_model_without_pairs_hears_that_equalization_gives_nothing(
+    open_app, demo_store, tmp_path
+):
+    path = tmp_path / "no-pairs.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        con.rows("delete from equalization")
+        con.rows("delete from bits_needed")
+    said = texts(open_app(path, "model", model="digits-rescaled"))
+    assert "the 8 broken layers have no neighbour to share scale with" in said
+    assert "Every layer is fine from" not in said
+
+
 def test_model_finds_layers_by_name_as_it_is_typed(open_app, demo_store):
     app = open_app(demo_store, "model", model="digits-plain")
     app.text_input(key="find").set_value("%").run()

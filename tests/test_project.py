@@ -11,13 +11,14 @@ from click.testing import CliRunner
 import quantstore
 from quantstore import cli
 
+START = Path(quantstore.__file__).parent / "start"
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_packaged_theme_is_the_theme_of_the_checkout():
     outer = (ROOT / ".streamlit" / "config.toml").read_bytes()
-    inner = (ROOT / "quantstore" / ".streamlit" / "config.toml").read_bytes()
+    inner = (START / ".streamlit" / "config.toml").read_bytes()
     assert outer == inner
 
 
@@ -88,3 +89,10 @@ def test_nothing_in_the_project_names_a_machine_or_an_index():
         path = ROOT / name
         if path.is_file():
             assert not forbidden.search(path.read_bytes()), name
+
+
+def test_no_folder_called_pages_lies_beside_the_script_that_starts_the_app():
+    # Streamlit would take it for its own until a first page was drawn: deep links would fail.
+    for script in (ROOT / "app.py", START / "app.py"):
+        assert script.is_file()
+        assert not (script.parent / "pages").exists()

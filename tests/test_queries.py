@@ -62,3 +62,115 @@ def test_a_chart_for_a_page_is_the_same_chart():
     # Altair numbers the views of a process.
     assert {**trusted, "name": ""} == {**plain, "name": ""}
     assert plain["config"]["axis"]["gridColor"] == LIGHT.grid
+
+
+# What could help: neighbours to share scale with, and bits
+
+
+@pytest.fixture
+def pairs(demo_store, tmp_path):
+    """A store where the first three layers of a model are a chain with known forecasts."""
+    path = tmp_path / "pairs.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        con.rows("delete from equalization")
+        ids = [
+            row[0]
+            for row in con.rows(
+                "select layer_id from model_layers where model = 'digits-rescaled' order by depth"
+            )
+        ]
+        for layer, partner, before, after in (
+            (0, 1, 12, 25),
+            (1, 0, 5, 9),
+            (1, 2, 5, None),
+            (2, 1, 31, 19),
+        ):
+            con.rows(
+                "insert into equalization values (?, ?, ?, ?, ?)",
+                [ids[layer], ids[partner], SCHEMES[0], before, after],
+            )
+    return path, ids
+
+
+def test_neighbours_come_with_the_better_one_first_and_both_sides_of_the_trade(pairs):
+    path, ids = pairs
+    with store.reading(path) as con:
+        found = queries.layer_equalization(con, ids[1], SCHEMES[0])
+        names = dict(con.rows("select layer_id, layer from layers"))
+        assert queries.layer_equalization(con, ids[1], SCHEMES[1]).empty
+        assert queries.layer_equalization(con, ids[3], SCHEMES[0]).empty
+    exact, better = found.to_dict("records")
+    assert (exact["partner"], exact["is_before"]) == (names[ids[2]], False)
+    assert pd.isna(exact["after_db"])
+    assert (exact["band"], exact["band_after"]) == ("broken", "fine")
+    assert (exact["partner_band"], exact["partner_band_after"]) == ("fine", "at risk")
+    assert better == {
+        "partner_layer_id": ids[0],
+        "partner": names[ids[0]],
+        "is_before": True,
+        "before_db": 5,
+        "after_db": 9,
+        "band": "broken",
+        "band_after": "broken",
+        "partner_before_db": 12,
+        "partner_after_db": 25,
+        "partner_band": "at risk",
+        "partner_band_after": "watch",
+    }
+
+
+def test_what_equalization_could_give_a_model_counts_its_layers_by_band(pairs):
+    path, ids = pairs
+    with store.writing(path) as con:
+        # The bands are those of the errors; here they agree with the forecasts.
+        con.rows("update errors set channel_sqnr_p10_db = 35 where scheme = ?", [SCHEMES[0]])
+        for layer, value in ((0, 12), (1, 5), (2, 31), (3, 9.5)):
+            con.rows(
+                "update errors set channel_sqnr_p10_db = ? where layer_id = ? and scheme = ?",
+                [value, ids[layer], SCHEMES[0]],
+            )
+    with store.reading(path) as con:
+        found = queries.model_equalization(con, "digits-rescaled", SCHEMES[0])
+        other = queries.model_equalization(con, "digits-plain", SCHEMES[0])
+    assert found.to_dict("split")["data"] == [
+        ["broken", 2, 1, 1],
+        ["at risk", 1, 1, 1],
+        ["fine", len(ids) - 3, 1, 0],
+    ]
+    assert other["layers_with_pair"].sum() == 0
+
+
+def test_the_stored_forecasts_come_in_pairs(demo_store):
+    with store.reading(demo_store) as con:
+        stored = con.rows("select layer_id, partner_layer_id from equalization")
+        assert stored
+        for layer_id in {layer_id for layer_id, _ in stored}:
+            found = queries.layer_equalization(con, layer_id, SCHEMES[0])
+            partners = {partner for layer, partner in stored if layer == layer_id}
+            assert set(found["partner_layer_id"]) == partners
+
+
+def test_the_bits_of_a_model_are_those_of_its_neediest_layer(demo_store, tmp_path):
+    path = tmp_path / "bits.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        needed = con.rows(
+            """
+            select granularity, max(bits)
+            from bits_needed join model_layers using (layer_id)
+            where model = 'digits-plain'
+            group by granularity
+            """
+        )
+        assert queries.model_bits_needed(con, "digits-plain") == dict(needed)
+        con.rows(
+            """
+            update bits_needed set bits = null
+            where granularity = 'tensor' and layer_id = (
+                select min(layer_id) from model_layers where model = 'digits-plain'
+            )
+            """
+        )
+        assert queries.model_bits_needed(con, "digits-plain") == {**dict(needed), "tensor": None}
+        assert queries.model_bits_needed(con, "no such model") == {}

@@ -20,7 +20,8 @@ from quantstore.quantization import (
     summarize_channels,
 )
 from quantstore.schemes import BLOCK_SIZE, SCHEMES, Scheme
-from quantstore.sweep import CHANNEL_THRESHOLDS, FEW_WEIGHTS, FINE_DB, THRESHOLDS, sweep
+from quantstore.sweep import CHANNEL_THRESHOLDS, FINE_DB, sweep
+from quantstore.tensor_scale import FEW_WEIGHTS, THRESHOLDS
 
 MINMAX = [scheme for scheme in SCHEMES.values() if scheme.clip == "minmax"]
 CLIPPED = [scheme for scheme in SCHEMES.values() if scheme.clip == "mse"]

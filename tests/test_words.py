@@ -172,6 +172,64 @@ def test_a_fine_layer_has_no_problem():
     assert said(band="fine", outlier_channels=6, spread_bits=5.0) == "no weight-side problem"
 
 
+@pytest.mark.parametrize(
+    ("bits_needed", "of_layer", "of_model"),
+    [
+        (
+            {"tensor": 13, "channel": 7, "block": 6},
+            "Fine from 13 bits per tensor, 7 per channel, 6 in blocks of 32 on.",
+            "Every layer is fine from 13 bits per tensor, 7 per channel, 6 in blocks of 32 on.",
+        ),
+        (
+            {"tensor": None, "channel": 7, "block": 6},
+            "Fine from 7 bits per channel, 6 in blocks of 32 on; not even with 16 bits per tensor.",
+            "Every layer is fine from 7 bits per channel, 6 in blocks of 32 on; not even with 16"
+            " bits per tensor.",
+        ),
+        (
+            {"tensor": None, "channel": None},
+            "Not fine even with 16 bits per tensor or per channel.",
+            "Not every layer is fine even with 16 bits per tensor or per channel.",
+        ),
+    ],
+)
+def test_bits_needed_are_said_of_a_layer_and_of_a_model(bits_needed, of_layer, of_model):
+    what = " Fine: nine in ten channels reach 30 dB, symmetric integers."
+    assert words.fine_from(bits_needed).replace(NBSP, " ") == of_layer + what
+    assert words.fine_from(bits_needed, of_model=True).replace(NBSP, " ") == of_model + what
+
+
+@pytest.mark.parametrize(
+    ("hope", "said"),
+    [
+        (("broken", 24, 5, 3), "5 of the 24 broken layers have {a}3 of them would no longer be"),
+        (("broken", 24, 5, 5), "5 of the 24 broken layers have {a}none of them would still be"),
+        (("broken", 24, 5, 0), "5 of the 24 broken layers have {a}all of them would still be"),
+        (("broken", 24, 1, 1), "1 of the 24 broken layers has {a}it would no longer be"),
+        (("broken", 24, 1, 0), "1 of the 24 broken layers has {a}it would still be"),
+        (("at risk", 3, 3, 3), "all 3 layers at risk have {a}none of them would still be"),
+        (("at risk", 1, 1, 0), "the layer at risk has {a}it would still be"),
+        (("broken", 1, 1, 1), "the broken layer has {a}it would no longer be"),
+    ],
+)
+def test_what_equalization_could_give_a_model_is_one_forecast(hope, said):
+    said = said.format(a="a neighbour to share scale with, and ")
+    assert words.equalization_hope(*hope) == (
+        f"Equalization: {said} {hope[0]}. A forecast from the weights alone, each pair taken by"
+        " itself."
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "whom"), [(1, "the broken layer has"), (24, "the 24 broken layers have")]
+)
+def test_without_a_pair_equalization_gives_nothing_and_it_is_said_why(layers, whom):
+    assert words.equalization_hope("broken", layers, 0, 0).startswith(
+        f"Equalization gives nothing here: {whom} no neighbour to share scale with."
+        " No factor passes SiLU, HardSwish, Sigmoid or Clip at 6"
+    )
+
+
 @given(st.text())
 def test_a_name_in_html_is_never_markup_and_keeps_every_character(name):
     shown = words.breakable(name)

@@ -1,6 +1,7 @@
 """An ONNX file in, its graph out: read, hash, parse. Weights stay where they are for now."""
 
 import hashlib
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +38,14 @@ def open_model(path: Path) -> ModelFile:
         MissingWeightsError: external data that is missing or lies outside the model's folder.
     """
     content = _read(path)
-    proto = _parse(content, path)
-    digest, file_bytes = hashlib.sha256(content), len(content)
+    digest, file_bytes = hashlib.sha256(), len(content)
+    # Beside the parsing: neither needs the other, and each takes about as long.
+    hashing = threading.Thread(target=digest.update, args=(content,))
+    hashing.start()
+    try:
+        proto = _parse(content, path)
+    finally:
+        hashing.join()
     del content
     _require_sound(proto.graph)
     _name_every_node(proto.graph)

@@ -23,10 +23,18 @@ def begin(page: str) -> None:
     st.session_state["_address_links"] = {}
 
 
-def link(key: str, *, default: Value, options: Sequence[str] | None = None) -> None:
+def link(
+    key: str,
+    *,
+    default: Value,
+    options: Sequence[str] | None = None,
+    is_always_written: bool = False,
+) -> None:
     """Give the widget of this key the value that the address, or else the memory, has for it.
 
-    Call it right before the widget. An option that does not exist falls back to the default.
+    Call it right before the widget. An option that does not exist falls back to the default. The
+    default stays out of the address unless ``is_always_written``: for a default that another model
+    in the store would change.
     """
     in_address = tuple(st.query_params.get_all(key))
     seen = _store("_address_seen")
@@ -52,7 +60,7 @@ def link(key: str, *, default: Value, options: Sequence[str] | None = None) -> N
     # and would start from its own default.
     st.session_state[key] = wanted
     memory[key] = wanted
-    st.session_state["_address_links"][key] = default
+    st.session_state["_address_links"][key] = (default, is_always_written)
 
 
 def asked_for(key: str) -> str | None:
@@ -70,13 +78,14 @@ def publish() -> None:
     """Once a run, when the page is drawn: write what its widgets show into the address."""
     memory, seen = _store("_address_memory"), _store("_address_seen")
     wanted: dict[str, list[str]] = {}
-    for key, default in st.session_state["_address_links"].items():
+    for key, (default, is_always_written) in st.session_state["_address_links"].items():
         value = st.session_state.get(key, default)
         memory[key] = value
         texts = tuple(value if isinstance(value, list) else [value])
         # A default is not written, but one that a link spells out stays: the link keeps its meaning
         # in a store with another default.
-        if value == default and tuple(st.query_params.get_all(key)) != texts:
+        is_spelt_out = is_always_written or tuple(st.query_params.get_all(key)) == texts
+        if value == default and not is_spelt_out:
             texts = ()
         seen[key] = texts
         if texts:

@@ -1,6 +1,7 @@
 """Layer: what does it look like, why does it suffer, and what rescues it?"""
 
 import html
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -9,13 +10,12 @@ import streamlit as st
 from quantstore import codes, queries
 from quantstore.charts import layer as charts
 from quantstore.errors import printable
-from quantstore.pages import address, clipping, components, shared
+from quantstore.pages import address, clipping, components, equalization, shared
 from quantstore.palette import BANDS, DARK, LIGHT, both
 from quantstore.quantization import Grid
 from quantstore.schemes import (
-    BLOCK_SIZE,
+    DEFAULT_SCHEME,
     INT8_SCHEMES,
-    INT8_TENSOR_SYMMETRIC,
     SCHEMES,
     Scheme,
 )
@@ -28,6 +28,7 @@ from quantstore.words import (
     counted,
     db,
     expected_db,
+    fine_from,
     listed,
     operator,
     shape,
@@ -49,8 +50,6 @@ FIRST_SCHEMES = (
     "int4_channel_symmetric",
     "int4_block32_symmetric",
 )
-# What fine means for the bits needed, in dB, as the store explains them.
-FINE_DB = 30.0
 
 MUTED = both(LIGHT.muted, DARK.muted)
 
@@ -63,7 +62,10 @@ def main() -> None:
         top = st.container(horizontal=True, vertical_alignment="center")
         pickers = st.container(horizontal=True, gap="small")
         with pickers:
-            model = shared.pick_model(queries.rank_of_models(con, scheme.name))
+            # The address names model and layer even where both are the worst: another model in the
+            # store would change which those are.
+            by_damage = queries.rank_of_models(con, scheme.name)
+            model = shared.pick_model(by_damage, is_always_written=True)
             ranked = queries.worst_layers(con, model, scheme.name)
             row = _pick_layer(model, ranked)
         layer_id = int(row["layer_id"])
@@ -73,6 +75,7 @@ def main() -> None:
         histogram = queries.layer_histogram(con, layer_id)
         bits_needed = queries.layer_bits_needed(con, layer_id)
         curves = queries.layer_clipping(con, layer_id)
+        neighbours = queries.layer_equalization(con, layer_id, DEFAULT_SCHEME.name)
         limits = queries.band_limits(con)
     with top:
         _ways_out(model, row, ranked)
@@ -89,6 +92,7 @@ def main() -> None:
     _codes(histogram, row, details, scheme, grid)
     _rescue(schemes, scheme, limits, bits_needed)
     clipping.section(curves, len(channels))
+    equalization.section(neighbours, details, _opener(ranked))
     _figures(channels)
 
 
@@ -108,7 +112,7 @@ def _pick_layer(model: str, ranked: pd.DataFrame) -> dict[Any, Any]:
         st.session_state["layer_missing"] = (
             f"{model} has no layer named {asked}. This is its worst one."
         )
-    address.link("layer", default=labels[0], options=labels)
+    address.link("layer", default=labels[0], options=labels, is_always_written=True)
     picked = st.selectbox(
         "Layer",
         labels,
@@ -142,13 +146,25 @@ def _forget_missing() -> None:
     st.session_state.pop("layer_missing", None)
 
 
+def _show(label: str) -> None:
+    """From a callback: another layer of the same model."""
+    address.choose("layer", label)
+    _forget_missing()
+
+
+def _opener(ranked: pd.DataFrame) -> Callable[[int], None]:
+    """What shows a layer of the model by its key."""
+    labels = dict(zip(ranked["layer_id"].tolist(), _labels(ranked), strict=True))
+
+    def open_layer(layer_id: int) -> None:
+        _show(labels[layer_id])
+
+    return open_layer
+
+
 def _ways_out(model: str, row: dict[Any, Any], ranked: pd.DataFrame) -> None:
     labels = _labels(ranked)
     rank = int(row["rank"])
-
-    def show(label: str) -> None:
-        address.choose("layer", label)
-        _forget_missing()
 
     def back() -> None:
         st.session_state["go_to"] = "model"
@@ -167,7 +183,7 @@ def _ways_out(model: str, row: dict[Any, Any], ranked: pd.DataFrame) -> None:
             "Worse",
             icon=":material/chevron_left:",
             key="worse_layer",
-            on_click=show,
+            on_click=_show,
             args=(labels[rank - 2],),
         )
     st.markdown(f"{count(rank)} of {count(len(ranked))} by damage", width="content")
@@ -177,7 +193,7 @@ def _ways_out(model: str, row: dict[Any, Any], ranked: pd.DataFrame) -> None:
             icon=":material/chevron_right:",
             icon_position="right",
             key="better_layer",
-            on_click=show,
+            on_click=_show,
             args=(labels[rank],),
         )
 
@@ -489,18 +505,17 @@ def _rescue(
     by_name = {str(row["scheme"]): row for row in schemes.to_dict("records")}
     st.markdown(_rescue_sentence(by_name, scheme) + _on_its_grid(by_name))
     if bits_needed:
-        shared.note(_bits_needed(bits_needed))
+        shared.note(fine_from(bits_needed))
     columns: list[dict[str, Any]] = [
         {"title": "scheme", "kind": "pair"},
         {"title": "band", "kind": "chip"},
         {"title": "channels by SQNR, 0 to 50 dB", "kind": "spark", "wide": True},
         {"title": "nine in ten channels reach", "kind": "pair", "number": True},
         {
-            "title": "gain over int8 per tensor",
+            "title": f"gain over {DEFAULT_SCHEME.title}",
             "kind": "pair",
             "number": True,
-            "help": "Per channel against int8 per tensor of the same symmetry, all others against"
-            f" {INT8_TENSOR_SYMMETRIC.title}",
+            "help": "How much more nine in ten channels reach than under the default scheme",
         },
         {"title": "channels below 10 dB", "kind": "pair", "number": True},
         {"title": "weights zeroed", "kind": "pair", "number": True},
@@ -556,7 +571,9 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     if after is None:
         return f"Per channel makes nine in ten channels exact; per tensor they reach {db(before)}."
     gain = after - before
-    from_to = f"from {db(before)} to {db(after)}: **{db(gain, signed=True)}**"
+    # The table counts its gains from the default scheme; this one compares like with like.
+    both_are = "" if symmetry == DEFAULT_SCHEME.symmetry else f", both {symmetry}"
+    from_to = f"from {db(before)} to {db(after)}{both_are}: **{db(gain, signed=True)}**"
     if shared_row["band"] == "fine" and abs(gain) < shared.TELLING_GAIN_DB:
         return (
             f"Nothing to rescue: nine in ten channels reach {db(before)} per tensor and"
@@ -585,44 +602,15 @@ def _on_its_grid(by_name: dict[str, dict[Any, Any]]) -> str:
     return f" The stored weights already lie on the grid of {listed(exact)}, hence no second loss."
 
 
-def _bits_needed(bits_needed: dict[str, int | None]) -> str:
-    """``Fine from 13 bits per tensor, 7 per channel, 6 in blocks of 32 on.``, and what fine is."""
-    shares = {
-        "tensor": "per tensor",
-        "channel": "per channel",
-        "block": f"in blocks of {BLOCK_SIZE}",
-    }
-    enough = [
-        (found, words)
-        for granularity, words in shares.items()
-        if (found := shared.known(bits_needed.get(granularity))) is not None
-    ]
-    never = [
-        words
-        for granularity, words in shares.items()
-        if granularity in bits_needed and shared.known(bits_needed[granularity]) is None
-    ]
-    neither = listed(never).replace(" and ", " or ")
-    what = f"Fine: nine in ten channels reach {FINE_DB:.0f}{NO_BREAK_SPACE}dB, symmetric integers."
-    if not enough:
-        return f"Not fine even with 16{NO_BREAK_SPACE}bits {neither}. {what}"
-    (first, words), *rest = enough
-    parts = [f"{first:.0f}{NO_BREAK_SPACE}bits {words}", *(f"{n:.0f} {words}" for n, words in rest)]
-    but = f"; not even with 16{NO_BREAK_SPACE}bits {neither}" if never else ""
-    return f"Fine from {', '.join(parts)} on{but}. {what}"
-
-
 def _stays(band: object) -> str:
     return "still to watch" if band == "watch" else f"still {band}"
 
 
 def _gain(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
-    """What nine in ten channels gain over int8 per tensor; per channel, of the same symmetry."""
-    symmetry = scheme.symmetry if scheme.per_channel else INT8_TENSOR_SYMMETRIC.symmetry
-    base = f"int8_tensor_{symmetry}"
-    if scheme.name == base:
+    """What nine in ten channels gain over the default scheme, whichever scheme is chosen."""
+    if scheme == DEFAULT_SCHEME:
         return ""
-    before = shared.known(by_name[base]["channel_sqnr_p10_db"])
+    before = shared.known(by_name[DEFAULT_SCHEME.name]["channel_sqnr_p10_db"])
     after = shared.known(by_name[scheme.name]["channel_sqnr_p10_db"])
     if before is None:
         return "–"

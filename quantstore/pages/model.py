@@ -10,13 +10,15 @@ from quantstore.charts import compare, model
 from quantstore.errors import printable
 from quantstore.pages import address, components, shared
 from quantstore.palette import BANDS
-from quantstore.schemes import Scheme
+from quantstore.schemes import DEFAULT_SCHEME, Scheme
 from quantstore.store import Connection
 from quantstore.words import (
     causes,
     count,
     counted,
     db,
+    equalization_hope,
+    fine_from,
     model_headline,
     operator,
     shape,
@@ -69,8 +71,12 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     profiles = queries.layer_profiles(con, [name], scheme.name)
     layers = queries.worst_layers(con, name, scheme.name)
     limits = queries.band_limits(con)
+    bits_needed = queries.model_bits_needed(con, name)
+    hopes = None
+    if scheme == DEFAULT_SCHEME:
+        hopes = queries.model_equalization(con, name, scheme.name)
     _map(profiles, own, limits)
-    _worst(layers, scheme, limits)
+    _worst(layers, scheme, limits, _what_helps(bits_needed, hopes))
     _spread(profiles)
 
 
@@ -91,9 +97,36 @@ def _map(profiles: pd.DataFrame, own: dict[Any, Any], limits: dict[str, float]) 
     shared.legend(limits, counts)
 
 
-def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> None:
+def _what_helps(bits_needed: dict[str, int | None], hopes: pd.DataFrame | None) -> str:
+    """What could be done about the worst layers: neighbours to share scale with, and bits.
+
+    Args:
+        hopes: as ``queries.model_equalization`` gives them; None under other schemes than theirs.
+    """
+    found = []
+    if hopes is not None:
+        by_band = {row["band"]: row for row in hopes.to_dict("records")}
+        worst = next((band for band in ("broken", "at risk") if band in by_band), None)
+        if worst is not None:
+            hope = by_band[worst]
+            found.append(
+                equalization_hope(
+                    worst,
+                    layers=int(hope["layers"]),
+                    with_pair=int(hope["layers_with_pair"]),
+                    lifted=int(hope["layers_lifted"]),
+                )
+            )
+    if bits_needed:
+        found.append(fine_from(bits_needed, of_model=True))
+    return " ".join(found)
+
+
+def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_helps: str) -> None:
     st.space("small")
     st.header("Worst layers first", anchor=False)
+    if what_helps:
+        st.caption(what_helps)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         address.link("find", default="")
         text = st.text_input(

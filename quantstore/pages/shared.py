@@ -85,12 +85,16 @@ def pick_scheme() -> None:
     )
 
 
-def pick_model(ranked: list[str]) -> str:
-    """The picker of the model, part of the address; the worst one at first."""
+def pick_model(ranked: list[str], *, is_always_written: bool = False) -> str:
+    """The picker of the model, part of the address; the worst one at first.
+
+    Args:
+        is_always_written: whether the address names the worst one too.
+    """
     asked = address.asked_for("model")
     if asked is not None and asked not in ranked:
         st.warning(f"The store holds no model named {escaped(asked)}.")
-    address.link("model", default=ranked[0], options=ranked)
+    address.link("model", default=ranked[0], options=ranked, is_always_written=is_always_written)
     return st.selectbox(
         "Model", ranked, key="model", format_func=printable, label_visibility="collapsed"
     )

@@ -1,0 +1,134 @@
+"""quantstore's side of the bench: the same work that its commands do, with the imports apart.
+
+``python bench/ours.py full MODEL.onnx`` does it once and prints its seconds as JSON. See
+``timing.serve`` for what a child is.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from timing import serve
+
+if TYPE_CHECKING:
+    from quantstore.layers import Layer
+    from quantstore.schemes import Scheme
+
+
+def full(path: str) -> Callable[[], object]:
+    """A whole ingest into an empty store: read, hash, fold, measure everything, commit."""
+    _import_libraries()
+    from quantstore.ingest import Choices, ingest_file
+
+    store = Path(tempfile.mkdtemp(dir=Path(path).parent)) / "bench.duckdb"
+    return lambda: ingest_file(Path(path), store, Choices(replace=True))
+
+
+def four(path: str) -> Callable[[], object]:
+    """The same with the four int8 schemes alone."""
+    _import_libraries()
+    from quantstore.ingest import Choices, ingest_file
+    from quantstore.schemes import INT8_SCHEMES
+    from quantstore.sweep import Plan
+
+    store = Path(tempfile.mkdtemp(dir=Path(path).parent)) / "bench.duckdb"
+    choices = Choices(replace=True, plan=Plan(schemes=INT8_SCHEMES, is_full=False))
+    return lambda: ingest_file(Path(path), store, choices)
+
+
+def schemes(scheme_count: str, most_bits: str, rows: str, columns: str) -> Callable[[], object]:
+    """One random layer under so many min-max schemes of 2 to so many bits, and nothing else."""
+    _import_libraries()
+    from quantstore.measure import measure_layer
+    from quantstore.sweep import Plan
+
+    chosen = dict(_min_max_schemes(int(scheme_count), int(most_bits)))
+    plan = Plan(schemes=chosen, is_full=False)
+    layer = _random_layer(int(rows), int(columns))
+    return lambda: measure_layer(layer, 0, plan)
+
+
+def thresholds(threshold_count: str, path: str) -> Callable[[], object]:
+    """Everything quantstore measures of every layer, with so many clipping thresholds."""
+    _import_libraries()
+    import numpy as np
+
+    from quantstore import graph
+    from quantstore.measure import measure_layer
+
+    wanted = int(threshold_count)
+    for name, module in list(sys.modules.items()):
+        # In the module that defines them, and in any that took the name over.
+        if name.startswith("quantstore.") and hasattr(module, "THRESHOLDS"):
+            module.THRESHOLDS = np.geomspace(0.01, 1.0, wanted)
+    file = graph.open_model(Path(path))
+    layers = [graph.read_layer(file, site, fold=True) for site in graph.find_sites(file)]
+
+    def work() -> None:
+        for depth, layer in enumerate(layers):
+            curves = measure_layer(layer, depth).clipping
+            if len(curves[0].thresholds) != wanted:
+                raise SystemExit(f"{wanted} thresholds asked for, {len(curves[0].thresholds)} used")
+
+    return work
+
+
+def _import_libraries() -> None:
+    """Whatever an ingest may import on its way."""
+    import duckdb  # noqa: F401
+    import numpy  # noqa: F401
+    import onnx  # noqa: F401
+    import onnx_ir  # noqa: F401
+    import pandas  # noqa: F401
+    import pyarrow  # noqa: F401
+
+
+def _min_max_schemes(scheme_count: int, most_bits: int) -> "Iterator[tuple[str, Scheme]]":
+    """Widths, granularities and symmetries, well mixed; from the start again under other names."""
+    import random
+    from itertools import islice, product
+
+    from quantstore.schemes import Scheme
+
+    widths = range(2, most_bits + 1)
+    kinds = list(product(widths, ("tensor", "channel", "block"), (True, False)))
+    repeats = -(-scheme_count // len(kinds))
+    mixed = kinds * repeats
+    # The first so many of them cost what the average one costs.
+    random.Random(0).shuffle(mixed)
+    for number, (bits, granularity, is_symmetric) in enumerate(islice(mixed, scheme_count)):
+        name = f"bench{number}"
+        yield name, Scheme(name, bits, granularity, is_symmetric)
+
+
+def _random_layer(rows: int, columns: int) -> "Layer":
+    import numpy as np
+
+    from quantstore.layers import Layer
+
+    weights = np.random.default_rng(0).standard_normal((rows, columns), dtype=np.float32)
+    return Layer(
+        name="/bench/MatMul",
+        operand="B",
+        op_type="MatMul",
+        op_family="linear",
+        weight_name="bench.weight",
+        weight_dtype="float32",
+        shape=weights.shape,
+        channel_axis=0,
+        group_count=1,
+        is_depthwise=False,
+        batchnorm_folded=False,
+        mul_folded=False,
+        already_quantized=False,
+        stored_scheme=None,
+        stored_step=None,
+        weight_key=("bench",),
+        weights=weights,
+    )
+
+
+if __name__ == "__main__":
+    serve((full, four, schemes, thresholds), sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Where the app starts; a folder without a folder ``pages``."""

@@ -1,0 +1,77 @@
+"""The bench's own parts: models it generates, contenders in turns, memory, goals."""
+
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+BENCH = Path(__file__).resolve().parent.parent / "bench"
+sys.path.insert(0, str(BENCH))
+import memory  # noqa: E402
+import models  # noqa: E402
+import rows  # noqa: E402
+import timing  # noqa: E402
+
+
+def test_mobilenetv2_like_has_the_layers_and_weights_of_mobilenetv2(tmp_path):
+    path = tmp_path / "model.onnx"
+    weight_count = models.mobilenetv2_like(path)
+    onnx.checker.check_model(path, full_check=True)
+    ops = [node.op_type for node in onnx.load(path).graph.node]
+    assert (ops.count("Conv"), ops.count("Gemm"), ops.count("Clip")) == (52, 1, 35)
+    assert weight_count == 3_469_760
+
+
+@pytest.mark.parametrize("op_type", ["MatMul", "Gemm"])
+def test_external_like_keeps_its_weights_beside_a_valid_model(tmp_path, op_type):
+    path = tmp_path / "model.onnx"
+    assert models.external_like(path, 3, 64, 32, op_type) == 3 * 64 * 32
+    assert path.stat().st_size < 2_000
+    assert path.with_suffix(".data").stat().st_size == 3 * 64 * 32 * 4
+    onnx.checker.check_model(path, full_check=True)
+
+
+def test_contenders_run_in_turns_and_the_order_turns_round():
+    order = []
+
+    def contender(name):
+        def run():
+            order.append(name)
+            return timing.Run(seconds=1, cpu_seconds=1, command_seconds=1)
+
+        return run
+
+    found = timing.in_turns({"a": contender("a"), "b": contender("b")}, rounds=2)
+    assert order == ["b", "a", "a", "b", "b", "a"]
+    assert [len(runs) for runs in found.values()] == [2, 2]
+
+
+def test_a_peer_that_is_not_installed_is_reported():
+    def needs_nothing_that_exists():
+        import no_such_package  # noqa: F401
+
+    assert timing._answer(needs_nothing_that_exists, []) == {
+        "unavailable": "not installed (no_such_package)"
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory_counts_the_children_of_a_process():
+    child = "import time; block = bytearray(80_000_000); time.sleep(0.5)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    peak = memory.peak_memory([sys.executable, "-c", parent])
+    assert 80e6 < peak.tree_pss < 130e6
+
+
+def test_a_goal_is_met_by_the_medians():
+    def row(ours, theirs, goal):
+        return rows.Row(
+            what="w", model="m", unit="s", ours=ours, peer="p", theirs=theirs, goal=goal
+        )
+
+    fast, slow = timing.Spread((1.0, 1.1, 9.0)), timing.Spread((2.0, 2.2, 2.4))
+    assert row(fast, slow, rows.Goal(2.0)).is_met is True
+    assert row(fast, slow, rows.Goal(2.0, at_most=1.0)).is_met is False
+    assert row(fast, "not installed (x)", rows.Goal(2.0)).is_met is None
+    assert row("failed: x", slow, rows.Goal(2.0)).is_met is False
