@@ -1,7 +1,7 @@
 """Names the pages, frames them, and turns a known failure into a sentence on the page.
 
-``streamlit run`` comes here through ``app.py`` from a checkout, and through ``start/app.py`` from an
-installed package.
+``streamlit run`` comes here through ``app.py`` from a checkout, and through ``start/app.py`` from
+an installed package.
 """
 
 import logging

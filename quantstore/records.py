@@ -159,6 +159,62 @@ class EqualizationRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationRecord:
+    """A row of ``simulations``: one run of a model beside its quantized twin."""
+
+    scheme: str
+    mode: str
+    calibration: str | None
+    input_source: str
+    input_shape: str | None
+    compared: str | None
+    sample_count: int
+    output_sqnr_db: float
+    top1_agreement: float
+    seconds: float
+    onnxruntime_version: str
+    created_at: datetime
+    failure: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationErrorRecord:
+    """A row of ``activation_errors``: how far one tensor drifts."""
+
+    depth: int
+    node_name: str
+    op_type: str
+    tensor: str
+    kind: str
+    sqnr_db: float
+    cosine: float
+    mean_shift: float
+    std_ratio: float
+    float_min: float
+    float_max: float
+    quantized_min: float
+    quantized_max: float
+    low: float
+    high: float
+    float_counts: Counts
+    quantized_counts: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensitivityRecord:
+    """A row of ``sensitivities``; the layer is named by its depth, the store gives the key."""
+
+    depth: int
+    scheme: str
+    mode: str
+    kind: str
+    input_source: str
+    sample_count: int
+    output_sqnr_db: float
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerMeasures:
     """Everything known about one layer. A layer of NaN alone has no histogram."""
 

@@ -284,6 +284,113 @@ comment on column equalization.channel_sqnr_p10_before_db is
 comment on column equalization.channel_sqnr_p10_after_db is
 'SQNR in dB that nine in ten channels would reach after equalization with this partner alone, from weights only; can be lower than before; NULL where it is infinite.';
 
+-- Grain: one row per run of a model beside its quantized twin.
+create sequence simulation_ids;
+
+create table simulations (
+    simulation_id integer not null,
+    model_id integer not null,
+    scheme varchar not null,
+    mode varchar not null,
+    calibration varchar,
+    input_source varchar not null,
+    input_shape varchar,
+    compared varchar,
+    sample_count integer not null,
+    output_sqnr_db double,
+    top1_agreement double,
+    seconds double not null,
+    onnxruntime_version varchar not null,
+    created_at timestamp not null,
+    failure varchar,
+    primary key (simulation_id)
+);
+
+comment on table simulations is
+'One row per run of a model beside its quantized twin. The automatic probe is a row with input_source noise.';
+comment on column simulations.simulation_id is 'Key of the run; never used twice.';
+comment on column simulations.mode is
+'What was quantized: weights, activations or both. int8 hardware mostly quantizes both.';
+comment on column simulations.calibration is
+'How the ranges of activations were found: minmax, percentile or entropy; NULL where they stay float.';
+comment on column simulations.input_source is
+'What both models were fed: noise (the probe), or a description of the inputs.';
+comment on column simulations.input_shape is 'Shapes of the inputs, as chosen where the model leaves them open.';
+comment on column simulations.compared is
+'Which tensors were compared: the outputs, or those before a final Softmax or a selection.';
+comment on column simulations.sample_count is 'Inputs that were compared; those for calibration are not counted.';
+comment on column simulations.output_sqnr_db is
+'SQNR at the outputs of the network, in dB: 10 log10(sum y^2 / sum (y'' - y)^2), median over outputs and samples; NULL where there is no figure.';
+comment on column simulations.top1_agreement is
+'Share of the samples where the largest score stays the same, from 0 to 1; NULL where there is no such output.';
+comment on column simulations.seconds is 'How long the run took.';
+comment on column simulations.onnxruntime_version is 'The onnxruntime that ran both models.';
+comment on column simulations.created_at is 'When it was run (UTC).';
+comment on column simulations.failure is 'Why there is no figure; NULL where there is one.';
+
+-- Grain: one row per run, tensor and kind of error.
+create table activation_errors (
+    simulation_id integer not null,
+    depth integer not null,
+    node_name varchar not null,
+    op_type varchar not null,
+    tensor varchar not null,
+    kind varchar not null,
+    sqnr_db double,
+    cosine double,
+    mean_shift double,
+    std_ratio double,
+    float_min double,
+    float_max double,
+    quantized_min double,
+    quantized_max double,
+    low double,
+    high double,
+    float_counts bigint[],
+    quantized_counts bigint[]
+);
+
+comment on table activation_errors is
+'One row per run, tensor and kind of error: how far the quantized model has drifted from the float one there.';
+comment on column activation_errors.depth is 'Position of the tensor among those compared, in graph order, from 0.';
+comment on column activation_errors.node_name is 'Node that computes the tensor.';
+comment on column activation_errors.tensor is 'Name of the tensor.';
+comment on column activation_errors.kind is
+'accumulated: the whole model is quantized; local: only the node itself, fed with float inputs.';
+comment on column activation_errors.sqnr_db is
+'SQNR of the tensor over all samples, in dB; NULL where it is exact.';
+comment on column activation_errors.cosine is 'Cosine similarity of the float and the quantized tensor.';
+comment on column activation_errors.mean_shift is
+'Mean of the quantized tensor minus mean of the float one, in standard deviations of the float one.';
+comment on column activation_errors.std_ratio is
+'Standard deviation of the quantized tensor over that of the float one.';
+comment on column activation_errors.float_min is 'Smallest value in the float model.';
+comment on column activation_errors.float_max is 'Largest value in the float model.';
+comment on column activation_errors.quantized_min is 'Smallest value in the quantized model.';
+comment on column activation_errors.quantized_max is 'Largest value in the quantized model.';
+comment on column activation_errors.low is 'Left edge of both histograms.';
+comment on column activation_errors.high is 'Right edge of both histograms.';
+comment on column activation_errors.float_counts is 'Values of the float tensor in equal bins from low to high.';
+comment on column activation_errors.quantized_counts is 'Values of the quantized tensor in the same bins.';
+
+-- Grain: one row per layer, scheme, mode and kind.
+create table sensitivities (
+    model_id integer not null,
+    layer_id integer not null,
+    scheme varchar not null,
+    mode varchar not null,
+    kind varchar not null,
+    input_source varchar not null,
+    sample_count integer not null,
+    output_sqnr_db double,
+    created_at timestamp not null
+);
+
+comment on table sensitivities is
+'One row per layer, scheme, mode and kind: what quantizing one layer at a time does to the outputs.';
+comment on column sensitivities.kind is
+'alone: only this layer is quantized; all but: every layer but this one.';
+
 -- Grain: one row per band.
 create table bands (
     band varchar not null,
@@ -429,31 +536,50 @@ with per_scheme as (
         model_id
     from layer_errors
     group by model_id, model, scheme
+),
+probes as (
+    select
+        model_id,
+        scheme,
+        mode,
+        output_sqnr_db,
+        band
+    from simulations
+    asof join bands on simulations.output_sqnr_db >= bands.lower_db
+    where input_source = 'noise'
+    -- Weights and activations before weights alone, the latest first.
+    qualify row_number() over (
+        partition by model_id, scheme
+        order by mode = 'both' desc, created_at desc, simulation_id desc
+    ) = 1
 )
 select
     model,
     scheme,
     case
+        when band = 'broken' then 'breaks'
+        when band is not null then band
         when layers_broken > 0 then 'breaks'
         when layers_at_risk > 0 then 'at risk'
         when layers_watch > 0 then 'watch'
         else 'fine'
     end as verdict,
-    'weights' as evidence,
-    'weights' as mode,
-    null::double as output_sqnr_db,
+    if(band is null, 'weights', 'probe') as evidence,
+    coalesce(mode, 'weights') as mode,
+    output_sqnr_db,
     per_scheme.* exclude (model, scheme)
-from per_scheme;
+from per_scheme
+left join probes using (model_id, scheme);
 
 comment on view verdicts is
 'One row per model and scheme: does it survive, and how many layers are in which band.';
 comment on column verdicts.verdict is
-'breaks, at risk, watch or fine: the band of the worst layer. Weights can prove that a model will break, never that it survives.';
+'breaks, at risk, watch or fine: the band of the SQNR at the outputs where the model was probed, else of its worst layer. Weights can prove that a model will break, never that it survives.';
 comment on column verdicts.evidence is
-'What the verdict rests on: weights (the worst layer); the model was not run.';
-comment on column verdicts.mode is 'What is quantized in the evidence: weights only.';
+'What the verdict rests on: probe (float and quantized model were run on noise) or weights (the worst layer; the model was not run).';
+comment on column verdicts.mode is 'What is quantized in the evidence: weights, or both weights and activations.';
 comment on column verdicts.output_sqnr_db is
-'SQNR at the outputs of the network, in dB, where it was run; NULL otherwise.';
+'SQNR at the outputs of the network in the probe, in dB; NULL where the evidence is weights.';
 comment on column verdicts.layers_broken is 'Layers in the band broken.';
 comment on column verdicts.layers_at_risk is 'Layers in the band at risk.';
 comment on column verdicts.layers_watch is 'Layers in the band watch.';

@@ -29,7 +29,14 @@ from quantstore.errors import (
     StoreError,
     UnknownModelError,
 )
-from quantstore.records import EqualizationRecord, LayerMeasures, ModelRecord
+from quantstore.records import (
+    ActivationErrorRecord,
+    EqualizationRecord,
+    LayerMeasures,
+    ModelRecord,
+    SensitivityRecord,
+    SimulationRecord,
+)
 from quantstore.schemes import SCHEMES
 
 if TYPE_CHECKING:
@@ -495,6 +502,44 @@ def add_model(
     return model_id
 
 
+def add_simulation(
+    connection: Connection,
+    model_id: int,
+    record: SimulationRecord,
+    activation_errors: Sequence[ActivationErrorRecord] = (),
+) -> int:
+    """Write a run of a model, and how far each tensor drifted; returns its key."""
+    duck = connection._connection
+    simulation_id = int(connection.value("select nextval('simulation_ids')"))
+    keys = {"simulation_id": [simulation_id], "model_id": [model_id]}
+    _insert(duck, "simulations", _columns_of([record]) | keys)
+    if activation_errors:
+        own = {"simulation_id": [simulation_id] * len(activation_errors)}
+        _insert(duck, "activation_errors", _columns_of(activation_errors) | own)
+    return simulation_id
+
+
+def add_sensitivities(
+    connection: Connection, model_id: int, records: Sequence[SensitivityRecord]
+) -> None:
+    """Write what quantizing one layer at a time does; it replaces what an earlier run found."""
+    if not records:
+        return
+    ids = dict(
+        connection.rows("select depth, layer_id from layers where model_id = ?", [model_id])
+    )
+    for kind in {(r.scheme, r.mode, r.kind, r.input_source) for r in records}:
+        connection.rows(
+            "delete from sensitivities where model_id = ? and scheme = ? and mode = ?"
+            " and kind = ? and input_source = ?",
+            [model_id, *kind],
+        )
+    columns = _columns_of(records)
+    columns["layer_id"] = [ids[depth] for depth in columns.pop("depth")]
+    columns["model_id"] = [model_id] * len(records)
+    _insert(connection._connection, "sensitivities", columns)
+
+
 CHILDREN_OF_LAYERS = (
     "channels",
     "errors",
@@ -515,7 +560,12 @@ def remove_model(connection: Connection, model_id: int) -> None:
             " (select layer_id from layers where model_id = ?)",
             [model_id],
         )
-    for table in ("layers", "models"):
+    connection.rows(
+        "delete from activation_errors where simulation_id in"
+        " (select simulation_id from simulations where model_id = ?)",
+        [model_id],
+    )
+    for table in ("sensitivities", "simulations", "layers", "models"):
         connection.rows(f"delete from {table} where model_id = ?", [model_id])
 
 
