@@ -1,19 +1,69 @@
 """What the numbers are on real networks: the article's outcome, checked by onnxruntime."""
 
 import re
+from dataclasses import dataclass
+from functools import cache
 
+import ml_dtypes
 import numpy as np
 import pytest
 from graphs import layers_of
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from quantstore import store
-from quantstore.errors import MissingWeightsError
-from quantstore.ingest import ingest_file, measure_file
-from quantstore.quantization import measure_error
-from quantstore.schemes import INT8_SCHEMES
+from quantstore.errors import MissingWeightsError, NoLayersError
+from quantstore.ingest import MeasuredModel, ingest_file, measure_file
+from quantstore.layers import Layer
+from quantstore.schemes import BLOCK_SIZE, INT8_SCHEMES, SCHEMES
 
 DEFAULT = "int8_tensor_symmetric"
+
+# Every model of the folder, by its path without .onnx, and how many layers it has.
+LAYER_COUNTS = {
+    "ext-digits-dynamo/model": 5,
+    "fasterrcnn-structure": 79,
+    "fns-starry-night-fp16": 16,
+    "ppocr-v2-det": 58,
+    "retinaface-mnet025": 56,
+    "rtmdet-nano": 123,
+    "silero-vad": 12,
+    "squeezenet-winml": 26,
+    "tract-bidi-lstm": 1,
+    "ultraface-rfb320": 52,
+    "vit-pgd_2_3_16": 14,
+    "yolov10n-quant": 83,
+}
+
+# Those that quantstore does not read, and why not.
+REFUSED = {
+    "maui-model": (NoLayersError, "52 Conv fed by DequantizeLinear"),
+    "mobilenetv2-12-int8": (NoLayersError, "52 QLinearConv"),
+    "nanodet-dynamo-missing-data": (MissingWeightsError, "nanodet.onnx.data is missing"),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as it is measured, and the weights of its layers for the referees."""
+
+    name: str
+    measured: MeasuredModel
+    layers: list[Layer]
+
+
+@pytest.fixture(scope="module", params=LAYER_COUNTS)
+def model(request, shared_models):
+    """Every model that quantstore reads; pytest runs all tests of one before the next."""
+    path = shared_models / f"{request.param}.onnx"
+    return Model(request.param, measure_file(path), layers_of(path))
+
+
+@pytest.fixture
+def small_model(model):
+    """Every model but the one whose 19 million weights are random numbers."""
+    if model.name == "fasterrcnn-structure":
+        pytest.skip("synthetic weights, and many of them: int8 is enough")
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +152,30 @@ def test_tensor_sqnr_calls_the_widest_layer_of_rtmdet_healthy(ask):
 # --- the other files ---------------------------------------------------------------------------
 
 
-def largest_range(measured):
-    return max(measures.layer.weight_range for measures in measured.layers)
+def test_every_file_of_the_folder_is_listed_here(shared_models):
+    found = [path.relative_to(shared_models) for path in shared_models.rglob("*.onnx")]
+    assert {path.with_suffix("").as_posix() for path in found} == {*LAYER_COUNTS, *REFUSED}
 
 
-def test_retinaface(shared_models):
+def test_every_layer_is_measured(model):
+    layers = model.measured.layers
+    assert len(layers) == LAYER_COUNTS[model.name]
+    assert [measures.layer.depth for measures in layers] == list(range(len(layers)))
+    assert all(len(measures.errors) == len(SCHEMES) for measures in layers)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_model_that_cannot_be_measured_is_refused_with_the_reason(shared_models, name):
+    failure, reason = REFUSED[name]
+    with pytest.raises(failure) as caught:
+        measure_file(shared_models / f"{name}.onnx")
+    assert reason in caught.value.sentence
+
+
+def test_retinaface_has_ranges_up_to_around_120(shared_models):
     measured = measure_file(shared_models / "retinaface-mnet025.onnx")
-    assert len(measured.layers) == 56
-    assert largest_range(measured) == pytest.approx(116.60, abs=0.005)
+    largest = max(measures.layer.weight_range for measures in measured.layers)
+    assert largest == pytest.approx(116.60, abs=0.005)
 
 
 def test_ultraface_and_ppocr_have_their_normalization_folded(shared_models):
@@ -141,88 +207,202 @@ def test_matrices_of_a_transformer(shared_models):
 
 
 def test_weights_partly_in_another_file(shared_models):
-    measured = measure_file(shared_models / "ext-digits-dynamo" / "model.onnx")
-    assert measured.layers
     folder = shared_models / "ext-digits-dynamo"
-    assert measured.file_bytes == sum(file.stat().st_size for file in folder.glob("model.onnx*"))
+    file_bytes = sum(file.stat().st_size for file in folder.glob("model.onnx*"))
+    assert measure_file(folder / "model.onnx").file_bytes == file_bytes
 
 
-def test_a_model_whose_data_file_is_missing_is_refused(shared_models):
-    with pytest.raises(MissingWeightsError) as caught:
-        measure_file(shared_models / "nanodet-dynamo-missing-data.onnx")
-    assert "nanodet.onnx.data is missing" in caught.value.sentence
+# --- the referees ------------------------------------------------------------------------------
+
+INT4_AND_BLOCKS = [
+    scheme
+    for name, scheme in SCHEMES.items()
+    if name not in INT8_SCHEMES and scheme.format in ("int8", "int4") and scheme.clip == "minmax"
+]
+FLOAT8 = [scheme for scheme in SCHEMES.values() if scheme.number != "int"]
+
+# Beyond this the error is float32's own rounding, and two right answers differ in it.
+EXACT_DB = 100
 
 
-# --- the referee -------------------------------------------------------------------------------
-
-
-def all_layers_at_once(layers, scheme):
-    """One graph that sends every layer's weights through onnxruntime's own round trip."""
-    quant_utils = pytest.importorskip("onnxruntime.quantization.quant_utils")
-    code = np.int8 if scheme.is_symmetric else np.uint8
-    qmin, qmax = np.array(scheme.qmin, dtype=code), np.array(scheme.qmax, dtype=code)
-    nodes, tensors, outputs = [], [], []
-    for number, layer in enumerate(layers):
-        groups = layer.weights if scheme.per_channel else [layer.weights]
-        found = [
-            quant_utils.compute_scale_zp(
-                group.min(), group.max(), qmin, qmax, symmetric=scheme.is_symmetric
-            )
-            for group in groups
-        ]
-        shape = (-1,) if scheme.per_channel else ()
-        tensors += [
-            numpy_helper.from_array(layer.weights, f"x{number}"),
-            numpy_helper.from_array(
-                np.array([scale for _, scale in found], np.float32).reshape(shape), f"s{number}"
-            ),
-            numpy_helper.from_array(
-                np.array([zero for zero, _ in found], code).reshape(shape), f"z{number}"
-            ),
-        ]
-        grid, axis = [f"s{number}", f"z{number}"], {"axis": 0} if scheme.per_channel else {}
-        nodes += [
-            helper.make_node("QuantizeLinear", [f"x{number}", *grid], [f"q{number}"], **axis),
-            helper.make_node("DequantizeLinear", [f"q{number}", *grid], [f"y{number}"], **axis),
-        ]
-        outputs.append(helper.make_tensor_value_info(f"y{number}", TensorProto.FLOAT, None))
-    return helper.make_model(
-        helper.make_graph(nodes, "every layer", [], outputs, tensors),
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=8,
+@cache
+def round_trip_session(scheme):
+    """onnxruntime's QuantizeLinear and DequantizeLinear, for weights and grids of any size."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="it is the referee")
+    sign = "" if scheme.is_symmetric else "U"
+    code = getattr(TensorProto, f"{sign}INT{scheme.bits}")
+    byte = getattr(TensorProto, f"{sign}INT8")
+    shared, attributes = {
+        "tensor": ([], {}),
+        "channel": ([None], {"axis": 0}),
+        "block": ([None, None], {"axis": 1, "block_size": BLOCK_SIZE}),
+    }[scheme.granularity]
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, None]),
+        helper.make_tensor_value_info("scale", TensorProto.FLOAT, shared),
+        helper.make_tensor_value_info("zero", byte, shared),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("codes", byte, [None, None]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None]),
+    ]
+    nodes = [
+        # numpy has no 4-bit numbers: they are bytes on their way in and out.
+        helper.make_node("Cast", ["zero"], ["z"], to=code),
+        helper.make_node("QuantizeLinear", ["x", "scale", "z"], ["q"], **attributes),
+        helper.make_node("DequantizeLinear", ["q", "scale", "z"], ["y"], **attributes),
+        helper.make_node("Cast", ["q"], ["codes"], to=byte),
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, scheme.name, inputs, outputs),
+        opset_imports=[helper.make_opsetid("", 21)],
+        ir_version=10,
+    )
+    options = onnxruntime.SessionOptions()
+    # Left alone, onnxruntime may take the pair of nodes out again.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
 
 
-@pytest.mark.parametrize("scheme", INT8_SCHEMES.values(), ids=INT8_SCHEMES)
-@pytest.mark.parametrize("name", ["rtmdet-nano", "yolov10n-quant"])
-def test_every_layers_error_is_what_onnxruntime_makes_of_it(shared_models, name, scheme):
-    onnxruntime = pytest.importorskip("onnxruntime", reason="it is the referee")
-    layers = layers_of(shared_models / f"{name}.onnx")
-    options = onnxruntime.SessionOptions()
-    # Left alone, onnxruntime computes constants ahead and takes pairs of nodes out again.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    model = all_layers_at_once(layers, scheme).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    judged = 0
-    for layer, returned in zip(layers, session.run(None, {}), strict=True):
-        x = layer.weights.astype(np.float64)
-        squared = (returned.astype(np.float64) - x) ** 2
-        ours = measure_error(layer.weights, scheme)
-        if ours.sqnr_db >= 100:
-            continue
-        judged += 1
-        assert ours.mse == pytest.approx(squared.mean(), rel=1e-4), layer.name
-        expected_db = 10 * np.log10(np.sum(x**2) / squared.sum())
-        assert ours.sqnr_db == pytest.approx(expected_db, abs=1e-3), layer.name
-        assert ours.max_abs_error == pytest.approx(np.sqrt(squared.max()), rel=1e-4), layer.name
-        zeroed = np.count_nonzero((x != 0) & (returned == 0)) / np.count_nonzero(x)
-        assert ours.zeroed_fraction == zeroed, layer.name
-        with np.errstate(divide="ignore", invalid="ignore"):
-            channel_db = 10 * np.log10(np.sum(x**2, axis=1) / squared.sum(axis=1))
-        below_100 = channel_db < 100
-        np.testing.assert_allclose(
-            ours.channel_sqnr_db[below_100], channel_db[below_100], atol=1e-3, err_msg=layer.name
-        )
-    # What the file stores as uint8 per tensor lies on that grid already, up to float32 rounding.
-    is_on_grid = name == "yolov10n-quant" and scheme.name == "int8_tensor_asymmetric"
-    assert judged == 0 if is_on_grid else judged > 0.9 * len(layers)
+def range_of(weights, scheme):
+    """Ends of the range of those who share a scale: a number, one per channel or one per block."""
+    if scheme.granularity == "block":
+        starts = np.arange(0, weights.shape[1], BLOCK_SIZE)
+        return tuple(ends.reduceat(weights, starts, axis=1) for ends in (np.minimum, np.maximum))
+    axis = 1 if scheme.per_channel else None
+    return weights.min(axis=axis), weights.max(axis=axis)
+
+
+def grid_of_onnxruntime(low, high, scheme):
+    """Scale and zero point as onnxruntime's own quantizer finds them, one range after the other."""
+    quant_utils = pytest.importorskip("onnxruntime.quantization.quant_utils")
+    code = np.int8 if scheme.is_symmetric else np.uint8
+    qmin, qmax = np.array(scheme.qmin, code), np.array(scheme.qmax, code)
+    found = [
+        quant_utils.compute_scale_zp(*ends, qmin, qmax, symmetric=scheme.is_symmetric)
+        for ends in zip(low.ravel(), high.ravel(), strict=True)
+    ]
+    scale = np.array([scale for _, scale in found], np.float32).reshape(low.shape)
+    return scale, np.array([zero for zero, _ in found], code).reshape(low.shape)
+
+
+def grid_of_the_method(low, high, scheme):
+    """Scale and zero point as docs/method.md has them, section 3."""
+    low = np.asarray(np.minimum(low, 0), np.float64)
+    high = np.asarray(np.maximum(high, 0), np.float64)
+    span = np.maximum(-low, high) if scheme.is_symmetric else high - low
+    exact = np.where(span / scheme.qmax < np.finfo(np.float32).tiny, 1, span / scheme.qmax)
+    zero = np.zeros_like(low) if scheme.is_symmetric else -np.rint(low / exact)
+    return exact.astype(np.float32), zero.astype(np.int8 if scheme.is_symmetric else np.uint8)
+
+
+def sums_of_squares(rows):
+    """One per row, in float64."""
+    return np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+
+
+def db(energy, squared_error):
+    """Infinite without an error, NaN without energy."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 10 * np.log10(np.divide(energy, squared_error))
+
+
+def assert_same_db(stored, expected, note):
+    """Within 0.001 dB below 100 dB, and beyond that in both; returns whether all lie below."""
+    stored, expected = np.asarray(stored), np.asarray(expected)
+    np.testing.assert_array_equal(np.isnan(stored), np.isnan(expected), err_msg=note)
+    judged = expected < EXACT_DB
+    np.testing.assert_allclose(stored[judged], expected[judged], rtol=0, atol=1e-3, err_msg=note)
+    assert np.all(stored[expected >= EXACT_DB] > EXACT_DB - 1e-3), note
+    return bool(judged.all())
+
+
+def assert_stored_errors(measures, weights, scheme, returned, codes=None):
+    """Every stored figure of one layer and scheme, against the weights a referee returns.
+
+    Returns:
+        Whether the tensor's SQNR lies below 100 dB, so that it was compared.
+    """
+    note = f"{measures.layer.layer}: {scheme.name}"
+    stored = next(error for error in measures.errors if error.scheme == scheme.name)
+    error = returned - weights  # Exact to float32's last digit: the two are close, or one is 0.
+    energy, squared_error = sums_of_squares(weights), sums_of_squares(error)
+    nonzero = np.count_nonzero(weights, axis=1)
+    zeroed = np.count_nonzero((weights != 0) & (returned == 0), axis=1)
+
+    tensor_db = db(energy.sum(), squared_error.sum())
+    is_judged = assert_same_db(stored.sqnr_db, tensor_db, note)
+    if is_judged:
+        assert stored.mse == pytest.approx(squared_error.sum() / weights.size, rel=1e-4), note
+        largest = np.abs(error).max()
+        assert stored.max_abs_error == pytest.approx(largest, rel=1e-4), note
+    assert stored.zeroed_fraction == zeroed.sum() / max(1, nonzero.sum()), note
+    if codes is not None and scheme.granularity == "tensor":
+        used = np.bincount(codes.view(np.uint8).ravel(), minlength=256)
+        assert stored.levels_used == np.count_nonzero(used), note
+
+    channel_db = db(energy, squared_error)
+    known = channel_db[~np.isnan(channel_db)]
+    if known.size:
+        # Channels without an error are infinite, and np.quantile makes NaN of two such neighbours.
+        finite = np.minimum(known, 1e9)
+        for value, share in (
+            (stored.channel_sqnr_min_db, 0),
+            (stored.channel_sqnr_p10_db, 0.1),
+            (stored.channel_sqnr_median_db, 0.5),
+        ):
+            assert_same_db(value, np.quantile(finite, share), note)
+    below = [np.count_nonzero(known < limit) for limit in (10 - 1e-3, 10 + 1e-3)]
+    assert below[0] <= stored.channels_below_10db <= below[1], note
+    for columns in measures.channel_errors:
+        if columns.scheme == scheme.name:
+            assert_same_db(columns.sqnr_db, channel_db, note)
+            np.testing.assert_array_equal(
+                columns.zeroed_fraction, zeroed / np.maximum(1, nonzero), err_msg=note
+            )
+    return is_judged
+
+
+def judge_by_onnxruntime(model, schemes, grid_of):
+    """How many layers were compared under each scheme, by name; the rest came back exactly."""
+    judged = dict.fromkeys((scheme.name for scheme in schemes), 0)
+    for measures, layer in zip(model.measured.layers, model.layers, strict=True):
+        for scheme in schemes:
+            scale, zero = grid_of(*range_of(layer.weights, scheme), scheme)
+            feeds = {"x": layer.weights, "scale": np.asarray(scale), "zero": np.asarray(zero)}
+            codes, returned = round_trip_session(scheme).run(None, feeds)
+            judged[scheme.name] += assert_stored_errors(
+                measures, layer.weights, scheme, returned, codes
+            )
+    return judged
+
+
+def test_int8_errors_are_what_onnxruntime_makes_of_every_layer(model):
+    judged = judge_by_onnxruntime(model, INT8_SCHEMES.values(), grid_of_onnxruntime)
+    if model.name == "yolov10n-quant":
+        # It stores uint8 per tensor, which lies on that grid already, up to float32 rounding.
+        assert judged.pop("int8_tensor_asymmetric") == 0
+    assert min(judged.values()) > 0.9 * len(model.layers), judged
+
+
+def test_int4_and_block_errors_are_what_onnxruntime_makes_of_every_layer(small_model):
+    judged = judge_by_onnxruntime(small_model, INT4_AND_BLOCKS, grid_of_the_method)
+    assert min(judged.values()) > 0.9 * len(small_model.layers), judged
+
+
+FLOAT8_TYPES = {"fp8_e4m3": ml_dtypes.float8_e4m3fn, "fp8_e5m2": ml_dtypes.float8_e5m2}
+
+
+def test_float8_errors_are_what_ml_dtypes_makes_of_every_layer(small_model):
+    for measures, layer in zip(small_model.measured.layers, small_model.layers, strict=True):
+        for scheme in FLOAT8:
+            dtype = FLOAT8_TYPES[scheme.number]
+            axis = 1 if scheme.per_channel else None
+            largest = np.abs(layer.weights).max(axis=axis, keepdims=True).astype(np.float64)
+            exact = largest / float(ml_dtypes.finfo(dtype).max)
+            scale = np.where(largest > 0, exact, 1).astype(np.float32)
+            returned = (layer.weights / scale).astype(dtype).astype(np.float32) * scale
+            assert_stored_errors(measures, layer.weights, scheme, returned)
