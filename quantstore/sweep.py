@@ -24,7 +24,6 @@ from quantstore.quantization import (
     summarize_rows,
 )
 from quantstore.schemes import (
-    BLOCK_SIZE,
     INT8_TENSOR_SYMMETRIC,
     SCHEMES,
     Granularity,
@@ -158,7 +157,7 @@ def sweep(weights: Floats, ordered: Floats, energy: Doubles, plan: Plan = FULL_P
     if plan.is_full:
         if not summaries[INT8_TENSOR_SYMMETRIC.name].p10_db >= FINE_DB and weight_count:
             curves += _channel_clipping(columns, ordered, energy)
-        bits_needed = _bits_needed(columns, energy, summaries)
+        bits_needed = _bits_needed(columns, energy, plan.schemes, summaries)
     return Sweep(
         names=names,
         weight_count=weight_count,
@@ -217,25 +216,22 @@ def _channel_clipping(columns: Columns, ordered: Floats, energy: Doubles) -> lis
     ]
 
 
-_BIT_SCHEMES: dict[Granularity, str] = {
-    "tensor": "tensor",
-    "channel": "channel",
-    "block": f"block{BLOCK_SIZE}",
-}
-
-
 def _bits_needed(
-    columns: Columns, energy: Doubles, summaries: Mapping[str, ChannelSummary]
+    columns: Columns,
+    energy: Doubles,
+    schemes: Mapping[str, Scheme],
+    summaries: Mapping[str, ChannelSummary],
 ) -> dict[Granularity, int | None]:
     """The fewest bits with which nine in ten channels reach 30 dB; None where 16 are not enough.
 
     A bit is worth 6.02 dB, so the answer lies next to a guess from 8 bits. Each round tries what
     every granularity still needs, in one pass; one round is mostly enough.
     """
-    searches = {
-        granularity: _BitSearch(summaries[f"int8_{name}_symmetric"].p10_db)
-        for granularity, name in _BIT_SCHEMES.items()
-    }
+    known: dict[Granularity, dict[int, float]] = {"tensor": {}, "channel": {}, "block": {}}
+    for name, scheme in schemes.items():
+        if scheme.number == "int" and scheme.is_symmetric and scheme.clip == "minmax":
+            known[scheme.granularity][scheme.bits] = summaries[name].p10_db
+    searches = {granularity: _BitSearch(p10_db) for granularity, p10_db in known.items()}
     while True:
         trials = [
             (search, Scheme("trial", bits, granularity, is_symmetric=True))
@@ -252,12 +248,13 @@ def _bits_needed(
 class _BitSearch:
     """Bisection that starts at a guess: ``too_few`` bits, and bits that are ``enough``."""
 
-    def __init__(self, p10_at_8_bits: float) -> None:
+    def __init__(self, p10_db: Mapping[int, float]) -> None:
         self.too_few, self.enough = FEWEST_BITS - 1, MOST_BITS + 1
-        self.learn(8, p10_at_8_bits)
+        for bits in sorted(p10_db, reverse=True):
+            self.learn(bits, p10_db[bits])
         guess = FEWEST_BITS
-        if math.isfinite(p10_at_8_bits):
-            guess = 8 + math.ceil((FINE_DB - p10_at_8_bits) / DB_PER_BIT)
+        if math.isfinite(p10_db[8]):
+            guess = 8 + math.ceil((FINE_DB - p10_db[8]) / DB_PER_BIT)
         # Both sides of the guess at once, which mostly settles it.
         self._next = [guess, guess - 1]
 
