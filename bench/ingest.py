@@ -377,7 +377,8 @@ def theirs(name: str, *arguments: object) -> list[object]:
 
 def ingest_command(path: Path, store: Path) -> list[object]:
     """The command line that a user would type."""
-    return [QUANTSTORE, "ingest", path, "--db", store, "--replace"]
+    # No peer runs the model, so neither does this.
+    return [QUANTSTORE, "ingest", path, "--db", store, "--replace", "--no-probe"]
 
 
 def ingest(path: Path) -> Run:

@@ -23,7 +23,7 @@ def full(path: str) -> Callable[[], object]:
     from quantstore.ingest import Choices, ingest_file
 
     store = _empty_store(Path(path).parent)
-    return lambda: ingest_file(Path(path), store, Choices(replace=True))
+    return lambda: ingest_file(Path(path), store, Choices(replace=True, probe=False))
 
 
 def four(path: str) -> Callable[[], object]:
@@ -34,7 +34,7 @@ def four(path: str) -> Callable[[], object]:
     from quantstore.sweep import Plan
 
     store = _empty_store(Path(path).parent)
-    choices = Choices(replace=True, plan=Plan(schemes=INT8_SCHEMES, is_full=False))
+    choices = Choices(replace=True, plan=Plan(schemes=INT8_SCHEMES, is_full=False), probe=False)
     return lambda: ingest_file(Path(path), store, choices)
 
 

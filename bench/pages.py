@@ -137,7 +137,7 @@ def generate(path: Path, model_count: int, folder: Path) -> None:
     for seed, spread in enumerate(SPREADS):
         model = folder / f"base-{seed}.onnx"
         mobile_like(model, seed=seed, spread=spread)
-        ingest.ingest_file(model, path)
+        ingest.ingest_file(model, path, ingest.Choices(probe=False))
         model.unlink()
     with store.writing(path) as con:
         bases = [row[0] for row in con.rows("select model_id from models order by model_id")]

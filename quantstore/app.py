@@ -15,6 +15,9 @@ from quantstore.words import markdown
 
 PACKAGE = Path(__file__).resolve().parent
 
+# The pages that judge by the scheme of the sidebar.
+JUDGING = ("Compare", "Model", "Layer", "Drift", "Weights against reality")
+
 logger = logging.getLogger(__name__)
 
 
@@ -40,6 +43,13 @@ def run() -> None:
             ),
             st.Page(PACKAGE / "pages" / "model.py", title="Model", icon=":material/schema:"),
             st.Page(PACKAGE / "pages" / "layer.py", title="Layer", icon=":material/layers:"),
+            st.Page(PACKAGE / "pages" / "drift.py", title="Drift", icon=":material/trending_down:"),
+            st.Page(
+                PACKAGE / "pages" / "reality.py",
+                title="Weights against reality",
+                icon=":material/scatter_plot:",
+                url_path="reality",
+            ),
             st.Page(
                 PACKAGE / "pages" / "example.py",
                 title="Worked example",
@@ -56,7 +66,7 @@ def run() -> None:
     )
     address.begin(page.title)
     try:
-        sidebar.draw(has_scheme=page.title in ("Compare", "Model", "Layer"))
+        sidebar.draw(has_scheme=page.title in JUDGING)
         page.run()
         address.publish()
     except MissingStoreError:

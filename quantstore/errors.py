@@ -90,6 +90,24 @@ class RejectedQueryError(QuantstoreError):
         self.detail = detail
 
 
+class InputsError(QuantstoreError):
+    """What a model shall be run on is missing, unreadable, or does not fit it."""
+
+
+class CancelledError(QuantstoreError):
+    """Somebody stopped the work; nothing was stored."""
+
+
+class MissingRuntimeError(QuantstoreError):
+    """onnxruntime, which runs models, is not installed."""
+
+    hint = "install it with: pip install 'onnxruntime>=1.20,<2'"
+
+
+class RunError(QuantstoreError):
+    """A model that onnxruntime does not run, or not on these inputs."""
+
+
 def printable(text: str) -> str:
     """The text on one line: control and format characters become escapes such as ``\\n``.
 

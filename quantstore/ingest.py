@@ -1,9 +1,12 @@
 """The pipeline in one sentence: open the graph, measure layer by layer, then write everything.
 
-Numbers are computed with no connection open; the store is locked only while the finished model is
-written, in one transaction: a model is wholly there or absent.
+Beside the measuring, a process of its own runs the model on noise (the probe); what it finds, or
+why it finds nothing, is stored with the rest. Numbers are computed with no connection open; the
+store is locked only while the finished model is written, in one transaction: a model is wholly
+there or absent.
 """
 
+import contextlib
 import dataclasses
 import glob
 import time
@@ -12,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,7 +26,8 @@ from quantstore.equalization import p10_after_db
 from quantstore.errors import MissingStoreError, ModelFileError, NoLayersError, QuantstoreError
 from quantstore.layers import Layer
 from quantstore.measure import MEASURES_VERSION, measure_layer
-from quantstore.records import EqualizationRecord, LayerMeasures, ModelRecord
+from quantstore.records import EqualizationRecord, LayerMeasures, ModelRecord, SimulationRecord
+from quantstore.run.probe import SECONDS, Prober
 from quantstore.schemes import DEFAULT_SCHEME
 from quantstore.sweep import FULL_PLAN, Plan
 
@@ -35,12 +39,16 @@ Outcome = Literal["stored", "replaced", "already stored", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one file is: layers and bytes of weights, done and in all."""
+    """How far one file is: layers and bytes of weights, done and in all.
+
+    ``is_probing``: every layer is measured, and the probe has not finished yet.
+    """
 
     layers_done: int
     layers_total: int
     bytes_done: int
     bytes_total: int
+    is_probing: bool = False
 
 
 Report = Callable[[Progress], None]
@@ -61,6 +69,7 @@ class MeasuredModel:
     weight_count: int
     layers: tuple[LayerMeasures, ...]
     equalization: tuple[EqualizationRecord, ...]
+    probes: tuple[SimulationRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +89,8 @@ class Choices:
     """How to ingest. ``name`` is for a single file; ``source`` is what the store says of it.
 
     ``jobs`` is how many processes share the work on one file, by default one per core. ``plan``
-    says what to measure; less than everything is for those who time it.
+    says what to measure; less than everything is for those who time it. ``probe`` says whether the
+    model is run on noise as well, for at most ``probe_seconds``.
     """
 
     name: str | None = None
@@ -89,12 +99,21 @@ class Choices:
     source: str | None = None
     jobs: int | None = None
     plan: Plan = FULL_PLAN
+    probe: bool = True
+    probe_seconds: float = SECONDS
 
 
 def ingest_file(
-    path: Path, store_path: Path, choices: Choices | None = None, report: Report | None = None
+    path: Path,
+    store_path: Path,
+    choices: Choices | None = None,
+    report: Report | None = None,
+    prober: Prober | None = None,
 ) -> IngestResult:
     """Measure one file and store it, unless its content is stored already.
+
+    Args:
+        prober: the process that runs the model; by default a new one, which ends with this call.
 
     Raises:
         QuantstoreError: the file cannot be read, or the store cannot be used.
@@ -106,7 +125,10 @@ def ingest_file(
         known = _stored_name(store_path, file.sha256, choices.fold)
         if known is not None:
             return IngestResult(path=str(path), outcome="already stored", model=known)
-    return _write(_measure(file, choices, started, report), store_path, choices)
+    with contextlib.ExitStack() as stack:
+        prober = prober or stack.enter_context(Prober())
+        measured = _measure(file, choices, started, report, prober)
+    return _write(measured, store_path, choices)
 
 
 def ingest_many(
@@ -130,8 +152,10 @@ def ingest_many(
     # The cores that are left over when every file has one share the work on each.
     choices = dataclasses.replace(choices, jobs=jobs // max(1, files))
     if files <= 1:
-        for path in waiting:
-            yield _caught(path, partial(ingest_file, path, store_path, choices))
+        with Prober() as prober:
+            for path in waiting:
+                ingest = partial(ingest_file, path, store_path, choices, prober=prober)
+                yield _caught(path, ingest)
         return
     while waiting:
         waiting = yield from _ingest_in_pool(waiting, store_path, choices, files)
@@ -186,7 +210,7 @@ def measure_file(
     plan: Plan = FULL_PLAN,
     report: Report | None = None,
 ) -> MeasuredModel:
-    """Measure every layer of a file, without any store.
+    """Measure every layer of a file, without any store; the model is not run.
 
     Args:
         jobs: processes that share the work, by default one per core; the figures are the same.
@@ -195,14 +219,21 @@ def measure_file(
         ModelFileError: the file cannot be read, or holds no layer.
     """
     started = time.perf_counter()
-    choices = Choices(fold=fold, jobs=jobs, plan=plan)
+    choices = Choices(fold=fold, jobs=jobs, plan=plan, probe=False)
     return _measure(graph.open_model(path), choices, started, report)
 
 
 def _measure(
-    file: graph.ModelFile, choices: Choices, started: float, report: Report | None
+    file: graph.ModelFile,
+    choices: Choices,
+    started: float,
+    report: Report | None,
+    prober: Prober | None = None,
 ) -> MeasuredModel:
     work = _Work(file, tuple(graph.find_sites(file)), choices)
+    if prober is not None and choices.probe:
+        # Beside the measuring, which leaves a core idle now and then.
+        prober.start(file.path, fold=choices.fold, seconds=choices.probe_seconds)
     tasks = _tasks(work)
     jobs = choices.jobs or parallel.cores()
     if _seconds(work.sites) < WORTH_A_PROCESS:
@@ -226,6 +257,12 @@ def _measure(
     if not found:
         raise NoLayersError("every weight of the model is empty")
     depth_of = {place: depth for depth, place in enumerate(sorted(found))}
+    probes: tuple[SimulationRecord, ...] = ()
+    if prober is not None and choices.probe:
+        if report is not None:
+            total = len(work.sites)
+            report(Progress(total, total, bytes_total, bytes_total, is_probing=True))
+        probes = prober.result()
     return MeasuredModel(
         path=file.path,
         sha256=file.sha256,
@@ -238,6 +275,7 @@ def _measure(
         weight_count=weight_count,
         layers=tuple(_at_depth(found[place], depth) for place, depth in depth_of.items()),
         equalization=tuple(_equalization(found, depth_of, after)),
+        probes=probes,
     )
 
 
@@ -388,7 +426,9 @@ def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> Inges
             quantstore_version=__version__,
             measures_version=MEASURES_VERSION,
         )
-        store.add_model(connection, record, measured.layers, measured.equalization)
+        model_id = store.add_model(connection, record, measured.layers, measured.equalization)
+        for simulation in measured.probes:
+            store.add_simulation(connection, model_id, simulation)
     return IngestResult(
         path=str(measured.path),
         outcome="replaced" if replaced else "stored",
@@ -452,7 +492,13 @@ def _measure_unless_stored(
         known = _stored_name(store_path, file.sha256, choices.fold)
         if known is not None:
             return IngestResult(path=str(path), outcome="already stored", model=known)
-    return _measure(file, choices, started, None)
+    return _measure(file, choices, started, None, _own_prober())
+
+
+@cache
+def _own_prober() -> Prober:
+    """One for each worker process, and for all its files; it ends with the worker."""
+    return Prober()
 
 
 def _ingest_in_pool(

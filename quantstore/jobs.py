@@ -40,6 +40,7 @@ class Job:
     layers_total: int = 0
     bytes_done: int = 0
     bytes_total: int = 0
+    is_probing: bool = False
     model: str | None = None
     layers: int | None = None
     seconds: float | None = None
@@ -61,9 +62,13 @@ class _Task:
 
 
 class Queue:
-    """Files waiting to be ingested, and what became of the others."""
+    """Files waiting to be ingested, and what became of the others.
 
-    def __init__(self) -> None:
+    ``probe``: whether models are run on noise as well.
+    """
+
+    def __init__(self, *, probe: bool = True) -> None:
+        self._options = () if probe else ("--no-probe",)
         self._lock = threading.Condition()
         self._jobs: dict[int, Job] = {}
         self._tasks: dict[int, _Task] = {}
@@ -167,7 +172,7 @@ class Queue:
         command = [sys.executable, "-P", "-m", "quantstore.worker"]
         # What the child complains of goes to the server's own standard error.
         with subprocess.Popen(
-            [*command, str(task.store_path), str(task.path), task.source],
+            [*command, str(task.store_path), str(task.path), task.source, *self._options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,

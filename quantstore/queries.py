@@ -3,12 +3,18 @@
 The command line and the pages ask the same functions.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from quantstore.store import Connection
-from quantstore.words import NARROW_CHANNEL_SHARE
+from quantstore.words import NARROW_CHANNEL_SHARE, OWN_GRID_DB, Finding
+
+# Falls of a tensor's SQNR are counted from here, where the bars of every page hang from: what
+# happens above it is no loss that anybody could notice.
+FALLS_FROM_DB = 40.0
 
 # Bins of the small histogram of channel SQNR in tables: 0 to 50 dB, the last one open.
 SPARK_BINS = 25
@@ -40,24 +46,57 @@ def models(con: Connection) -> pd.DataFrame:
 
 
 def verdicts(con: Connection, models: list[str] | None = None) -> pd.DataFrame:
-    """One row per model and scheme, with the size of the model; every model by default."""
+    """One row per model and scheme, with the size of the model; every model by default.
+
+    ``probe_failure`` says why the latest probe has no figure, where there is no other.
+    """
     return con.frame(
         """
+        with failures as (
+            select model_id, scheme, arg_max(failure, simulation_id) as probe_failure
+            from simulations
+            where input_source = 'noise' and failure is not null
+            group by model_id, scheme
+        )
         select verdicts.*, layer_count, weight_count, file_bytes, layers_already_quantized,
-            max_weight_range, median_weight_range, channel_spread_p90_bits
+            max_weight_range, median_weight_range, channel_spread_p90_bits,
+            if(evidence = 'weights', probe_failure, null) as probe_failure
         from verdicts
         join model_summary using (model)
+        left join failures
+            on failures.model_id = verdicts.model_id and failures.scheme = verdicts.scheme
         where $models is null or list_contains($models, model)
-        order by lower(model), model, scheme
+        order by lower(model), model, verdicts.scheme
         """,
         {"models": models},
     )
 
 
-def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd.DataFrame:
-    """One row per model under one scheme, worst first: how many layers are broken, and at risk.
+def finding(row: Mapping[Any, Any]) -> Finding:
+    """What words need of a row of ``verdicts`` or ``ranking``."""
+    is_probed = row["evidence"] == "probe"
+    failure = row.get("probe_failure")
+    # NULL: no error at all. A ranking does not know it.
+    worst_db = row.get("worst_channel_sqnr_p10_db", 0.0)
+    return Finding(
+        verdict=str(row["verdict"]),
+        mode=str(row["mode"]) if is_probed else None,
+        output_sqnr_db=float(row["output_sqnr_db"]) if is_probed else None,
+        layers_broken=int(row["layers_broken"]),
+        layers_at_risk=int(row["layers_at_risk"]),
+        layer_count=int(row["layer_count"]),
+        is_already_quantized=bool(row["layers_already_quantized"]),
+        are_layers_exact=bool(pd.isna(worst_db) or worst_db > OWN_GRID_DB),
+        probe_failure=None if pd.isna(failure) else str(failure),
+    )
 
-    Worst is the largest share of layers that is broken; then at risk; then to watch.
+
+def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd.DataFrame:
+    """One row per model under one scheme, worst first: its verdict and what that rests on.
+
+    Worst is the worst verdict; then the lowest SQNR at the outputs; where a model was not probed,
+    the largest share of layers that is broken, then at risk, then to watch. The same verdicts as
+    in the view of that name, without what the view finds out besides.
     """
     return con.frame(
         """
@@ -67,18 +106,51 @@ def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd
                 count(*) as layers,
                 count(*) filter (band = 'broken') as layers_broken,
                 count(*) filter (band = 'at risk') as layers_at_risk,
-                count(*) filter (band = 'watch') as layers_watch
+                count(*) filter (band = 'watch') as layers_watch,
+                count(*) filter (already_quantized) as layers_already_quantized
             from errors
             join layers using (layer_id)
             asof join bands on coalesce(channel_sqnr_p10_db, 'infinity') >= bands.lower_db
             where scheme = $scheme
             group by model_id
+        ),
+        probes as (
+            select model_id, mode, output_sqnr_db, band
+            from simulations
+            asof join bands on simulations.output_sqnr_db >= bands.lower_db
+            where input_source = 'noise' and scheme = $scheme
+            qualify row_number() over (
+                partition by model_id
+                order by mode = 'both' desc, created_at desc, simulation_id desc
+            ) = 1
+        ),
+        judged as (
+            select
+                model,
+                counts.*,
+                layer_count,
+                if(band is null, 'weights', 'probe') as evidence,
+                coalesce(mode, 'weights') as mode,
+                output_sqnr_db,
+                case
+                    when band is not null then if(band = 'broken', 'breaks', band)
+                    when layers_broken > 0 then 'breaks'
+                    when layers_at_risk > 0 then 'at risk'
+                    when layers_watch > 0 then 'watch'
+                    else 'fine'
+                end as verdict
+            from counts
+            join models using (model_id)
+            left join probes using (model_id)
+            where $models is null or list_contains($models, model)
         )
-        select model, layers_broken, layers_at_risk
-        from counts
-        join models using (model_id)
-        where $models is null or list_contains($models, model)
-        order by layers_broken / layers desc, layers_at_risk / layers desc,
+        select
+            model, verdict, evidence, mode, output_sqnr_db,
+            layers_broken, layers_at_risk, layer_count, layers_already_quantized
+        from judged
+        order by list_position(['breaks', 'at risk', 'watch', 'fine'], verdict),
+            output_sqnr_db nulls last,
+            layers_broken / layers desc, layers_at_risk / layers desc,
             layers_watch / layers desc, lower(model)
         """,
         {"models": models, "scheme": scheme},
@@ -86,7 +158,7 @@ def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd
 
 
 def rank_of_models(con: Connection, scheme: str, models: list[str] | None = None) -> list[str]:
-    """Models, worst first: by the share of their layers that is broken, at risk, to watch."""
+    """Models, worst first: by verdict, then by SQNR at the outputs."""
     return [str(model) for model in ranking(con, scheme, models)["model"]]
 
 
@@ -457,6 +529,256 @@ def model_bits_needed(con: Connection, model: str) -> dict[str, int | None]:
             [model],
         )
     )
+
+
+# Where a model was run
+
+
+def model_runs(con: Connection, model: str) -> pd.DataFrame:
+    """One row per scheme, mode and inputs a model was run with: the latest run, probes first.
+
+    ``has_drift`` says whether the run keeps its tensors, ``band`` is that of the SQNR at the
+    outputs, NULL where there is none.
+    """
+    return con.frame(
+        """
+        select
+            simulations.* exclude (model_id),
+            band,
+            simulation_id in (select simulation_id from activation_errors) as has_drift
+        from simulations
+        asof left join bands on output_sqnr_db >= bands.lower_db
+        where model_id = (select model_id from models where model = $model)
+        qualify row_number() over (
+            partition by scheme, mode, input_source
+            order by failure is null desc, created_at desc, simulation_id desc
+        ) = 1
+        order by input_source = 'noise' desc, input_source, scheme, mode
+        """,
+        {"model": model},
+    )
+
+
+# Statistics of the weights that are held against reality; all of them of one model and scheme.
+PREDICTIONS = ("max_weight_range", "median_range_over_std", "noise_to_signal", "worst_p10_db")
+
+
+def reality(con: Connection, scheme: str, mode: str, *, is_real: bool) -> pd.DataFrame:
+    """One row per model that was run: four statistics of its weights, and what came out.
+
+    Args:
+        is_real: runs on inputs that somebody gave, instead of the probe.
+
+    ``noise_to_signal`` is the sum over the layers of 10^(-SQNR/10); ``worst_p10_db`` the lowest
+    channel p10 of a layer, NULL where every layer is exact. What the file holds as integers of
+    this very scheme is left out: it has nothing to lose.
+    """
+    return con.frame(
+        """
+        with measured as (
+            select model_id, output_sqnr_db, input_source, sample_count
+            from simulations
+            where scheme = $scheme
+                and mode = $mode
+                and output_sqnr_db is not null
+                and case
+                    when $is_real then not starts_with(input_source, 'noise')
+                    else input_source = 'noise'
+                end
+            qualify row_number() over (
+                partition by model_id
+                order by created_at desc, simulation_id desc
+            ) = 1
+        ),
+        predicted as (
+            select
+                model_id,
+                max(weight_range) as max_weight_range,
+                median(range_over_std) as median_range_over_std,
+                -- An exact layer adds no noise.
+                sum(coalesce(10 ^ (-sqnr_db / 10), 0)) as noise_to_signal,
+                min(channel_sqnr_p10_db) as worst_p10_db,
+                bool_or(already_quantized) as already_quantized
+            from layers
+            join errors using (layer_id)
+            where scheme = $scheme and model_id in (select model_id from measured)
+            group by model_id
+        )
+        select model, predicted.* exclude (model_id), measured.* exclude (model_id), band
+        from measured
+        join predicted using (model_id)
+        join models using (model_id)
+        asof join bands on output_sqnr_db >= bands.lower_db
+        where not (already_quantized and output_sqnr_db > $own_grid)
+        order by output_sqnr_db, model
+        """,
+        {"scheme": scheme, "mode": mode, "is_real": is_real, "own_grid": OWN_GRID_DB},
+    )
+
+
+def run_counts(con: Connection) -> pd.DataFrame:
+    """One row per scheme, mode and kind of input that has figures: on how many models."""
+    return con.frame(
+        """
+        select
+            scheme,
+            mode,
+            not starts_with(input_source, 'noise') as is_real,
+            count(distinct model_id) as models
+        from simulations
+        where output_sqnr_db is not null
+            and (input_source = 'noise' or not starts_with(input_source, 'noise'))
+        group by all
+        order by models desc, scheme, mode
+        """
+    )
+
+
+def drift_runs(con: Connection, limit: int = 500) -> pd.DataFrame:
+    """One row per run that keeps its tensors, the latest first."""
+    return con.frame(
+        """
+        select simulation_id, model, simulations.* exclude (simulation_id, model_id)
+        from simulations
+        join models using (model_id)
+        where simulation_id in (select simulation_id from activation_errors)
+        order by created_at desc, simulation_id desc
+        limit $limit
+        """,
+        {"limit": limit},
+    )
+
+
+def drift(con: Connection, runs: Sequence[int]) -> pd.DataFrame:
+    """One row per run and tensor, in graph order, without the histograms.
+
+    ``place`` is the depth as a share of the run's deepest tensor. ``drop_db`` says by how much the
+    accumulated error falls below everything before it, both cut at 40 dB; 0 where it does not.
+    ``layer_id`` and the statistics of its weights are NULL where the node is no layer.
+    """
+    return con.frame(
+        """
+        with accumulated as (
+            select
+                * exclude (kind, float_counts, quantized_counts, low, high),
+                max(depth) over own as deepest,
+                coalesce(
+                    min(least(coalesce(sqnr_db, $most), $most)) over (
+                        partition by simulation_id
+                        order by depth
+                        rows between unbounded preceding and 1 preceding
+                    ),
+                    $most
+                ) as lowest_before_db
+            from activation_errors
+            where kind = 'accumulated' and list_contains($runs, simulation_id)
+            window own as (partition by simulation_id)
+        ),
+        local as (
+            select simulation_id, depth, sqnr_db as local_db, true as has_local
+            from activation_errors
+            where kind = 'local' and list_contains($runs, simulation_id)
+        ),
+        -- A node with several weights is one tensor: its first operand stands for it.
+        own_layers as (
+            select *
+            from layers
+            where model_id in (
+                select model_id from simulations where list_contains($runs, simulation_id)
+            )
+            qualify row_number() over (partition by model_id, layer order by depth) = 1
+        )
+        select
+            accumulated.* exclude (deepest),
+            accumulated.depth / greatest(deepest, 1) as place,
+            greatest(
+                lowest_before_db - least(coalesce(accumulated.sqnr_db, $most), $most), 0
+            ) as drop_db,
+            local_db,
+            coalesce(has_local, false) as has_local,
+            model,
+            simulations.scheme,
+            mode,
+            own_layers.layer_id,
+            own_layers.weight_range,
+            own_layers.channel_range_ratio,
+            channel_sqnr_p10_db,
+            channels_below_10db,
+            own_layers.channel_count,
+            band
+        from accumulated
+        join simulations using (simulation_id)
+        join models using (model_id)
+        left join local using (simulation_id, depth)
+        left join own_layers
+            on own_layers.model_id = simulations.model_id
+            and own_layers.layer = accumulated.node_name
+        left join errors
+            on errors.layer_id = own_layers.layer_id and errors.scheme = simulations.scheme
+        asof left join bands
+            on if(
+                errors.layer_id is null, null, coalesce(errors.channel_sqnr_p10_db, 'infinity')
+            ) >= bands.lower_db
+        order by list_position($runs, simulation_id), accumulated.depth
+        """,
+        {"runs": list(runs), "most": FALLS_FROM_DB},
+    )
+
+
+def tensor_values(con: Connection, run: int, tensor: str) -> pd.DataFrame:
+    """One row: a tensor of a run with both of its histograms; empty where there is none."""
+    return con.frame(
+        """
+        select *
+        from activation_errors
+        where simulation_id = $run and tensor = $tensor and kind = 'accumulated'
+        order by depth
+        limit 1
+        """,
+        {"run": run, "tensor": tensor},
+    )
+
+
+def sensitivities(con: Connection, model: str) -> pd.DataFrame:
+    """One row per layer that was quantized alone, in the latest scheme and mode that this was done.
+
+    ``channel_sqnr_p10_db`` is what its weights alone say of it, NULL where they are exact.
+    """
+    return con.frame(
+        """
+        with own as (
+            select sensitivities.*
+            from sensitivities
+            where kind = 'alone'
+                and model_id = (select model_id from models where model = $model)
+        ),
+        latest as (
+            select scheme, mode, input_source
+            from own
+            order by created_at desc
+            limit 1
+        )
+        select
+            layers.layer_id, layer, layers.depth, op_type, is_depthwise,
+            scheme, mode, input_source, sample_count, output_sqnr_db,
+            channel_sqnr_p10_db, band,
+            row_number() over (order by output_sqnr_db nulls last, layers.depth) as rank,
+            row_number() over (order by channel_sqnr_p10_db nulls last, layers.depth)
+                as weight_rank
+        from own
+        join latest using (scheme, mode, input_source)
+        join layers using (layer_id)
+        join errors using (layer_id, scheme)
+        asof join bands on coalesce(channel_sqnr_p10_db, 'infinity') >= bands.lower_db
+        order by rank
+        """,
+        {"model": model},
+    )
+
+
+def sources(con: Connection) -> pd.DataFrame:
+    """One row per model: where its file was read from, by name."""
+    return con.frame("select model, source, folded from models order by lower(model), model")
 
 
 def band_limits(con: Connection) -> dict[str, float]:

@@ -525,9 +525,7 @@ def add_sensitivities(
     """Write what quantizing one layer at a time does; it replaces what an earlier run found."""
     if not records:
         return
-    ids = dict(
-        connection.rows("select depth, layer_id from layers where model_id = ?", [model_id])
-    )
+    ids = dict(connection.rows("select depth, layer_id from layers where model_id = ?", [model_id]))
     for kind in {(r.scheme, r.mode, r.kind, r.input_source) for r in records}:
         connection.rows(
             "delete from sensitivities where model_id = ? and scheme = ? and mode = ?"

@@ -16,8 +16,13 @@ NINE_IN_TEN = "SQNR that nine in ten channels reach"
 
 # What fine means for the bits needed, in dB, as the store explains them.
 FINE_DB = 30.0
+# The limits of the bands as they come; a store may hold others.
+BAND_LIMITS_DB = (10, 20, 30)
 # The most bits that the search for the bits needed tries.
 MOST_BITS = 16
+
+# The outputs of an int8 network never come this close; integers that come back as they were do.
+OWN_GRID_DB = 60.0
 
 # A channel this much narrower than the largest weight gets at most 4 of 127 codes per side.
 NARROW_CHANNEL_SHARE = 1 / 32
@@ -129,20 +134,75 @@ def expected_db(span_over_rms: float) -> float:
     return 58.9 - 20 * math.log10(span_over_rms)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What is known of one model under one scheme: a row of the view ``verdicts``."""
+
+    verdict: str  # breaks, at risk, watch or fine
+    mode: str | None  # what the probe quantized; None where the verdict rests on the weights alone
+    output_sqnr_db: float | None
+    layers_broken: int
+    layers_at_risk: int
+    layer_count: int
+    is_already_quantized: bool = False
+    are_layers_exact: bool = False  # nothing but float rounding is lost in any of them
+    probe_failure: str | None = None
+
+    @property
+    def is_probed(self) -> bool:
+        return self.mode is not None and self.output_sqnr_db is not None
+
+    @property
+    def is_on_its_own_grid(self) -> bool:
+        """Whether the file holds integers of this very scheme, so that there is nothing to lose."""
+        if not self.is_already_quantized:
+            return False
+        if self.output_sqnr_db is None:
+            return self.are_layers_exact
+        return self.output_sqnr_db > OWN_GRID_DB
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a cell of the verdict matrix says: ``band`` colours it."""
+    """What a cell of the verdict matrix says: ``band`` colours it, ``evidence`` says why."""
 
     band: str
     text: str
     more: str = ""
+    evidence: str = ""
+    where: str = ""  # what the figure is of, in front of the evidence
 
 
-def verdict(layers_broken: int, layers_at_risk: int) -> Verdict:
-    """The verdict on one model under one scheme, from its weights alone.
+MODES = {
+    "both": "weights and activations",
+    "weights": "weights only",
+    "activations": "activations only",
+}
+_MODES_IN_A_CELL = MODES | {"both": "full int8"}
 
-    Layers to watch never change it, and weights never prove that a model survives.
+
+def verdict(found: Finding) -> Verdict:
+    """The verdict on one model under one scheme, with what it rests on.
+
+    The probe decides where there is one. Weights alone never prove that a model survives, and
+    layers to watch never change their verdict.
     """
+    if found.is_on_its_own_grid:
+        return Verdict("fine", "on this grid already", "", "the first loss is unknown")
+    if not found.is_probed:
+        tried = "; the probe failed" if found.probe_failure else ", not run"
+        said = weights_verdict(found.layers_broken, found.layers_at_risk)
+        return Verdict(said.band, said.text, said.more, f"weights alone{tried}")
+    mode = found.mode or ""
+    survives = {"weights": "weights survive", "activations": "activations survive"}
+    words = survives.get(mode, "survives") if found.verdict == "fine" else found.verdict
+    band = "broken" if found.verdict == "breaks" else found.verdict
+    text = f"{words}: {about_db(found.output_sqnr_db)}"
+    return Verdict(band, text, "", _MODES_IN_A_CELL[mode], "at the outputs, ")
+
+
+def weights_verdict(layers_broken: int, layers_at_risk: int) -> Verdict:
+    """The verdict from the weights alone: they can prove that a model breaks, nothing else."""
     if layers_broken:
         more = f"+{NO_BREAK_SPACE}{layers_at_risk} at risk" if layers_at_risk else ""
         return Verdict("broken", f"breaks: {counted(layers_broken, 'layer')}", more)
@@ -151,51 +211,137 @@ def verdict(layers_broken: int, layers_at_risk: int) -> Verdict:
     return Verdict("fine", "no blocker found")
 
 
+def about_db(value: float | None) -> str:
+    """``7 dB``: another seed moves the probe by more than a decimal.
+
+    Right below a limit of the bands a decimal stays: 9.7 dB must not read 10.
+    """
+    if value is None or not math.isfinite(value):
+        return "exact"
+    whole = round(value)
+    if whole in BAND_LIMITS_DB and value < whole:
+        return with_minus(f"{math.floor(10 * value) / 10:.1f}") + _unit("dB")
+    return with_minus(str(whole)) + _unit("dB")
+
+
 def models_headline(
-    breaking: int, at_risk: int, model_count: int, scheme: Scheme, breaking_per_channel: int
+    found: Sequence[Finding], per_channel: Sequence[Finding], scheme: Scheme
 ) -> str:
-    """The answer of the Compare page: ``3 of 10 models break under ...; none does per channel``."""
-    if model_count == 1:
-        if breaking:
-            found = f"The model breaks under {scheme.title}"
-        elif at_risk:
-            found = f"The model has layers at risk under {scheme.title}"
-        else:
-            return f"No blocker found in the weights of the model under {scheme.title}"
-    elif breaking:
+    """The answer of the Compare page: ``3 of 10 models break under ...; none does per channel``.
+
+    Args:
+        found: one per model, under the scheme.
+        per_channel: the same models under the per-channel scheme of the same symmetry.
+    """
+    total = len(found)
+    verdicts = [one.verdict for one in found]
+    breaking, at_risk = verdicts.count("breaks"), verdicts.count("at risk")
+    subject = "The model" if total == 1 else f"{breaking or at_risk:,} of {total:,} models"
+    if breaking:
         verb = "breaks" if breaking == 1 else "break"
-        found = f"{breaking:,} of {model_count:,} models {verb} under {scheme.title}"
+        said = f"{subject} {verb} under {scheme.title}"
     elif at_risk:
-        verb = "has" if at_risk == 1 else "have"
-        found = f"{at_risk:,} of {model_count:,} models {verb} layers at risk under {scheme.title}"
+        is_one = at_risk == 1
+        verb = "has layers" if is_one else "have layers"
+        if any(one.is_probed for one in found if one.verdict == "at risk"):
+            verb = "is" if is_one else "are"
+        said = f"{subject} {verb} at risk under {scheme.title}"
     else:
-        return f"No blocker found in the weights of {model_count:,} models under {scheme.title}"
+        return _none_breaks(found, scheme)
     if scheme.per_channel or not breaking:
-        return found
-    if breaking_per_channel == 0:
-        rest = "per channel it does not" if model_count == 1 else "none does per channel"
-    elif model_count == 1:
+        return said
+    still = sum(one.verdict == "breaks" for one in per_channel)
+    if still == 0:
+        rest = "per channel it does not" if total == 1 else "none does per channel"
+    elif total == 1:
         rest = "per channel it still does"
     else:
-        verb = "does" if breaking_per_channel == 1 else "do"
-        rest = f"{breaking_per_channel:,} still {verb} per channel"
-    return f"{found}; {rest}"
+        rest = f"{still:,} still {'does' if still == 1 else 'do'} per channel"
+    return f"{said}; {rest}"
 
 
-def model_headline(
-    broken: int, at_risk: int, layer_count: int, scheme: Scheme, broken_per_channel: int
-) -> str:
-    """The Model page's answer: ``24 of 123 layers break under ...; per channel, none does``."""
-    if broken:
-        verb = "breaks" if broken == 1 else "break"
-        found = f"{broken} of {counted(layer_count, 'layer')} {verb} under {scheme.title}"
+def _none_breaks(found: Sequence[Finding], scheme: Scheme) -> str:
+    total = len(found)
+    of_models = "the model" if total == 1 else f"{total:,} models"
+    modes = {one.mode if one.is_probed else None for one in found}
+    watch = sum(one.verdict == "watch" and one.is_probed for one in found)
+    if modes == {"both"}:
+        subject = "The model survives" if total == 1 else f"All {total:,} models survive"
+        said = f"{subject} {scheme.title} in the noise probe"
+    elif None not in modes:
+        said = (
+            f"The weights of {of_models} survive {scheme.title} in the noise probe;"
+            " activations were not always measured"
+            if len(modes) > 1
+            else f"The weights of {of_models} survive {scheme.title} in the noise probe;"
+            " activations were not measured"
+        )
+    elif modes == {None}:
+        return f"No blocker found in the weights of {of_models} under {scheme.title}"
+    else:
+        said = f"None of {total:,} models breaks under {scheme.title}; not all could be probed"
+    if watch:
+        said += "; its loss is visible" if total == 1 else f"; {watch:,} to watch"
+    return said
+
+
+def model_headline(found: Finding, per_channel: Finding, scheme: Scheme) -> str:
+    """The Model page's answer, from the probe where there is one.
+
+    ``In the noise probe it breaks under ...: 7 dB at the outputs, 19 dB per channel``, else
+    ``24 of 123 layers break under ...; per channel, none does``.
+    """
+    if found.is_on_its_own_grid:
+        return f"Stored on the grid of {scheme.title} already; what that cost is unknown"
+    if not found.is_probed:
+        return _headline_from_weights(found, per_channel.layers_broken, scheme)
+    subject, is_survivor = {
+        "weights": ("its weights", "its weights survive"),
+        "activations": ("its activations", "its activations survive"),
+    }.get(found.mode or "", ("it", "it survives"))
+    told = {
+        "breaks": "it breaks under",
+        "at risk": f"{subject} {'is' if subject == 'it' else 'are'} at risk under",
+        "watch": "its loss is visible under",
+        "fine": is_survivor,
+    }[found.verdict]
+    said = (
+        f"In the noise probe {told} {scheme.title}: {about_db(found.output_sqnr_db)} at the outputs"
+    )
+    if not scheme.per_channel and per_channel.is_probed and per_channel.mode == found.mode:
+        said += f", {about_db(per_channel.output_sqnr_db)} per channel"
+    if found.mode == "weights":
+        return f"{said}; activations not measured"
+    return said
+
+
+def layers_in_words(found: Finding) -> str:
+    """``24 of 123 layers are broken, 44 at risk``; what the strip of bands shows."""
+    total = counted(found.layer_count, "layer")
+    if found.layers_broken:
+        verb = "is" if found.layers_broken == 1 else "are"
+        more = f", {found.layers_at_risk:,} at risk" if found.layers_at_risk else ""
+        whose = "its" if found.layers_broken == 1 else "their"
+        return f"{found.layers_broken:,} of {total} {verb} broken by {whose} weights{more}"
+    if found.layers_at_risk:
+        verb = "is" if found.layers_at_risk == 1 else "are"
+        whose = "its" if found.layers_at_risk == 1 else "their"
+        return f"{found.layers_at_risk:,} of {total} {verb} at risk by {whose} weights"
+    return f"none of {total} is broken or at risk by its weights"
+
+
+def _headline_from_weights(found: Finding, broken_per_channel: int, scheme: Scheme) -> str:
+    total = counted(found.layer_count, "layer")
+    if found.layers_broken:
+        verb = "breaks" if found.layers_broken == 1 else "break"
+        said = f"{found.layers_broken} of {total} {verb} under {scheme.title}"
         if scheme.per_channel:
-            return found
+            return said
         rest = "none does" if broken_per_channel == 0 else f"{broken_per_channel} still do"
-        return f"{found}; per channel, {rest}"
-    if at_risk:
-        verb = "is" if at_risk == 1 else "are"
-        return f"{at_risk} of {counted(layer_count, 'layer')} {verb} at risk under {scheme.title}"
+        return f"{said}; per channel, {rest}"
+    if found.layers_at_risk:
+        verb = "is" if found.layers_at_risk == 1 else "are"
+        return f"{found.layers_at_risk} of {total} {verb} at risk under {scheme.title}"
     return f"No blocker found in the weights under {scheme.title}"
 
 

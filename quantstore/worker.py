@@ -14,10 +14,15 @@ from quantstore.ingest import Choices, IngestResult, Progress, ingest_file
 
 
 def main(arguments: list[str]) -> int:
-    """Ingest ``PATH`` into ``STORE``; ``SOURCE`` is what the store says of the file's origin."""
-    store_path, path, source = arguments
+    """Ingest ``PATH`` into ``STORE``; ``SOURCE`` is what the store says of the file's origin.
+
+    Args:
+        arguments: ``STORE PATH SOURCE [--no-probe]``.
+    """
+    store_path, path, source, *options = arguments
+    choices = Choices(source=source, probe="--no-probe" not in options)
     try:
-        result = ingest_file(Path(path), Path(store_path), Choices(source=source), _report)
+        result = ingest_file(Path(path), Path(store_path), choices, _report)
     except QuantstoreError as error:
         result = IngestResult(path=path, outcome="failed", error=error.sentence)
     _say({"result": dataclasses.asdict(result)})

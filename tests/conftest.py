@@ -27,7 +27,7 @@ def demo_store(tmp_path_factory) -> Path:
     """A store that holds the demo models. Read it, never write to it."""
     path = tmp_path_factory.mktemp("demo") / "demo.duckdb"
     for model in ingest.demo_paths():
-        ingest.ingest_file(model, path)
+        ingest.ingest_file(model, path, ingest.Choices(probe=False))
     return path
 
 

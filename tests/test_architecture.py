@@ -35,10 +35,18 @@ MAY_IMPORT = {
     "equalization": "numpy layers quantization schemes columns sweep",
     "measure": "numpy layers distribution quantization schemes sweep records",
     "store": "duckdb numpy pyarrow errors records schemes",
+    # Where a model is run.
+    "run": "onnx onnx_ir numpy errors graph layers quantization records schemes",
+    "run.inputs": "PIL numpy errors",
+    "run.runtime": "onnx onnxruntime numpy errors",
     "parallel": "errors",
-    "ingest": "graph layers measure equalization schemes sweep parallel store records errors",
+    "ingest": (
+        "graph layers measure equalization schemes sweep parallel run.probe store records errors"
+    ),
+    "simulation": "run correlation ingest store errors",
     # From tables to answers.
     "queries": "pandas store words",
+    "correlation": "numpy",
     "console": "pandas pyarrow store errors",
     "console_child": "pyarrow store console errors",
     "formats": "pandas numpy pyarrow tabulate errors",
@@ -46,30 +54,35 @@ MAY_IMPORT = {
     "sql_examples": "",
     "worked_example": "numpy pandas quantization schemes errors words",
     "charts": "altair pandas numpy palette words codes quantization schemes",
-    "cli": "click streamlit settings errors schemes store ingest queries console formats words",
+    "cli": (
+        "click pandas streamlit settings errors records schemes store ingest simulation run"
+        " queries console formats words"
+    ),
     # The app.
     "worker": "ingest errors",
     "jobs": "errors",
+    "runs_queue": "errors simulation",
     "app": "streamlit errors pages words",
     "start": "app",
     "pages": (
-        "streamlit pandas charts codes console errors formats ingest jobs palette quantization"
-        " queries schemes settings sql_examples store words worked_example"
+        "streamlit numpy pandas charts codes console correlation errors formats ingest jobs palette"
+        " quantization queries run.inputs runs_queue schemes settings sql_examples store words"
+        " worked_example"
     ),
 }
 
 # The library, and the only modules that know it.
 OWNERS = {
     "duckdb": {"store"},
-    "onnx": {"graph"},
-    "onnx_ir": {"graph"},
+    "onnx": {"graph", "run", "run.runtime"},
+    "onnx_ir": {"graph", "run"},
     "google": {"graph"},
     "altair": {"charts"},
     # The command line starts the server; nothing else of it draws.
     "streamlit": {"app", "pages", "cli"},
     "click": {"cli"},
     "tabulate": {"formats"},
-    "onnxruntime": set(),
+    "onnxruntime": {"run.runtime"},
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -190,7 +203,17 @@ def test_values_reach_sql_as_parameters(path):
                     assert ast.unparse(part.value) in allowed, ast.unparse(statement)
 
 
-HEAVY = {"duckdb", "onnx", "onnx_ir", "numpy", "pandas", "pyarrow", "altair", "streamlit"}
+HEAVY = {
+    "duckdb",
+    "onnx",
+    "onnxruntime",
+    "onnx_ir",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "altair",
+    "streamlit",
+}
 
 
 def test_the_command_line_answers_before_anything_heavy_is_loaded():

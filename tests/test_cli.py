@@ -34,11 +34,16 @@ every_command = pytest.mark.parametrize("command", COMMANDS)
 
 @pytest.fixture
 def run(monkeypatch, tmp_path, capsys):
-    """Run a command in a folder of its own: exit code, standard output, standard error."""
+    """Run a command in a folder of its own: exit code, standard output, standard error.
+
+    Models are not run on noise, unless by ``demo``: that is told in test_probe.py.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("QUANTSTORE_DB", raising=False)
 
     def run(*arguments):
+        if arguments[:1] == ("ingest",):
+            arguments += ("--no-probe",)
         code = cli.main([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
@@ -511,7 +516,7 @@ def test_compare_has_one_row_per_model_in_the_order_given(ask):
 def test_compare_as_a_table(run, demo_store):
     code, out, err = run("--db", demo_store, "compare", "digits-plain", "digits-rescaled")
     assert code == 0
-    assert out.split()[:3] == ["model", "verdict", "layers_broken"]
+    assert out.split()[:4] == ["model", "verdict", "evidence", "mode"]
     assert "int8_tensor_symmetric, judged by weights alone; provisional bands" in err
 
 

@@ -1,5 +1,6 @@
 """What ingesting promises: content stored once, names that tell, failures that stay alone."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,19 @@ from graphs import conv_model, gaussian, make_model, move_outside, node, save
 
 from quantstore import ingest, store
 from quantstore.errors import ModelFileError, NoLayersError, QuantstoreError, StoreError
-from quantstore.ingest import Choices, Progress, ingest_file, ingest_many
+from quantstore.ingest import Choices, Progress
 from quantstore.measure import MEASURES_VERSION
+
+
+# What running a model finds, and what it costs, is told in test_probe.py.
+def ingest_file(path, store_path, choices=None, **more):
+    choices = dataclasses.replace(choices or Choices(), probe=False)
+    return ingest.ingest_file(path, store_path, choices, **more)
+
+
+def ingest_many(paths, store_path, choices=None, **more):
+    choices = dataclasses.replace(choices or Choices(), probe=False)
+    return ingest.ingest_many(paths, store_path, choices, **more)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from quantstore.jobs import Job, Queue
 
 @pytest.fixture
 def queue():
-    queue = Queue()
+    queue = Queue(probe=False)
     yield queue
     queue.cancel()
 

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from quantstore import store
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("compare", "model", "layer", "example", "sql")
+PAGES = ("compare", "model", "layer", "drift", "reality", "example", "sql")
 # These answer without a model; the others say how to get one.
 NEED_NO_MODEL = ("example",)
 
@@ -180,7 +180,7 @@ def test_a_model_that_is_gone_is_said_to_be_gone(open_app, demo_store):
 def test_a_store_that_is_no_database_is_a_sentence_on_every_page(open_app, tmp_path):
     text = tmp_path / "notes.duckdb"
     text.write_text("shopping list")
-    for page in ("compare", "model", "layer"):
+    for page in ("compare", "model", "layer", "drift", "reality"):
         app = open_app(text, page)
         assert len(app.exception) == 0
         assert "is not a DuckDB database" in app.error[0].value
@@ -193,7 +193,7 @@ def test_names_that_look_like_markup_show_as_themselves(open_app, demo_store, tm
     with store.writing(path) as con:
         con.rows("update models set model = ? where model = 'digits-rescaled'", [evil])
         con.rows("update layers set layer = layer || ?", [" <img src=x> *a* `b`"])
-    for page in ("compare", "model", "layer"):
+    for page in ("compare", "model", "layer", "drift", "reality"):
         app = open_app(path, page)
         assert fails(app) == []
         assert "<script>" not in texts(app).replace("\\<script\\>", "")

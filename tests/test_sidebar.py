@@ -28,7 +28,7 @@ def queue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("QUANTSTORE_DB", str(tmp_path / "s.duckdb"))
     (tmp_path / "uploads").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "uploads"))
-    queue = Queue()
+    queue = Queue(probe=False)
     monkeypatch.setattr(sidebar, "QUEUE", queue)
     yield queue
     queue.cancel()

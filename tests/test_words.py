@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from quantstore import words
 from quantstore.schemes import INT8_CHANNEL_SYMMETRIC, INT8_TENSOR_SYMMETRIC
-from quantstore.words import LayerFacts
+from quantstore.words import Finding, LayerFacts
 
 NBSP = "\u00a0"
 
@@ -62,13 +62,102 @@ def test_the_law_of_uniform_noise_gives_a_gaussian_what_measurements_give():
     assert words.expected_db(1) == pytest.approx(20 * math.log10(255 * math.sqrt(12)), abs=0.05)
 
 
-def test_layers_to_watch_never_change_a_verdict():
-    assert words.verdict(0, 0) == words.Verdict("fine", "no blocker found")
-    assert words.verdict(0, 3) == words.Verdict("at risk", f"at risk: 3{NBSP}layers")
-    assert words.verdict(24, 44) == words.Verdict(
+def finding(verdict="fine", mode=None, db=None, broken=0, at_risk=0, **more) -> Finding:
+    return Finding(
+        verdict=verdict,
+        mode=mode,
+        output_sqnr_db=db,
+        layers_broken=broken,
+        layers_at_risk=at_risk,
+        layer_count=more.pop("layer_count", 123),
+        **more,
+    )
+
+
+def test_weights_alone_prove_that_a_model_breaks_and_nothing_else():
+    assert words.weights_verdict(0, 0) == words.Verdict("fine", "no blocker found")
+    assert words.weights_verdict(0, 3) == words.Verdict("at risk", f"at risk: 3{NBSP}layers")
+    assert words.weights_verdict(24, 44) == words.Verdict(
         "broken", f"breaks: 24{NBSP}layers", f"+{NBSP}44 at risk"
     )
-    assert words.verdict(1, 0).text == f"breaks: 1{NBSP}layer"
+    assert words.weights_verdict(1, 0).text == f"breaks: 1{NBSP}layer"
+
+
+def in_a_cell(found: Finding) -> tuple[str, str]:
+    said = words.verdict(found)
+    return said.band, f"{said.text} {said.where}{said.evidence}".replace(NBSP, " ")
+
+
+@pytest.mark.parametrize(
+    ("found", "band", "cell"),
+    [
+        (finding("breaks", "both", 6.9), "broken", "breaks: 7 dB at the outputs, full int8"),
+        (finding("at risk", "both", 16.7), "at risk", "at risk: 17 dB at the outputs, full int8"),
+        (finding("watch", "both", 21.9), "watch", "watch: 22 dB at the outputs, full int8"),
+        (finding("fine", "both", 41.2), "fine", "survives: 41 dB at the outputs, full int8"),
+        (
+            finding("fine", "weights", 34, broken=3),
+            "fine",
+            "weights survive: 34 dB at the outputs, weights only",
+        ),
+        (
+            finding("breaks", "weights", -1.9),
+            "broken",
+            "breaks: −2 dB at the outputs, weights only",
+        ),
+        (finding("breaks", broken=24), "broken", "breaks: 24 layers weights alone, not run"),
+        # Layers to watch never change what the weights alone say.
+        (finding("watch"), "fine", "no blocker found weights alone, not run"),
+        (
+            finding("fine", probe_failure="it was stopped"),
+            "fine",
+            "no blocker found weights alone; the probe failed",
+        ),
+        (
+            finding("fine", "weights", 130.4, is_already_quantized=True),
+            "fine",
+            "on this grid already the first loss is unknown",
+        ),
+        (
+            finding("fine", is_already_quantized=True, are_layers_exact=True, probe_failure="…"),
+            "fine",
+            "on this grid already the first loss is unknown",
+        ),
+        (
+            finding("fine", "weights", 34, is_already_quantized=True),
+            "fine",
+            "weights survive: 34 dB at the outputs, weights only",
+        ),
+    ],
+)
+def test_a_verdict_says_what_it_rests_on(found, band, cell):
+    assert in_a_cell(found) == (band, cell)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (6.9, "7 dB"),
+        (9.4, "9 dB"),
+        (9.7, "9.7 dB"),
+        (9.99, "9.9 dB"),
+        (10.0, "10 dB"),
+        (29.6, "29.6 dB"),
+        (30.4, "30 dB"),
+        (39.7, "40 dB"),
+        (-0.3, "0 dB"),
+        (-1.9, "−2 dB"),
+        (None, "exact"),
+    ],
+)
+def test_a_figure_of_the_probe_never_reads_as_a_better_band(value, said):
+    assert words.about_db(value).replace(NBSP, " ") == said
+
+
+def many(breaking=0, at_risk=0, total=1, **of) -> list[Finding]:
+    verdicts = ["breaks"] * breaking + ["at risk"] * at_risk
+    verdicts += ["fine"] * (total - len(verdicts))
+    return [finding(verdict, **of) for verdict in verdicts]
 
 
 @pytest.mark.parametrize(
@@ -98,19 +187,80 @@ def test_layers_to_watch_never_change_a_verdict():
     ],
 )
 def test_the_headline_of_compare_is_the_answer(figures, said):
-    breaking, at_risk, count, per_channel = figures
-    assert (
-        words.models_headline(breaking, at_risk, count, INT8_TENSOR_SYMMETRIC, per_channel) == said
-    )
+    breaking, at_risk, total, per_channel = figures
+    found = many(breaking, at_risk, total)
+    twins = many(per_channel, 0, total)
+    assert words.models_headline(found, twins, INT8_TENSOR_SYMMETRIC) == said
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (many(0, 1, 4, mode="both", db=15), "1 of 4 models is at risk under {scheme}"),
+        (many(0, 2, 4, mode="both", db=15), "2 of 4 models are at risk under {scheme}"),
+        (many(0, 0, 4, mode="both", db=35), "All 4 models survive {scheme} in the noise probe"),
+        (many(0, 0, 1, mode="both", db=35), "The model survives {scheme} in the noise probe"),
+        (
+            many(0, 0, 4, mode="weights", db=35),
+            "The weights of 4 models survive {scheme} in the noise probe; activations were not"
+            " measured",
+        ),
+        (
+            [finding("watch", "both", 25), finding("fine", "both", 35)],
+            "All 2 models survive {scheme} in the noise probe; 1 to watch",
+        ),
+        (
+            [finding("fine", "both", 35), finding("fine")],
+            "None of 2 models breaks under {scheme}; not all could be probed",
+        ),
+    ],
+)
+def test_the_headline_of_compare_claims_no_more_than_was_measured(found, said):
+    headline = words.models_headline(found, found, INT8_TENSOR_SYMMETRIC)
+    assert headline == said.format(scheme="int8 per tensor, symmetric")
 
 
 def test_the_headline_of_a_model_is_the_answer():
-    said = words.model_headline(24, 44, 123, INT8_TENSOR_SYMMETRIC, 0)
-    assert said.replace(NBSP, " ") == (
+    def said(found, twin, scheme=INT8_TENSOR_SYMMETRIC):
+        return words.model_headline(found, twin, scheme).replace(NBSP, " ")
+
+    of_weights = finding("breaks", broken=24, at_risk=44)
+    assert said(of_weights, finding()) == (
         "24 of 123 layers break under int8 per tensor, symmetric; per channel, none does"
     )
-    said = words.model_headline(2, 0, 9, INT8_CHANNEL_SYMMETRIC, 2)
-    assert said.replace(NBSP, " ") == "2 of 9 layers break under int8 per channel, symmetric"
+    assert said(finding("breaks", broken=2, layer_count=9), finding(), INT8_CHANNEL_SYMMETRIC) == (
+        "2 of 9 layers break under int8 per channel, symmetric"
+    )
+    probed = finding("breaks", "both", 6.9, broken=24)
+    assert said(probed, finding("at risk", "both", 19.2)) == (
+        "In the noise probe it breaks under int8 per tensor, symmetric: 7 dB at the outputs, 19 dB"
+        " per channel"
+    )
+    # Another mode is another question.
+    assert said(probed, finding("fine", "weights", 40)).endswith("7 dB at the outputs")
+    assert said(finding("fine", "weights", 34), finding()) == (
+        "In the noise probe its weights survive int8 per tensor, symmetric: 34 dB at the outputs;"
+        " activations not measured"
+    )
+    assert said(finding("watch", "both", 22), finding()).startswith(
+        "In the noise probe its loss is visible under"
+    )
+    own_grid = finding("fine", "weights", 130, is_already_quantized=True)
+    assert said(own_grid, own_grid) == (
+        "Stored on the grid of int8 per tensor, symmetric already; what that cost is unknown"
+    )
+
+
+def test_the_layers_stay_the_reason():
+    assert words.layers_in_words(finding(broken=24, at_risk=44)).replace(NBSP, " ") == (
+        "24 of 123 layers are broken by their weights, 44 at risk"
+    )
+    assert words.layers_in_words(finding(at_risk=1)).replace(NBSP, " ") == (
+        "1 of 123 layers is at risk by its weights"
+    )
+    assert words.layers_in_words(finding()).replace(NBSP, " ") == (
+        "none of 123 layers is broken or at risk by its weights"
+    )
 
 
 def facts(**changes) -> LayerFacts:

@@ -91,7 +91,7 @@ def bricks(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyCha
         top=laid["model"].map(baselines) + laid["level"] + laid["height"],
     )
     domain = _bin_domain(laid, measure)
-    x = alt.X("left:Q", scale=_scale(domain, measure), axis=_axis(domain, measure))
+    x = alt.X("left:Q", scale=scale_of(domain, measure), axis=axis_of(domain, measure))
     y_scale = alt.Scale(domain=[0, levels], nice=False)
     merged = bool((laid["layers"] > 1).any())
     stroke = 0.0 if merged else (1.0 if roomy else 0.7)
@@ -149,7 +149,7 @@ def grouped_bars(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> 
     ]
     domain = _bin_domain(binned, measure)
     base = alt.Chart(counts).encode(
-        x=alt.X("from:Q", scale=_scale(domain, measure), axis=_axis(domain, measure)),
+        x=alt.X("from:Q", scale=scale_of(domain, measure), axis=axis_of(domain, measure)),
         y=alt.Y(
             "size:Q",
             scale=alt.Scale(type="sqrt"),
@@ -258,7 +258,7 @@ def hanging_bars(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
         .encode(x=alt.X("x:Q", scale=x_scale), y=alt.Y("y:Q", scale=y_scale), text="text:N"),
     )
     height = len(models) * pitch + 56
-    return styled(chart.properties(height=height, padding=_room(right=40)), palette)
+    return styled(chart.properties(height=height, padding=room(right=40)), palette)
 
 
 def scatter(
@@ -292,10 +292,10 @@ def scatter(
         # The focused model on top of the others.
         frame = frame.sort_values("group", key=lambda group: group == models[0], kind="stable")
 
-    domain = _dot_domain(frame["x"], measure)
-    scale = _scale(domain, measure)
+    domain = dot_domain(frame["x"], measure)
+    scale = scale_of(domain, measure)
     y_scale = alt.Scale(domain=[0, 50], nice=False)
-    tints = _band_tints(limits, palette)
+    tints = band_tints(limits, palette)
     y_axis = alt.Axis(values=[0, 10, 20, 30, 40, 50], grid=False)
     layers: list[alt.Chart] = [
         alt.Chart(tints)
@@ -334,7 +334,7 @@ def scatter(
             size=46, opacity=1, stroke=palette.background, strokeWidth=0.8, cursor="pointer"
         )
         .encode(
-            x=alt.X("x:Q", scale=scale, axis=_axis(domain, measure, grid=False)),
+            x=alt.X("x:Q", scale=scale, axis=axis_of(domain, measure, grid=False)),
             y=alt.Y("y:Q", scale=y_scale),
             color=alt.Color(
                 "group:N",
@@ -376,7 +376,7 @@ def scatter(
                 )
                 layers.append(words.encode(x=x, y=y, text="label:N"))
     chart = alt.layer(*layers).resolve_scale(color="independent")
-    return styled(chart.properties(height=360, padding=_room(right=70)), palette)
+    return styled(chart.properties(height=360, padding=room(right=70)), palette)
 
 
 def lay_bricks(profiles: pd.DataFrame, measure: Measure) -> pd.DataFrame:
@@ -515,7 +515,7 @@ def _stack_counts(
     counts: alt.Chart = (
         alt.Chart(stacks)
         .mark_text(dy=-7, fontSize=11, color=palette.muted)
-        .encode(x=alt.X("middle:Q", scale=_scale(domain, measure)), y="top:Q", text="layers:Q")
+        .encode(x=alt.X("middle:Q", scale=scale_of(domain, measure)), y="top:Q", text="layers:Q")
     )
     return counts
 
@@ -527,7 +527,8 @@ def _bin_domain(binned: pd.DataFrame, measure: Measure) -> Domain:
     return (low / 1.03, high * 1.03) if measure.axis == "log" else (min(0.0, low), high)
 
 
-def _dot_domain(values: pd.Series, measure: Measure) -> Domain:
+def dot_domain(values: pd.Series, measure: Measure) -> Domain:
+    """The ends of an axis that holds these values, with a little room."""
     if values.empty:
         return (0.1, 1.0)
     low, high = float(values.min()), float(values.max())
@@ -538,11 +539,13 @@ def _dot_domain(values: pd.Series, measure: Measure) -> Domain:
     return (low - room, high + room)
 
 
-def _scale(domain: Domain, measure: Measure) -> alt.Scale:
+def scale_of(domain: Domain, measure: Measure) -> alt.Scale:
+    """The scale of a measure."""
     return alt.Scale(type=measure.axis, domain=list(domain), nice=False)
 
 
-def _axis(domain: Domain, measure: Measure, *, grid: bool = True) -> alt.Axis:
+def axis_of(domain: Domain, measure: Measure, *, grid: bool = True) -> alt.Axis:
+    """The axis of a measure, with round numbers in words."""
     title = f"{measure.title}{' (log scale)' if measure.axis == 'log' else ''}"
     number = "replace(format(datum.value, ',~r'), '-', '" + MINUS + "')"
     if measure.has_db_labels:
@@ -585,11 +588,14 @@ def _model_axis(heights: dict[str, float], palette: Palette) -> alt.Axis:
     )
 
 
-def _band_tints(limits: dict[str, float], palette: Palette) -> pd.DataFrame:
+def band_tints(
+    limits: dict[str, float], palette: Palette, *, low: float = 0.0, high: float = 50.0
+) -> pd.DataFrame:
+    """One row per band that lies between two SQNRs: its limits there, its tint and its ink."""
     rows = []
-    high = 50.0
+    floor = low
     for band in reversed(BANDS):
-        low = max(0.0, limits.get(band, 0.0))
+        low = max(floor, limits.get(band, floor))
         if low < high:
             colour = palette.bands[band]
             rows.append(
@@ -630,7 +636,7 @@ def _marked_cases(frame: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     return pd.DataFrame(rows) if len(rows) == 2 else pd.DataFrame()
 
 
-def _room(*, right: int) -> dict[str, int]:
+def room(*, right: int) -> dict[str, int]:
     """Padding around a chart with words to the right of its plot."""
     return {"right": right, "left": 5, "top": 5, "bottom": 5}
 

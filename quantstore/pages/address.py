@@ -68,6 +68,12 @@ def asked_for(key: str) -> str | None:
     return st.query_params.get(key)
 
 
+def remembered(key: str) -> str | None:
+    """What a key was on the page where it was last shown; None where it never was."""
+    found = _store("_address_memory").get(key)
+    return found if isinstance(found, str) else None
+
+
 def choose(key: str, value: Value) -> None:
     """Set a linked widget, from a callback or before the widget is drawn."""
     st.session_state[key] = value

@@ -10,6 +10,7 @@ from quantstore.charts import compare as charts
 from quantstore.pages import address, shared
 from quantstore.schemes import Scheme
 from quantstore.words import (
+    Finding,
     bits,
     count,
     counted,
@@ -56,7 +57,7 @@ def main() -> None:
         if not scheme.per_channel:
             twin_name = scheme.name.replace("_tensor_", "_channel_")
             twin = queries.ranking(con, twin_name, picked or None)
-        headline.header(_headline(ranked, twin, scheme), anchor=False)
+        headline.header(models_headline(_findings(ranked), _findings(twin), scheme), anchor=False)
         shown = _page_of(ranked["model"].tolist())
         limits = queries.band_limits(con)
         _verdict_section(queries.verdicts(con, shown), shown, len(ranked), scheme, limits)
@@ -66,20 +67,9 @@ def main() -> None:
     _prediction(profiles, scheme, limits)
 
 
-def _headline(ranked: pd.DataFrame, twin: pd.DataFrame, scheme: Scheme) -> str:
-    """The answer, over all models and not only those of the page.
-
-    Args:
-        twin: the same models under the per-channel scheme of the same symmetry.
-    """
-    breaks = ranked["layers_broken"] > 0
-    return models_headline(
-        breaking=int(breaks.sum()),
-        at_risk=int((~breaks & (ranked["layers_at_risk"] > 0)).sum()),
-        model_count=len(ranked),
-        scheme=scheme,
-        breaking_per_channel=int((twin["layers_broken"] > 0).sum()),
-    )
+def _findings(ranked: pd.DataFrame) -> list[Finding]:
+    """One per model, over all models and not only those of the page."""
+    return [queries.finding(row) for row in ranked.to_dict("records")]
 
 
 def _page_of(ranked: list[str]) -> list[str]:
@@ -100,21 +90,17 @@ def _verdict_section(
             f"{len(shown)} of {count(total)} models, worst first. The charts below show the same."
         )
     shared.legend(limits)
-    shared.note(shared.BAND_NOTE)
-    if verdicts["layers_already_quantized"].gt(0).any():
-        shared.note(shared.ALREADY_QUANTIZED_NOTE)
-    with st.expander("The figures behind it: range, spread, channels below 10 dB"):
+    shared.evidence_notes(verdicts)
+    with st.expander("The figures behind it: SQNR at the outputs, range, spread, channels"):
         own = verdicts[verdicts["scheme"] == scheme.name].set_index("model").loc[shown]
+        said_of = [verdict(queries.finding(row)) for row in own.to_dict("records")]
         st.dataframe(
             pd.DataFrame(
                 {
                     "model": own.index,
-                    "verdict": [
-                        verdict(broken, at_risk).text
-                        for broken, at_risk in zip(
-                            own["layers_broken"], own["layers_at_risk"], strict=True
-                        )
-                    ],
+                    "verdict": [said.text for said in said_of],
+                    "evidence": [f"{said.where}{said.evidence}" for said in said_of],
+                    "SQNR at the outputs, dB": own["output_sqnr_db"].to_numpy(),
                     "layers": own["layer_count"].to_numpy(),
                     "weights": own["weight_count"].to_numpy(),
                     "largest range": own["max_weight_range"].to_numpy(),
@@ -128,6 +114,9 @@ def _verdict_section(
             ),
             hide_index=True,
             column_config={
+                "SQNR at the outputs, dB": st.column_config.NumberColumn(
+                    format="%.1f", help="in the noise probe"
+                ),
                 "weights": st.column_config.NumberColumn(format="localized"),
                 "largest range": st.column_config.NumberColumn(format="%.2f"),
                 "median range": st.column_config.NumberColumn(format="%.2f"),

@@ -37,6 +37,7 @@ button {
 button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; border-radius: 4px; }
 .small { font-size: 12px; font-weight: 400; color: var(--muted); }
 .number { text-align: right; }
+.number + :not(.number) { padding-left: 22px; }
 """
 )
 
@@ -84,6 +85,7 @@ td:last-child, th:last-child { padding-right: 0; }
 .cell:hover { filter: brightness(0.97); }
 .verdict { font-weight: 600; font-size: 14px; }
 .more { font-weight: 400; font-size: 12px; margin-left: 6px; white-space: nowrap; }
+.evidence { color: inherit; opacity: 0.86; font-size: 11px; line-height: 1.3; margin-top: 1px; }
 .strip { display: flex; gap: 1px; height: 6px; width: 100%; }
 .strip i { min-width: 2.5px; display: block; }
 @container (max-width: 700px) {
@@ -91,6 +93,7 @@ td:last-child, th:last-child { padding-right: 0; }
     .verdict { font-size: 13px; }
     .cell { padding: 6px 7px 8px; }
     .more, .extra { display: none; }
+    .cell { overflow-wrap: anywhere; }
 }
 """
 )
@@ -149,6 +152,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
             button.style.color = `var(--${band}-ink)`;
             const words = element("div", "verdict", cell.text);
             if (cell.more) words.appendChild(element("span", "more", cell.more));
+            words.appendChild(document.createTextNode(" "));
+            const evidence = element("div", "evidence small");
+            evidence.appendChild(element("span", "extra", cell.where));
+            evidence.appendChild(document.createTextNode(cell.evidence));
+            words.appendChild(evidence);
             button.appendChild(words);
             const strip = element("div", "strip");
             for (const [name, count] of cell.counts) {
@@ -159,11 +167,13 @@ export default function ({ data, parentElement, setTriggerValue }) {
                 strip.appendChild(part);
             }
             button.appendChild(strip);
-            button.title = cell.counts.map(([name, count]) => `${count} ${name}`).join(", ");
+            const layers = cell.counts.map(([name, count]) => `${count} ${name}`).join(", ");
+            button.title = (cell.tip ? cell.tip + " " : "") + "Layers by their weights: " + layers;
             const scheme = data.schemes[index];
             button.setAttribute(
                 "aria-label",
-                `${row.title}, ${scheme.title}: ${cell.text} ${cell.more}; ${button.title}`);
+                `${row.title}, ${scheme.title}: ${cell.text} ${cell.more}; `
+                + `${cell.where}${cell.evidence}; layers by their weights: ${layers}`);
             button.onclick = () => setTriggerValue(
                 "clicked", { model: row.name, scheme: scheme.name });
             box.appendChild(button);
@@ -322,7 +332,8 @@ def verdict_matrix(
     Args:
         schemes: ``name``, ``title`` and the ``lines`` of each head.
         rows: ``model`` (None on the page of the model itself), ``name``, ``title``, ``facts`` and
-            ``cells`` with ``band``, ``text``, ``more`` and ``counts`` (pairs of band and layers).
+            ``cells`` with ``band``, ``text``, ``more``, ``where`` and ``evidence`` (what the words
+            rest on), ``tip`` and ``counts`` (pairs of band and layers).
         on_click: reads ``st.session_state[key].clicked``: ``{"model"?: ..., "scheme"?: ...}``.
     """
     _matrix(

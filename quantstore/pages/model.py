@@ -8,7 +8,7 @@ import streamlit as st
 from quantstore import queries
 from quantstore.charts import compare, model
 from quantstore.errors import printable
-from quantstore.pages import address, components, shared
+from quantstore.pages import address, components, probe, shared
 from quantstore.palette import BANDS
 from quantstore.schemes import DEFAULT_SCHEME, Scheme
 from quantstore.store import Connection
@@ -19,6 +19,7 @@ from quantstore.words import (
     db,
     equalization_hope,
     fine_from,
+    layers_in_words,
     model_headline,
     operator,
     shape,
@@ -50,24 +51,20 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     by_scheme = {row["scheme"]: row for row in verdicts.to_dict("records")}
     own = by_scheme[scheme.name]
     twin = by_scheme.get(scheme.name.replace("_tensor_", "_channel_"), own)
+    found = queries.finding(own)
     st.header(
-        model_headline(
-            broken=own["layers_broken"],
-            at_risk=own["layers_at_risk"],
-            layer_count=own["layer_count"],
-            scheme=scheme,
-            broken_per_channel=twin["layers_broken"],
-        ),
+        model_headline(found, queries.finding(twin), scheme),
         anchor=False,
     )
     shared.verdict_matrix(verdicts, [name], scheme, corner="verdict by scheme", key="model_matrix")
+    layers_said = layers_in_words(found)
     st.caption(
-        f"{count(own['channels_below_10db'])} of {count(own['channel_count'])} channels stay below"
-        f" 10 dB. Median weight range of a layer {weight(own['median_weight_range'])}, largest"
-        f" {weight(own['max_weight_range'])}. Weights only; activations were not measured."
+        f"{layers_said[0].upper()}{layers_said[1:]}; {count(own['channels_below_10db'])} of"
+        f" {count(own['channel_count'])} channels stay below 10 dB. Median weight range of a layer"
+        f" {weight(own['median_weight_range'])}, largest {weight(own['max_weight_range'])}."
     )
-    if own["layers_already_quantized"]:
-        shared.note(shared.ALREADY_QUANTIZED_NOTE)
+    shared.evidence_notes(verdicts)
+    probe.section(queries.model_runs(con, name), scheme)
     profiles = queries.layer_profiles(con, [name], scheme.name)
     layers = queries.worst_layers(con, name, scheme.name)
     limits = queries.band_limits(con)

@@ -207,6 +207,8 @@ def _job_words(job: Job) -> str:
     if job.state == "running":
         if not job.layers_total:
             return f"opening, {file_size(job.file_bytes)}"
+        if job.is_probing:
+            return "running it on noise"
         done, total = file_size(job.bytes_done), file_size(job.bytes_total)
         return f"reading: layer {job.layers_done} of {job.layers_total}, {done} of {total}"
     if job.state == "failed":

@@ -1,0 +1,236 @@
+"""Drift: how far the quantized model has moved away from the float one, tensor by tensor.
+
+Frames have one row per run and tensor, as ``queries.drift`` gives them, with a column ``run`` that
+holds the words of the legend.
+"""
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from quantstore.charts.common import AnyChart, styled, tooltip
+from quantstore.palette import Palette
+from quantstore.words import db, short_name, weight
+
+# Above this nothing is told from exact; below 0 dB the error is larger than the signal.
+MOST_DB, LEAST_DB = 60.0, 0.0
+# Without the legend, which has a line per run.
+LINES_HEIGHT, HISTOGRAM_HEIGHT = 330, 240
+# Marks closer than this, as a share of the depth and in dB, would lie over one another.
+APART = (0.02, 5.0)
+# What a click on a point is called; it carries the run and the tensor.
+CLICK = "pick_tensor"
+POINT_COLUMNS = [
+    *("run", "simulation_id", "tensor", "place", "shown"),
+    *("said_node", "op_type", "said_db", "said_local", "said"),
+]
+
+
+def lines(
+    tensors: pd.DataFrame, jumps: pd.DataFrame, palette: Palette, *, with_local: bool
+) -> AnyChart:
+    """Error along depth: a line per run, falling as the error accumulates.
+
+    Args:
+        jumps: some rows of ``tensors`` with a column ``number``, marked in the chart.
+        with_local: also the error that each node makes by itself, thin and dotted.
+    """
+    frame = _with_words(tensors)
+    runs = list(dict.fromkeys(frame["run"]))
+    x = alt.X(
+        "place:Q",
+        scale=alt.Scale(domain=[0, 1], nice=False),
+        title="depth: position among the tensors that were compared",
+        axis=alt.Axis(
+            grid=False,
+            values=[0, 0.25, 0.5, 0.75, 1],
+            labelFlush=True,
+            labelExpr=(
+                "datum.value == 0 ? 'input' : datum.value == 1 ? 'output' :"
+                " format(100 * datum.value, ',~r') + ' %'"
+            ),
+        ),
+    )
+    y = alt.Y(
+        "shown:Q",
+        scale=alt.Scale(domain=[LEAST_DB, MOST_DB], nice=False),
+        title="SQNR of the tensor, dB (higher is closer to float)",
+        axis=alt.Axis(values=[0, 10, 20, 30, 40, 50, 60], labelOverlap=False),
+    )
+    colour = alt.Color(
+        "run:N",
+        sort=runs,
+        scale=alt.Scale(domain=runs, range=list(palette.models[: len(runs)])),
+        legend=alt.Legend(
+            labelLimit=520,
+            symbolType="stroke",
+            symbolStrokeWidth=2.5,
+            symbolSize=250,
+            columns=1,
+            direction="vertical",
+        ),
+    )
+    layers: list[alt.Chart] = []
+    if with_local and frame["has_local"].any():
+        local = frame[frame["has_local"]].assign(shown=lambda rows: rows["shown_local"])
+        layers.append(
+            alt.Chart(local[["run", "place", "shown"]])
+            .mark_line(strokeWidth=1.2, strokeDash=[1, 3], strokeCap="round", aria=False)
+            .encode(x=x, y=y, color=colour)
+        )
+    layers.append(
+        alt.Chart(frame[["run", "place", "shown"]])
+        .mark_line(strokeWidth=2, strokeJoin="round", aria=False)
+        .encode(x=x, y=y, color=colour)
+    )
+    layers.append(
+        alt.Chart(frame[POINT_COLUMNS])
+        .mark_point(filled=True, size=70, opacity=0, cursor="pointer")
+        .encode(
+            x=x,
+            y=y,
+            tooltip=tooltip(
+                ("said_node", "node"),
+                ("op_type", "operator"),
+                ("run", "run"),
+                ("said_db", "accumulated"),
+                ("said_local", "by itself"),
+            ),
+            description="said:N",
+        )
+        .add_params(
+            alt.selection_point(
+                name=CLICK, fields=["simulation_id", "tensor"], on="click", empty=False
+            )
+        )
+    )
+    if not jumps.empty:
+        marked = _apart(_with_words(jumps))
+        marked = marked.assign(label=[str(number) for number in marked["number"]])
+        marks = alt.Chart(marked[["run", "place", "shown", "label"]]).encode(x=x, y=y)
+        layers += [
+            marks.mark_point(
+                filled=True,
+                size=230,
+                opacity=1,
+                color=palette.background,
+                stroke=palette.text,
+                strokeWidth=1.3,
+                aria=False,
+            ),
+            marks.mark_text(fontSize=11, fontWeight=600, color=palette.text, aria=False).encode(
+                text="label:N"
+            ),
+        ]
+    return styled(alt.layer(*layers).properties(height=LINES_HEIGHT + 20 * len(runs)), palette)
+
+
+def histograms(tensor: pd.Series, palette: Palette) -> AnyChart:
+    """The values of one tensor in both models: float as bars, quantized as a line of steps."""
+    counts = np.asarray(tensor["float_counts"], dtype=float)
+    quantized = np.asarray(tensor["quantized_counts"], dtype=float)
+    edges = np.linspace(float(tensor["low"]), float(tensor["high"]), len(counts) + 1)
+    bars = pd.DataFrame(
+        {
+            "left": edges[:-1],
+            "right": edges[1:],
+            "float": counts,
+            "quantized": quantized,
+            "none": 0.0,
+        }
+    )
+    bars["said_bin"] = [
+        f"{weight(a)} to {weight(b)}" for a, b in zip(bars["left"], bars["right"], strict=True)
+    ]
+    bars["said_float"] = [f"{int(number):,}" for number in counts]
+    bars["said_quantized"] = [f"{int(number):,}" for number in quantized]
+    bars["said"] = [
+        f"{where}: float {one}, quantized {other}"
+        for where, one, other in zip(
+            bars["said_bin"], bars["said_float"], bars["said_quantized"], strict=True
+        )
+    ]
+    # Both ends of every step, so that the last bin has its full width.
+    steps = pd.DataFrame({"x": np.repeat(edges, 2)[1:-1], "y": np.repeat(quantized, 2)})
+    names = ["float", "quantized"]
+    colour = alt.Scale(domain=names, range=[palette.bar_alternate, palette.accent])
+    x = alt.X(
+        "left:Q",
+        scale=alt.Scale(domain=[edges[0], edges[-1]], nice=False),
+        title="value in the tensor",
+        axis=alt.Axis(
+            grid=False, tickCount=8, labelExpr="replace(format(datum.value, ',~r'), '-', '\u2212')"
+        ),
+    )
+    y_scale = alt.Scale(type="sqrt", domain=[0, float(max(counts.max(), quantized.max(), 1))])
+    y = alt.Y(
+        "float:Q",
+        scale=y_scale,
+        title="values (square-root scale)",
+        axis=alt.Axis(tickCount=5, labelExpr="format(datum.value, ',~r')"),
+    )
+    legend = alt.Legend(symbolType="square", labelLimit=200)
+    floats = (
+        alt.Chart(bars.assign(which="float"))
+        .mark_rect()
+        .encode(
+            x=x,
+            x2="right:Q",
+            y=y,
+            y2="none:Q",
+            color=alt.Color("which:N", scale=colour, legend=legend),
+            tooltip=tooltip(
+                ("said_bin", "value"), ("said_float", "float"), ("said_quantized", "quantized")
+            ),
+            description="said:N",
+        )
+    )
+    line = (
+        alt.Chart(steps.assign(which="quantized", order=range(len(steps))))
+        .mark_line(strokeWidth=1.8, aria=False)
+        .encode(
+            x="x:Q",
+            y=alt.Y("y:Q", scale=y_scale),
+            order="order:Q",
+            color=alt.Color("which:N", scale=colour, legend=legend),
+        )
+    )
+    return styled((floats + line).properties(height=HISTOGRAM_HEIGHT), palette)
+
+
+def _apart(marked: pd.DataFrame) -> pd.DataFrame:
+    """The marks, steepest first, without those that would lie over an earlier one."""
+    kept: list[int] = []
+    places = list(zip(marked["place"].tolist(), marked["shown"].tolist(), strict=True))
+    for number, (place, level) in enumerate(places):
+        if all(
+            abs(place - places[other][0]) >= APART[0] or abs(level - places[other][1]) >= APART[1]
+            for other in kept
+        ):
+            kept.append(number)
+    return marked.iloc[kept]
+
+
+def _with_words(tensors: pd.DataFrame) -> pd.DataFrame:
+    frame = tensors.assign(
+        shown=tensors["sqnr_db"].astype(float).fillna(MOST_DB).clip(LEAST_DB, MOST_DB),
+        shown_local=tensors["local_db"].astype(float).fillna(MOST_DB).clip(LEAST_DB, MOST_DB),
+        said_node=[short_name(str(name), 80) for name in tensors["node_name"]],
+        said_db=[db(_known(value)) for value in tensors["sqnr_db"]],
+        said_local=[
+            db(_known(value)) if has_local else "not measured"
+            for value, has_local in zip(tensors["local_db"], tensors["has_local"], strict=True)
+        ],
+    )
+    return frame.assign(
+        said=[
+            f"{node}, {run}: {value}"
+            for node, run, value in zip(
+                frame["said_node"], frame["run"], frame["said_db"], strict=True
+            )
+        ]
+    )
+
+
+def _known(value: object) -> float | None:
+    return None if pd.isna(value) else float(value)  # type: ignore[call-overload, arg-type]

@@ -1,0 +1,204 @@
+"""Weights against reality: a statistic of the weights against what came out of the network.
+
+Frames have one row per model, as ``queries.reality`` gives them.
+"""
+
+import math
+from dataclasses import dataclass
+
+import altair as alt
+import pandas as pd
+
+from quantstore.charts.common import AnyChart, band_colour, styled, tooltip
+from quantstore.charts.compare import (
+    Measure,
+    axis_of,
+    band_tints,
+    dot_domain,
+    room,
+    scale_of,
+)
+from quantstore.palette import Palette
+from quantstore.words import db, short_name, weight
+
+HEIGHT = 420
+# What a click on a dot is called; it carries the model's name.
+CLICK = "open_model"
+# Names stand beside the dots up to here; beyond, only those that have room.
+ROOM_FOR_NAMES = 40
+# The narrowest plot that names are laid out for, in px; on a wider one they have more room.
+NARROW_PX = 430
+NAME_PX_PER_LETTER, NAME_HEIGHT_PX = 6.3, 15
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """A statistic of a model's weights: its column, its words, whether its axis is logarithmic."""
+
+    column: str
+    title: str
+    axis_title: str
+    is_log: bool
+    is_db: bool = False
+
+
+def scatter(
+    models: pd.DataFrame,
+    statistic: Statistic,
+    limits: dict[str, float],
+    palette: Palette,
+    *,
+    title: str,
+) -> AnyChart:
+    """One dot per model over the bands of SQNR at the outputs; a click opens the model.
+
+    Args:
+        title: what the chart shows, with the correlation and its n.
+    """
+    frame = _placed(models, statistic)
+    measure = Measure(
+        column=statistic.column,
+        title=statistic.axis_title,
+        axis="log" if statistic.is_log else "linear",
+    )
+    low, high = dot_domain(frame["x"], measure)
+    # Room for whole dots and some of their names.
+    domain = (low / 1.2, high * 1.3) if statistic.is_log else (low, high)
+    low = min(0.0, float(frame["y"].min()) - 2)
+    high = max(50.0, float(frame["y"].max()) + 3)
+    x = alt.X("x:Q", scale=scale_of(domain, measure), axis=axis_of(domain, measure, grid=False))
+    y_scale = alt.Scale(domain=[low, high], nice=False)
+    y = alt.Y("y:Q", scale=y_scale)
+    tints = band_tints(limits, palette, low=low, high=high)
+    layers: list[alt.Chart] = [
+        alt.Chart(tints)
+        .mark_rect()
+        .encode(
+            y=alt.Y(
+                "low:Q",
+                scale=y_scale,
+                axis=alt.Axis(
+                    grid=False, tickCount=6, labelExpr="replace(datum.label, '-', '\u2212')"
+                ),
+                title="measured SQNR at the outputs, dB",
+            ),
+            y2="high:Q",
+            color=alt.Color("tint:N", scale=None),
+        ),
+        alt.Chart(tints)
+        .mark_text(align="left", dx=8, fontSize=12)
+        .encode(
+            x=alt.value("width"),
+            y=alt.Y("middle:Q", scale=y_scale),
+            text="band:N",
+            color=alt.Color("ink:N", scale=None),
+        ),
+        alt.Chart(frame)
+        .mark_circle(size=90, opacity=1, stroke=palette.background, strokeWidth=1, cursor="pointer")
+        .encode(
+            x=x,
+            y=y,
+            color=band_colour(palette),
+            tooltip=tooltip(
+                ("model", "model"),
+                ("said_x", statistic.title),
+                ("said_y", "measured at the outputs"),
+                ("band", "band"),
+                ("input_source", "run on"),
+            ),
+            description="said:N",
+        )
+        .add_params(alt.selection_point(name=CLICK, fields=["model"], on="click", empty=False)),
+    ]
+    named = _with_room(frame, domain, (low, high), statistic)
+    for side, part in named.groupby("side"):
+        layers.append(
+            alt.Chart(part)
+            .mark_text(
+                align="right" if side == "left" else "left",
+                dx=-9 if side == "left" else 9,
+                fontSize=12,
+                color=palette.text,
+                aria=False,
+            )
+            .encode(x=x, y=y, text="label:N")
+        )
+    chart = alt.layer(*layers).resolve_scale(color="independent")
+    return styled(
+        chart.properties(
+            height=HEIGHT,
+            padding=room(right=70),
+            title=alt.TitleParams(
+                title, anchor="start", fontSize=13, fontWeight=600, color=palette.text, offset=12
+            ),
+        ),
+        palette,
+    )
+
+
+def _placed(models: pd.DataFrame, statistic: Statistic) -> pd.DataFrame:
+    """The models with a place in the plot: a log axis has none for zero, no axis for infinity."""
+    known = models[models[statistic.column].notna()]
+    if statistic.is_log:
+        known = known[known[statistic.column] > 0]
+    say = db if statistic.is_db else weight
+    frame = known.assign(x=known[statistic.column].astype(float), y=known["output_sqnr_db"])
+    return frame.assign(
+        said_x=[say(value) for value in frame["x"]],
+        said_y=[db(value) for value in frame["y"]],
+        label=[short_name(name) for name in frame["model"]],
+        said=[
+            f"{model}: {statistic.title} {say(x)}, measured {db(y)}"
+            for model, x, y in zip(frame["model"], frame["x"], frame["y"], strict=True)
+        ],
+    )
+
+
+def _with_room(
+    frame: pd.DataFrame,
+    domain: tuple[float, float],
+    height: tuple[float, float],
+    statistic: Statistic,
+) -> pd.DataFrame:
+    """The dots whose name touches no other name and no other dot, with its side."""
+    if len(frame) > ROOM_FOR_NAMES:
+        return frame.head(0).assign(side="")
+    measure = Measure(
+        column=statistic.column, title="", axis="log" if statistic.is_log else "linear"
+    )
+    places = [
+        (
+            share_of(x, domain, measure) * NARROW_PX,
+            (height[1] - y) / (height[1] - height[0]) * HEIGHT,
+        )
+        for x, y in zip(frame["x"], frame["y"], strict=True)
+    ]
+    taken = [(px - 6, py - 6, px + 6, py + 6) for px, py in places]
+    kept, sides = [], []
+    for row, ((px, py), label) in enumerate(zip(places, frame["label"], strict=True)):
+        length = NAME_PX_PER_LETTER * len(label)
+        for side in ("right", "left"):
+            left = px + 8 if side == "right" else px - 8 - length
+            box = (left, py - NAME_HEIGHT_PX / 2, left + length, py + NAME_HEIGHT_PX / 2)
+            others = [one for number, one in enumerate(taken) if number != row]
+            if box[0] < 0 or box[2] > NARROW_PX or any(_touch(box, one) for one in others):
+                continue
+            taken.append(box)
+            kept.append(row)
+            sides.append(side)
+            break
+    return frame.iloc[kept].assign(side=sides)
+
+
+Box = tuple[float, float, float, float]
+
+
+def _touch(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def share_of(value: float, domain: tuple[float, float], measure: Measure) -> float:
+    """Where a value lies on an axis, from 0 to 1."""
+    if measure.axis == "log":
+        return math.log(value / domain[0]) / math.log(domain[1] / domain[0])
+    return (value - domain[0]) / (domain[1] - domain[0])

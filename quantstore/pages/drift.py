@@ -1,0 +1,517 @@
+"""Drift: where does the error come in, how does it accumulate, and from which layer?"""
+
+import math
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from quantstore import queries
+from quantstore.charts import drift as charts
+from quantstore.charts.common import ready
+from quantstore.correlation import spearman
+from quantstore.errors import printable
+from quantstore.pages import address, components, run_form, shared
+from quantstore.schemes import SCHEMES, Scheme
+from quantstore.store import Connection
+from quantstore.words import (
+    MODES,
+    bits,
+    counted,
+    db,
+    operator,
+    short_name,
+    weight,
+    with_minus,
+)
+
+MOST_RUNS = 4
+# What a person reads of a list before it is only length.
+MOST_JUMPS, MOST_WORST, MOST_SENSITIVE = 6, 8, 8
+# A smaller fall is the ripple of every network.
+TELLING_FALL_DB = 1.0
+# What tells two runs apart, in the order of their name.
+PARTS = ("model", "scheme", "mode", "input_source")
+
+
+def main() -> None:
+    """Draw the page."""
+    shared.follow_click()
+    scheme = shared.scheme()
+    with shared.open_store() as con:
+        st.title("Drift")
+        headline = st.empty()
+        runs = queries.drift_runs(con)
+        sources = queries.sources(con)
+        picked = _pick_runs(runs, scheme)
+        run_form.under_way()
+        wanted = address.asked_for("model") or address.remembered("model")
+        if runs.empty:
+            headline.header("No model was run layer by layer yet", anchor=False)
+            run_form.explain_and_offer(sources, scheme, wanted)
+            return
+        first = str(runs.set_index("simulation_id").loc[picked[0], "model"]) if picked else wanted
+        with st.expander("Run a model beside its quantized twin"):
+            st.caption(run_form.WHAT_IT_IS)
+            run_form.draw(sources, scheme, first=first)
+        if not picked:
+            headline.header("Which runs?", anchor=False)
+            st.caption(f"Choose up to {MOST_RUNS} runs to set them side by side.")
+            return
+        chosen = runs.set_index("simulation_id").loc[picked].reset_index()
+        names = _names(chosen)
+        tensors = queries.drift(con, picked)
+        tensors = tensors.assign(run=tensors["simulation_id"].map(names))
+        jumps = _jumps(tensors)
+        headline.header(_headline(chosen, jumps), anchor=False)
+        _lines(tensors, jumps, chosen)
+        _jump_table(jumps, is_several=len(picked) > 1)
+        _worst(tensors, is_several=len(picked) > 1)
+        _one_tensor(con, tensors, names)
+        _sensitivity(con, list(dict.fromkeys(chosen["model"])))
+
+
+# Which runs
+
+
+def _pick_runs(runs: pd.DataFrame, scheme: Scheme) -> list[int]:
+    """The runs on show, part of the address; at first those of the model that was looked at."""
+    if runs.empty:
+        return []
+    options = [str(run) for run in runs["simulation_id"]]
+    labels = dict(zip(options, _labels(runs), strict=True))
+    address.link("runs", default=_first_runs(runs, scheme), options=options, is_always_written=True)
+    arrived = [run for run in run_form.adopt_results() if run in labels]
+    current = list(st.session_state["runs"])[:MOST_RUNS]
+    followed = _follow_scheme(runs, current, scheme)
+    wanted = [*arrived, *(run for run in followed if run not in arrived)][:MOST_RUNS]
+    if wanted != list(st.session_state["runs"]):
+        address.choose("runs", wanted)
+    found = st.multiselect(
+        "Runs",
+        options,
+        key="runs",
+        max_selections=MOST_RUNS,
+        format_func=lambda run: labels.get(run, run),
+        placeholder=f"Choose up to {MOST_RUNS} runs",
+        label_visibility="collapsed",
+    )
+    return [int(run) for run in found]
+
+
+def _labels(runs: pd.DataFrame) -> list[str]:
+    """What a run is called: model, scheme, mode and inputs; numbered where that is not enough."""
+    names = [
+        f"{printable(str(row['model']))}: {_title(str(row['scheme']))}, {MODES[row['mode']]},"
+        f" {printable(str(row['input_source']))}"
+        for row in runs.to_dict("records")
+    ]
+    twice = {name for name in names if names.count(name) > 1} if len(names) < 1000 else set()
+    return [
+        f"{name}, run {run}" if name in twice else name
+        for name, run in zip(names, runs["simulation_id"], strict=True)
+    ]
+
+
+def _names(chosen: pd.DataFrame) -> dict[int, str]:
+    """The runs on show, by what tells them apart."""
+    if len(chosen) == 1:
+        names = _labels(chosen)
+    else:
+        said = chosen.assign(
+            model=chosen["model"].map(lambda name: printable(str(name))),
+            scheme=chosen["scheme"].map(_title),
+            mode=chosen["mode"].map(MODES),
+            input_source=chosen["input_source"].map(lambda words: printable(str(words))),
+        )
+        differing = [part for part in PARTS if said[part].nunique() > 1]
+        names = [", ".join(map(str, row)) for row in said[differing].to_numpy().tolist()]
+        names = [
+            name if names.count(name) == 1 else f"{name}{', ' if name else ''}run {run}"
+            for name, run in zip(names, chosen["simulation_id"], strict=True)
+        ]
+    return dict(zip(chosen["simulation_id"].tolist(), names, strict=True))
+
+
+def _title(scheme: str) -> str:
+    return SCHEMES[scheme].title if scheme in SCHEMES else printable(scheme)
+
+
+def _first_runs(runs: pd.DataFrame, scheme: Scheme) -> list[str]:
+    """The latest runs of one model under the scheme of the sidebar, one for each mode."""
+    wanted = address.asked_for("model") or address.remembered("model")
+    own = runs[runs["model"] == wanted]
+    if own.empty:
+        own = runs[runs["model"] == runs.iloc[0]["model"]]
+    preferred = own[own["scheme"] == scheme.name]
+    found = (preferred if not preferred.empty else own).drop_duplicates(["scheme", "mode"])
+    return [str(run) for run in found["simulation_id"].head(MOST_RUNS)]
+
+
+def _follow_scheme(runs: pd.DataFrame, current: list[str], scheme: Scheme) -> list[str]:
+    """The same models under another scheme, once another is chosen; what was not run stays."""
+    before = st.session_state.get("drift_scheme")
+    st.session_state["drift_scheme"] = scheme.name
+    if before in (None, scheme.name):
+        return current
+    by_id = {str(row["simulation_id"]): row for row in runs.to_dict("records")}
+    found = []
+    for run in current:
+        row = by_id[run]
+        if row["scheme"] != before:
+            found.append(run)
+            continue
+        twins = runs[
+            (runs["model"] == row["model"])
+            & (runs["scheme"] == scheme.name)
+            & (runs["mode"] == row["mode"])
+        ]
+        found.append(run if twins.empty else str(twins.iloc[0]["simulation_id"]))
+    return list(dict.fromkeys(found))
+
+
+# Where the error comes in
+
+
+def _headline(chosen: pd.DataFrame, jumps: pd.DataFrame) -> str:
+    known = chosen[chosen["output_sqnr_db"].notna()]
+    if known.empty:
+        return "The outputs are exact, or could not be compared"
+    worst = known.sort_values("output_sqnr_db", kind="stable").iloc[0]
+    which = "" if len(chosen) == 1 else f" ({_title(str(worst['scheme']))}, {MODES[worst['mode']]})"
+    said = (
+        f"{shared.escaped(str(worst['model']))}{which} ends at"
+        f" {db(float(worst['output_sqnr_db']))} at the outputs"
+    )
+    own = jumps[jumps["simulation_id"] == worst["simulation_id"]]
+    if own.empty:
+        return f"{said}; nowhere does it fall suddenly"
+    steepest = own.sort_values("drop_db", ascending=False, kind="stable").iloc[0]
+    name = shared.escaped(short_name(str(steepest["node_name"]), 60))
+    return f"{said}; it falls most at {name}, {_from_to(steepest)}"
+
+
+def _before(row: Any) -> str:
+    before = float(row["lowest_before_db"])
+    return f"{'≥ ' if before >= queries.FALLS_FROM_DB else ''}{db(before)}"
+
+
+def _from_to(row: Any) -> str:
+    before = float(row["lowest_before_db"])
+    after = before - float(row["drop_db"])
+    exact = " or more" if before >= queries.FALLS_FROM_DB else ""
+    return f"from {db(before)}{exact} to {db(after)}"
+
+
+def _jumps(tensors: pd.DataFrame) -> pd.DataFrame:
+    """The steepest falls, numbered as the chart and the table number them."""
+    falls = tensors[tensors["drop_db"] >= TELLING_FALL_DB]
+    runs = max(1, tensors["simulation_id"].nunique())
+    each = max(2, MOST_JUMPS // runs)
+    steepest = (
+        falls.sort_values("drop_db", ascending=False, kind="stable")
+        .groupby("simulation_id", sort=False)
+        .head(each)
+        .head(MOST_JUMPS + 2)
+    )
+    return steepest.assign(number=range(1, len(steepest) + 1))
+
+
+def _lines(tensors: pd.DataFrame, jumps: pd.DataFrame, chosen: pd.DataFrame) -> None:
+    options = ["Accumulated and by itself", "Accumulated only"]
+    # Two lines for each of several runs are a thicket.
+    first = options[0] if len(chosen) == 1 else options[1]
+    which = shared.choice("Errors", options, key="errors", first=first, label_is_hidden=True)
+    dotted = ""
+    if which == options[0]:
+        dotted = " Dotted: what the node does by itself, fed with float inputs."
+    st.caption(
+        "Full line: the whole model is quantized, so every tensor carries what came before it."
+        f"{dotted} 0 dB: the error is as large"
+        " as the signal; numbers mark the steepest falls, named below. Click the line to see the"
+        " values of a tensor."
+    )
+
+    def clicked() -> None:
+        picked = st.session_state["drift_lines"].selection.get(charts.CLICK, [])
+        if picked:
+            _show_tensor(int(picked[0]["simulation_id"]), str(picked[0]["tensor"]))
+
+    worst = chosen["output_sqnr_db"].min()
+    st.altair_chart(
+        ready(charts.lines(tensors, jumps, shared.palette(), with_local=which == options[0])),
+        key="drift_lines",
+        on_select=clicked,
+        alt=f"Error along depth of {counted(len(chosen), 'run')}; the lowest ends at {db(worst)}",
+    )
+
+
+def _show_tensor(run: int, tensor: str) -> None:
+    """From a callback: the histograms of this tensor."""
+    address.choose("of", str(run))
+    address.choose("tensor", tensor)
+
+
+def _jump_table(jumps: pd.DataFrame, *, is_several: bool) -> None:
+    st.space("small")
+    st.header("Where it falls", anchor=False)
+    if jumps.empty:
+        st.caption(
+            f"Nowhere by {db(TELLING_FALL_DB)} or more at once: the error accumulates evenly."
+        )
+        return
+    without = jumps["layer_id"].isna()
+    st.caption(
+        "Where the accumulated error sinks below everything before it, steepest first, and what"
+        " the weights of that layer look like. A row opens its layer"
+        + (", or the values of a node without weights." if without.any() else ".")
+    )
+    rows = jumps.to_dict("records")
+
+    def clicked() -> None:
+        target = st.session_state["jumps"].clicked
+        if not target:
+            return
+        row = rows[int(target["row"])]
+        if pd.isna(row["layer_id"]):
+            _show_tensor(int(row["simulation_id"]), str(row["tensor"]))
+        else:
+            shared.open_layer(int(row["layer_id"]))
+
+    components.table(
+        columns=[
+            {"title": "node", "kind": "name"},
+            {"title": "accumulated", "kind": "pair"},
+            {"title": "by itself", "kind": "pair", "number": True},
+            {"title": "its weights, at p10", "kind": "chip"},
+            {"title": "weight range, channel spread", "kind": "pair", "number": True, "wide": True},
+        ],
+        rows=[
+            {"key": place, "cells": _jump_cells(row, is_several)} for place, row in enumerate(rows)
+        ],
+        key="jumps",
+        on_click=clicked,
+    )
+
+
+def _jump_cells(row: dict[Any, Any], is_several: bool) -> list[dict[str, Any] | None]:
+    after = float(row["lowest_before_db"]) - float(row["drop_db"])
+    is_layer = not pd.isna(row["layer_id"])
+    small = f"{row['op_type']}" + (f" · {row['run']}" if is_several else "")
+    ratio = shared.known(row["channel_range_ratio"])
+    return [
+        {"text": f"{row['number']}. {printable(str(row['node_name']))}", "small": small},
+        {
+            "text": f"{_before(row)} → {db(after)}",
+            "small": db(-float(row["drop_db"]), signed=True),
+        },
+        {"text": _local(row)},
+        {"band": row["band"], "small": db(shared.known(row["channel_sqnr_p10_db"]))}
+        if is_layer
+        else None,
+        {
+            "text": weight(shared.known(row["weight_range"])),
+            "small": "" if ratio is None or ratio <= 0 else bits(math.log2(ratio)),
+        }
+        if is_layer
+        else {"text": "no weights"},
+    ]
+
+
+def _local(row: dict[Any, Any]) -> str:
+    return db(shared.known(row["local_db"])) if row["has_local"] else "–"
+
+
+def _worst(tensors: pd.DataFrame, *, is_several: bool) -> None:
+    st.space("small")
+    st.header("Worst tensors", anchor=False)
+    known = tensors[tensors["sqnr_db"].notna()]
+    if known.empty:
+        st.caption("Every tensor is exact.")
+        return
+    st.caption(
+        "Lowest accumulated SQNR first. Mean shift is in standard deviations of the float tensor;"
+        " a row shows its values below."
+    )
+    rows = known.sort_values("sqnr_db", kind="stable").head(MOST_WORST).to_dict("records")
+
+    def clicked() -> None:
+        target = st.session_state["worst_tensors"].clicked
+        if target:
+            row = rows[int(target["row"])]
+            _show_tensor(int(row["simulation_id"]), str(row["tensor"]))
+
+    components.table(
+        columns=[
+            {"title": "tensor, and the node that computes it", "kind": "name"},
+            {"title": "accumulated", "kind": "pair", "number": True},
+            {"title": "by itself", "kind": "pair", "number": True},
+            {"title": "mean shift", "kind": "pair", "number": True, "wide": True},
+            {"title": "std, quantized over float", "kind": "pair", "number": True, "wide": True},
+            {"title": "depth", "kind": "pair", "number": True, "wide": True},
+        ],
+        rows=[
+            {
+                "key": place,
+                "cells": [
+                    {
+                        "text": printable(str(row["tensor"])),
+                        "small": f"{row['op_type']} {printable(str(row['node_name']))}"
+                        + (f" · {row['run']}" if is_several else ""),
+                    },
+                    {"text": db(shared.known(row["sqnr_db"]))},
+                    {"text": _local(row)},
+                    {"text": _figure(row["mean_shift"], signed=True)},
+                    {"text": _figure(row["std_ratio"])},
+                    {"text": f"{100 * float(row['place']):.0f} %"},
+                ],
+            }
+            for place, row in enumerate(rows)
+        ],
+        key="worst_tensors",
+        on_click=clicked,
+    )
+
+
+def _figure(value: Any, *, signed: bool = False) -> str:
+    known = shared.known(value)
+    if known is None:
+        return "–"
+    return with_minus(f"{known:+.2f}" if signed else f"{known:.2f}")
+
+
+# One tensor
+
+
+def _one_tensor(con: Connection, tensors: pd.DataFrame, names: dict[int, str]) -> None:
+    st.space("small")
+    st.header("One tensor, float beside quantized", anchor=False)
+    runs = [str(run) for run in names]
+    with st.container(horizontal=True, gap="small"):
+        run = runs[0]
+        if len(runs) > 1:
+            address.link("of", default=runs[0], options=runs)
+            run = st.selectbox(
+                "Run",
+                runs,
+                key="of",
+                format_func=lambda one: names[int(one)],
+                label_visibility="collapsed",
+            )
+        own = tensors[tensors["simulation_id"] == int(run)]
+        labels = {
+            str(row["tensor"]): f"{row['op_type']} {printable(str(row['node_name']))}:"
+            f" {printable(str(row['tensor']))}"
+            for row in own.to_dict("records")
+        }
+        known = own[own["sqnr_db"].notna()].sort_values("sqnr_db", kind="stable")
+        worst = str((known if not known.empty else own).iloc[0]["tensor"])
+        address.link("tensor", default=worst, options=list(labels))
+        tensor = st.selectbox(
+            "Tensor",
+            list(labels),
+            key="tensor",
+            format_func=lambda one: labels.get(one, one),
+            label_visibility="collapsed",
+        )
+    found = queries.tensor_values(con, int(run), tensor)
+    if found.empty:
+        st.caption("This run does not hold the tensor.")
+        return
+    row = found.iloc[0]
+    st.caption(_tensor_words(row))
+    if row["float_counts"] is None or shared.known(row["low"]) is None:
+        st.caption("Its values were not kept.")
+    elif float(row["low"]) == float(row["high"]):
+        st.caption(f"Every value is {weight(float(row['low']))} in both models.")
+    else:
+        shared.chart(
+            charts.histograms(row, shared.palette()),
+            key="tensor_values",
+            alt=f"Values of {tensor} in the float and in the quantized model",
+        )
+
+
+def _tensor_words(row: pd.Series) -> str:
+    parts = [f"{db(shared.known(row['sqnr_db']))} accumulated"]
+    cosine = shared.known(row["cosine"])
+    if cosine is not None:
+        parts.append(f"cosine {with_minus(f'{cosine:.4f}')}")
+    parts.append(f"mean shift {_figure(row['mean_shift'], signed=True)} standard deviations")
+    parts.append(f"std {_figure(row['std_ratio'])} times that of float")
+    for which in ("float", "quantized"):
+        low, high = (shared.known(row[f"{which}_{end}"]) for end in ("min", "max"))
+        parts.append(f"{which} {weight(low)} to {weight(high)}")
+    return " · ".join(parts)
+
+
+# One layer at a time
+
+
+def _sensitivity(con: Connection, models: list[str]) -> None:
+    found = {model: frame for model in models if len(frame := queries.sensitivities(con, model))}
+    if not found:
+        return
+    st.space("small")
+    st.header("One layer at a time", anchor=False)
+    model = next(iter(found))
+    if len(found) > 1:
+        model = shared.choice("Model", list(found), key="sensitive", label_is_hidden=True)
+    frame = found[model]
+    first = frame.iloc[0]
+    st.markdown(_agreement(frame))
+    st.caption(
+        f"{shared.escaped(model)} under {_title(str(first['scheme']))}, {MODES[first['mode']]}, on"
+        f" {shared.escaped(str(first['input_source']))}: only this layer is quantized, the SQNR is"
+        " that of the outputs. The lowest first; a row opens its layer."
+    )
+
+    def clicked() -> None:
+        target = st.session_state["sensitivity"].clicked
+        if target:
+            shared.open_layer(int(target["row"]))
+
+    components.table(
+        columns=[
+            {"title": "quantized alone", "kind": "name"},
+            {"title": "at the outputs", "kind": "pair", "number": True},
+            {"title": "its weights, at p10", "kind": "chip"},
+            {"title": "rank by weights", "kind": "pair", "number": True},
+        ],
+        rows=[
+            {
+                "key": int(row["layer_id"]),
+                "cells": [
+                    {
+                        "text": f"{row['rank']}. {printable(str(row['layer']))}",
+                        "small": operator(str(row["op_type"]), bool(row["is_depthwise"])),
+                    },
+                    {"text": db(shared.known(row["output_sqnr_db"]))},
+                    {"band": row["band"], "small": db(shared.known(row["channel_sqnr_p10_db"]))},
+                    {"text": f"{row['weight_rank']}", "small": f"of {len(frame)}"},
+                ],
+            }
+            for row in frame.head(MOST_SENSITIVE).to_dict("records")
+        ],
+        key="sensitivity",
+        on_click=clicked,
+    )
+
+
+def _agreement(frame: pd.DataFrame) -> str:
+    infinite = float("inf")
+    one = spearman(
+        frame["output_sqnr_db"].astype(float).fillna(infinite),
+        frame["channel_sqnr_p10_db"].astype(float).fillna(infinite),
+    )
+    if one.rho is None:
+        return "Too few layers to hold this ranking against that of the weights."
+    rho = with_minus(f"{one.rho:.2f}")
+    verb = "agrees with" if one.rho >= 0.8 else "leans to" if one.rho >= 0.4 else "differs from"
+    return (
+        f"The ranking by outputs {verb} the ranking by weights (channel p10): Spearman"
+        f" **{rho}** over {counted(one.n, 'layer')}."
+    )
+
+
+main()

@@ -1,0 +1,84 @@
+"""Outputs of a float model and of its quantized twin in, one figure out: the SQNR in dB."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from quantstore import quantization
+from quantstore.errors import RunError
+from quantstore.run.runtime import Array
+
+
+class Reference:
+    """What the float model gives on some samples, to hold a quantized one against.
+
+    Outputs that are no floats, or the same on the first and the last sample, say nothing and are
+    left out.
+    """
+
+    def __init__(self, names: Sequence[str], outputs: Sequence[Sequence[Array]]) -> None:
+        """Take the outputs of each sample, in the order of ``names``.
+
+        Raises:
+            RunError: no output depends on the inputs, or one holds no finite number.
+        """
+        self._outputs = outputs
+        self._moving = [
+            place
+            for place, first in enumerate(outputs[0])
+            if first.dtype.kind in "fV"
+            and (len(outputs) == 1 or not _is_same(first, outputs[-1][place]))
+        ]
+        # An output of NaN alone is the same everywhere; that is not what is wrong with it.
+        for place in self._moving or range(len(names)):
+            if any(not _is_finite(sample[place]).any() for sample in outputs):
+                raise RunError(f"output {names[place]!r} of the float model is not a number")
+        if not self._moving:
+            raise RunError("no output depends on the inputs")
+
+    def median_db(self, outputs: Iterable[Sequence[Array]]) -> float:
+        """Median over outputs and samples of the SQNR; +infinity where all are the same.
+
+        Args:
+            outputs: of the quantized model, for the same samples.
+
+        Raises:
+            RunError: an output of the quantized model is not a number where the float one is, or
+                the float one is zero everywhere.
+        """
+        figures = [
+            sqnr_db(known[place], found[place])
+            for known, found in zip(self._outputs, outputs, strict=True)
+            for place in self._moving
+        ]
+        if any(np.isnan(figure) for figure in figures):
+            raise RunError("an output of the quantized model is not a number")
+        # An output of zeros alone has nothing to lose.
+        figures = [figure for figure in figures if figure > -np.inf]
+        if not figures:
+            raise RunError("the outputs of the float model are zero")
+        return float(np.median(figures))
+
+
+def sqnr_db(known: Array, found: Array) -> float:
+    """``10 log10(sum y^2 / sum (y' - y)^2)`` in dB, in float64, where the float output is finite.
+
+    +infinity where nothing changed, -infinity where the float output is all zero and the other not,
+    NaN where the other is not finite.
+    """
+    usable = _is_finite(known)
+    y = known[usable].astype(np.float64)
+    changed = found[usable].astype(np.float64)
+    if not np.isfinite(changed).all():
+        return np.nan
+    return float(quantization.sqnr_db(np.sum(y**2), np.sum((changed - y) ** 2)))
+
+
+def _is_finite(values: Array) -> npt.NDArray[np.bool_]:
+    finite: npt.NDArray[np.bool_] = np.isfinite(values.astype(np.float64))
+    return finite
+
+
+def _is_same(first: Array, second: Array) -> bool:
+    return np.array_equal(first.astype(np.float64), second.astype(np.float64), equal_nan=True)

@@ -1,0 +1,395 @@
+"""A float model and its quantized twin on the same samples: how far every tensor drifts.
+
+Two kinds of error, kept apart. Accumulated: the whole model is quantized, so a tensor carries what
+every operator before it lost. Local: this operator alone is quantized and reads float inputs.
+Tensors are observed a bounded block at a time, and only sums are kept, in float64.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import shape_inference
+
+from quantstore.quantization import sqnr_db
+from quantstore.records import ActivationErrorRecord
+from quantstore.run.inputs import Samples
+from quantstore.run.runtime import Session
+from quantstore.run.surgery import Pair, computed, kept_outside, pruned, with_local_twins
+
+BINS = 64
+# Fine bins are kept while samples come in, and joined in the end. A power of two: bins twice as
+# wide hold exactly the counts of two.
+_FINE_BINS = 4096
+# All tensors that are observed at the same time, float, accumulated and local.
+BLOCK_BYTES = 128 << 20
+# A tensor whose size nobody knows before the run.
+_UNKNOWN_BYTES = 8 << 20
+# Values of a tensor that are turned into float64 at a time: small enough for the cache, and for
+# BLAS to add them up itself instead of waking threads, which takes four times as long.
+_CHUNK = 1 << 13
+
+# Operators with weights, whose results carry a network.
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+ACCUMULATED, LOCAL = "accumulated", "local"
+
+Report = Callable[[int, int], None]
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class Counts:
+    """A histogram of values whose range is not known before the last of them.
+
+    Bin ``i`` counts what lies from ``(start + i) * width`` up to the next edge: the first row in
+    the float model, the second in the quantized one. ``width`` is a power of two.
+    """
+
+    width: float = 0.0
+    start: int = 0
+    rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, 0), np.int64))
+
+    def widen(self, low: float, high: float) -> None:
+        """Make room for values from ``low`` to ``high``."""
+        if not self.width:
+            span = max(high - low, 2.0**-20 * max(abs(low), abs(high)), 2.0**-100)
+            self.width = 2.0 ** math.ceil(math.log2(span / _FINE_BINS))
+            self.start = math.floor(low / self.width)
+        first = min(self.start, math.floor(low / self.width))
+        last = max(self.start + self.rows.shape[1] - 1, math.floor(high / self.width))
+        while last - first >= _FINE_BINS:
+            self._halve()
+            first = min(self.start, math.floor(low / self.width))
+            last = max(self.start + self.rows.shape[1] - 1, math.floor(high / self.width))
+        wider = np.zeros((2, last - first + 1), np.int64)
+        place = self.start - first
+        wider[:, place : place + self.rows.shape[1]] = self.rows
+        self.rows, self.start = wider, first
+
+    def add(self, row: int, values: Values) -> None:
+        """Count values, which lie within the range."""
+        places = np.floor(values / self.width).astype(np.int64) - self.start
+        self.rows[row] += np.bincount(places, minlength=self.rows.shape[1])
+
+    def joined(self) -> tuple[float, float, npt.NDArray[np.int64]]:
+        """Both histograms over the same 64 bins: left edge, right edge, counts."""
+        each = max(1, -(-self.rows.shape[1] // BINS))
+        padded = np.zeros((2, BINS * each), np.int64)
+        padded[:, : self.rows.shape[1]] = self.rows
+        low = self.start * self.width
+        return low, low + BINS * each * self.width, padded.reshape(2, BINS, each).sum(axis=2)
+
+    def _halve(self) -> None:
+        # Bins twice as wide begin at even numbers.
+        lead = self.start % 2
+        count = self.rows.shape[1]
+        padded = np.zeros((2, count + lead + (count + lead) % 2), np.int64)
+        padded[:, lead : lead + count] = self.rows
+        self.rows = padded.reshape(2, -1, 2).sum(axis=2)
+        self.start = (self.start - lead) // 2
+        self.width *= 2
+
+
+@dataclass(slots=True)
+class Tally:
+    """Running sums over a tensor x of the float model and the same tensor y of the quantized one.
+
+    Sums are taken about ``center``, a value near both means: a variance far smaller than the mean
+    would drown otherwise. Values that are not finite in either are left out and counted.
+    """
+
+    count: int = 0
+    nonfinite_count: int = 0
+    center: float = 0.0
+    sums: Values = field(default_factory=lambda: np.zeros(6))
+    float_min: float = math.inf
+    float_max: float = -math.inf
+    quantized_min: float = math.inf
+    quantized_max: float = -math.inf
+    counts: Counts = field(default_factory=Counts)
+
+    def add(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
+        """Take in one sample's tensors, of one shape."""
+        x, y = np.ravel(x), np.ravel(y)
+        for start in range(0, x.size, _CHUNK):
+            self._add(
+                x[start : start + _CHUNK].astype(np.float64),
+                y[start : start + _CHUNK].astype(np.float64),
+            )
+
+    def _add(self, x: Values, y: Values) -> None:
+        is_finite = np.isfinite(x) & np.isfinite(y)
+        if not is_finite.all():
+            self.nonfinite_count += int(x.size - is_finite.sum())
+            x, y = x[is_finite], y[is_finite]
+            if not x.size:
+                return
+        low_x, high_x, low_y, high_y = x.min(), x.max(), y.min(), y.max()
+        self.float_min = min(self.float_min, float(low_x))
+        self.float_max = max(self.float_max, float(high_x))
+        self.quantized_min = min(self.quantized_min, float(low_y))
+        self.quantized_max = max(self.quantized_max, float(high_y))
+        self.counts.widen(float(min(low_x, low_y)), float(max(high_x, high_y)))
+        self.counts.add(0, x)
+        self.counts.add(1, y)
+        if not self.count:
+            self.center = float(x.mean())
+        self.count += x.size
+        error = y - x
+        x -= self.center
+        y -= self.center
+        self.sums += (x.sum(), y.sum(), x @ x, y @ y, x @ y, error @ error)
+
+    def record(
+        self, *, depth: int, node_name: str, op_type: str, tensor: str, kind: str
+    ) -> ActivationErrorRecord:
+        """The row of ``activation_errors``."""
+        n, c = max(self.count, 1), self.center
+        sum_x, sum_y, sum_xx, sum_yy, sum_xy, squared_error = (float(one) for one in self.sums)
+        energy_x = sum_xx + 2 * c * sum_x + n * c * c
+        energy_y = sum_yy + 2 * c * sum_y + n * c * c
+        product = sum_xy + c * (sum_x + sum_y) + n * c * c
+        std_x = math.sqrt(max(sum_xx / n - (sum_x / n) ** 2, 0.0))
+        std_y = math.sqrt(max(sum_yy / n - (sum_y / n) ** 2, 0.0))
+        norms = math.sqrt(max(energy_x, 0.0)) * math.sqrt(max(energy_y, 0.0))
+        low, high, counts = self.counts.joined()
+        return ActivationErrorRecord(
+            depth=depth,
+            node_name=node_name,
+            op_type=op_type,
+            tensor=tensor,
+            kind=kind,
+            sqnr_db=float(sqnr_db(energy_x, squared_error)) if self.count else math.nan,
+            cosine=min(max(product / norms, -1.0), 1.0) if norms else math.nan,
+            mean_shift=(sum_y - sum_x) / n / std_x if std_x else math.nan,
+            std_ratio=std_y / std_x if std_x else math.nan,
+            float_min=self.float_min,
+            float_max=self.float_max,
+            quantized_min=self.quantized_min,
+            quantized_max=self.quantized_max,
+            low=low,
+            high=high,
+            float_counts=counts[0],
+            quantized_counts=counts[1],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A tensor to observe: its node, and its names in the twin and beside the float one."""
+
+    tensor: str
+    node_name: str
+    op_type: str
+    observed: str
+    local: str | None
+    nbytes: int
+
+
+def measure_drift(
+    pair: Pair,
+    samples: Samples,
+    folder: Path,
+    report: Report | None = None,
+    *,
+    order: Sequence[str] = (),
+    block_bytes: int = BLOCK_BYTES,
+) -> tuple[ActivationErrorRecord, ...]:
+    """Run both models on all samples; one row per float tensor and kind of error.
+
+    Args:
+        folder: for the models' files; nobody else writes there.
+        report: told how many runs of how many are done.
+        order: names of tensors in the order of the original graph, where an optimizer changed it.
+        block_bytes: how much is observed at the same time.
+
+    Raises:
+        RunError: onnxruntime refuses one of the models, or stops.
+    """
+    beside, local = with_local_twins(pair)
+    places = _places(pair, local, samples)
+    kept_outside(beside, folder, "beside")
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(pair.quantized)
+    kept_outside(quantized, folder, "quantized")
+
+    blocks = _blocks(places, block_bytes)
+    total = len(blocks) * len(samples)
+    tallies: dict[tuple[str, str], Tally] = {}
+    for number, block in enumerate(blocks):
+        wanted = list(dict.fromkeys(place.tensor for place in block))
+        locals_ = [place.local for place in block if place.local]
+        as_float = _session(beside, [*wanted, *locals_], folder / "block-float.onnx")
+        as_int = _session(
+            quantized, [place.observed for place in block], folder / "block-quantized.onnx"
+        )
+        for index in range(len(samples)):
+            feed = samples[index]
+            found = dict(zip(as_float.outputs, as_float.run(feed), strict=True))
+            drifted = dict(zip(as_int.outputs, as_int.run(feed), strict=True))
+            for place in block:
+                x = found[place.tensor]
+                if not _is_float(x):
+                    continue
+                others = [(ACCUMULATED, drifted[place.observed])]
+                if place.local:
+                    others.append((LOCAL, found[place.local]))
+                for kind, y in others:
+                    if _is_float(y) and y.shape == x.shape:
+                        tallies.setdefault((place.tensor, kind), Tally()).add(x, y)
+            del found, drifted
+            if report is not None:
+                report(number * len(samples) + index + 1, total)
+    return tuple(_records(_ordered(places, order), tallies))
+
+
+@dataclass(frozen=True, slots=True)
+class Collapse:
+    """Where a network is lost: nodes, None where it never is.
+
+    ``first`` is the first whose tensor falls below the limit, ``for_good`` the one from which on
+    all stay below. Branches that lie side by side make the two differ.
+    """
+
+    first: str | None
+    for_good: str | None
+
+
+def collapse(records: Sequence[ActivationErrorRecord], limit_db: float = 10.0) -> Collapse:
+    """Where the accumulated SQNR of the layers falls below a limit.
+
+    Layers alone count, where there are any: a Sigmoid between them squeezes the error away.
+    """
+    drifted = [one for one in records if one.kind == ACCUMULATED and not math.isnan(one.sqnr_db)]
+    drifted = [one for one in drifted if one.op_type in LAYERS] or drifted
+    first = for_good = None
+    for record in sorted(drifted, key=lambda record: record.depth):
+        if record.sqnr_db >= limit_db:
+            for_good = None
+            continue
+        first = first or record.node_name
+        for_good = for_good or record.node_name
+    return Collapse(first, for_good)
+
+
+def _places(pair: Pair, local: dict[str, str], samples: Samples) -> list[_Place]:
+    sizes = _sizes(pair.float_model, samples)
+    # The quantizer drops a Relu that rounding replaces: the layer before it then makes the tensor.
+    makers: dict[str, Any] = {
+        one.known: operator.node for operator in pair.operators() for one in operator.results
+    }
+    places = []
+    for tensor, producer in computed(pair.float_model):
+        node: Any = makers.get(tensor, producer)
+        observed = pair.observed.get(tensor)
+        nbytes = sizes.get(tensor, _UNKNOWN_BYTES)
+        if observed is not None and nbytes:
+            places.append(
+                _Place(tensor, node.name, node.op_type, observed, local.get(tensor), nbytes)
+            )
+    return places
+
+
+def _sizes(model: Any, samples: Samples) -> dict[str, int]:
+    """Bytes of each tensor as far as shapes tell; 0 for what holds no floats."""
+    shaped = onnx.ModelProto()
+    shaped.CopyFrom(model)
+    feed = samples[0]
+    for value in shaped.graph.input:
+        if value.name in feed:
+            kind = value.type.tensor_type
+            kind.ClearField("shape")
+            for size in feed[value.name].shape:
+                kind.shape.dim.add().dim_value = size
+    for tensor in shaped.graph.initializer:
+        # Only shapes matter, and a copy of all weights would be passed around.
+        if len(tensor.raw_data) > 1024:
+            tensor.ClearField("raw_data")
+            tensor.raw_data = b""
+            shaped.graph.value_info.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    try:
+        inferred = shape_inference.infer_shapes(shaped, data_prop=True)
+    except Exception:
+        # It fails on old and on odd models; blocks are then sized by guess.
+        return {}
+    sizes = {}
+    for value in (*inferred.graph.value_info, *inferred.graph.output):
+        kind = value.type.tensor_type
+        if not kind.elem_type:
+            continue
+        if kind.elem_type not in _ELEMENT_BYTES:
+            sizes[value.name] = 0
+            continue
+        dims = [dim.dim_value for dim in kind.shape.dim] if kind.HasField("shape") else [0]
+        if all(size > 0 for size in dims):
+            sizes[value.name] = max(1, math.prod(dims) * _ELEMENT_BYTES[kind.elem_type])
+    return sizes
+
+
+_ELEMENT_BYTES = {
+    onnx.TensorProto.FLOAT: 4,
+    onnx.TensorProto.DOUBLE: 8,
+    onnx.TensorProto.FLOAT16: 2,
+}
+
+
+def _ordered(places: Sequence[_Place], order: Sequence[str]) -> list[_Place]:
+    """The places in the given order; what it does not know stays behind what came before it."""
+    known = {name: position for position, name in enumerate(order)}
+    keys, last = [], -1
+    for place in places:
+        last = known.get(place.tensor, last)
+        keys.append(last)
+    return [places[index] for index in sorted(range(len(places)), key=lambda i: (keys[i], i))]
+
+
+def _blocks(places: Sequence[_Place], block_bytes: int) -> list[list[_Place]]:
+    """Places in order, as many at a time as the bytes allow, at least one."""
+    blocks: list[list[_Place]] = []
+    room = 0
+    for place in places:
+        cost = place.nbytes * (3 if place.local else 2)
+        if not blocks or cost > room:
+            blocks.append([])
+            room = block_bytes
+        blocks[-1].append(place)
+        room -= cost
+    return blocks
+
+
+def _session(model: Any, outputs: Sequence[str], path: Path) -> Session:
+    onnx.save(pruned(model, list(dict.fromkeys(outputs))), path)
+    return Session(path, is_optimized=False)
+
+
+def _is_float(array: object) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype.kind == "f"
+
+
+def _records(
+    places: Sequence[_Place], tallies: dict[tuple[str, str], Tally]
+) -> list[ActivationErrorRecord]:
+    found = []
+    # Depth counts what was compared.
+    compared = [place for place in places if (place.tensor, ACCUMULATED) in tallies]
+    for depth, place in enumerate(compared):
+        for kind in (ACCUMULATED, LOCAL):
+            tally = tallies.get((place.tensor, kind))
+            if tally is not None:
+                found.append(
+                    tally.record(
+                        depth=depth,
+                        node_name=place.node_name,
+                        op_type=place.op_type,
+                        tensor=place.tensor,
+                        kind=kind,
+                    )
+                )
+    return found

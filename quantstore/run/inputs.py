@@ -1,0 +1,568 @@
+"""Files in, feeds out: images and arrays as the samples a model is run on.
+
+A sample is one run of the model: the arrays of all its inputs, by name. Knows Pillow and numpy, not
+the runtime: what a model asks for comes as :class:`Wanted`.
+"""
+
+import dataclasses
+import math
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from quantstore.errors import InputsError
+
+Feed = dict[str, npt.NDArray[Any]]
+Color = Literal["rgb", "bgr", "gray"]
+Item = TypeVar("Item")
+
+# Enough for a stable figure, few enough to wait for.
+DEFAULT_SAMPLES = 32
+# Decoded images beyond this are decoded again when they are needed.
+CACHE_BYTES = 256 << 20
+# Where a model leaves the size of its images open and nobody says one.
+OPEN_SIDE = 320
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+# Not the name of an input: the right class of each sample, for the accuracy.
+LABEL_NAMES = ("labels", "label")
+COLORS = (1, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One input of a model. A dimension is None where the model leaves it open."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def words(self) -> str:
+        """The shape as people write it, open dimensions as ``?``."""
+        return "x".join("?" if size is None else str(size) for size in self.shape) or "scalar"
+
+    @property
+    def image(self) -> "ImageShape | None":
+        """How an image lies in this input; None where it cannot be one."""
+        if len(self.shape) not in (3, 4):
+            return None
+        has_batch = len(self.shape) == 4
+        first, second, third = self.shape[-3:]
+        if first in COLORS or (first is None and third not in COLORS):
+            return ImageShape(first, second, third, channels_first=True, has_batch=has_batch)
+        if third in COLORS:
+            return ImageShape(third, first, second, channels_first=False, has_batch=has_batch)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageShape:
+    """Channels, height and width of an input, None where the model leaves them open."""
+
+    channels: int | None
+    height: int | None
+    width: int | None
+    channels_first: bool
+    has_batch: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What becomes of a pixel: ``(pixel * scale - mean) / std``, pixels from 0 to 255.
+
+    ``mean`` and ``std`` have one number, or one per channel in the order of ``color``. Images are
+    stretched to the size of the input, bilinearly; ``size`` (height, width) is for inputs that
+    leave it open.
+    """
+
+    color: Color = "rgb"
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    size: tuple[int, int] | None = None
+    name: str = "own"
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        channels = 1 if self.color == "gray" else 3
+        for what, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) not in (1, channels) or not all(map(math.isfinite, numbers)):
+                raise InputsError(
+                    f"{what} must be one number or {channels}, one per channel of {self.color}"
+                )
+        if 0 in self.std or not math.isfinite(self.scale) or self.scale == 0:
+            raise InputsError("neither std nor scale may be 0")
+        if self.size is not None and min(self.size) < 1:
+            raise InputsError("an image has at least one row and one column")
+
+
+def _preset(name: str, description: str, **how: Any) -> Preprocessing:
+    return Preprocessing(name=name, description=description, **how)
+
+
+# By convention, not by guess: torchvision, PaddleOCR, OpenMMLab and Caffe write theirs down.
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        _preset("zero-one", "RGB from 0 to 1 (YOLO and most of its kin)"),
+        _preset(
+            "imagenet",
+            "RGB from 0 to 1, minus ImageNet's mean, over its deviation (torchvision, timm)",
+            mean=_IMAGENET_MEAN,
+            std=_IMAGENET_STD,
+        ),
+        _preset("minus-one-one", "RGB from -1 to 1 (TensorFlow)", scale=1 / 127.5, mean=(1.0,)),
+        _preset(
+            "ultraface",
+            "RGB, (pixel - 127) / 128 (UltraFace)",
+            scale=1.0,
+            mean=(127.0,),
+            std=(128.0,),
+        ),
+        _preset(
+            "mmdet-bgr",
+            "BGR, ImageNet's mean and deviation in pixels (OpenMMLab: RTMDet, RTMPose)",
+            color="bgr",
+            scale=1.0,
+            mean=(103.53, 116.28, 123.675),
+            std=(57.375, 57.12, 58.395),
+        ),
+        _preset(
+            "caffe-bgr",
+            "BGR from 0 to 255, minus the mean 104, 117, 123 (Caffe, RetinaFace)",
+            color="bgr",
+            scale=1.0,
+            mean=(104.0, 117.0, 123.0),
+        ),
+        _preset(
+            "paddle-bgr",
+            "BGR from 0 to 1, ImageNet's RGB mean and deviation in that order (PaddleOCR)",
+            color="bgr",
+            mean=_IMAGENET_MEAN,
+            std=_IMAGENET_STD,
+        ),
+        _preset("raw-rgb", "RGB from 0 to 255", scale=1.0),
+        _preset("raw-bgr", "BGR from 0 to 255", color="bgr", scale=1.0),
+        _preset("gray", "one channel from 0 to 1", color="gray"),
+    )
+}
+# The models people know it by.
+ALIASES = {"rtmdet": "mmdet-bgr", "retinaface": "caffe-bgr", "yolo": "zero-one"}
+AUTO = "auto"
+
+
+def preset(name: str) -> Preprocessing:
+    """A preset by its name.
+
+    Raises:
+        InputsError: there is none.
+    """
+    found = PRESETS.get(ALIASES.get(name, name))
+    if found is None:
+        raise InputsError(f"no preprocessing is named {name!r}", f"choose {', '.join(PRESETS)}")
+    return found
+
+
+def changed(how: Preprocessing, **given: Any) -> Preprocessing:
+    """A preset with something else in it; it then goes by another name.
+
+    Raises:
+        InputsError: the numbers do not fit together.
+    """
+    if not given:
+        return how
+    if given.get("color") == "gray" and "mean" not in given and len(how.mean) > 1:
+        given["mean"] = (sum(how.mean) / 3,)
+        given["std"] = given.get("std", (sum(how.std) / len(how.std),))
+    name = how.name if given.keys() <= {"size"} else f"{how.name}, changed"
+    return dataclasses.replace(how, **given, name=name)
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What a model is run on, one feed per run; decoded when asked for.
+
+    ``labels`` are the right classes, one per run, where the file says them.
+    """
+
+    description: str
+    count: int
+    feed: Callable[[int], Feed]
+    notes: tuple[str, ...] = ()
+    labels: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Feed:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return self.feed(index)
+
+    def some(self, indices: Sequence[int]) -> "Samples":
+        """These runs alone, in this order."""
+        chosen = list(indices)
+        return dataclasses.replace(
+            self,
+            count=len(chosen),
+            feed=lambda index: self.feed(chosen[index]),
+            labels=None if self.labels is None else self.labels[chosen],
+        )
+
+    @property
+    def shapes(self) -> str:
+        """The shapes fed, in words: ``input 1x3x320x320``."""
+        return ", ".join(
+            f"{name} {'x'.join(map(str, array.shape)) or 'scalar'}"
+            for name, array in self[0].items()
+        )
+
+
+def read_samples(
+    source: str,
+    wanted: Sequence[Wanted],
+    *,
+    count: int | None = None,
+    preprocess: str | Preprocessing = AUTO,
+) -> Samples:
+    """The samples in a folder of images, an image, an ``.npz`` or an ``.npy``.
+
+    Args:
+        count: at most so many; where there are more, they are taken at even distances.
+        preprocess: for images: a preset's name, or how; ``auto`` is ``imagenet``, ``gray`` for
+            inputs of one channel, ``raw-rgb`` for integers.
+
+    Raises:
+        InputsError: no such file, nothing readable in it, or it does not fit the model.
+    """
+    path = Path(source).expanduser()
+    limit = DEFAULT_SAMPLES if count is None else count
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError) as error:
+        raise InputsError(f"{source}: no such path") from error
+    if not is_folder and not is_file:
+        raise InputsError(
+            f"{source}: there is no such file or folder",
+            "name a folder of images, an .npz or .npy file, or noise",
+        )
+    if is_folder or path.suffix.lower() in IMAGE_SUFFIXES:
+        return _images(path, wanted, limit, preprocess)
+    if path.suffix.lower() in (".npz", ".npy"):
+        return _arrays(path, wanted, limit)
+    raise InputsError(
+        f"{source}: inputs of this kind are not known",
+        "name a folder of images, an .npz or .npy file, or noise",
+    )
+
+
+# Images
+
+
+def _images(
+    path: Path, wanted: Sequence[Wanted], limit: int, preprocess: str | Preprocessing
+) -> Samples:
+    target, shape = _image_input(wanted)
+    how = _resolved(preprocess, shape, target)
+    height, width = _size(shape, how, target)
+    per_run = _batch_of(target) if shape.has_batch else 1
+    files = _image_files(path)
+    notes = []
+    if preprocess == AUTO:
+        notes.append(f"preprocessing by default: {how.name}, {how.description}")
+    if how.size is None and None in (shape.height, shape.width):
+        notes.append(f"input {target.name!r} leaves its size open; images are {height}x{width}")
+    reader = _Reader(how, height, width, target, shape)
+
+    readable: list[Path] = []
+    unreadable: list[str] = []
+    for file in _evenly(files, limit * per_run):
+        try:
+            reader.read(file)
+        except InputsError as error:
+            unreadable.append(str(error))
+        else:
+            readable.append(file)
+    if not readable:
+        raise InputsError(f"no image in {path} can be read: {unreadable[0]}")
+    if unreadable:
+        notes.append(f"skipped {len(unreadable)} of {len(files)} images: {unreadable[0]}")
+    runs = len(readable) // per_run
+    if not runs:
+        raise InputsError(
+            f"input {target.name!r} wants {per_run} images at a time, {path} holds {len(readable)}"
+        )
+
+    def feed(index: int) -> Feed:
+        pixels = [reader.read(file) for file in readable[index * per_run : (index + 1) * per_run]]
+        array = np.stack(pixels) if shape.has_batch else pixels[0]
+        return {target.name: array}
+
+    images = "1 image" if len(readable) == 1 else f"{len(readable)} images"
+    return Samples(
+        description=f"{images} of {path.name or path}, {how.name}",
+        count=runs,
+        feed=feed,
+        notes=tuple(notes),
+    )
+
+
+def _image_input(wanted: Sequence[Wanted]) -> tuple[Wanted, ImageShape]:
+    fitting = [(one, shape) for one in wanted if (shape := one.image) is not None]
+    if len(fitting) != 1:
+        inputs = ", ".join(f"{one.name} {one.words}" for one in wanted)
+        raise InputsError(
+            f"the model does not take images alone, its inputs are {inputs}",
+            "give arrays by input name in an .npz file",
+        )
+    others = [one.name for one in wanted if one is not fitting[0][0]]
+    if others:
+        raise InputsError(
+            f"images fill input {fitting[0][0].name!r}, but {', '.join(others)} would be missing",
+            "give arrays by input name in an .npz file",
+        )
+    return fitting[0]
+
+
+def _resolved(preprocess: str | Preprocessing, shape: ImageShape, target: Wanted) -> Preprocessing:
+    if isinstance(preprocess, Preprocessing):
+        how = preprocess
+    elif preprocess != AUTO:
+        how = preset(preprocess)
+    elif target.dtype.kind in "iu":
+        how = PRESETS["raw-rgb"]
+    else:
+        how = PRESETS["gray" if shape.channels == 1 else "imagenet"]
+    channels = 3 if shape.channels is None else shape.channels
+    if channels == 1 and how.color != "gray":
+        if max(len(how.mean), len(how.std)) > 1:
+            raise InputsError(
+                f"input {target.name!r} has one channel, {how.name} is for three",
+                "choose gray, or give one mean and one std",
+            )
+        how = dataclasses.replace(how, color="gray")
+    if channels == 3 and how.color == "gray":
+        raise InputsError(f"input {target.name!r} has three channels, gray images have one")
+    return how
+
+
+def _size(shape: ImageShape, how: Preprocessing, target: Wanted) -> tuple[int, int]:
+    sizes = []
+    for side, given, asked in zip(
+        ("height", "width"), (shape.height, shape.width), how.size or (None, None), strict=True
+    ):
+        if given is not None and asked is not None and given != asked:
+            raise InputsError(
+                f"input {target.name!r} has {side} {given} (shape {target.words}), not {asked}",
+                "leave the size out",
+            )
+        size = given if given is not None else asked
+        sizes.append(OPEN_SIDE if size is None else size)
+    return sizes[0], sizes[1]
+
+
+def _image_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    try:
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    except OSError as error:
+        raise InputsError(f"{path} cannot be read ({error.strerror})") from error
+    if not files:
+        raise InputsError(f"the folder {path} holds no image", "it needs .jpg or .png files")
+    return files
+
+
+class _Reader:
+    """Images as arrays of one size, kept while there is room."""
+
+    def __init__(
+        self, how: Preprocessing, height: int, width: int, target: Wanted, shape: ImageShape
+    ) -> None:
+        self._how, self._size = how, (width, height)
+        self._dtype, self._channels_first = target.dtype, shape.channels_first
+        self._kept: dict[Path, npt.NDArray[Any]] = {}
+        self._bytes = 0
+
+    def read(self, path: Path) -> npt.NDArray[Any]:
+        """The image as the model wants it, without the batch axis.
+
+        Raises:
+            InputsError: it cannot be decoded.
+        """
+        array = self._kept.get(path)
+        if array is None:
+            array = self._decoded(path)
+            if self._bytes + array.nbytes <= CACHE_BYTES:
+                self._kept[path] = array
+                self._bytes += array.nbytes
+        return array
+
+    def _decoded(self, path: Path) -> npt.NDArray[Any]:
+        how = self._how
+        try:
+            with Image.open(path) as file:
+                upright = ImageOps.exif_transpose(file)
+                image = upright.convert("L" if how.color == "gray" else "RGB")
+                pixels = np.asarray(image.resize(self._size, Image.Resampling.BILINEAR))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise InputsError(f"{path.name} is no readable image ({error})") from error
+        pixels = pixels.reshape(*pixels.shape[:2], -1)
+        if how.color == "bgr":
+            pixels = pixels[..., ::-1]
+        values = (pixels.astype(np.float64) * how.scale - np.array(how.mean)) / np.array(how.std)
+        if self._dtype.kind in "iu":
+            values = np.rint(values)
+            limits = np.iinfo(self._dtype)
+            if values.min() < limits.min or values.max() > limits.max:
+                raise InputsError(f"{how.name} leaves the range of {self._dtype}")
+        if self._channels_first:
+            values = values.transpose(2, 0, 1)
+        return np.ascontiguousarray(values, dtype=self._dtype)
+
+
+# Arrays
+
+
+def _arrays(path: Path, wanted: Sequence[Wanted], limit: int) -> Samples:
+    arrays = _loaded(path)
+    by_name, rest = _matched(path, arrays, wanted)
+    notes: list[str] = []
+    split = {
+        one.name: _runs(path, one, by_name[one.name], notes)
+        for one in wanted
+        if one.name in by_name
+    }
+    counts = {name: len(runs) for name, runs in split.items()}
+    runs = max(counts.values())
+    uneven = {name: count for name, count in counts.items() if count not in (1, runs)}
+    if uneven:
+        said = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise InputsError(f"{path.name} holds different numbers of samples: {said}")
+    labels = None
+    for name, array in rest.items():
+        per_run = runs == array.size and array.dtype.kind in "iu"
+        if name in LABEL_NAMES and per_run:
+            labels = array.reshape(-1).astype(np.int64)
+        else:
+            notes.append(f"{path.name}: array {name!r} is no input of the model and is left out")
+
+    def feed(index: int) -> Feed:
+        return {name: parts[index if len(parts) > 1 else 0] for name, parts in split.items()}
+
+    samples = Samples(
+        description="",
+        count=runs,
+        feed=feed,
+        notes=tuple(notes),
+        labels=labels,
+    ).some(_evenly(range(runs), limit))
+    return dataclasses.replace(
+        samples,
+        description=f"{len(samples)} sample{'s' * (len(samples) != 1)} of {path.name}",
+    )
+
+
+def _loaded(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return {"": found}
+        with found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise InputsError(
+            f"{path.name} cannot be read as numpy arrays ({str(error).splitlines()[0]})",
+            "write it with numpy.savez or numpy.save",
+        ) from error
+
+
+def _matched(
+    path: Path, arrays: Mapping[str, npt.NDArray[Any]], wanted: Sequence[Wanted]
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+    """Arrays by the input they fill, and those that fill none."""
+    names = {one.name for one in wanted}
+    by_name = {name: array for name, array in arrays.items() if name in names}
+    rest = {name: array for name, array in arrays.items() if name not in names}
+    unnamed = [name for name in rest if name not in LABEL_NAMES]
+    if not by_name and len(wanted) == 1 and len(unnamed) == 1:
+        # One array for one input needs no name.
+        by_name = {wanted[0].name: rest.pop(unnamed[0])}
+    missing = [one for one in wanted if one.name not in by_name]
+    if missing:
+        holds = ", ".join(repr(name) for name in arrays if name) or "one array without a name"
+        wants = ", ".join(f"{one.name!r} ({one.words})" for one in missing)
+        raise InputsError(
+            f"the model also needs input {wants}; {path.name} holds {holds}",
+            "give every input by its name in an .npz file",
+        )
+    return by_name, rest
+
+
+def _runs(
+    path: Path, wanted: Wanted, array: npt.NDArray[Any], notes: list[str]
+) -> Sequence[npt.NDArray[Any]]:
+    """An array as one array per run."""
+    array = _cast(path, wanted, array)
+    shape, rank = wanted.shape, len(wanted.shape)
+    wrong = InputsError(
+        f"input {wanted.name!r} wants shape {wanted.words}, {path.name} holds"
+        f" {'x'.join(map(str, array.shape)) or 'a single number'}",
+        "the first axis may count the samples",
+    )
+    if array.size == 0:
+        raise wrong
+    if array.ndim == rank + 1 and _fits(array.shape[1:], shape):
+        return list(array)
+    if array.ndim != rank or (rank and not _fits(array.shape[1:], shape[1:])):
+        raise wrong
+    if rank == 0:
+        return [array]
+    per_run = _batch_of(wanted)
+    runs, left = divmod(len(array), per_run)
+    if not runs:
+        raise wrong
+    if left:
+        notes.append(f"{path.name}: the last {left} of {len(array)} samples fill no whole batch")
+    return [array[run * per_run : (run + 1) * per_run] for run in range(runs)]
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        size == want or want is None for size, want in zip(shape, wanted, strict=True)
+    )
+
+
+def _cast(path: Path, wanted: Wanted, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if array.dtype == wanted.dtype:
+        cast = array
+    else:
+        if array.dtype.kind not in "fiub":
+            raise InputsError(f"{path.name}: input {wanted.name!r} holds {array.dtype}, no numbers")
+        with np.errstate(all="ignore"):
+            cast = array.astype(wanted.dtype)
+        if wanted.dtype.kind in "iub" and not np.array_equal(cast, array):
+            raise InputsError(
+                f"{path.name}: input {wanted.name!r} wants {wanted.dtype}, not {array.dtype}"
+            )
+    if cast.dtype.kind == "f" and not np.isfinite(cast).all():
+        raise InputsError(f"{path.name}: input {wanted.name!r} holds NaN or infinity")
+    return cast
+
+
+def _batch_of(wanted: Wanted) -> int:
+    return wanted.shape[0] or 1
+
+
+def _evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """At most so many of them, at even distances, the first among them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[index * len(items) // count] for index in range(count)]

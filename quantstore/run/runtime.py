@@ -1,0 +1,254 @@
+"""onnxruntime's only door: sessions, its own quantizer, and its refusals as our failures.
+
+It is imported where it is needed first, never at the top: it costs time and memory, and only the
+processes that run a model need it.
+"""
+
+import contextlib
+import importlib
+import inspect
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy.typing as npt
+import onnx
+from onnx import version_converter
+
+from quantstore.errors import MissingRuntimeError, RunError, printable
+
+Array = npt.NDArray[Any]
+# One sample: an array for each input of a model.
+Feeds = Mapping[str, Array]
+Calibration = Literal["minmax", "percentile", "entropy"]
+
+# onnxruntime's own number: errors alone. What goes wrong arrives as an exception as well.
+_ONLY_FATAL = 4
+# DequantizeLinear knows no axis before. onnxruntime writes such a file, and then refuses it.
+LOWEST_QDQ_OPSET = 13
+# Messages of onnxruntime can quote half a graph.
+LONGEST_MESSAGE = 300
+_METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
+
+
+def version() -> str:
+    """The installed onnxruntime.
+
+    Raises:
+        MissingRuntimeError: there is none.
+    """
+    return str(_onnxruntime().__version__)
+
+
+class Session:
+    """A model that onnxruntime agreed to run, on one thread: the same inputs, the same outputs."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto | Path,
+        *,
+        is_optimized: bool = True,
+        has_integer_kernels: bool = False,
+    ) -> None:
+        """Load a model; one whose weights lie in other files must be loaded from its path.
+
+        Args:
+            is_optimized: False keeps every tensor of the graph, so that each can be observed.
+            has_integer_kernels: True runs QuantizeLinear, operator, DequantizeLinear as one integer
+                operator where onnxruntime has one. Such sums saturate on some processors; floats
+                rounded to the same grid give the same figure (to 0.4 dB) everywhere.
+
+        Raises:
+            RunError: onnxruntime refuses the model, or has no memory for it.
+        """
+        library = _onnxruntime()
+        options = _options()
+        if not is_optimized:
+            options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if not has_integer_kernels:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._session = _loaded(model, options)
+        self.inputs = tuple(value.name for value in self._session.get_inputs())
+        self.outputs = tuple(value.name for value in self._session.get_outputs())
+
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> list[Array]:
+        """The outputs, all or those named, in that order.
+
+        Args:
+            feeds: an array for every input; others than the model's are left out.
+
+        Raises:
+            RunError: an input is missing or has another shape, or the model fails on it.
+        """
+        missing = [name for name in self.inputs if name not in feeds]
+        if missing:
+            raise RunError(f"there is no array for the input {missing[0]!r}", "add it")
+        known = {name: feeds[name] for name in self.inputs}
+        with _translated("onnxruntime stops"):
+            found: list[Array] = self._session.run(list(outputs) if outputs else None, known)
+        return found
+
+
+def quantizable(
+    model: onnx.ModelProto, folder: Path, *, fold: bool = True, name: str = "float.onnx"
+) -> Path:
+    """The model as onnxruntime's quantizer wants it, saved: constants computed, BatchNorm folded.
+
+    This is what ``onnxruntime.quantization.preprocess`` does, less the symbolic shape inference,
+    which fails on many models and which min-max calibration does not need. Names of nodes may
+    change: ``nodes_to_exclude`` speaks of this file.
+
+    Raises:
+        RunError: the operator set cannot be raised, or onnxruntime refuses the model.
+    """
+    library = _onnxruntime()
+    options = _options()
+    options.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    path = folder / name
+    options.optimized_model_filepath = str(path)
+    _loaded(raise_opset(model), options, disabled=() if fold else ("ConvBNFusion",))
+    return path
+
+
+def raise_opset(model: onnx.ModelProto, lowest: int = LOWEST_QDQ_OPSET) -> onnx.ModelProto:
+    """The model in an operator set of at least ``lowest``; itself where it is there already.
+
+    Raises:
+        RunError: onnx cannot convert it.
+    """
+    opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
+    if opset >= lowest:
+        return model
+    with _translated(f"the model cannot be raised from operator set {opset} to {lowest}"):
+        return version_converter.convert_version(model, lowest)
+
+
+def quantize_file(
+    source: Path,
+    target: Path,
+    samples: Sequence[Feeds],
+    *,
+    per_channel: bool,
+    calibration: Calibration = "minmax",
+    cache: Path | None = None,
+    nodes_to_exclude: Sequence[str] = (),
+    extra_options: Mapping[str, object] | None = None,
+) -> Path:
+    """Full int8 by onnxruntime's own quantizer: QuantizeLinear and DequantizeLinear everywhere.
+
+    Activations become uint8, asymmetric, one scale per tensor; weights int8, symmetric, one scale
+    per tensor or per channel.
+
+    Args:
+        source: what :func:`quantizable` gave, a path: the quantizer would move the weights of a
+            model in memory elsewhere, and the second call would fail.
+        samples: to find the ranges of activations on.
+        cache: where ranges are kept, so that a second call with the same samples need not run the
+            model again. An older onnxruntime ignores it.
+
+    Returns:
+        ``target``, written.
+
+    Raises:
+        RunError: the quantizer fails.
+    """
+    _onnxruntime()
+    with _quiet(), _translated("onnxruntime's quantizer stops"):
+        library: Any = importlib.import_module("onnxruntime.quantization")
+        options: dict[str, Any] = {
+            "quant_format": library.QuantFormat.QDQ,
+            "per_channel": per_channel,
+            "activation_type": library.QuantType.QUInt8,
+            "weight_type": library.QuantType.QInt8,
+            "calibrate_method": getattr(library.CalibrationMethod, _METHODS[calibration]),
+            "nodes_to_exclude": list(nodes_to_exclude),
+            "extra_options": dict(extra_options or {}),
+        }
+        if "calibration_cache_path" in inspect.signature(library.quantize_static).parameters:
+            options["calibration_cache_path"] = cache
+        library.quantize_static(source, target, _Reader(samples), **options)
+    return target
+
+
+class _Reader:
+    """Samples one after another, None at the end: what the quantizer asks for."""
+
+    def __init__(self, samples: Sequence[Feeds]) -> None:
+        self._samples = samples
+        self.rewind()
+
+    def rewind(self) -> None:
+        self._left = iter(self._samples)
+
+    def get_next(self) -> Feeds | None:
+        return next(self._left, None)
+
+
+def _onnxruntime() -> Any:
+    try:
+        library: Any = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise MissingRuntimeError("onnxruntime, which runs models, is not installed") from error
+    # The quantizer makes sessions of its own, with the default.
+    library.set_default_logger_severity(_ONLY_FATAL)
+    return library
+
+
+def _options() -> Any:
+    library = _onnxruntime()
+    options = library.SessionOptions()
+    options.log_severity_level = _ONLY_FATAL
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = library.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    return options
+
+
+def _loaded(model: onnx.ModelProto | Path, options: Any, disabled: Sequence[str] = ()) -> Any:
+    with _translated("onnxruntime refuses the model"):
+        content = str(model) if isinstance(model, Path) else model.SerializeToString()
+        return _onnxruntime().InferenceSession(
+            content,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=list(disabled) or None,
+        )
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Turn an exception of onnxruntime, which has no base class, into one of ours."""
+    try:
+        yield
+    except RunError:
+        raise
+    except MemoryError as error:
+        raise RunError("the model needs more memory than it may have") from error
+    except Exception as error:
+        message = str(error).strip() or type(error).__name__
+        if any(words in message.lower() for words in _OUT_OF_MEMORY):
+            raise RunError("the model needs more memory than it may have") from error
+        raise RunError(f"{what}: {_shortened(message)}") from error
+
+
+def _shortened(message: str) -> str:
+    """The first line, without the prefix that every message of onnxruntime has."""
+    line = message.splitlines()[0]
+    if line.startswith("[ONNXRuntimeError]"):
+        # "[ONNXRuntimeError] : 1 : FAIL : what it says"
+        line = line.split(" : ", 3)[-1]
+    line = printable(line.strip())
+    return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]}…"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantizer gives advice on the root logger that is of no use to ours."""
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)

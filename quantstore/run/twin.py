@@ -1,0 +1,233 @@
+"""A file in, a float model that runs out, and the same with weights from one of our grids.
+
+The grid is ours, by the same formulas as the stored errors: weights go through
+``quantization.round_trip`` as a runtime would see them, BatchNormalization folded in, and come back
+to where the file keeps them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from quantstore import graph
+from quantstore.graph.attributes import number
+from quantstore.graph.batchnorm import folding_after
+from quantstore.graph.tensors import read_array
+from quantstore.layers import Layer
+from quantstore.quantization import round_trip
+from quantstore.run.restore import float_arithmetic, new_constant
+from quantstore.run.runtime import Array
+from quantstore.schemes import Scheme
+
+# Below, onnx's converter and onnxruntime demand that every weight is an input of the graph too.
+LOWEST_IR_VERSION = 8
+_SLOT = "quantstore_weights_{}"
+
+
+@dataclass(frozen=True, slots=True)
+class FloatModel:
+    """A model in memory, in float arithmetic, as onnxruntime can run it.
+
+    ``was_quantized``: the file computes with integers; they were turned back into floats, and what
+    the first rounding lost is not known.
+    """
+
+    file: graph.ModelFile
+    was_quantized: bool
+
+    @property
+    def model(self) -> ir.Model:
+        return self.file.model
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One layer's weights: ``value`` is an initializer of its own in the main graph.
+
+    ``depth`` counts the layers as the store does. ``factor`` is what BatchNormalization multiplies
+    the stored tensor by, broadcastable against it, None where nothing is folded.
+    """
+
+    depth: int
+    site: graph.Site
+    value: ir.Value
+    factor: npt.NDArray[np.float64] | None
+
+
+def open_float(path: Path) -> FloatModel:
+    """Read a file, its external weights too, and make a float model of it.
+
+    Raises:
+        ModelFileError: the file cannot be read.
+        MissingWeightsError: external data is missing.
+    """
+    return float_model(graph.open_model(path))
+
+
+def float_model(file: graph.ModelFile) -> FloatModel:
+    """The same of an open file, whose model is changed in place."""
+    _load_weights(file)
+    model = file.model
+    model.ir_version = max(LOWEST_IR_VERSION, model.ir_version)
+    for value in list(model.graph.inputs):
+        # An initializer that is an input too could be fed, so that nothing is folded into it.
+        if value.const_value is not None:
+            model.graph.inputs.remove(value)
+    was_quantized = float_arithmetic(model) > 0
+    _replace_image_scalers(model)
+    passes.RemoveUnusedNodesPass()(model)
+    return FloatModel(file, was_quantized)
+
+
+def to_proto(model: FloatModel | ir.Model) -> onnx.ModelProto:
+    """What onnxruntime loads."""
+    return ir.to_proto(model.model if isinstance(model, FloatModel) else model)
+
+
+def lift_weights(model: FloatModel, *, fold: bool = True) -> tuple[Slot, ...]:
+    """Give every layer weights of its own, in place, so that one can be changed without another.
+
+    Weights shared by layers, hidden in Constant nodes or behind Identity, or lying in the branch of
+    an If: all become initializers of the main graph, which holds the float weights until
+    :func:`fill` says otherwise.
+
+    Raises:
+        NoLayersError: there is no layer to quantize.
+    """
+    slots: list[Slot] = []
+    main = model.model.graph
+    for site in graph.find_sites(model.file):
+        layer = graph.read_layer(model.file, site, fold=fold)
+        if layer is None:
+            continue
+        place = len(slots)
+        value = new_constant(main, _SLOT.format(place), read_array(site.tensor))
+        factor = _factor(model.file, site, layer)
+        site.node.replace_input_with(site.operand.index, value)
+        slots.append(Slot(place, site, value, factor))
+    passes.RemoveUnusedNodesPass()(model.model)
+    return tuple(slots)
+
+
+def float_weights(slot: Slot) -> Array:
+    """The weights as the file has them."""
+    return read_array(slot.site.tensor)
+
+
+def quantized_weights(model: FloatModel, slot: Slot, scheme: Scheme) -> Array:
+    """What to put into a slot so that the layer's effective weights lie on the scheme's grid.
+
+    A BatchNormalization stays in the graph: the slot gets the grid's values divided by its factor.
+    No overflow: a grid value is at most twice the weight it stands for, so is the quotient.
+
+    Returns:
+        In shape and type of the stored tensor.
+    """
+    stored = float_weights(slot)
+    layer = graph.read_layer(model.file, slot.site, fold=slot.factor is not None)
+    if layer is None:
+        return stored
+    finite = np.isfinite(layer.weights)
+    # A weight that is no number has no place on a grid, and must not ruin that of the others.
+    rounded = round_trip(np.where(finite, layer.weights, np.float32(0)), scheme)
+    values = _as_stored(np.where(finite, rounded, layer.weights), layer)
+    if slot.factor is not None:
+        factor = np.broadcast_to(slot.factor, values.shape)
+        is_usable = np.isfinite(factor) & (factor != 0)
+        values = np.where(
+            is_usable, values.astype(np.float64) / np.where(is_usable, factor, 1), stored
+        )
+    with np.errstate(over="ignore"):
+        return np.array(values, dtype=stored.dtype, order="C")
+
+
+def fill(slots: Sequence[Slot], weights: Sequence[Array]) -> None:
+    """Put arrays into slots, in place; the next :func:`to_proto` carries them."""
+    for slot, array in zip(slots, weights, strict=True):
+        slot.value.const_value = ir.tensor(array, name=slot.value.name)
+
+
+def weights_as_inputs(model: FloatModel, slots: Sequence[Slot]) -> None:
+    """Make inputs of all slots, in place: one session then runs any weights, fed by slot name.
+
+    Loading a session costs more than running it once, and a model whose weights exceed protobuf's
+    2 GB still fits.
+    """
+    main = model.model.graph
+    for slot in slots:
+        main.initializers.pop(str(slot.value.name))
+        slot.value.const_value = None
+        main.inputs.append(slot.value)
+
+
+def freeze_input(model: ir.Model, name: str, array: Array) -> None:
+    """Turn an input into a constant, in place, so that onnxruntime can decide an If by it."""
+    value = next(value for value in model.graph.inputs if value.name == name)
+    value.replace_all_uses_with(new_constant(model.graph, f"{name}_frozen", array))
+    model.graph.inputs.remove(value)
+
+
+def _load_weights(file: graph.ModelFile) -> None:
+    """Read external weights into memory, with our own reader, which watches the paths."""
+    for part in file.model.graphs():
+        for value in part.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                array = read_array(value.const_value)
+                value.const_value = ir.tensor(array, name=value.name)
+        for node in part:
+            for name, attribute in list(node.attributes.items()):
+                if attribute.type == ir.AttributeType.TENSOR:
+                    tensor = attribute.as_tensor()
+                    if isinstance(tensor, ir.ExternalTensor):
+                        loaded = ir.tensor(read_array(tensor), name=tensor.name)
+                        node.attributes[name] = ir.AttrTensor(name, loaded)
+
+
+def _replace_image_scalers(model: ir.Model) -> None:
+    """ONNX 1.0's ImageScaler: onnxruntime runs it, onnx can convert no model that has one."""
+    main = model.graph
+    for node in list(main):
+        if node.op_type != "ImageScaler" or "bias" not in node.attributes:
+            continue
+        bias = np.array(node.attributes["bias"].as_floats(), np.float32).reshape(1, -1, 1, 1)
+        scale = np.array(number(node, "scale", 1.0), np.float32)
+        product = ir.node("Mul", [node.inputs[0], new_constant(main, f"{node.name}_scale", scale)])
+        total = ir.node("Add", [product.outputs[0], new_constant(main, f"{node.name}_bias", bias)])
+        for new in (product, total):
+            main.insert_before(node, new)
+        node.outputs[0].replace_all_uses_with(total.outputs[0], replace_graph_outputs=True)
+        main.remove(node, safe=True)
+
+
+def _factor(
+    file: graph.ModelFile, site: graph.Site, layer: Layer
+) -> npt.NDArray[np.float64] | None:
+    """The factor of the BatchNormalization that was folded, shaped for the stored tensor."""
+    if not layer.batchnorm_folded:
+        return None
+    shape, groups = layer.shape, layer.group_count
+    is_first = layer.channel_axis == 0
+    folding = folding_after(site.node, shape[0] if is_first else shape[1] * groups, file.opset or 1)
+    if folding is None:
+        return None
+    trailing = (1,) * (len(shape) - 2)
+    if is_first:
+        return folding.factor.reshape(-1, 1, *trailing)
+    # ConvTranspose: input channels (axis 0) come group by group, each with its own outputs.
+    by_group = folding.factor.reshape(groups, shape[1])
+    return np.repeat(by_group, shape[0] // groups, axis=0).reshape(shape[0], shape[1], *trailing)
+
+
+def _as_stored(rows: npt.NDArray[np.float32], layer: Layer) -> npt.NDArray[np.float32]:
+    """``(channels, weights per channel)`` back in the shape of the stored tensor."""
+    axis = layer.channel_axis
+    if axis is None:
+        return rows.reshape(layer.shape)
+    rest = [size for place, size in enumerate(layer.shape) if place != axis]
+    return np.moveaxis(rows.reshape(layer.shape[axis], *rest), 0, axis)
