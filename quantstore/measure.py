@@ -21,7 +21,7 @@ from quantstore.sweep import FULL_PLAN, Plan, Sweep, sweep
 
 # Raise it when a figure changes its meaning or a new one appears: models measured under an older
 # version are measured anew when they are ingested again.
-MEASURES_VERSION = 1
+MEASURES_VERSION = 2
 
 
 def measure_layer(layer: Layer, depth: int, plan: Plan = FULL_PLAN) -> LayerMeasures:
@@ -95,6 +95,7 @@ def _layer_record(layer: Layer, depth: int, distribution: Distribution) -> Layer
     return LayerRecord(
         depth=depth,
         layer=layer.name,
+        module_path=layer.module_path,
         operand=layer.operand,
         op_type=layer.op_type,
         op_family=layer.op_family,
