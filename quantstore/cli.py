@@ -284,7 +284,11 @@ def models(db: Path, style: str) -> None:
     " COLUMN:asc and COLUMN:desc choose.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N layers.")
-@click.option("--search", metavar="TEXT", help="Only layers whose name contains TEXT, in any case.")
+@click.option(
+    "--search",
+    metavar="TEXT",
+    help="Only layers whose name or module path contains TEXT, in any case.",
+)
 @format_option
 @everywhere
 def layers(
@@ -320,8 +324,7 @@ def layers(
         frame = frame.sort_values(column, ascending=is_ascending, kind="stable")
         columns = LAYER_COLUMNS if column in LAYER_COLUMNS else (*LAYER_COLUMNS, column)
     if search is not None:
-        wanted = search.casefold()
-        frame = frame[[wanted in layer.casefold() for layer in frame["layer"]]]
+        frame = queries.found_by_name(frame, search)
     frame = frame.head(limit) if limit is not None else frame
     _print_frame(frame, style, columns)
     if style == "table":

@@ -7,6 +7,9 @@ files also catches it for one file, so that the rest goes on. Anything else is a
 its traceback.
 """
 
+# Characters of a message; the longest of our own, with names from real models, have about 400.
+_LONGEST = 800
+
 
 class QuantstoreError(Exception):
     """A failure worth one sentence to the person at the keyboard.
@@ -24,9 +27,14 @@ class QuantstoreError(Exception):
 
     @property
     def sentence(self) -> str:
-        """What is wrong, then what to do, with control characters made visible."""
-        text = f"{self}; {self.hint}" if self.hint else str(self)
-        return printable(text)
+        """What is wrong, then what to do, with control characters made visible.
+
+        It quotes names from files, which may be of any length.
+        """
+        text = printable(str(self))
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 4 :]}"
+        return f"{text}; {printable(self.hint)}" if self.hint else text
 
 
 class ModelFileError(QuantstoreError):

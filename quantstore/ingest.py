@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -26,7 +27,13 @@ from quantstore.equalization import p10_after_db
 from quantstore.errors import MissingStoreError, ModelFileError, NoLayersError, QuantstoreError
 from quantstore.layers import Layer
 from quantstore.measure import MEASURES_VERSION, measure_layer
-from quantstore.records import EqualizationRecord, LayerMeasures, ModelRecord, SimulationRecord
+from quantstore.records import (
+    EqualizationRecord,
+    FindingRecord,
+    LayerMeasures,
+    ModelRecord,
+    SimulationRecord,
+)
 from quantstore.run.probe import SECONDS, Prober
 from quantstore.schemes import DEFAULT_SCHEME
 from quantstore.sweep import FULL_PLAN, Plan
@@ -69,6 +76,7 @@ class MeasuredModel:
     weight_count: int
     layers: tuple[LayerMeasures, ...]
     equalization: tuple[EqualizationRecord, ...]
+    findings: tuple[FindingRecord, ...]
     probes: tuple[SimulationRecord, ...] = ()
 
 
@@ -120,15 +128,26 @@ def ingest_file(
     """
     choices = choices or Choices()
     started = time.perf_counter()
-    file = graph.open_model(path)
-    if not choices.replace:
-        known = _stored_name(store_path, file.sha256, choices.fold)
-        if known is not None:
-            return IngestResult(path=str(path), outcome="already stored", model=known)
-    with contextlib.ExitStack() as stack:
-        prober = prober or stack.enter_context(Prober())
-        measured = _measure(file, choices, started, report, prober)
-    return _write(measured, store_path, choices)
+    with _enough_memory():
+        file = graph.open_model(path)
+        if not choices.replace:
+            known = _stored_name(store_path, file.sha256, choices.fold)
+            if known is not None:
+                return IngestResult(path=str(path), outcome="already stored", model=known)
+        with contextlib.ExitStack() as stack:
+            prober = prober or stack.enter_context(Prober())
+            measured = _measure(file, choices, started, report, prober)
+        return _write(measured, store_path, choices)
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise ModelFileError(
+            "it needs more memory than there is", "free some, or ingest it on a larger machine"
+        ) from error
 
 
 def ingest_many(
@@ -230,7 +249,9 @@ def _measure(
     report: Report | None,
     prober: Prober | None = None,
 ) -> MeasuredModel:
-    work = _Work(file, tuple(graph.find_sites(file)), choices)
+    survey = graph.survey(file)
+    sites, left_out = graph.within_limits(survey.sites)
+    work = _Work(file, sites, choices)
     if prober is not None and choices.probe:
         # Beside the measuring, which leaves a core idle now and then.
         prober.start(file.path, fold=choices.fold, seconds=choices.probe_seconds)
@@ -242,11 +263,15 @@ def _measure(
     bytes_total = sum(site.weight_bytes for site in work.sites)
     bytes_done = weight_count = layers_done = 0
     found: dict[int, LayerMeasures] = {}
+    of_layers: dict[int, tuple[graph.Finding, ...]] = {}
+    unread = list(survey.unread)
     after: dict[tuple[int, int], tuple[float, float]] = {}
     if report is not None:
         report(Progress(0, len(work.sites), 0, bytes_total))
     for done in parallel.each(_do, work, tasks, jobs):
         found |= done.measures
+        of_layers |= done.findings
+        unread += done.unread
         weight_count += done.weight_count
         if done.pair is not None and done.p10_after_db is not None:
             after[done.pair] = done.p10_after_db
@@ -255,7 +280,10 @@ def _measure(
         if report is not None and done.places:
             report(Progress(layers_done, len(work.sites), bytes_done, bytes_total))
     if not found:
-        raise NoLayersError("every weight of the model is empty")
+        raise NoLayersError(
+            "every weight of the model is empty or out of reach", "export the model again"
+        )
+    graph.require_unchanged(file)
     depth_of = {place: depth for depth, place in enumerate(sorted(found))}
     probes: tuple[SimulationRecord, ...] = ()
     if prober is not None and choices.probe:
@@ -276,6 +304,17 @@ def _measure(
         layers=tuple(_at_depth(found[place], depth) for place, depth in depth_of.items()),
         equalization=tuple(_equalization(found, depth_of, after)),
         probes=probes,
+        findings=(
+            *(
+                _finding(one, None)
+                for one in graph.of_model(file, tuple(unread), left_out, fold=choices.fold)
+            ),
+            *(
+                _finding(one, depth)
+                for place, depth in depth_of.items()
+                for one in of_layers.get(place, ())
+            ),
+        ),
     )
 
 
@@ -303,6 +342,8 @@ class _Done:
 
     places: tuple[int, ...] = ()
     measures: dict[int, LayerMeasures] = field(default_factory=dict)
+    findings: dict[int, tuple[graph.Finding, ...]] = field(default_factory=dict)
+    unread: tuple[graph.Unread, ...] = ()
     weight_count: int = 0
     pair: tuple[int, int] | None = None
     p10_after_db: tuple[float, float] | None = None
@@ -340,20 +381,58 @@ def _do(work: _Work, task: _Task) -> _Done:
         after = p10_after_db(first, second) if first is not None and second is not None else None
         return _Done(pair=(task.places[0], task.places[1]), p10_after_db=after)
     measures: dict[int, LayerMeasures] = {}
+    findings: dict[int, tuple[graph.Finding, ...]] = {}
+    unread: list[graph.Unread] = []
     seen: dict[tuple[object, ...], LayerMeasures] = {}
     weight_count = 0
     for place in task.places:
-        layer = graph.read_layer(work.file, work.sites[place], fold=fold)
-        if layer is None:
+        layer = graph.read_or_reason(work.file, work.sites[place], fold=fold)
+        if isinstance(layer, graph.Unread):
+            unread.append(layer)
             continue
-        weight_count = layer.weights.size
         twin = seen.get(layer.weight_key)
         if twin is None:
+            # Slices of one tensor add up; the whole of it, read in two ways, counts once.
+            together = min(weight_count + layer.weights.size, work.sites[place].tensor.size)
+            weight_count = max(weight_count, layer.weights.size, together)
             measures[place] = measure_layer(layer, place, work.choices.plan)
             seen[layer.weight_key] = measures[place]
         else:
             measures[place] = _seen_from(layer, twin, place)
-    return _Done(places=task.places, measures=measures, weight_count=weight_count)
+        own = _findings_of(work.sites[place], layer, measures[place], fold=fold)
+        if own:
+            findings[place] = own
+    return _Done(
+        places=task.places,
+        measures=measures,
+        findings=findings,
+        unread=tuple(unread),
+        weight_count=weight_count,
+    )
+
+
+def _findings_of(
+    site: graph.Site, layer: Layer, measures: LayerMeasures, *, fold: bool
+) -> tuple[graph.Finding, ...]:
+    found = graph.of_layer(
+        site,
+        layer,
+        channel_min=measures.channels.weight_min,
+        channel_max=measures.channels.weight_max,
+        nonfinite_count=measures.layer.nonfinite_count,
+        fold=fold,
+    )
+    return tuple(found)
+
+
+def _finding(found: graph.Finding, depth: int | None) -> FindingRecord:
+    return FindingRecord(
+        depth=depth,
+        kind=found.kind,
+        severity=found.severity,
+        message=found.message,
+        remedy=found.remedy,
+    )
 
 
 def _at_depth(measures: LayerMeasures, depth: int) -> LayerMeasures:
@@ -387,6 +466,7 @@ def _seen_from(layer: Layer, twin: LayerMeasures, depth: int) -> LayerMeasures:
         twin.layer,
         depth=depth,
         layer=layer.name,
+        module_path=layer.module_path,
         operand=layer.operand,
         op_type=layer.op_type,
         group_count=layer.group_count,
@@ -429,6 +509,7 @@ def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> Inges
         model_id = store.add_model(connection, record, measured.layers, measured.equalization)
         for simulation in measured.probes:
             store.add_simulation(connection, model_id, simulation)
+        store.add_findings(connection, model_id, measured.findings)
     return IngestResult(
         path=str(measured.path),
         outcome="replaced" if replaced else "stored",
@@ -487,12 +568,13 @@ def _measure_unless_stored(
 ) -> MeasuredModel | IngestResult:
     """What a worker process does; small enough to travel back through a pipe."""
     started = time.perf_counter()
-    file = graph.open_model(path)
-    if not choices.replace:
-        known = _stored_name(store_path, file.sha256, choices.fold)
-        if known is not None:
-            return IngestResult(path=str(path), outcome="already stored", model=known)
-    return _measure(file, choices, started, None, _own_prober())
+    with _enough_memory():
+        file = graph.open_model(path)
+        if not choices.replace:
+            known = _stored_name(store_path, file.sha256, choices.fold)
+            if known is not None:
+                return IngestResult(path=str(path), outcome="already stored", model=known)
+        return _measure(file, choices, started, None, _own_prober())
 
 
 @cache

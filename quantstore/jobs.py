@@ -25,6 +25,9 @@ from quantstore.errors import printable
 logger = logging.getLogger(__name__)
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
+# Generous: a gigabyte of weights takes a minute. The command line waits for ever.
+TIME_LIMIT_SECONDS = 3600.0
+
 FINISHED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 
@@ -184,10 +187,16 @@ class Queue:
                 # Cancelled, and perhaps dismissed, while the process was starting.
                 if not self._is_running(job_id):
                     process.kill()
-            for line in process.stdout or ():
-                # What is no JSON was cut off by the end of the process, or printed by a library.
-                with contextlib.suppress(json.JSONDecodeError), self._lock:
-                    self._hear(job_id, json.loads(line))
+            alarm = threading.Timer(TIME_LIMIT_SECONDS, self._time_out, [job_id, process])
+            alarm.daemon = True
+            alarm.start()
+            try:
+                for line in process.stdout or ():
+                    # What is no JSON was cut off as the process ended, or printed by a library.
+                    with contextlib.suppress(json.JSONDecodeError), self._lock:
+                        self._hear(job_id, json.loads(line))
+            finally:
+                alarm.cancel()
         with self._lock:
             self._process = None
             if self._is_running(job_id):
@@ -196,6 +205,17 @@ class Queue:
                     state="failed",
                     message="the file crashed its reader; check it with onnx.checker",
                 )
+
+    def _time_out(self, job_id: int, process: subprocess.Popen[str]) -> None:
+        with self._lock:
+            if self._is_running(job_id):
+                hours = TIME_LIMIT_SECONDS / 3600
+                self._set(
+                    job_id,
+                    state="failed",
+                    message=f"not done after {hours:.3g} hours; ingest it with: quantstore ingest",
+                )
+        process.kill()
 
     def _is_running(self, job_id: int) -> bool:
         return job_id in self._jobs and self._jobs[job_id].state == "running"

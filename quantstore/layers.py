@@ -12,7 +12,9 @@ class Layer:
 
     ``weights`` are the effective weights: what a runtime would quantize, float32, as a matrix
     ``(output channels, weights per channel)``. ``shape`` and ``channel_axis`` are those of the
-    tensor as it is stored; the axis is None where the whole tensor is one channel (a vector).
+    tensor as the node reads it; the axis is None where the whole tensor is one channel (a vector).
+    In a recurrent layer the directions, axis 0, count channels too: one direction after another.
+    ``module_path`` is the module it was exported from, where the file says so.
     ``stored_scheme`` and ``stored_step`` describe integer weights that were dequantized;
     ``stored_step`` is their scale, the largest where there are several, in weight units.
     ``weight_key`` is equal for layers that share one and the same effective weights.
@@ -35,6 +37,7 @@ class Layer:
     stored_step: float | None
     weight_key: tuple[object, ...]
     weights: npt.NDArray[np.float32] = field(repr=False)
+    module_path: str | None = None
 
     def __post_init__(self) -> None:
         if self.weights.ndim != 2 or self.weights.dtype != np.float32:

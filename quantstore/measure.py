@@ -95,6 +95,7 @@ def _layer_record(layer: Layer, depth: int, distribution: Distribution) -> Layer
     return LayerRecord(
         depth=depth,
         layer=layer.name,
+        module_path=layer.module_path,
         operand=layer.operand,
         op_type=layer.op_type,
         op_family=layer.op_family,

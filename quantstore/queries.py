@@ -186,6 +186,18 @@ def layer_profiles(con: Connection, models: list[str], scheme: str) -> pd.DataFr
     )
 
 
+def found_by_name(layers: pd.DataFrame, text: str) -> pd.DataFrame:
+    """Those layers whose name or module path contains the text, in any case.
+
+    Names that a machine made, such as ``node_conv2d_17``, say less than the module they come from.
+    """
+    named, of_module = (
+        layers[column].fillna("").str.contains(text, case=False, regex=False)
+        for column in ("layer", "module_path")
+    )
+    return layers[named | of_module]
+
+
 def worst_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
     """One row per layer of a model, worst first, with what its causes are read from.
 
@@ -511,6 +523,46 @@ def model_equalization(con: Connection, model: str, scheme: str) -> pd.DataFrame
         order by lower_db
         """,
         {"model": model, "scheme": scheme},
+    )
+
+
+def model_findings(con: Connection, model: str) -> pd.DataFrame:
+    """What stands out about a model, the gravest first; layers of one kind share a row.
+
+    ``layers`` are the names of the first layers, in graph order, ``layer_count`` is how many there
+    are; both are empty and 0 for the model as a whole. Message and remedy are the first layer's.
+    """
+    return con.frame(
+        """
+        select
+            kind,
+            severity,
+            first(message order by depth) as message,
+            first(remedy order by depth) as remedy,
+            coalesce((list(layer order by depth) filter (layer is not null))[:10], []) as layers,
+            count(layer) as layer_count
+        from model_findings
+        where model = ?
+        group by kind, severity, layer_id is null, if(layer_id is null, message, '')
+        order by
+            list_position(['problem', 'warning', 'note'], severity),
+            layer_count desc,
+            message
+        """,
+        [model],
+    )
+
+
+def layer_findings(con: Connection, layer_id: int) -> pd.DataFrame:
+    """What stands out about one layer, the gravest first."""
+    return con.frame(
+        """
+        select kind, severity, message, remedy
+        from findings
+        where layer_id = ?
+        order by list_position(['problem', 'warning', 'note'], severity), kind
+        """,
+        [layer_id],
     )
 
 

@@ -40,6 +40,7 @@ class LayerRecord:
 
     depth: int
     layer: str
+    module_path: str | None
     operand: str
     op_type: str
     op_family: str
@@ -156,6 +157,17 @@ class EqualizationRecord:
     scheme: str
     channel_sqnr_p10_before_db: float
     channel_sqnr_p10_after_db: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingRecord:
+    """A row of ``findings``; the layer is named by its depth, None where it concerns the model."""
+
+    depth: int | None
+    kind: str
+    severity: str
+    message: str
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,7 @@ create table layers (
     model_id integer not null,
     depth integer not null,
     layer varchar not null,
+    module_path varchar,
     operand varchar not null,
     op_type varchar not null,
     op_family varchar not null,
@@ -107,13 +108,14 @@ comment on column layers.layer_id is 'Key of the layer; never used twice.';
 comment on column layers.model_id is 'The model the layer belongs to.';
 comment on column layers.depth is 'Position among the model''s layers in graph order, from 0.';
 comment on column layers.layer is 'Name of the node, or of its first output; repeated names carry #2, #3; inside a subgraph outer/attribute/inner.';
+comment on column layers.module_path is 'Module of the exported program that the node comes from, such as backbone.layer1.0; NULL where the file does not say.';
 comment on column layers.operand is 'Name that the ONNX operator gives to this input, such as W or B.';
 comment on column layers.op_type is 'ONNX operator, such as Conv.';
 comment on column layers.op_family is 'Group of operators: conv, conv_transpose, linear, recurrent, embedding or attention.';
 comment on column layers.weight_name is 'Name of the stored tensor.';
 comment on column layers.weight_dtype is 'Type the tensor is stored in, such as float32.';
-comment on column layers.shape is 'Dimensions of the tensor as stored.';
-comment on column layers.channel_axis is 'Axis of the stored tensor that counts output channels; NULL where the whole tensor is one channel.';
+comment on column layers.shape is 'Dimensions of the weights as the node reads them: those of the stored tensor, unless the graph reshapes it before.';
+comment on column layers.channel_axis is 'Axis of shape that counts output channels; NULL where the whole tensor is one channel. In a recurrent layer the directions, axis 0, count as well, one after another.';
 comment on column layers.channel_count is 'Number of output channels, each with a scale of its own under a per-channel scheme.';
 comment on column layers.group_count is 'Groups of a convolution, 1 otherwise.';
 comment on column layers.is_depthwise is 'Whether each group of a convolution reads a single input channel (and there are several).';
@@ -122,8 +124,8 @@ comment on column layers.nonfinite_count is 'NaN and infinite weights; they are 
 comment on column layers.batchnorm_folded is 'Whether a BatchNormalization that alone follows is folded into these weights.';
 comment on column layers.mul_folded is 'Whether a constant Mul that alone follows is folded into these weights.';
 comment on column layers.already_quantized is 'Whether the file stores integers; errors then measure a second rounding, the first loss is unknown.';
-comment on column layers.stored_scheme is 'How the file stores the integers, such as uint8 per tensor.';
-comment on column layers.stored_step is 'Scale of the stored integers, the largest where there are several, in weight units.';
+comment on column layers.stored_scheme is 'How the file stores the integers, such as uint8 per tensor or uint4 per block of 32.';
+comment on column layers.stored_step is 'Scale of the stored integers, the largest where there are several, in weight units; NULL where the graph computes the weights from them in several steps.';
 comment on column layers.weight_min is 'Smallest weight.';
 comment on column layers.weight_max is 'Largest weight.';
 comment on column layers.weight_range is 'weight_max - weight_min, in weight units.';
@@ -284,6 +286,26 @@ comment on column equalization.channel_sqnr_p10_before_db is
 comment on column equalization.channel_sqnr_p10_after_db is
 'SQNR in dB that nine in ten channels would reach after equalization with this partner alone, from weights only; can be lower than before; NULL where it is infinite.';
 
+-- Grain: one row per finding.
+create table findings (
+    model_id integer not null,
+    layer_id integer,
+    kind varchar not null,
+    severity varchar not null,
+    message varchar not null,
+    remedy varchar not null
+);
+
+comment on table findings is
+'One row per finding: what the graph and the weights give away before anything is run, and what to do about it.';
+comment on column findings.layer_id is 'The layer it concerns; NULL where it concerns the whole model.';
+comment on column findings.kind is
+'What was found: left out, not finite, unread, dead channel, mixed output, not folded, old opset, not learned or invalid.';
+comment on column findings.severity is
+'problem: figures are missing or mean nothing; warning: int8 suffers; note: good to know.';
+comment on column findings.message is 'What was found, in full sentences.';
+comment on column findings.remedy is 'What to do about it.';
+
 -- Grain: one row per run of a model beside its quantized twin.
 create sequence simulation_ids;
 
@@ -441,6 +463,7 @@ create view layer_errors as
 select
     models.model,
     layers.layer,
+    layers.module_path,
     layers.operand,
     layers.depth,
     errors.scheme,
@@ -491,6 +514,26 @@ join models using (model_id);
 
 comment on view layer_channels is
 'One row per output channel, with its model and layer. A box plot per channel is one query on it.';
+
+-- Grain: one row per finding.
+create view model_findings as
+select
+    models.model,
+    layers.layer,
+    layers.operand,
+    findings.kind,
+    findings.severity,
+    findings.message,
+    findings.remedy,
+    layers.depth,
+    findings.layer_id,
+    findings.model_id
+from findings
+join models using (model_id)
+left join layers on layers.layer_id = findings.layer_id;
+
+comment on view model_findings is
+'One row per finding, with the names of its model and, where it concerns one, its layer.';
 
 -- Grain: one row per layer and bin.
 create view histogram_bins as

@@ -32,6 +32,7 @@ from quantstore.errors import (
 from quantstore.records import (
     ActivationErrorRecord,
     EqualizationRecord,
+    FindingRecord,
     LayerMeasures,
     ModelRecord,
     SensitivityRecord,
@@ -502,6 +503,17 @@ def add_model(
     return model_id
 
 
+def add_findings(connection: Connection, model_id: int, records: Sequence[FindingRecord]) -> None:
+    """Write what the graph and the weights of a model give away."""
+    if not records:
+        return
+    ids = dict(connection.rows("select depth, layer_id from layers where model_id = ?", [model_id]))
+    columns = _columns_of(records)
+    columns["layer_id"] = [None if depth is None else ids[depth] for depth in columns.pop("depth")]
+    columns["model_id"] = [model_id] * len(records)
+    _insert(connection._connection, "findings", columns)
+
+
 def add_simulation(
     connection: Connection,
     model_id: int,
@@ -563,7 +575,7 @@ def remove_model(connection: Connection, model_id: int) -> None:
         " (select simulation_id from simulations where model_id = ?)",
         [model_id],
     )
-    for table in ("sensitivities", "simulations", "layers", "models"):
+    for table in ("findings", "sensitivities", "simulations", "layers", "models"):
         connection.rows(f"delete from {table} where model_id = ?", [model_id])
 
 

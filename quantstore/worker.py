@@ -1,16 +1,24 @@
 """One file in, JSON lines out: how the app ingests, in a process of its own.
 
-A process can be cancelled, and a crash inside a parser takes down nothing else. Lines on standard
-output are ``{"progress": {...}}`` and, last, ``{"result": {...}}``.
+A process can be cancelled, and a crash inside a parser takes down nothing else; nor does a file
+that asks for more memory than the machine has, because the process may not take all of it. Lines
+on standard output are ``{"progress": {...}}`` and, last, ``{"result": {...}}``.
 """
 
 import dataclasses
 import json
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from quantstore.errors import QuantstoreError
 from quantstore.ingest import Choices, IngestResult, Progress, ingest_file
+
+# Of the machine's memory, so that the app and the system keep the rest. The limit counts addresses,
+# not pages in use, and libraries reserve more of those than they need: hence a least.
+MEMORY_SHARE = 0.75
+LEAST_MEMORY_BYTES = 4 << 30
 
 
 def main(arguments: list[str]) -> int:
@@ -19,6 +27,7 @@ def main(arguments: list[str]) -> int:
     Args:
         arguments: ``STORE PATH SOURCE [--no-probe]``.
     """
+    _limit_memory()
     store_path, path, source, *options = arguments
     choices = Choices(source=source, probe="--no-probe" not in options)
     try:
@@ -27,6 +36,26 @@ def main(arguments: list[str]) -> int:
         result = IngestResult(path=path, outcome="failed", error=error.sentence)
     _say({"result": dataclasses.asdict(result)})
     return 0
+
+
+def _limit_memory() -> None:
+    """Let allocations beyond the limit fail here instead of the system ending any process."""
+    try:
+        import resource
+    except ImportError:
+        # Windows knows no such limit.
+        return
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):
+        # A container has less than the machine; "max" says that it has not.
+        machine = min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
+    limit = max(LEAST_MEMORY_BYTES, int(MEMORY_SHARE * machine))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    if most != resource.RLIM_INFINITY:
+        limit = min(limit, most)
+    # macOS refuses; the limit is a safety net, not a condition.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
 
 
 def _report(progress: Progress) -> None:

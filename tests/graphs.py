@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from quantstore.graph import find_sites, open_model, read_layer
 
@@ -30,7 +31,8 @@ def make_model(nodes, weights, *, inputs=("x",), outputs=("y",), opset=17, ir_ve
         [float_value(name) for name in outputs],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
-    opsets = [helper.make_opsetid("", opset)]
+    domains = {one.domain for one in nodes} - {"", "ai.onnx"}
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(one, 1) for one in domains)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
 
 
@@ -55,9 +57,13 @@ def layers_of(path, *, fold=True):
 
 
 def as_stored(layer):
-    """A layer's effective weights in the shape of the stored tensor."""
+    """A layer's effective weights in the shape of the tensor that the node reads."""
     if layer.channel_axis is None:
         return layer.weights.reshape(layer.shape)
+    if layer.op_family == "recurrent":
+        directions, rows = layer.shape[0], layer.shape[layer.channel_axis]
+        moved = layer.weights.reshape(directions, rows, -1)
+        return np.moveaxis(moved, 1, layer.channel_axis)
     rest = [size for axis, size in enumerate(layer.shape) if axis != layer.channel_axis]
     return np.moveaxis(layer.weights.reshape(-1, *rest), 0, layer.channel_axis)
 
@@ -90,3 +96,26 @@ def run(model, **feeds):
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     return session.run(None, feeds)
+
+
+def computed(model, *names):
+    """Constants of a model as onnx's own reference evaluator computes them."""
+    known = {tensor.name for tensor in model.graph.initializer}
+    needed, waiting = [], list(names)
+    while waiting:
+        name = waiting.pop()
+        maker = next((one for one in model.graph.node if name in one.output), None)
+        if name not in known and maker is not None:
+            known.update(maker.output)
+            needed.append(maker)
+            waiting.extend(maker.input)
+    nodes = [one for one in model.graph.node if any(one is other for other in needed)]
+    graph = helper.make_graph(
+        nodes,
+        "constants",
+        [],
+        [helper.make_empty_tensor_value_info(name) for name in names],
+        model.graph.initializer,
+    )
+    part = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    return ReferenceEvaluator(part).run(list(names), {})

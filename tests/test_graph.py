@@ -484,7 +484,7 @@ def training_mode(model):
 
 
 def computed_parameter(model):
-    model.graph.node.insert(0, node("Abs", ["variance"], ["computed"]))
+    model.graph.node.insert(0, node("Abs", ["x"], ["computed"]))
     model.graph.node[2].input[4] = "computed"
 
 

@@ -1,10 +1,13 @@
 """The app's queue: one file at a time, each in a process of its own, nothing half written."""
 
+import json
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from graphs import gaussian, make_model, node, point_outside, save
 from queues import finished
 
 from quantstore import ingest, queries, store
@@ -132,3 +135,44 @@ def test_a_file_in_the_working_folder_is_not_taken_for_a_library(queue, tmp_path
     monkeypatch.chdir(tmp_path)
     add(queue, demo("digits-plain"), tmp_path / "s.duckdb")
     assert [job.state for job in finished(queue)] == ["done"]
+
+
+def test_a_file_that_takes_for_ever_is_stopped(queue, tmp_path, monkeypatch):
+    monkeypatch.setattr("quantstore.jobs.TIME_LIMIT_SECONDS", 0.01)
+    add(queue, demo("digits-plain"), tmp_path / "s.duckdb")
+    (job,) = finished(queue)
+    assert job.state == "failed"
+    assert job.message.startswith("not done after")
+    assert not (tmp_path / "s.duckdb").exists()
+
+
+WITH_LITTLE_MEMORY = """
+import sys
+from pathlib import Path
+from quantstore import worker
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+worker.MEMORY_SHARE, worker.LEAST_MEMORY_BYTES = 0, 4096 * pages + (512 << 20)
+sys.exit(worker.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_a_file_that_takes_all_memory_is_a_sentence(tmp_path):
+    model = make_model([node("MatMul", ["x", "w"], ["y"], "product")], {"w": gaussian(1, 1)})
+    tensor = model.graph.initializer[0]
+    del tensor.dims[:]
+    tensor.dims.extend([1 << 14, 1 << 14])
+    point_outside(tensor, "w.bin")
+    with (tmp_path / "w.bin").open("wb") as stream:
+        # A gigabyte of nothing: a hole in the file.
+        stream.truncate(1 << 30)
+    path = save(model, tmp_path / "m.onnx")
+    answer = subprocess.run(
+        [sys.executable, "-c", WITH_LITTLE_MEMORY, str(tmp_path / "s.duckdb"), str(path), "test"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result = json.loads(answer.stdout.splitlines()[-1])["result"]
+    assert result["outcome"] == "failed"
+    assert result["error"].startswith("it needs more memory than there is")

@@ -1,7 +1,33 @@
 """ONNX file in, layers out. The only package that knows onnx and onnx-ir."""
 
-from quantstore.graph.file import ModelFile, open_model
+from quantstore.graph.file import ModelFile, open_model, require_unchanged
+from quantstore.graph.findings import Finding, of_layer, of_model
+from quantstore.graph.limits import within_limits
 from quantstore.graph.pairs import find_pairs
-from quantstore.graph.walk import Site, find_sites, read_layer
+from quantstore.graph.walk import (
+    Site,
+    Survey,
+    Unread,
+    find_sites,
+    read_layer,
+    read_or_reason,
+    survey,
+)
 
-__all__ = ["ModelFile", "Site", "find_pairs", "find_sites", "open_model", "read_layer"]
+__all__ = [
+    "Finding",
+    "ModelFile",
+    "Site",
+    "Survey",
+    "Unread",
+    "find_pairs",
+    "find_sites",
+    "of_layer",
+    "of_model",
+    "open_model",
+    "read_layer",
+    "read_or_reason",
+    "require_unchanged",
+    "survey",
+    "within_limits",
+]

@@ -1,30 +1,81 @@
-"""Which values of a graph are constant, and where their tensors lie."""
+"""Which values of a graph are constant, and in which stored tensor they begin.
 
+A weight need not be an initializer: exporters leave Identity, Cast, Transpose and whole sums of
+constants between the tensor in the file and the node that uses it. This module follows them back;
+fold.py computes what they give.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
 import onnx_ir as ir
+
+from quantstore.graph.operators import MICROSOFT, STANDARD_DOMAINS
+
+# What can be computed ahead: no state, no randomness, and a size that is known before.
+SHAPING = frozenset(
+    (
+        *("Cast", "CastLike", "Concat", "ConstantOfShape", "Expand", "Flatten", "Gather"),
+        *("Reshape", "Shape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+    )
+)
+ARITHMETIC = frozenset(
+    (
+        *("Abs", "Add", "Clip", "Div", "Exp", "Log", "Max", "Min", "Mul", "Neg", "Pow"),
+        *("Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum", "ReduceSumSquare"),
+        *("Sigmoid", "Sqrt", "Sub", "Tanh"),
+    )
+)
+FOLDABLE_OPERATORS = SHAPING | ARITHMETIC
+# Their first input is the one that becomes the output.
+_SAME_VALUES = ("Identity", "Dropout")
+
+# Nodes of Identity between QuantizeLinear and DequantizeLinear.
+_MOST_BETWEEN = 10
+_KEY = "quantstore.constant"
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A value that is known before the network runs.
+
+    ``value`` is what is read, behind any Identity; ``tensor`` is the stored tensor that it is made
+    of, the largest of several. ``is_stored``: the value is that tensor. ``dequantizer`` is the
+    DequantizeLinear that the tensor passes through, if any.
+    """
+
+    value: ir.Value
+    tensor: ir.TensorProtocol
+    is_stored: bool
+    dequantizer: ir.Node | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A value that is constant too, but made in a way quantstore does not follow."""
+
+    op_type: str
+
+
+def find_constant(value: ir.Value | None) -> Constant | Opaque | None:
+    """What is known of a value; None where it is computed from the network's inputs.
+
+    Knows initializers (also those that an old IR version lists among the graph's inputs) and every
+    form of Constant node. The answer is kept with the value: a graph is followed back once.
+    """
+    if value is None:
+        return None
+    if _KEY not in value.meta:
+        _settle(value)
+    found = value.meta[_KEY]
+    return found if isinstance(found, Constant | Opaque) else None
 
 
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The stored tensor behind a value, None where the value is computed at run time.
-
-    Looks through Identity; knows initializers (also those that an old IR version lists among the
-    graph's inputs) and Constant nodes.
-    """
-    seen: set[int] = set()
-    while value is not None and id(value) not in seen:
-        seen.add(id(value))
-        if value.const_value is not None:
-            return value.const_value
-        node = value.producer()
-        if node is None:
-            return None
-        if node.op_type == "Constant":
-            attribute = node.attributes.get("value")
-            is_tensor = attribute is not None and attribute.type == ir.AttributeType.TENSOR
-            return attribute.as_tensor() if is_tensor and attribute is not None else None
-        if node.op_type != "Identity" or not node.inputs:
-            return None
-        value = node.inputs[0]
-    return None
+    """The stored tensor that a value is, None where it is computed, even if from constants."""
+    found = find_constant(value)
+    return found.tensor if isinstance(found, Constant) and found.is_stored else None
 
 
 def only_consumer(value: ir.Value) -> ir.Node | None:
@@ -33,3 +84,119 @@ def only_consumer(value: ir.Value) -> ir.Node | None:
     if len(uses) != 1 or value.is_graph_output():
         return None
     return next(iter(uses)).node
+
+
+def is_dequantizer(node: ir.Node) -> bool:
+    """Whether a node turns codes into numbers; onnxruntime's own domain has the operator too."""
+    return node.op_type == "DequantizeLinear" and node.domain in (*STANDARD_DOMAINS, MICROSOFT)
+
+
+def is_quantizer(node: ir.Node) -> bool:
+    """Whether a node turns numbers into codes."""
+    return node.op_type == "QuantizeLinear" and node.domain in (*STANDARD_DOMAINS, MICROSOFT)
+
+
+def same_as(node: ir.Node) -> ir.Value | None:
+    """The input that a node passes on unchanged, None where it does something to it.
+
+    Weights that the file keeps in float and rounds itself, by QuantizeLinear and DequantizeLinear,
+    are what they were before: nothing is lost yet.
+    """
+    if not node.inputs:
+        return None
+    if node.op_type in _SAME_VALUES and node.domain in STANDARD_DOMAINS:
+        return node.inputs[0]
+    codes = node.inputs[0] if is_dequantizer(node) else None
+    for _ in range(_MOST_BETWEEN):
+        producer = None if codes is None else codes.producer()
+        if producer is None or not producer.inputs:
+            return None
+        if is_quantizer(producer):
+            return producer.inputs[0]
+        if producer.op_type != "Identity":
+            return None
+        codes = producer.inputs[0]
+    return None
+
+
+def _settle(value: ir.Value) -> None:
+    """Find out about a value and everything it is made of; deep graphs need no deep stack."""
+    waiting = [value]
+    while waiting:
+        current = waiting[-1]
+        if current.meta.get(_KEY) not in (None, "open"):
+            waiting.pop()
+            continue
+        sources = list(_sources(current))
+        open_sources = [source for source in sources if _KEY not in source.meta]
+        if open_sources:
+            # A value that is met again before it is settled is made of itself: no constant.
+            current.meta[_KEY] = "open"
+            waiting.extend(open_sources)
+            continue
+        waiting.pop()
+        current.meta[_KEY] = _described(current) or "computed"
+
+
+def _sources(value: ir.Value) -> Iterator[ir.Value]:
+    node = value.producer()
+    if value.const_value is not None or node is None:
+        return
+    passed_on = same_as(node)
+    if passed_on is not None:
+        yield passed_on
+        return
+    yield from (source for source in node.inputs if source is not None)
+
+
+def _described(value: ir.Value) -> Constant | Opaque | None:
+    if value.const_value is not None:
+        return Constant(value, value.const_value, is_stored=True)
+    node = value.producer()
+    if node is None:
+        return None
+    if node.op_type == "Constant" and node.domain in STANDARD_DOMAINS:
+        tensor = _tensor_of(node)
+        return None if tensor is None else Constant(value, tensor, is_stored=True)
+    passed_on = same_as(node)
+    if passed_on is not None:
+        found = passed_on.meta[_KEY]
+        return found if isinstance(found, Constant | Opaque) else None
+    if not node.inputs:
+        return None
+    sources = [source.meta[_KEY] for source in node.inputs if source is not None]
+    if not sources or not all(isinstance(source, Constant | Opaque) for source in sources):
+        return None
+    if any(isinstance(source, Opaque) for source in sources) or not _is_foldable(node):
+        return Opaque(node.op_type)
+    # What is scaled or reshaped comes first; of terms and factors the largest is meant.
+    is_first = is_dequantizer(node) or node.op_type in SHAPING - {"Concat"}
+    origin = sources[0] if is_first else max(sources, key=lambda source: source.tensor.size)
+    return Constant(
+        value,
+        origin.tensor,
+        is_stored=False,
+        dequantizer=node if is_dequantizer(node) else origin.dequantizer,
+    )
+
+
+def _is_foldable(node: ir.Node) -> bool:
+    if is_dequantizer(node):
+        return True
+    return node.op_type in FOLDABLE_OPERATORS and node.domain in STANDARD_DOMAINS
+
+
+def _tensor_of(node: ir.Node) -> ir.TensorProtocol | None:
+    """What a Constant node holds, in whichever attribute."""
+    for name, attribute in node.attributes.items():
+        if attribute.is_ref():
+            continue
+        if name == "value" and attribute.type == ir.AttributeType.TENSOR:
+            # as_tensor() checks the protocol method by method, slower than all else here.
+            tensor: ir.TensorProtocol = attribute.value
+            return tensor
+        if name in ("value_float", "value_floats"):
+            return ir.Tensor(np.array(attribute.value, dtype=np.float32), name=node.outputs[0].name)
+        if name in ("value_int", "value_ints"):
+            return ir.Tensor(np.array(attribute.value, dtype=np.int64), name=node.outputs[0].name)
+    return None

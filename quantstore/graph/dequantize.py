@@ -1,15 +1,24 @@
-"""Integer weights back to float: ``x = scale * (q - zero_point)``, with the file's own figures."""
+"""Integer weights back to float: ``x = scale * (q - zero_point)``, with the file's own figures.
 
+Source: ONNX operator DequantizeLinear
+(https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html).
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.errors import ModelFileError
-from quantstore.graph.constants import constant_tensor, only_consumer
-from quantstore.graph.operators import Operand
-from quantstore.graph.tensors import INTEGER_TYPES, read_array
+from quantstore.graph.attributes import integer
+from quantstore.graph.constants import find_constant, only_consumer
+
+Array = npt.NDArray[Any]
+
+_AGAIN = "export the model again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,46 +26,65 @@ class Stored:
     """How a file stores integer weights. ``step`` is the scale, the largest of several."""
 
     scheme: str
-    step: float
+    step: float | None
 
 
-def dequantized(
-    node: ir.Node, operand: Operand, tensor: ir.TensorProtocol, axis: int | None
-) -> tuple[npt.NDArray[np.float32], Stored] | None:
-    """The weights of a dynamically quantized node, None where their scale cannot be found.
+def dequantize(node: ir.Node, inputs: Sequence[Array | None]) -> Array:
+    """What a DequantizeLinear node gives, in the type of its scale."""
+    codes, scale = (inputs[index] if index < len(inputs) else None for index in (0, 1))
+    if codes is None or scale is None:
+        raise ModelFileError(f"node {node.name!r} lacks its codes or its scale", _AGAIN)
+    zero_point = inputs[2] if len(inputs) > 2 else None
+    axis = integer(node, "axis", 1)
+    axis = axis + codes.ndim if axis < 0 else axis
+    block = integer(node, "block_size", 0)
+    return restored(node, codes, scale, zero_point, axis=axis, block=block).astype(scale.dtype)
+
+
+def stored_by(node: ir.Node, codes: ir.TensorProtocol, scale: Array | None) -> Stored:
+    """How the weights are stored that a DequantizeLinear brings back."""
+    block = integer(node, "block_size", 0)
+    return stored_as(codes.dtype, scale, block=block)
+
+
+def stored_as(dtype: ir.DataType, scale: Array | None, *, block: int = 0) -> Stored:
+    """What to say of codes of this type; ``scale`` None where no single factor brings them back."""
+    name = dtype.numpy().name
+    if scale is None or scale.size == 0:
+        return Stored(name, None)
+    sharing = f"block of {block}" if block else "channel" if scale.size > 1 else "tensor"
+    return Stored(f"{name} per {sharing}", float(scale.astype(np.float32).max()))
+
+
+def restored(
+    node: ir.Node,
+    codes: Array,
+    scale: Array,
+    zero_point: Array | None,
+    *,
+    axis: int | None,
+    block: int = 0,
+) -> npt.NDArray[np.float32]:
+    """``scale * (codes - zero_point)`` in float32.
+
+    Args:
+        axis: of ``codes``, the one that scales and zero points run along where there are several.
+        block: how many codes along ``axis`` share a scale; 0 where it is none or all.
+    """
+    weights = codes.astype(np.float32)
+    if zero_point is not None and zero_point.size:
+        weights -= _along(zero_point, codes, axis, block, node)
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights *= _along(scale, codes, axis, block, node)
+    return weights
+
+
+def weight_scale(node: ir.Node) -> ir.Value | None:
+    """The constant factor of the inner Mul that rescales the integer product.
 
     The form is onnxruntime's ``quantize_dynamic``: DynamicQuantizeLinear, ConvInteger or
-    MatMulInteger, Cast, Mul(product, Mul(x_scale, w_scale)). The zero point is an input of the
-    integer node; the scale hides in the inner Mul.
+    MatMulInteger, Cast, Mul(product, Mul(x_scale, w_scale)).
     """
-    if tensor.dtype not in INTEGER_TYPES:
-        return None
-    scale_tensor = weight_scale(node)
-    if scale_tensor is None:
-        return None
-    codes = read_array(tensor)
-    scale = read_array(scale_tensor).astype(np.float32)
-    zero_point = np.zeros(1, dtype=np.float32)
-    if operand.zero_point is not None and operand.zero_point < len(node.inputs):
-        given = node.inputs[operand.zero_point]
-        if given is not None:
-            zero_tensor = constant_tensor(given)
-            if zero_tensor is None:
-                return None
-            zero_point = read_array(zero_tensor).astype(np.float32)
-    per_channel = scale.size > 1 or zero_point.size > 1
-    stored = Stored(
-        scheme=f"{tensor.dtype.name.lower()} per {'channel' if per_channel else 'tensor'}",
-        step=float(scale.max()),
-    )
-    weights = (codes.astype(np.float32) - _along(zero_point, axis, codes, node)) * _along(
-        scale, axis, codes, node
-    )
-    return weights.astype(np.float32), stored
-
-
-def weight_scale(node: ir.Node) -> ir.TensorProtocol | None:
-    """The constant factor of the inner Mul that rescales the integer product."""
     cast = _only_follower(node)
     if cast is None or cast.op_type != "Cast":
         return None
@@ -70,9 +98,8 @@ def weight_scale(node: ir.Node) -> ir.TensorProtocol | None:
         if product is None or product.op_type != "Mul":
             continue
         for factor in product.inputs:
-            tensor = constant_tensor(factor)
-            if tensor is not None:
-                return tensor
+            if factor is not None and find_constant(factor) is not None:
+                return factor
     return None
 
 
@@ -81,15 +108,27 @@ def _only_follower(node: ir.Node) -> ir.Node | None:
 
 
 def _along(
-    values: npt.NDArray[np.float32], axis: int | None, codes: npt.NDArray[np.generic], node: ir.Node
+    values: Array, codes: Array, axis: int | None, block: int, node: ir.Node
 ) -> npt.NDArray[np.float32]:
-    """Values shaped so that they broadcast along the channel axis of the codes."""
+    """Scales or zero points in a shape that broadcasts to that of the codes."""
+    values = values.astype(np.float32)
     if values.size == 1:
         return values.reshape(())
-    if axis is None or values.size != codes.shape[axis]:
-        raise ModelFileError(
-            f"node {node.name!r} has {values.size} weight scales or zero points for tensor of"
-            f" shape {codes.shape}",
-            "export the model again",
-        )
-    return values.reshape([-1 if position == axis else 1 for position in range(codes.ndim)])
+    if block and axis is not None and axis < codes.ndim == values.ndim:
+        length = codes.shape[axis]
+        others = [size for index, size in enumerate(codes.shape) if index != axis]
+        if values.shape[axis] == -(-length // block) and others == [
+            size for index, size in enumerate(values.shape) if index != axis
+        ]:
+            return np.take(values, np.arange(length) // block, axis=axis)
+    elif values.ndim == codes.ndim > 1:
+        # A row or a column for each matrix of a stack, as QLinearMatMul has it.
+        if all(size in (1, of) for size, of in zip(values.shape, codes.shape, strict=True)):
+            return values
+    elif axis is not None and axis < codes.ndim and values.shape == (codes.shape[axis],):
+        return values.reshape([-1 if position == axis else 1 for position in range(codes.ndim)])
+    raise ModelFileError(
+        f"node {node.name!r} has {values.size} weight scales or zero points for tensor of"
+        f" shape {codes.shape}",
+        _AGAIN,
+    )

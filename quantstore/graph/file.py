@@ -1,25 +1,54 @@
 """An ONNX file in, its graph out: read, hash, parse. Weights stay where they are for now."""
 
 import hashlib
+import math
+import os
+import stat
 import threading
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from quantstore.errors import MissingWeightsError, ModelFileError
-from quantstore.graph.tensors import data_path, external_tensors
+from quantstore.graph.checker import complaint_of
+from quantstore.graph.functions import unfold
+from quantstore.graph.limits import require_bounded, require_room, subgraphs
+from quantstore.graph.signature import HEAD_BYTES, refuse_other_formats, refuse_text
+from quantstore.graph.sparse import make_dense
+from quantstore.graph.tensors import data_path, dimensions, external_tensors
 
 _CHUNK_BYTES = 1 << 20
 _AGAIN = "export or download the model again"
 _DATA_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
+# A protobuf message cannot be longer.
+_MOST_BYTES = (1 << 31) - 1
+# Versions count from 1; the store keeps them in 32 bits.
+_MOST_VERSION = (1 << 31) - 1
+# Files that only look like files: reading one can wait for ever, or never end.
+_SYSTEM_FOLDERS = (Path("/proc"), Path("/sys"))
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file of external weights as it was when it was hashed."""
+
+    path: Path
+    length: int
+    stamp: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A parsed file. ``sha256`` and ``file_bytes`` include the external data files."""
+    """A parsed file. ``sha256`` and ``file_bytes`` include the external data files.
+
+    ``complaint`` is what onnx.checker objects to, empty where it accepts the model.
+    """
 
     path: Path
     sha256: str
@@ -28,13 +57,15 @@ class ModelFile:
     ir_version: int | None
     opset: int | None
     model: ir.Model
+    data_files: tuple[DataFile, ...] = ()
+    complaint: str = ""
 
 
 def open_model(path: Path) -> ModelFile:
     """Read the graph of an ONNX file, without its external weights.
 
     Raises:
-        ModelFileError: no such file, not readable, or no ONNX.
+        ModelFileError: no such file, not readable, no ONNX, or more than a machine can follow.
         MissingWeightsError: external data that is missing or lies outside the model's folder.
     """
     content = _read(path)
@@ -43,114 +74,271 @@ def open_model(path: Path) -> ModelFile:
     hashing = threading.Thread(target=digest.update, args=(content,))
     hashing.start()
     try:
-        proto = _parse(content, path)
+        proto = _parse(content)
     finally:
         hashing.join()
     del content
-    _require_sound(proto.graph)
-    _name_every_node(proto.graph)
-    _drop_exotic_types(proto.graph)
-    try:
-        model = ir.serde.deserialize_model(proto)
-    except (ir.serde.SerdeError, ValueError, TypeError, KeyError) as error:
-        raise ModelFileError(
-            f"the graph cannot be read ({_innermost(error)})", "check it with onnx.checker"
-        ) from error
-    ir.external_data.set_base_dir(model.graph, path.parent)
+    _require_sound(proto)
+    require_bounded(proto)
+    complaint = complaint_of(proto)
+    for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
+        _name_every_node(nodes)
+    _rename_repeated_outputs(proto.graph.node, _declared(proto.graph))
+    for function in proto.functions:
+        _rename_repeated_outputs(function.node, set(function.input))
+    for scope in (proto.graph, *proto.functions):
+        _drop_exotic_types(scope)
+    make_dense(proto)
+    model = _deserialized(proto)
 
-    data_files: dict[Path, None] = {}
+    data_files: dict[Path, DataFile] = {}
     for tensor in external_tensors(model):
-        data_files[data_path(tensor, path.parent)] = None
-    for data_file in data_files:
-        try:
-            with data_file.open("rb") as stream:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-                    file_bytes += len(chunk)
-        except OSError as error:
-            raise MissingWeightsError(
-                f"external data {data_file.name} cannot be read ({error.strerror})"
-            ) from error
+        tensor.base_dir = path.parent
+        data_file = data_path(tensor, path.parent)
+        if data_file not in data_files:
+            data_files[data_file] = _hashed(data_file, digest)
+            file_bytes += data_files[data_file].length
+        require_room(tensor.name, math.prod(dimensions(tensor)), data_files[data_file].length)
+    unfold(model)
     return ModelFile(
         path=path,
         sha256=digest.hexdigest(),
         file_bytes=file_bytes,
-        producer=" ".join(filter(None, (proto.producer_name, proto.producer_version))) or None,
-        ir_version=proto.ir_version or None,
-        opset=model.opset_imports.get("") or model.opset_imports.get("ai.onnx"),
+        producer=" ".join(map(_text, filter(None, (proto.producer_name, proto.producer_version))))
+        or None,
+        ir_version=_version(proto.ir_version),
+        opset=_version(model.opset_imports.get("") or model.opset_imports.get("ai.onnx")),
         model=model,
+        data_files=tuple(data_files.values()),
+        complaint=complaint,
     )
+
+
+def require_unchanged(file: ModelFile) -> None:
+    """Refuse a model whose external weights are not those that were hashed.
+
+    Raises:
+        MissingWeightsError: a file was replaced, shortened or written to in the meantime.
+    """
+    for data_file in file.data_files:
+        try:
+            stamp = _stamp(data_file.path.stat())
+        except OSError:
+            stamp = ()
+        if stamp != data_file.stamp:
+            raise _changed(data_file.path)
 
 
 def _read(path: Path) -> bytes:
     try:
-        if not path.is_file():
-            wrong = "is a folder" if path.is_dir() else "does not exist"
-            raise ModelFileError(wrong, "check the path")
-        content = path.read_bytes()
+        if path.is_dir():
+            raise ModelFileError("is a folder", "check the path")
+        with _opened(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            head = stream.read(HEAD_BYTES)
+            refuse_other_formats(head)
+            if size > _MOST_BYTES:
+                raise ModelFileError(
+                    "no ONNX file is larger than 2 GiB",
+                    "save the model with its weights as external data",
+                )
+            # As much as there was at first: a file that grows for ever must come to an end.
+            content = head + stream.read(max(0, size - len(head)))
+    except FileNotFoundError as error:
+        raise ModelFileError("does not exist", "check the path") from error
     except OSError as error:
         raise ModelFileError(
             f"cannot be read ({error.strerror})", "check its permissions"
         ) from error
+    except ValueError as error:
+        raise ModelFileError(f"cannot be read ({error})", "check the path") from error
+    except MemoryError as error:
+        raise ModelFileError("does not fit into memory", "free some memory") from error
     if not content:
         raise ModelFileError("the file is empty", _AGAIN)
+    if len(content) < size:
+        raise ModelFileError("the file was shortened while it was read", "try again")
     return content
 
 
-def _parse(content: bytes, path: Path) -> onnx.ModelProto:
+def _opened(path: Path) -> BinaryIO:
+    """A plain file, open; without waiting for a writer, should it have become a pipe.
+
+    Raises:
+        ModelFileError: it is no plain file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+    stream = os.fdopen(descriptor, "rb")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        stream.close()
+        raise ModelFileError("is no plain file", "copy the model into a file")
+    return stream
+
+
+# Windows would translate line ends.
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def _hashed(path: Path, digest: "hashlib._Hash") -> DataFile:
+    """A file of external weights, its content added to the digest."""
+    if any(path.is_relative_to(folder) for folder in _SYSTEM_FOLDERS):
+        raise MissingWeightsError(
+            f"external data {path} is part of the system, no file of weights",
+            "export the model again",
+        )
+    try:
+        with _opened(path) as stream:
+            before = os.fstat(stream.fileno())
+            left = before.st_size
+            while left and (chunk := stream.read(min(left, _CHUNK_BYTES))):
+                digest.update(chunk)
+                left -= len(chunk)
+    except OSError as error:
+        raise MissingWeightsError(
+            f"external data {path.name} cannot be read ({error.strerror})"
+        ) from error
+    except ModelFileError as error:
+        raise MissingWeightsError(f"external data {path.name} {error}", error.hint) from error
+    if left:
+        raise _changed(path)
+    return DataFile(path, before.st_size, _stamp(before))
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _changed(path: Path) -> MissingWeightsError:
+    return MissingWeightsError(f"external data {path.name} changed while it was read", "try again")
+
+
+def _parse(content: bytes) -> onnx.ModelProto:
+    head = content[:HEAD_BYTES]
     try:
         proto = onnx.load_model_from_string(content)
     except DecodeError as error:
+        refuse_text(head)
         raise ModelFileError("not an ONNX file, or a truncated one", _AGAIN) from error
+    except MemoryError as error:
+        raise ModelFileError("does not fit into memory", "free some memory") from error
     # Protobuf skips what it does not know, so that almost any short text can pass as a message.
+    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.initializer):
+        refuse_text(head)
     if not proto.HasField("graph") or not proto.graph.node:
         raise ModelFileError("not an ONNX file: it holds no graph", _AGAIN)
     return proto
 
 
-def _require_sound(graph: onnx.GraphProto) -> None:
+def _deserialized(proto: onnx.ModelProto) -> ir.Model:
+    try:
+        return ir.serde.deserialize_model(proto)
+    except MemoryError as error:
+        raise ModelFileError("does not fit into memory", "free some memory") from error
+    except Exception as error:
+        # onnx-ir checks little and fails in as many ways as a file can be wrong: whatever it
+        # stumbles over, the file is what is wrong.
+        raise ModelFileError(
+            f"the graph cannot be read ({_innermost(error)})", "check it with onnx.checker"
+        ) from error
+
+
+def _version(number: int | None) -> int | None:
+    return number if number is not None and 0 < number <= _MOST_VERSION else None
+
+
+def _text(name: str | bytes) -> str:
+    """The protobuf runtime hands out text that is no UTF-8 as bytes."""
+    return name if isinstance(name, str) else name.decode("utf-8", "backslashreplace")
+
+
+def _require_sound(model: onnx.ModelProto) -> None:
     """Refuse what protobuf lets pass and nobody can use: names and types that are none.
 
     Raises:
         ModelFileError: a name that is not UTF-8, a tensor of a type that ONNX does not have.
     """
-    tensors = list(graph.initializer)
-    names = [tensor.name for tensor in tensors]
-    for node in graph.node:
-        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+    _require_sound_graph(model.graph)
+    for function in model.functions:
+        _require_text([function.name, function.domain, function.overload])
+        _require_text([*function.input, *function.output])
+        _require_sound_nodes(function.node)
+
+
+def _require_sound_graph(graph: onnx.GraphProto) -> None:
+    _require_text([value.name for value in (*graph.input, *graph.output)])
+    for tensor in graph.initializer:
+        _require_sound_tensor(tensor)
+    for sparse in graph.sparse_initializer:
+        _require_sound_tensor(sparse.values)
+    _require_sound_nodes(graph.node)
+
+
+def _require_sound_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
+    for node in nodes:
+        _require_text([node.name, node.op_type, node.domain, node.overload])
+        _require_text([*node.input, *node.output])
         for attribute in node.attribute:
-            names.append(attribute.name)
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                tensors.append(attribute.t)
-            for subgraph in (attribute.g, *attribute.graphs):
-                _require_sound(subgraph)
-    # The protobuf runtime hands out undecodable text as bytes.
-    garbled = next((name for name in names if not isinstance(name, str)), None)
-    if garbled is not None:
-        raise ModelFileError(f"the graph holds a name that is no text: {garbled!r}", _AGAIN)
-    unknown = next((tensor for tensor in tensors if tensor.data_type not in _DATA_TYPES), None)
-    if unknown is not None:
+            _require_text([attribute.name, attribute.ref_attr_name])
+            if attribute.type == onnx.AttributeProto.TENSOR and not attribute.ref_attr_name:
+                _require_sound_tensor(attribute.t)
+            for subgraph in subgraphs(attribute):
+                _require_sound_graph(subgraph)
+
+
+def _require_sound_tensor(tensor: onnx.TensorProto) -> None:
+    _require_text([tensor.name])
+    if tensor.data_type not in _DATA_TYPES:
         raise ModelFileError(
-            f"tensor {unknown.name!r} has the unknown type {unknown.data_type}", _AGAIN
+            f"tensor {tensor.name!r} has the unknown type {tensor.data_type}", _AGAIN
         )
 
 
-def _name_every_node(graph: onnx.GraphProto) -> None:
+def _require_text(names: list[str]) -> None:
+    garbled = next((name for name in names if not isinstance(name, str)), None)
+    if garbled is not None:
+        raise ModelFileError(f"the graph holds a name that is no text: {garbled[:80]!r}", _AGAIN)
+
+
+def _name_every_node(nodes: Iterable[onnx.NodeProto]) -> None:
     """Name unnamed nodes after their first output, before anything else can invent a name."""
-    for node in graph.node:
+    for node in nodes:
         if not node.name:
             node.name = next((output for output in node.output if output), node.op_type)
         for attribute in node.attribute:
-            for subgraph in (attribute.g, *attribute.graphs):
-                _name_every_node(subgraph)
+            for subgraph in subgraphs(attribute):
+                _name_every_node(subgraph.node)
 
 
-def _drop_exotic_types(graph: onnx.GraphProto) -> None:
+def _rename_repeated_outputs(nodes: Iterable[onnx.NodeProto], declared: set[str]) -> None:
+    """Tell outputs of the same name apart, which onnx-ir refuses: the first keeps it."""
+    repeats: Counter[str] = Counter()
+    for node in nodes:
+        for place, name in enumerate(node.output):
+            candidate = name
+            while candidate and candidate in declared:
+                repeats[name] += 1
+                candidate = f"{name}#{repeats[name] + 1}"
+            if candidate != name:
+                node.output[place] = candidate
+            declared.add(candidate)
+        for attribute in node.attribute:
+            for subgraph in subgraphs(attribute):
+                _rename_repeated_outputs(subgraph.node, _declared(subgraph))
+
+
+def _declared(graph: onnx.GraphProto) -> set[str]:
+    return {value.name for value in (*graph.input, *graph.initializer)}
+
+
+def _drop_exotic_types(scope: onnx.GraphProto | onnx.FunctionProto) -> None:
     """Forget types such as a classifier's map of scores: onnx-ir refuses what it cannot express.
 
     Nothing here depends on the types of activations.
     """
-    for value in (*graph.input, *graph.output, *graph.value_info):
+    values = list(scope.value_info)
+    if isinstance(scope, onnx.GraphProto):
+        values += [*scope.input, *scope.output]
+    for value in values:
         if value.type.WhichOneof("value") not in ("tensor_type", None):
             value.ClearField("type")
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from quantstore.graph.attributes import integer
 from quantstore.graph.batchnorm import folding_after
-from quantstore.graph.constants import constant_tensor, only_consumer
+from quantstore.graph.constants import Constant, find_constant, only_consumer
 from quantstore.graph.file import ModelFile
 from quantstore.graph.operators import STANDARD_DOMAINS
 from quantstore.graph.tensors import FLOAT_TYPES, dimensions
@@ -32,12 +32,13 @@ _SHIFT_AND_MEAN = (2, 3)
 def find_pairs(file: ModelFile, sites: list[Site], *, fold: bool) -> list[tuple[int, int]]:
     """Layers that only one other layer follows, with nothing between that minds a factor.
 
-    The first is a Conv or Gemm with constant bias, or none. A BatchNormalization behind it belongs
-    to it where ``fold`` is on and it can be folded, else it ends the search. Then come any number
-    of :data:`POSITIVELY_HOMOGENEOUS` nodes, and the second, a Conv (of any number of groups) or a
-    Gemm, which reads the result as its data. Each value on the way has a single reader in the same
-    graph and is no output; the weights of both are float and read by nobody else, since a factor
-    that suits this pair would change the other reader's result.
+    The first is a Conv or Gemm with constant bias, or none. A BatchNormalization or a constant Mul
+    behind it belongs to it where ``fold`` is on and it can be folded, else it ends the search. Then
+    come any number of :data:`POSITIVELY_HOMOGENEOUS` nodes, and the second, a Conv (of any number
+    of groups) or a Gemm, which reads the result as its data. Each value on the way has a single
+    reader in the same graph and is no output; the weights of both are float, as the file stores
+    them, and read by nobody else, since a factor that suits this pair would change the other
+    reader's result.
 
     Args:
         sites: of this file, as ``find_sites`` lists them.
@@ -66,6 +67,7 @@ def _takes_part(site: Site) -> bool:
     return (
         site.node.op_type in _PAIRED
         and site.operand.index == _WEIGHTS
+        and site.is_stored
         and site.tensor.dtype in FLOAT_TYPES
         and len(shape) >= 2
         and 0 not in shape
@@ -92,9 +94,13 @@ def _layer_behind(file: ModelFile, first: Site, *, fold: bool) -> ir.Node | None
     channels = _output_channels(first)
     folding = None
     if fold and channels is not None:
-        folding = folding_after(first.node, channels, file.opset or 1)
+        rank = len(dimensions(first.tensor))
+        folding = folding_after(first.node, channels, file.opset or 1, rank=rank)
     if folding is not None:
-        if not all(_is_constant_or_absent(folding.node, index) for index in _SHIFT_AND_MEAN):
+        normalization = folding.normalization
+        if normalization is not None and not all(
+            _is_constant_or_absent(normalization, index) for index in _SHIFT_AND_MEAN
+        ):
             return None
         value = _result(folding.node)
     while True:
@@ -120,7 +126,7 @@ def _result(node: ir.Node) -> ir.Value | None:
 
 def _is_constant_or_absent(node: ir.Node, index: int) -> bool:
     value = node.inputs[index] if index < len(node.inputs) else None
-    return value is None or constant_tensor(value) is not None
+    return value is None or isinstance(find_constant(value), Constant)
 
 
 def _output_channels(site: Site) -> int | None:

@@ -20,8 +20,23 @@ FLOAT_TYPES = (
     ir.DataType.FLOAT16,
     ir.DataType.BFLOAT16,
     ir.DataType.DOUBLE,
+    ir.DataType.FLOAT8E4M3FN,
+    ir.DataType.FLOAT8E4M3FNUZ,
+    ir.DataType.FLOAT8E5M2,
+    ir.DataType.FLOAT8E5M2FNUZ,
+    ir.DataType.FLOAT4E2M1,
 )
-INTEGER_TYPES = (ir.DataType.INT8, ir.DataType.UINT8)
+# Codes, which mean nothing without a scale.
+INTEGER_TYPES = (
+    ir.DataType.INT8,
+    ir.DataType.UINT8,
+    ir.DataType.INT4,
+    ir.DataType.UINT4,
+    ir.DataType.INT2,
+    ir.DataType.UINT2,
+    ir.DataType.INT16,
+    ir.DataType.UINT16,
+)
 
 
 def read_array(tensor: ir.TensorProtocol) -> npt.NDArray[Any]:
@@ -73,23 +88,26 @@ def data_path(tensor: ir.ExternalTensor, folder: Path) -> Path:
 
 def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
     """Every tensor whose data lies in another file, in the order of the graph."""
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                yield value.const_value
+    inside_functions = (
+        graph for function in model.functions.values() for graph in function.subgraphs()
+    )
+    for graph in (*model.graphs(), *model.functions.values(), *inside_functions):
+        if isinstance(graph, ir.Graph):
+            for value in graph.initializers.values():
+                if isinstance(value.const_value, ir.ExternalTensor):
+                    yield value.const_value
         for node in graph:
             for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.TENSOR:
-                    tensor = attribute.as_tensor()
-                    if isinstance(tensor, ir.ExternalTensor):
-                        yield tensor
+                if isinstance(attribute.value, ir.ExternalTensor):
+                    yield attribute.value
 
 
 def _read_external(tensor: ir.ExternalTensor) -> npt.NDArray[Any]:
     path = data_path(tensor, Path(tensor.base_dir))
     dtype = tensor.dtype.numpy()
     shape = dimensions(tensor)
-    expected = math.prod(shape) * dtype.itemsize
+    # Numbers of less than a byte lie side by side in it.
+    expected = -(-math.prod(shape) * tensor.dtype.bitwidth // 8)
     offset = tensor.offset or 0
     length = expected if tensor.length is None else tensor.length
     if length != expected:
@@ -117,7 +135,34 @@ def _read_external(tensor: ir.ExternalTensor) -> npt.NDArray[Any]:
         raise MissingWeightsError(
             f"external data {path.name} changed while it was read", "try again"
         )
+    if tensor.dtype.bitwidth < 8:
+        return _apart(content, tensor.dtype, shape)
     return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _apart(content: bytes, dtype: ir.DataType, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Numbers that lie several in a byte, low bits first."""
+    bits = dtype.bitwidth
+    if 8 % bits:
+        raise ModelFileError(f"numbers of {bits} bits are not read from other files")
+    packed = np.frombuffer(content, np.uint8)[:, np.newaxis]
+    codes = (packed >> np.arange(0, 8, bits, dtype=np.uint8)) & np.uint8((1 << bits) - 1)
+    codes = codes.reshape(-1)[: math.prod(shape)].reshape(shape)
+    if dtype in (ir.DataType.INT4, ir.DataType.INT2):
+        sign = 1 << (bits - 1)
+        return ((codes ^ sign).astype(np.int8) - sign).astype(dtype.numpy())
+    if dtype == ir.DataType.FLOAT4E2M1:
+        # These bits are no number but its code.
+        return codes.view(dtype.numpy())
+    return codes.astype(dtype.numpy())
+
+
+def is_float(array: npt.NDArray[Any]) -> bool:
+    """Whether an array has one of the types that hold weights as they are."""
+    try:
+        return ir.DataType.from_numpy(array.dtype) in FLOAT_TYPES
+    except TypeError:
+        return False
 
 
 def dimensions(tensor: ir.TensorProtocol) -> tuple[int, ...]:

@@ -3,19 +3,22 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.errors import ModelFileError, NoLayersError
-from quantstore.graph.attributes import integer
+from quantstore.graph.attributes import integer, module_path
 from quantstore.graph.batchnorm import FOLDABLE, Folding, folding_after
-from quantstore.graph.constants import constant_tensor
-from quantstore.graph.dequantize import Stored, dequantized, weight_scale
+from quantstore.graph.constants import Constant, Opaque, find_constant
+from quantstore.graph.dequantize import Stored, restored, stored_as, stored_by, weight_scale
 from quantstore.graph.file import ModelFile
-from quantstore.graph.operators import Operand, Operator, operator_of
-from quantstore.graph.tensors import FLOAT_TYPES, INTEGER_TYPES, dimensions, read_array
+from quantstore.graph.fold import UnfoldableError, folded, values_of
+from quantstore.graph.operators import MICROSOFT, UNREAD, Operand, Operator, operator_of
+from quantstore.graph.packed import READERS
+from quantstore.graph.tensors import FLOAT_TYPES, INTEGER_TYPES, dimensions, is_float
 from quantstore.layers import Layer
 
 
@@ -27,11 +30,39 @@ class Site:
     node: ir.Node
     operator: Operator
     operand: Operand
-    tensor: ir.TensorProtocol
+    constant: Constant
+
+    @property
+    def tensor(self) -> ir.TensorProtocol:
+        """The stored tensor that the weights are, or that they are made of."""
+        return self.constant.tensor
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the node reads the stored tensor as it is."""
+        return self.constant.is_stored
 
     @property
     def weight_bytes(self) -> int:
         return self.tensor.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A weight operand that is constant, and that quantstore cannot read nevertheless."""
+
+    name: str
+    operand: str
+    op_type: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Where a model keeps its weights, in graph order, and those that will not be measured."""
+
+    sites: tuple[Site, ...]
+    unread: tuple[Unread, ...]
 
 
 def find_sites(file: ModelFile) -> list[Site]:
@@ -40,81 +71,212 @@ def find_sites(file: ModelFile) -> list[Site]:
     Raises:
         NoLayersError: where there is none, saying what was met instead.
     """
+    return list(survey(file).sites)
+
+
+def survey(file: ModelFile) -> Survey:
+    """Where a model keeps its weights, and which of them are out of reach.
+
+    Raises:
+        NoLayersError: where it keeps none, saying what was met instead.
+    """
     sites: list[Site] = []
+    unread: list[Unread] = []
     taken: set[str] = set()
     repeats: Counter[str] = Counter()
-    unread: Counter[str] = Counter()
+    computed: Counter[str] = Counter()
     others: Counter[str] = Counter()
     for name, node in _nodes(file.model.graph, ""):
         operator = operator_of(node)
         if operator is None:
             others[node.op_type] += 1
+            if node.domain == MICROSOFT and node.op_type in UNREAD:
+                unread.append(Unread(name, "", node.op_type, "an operator that is not read yet"))
             continue
-        found = _constant_operand(node, operator)
-        if found is None:
-            unread[_source_of(node, operator)] += 1
-            continue
-        sites.append(Site(_unique(name, taken, repeats), node, operator, *found))
+        found, missed = _constant_operands(node, operator)
+        if found:
+            layer_name = _unique(name, taken, repeats)
+            sites += [Site(layer_name, node, operator, *one) for one in found]
+        elif not missed:
+            computed[_source_of(node, operator)] += 1
+        unread += [Unread(name, operand, node.op_type, reason) for operand, reason in missed]
     if not sites:
+        computed.update(f"{one.op_type} {one.reason}" for one in unread)
         raise NoLayersError(
-            "no layer whose weights quantstore can read" + _what_was_met(unread or others),
-            "it reads Conv, ConvTranspose, Gemm and MatMul with constant weights",
+            "no layer whose weights quantstore can read" + _what_was_met(computed or others),
+            "it reads convolutions, matrix products, recurrent layers and embeddings with constant"
+            " weights",
         )
-    return sites
+    return Survey(tuple(sites), tuple(unread))
 
 
 def read_layer(file: ModelFile, site: Site, *, fold: bool = True) -> Layer | None:
     """Read one layer's weights as a runtime would quantize them; None where it holds none.
 
     Args:
-        fold: whether to fold a BatchNormalization that alone follows a convolution.
+        fold: whether to fold a BatchNormalization or Mul that alone follows a convolution.
 
     Raises:
         ModelFileError: data that is missing or does not match its declared shape.
     """
-    node, tensor = site.node, site.tensor
-    shape = dimensions(tensor)
+    found = read_or_reason(file, site, fold=fold)
+    return found if isinstance(found, Layer) else None
+
+
+def read_or_reason(file: ModelFile, site: Site, *, fold: bool = True) -> Layer | Unread:
+    """The same; where there are no weights to measure, why.
+
+    Raises:
+        ModelFileError: data that is missing or does not match its declared shape.
+    """
+    node = site.node
+    shape = dimensions(site.tensor)
+    if site.is_stored and not site.operator.is_packed:
+        # Before anything is read: an empty tensor has no data to speak of.
+        if 0 in shape:
+            return _unread(site, "is empty")
+        _check_shape(site, shape)
+    try:
+        weights, stored = _weights(file, site)
+    except UnfoldableError as error:
+        return _unread(site, f"cannot be computed ahead: {error}")
+    if weights is None:
+        return _unread(site, "holds no numbers that can be read as weights")
+    shape = weights.shape
     if 0 in shape:
-        return None
+        return _unread(site, "is empty")
+    group_count = _check_shape(site, shape)
     axis = site.operand.channel_axis(node, len(shape))
-    group_count = integer(node, "group", 1) if "conv" in site.operator.family else 1
-    _check_shape(site, shape, group_count)
-    stored: Stored | None = None
-    if site.operator.is_integer:
-        restored = dequantized(node, site.operand, tensor, axis)
-        if restored is None:
-            return None
-        weights, stored = restored
-    else:
-        weights = _as_float32(read_array(tensor))
 
     folding = None
-    if fold and site.operator.op_type in FOLDABLE:
+    if fold and stored is None and node.op_type in FOLDABLE:
         output_channels = shape[0] if axis == 0 else shape[1] * group_count
-        folding = folding_after(node, output_channels, file.opset or 1)
+        folding = folding_after(node, output_channels, file.opset or 1, rank=len(shape))
         if folding is not None:
             weights = _folded(weights, folding, axis, group_count)
+    joined = site.operand.joined_axis
     return Layer(
         name=site.name,
+        module_path=module_path(node),
         operand=site.operand.name,
         op_type=node.op_type,
         op_family=site.operator.family,
-        weight_name=tensor.name or site.name,
-        weight_dtype=tensor.dtype.numpy().name,
+        weight_name=site.tensor.name or site.name,
+        weight_dtype=site.tensor.dtype.numpy().name,
         shape=shape,
         channel_axis=axis,
         group_count=group_count,
         is_depthwise=(
             site.operator.family == "conv" and group_count > 1 and len(shape) > 1 and shape[1] == 1
         ),
-        batchnorm_folded=folding is not None,
-        mul_folded=False,
+        batchnorm_folded=folding is not None and folding.normalization is not None,
+        mul_folded=folding is not None and folding.has_mul,
         already_quantized=stored is not None,
         stored_scheme=stored.scheme if stored else None,
         stored_step=stored.step if stored else None,
-        weight_key=(id(tensor), axis, id(folding.node) if folding else None),
-        weights=_channels_first(weights, axis),
+        weight_key=(
+            id(site.tensor) if site.is_stored else id(site.constant.value),
+            *_restored_by(site),
+            axis,
+            joined,
+            *(() if folding is None else (id(one) for one in folding.nodes)),
+        ),
+        weights=_channels_first(weights, axis, joined),
     )
+
+
+def _unread(site: Site, reason: str) -> Unread:
+    return Unread(site.name, site.operand.name, site.node.op_type, reason)
+
+
+def _weights(
+    file: ModelFile, site: Site
+) -> tuple[npt.NDArray[np.float32], Stored] | tuple[npt.NDArray[np.float32] | None, None]:
+    """The weights in the shape the node reads them in, and how integers are stored."""
+    node, operand, constant = site.node, site.operand, site.constant
+    array = folded(constant, file.opset)
+    if site.operator.is_packed:
+        # Codes, scales, zero points, and whatever else the operator has behind them.
+        return READERS[node.op_type](
+            node, [array, *(_given(file, node, index) for index in (2, 3, 4))]
+        )
+    scale_value = _scale_value(node, site.operator, operand)
+    if scale_value is not None:
+        axis = operand.channel_axis(node, array.ndim)
+        scale = values_of(scale_value, file.opset)
+        zero_point = _given(file, node, operand.zero_point)
+        if scale is None or not is_float(scale):
+            return None, None
+        if operand.joined_axis is not None:
+            scale = _for_directions(scale, array, axis)
+            if zero_point is not None:
+                zero_point = _for_directions(zero_point, array, axis)
+        weights = restored(node, array, scale, zero_point, axis=axis)
+        return weights, stored_as(site.tensor.dtype, scale)
+    if not is_float(array):
+        return None, None
+    weights = _as_float32(array)
+    if constant.dequantizer is not None:
+        scale = values_of(constant.dequantizer.inputs[1], file.opset)
+        return weights, stored_by(constant.dequantizer, site.tensor, scale)
+    if site.tensor.dtype in INTEGER_TYPES:
+        # Dequantized by arithmetic of the graph: no single factor is its scale.
+        return weights, stored_as(site.tensor.dtype, None)
+    return weights, None
+
+
+def _scale_value(node: ir.Node, operator: Operator, operand: Operand) -> ir.Value | None:
+    """Where the scale of an integer operand is; None where the operand holds floats."""
+    if operator.scale_follows:
+        return weight_scale(node)
+    return _input(node, operand.scale)
+
+
+def _given(file: ModelFile, node: ir.Node, index: int | None) -> npt.NDArray[Any] | None:
+    """An input that may be left out.
+
+    Raises:
+        UnfoldableError: it is there, but not constant.
+    """
+    value = _input(node, index)
+    if value is None:
+        return None
+    array = values_of(value, file.opset)
+    if array is None:
+        raise UnfoldableError("its scale or zero point is no constant")
+    return array
+
+
+def _input(node: ir.Node, index: int | None) -> ir.Value | None:
+    return node.inputs[index] if index is not None and index < len(node.inputs) else None
+
+
+def _restored_by(site: Site) -> Iterator[int]:
+    """What makes the same codes other weights: their scale and zero point."""
+    node, operand = site.node, site.operand
+    values = [_scale_value(node, site.operator, operand), _input(node, operand.zero_point)]
+    if site.operator.is_packed:
+        values.append(_input(node, 4))
+        yield from (
+            integer(node, name, 0) for name in ("bits", "block_size", "N", "K", "quantize_axis")
+        )
+    for value in values:
+        constant = find_constant(value)
+        yield id(constant.tensor) if isinstance(constant, Constant) else 0
+
+
+def _for_directions(
+    values: npt.NDArray[Any], codes: npt.NDArray[Any], axis: int | None
+) -> npt.NDArray[Any]:
+    """Scales of a recurrent layer, one for each direction or each of its channels."""
+    if axis is None or values.size == 1:
+        return values
+    per_channel = (codes.shape[0], codes.shape[axis])
+    if values.shape in (per_channel, per_channel[:1]):
+        wanted = [1] * codes.ndim
+        wanted[0], wanted[axis] = codes.shape[0], values.size // codes.shape[0]
+        return values.reshape(wanted)
+    return values
 
 
 def _nodes(graph: ir.Graph, prefix: str) -> Iterator[tuple[str, ir.Node]]:
@@ -143,21 +305,69 @@ def _unique(name: str, taken: set[str], repeats: Counter[str]) -> str:
     return candidate
 
 
-def _constant_operand(
+def _constant_operands(
     node: ir.Node, operator: Operator
-) -> tuple[Operand, ir.TensorProtocol] | None:
+) -> tuple[list[tuple[Operand, Constant]], list[tuple[str, str]]]:
+    """The operands that are layers; and those that are constant and yet no layers, with why."""
+    found: list[tuple[Operand, Constant]] = []
+    missed: list[tuple[str, str]] = []
     for operand in operator.operands:
-        value = node.inputs[operand.index] if operand.index < len(node.inputs) else None
-        tensor = constant_tensor(value)
-        if tensor is None:
+        if found and not operator.measures_all:
+            break
+        constant = find_constant(_input(node, operand.index))
+        if constant is None:
             continue
-        if operator.is_integer:
-            # Without its scale an integer weight has no range.
-            if tensor.dtype in INTEGER_TYPES and weight_scale(node) is not None:
-                return operand, tensor
-        elif tensor.dtype in FLOAT_TYPES:
-            return operand, tensor
-    return None
+        reason = (
+            f"fed by {constant.op_type}"
+            if isinstance(constant, Opaque)
+            else _why_not(node, operator, operand, constant)
+        )
+        if isinstance(constant, Constant) and not reason:
+            found.append((operand, constant))
+        elif not _is_plumbing(node, operator, constant):
+            missed.append((operand.name, reason))
+    return found, missed if operator.measures_all or not found else []
+
+
+def _why_not(node: ir.Node, operator: Operator, operand: Operand, constant: Constant) -> str:
+    """What keeps a constant from being weights, empty where nothing does."""
+    dtype = constant.tensor.dtype
+    if operator.is_packed:
+        return "" if dtype in INTEGER_TYPES else f"holds {dtype.name.lower()} codes"
+    if operator.scale_follows or operand.scale is not None:
+        if _is_number(dtype) and operand.scale is not None and dtype not in INTEGER_TYPES:
+            return f"holds {dtype.name.lower()} where codes belong"
+        scale = _scale_value(node, operator, operand)
+        # Without its scale an integer weight has no range.
+        if not isinstance(find_constant(scale), Constant):
+            return "whose scale is no constant"
+        return "" if dtype in INTEGER_TYPES else f"holds {dtype.name.lower()}"
+    if operator.family == "embedding":
+        if operator.op_type == "Gather" and _is_plumbing(node, operator, constant):
+            return "is no table"
+        return ""
+    if constant.is_stored and dtype not in FLOAT_TYPES:
+        return f"holds {dtype.name.lower()}"
+    return ""
+
+
+def _is_number(dtype: ir.DataType) -> bool:
+    return dtype in FLOAT_TYPES or dtype in INTEGER_TYPES
+
+
+def _is_plumbing(node: ir.Node, operator: Operator, constant: Constant | Opaque) -> bool:
+    """Whether a Gather picks from a shape or an index instead of looking up rows of a table.
+
+    A table holds floats, or integers with a scale, in at least two dimensions, and what is looked
+    up depends on the network's input.
+    """
+    if operator.op_type != "Gather":
+        return False
+    if isinstance(constant, Opaque) or find_constant(_input(node, 1)) is not None:
+        return True
+    if constant.dequantizer is None and constant.tensor.dtype not in FLOAT_TYPES:
+        return True
+    return constant.is_stored and len(dimensions(constant.tensor)) < 2
 
 
 def _source_of(node: ir.Node, operator: Operator) -> str:
@@ -175,23 +385,22 @@ def _what_was_met(unread: Counter[str]) -> str:
     return f" (met {met})"
 
 
-def _check_shape(site: Site, shape: tuple[int, ...], group_count: int) -> None:
-    is_convolution = "conv" in site.operator.family
+def _check_shape(site: Site, shape: tuple[int, ...]) -> int:
+    """Refuse weights that their operator cannot have; the number of groups."""
+    is_convolution = site.operator.family in ("conv", "conv_transpose")
+    group_count = integer(site.node, "group", 1) if is_convolution else 1
+    wrong = ""
     if is_convolution and len(shape) < 3:
-        raise ModelFileError(
-            f"layer {site.name!r} is a convolution with weights of shape {shape}",
-            "export the model again",
-        )
-    if group_count < 1 or (is_convolution and shape[0] % group_count):
-        raise ModelFileError(
-            f"layer {site.name!r} has {group_count} groups for weights of shape {shape}",
-            "export the model again",
-        )
-    if site.operator.op_type == "Gemm" and len(shape) != 2:
-        raise ModelFileError(
-            f"layer {site.name!r} is a Gemm with weights of shape {shape}",
-            "export the model again",
-        )
+        wrong = f"is a convolution with weights of shape {shape}"
+    elif group_count < 1 or (is_convolution and shape[0] % group_count):
+        wrong = f"has {group_count} groups for weights of shape {shape}"
+    elif site.operator.op_type in ("Gemm", "FusedGemm", "QGemm") and len(shape) != 2:
+        wrong = f"is a {site.operator.op_type} with weights of shape {shape}"
+    elif site.operator.family == "recurrent" and len(shape) != 3:
+        wrong = f"is a recurrent layer with weights of shape {shape}"
+    if wrong:
+        raise ModelFileError(f"layer {site.name!r} {wrong}", "export the model again")
+    return group_count
 
 
 def _as_float32(array: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
@@ -218,8 +427,13 @@ def _folded(
         return (weights.astype(np.float64) * factor).astype(np.float32)
 
 
-def _channels_first(weights: npt.NDArray[np.float32], axis: int | None) -> npt.NDArray[np.float32]:
+def _channels_first(
+    weights: npt.NDArray[np.float32], axis: int | None, joined: int | None
+) -> npt.NDArray[np.float32]:
     if axis is None:
         return np.ascontiguousarray(weights).reshape(1, -1)
+    if joined is not None:
+        moved = np.moveaxis(weights, (joined, axis), (0, 1))
+        return np.ascontiguousarray(moved).reshape(moved.shape[0] * moved.shape[1], -1)
     moved = np.moveaxis(weights, axis, 0)
     return np.ascontiguousarray(moved).reshape(moved.shape[0], -1)

@@ -10,7 +10,7 @@ import streamlit as st
 from quantstore import codes, queries
 from quantstore.charts import layer as charts
 from quantstore.errors import printable
-from quantstore.pages import address, clipping, components, equalization, shared
+from quantstore.pages import address, clipping, components, equalization, findings, shared
 from quantstore.palette import BANDS, DARK, LIGHT, both
 from quantstore.quantization import Grid
 from quantstore.schemes import (
@@ -77,10 +77,12 @@ def main() -> None:
         curves = queries.layer_clipping(con, layer_id)
         neighbours = queries.layer_equalization(con, layer_id, DEFAULT_SCHEME.name)
         limits = queries.band_limits(con)
+        found = queries.layer_findings(con, layer_id)
     with top:
         _ways_out(model, row, ranked)
     _say_missing(model)
     _heading(row, details, scheme, len(ranked))
+    findings.of_layer(found)
     if histogram.empty:
         st.info("None of its weights is a finite number, so there is nothing to measure or draw.")
         return

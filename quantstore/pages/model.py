@@ -8,7 +8,7 @@ import streamlit as st
 from quantstore import queries
 from quantstore.charts import compare, model
 from quantstore.errors import printable
-from quantstore.pages import address, components, probe, shared
+from quantstore.pages import address, components, findings, probe, shared
 from quantstore.palette import BANDS
 from quantstore.schemes import DEFAULT_SCHEME, Scheme
 from quantstore.store import Connection
@@ -74,6 +74,7 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
         hopes = queries.model_equalization(con, name, scheme.name)
     _map(profiles, own, limits)
     _worst(layers, scheme, limits, _what_helps(bits_needed, hopes))
+    findings.of_model(queries.model_findings(con, name))
     _spread(profiles)
 
 
@@ -136,8 +137,7 @@ def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_
         kept = shared.choice("Bands", list(FILTERS), key="kept", first="All", label_is_hidden=True)
     found = layers[layers["band"].isin(FILTERS[kept])]
     if text:
-        # Names are searched as they are, not as patterns.
-        found = found[found["layer"].str.contains(text, case=False, regex=False)]
+        found = queries.found_by_name(found, text)
     if found.empty:
         among = "" if kept == "All" else ", among those of this filter"
         st.caption(
