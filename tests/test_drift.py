@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from onnx.reference import ReferenceEvaluator
 
 from quantstore.quantization import round_trip
-from quantstore.run import drift, surgery
+from quantstore.run import drift, ranges, surgery
 from quantstore.run.inputs import Samples
 from quantstore.run.runtime import Session, quantizable, quantize_file
 from quantstore.schemes import SCHEMES
@@ -303,3 +303,19 @@ def test_a_network_collapses_where_its_layers_fall_below_ten_db():
     )
     assert found == drift.Collapse(first="n2", for_good="n4")
     assert drift.collapse([row(0, "Conv", 40)]) == drift.Collapse(None, None)
+
+
+# The ranges that rounding needs
+
+
+def test_ranges_found_block_by_block_are_those_the_quantizer_finds(quantized_pair, tmp_path):
+    source = quantizable(network(), tmp_path)
+    as_float = onnx.load(source)
+    surgery.kept_outside(as_float, tmp_path, "outside")
+    ranges.write_minmax(as_float, samples(8), tmp_path, tmp_path / "ours.json", block_bytes=1)
+    feeds = [samples(8)[index] for index in range(8)]
+    ours = quantize_file(
+        source, tmp_path / "ours.onnx", [], per_channel=False, cache=tmp_path / "ours.json"
+    )
+    theirs = quantize_file(source, tmp_path / "theirs.onnx", feeds, per_channel=False)
+    assert ours.read_bytes() == theirs.read_bytes()

@@ -246,7 +246,7 @@ def test_one_process_probes_several_models_and_finds_the_same(tmp_path):
             check_rows(records)
             if one is broken:
                 assert {record.failure for record in records} == {
-                    "not an ONNX file, or a truncated one; export or download the model again"
+                    "not an ONNX file, but a text file; check that this is the right file"
                 }
                 continue
             here = found_in(one)[1]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ _FINE_BINS = 4096
 # All tensors that are observed at the same time, float, accumulated and local.
 BLOCK_BYTES = 128 << 20
 # A tensor whose size nobody knows before the run.
-_UNKNOWN_BYTES = 8 << 20
+UNKNOWN_BYTES = 8 << 20
 # Values of a tensor that are turned into float64 at a time: small enough for the cache, and for
 # BLAS to add them up itself instead of waking threads, which takes four times as long.
 _CHUNK = 1 << 13
@@ -38,6 +38,7 @@ _CHUNK = 1 << 13
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 ACCUMULATED, LOCAL = "accumulated", "local"
 
+Item = TypeVar("Item")
 Report = Callable[[int, int], None]
 Values = npt.NDArray[np.float64]
 
@@ -218,7 +219,7 @@ def measure_drift(
     quantized.CopyFrom(pair.quantized)
     kept_outside(quantized, folder, "quantized")
 
-    blocks = _blocks(places, block_bytes)
+    blocks = packed(places, lambda one: one.nbytes * (3 if one.local else 2), block_bytes)
     total = len(blocks) * len(samples)
     tallies: dict[tuple[str, str], Tally] = {}
     for number, block in enumerate(blocks):
@@ -278,7 +279,7 @@ def collapse(records: Sequence[ActivationErrorRecord], limit_db: float = 10.0) -
 
 
 def _places(pair: Pair, local: dict[str, str], samples: Samples) -> list[_Place]:
-    sizes = _sizes(pair.float_model, samples)
+    sizes = bytes_of_tensors(pair.float_model, samples)
     # The quantizer drops a Relu that rounding replaces: the layer before it then makes the tensor.
     makers: dict[str, Any] = {
         one.known: operator.node for operator in pair.operators() for one in operator.results
@@ -287,7 +288,7 @@ def _places(pair: Pair, local: dict[str, str], samples: Samples) -> list[_Place]
     for tensor, producer in computed(pair.float_model):
         node: Any = makers.get(tensor, producer)
         observed = pair.observed.get(tensor)
-        nbytes = sizes.get(tensor, _UNKNOWN_BYTES)
+        nbytes = sizes.get(tensor, UNKNOWN_BYTES)
         if observed is not None and nbytes:
             places.append(
                 _Place(tensor, node.name, node.op_type, observed, local.get(tensor), nbytes)
@@ -295,7 +296,7 @@ def _places(pair: Pair, local: dict[str, str], samples: Samples) -> list[_Place]
     return places
 
 
-def _sizes(model: Any, samples: Samples) -> dict[str, int]:
+def bytes_of_tensors(model: Any, samples: Samples) -> dict[str, int]:
     """Bytes of each tensor as far as shapes tell; 0 for what holds no floats."""
     shaped = onnx.ModelProto()
     shaped.CopyFrom(model)
@@ -350,17 +351,16 @@ def _ordered(places: Sequence[_Place], order: Sequence[str]) -> list[_Place]:
     return [places[index] for index in sorted(range(len(places)), key=lambda i: (keys[i], i))]
 
 
-def _blocks(places: Sequence[_Place], block_bytes: int) -> list[list[_Place]]:
-    """Places in order, as many at a time as the bytes allow, at least one."""
-    blocks: list[list[_Place]] = []
+def packed(items: Sequence[Item], cost: Callable[[Item], int], room_bytes: int) -> list[list[Item]]:
+    """Items in order, as many at a time as there is room for, at least one."""
+    blocks: list[list[Item]] = []
     room = 0
-    for place in places:
-        cost = place.nbytes * (3 if place.local else 2)
-        if not blocks or cost > room:
+    for item in items:
+        if not blocks or cost(item) > room:
             blocks.append([])
-            room = block_bytes
-        blocks[-1].append(place)
-        room -= cost
+            room = room_bytes
+        blocks[-1].append(item)
+        room -= cost(item)
     return blocks
 
 

@@ -62,14 +62,14 @@ class _Restored:
         for node in list(self._main):
             if node.op_type not in _DYNAMIC:
                 continue
-            scale = weight_scale(node)
+            scale = _constant(weight_scale(node))
             codes = _constant(node.inputs[1])
             source = node.inputs[0].producer() if node.inputs[0] is not None else None
             if scale is None or codes is None or source is None:
                 continue
             zero = node.inputs[3] if len(node.inputs) > 3 else None
             axis = 0 if node.op_type == "ConvInteger" else codes.ndim - 1
-            weights = _floats(codes, read_array(scale), _constant(zero), axis)
+            weights = _floats(codes, scale, _constant(zero), axis)
             # weight_scale has seen this chain.
             rescaled = _only_user(_only_user(node))
             new = ir.node(

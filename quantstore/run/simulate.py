@@ -24,7 +24,7 @@ import onnx_ir as ir
 from quantstore import graph
 from quantstore.errors import InputsError, RunError
 from quantstore.records import ActivationErrorRecord, SensitivityRecord, SimulationRecord
-from quantstore.run import noise, points, sensitivity, surgery, twin
+from quantstore.run import noise, points, ranges, sensitivity, surgery, twin
 from quantstore.run.comparison import Reference
 from quantstore.run.drift import measure_drift
 from quantstore.run.figures import EXACT_DB
@@ -385,12 +385,23 @@ class _Run:
 
         fed = [value.name for value in as_float.graph.input]
         self._say("calibrating", 0, len(calibrating))
+        cache = None
+        if self._choices.calibration == "minmax":
+            cache = work / "ranges.json"
+            ranges.write_minmax(
+                as_float,
+                calibrating,
+                self._folder,
+                cache,
+                lambda done, total: self._say("calibrating", done, total),
+            )
         target = quantize_file(
             source,
             work / "quantized.onnx",
             _Listed(calibrating, fed, lambda n: self._say("calibrating", n, len(calibrating))),
             per_channel=scheme.per_channel,
             calibration=self._choices.calibration,
+            cache=cache,
             nodes_to_exclude=sorted(excluded),
             extra_options=None if scheme.is_symmetric else {"WeightSymmetric": False},
         )

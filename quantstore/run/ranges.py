@@ -1,0 +1,85 @@
+"""The smallest and largest value of every tensor, for onnxruntime's quantizer, in bounded memory.
+
+The quantizer's own calibration keeps every tensor of a run alive at once, which takes gigabytes
+where the model itself takes hundreds of megabytes. This gives the same figures block by block, in
+the file that the quantizer keeps such figures in.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from quantstore.run.drift import BLOCK_BYTES, UNKNOWN_BYTES, bytes_of_tensors, packed
+from quantstore.run.inputs import Samples
+from quantstore.run.runtime import Session
+from quantstore.run.surgery import pruned
+
+Report = Callable[[int, int], None]
+
+
+def write_minmax(
+    model: Any,
+    samples: Samples,
+    folder: Path,
+    target: Path,
+    report: Report | None = None,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+) -> None:
+    """Run the model on all samples and write the range of each of its tensors.
+
+    Args:
+        model: with its weights kept in ``folder``.
+        target: what :func:`quantstore.run.runtime.quantize_file` takes as ``cache``.
+
+    Raises:
+        RunError: onnxruntime refuses the model, or stops.
+    """
+    sizes = bytes_of_tensors(model, samples)
+    wanted = [
+        (name, sizes.get(name, UNKNOWN_BYTES))
+        for node in model.graph.node
+        for name in node.output
+        if name and sizes.get(name, UNKNOWN_BYTES)
+    ]
+    blocks = packed(wanted, lambda one: one[1], block_bytes)
+    found: dict[str, tuple[Any, Any]] = {}
+    for index in range(len(samples)):
+        for name, array in samples[index].items():
+            _widen(found, name, array)
+    for number, block in enumerate(blocks):
+        path = folder / "block-ranges.onnx"
+        onnx.save(pruned(model, [name for name, _ in block]), path)
+        session = Session(path, is_optimized=False)
+        for index in range(len(samples)):
+            for name, array in zip(session.outputs, session.run(samples[index]), strict=True):
+                _widen(found, name, array)
+            if report is not None:
+                report(number * len(samples) + index + 1, len(blocks) * len(samples))
+    content = {
+        "CLS": "TensorsData",
+        "data": {
+            name: {"CLS": "TensorData", "lowest": _number(low), "highest": _number(high)}
+            for name, (low, high) in found.items()
+        },
+        "calibration_method": {"CLS": "CalibrationMethod", "value": "CalibrationMethod.MinMax"},
+        "smooth_quant": False,
+    }
+    target.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _widen(found: dict[str, tuple[Any, Any]], name: str, array: Any) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or not array.size:
+        return
+    low, high = array.min(), array.max()
+    if name in found:
+        low, high = np.minimum(low, found[name][0]), np.maximum(high, found[name][1])
+    found[name] = low, high
+
+
+def _number(value: Any) -> dict[str, object]:
+    return {"CLS": "numpy.array", "dtype": str(value.dtype), "data": [float(value)]}
