@@ -459,6 +459,31 @@ def model_bits_needed(con: Connection, model: str) -> dict[str, int | None]:
     )
 
 
+def model_runs(con: Connection, model: str) -> pd.DataFrame:
+    """One row per scheme, mode and inputs a model was run with: the latest run, probes first.
+
+    ``has_drift`` says whether the run keeps its tensors, ``band`` is that of the SQNR at the
+    outputs, NULL where there is none.
+    """
+    return con.frame(
+        """
+        select
+            simulations.* exclude (model_id),
+            band,
+            simulation_id in (select simulation_id from activation_errors) as has_drift
+        from simulations
+        asof left join bands on output_sqnr_db >= bands.lower_db
+        where model_id = (select model_id from models where model = $model)
+        qualify row_number() over (
+            partition by scheme, mode, input_source
+            order by failure is null desc, created_at desc, simulation_id desc
+        ) = 1
+        order by input_source = 'noise' desc, input_source, scheme, mode
+        """,
+        {"model": model},
+    )
+
+
 def band_limits(con: Connection) -> dict[str, float]:
     """The lower limit of each band in dB, best band first."""
     return dict(con.rows("select band, lower_db from bands order by lower_db desc"))
@@ -483,4 +508,50 @@ def schema(con: Connection) -> pd.DataFrame:
         where not columns.internal
         order by is_view desc, thing, column_index
         """
+    )
+
+
+def layer_rescues(con: Connection, model: str, scheme: str) -> pd.DataFrame:
+    """One row per layer of a model: what could rescue it under one scheme, as far as it is stored.
+
+    ``clipped_p10_db`` is what clipping the range reaches where the scheme is per tensor,
+    ``equalized_p10_db`` what the better neighbour could give; NULL where nothing is stored, and
+    infinite where no error is left. ``bits_tensor``, ``bits_channel`` and ``bits_block`` are the
+    bits needed, -1 where the most bits are not enough.
+    """
+    return con.frame(
+        """
+        with needed as (
+            select
+                layer_id,
+                max(coalesce(bits, -1)) filter (granularity = 'tensor') as bits_tensor,
+                max(coalesce(bits, -1)) filter (granularity = 'channel') as bits_channel,
+                max(coalesce(bits, -1)) filter (granularity = 'block') as bits_block
+            from bits_needed
+            group by layer_id
+        ),
+        equalized as (
+            select
+                layer_id,
+                max(coalesce(channel_sqnr_p10_after_db, 'infinity')) as equalized_p10_db
+            from equalization
+            where scheme = $scheme
+            group by layer_id
+        )
+        select
+            layers.layer_id,
+            case when clipped.layer_id is not null
+                then coalesce(clipped.channel_sqnr_p10_db, 'infinity') end as clipped_p10_db,
+            equalized_p10_db,
+            bits_tensor, bits_channel, bits_block
+        from layers
+        join models using (model_id)
+        left join errors as clipped
+            on clipped.layer_id = layers.layer_id and clipped.scheme = $scheme || '_mse'
+        left join needed on needed.layer_id = layers.layer_id
+        left join equalized on equalized.layer_id = layers.layer_id
+        where model = $model
+        order by depth
+        """,
+        {"model": model, "scheme": scheme},
     )

@@ -46,7 +46,10 @@ MAY_IMPORT = {
     "sql_examples": "",
     "worked_example": "numpy pandas quantization schemes errors words",
     "charts": "altair pandas numpy palette words codes quantization schemes",
-    "cli": "click streamlit settings errors schemes store ingest queries console formats words",
+    "report": "pandas charts errors formats palette queries schemes store words",
+    "cli": (
+        "click streamlit settings errors schemes store ingest queries console formats report words"
+    ),
     # The app.
     "worker": "ingest errors",
     "jobs": "errors",
