@@ -19,7 +19,7 @@ import click
 
 from quantstore import __version__, settings, words
 from quantstore.errors import MissingStoreError, QuantstoreError, RejectedQueryError, printable
-from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
+from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -601,6 +601,59 @@ def simulate(
 
 
 @commands.command()
+@click.argument("names", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default="report.html",
+    show_default=True,
+    metavar="FILE",
+    help="The file to write; one that is there already is replaced.",
+)
+@click.option(
+    "--scheme",
+    type=click.Choice(list(INT8_SCHEMES)),
+    default=DEFAULT_SCHEME.name,
+    show_default=True,
+    metavar="SCHEME",
+    help=f"What the report judges by; its matrix has all four: {', '.join(INT8_SCHEMES)}.",
+)
+@everywhere
+def report(db: Path, names: tuple[str, ...], output: Path, scheme: str) -> None:
+    """Write one HTML file about the MODELs, to send to a colleague.
+
+    It holds the verdicts, the charts, the worst layers with their causes, and the method. It opens
+    in a browser without a network: nothing in it asks for anything outside.
+
+    \b
+    Examples:
+      quantstore report rtmdet-nano
+      quantstore report rtmdet-nano yolov10n-quant -o detectors.html
+      quantstore report rtmdet-nano --scheme int8_channel_symmetric
+    """
+    from quantstore import report as reports
+    from quantstore import store
+
+    chosen = list(dict.fromkeys(names))
+    with store.reading(db) as connection, _Talk() as talk:
+        for model in chosen:
+            store.find_model(connection, model)
+        page = reports.html(
+            connection,
+            chosen,
+            INT8_SCHEMES[scheme],
+            progress=lambda done, total: talk.progress(done, total, "models"),
+        )
+    content = page.encode("utf-8")
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    _say(f"wrote {output} ({words.file_size(len(content)).replace(words.NO_BREAK_SPACE, ' ')})")
+
+
+@commands.command()
 @click.argument("model")
 @everywhere
 def remove(db: Path, model: str) -> None:
@@ -918,10 +971,14 @@ def _write_answer(answer: Any, path: Path) -> None:
             case _:
                 path.write_text(formats.to_csv(answer.frame), encoding="utf-8", newline="\n")
     except OSError as error:
-        raise QuantstoreError(
-            f"{path}: cannot be written: {error.strerror or error}",
-            "name a file in a folder that exists and that you may write to",
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> QuantstoreError:
+    return QuantstoreError(
+        f"{path}: cannot be written: {error.strerror or error}",
+        "name a file in a folder that exists and that you may write to",
+    )
 
 
 def _standard_input() -> str:

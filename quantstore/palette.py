@@ -6,7 +6,7 @@ marks and 4.5:1 for text; the smallest OKLab distance between two bands under si
 deuteranopia and tritanopia (Machado et al. 2009) is 10.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 ThemeName = Literal["light", "dark"]
@@ -118,3 +118,49 @@ def css_variables() -> str:
     for name in ("text", "muted", "grid", "axis", "accent", "background"):
         lines.append(f"--{name}: {both(getattr(LIGHT, name), getattr(DARK, name))};")
     return "\n".join(lines)
+
+
+def by_name(palette: Palette) -> dict[str, str]:
+    """Every colour of a palette under the name it has as a CSS custom property."""
+    names: dict[str, str] = {}
+    for band, colour in palette.bands.items():
+        prefix = f"--{band.replace(' ', '-')}"
+        names |= {f"{prefix}-{field.name}": getattr(colour, field.name) for field in fields(colour)}
+    names |= {f"--model-{number}": colour for number, colour in enumerate(palette.models, 1)}
+    for number, (ink, tint) in enumerate(palette.merged, 1):
+        names |= {f"--merged-{number}-ink": ink, f"--merged-{number}-tint": tint}
+    for field in fields(palette):
+        value = getattr(palette, field.name)
+        if isinstance(value, str):
+            names[f"--{field.name.replace('_', '-')}"] = value
+    return names
+
+
+def _as_properties(palette: Palette) -> Palette:
+    """The palette with ``var(--name)`` in place of every colour."""
+    named = {name: f"var({name})" for name in by_name(palette)}
+    plain = {
+        field.name: named[f"--{field.name.replace('_', '-')}"]
+        for field in fields(palette)
+        if isinstance(getattr(palette, field.name), str)
+    }
+    return replace(
+        palette,
+        bands={
+            band: BandColour(
+                *(named[f"--{band.replace(' ', '-')}-{field.name}"] for field in fields(BandColour))
+            )
+            for band in palette.bands
+        },
+        models=tuple(named[f"--model-{number}"] for number in range(1, len(palette.models) + 1)),
+        merged=tuple(
+            (named[f"--merged-{number}-ink"], named[f"--merged-{number}-tint"])
+            for number in range(1, len(palette.merged) + 1)
+        ),
+        **plain,
+    )
+
+
+# For charts in a page that sets these properties itself: such a chart follows the theme, and the
+# printer, without being drawn anew.
+PROPERTIES = _as_properties(LIGHT)

@@ -858,3 +858,49 @@ def schema(con: Connection) -> pd.DataFrame:
         order by is_view desc, thing, column_index
         """
     )
+
+
+def layer_rescues(con: Connection, model: str, scheme: str) -> pd.DataFrame:
+    """One row per layer of a model: what could rescue it under one scheme, as far as it is stored.
+
+    ``clipped_p10_db`` is what clipping the range reaches where the scheme is per tensor,
+    ``equalized_p10_db`` what the better neighbour could give; NULL where nothing is stored, and
+    infinite where no error is left. ``bits_tensor``, ``bits_channel`` and ``bits_block`` are the
+    bits needed, -1 where the most bits are not enough.
+    """
+    return con.frame(
+        """
+        with needed as (
+            select
+                layer_id,
+                max(coalesce(bits, -1)) filter (granularity = 'tensor') as bits_tensor,
+                max(coalesce(bits, -1)) filter (granularity = 'channel') as bits_channel,
+                max(coalesce(bits, -1)) filter (granularity = 'block') as bits_block
+            from bits_needed
+            group by layer_id
+        ),
+        equalized as (
+            select
+                layer_id,
+                max(coalesce(channel_sqnr_p10_after_db, 'infinity')) as equalized_p10_db
+            from equalization
+            where scheme = $scheme
+            group by layer_id
+        )
+        select
+            layers.layer_id,
+            case when clipped.layer_id is not null
+                then coalesce(clipped.channel_sqnr_p10_db, 'infinity') end as clipped_p10_db,
+            equalized_p10_db,
+            bits_tensor, bits_channel, bits_block
+        from layers
+        join models using (model_id)
+        left join errors as clipped
+            on clipped.layer_id = layers.layer_id and clipped.scheme = $scheme || '_mse'
+        left join needed on needed.layer_id = layers.layer_id
+        left join equalized on equalized.layer_id = layers.layer_id
+        where model = $model
+        order by depth
+        """,
+        {"model": model, "scheme": scheme},
+    )

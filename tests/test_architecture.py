@@ -54,9 +54,10 @@ MAY_IMPORT = {
     "sql_examples": "",
     "worked_example": "numpy pandas quantization schemes errors words",
     "charts": "altair pandas numpy palette words codes quantization schemes",
+    "report": "pandas charts errors formats palette queries schemes store words",
     "cli": (
         "click pandas streamlit settings errors records schemes store ingest simulation run"
-        " queries console formats words"
+        " queries console formats report words"
     ),
     # The app.
     "worker": "ingest errors",

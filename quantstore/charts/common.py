@@ -79,3 +79,10 @@ def opens_layer() -> alt.Parameter:
 def tooltip(*pairs: tuple[str, str]) -> list[Any]:
     """A tooltip from (field, title) pairs; fields hold finished words."""
     return [alt.Tooltip(f"{field}:N", title=title) for field, title in pairs]
+
+
+def specification(chart: AnyChart) -> dict[str, Any]:
+    """The chart as Vega-Lite, as wide as the place it is put in, however many rows it has."""
+    with alt.data_transformers.enable("default", max_rows=None):
+        spec: dict[str, Any] = chart.to_dict(validate=False)
+    return spec | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}

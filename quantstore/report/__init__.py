@@ -1,0 +1,5 @@
+"""One HTML file to send: verdicts, charts, worst layers and method. It asks for nothing outside."""
+
+from quantstore.report.document import html
+
+__all__ = ["html"]

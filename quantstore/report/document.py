@@ -1,0 +1,691 @@
+"""The report from top to bottom: an open store and names of models in, one HTML page out."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from quantstore import __version__, formats, queries
+from quantstore.charts import compare as compare_charts
+from quantstore.charts import model as model_charts
+from quantstore.errors import printable
+from quantstore.palette import BANDS, DARK, LIGHT, PROPERTIES, by_name
+from quantstore.report import judged
+from quantstore.report.figures import as_json, figure
+from quantstore.report.markup import (
+    chip,
+    element,
+    facts,
+    kind_of,
+    layers_by_band,
+    legend,
+    name,
+    paragraph,
+    plural,
+    spark,
+    strip,
+    table,
+    text,
+)
+from quantstore.report.method import method
+from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES, Scheme
+from quantstore.store import Connection
+from quantstore.words import (
+    LayerFacts,
+    bits,
+    causes,
+    count,
+    counted,
+    db,
+    equalization_hope,
+    file_size,
+    fine_from,
+    listed,
+    operator,
+    shape,
+    share,
+    short_name,
+    weight,
+    weights,
+)
+
+FOLDER = Path(__file__).resolve().parent
+# Worst layers of a model: what is shown at once, and the most that the file carries.
+FIRST_LAYERS, MOST_LAYERS = 8, 40
+# Of a model without a layer in trouble, its worst few.
+LEAST_LAYERS = 3
+# A model's name in a chart, where it must be short and still its own.
+CHART_NAME = 26
+# A layer's name in a sentence.
+LAYER_NAME = 40
+CONVOLUTIONS = ("conv", "conv_transpose")
+Row = dict[Any, Any]
+Progress = Callable[[int, int], None]
+
+
+def html(
+    connection: Connection,
+    models: Sequence[str],
+    scheme: Scheme = DEFAULT_SCHEME,
+    *,
+    made_at: datetime | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """One self-contained page about models of a store; the same store gives the same page.
+
+    Args:
+        models: names that the store holds; the page puts the worst first.
+        scheme: one of the int8 schemes, by which the page judges.
+        made_at: when the page says it was made; now unless told otherwise.
+        progress: called with how many models are done, and of how many.
+    """
+    ranked = queries.rank_of_models(connection, scheme.name, list(models))
+    verdicts = queries.verdicts(connection, ranked)
+    limits = queries.band_limits(connection)
+    by_cell = {(row["model"], row["scheme"]): row for row in verdicts.to_dict("records")}
+    summaries = queries.models(connection).set_index("model", drop=False)
+    profiles = queries.layer_profiles(connection, ranked, scheme.name)
+    labels = _chart_names(ranked)
+    profiles = profiles.assign(
+        model=profiles["model"].map(labels), layer=profiles["layer"].map(printable)
+    )
+    twin = scheme.name.replace("_tensor_", "_channel_")
+    rows = [by_cell[(model, scheme.name)] for model in ranked]
+    headline = judged.models(rows, [by_cell[(model, twin)] for model in ranked], scheme)
+    sections, layers = [], []
+    for number, model in enumerate(ranked, 1):
+        worst = queries.worst_layers(connection, model, scheme.name).merge(
+            queries.layer_rescues(connection, model, scheme.name), on="layer_id"
+        )
+        layers.append(worst)
+        sections.append(
+            _model(
+                connection,
+                number,
+                by_cell[(model, scheme.name)],
+                by_cell[(model, twin)],
+                worst,
+                profiles[profiles["model"] == labels[model]],
+                scheme,
+                limits,
+            )
+        )
+        if progress is not None:
+            progress(number, len(ranked))
+    made = made_at or datetime.now(UTC)
+    body = [
+        _opening(headline, len(ranked), scheme, made),
+        _matrix(by_cell, ranked, scheme, limits),
+        _differences(profiles),
+        _depth(profiles) if len(ranked) > 1 else "",
+        *sections,
+        method(limits),
+        _origin(summaries.loc[ranked].to_dict("records"), made),
+        _all_layers(layers),
+    ]
+    return _page(headline, "\n".join(part for part in body if part))
+
+
+def file_name(models: Sequence[str]) -> str:
+    """A name for the file that every disk accepts: ``quantstore-rtmdet-nano.html``."""
+    words = models[0] if len(models) == 1 else f"{len(models)}-models"
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", words).strip("-.")[:60]
+    return f"quantstore-{safe or 'report'}.html"
+
+
+def _page(title: str, body: str) -> str:
+    """The page around the sections: nothing in it may ask for anything outside."""
+    vega, own = ((FOLDER / asset).read_text(encoding="utf-8") for asset in ("vega.js", "report.js"))
+    # Only these two scripts run, and not through eval: vega's interpreter reads its expressions.
+    # Styles are ours throughout, and could load nothing either.
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {_fingerprint(vega)} {_fingerprint(own)}",
+            "style-src 'unsafe-inline'",
+            "img-src data: blob:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+    style = _colours() + (FOLDER / "report.css").read_text(encoding="utf-8")
+    return "\n".join(
+        (
+            "<!doctype html>",
+            '<html lang="en">',
+            "<head>",
+            '<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            f'<meta name="generator" content="quantstore {text(__version__)}">',
+            f"<title>{text(title)}</title>",
+            f"<style>{style}</style>",
+            "</head>",
+            "<body>",
+            f"<main>{body}</main>",
+            f"<script>{vega}</script>",
+            f"<script>{own}</script>",
+            "</body>",
+            "</html>",
+            "",
+        )
+    )
+
+
+def _fingerprint(script: str) -> str:
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
+def _colours() -> str:
+    """The colours of both themes; paper is always light."""
+    light, dark = (
+        ";".join(f"{key}:{value}" for key, value in by_name(one).items()) for one in (LIGHT, DARK)
+    )
+    return f":root{{{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
+
+
+def _opening(headline: str, model_count: int, scheme: Scheme, made: datetime) -> str:
+    about = (
+        f"{plural(model_count, 'ONNX model')}, judged under {scheme.title}"
+        f" · quantstore {__version__}, {_day(made)}"
+    )
+    return element("header", element("h1", text(headline)) + paragraph(about, "muted"), "opening")
+
+
+def _matrix(
+    by_cell: Mapping[tuple[str, str], Row], ranked: list[str], scheme: Scheme, limits: Any
+) -> str:
+    heads = [("model", "")]
+    heads += [
+        (f"per {one.granularity} {one.symmetry}", "chosen" if one == scheme else "")
+        for one in INT8_SCHEMES.values()
+    ]
+    rows = []
+    for number, model in enumerate(ranked, 1):
+        own = by_cell[(model, scheme.name)]
+        size = [plural(int(own["layer_count"]), "layer"), f"{weights(own['weight_count'])} weights"]
+        if own["layers_already_quantized"]:
+            size.append("stored as integers")
+        cells = [
+            element(
+                "th",
+                element("a", name(model), href=f"#model-{number}")
+                + paragraph(" · ".join(size), "small"),
+                scope="row",
+            )
+        ]
+        for one in INT8_SCHEMES:
+            row = by_cell[(model, one)]
+            said, evidence = judged.said(row)
+            more = element("span", text(said.more), "more") if said.more else ""
+            cells.append(
+                element(
+                    "td",
+                    element(
+                        "div",
+                        element("b", text(said.text))
+                        + more
+                        # A space that is read aloud; the rest is layout.
+                        + " "
+                        + element(
+                            "span",
+                            text(evidence),
+                            "evidence" if judged.is_probed(row) else "evidence alone",
+                        )
+                        + strip(layers_by_band(row)),
+                        f"cell {kind_of(said.band)}",
+                    ),
+                )
+            )
+        rows.append(element("tr", "".join(cells)))
+    return element(
+        "section",
+        element("h2", "Verdicts", "unseen")
+        + element("div", table(heads, rows, "matrix"), "scroll")
+        + legend(limits)
+        + "".join(element("p", note, "note") for note in _notes(by_cell.values())),
+    )
+
+
+def _notes(rows: Any) -> list[str]:
+    """Below the matrix: what its words rest on, as far as they occur in it."""
+    int8 = [row for row in rows if row["scheme"] in INT8_SCHEMES]
+    notes = []
+    if any(map(judged.is_probed, int8)):
+        notes.append(
+            "Figures <i>at the outputs</i> come from the noise probe: the float model and its"
+            " quantized twin, <i>full int8</i> (weights and activations) or <i>weights only</i>,"
+            " were run on the same noise, and the SQNR at their outputs is judged by the same"
+            " limits. It needs no data and is an estimate: confirm a close verdict with inputs of"
+            " your own."
+        )
+    notes.append(
+        "The strip shows the layers by band: the SQNR (signal to quantization noise) that nine in"
+        " ten of a layer's output channels reach. The limits are provisional."
+    )
+    if not all(map(judged.is_probed, int8)):
+        notes.append(
+            "<i>Weights alone</i>: the model was not run, activations were not measured. Weights"
+            " can prove that it breaks, never that it survives."
+        )
+    if any(row["layers_already_quantized"] for row in int8):
+        notes.append(
+            "<i>Stored as integers</i>: the file holds weights that were rounded before. What is"
+            " shown is the loss of a second rounding; the first loss is unknown."
+        )
+    return notes
+
+
+def _differences(profiles: pd.DataFrame) -> str:
+    is_conv = profiles["op_family"].isin(CONVOLUTIONS)
+    # The article that this follows counts convolutions.
+    chosen = profiles[is_conv] if is_conv.any() else profiles
+    left_out = [model for model in profiles["model"].unique() if model not in set(chosen["model"])]
+    parts = [element("h2", "How the layers differ")]
+    kinds = "convolution" if is_conv.any() else "layer"
+    ranges = chosen[chosen["weight_range"] > 0]
+    if len(ranges):
+        measure = compare_charts.Measure(
+            column="weight_range",
+            title="weight range of a layer, max − min, in weight units",
+            axis="log",
+        )
+        parts += [
+            element("h3", "Weight range"),
+            paragraph(_range_story(chosen, kinds), "story"),
+            figure(
+                compare_charts.bricks(chosen, measure, PROPERTIES),
+                key="range",
+                alt="Weight range of the layers, one brick per layer, one row per model",
+            ),
+        ]
+    if chosen["channel_spread_bits"].notna().any():
+        measure = compare_charts.Measure(
+            column="channel_spread_bits",
+            title="channel spread of a layer, bits",
+            axis="linear",
+            bin_width=0.5,
+        )
+        parts += [
+            element("h3", "Channel spread"),
+            paragraph(_spread_story(chosen), "story"),
+            figure(
+                compare_charts.bricks(chosen, measure, PROPERTIES),
+                key="spread",
+                alt="Channel spread of the layers in bits, one brick per layer",
+            ),
+        ]
+    if left_out:
+        verb = "has" if len(left_out) == 1 else "have"
+        parts.append(paragraph(f"{listed(left_out)} {verb} no convolution.", "note"))
+    return element("section", "".join(parts))
+
+
+def _range_story(profiles: pd.DataFrame, kind: str) -> str:
+    found = compare_charts.landmarks(profiles, "weight_range")
+    words = f"One brick per {kind}, coloured by band."
+    if found is None:
+        return words
+    is_several = profiles["model"].nunique() > 1
+
+    def called(layer: pd.Series) -> str:
+        own = short_name(str(layer["layer"]), LAYER_NAME)
+        return f"{layer['model']} {own}" if is_several else own
+
+    words += (
+        f" The widest layer is {called(found.widest)} with a range of"
+        f" {weight(found.widest['weight_range'])}."
+    )
+    if found.widest_unharmed is not None and found.narrowest_broken is not None:
+        words += (
+            f" Range alone does not decide: {called(found.widest_unharmed)} spans"
+            f" {weight(found.widest_unharmed['weight_range'])} and is not at risk, while"
+            f" {called(found.narrowest_broken)} breaks with a range of"
+            f" {weight(found.narrowest_broken['weight_range'])}."
+        )
+    return words
+
+
+def _spread_story(profiles: pd.DataFrame) -> str:
+    spread = profiles.groupby("model", sort=False)["channel_spread_bits"].quantile(0.9)
+    spread = spread.dropna().sort_values()
+    words = (
+        "log2 of the widest channel's range over the median channel's: the bits that a typical"
+        " channel loses when the tensor shares one scale."
+    )
+    if len(spread) > 1:
+        words += (
+            f" A tenth of the layers spread {bits(spread.iloc[-1])} or more in"
+            f" {spread.index[-1]}, {bits(spread.iloc[0])} in {spread.index[0]}."
+        )
+    return words
+
+
+def _depth(profiles: pd.DataFrame) -> str:
+    return element(
+        "section",
+        element("h2", "Where in the network")
+        + paragraph(
+            "Input on the left, output on the right. Each bar hangs from 40 dB down to the SQNR"
+            " that nine in ten of the layer's channels reach: the longer the bar, the worse.",
+            "story",
+        )
+        + figure(
+            compare_charts.hanging_bars(profiles, PROPERTIES),
+            key="depth",
+            alt="SQNR of every layer from input to output, one row per model",
+        ),
+    )
+
+
+def _model(
+    connection: Connection,
+    number: int,
+    own: Row,
+    twin: Row,
+    worst: pd.DataFrame,
+    profiles: pd.DataFrame,
+    scheme: Scheme,
+    limits: dict[str, float],
+) -> str:
+    model = str(own["model"])
+    runs = queries.model_runs(connection, model)
+    words = judged.layers_in_words(own)
+    about = (
+        f"{words[0].upper()}{words[1:]}; {count(own['channels_below_10db'])} of"
+        f" {count(own['channel_count'])} channels stay below 10 dB. Median weight range of a layer"
+        f" {weight(own['median_weight_range'])}, largest {weight(own['max_weight_range'])}."
+    )
+    parts = [
+        element("h2", name(model)),
+        element("p", text(judged.model(own, twin, scheme)), "answer"),
+        paragraph(about, "story"),
+        _runs(runs),
+        element("h3", "Where it breaks" if own["layers_broken"] else "From input to output"),
+        figure(
+            model_charts.layer_map(profiles, PROPERTIES),
+            key=f"map-{number}",
+            alt=f"SQNR of every layer of {printable(short_name(model, CHART_NAME))} from input to"
+            " output",
+        ),
+        element("h3", "Worst layers first"),
+        paragraph(_what_helps(connection, model, scheme), "story"),
+        _worst(worst, scheme, limits),
+    ]
+    return element("section", "".join(parts), "model", id=f"model-{number}")
+
+
+def _runs(runs: pd.DataFrame) -> str:
+    """What running the model gave: figures of the probe, and of runs on somebody's own inputs."""
+    runs = runs[runs["scheme"].isin(SCHEMES)]
+    measured = runs[runs["output_sqnr_db"].notna()]
+    if measured.empty:
+        reasons = list(dict.fromkeys(str(why) for why in runs["failure"].dropna()))
+        because = f" It could not be: {'; '.join(reasons)}." if reasons else ""
+        return paragraph(
+            "The model was not run: what is said of it rests on its weights alone, and"
+            f" activations were not measured.{because}",
+            "note",
+        )
+    modes = [mode for mode in judged.MODES if (measured["mode"] == mode).any()]
+    heads = [("fed with", ""), ("scheme", "")]
+    heads += [(f"{judged.MODES[mode]}, at the outputs", "") for mode in modes]
+    heads.append(("compared", "wide"))
+    rows = []
+    for source, of_source in measured.groupby("input_source", sort=False):
+        for scheme in (one for one in SCHEMES if (of_source["scheme"] == one).any()):
+            cells = of_source[of_source["scheme"] == scheme]
+            by_mode = {cell["mode"]: cell for cell in cells.to_dict("records")}
+            compared = [str(one) for one in dict.fromkeys(cells["compared"].dropna())]
+            written = [
+                element("td", "noise probe" if source == "noise" else name(str(source))),
+                element("td", text(SCHEMES[scheme].title)),
+                *(element("td", _run(by_mode.get(mode))) for mode in modes),
+                element("td", text(listed(compared) or "the outputs"), "wide"),
+            ]
+            rows.append(element("tr", "".join(written)))
+    return (
+        element("h3", "What the runs say")
+        + element("div", table(heads, rows, "runs"), "scroll")
+        + paragraph(_conditions(measured), "note")
+    )
+
+
+def _run(run: Row | None) -> str:
+    if run is None:
+        return text("–")
+    agreement = _known(run["top1_agreement"])
+    same = "" if agreement is None else f"{share(agreement)} keep their top class"
+    return f"{chip(run['band'])} {text(db(run['output_sqnr_db']))}" + paragraph(same, "small")
+
+
+def _conditions(measured: pd.DataFrame) -> str:
+    samples = sorted({int(number) for number in measured["sample_count"]})
+    numbers = " to ".join(str(number) for number in dict.fromkeys((samples[0], samples[-1])))
+    shapes = [str(one) for one in dict.fromkeys(measured["input_shape"].dropna())]
+    versions = sorted(set(measured["onnxruntime_version"].astype(str)))
+    inputs = f" Inputs: {'; '.join(shapes)}." if shapes else ""
+    return (
+        "The float model beside its quantized twin on the same inputs, by onnxruntime"
+        f" {listed(versions)}: the median over outputs and {numbers}"
+        f" sample{'' if samples[-1] == 1 else 's'}.{inputs}"
+    )
+
+
+def _what_helps(connection: Connection, model: str, scheme: Scheme) -> str:
+    found = []
+    if scheme == DEFAULT_SCHEME:
+        hopes = queries.model_equalization(connection, model, scheme.name)
+        by_band = {row["band"]: row for row in hopes.to_dict("records")}
+        band = next((band for band in ("broken", "at risk") if band in by_band), None)
+        if band is not None:
+            found.append(
+                equalization_hope(
+                    band,
+                    layers=int(by_band[band]["layers"]),
+                    with_pair=int(by_band[band]["layers_with_pair"]),
+                    lifted=int(by_band[band]["layers_lifted"]),
+                )
+            )
+    needed = queries.model_bits_needed(connection, model)
+    if needed:
+        found.append(fine_from(needed, of_model=True))
+    return " ".join(found)
+
+
+def _worst(worst: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> str:
+    in_trouble = int(worst["band"].isin(["broken", "at risk"]).sum())
+    shown = worst.head(max(LEAST_LAYERS, min(in_trouble, MOST_LAYERS)))
+    heads = [
+        ("layer, and what breaks it", ""),
+        ("operator, weight shape", "wide"),
+        ("its channels by SQNR, 0 to 50 dB", "wide"),
+        ("band, at p10", ""),
+        ("channels below 10 dB", "number"),
+        ("weights zeroed", "number wide"),
+        ("p10 would be", "rescue"),
+        ("bits needed", "rescue"),
+    ]
+    if scheme.per_channel:
+        heads.remove(("p10 would be", "rescue"))
+    rows = [_layer(layer, scheme, limits) for layer in shown.to_dict("records")]
+    first, rest = rows[:FIRST_LAYERS], rows[FIRST_LAYERS:]
+    if len(rest) <= 2:
+        first, rest = rows, []
+    out = element("div", table(heads, first, "layers"), "scroll")
+    if rest:
+        out += element(
+            "details",
+            element("summary", text(f"{plural(len(rest), 'more layer')} at risk or broken"))
+            + element("div", table(heads, rest, "layers"), "scroll"),
+        )
+    left = len(worst) - len(shown)
+    if left:
+        verb = "is" if left == 1 else "are"
+        out += paragraph(f"{plural(left, 'further layer')} {verb} in the CSV at the end.", "note")
+    return out
+
+
+def _layer(layer: Row, scheme: Scheme, limits: dict[str, float]) -> str:
+    reasons = "; ".join(causes(_layer_facts(layer), scheme))
+    counts = [int(number) for number in layer["spark"]]
+    places = [
+        next(
+            (b for b, low in limits.items() if position * queries.SPARK_DB_PER_BIN >= low), BANDS[0]
+        )
+        for position in range(len(counts))
+    ]
+    below = int(layer["channels_below_10db"])
+    of_channels = f"of {count(int(layer['channel_count']))}"
+    cells = [
+        (name(str(layer["layer"])) + paragraph(reasons, "small"), ""),
+        (
+            text(operator(layer["op_type"], layer["is_depthwise"]))
+            + paragraph(shape(layer["shape"]), "small"),
+            "wide",
+        ),
+        (spark(counts, places, f"{below} {of_channels} channels below 10 dB"), "wide"),
+        (chip(layer["band"]) + paragraph(db(_known(layer["channel_sqnr_p10_db"])), "small"), ""),
+        (text(count(below)) + paragraph(of_channels, "small"), "number"),
+        (text(share(layer["zeroed_fraction"])), "number wide"),
+        (_rescues(layer), "rescue"),
+        (_bits(layer), "rescue"),
+    ]
+    if scheme.per_channel:
+        # It is per channel already, and neither clipping nor equalization is stored for it.
+        del cells[-2]
+    return element(
+        "tr",
+        "".join(element("td", cell, kind) for cell, kind in cells),
+        id=f"layer-{int(layer['layer_id'])}",
+    )
+
+
+def _rescues(layer: Row) -> str:
+    """What a layer under a per-tensor scheme would reach otherwise, as far as it is stored."""
+    found = [("per channel", db(_known(layer["per_channel_p10_db"])))]
+    for column, words in (("clipped_p10_db", "clipped"), ("equalized_p10_db", "equalized")):
+        if not pd.isna(layer[column]):
+            found.append((words, db(float(layer[column]))))
+    return _pairs(found)
+
+
+def _bits(layer: Row) -> str:
+    found: list[tuple[str, str]] = []
+    for column, words in (
+        ("bits_tensor", "per tensor"),
+        ("bits_channel", "per channel"),
+        ("bits_block", "per block"),
+    ):
+        if not pd.isna(layer[column]):
+            number = int(layer[column])
+            found.append((words, "> 16" if number < 0 else str(number)))
+    return _pairs(found)
+
+
+def _pairs(found: list[tuple[str, str]]) -> str:
+    if not found:
+        return text("–")
+    lines = "".join(f"<dt>{text(term)}</dt><dd>{text(value)}</dd>" for term, value in found)
+    return f'<dl class="pairs">{lines}</dl>'
+
+
+def _layer_facts(layer: Row) -> LayerFacts:
+    return LayerFacts(
+        band=str(layer["band"]),
+        channel_count=int(layer["channel_count"]),
+        flattened_channels=int(layer["flattened_channels"]),
+        outlier_channels=int(layer["outlier_channel_count"]),
+        spread_bits=_known(layer["channel_spread_bits"]),
+        narrow_channels=int(layer["narrow_channels"]),
+        symmetric_span_over_rms=_known(layer["symmetric_span_over_rms"]),
+        weight_min=_known(layer["weight_min"]) or 0.0,
+        weight_max=_known(layer["weight_max"]) or 0.0,
+    )
+
+
+def _origin(summaries: Sequence[Row], made: datetime) -> str:
+    """Which files this is about, when they were measured, and by what."""
+    return element(
+        "section",
+        element("h2", "Where this comes from")
+        + paragraph(
+            f"Made on {_day(made)} at {made:%H:%M} UTC by quantstore {__version__} from its store."
+            " The same file, measured by the same version, gives the same figures.",
+            "story",
+        )
+        + "".join(_file(row) for row in summaries),
+    )
+
+
+def _file(row: Row) -> str:
+    # The folder a file lay in says more about its owner than about the model.
+    own_name = re.split(r"[/\\\\]", str(row["source"]))[-1]
+    folded = int(row["layers_with_batchnorm_folded"])
+    pairs = [
+        ("file", name(own_name)),
+        ("size", text(file_size(int(row["file_bytes"])))),
+        ("SHA-256", element("code", text(row["sha256"]), "hash")),
+        ("written by", name(_optional(row["producer"]) or "unknown")),
+        ("opset", text(_optional(row["opset"]) or "unknown")),
+        ("measured", text(f"{_day(row['ingested_at'])}, quantstore {row['quantstore_version']}")),
+    ]
+    if folded:
+        pairs.append(("batch normalization", text(f"folded into {counted(folded, 'layer')}")))
+    elif not row["folded"]:
+        pairs.append(("batch normalization", "left unfolded"))
+    return element("h3", name(str(row["model"]))) + facts(pairs)
+
+
+def _all_layers(layers: Sequence[pd.DataFrame]) -> str:
+    """Every layer of every model as CSV, for a spreadsheet."""
+    columns = [
+        "model", "rank", "depth", "layer", "op_type", "shape", "weight_count", "channel_count",
+        "scheme", "band", "channel_sqnr_p10_db", "sqnr_db", "channels_below_10db",
+        "zeroed_fraction", "weight_min", "weight_max", "weight_range", "channel_spread_bits",
+        "per_channel_p10_db", "clipped_p10_db", "equalized_p10_db", "bits_tensor", "bits_channel",
+        "bits_block",
+    ]  # fmt: skip
+    frame = pd.concat([one[columns] for one in layers], ignore_index=True)
+    bits_columns = ["bits_tensor", "bits_channel", "bits_block"]
+    # Where 16 bits are not enough there is no number to give.
+    frame[bits_columns] = frame[bits_columns].astype("Int64").where(frame[bits_columns] > 0)
+    return (
+        '<section><h2>All layers</h2><p class="story">'
+        f"{text(plural(len(frame), 'layer'))} with their figures, for a spreadsheet:"
+        ' <button type="button" class="link" data-save="layers">Save as CSV</button></p>'
+        f'<script type="application/json" data-table="layers">{as_json(formats.to_csv(frame))}'
+        "</script></section>"
+    )
+
+
+def _chart_names(models: Sequence[str]) -> dict[str, str]:
+    """A short name for each model, different from all others."""
+    names: dict[str, str] = {}
+    for model in models:
+        short = short_name(printable(model), CHART_NAME)
+        number = 2
+        while short in names.values():
+            short = f"{short_name(printable(model), CHART_NAME - 5)} ({number})"
+            number += 1
+        names[model] = short
+    return names
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment.day} {moment:%B %Y}"
+
+
+def _optional(value: Any) -> str:
+    return "" if pd.isna(value) else str(value)
+
+
+def _known(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)

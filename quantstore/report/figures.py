@@ -1,0 +1,95 @@
+"""Charts for a file that others open: small, in both themes, read without a server.
+
+A specification carries the columns that it draws and nothing else, each column as its different
+values and an index into them where that is shorter. ``report.js`` unpacks them.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from quantstore.charts.common import AnyChart, specification
+from quantstore.report.markup import text
+
+# Nobody sees more digits in a chart.
+SIGNIFICANT_DIGITS = 5
+# The page's own font, so that a chart and the words around it are of one kind.
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif'
+_DATUM_FIELD = re.compile(r"datum(?:\.(\w+)|\[['\"](.+?)['\"]\])")
+
+
+def figure(chart: AnyChart, *, key: str, alt: str) -> str:
+    """The place of a chart in the page, and its specification beside it.
+
+    Args:
+        alt: what the chart shows, for people who cannot see it.
+    """
+    spec = packed(specification(chart)) | {"description": alt}
+    spec["config"] = spec["config"] | {"font": FONT, "text": {"font": FONT}}
+    # What a place holds until its chart is drawn is what it keeps where scripts may not run.
+    instead = f"{alt}. The charts of this file need JavaScript; the tables do not."
+    return (
+        f'<figure class="chart" id="{key}"><div class="plot"><p class="note">{text(instead)}</p>'
+        f'</div></figure><script type="application/json" data-chart="{key}">'
+        f"{as_json(spec)}</script>"
+    )
+
+
+def as_json(value: object) -> str:
+    """JSON inside a script element: nothing in it can end the element."""
+    written = json.dumps(
+        value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+    )
+    return written.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def packed(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A specification whose datasets hold, column by column, what it draws."""
+    rest = {key: value for key, value in spec.items() if key != "datasets"}
+    drawn = set(_fields(rest))
+    datasets = {
+        name: _columns(rows, drawn) if rows else {"rows": 0, "columns": {}}
+        for name, rows in spec.get("datasets", {}).items()
+    }
+    return rest | {"datasets": datasets}
+
+
+def _columns(rows: Sequence[Mapping[str, Any]], drawn: set[str]) -> dict[str, Any]:
+    columns = {}
+    for name in rows[0]:
+        if name in drawn:
+            columns[name] = _column([_short(row.get(name)) for row in rows])
+    return {"rows": len(rows), "columns": columns}
+
+
+def _column(values: list[Any]) -> dict[str, Any]:
+    different = list(dict.fromkeys(values))
+    if len(different) > 0.6 * len(values):
+        return {"values": values}
+    places = {value: place for place, value in enumerate(different)}
+    return {"different": different, "index": [places[value] for value in values]}
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        short = float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+        return int(short) if short.is_integer() else short
+    return value
+
+
+def _fields(node: Any) -> Iterator[str]:
+    """Names of the columns that a specification mentions."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key == "field" and isinstance(value, str):
+                yield value
+            elif key == "fields" and isinstance(value, list):
+                yield from (one for one in value if isinstance(one, str))
+            else:
+                yield from _fields(value)
+    elif isinstance(node, list):
+        for one in node:
+            yield from _fields(one)
+    elif isinstance(node, str):
+        yield from (plain or quoted for plain, quoted in _DATUM_FIELD.findall(node))

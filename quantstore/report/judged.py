@@ -1,0 +1,43 @@
+"""What the report says of a model under a scheme: the words of the pages, from rows of verdicts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from quantstore import queries, words
+from quantstore.schemes import Scheme
+from quantstore.words import MODES, Verdict
+
+__all__ = ["MODES", "is_probed", "layers_in_words", "model", "models", "said"]
+
+Row = Mapping[Any, Any]
+
+
+def is_probed(row: Row) -> bool:
+    """Whether a row of ``queries.verdicts`` rests on a run, not on weights alone."""
+    return queries.finding(row).is_probed
+
+
+def said(row: Row) -> tuple[Verdict, str]:
+    """What a cell of the matrix says, and what that rests on."""
+    verdict = words.verdict(queries.finding(row))
+    return verdict, f"{verdict.where}{verdict.evidence}"
+
+
+def models(rows: Sequence[Row], twins: Sequence[Row], scheme: Scheme) -> str:
+    """The headline of the whole report.
+
+    Args:
+        twins: the same models under the per-channel scheme of the same symmetry.
+    """
+    own, per_channel = (list(map(queries.finding, one)) for one in (rows, twins))
+    return words.models_headline(own, per_channel, scheme)
+
+
+def model(row: Row, twin: Row, scheme: Scheme) -> str:
+    """The headline of one model."""
+    return words.model_headline(queries.finding(row), queries.finding(twin), scheme)
+
+
+def layers_in_words(row: Row) -> str:
+    """``24 of 123 layers are broken by their weights, 44 at risk``."""
+    return words.layers_in_words(queries.finding(row))
