@@ -7,8 +7,10 @@ fold.py computes what they give.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.graph.operators import MICROSOFT, STANDARD_DOMAINS
@@ -76,6 +78,14 @@ def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     """The stored tensor that a value is, None where it is computed, even if from constants."""
     found = find_constant(value)
     return found.tensor if isinstance(found, Constant) and found.is_stored else None
+
+
+def computed(array: npt.NDArray[Any], name: str | None) -> Constant:
+    """A constant of its own, which outlives the nodes that it was computed by."""
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, const_value=tensor)
+    value.meta[_KEY] = Constant(value, tensor, is_stored=True)
+    return Constant(value, tensor, is_stored=True)
 
 
 def only_consumer(value: ir.Value) -> ir.Node | None:

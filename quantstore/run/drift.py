@@ -19,8 +19,9 @@ from onnx import shape_inference
 from quantstore.quantization import sqnr_db
 from quantstore.records import ActivationErrorRecord
 from quantstore.run.inputs import Samples
-from quantstore.run.runtime import Session
-from quantstore.run.surgery import Pair, computed, kept_outside, pruned, with_local_twins
+from quantstore.run.relay import Relay, rounds
+from quantstore.run.runtime import Array
+from quantstore.run.surgery import Pair, computed, kept_outside, with_local_twins
 
 BINS = 64
 # Fine bins are kept while samples come in, and joined in the end. A power of two: bins twice as
@@ -220,32 +221,30 @@ def measure_drift(
     kept_outside(quantized, folder, "quantized")
 
     blocks = packed(places, lambda one: one.nbytes * (3 if one.local else 2), block_bytes)
-    total = len(blocks) * len(samples)
+    as_float = Relay(
+        beside,
+        [
+            [name for one in block for name in (one.tensor, one.local) if name is not None]
+            for block in blocks
+        ],
+        folder,
+        "float",
+    )
+    as_int = Relay(
+        quantized, [[one.observed for one in block] for block in blocks], folder, "quantized"
+    )
+    done, total = 0, len(blocks) * len(samples)
     tallies: dict[tuple[str, str], Tally] = {}
-    for number, block in enumerate(blocks):
-        wanted = list(dict.fromkeys(place.tensor for place in block))
-        locals_ = [place.local for place in block if place.local]
-        as_float = _session(beside, [*wanted, *locals_], folder / "block-float.onnx")
-        as_int = _session(
-            quantized, [place.observed for place in block], folder / "block-quantized.onnx"
-        )
-        for index in range(len(samples)):
-            feed = samples[index]
-            found = dict(zip(as_float.outputs, as_float.run(feed), strict=True))
-            drifted = dict(zip(as_int.outputs, as_int.run(feed), strict=True))
-            for place in block:
-                x = found[place.tensor]
-                if not _is_float(x):
-                    continue
-                others = [(ACCUMULATED, drifted[place.observed])]
-                if place.local:
-                    others.append((LOCAL, found[place.local]))
-                for kind, y in others:
-                    if _is_float(y) and y.shape == x.shape:
-                        tallies.setdefault((place.tensor, kind), Tally()).add(x, y)
-            del found, drifted
-            if report is not None:
-                report(number * len(samples) + index + 1, total)
+    for indices in rounds(len(samples), lambda: as_float.most_bytes + as_int.most_bytes):
+        for number, block in enumerate(blocks):
+            as_float.open(number)
+            as_int.open(number)
+            for index in indices:
+                feed = samples[index]
+                _add(tallies, block, as_float.run(index, feed), as_int.run(index, feed))
+                done += 1
+                if report is not None:
+                    report(done, total)
     return tuple(_records(_ordered(places, order), tallies))
 
 
@@ -364,9 +363,23 @@ def packed(items: Sequence[Item], cost: Callable[[Item], int], room_bytes: int) 
     return blocks
 
 
-def _session(model: Any, outputs: Sequence[str], path: Path) -> Session:
-    onnx.save(pruned(model, list(dict.fromkeys(outputs))), path)
-    return Session(path, is_optimized=False)
+def _add(
+    tallies: dict[tuple[str, str], Tally],
+    block: Sequence[_Place],
+    found: dict[str, Array],
+    drifted: dict[str, Array],
+) -> None:
+    """Take in a block's tensors of one sample."""
+    for place in block:
+        x = found[place.tensor]
+        if not _is_float(x):
+            continue
+        others = [(ACCUMULATED, drifted[place.observed])]
+        if place.local is not None:
+            others.append((LOCAL, found[place.local]))
+        for kind, y in others:
+            if _is_float(y) and y.shape == x.shape:
+                tallies.setdefault((place.tensor, kind), Tally()).add(x, y)
 
 
 def _is_float(array: object) -> bool:

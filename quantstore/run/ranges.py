@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from quantstore.run.drift import BLOCK_BYTES, UNKNOWN_BYTES, bytes_of_tensors, packed
 from quantstore.run.inputs import Samples
-from quantstore.run.runtime import Session
-from quantstore.run.surgery import pruned
+from quantstore.run.relay import Relay, rounds
 
 Report = Callable[[int, int], None]
 
@@ -51,15 +49,17 @@ def write_minmax(
     for index in range(len(samples)):
         for name, array in samples[index].items():
             _widen(found, name, array)
-    for number, block in enumerate(blocks):
-        path = folder / "block-ranges.onnx"
-        onnx.save(pruned(model, [name for name, _ in block]), path)
-        session = Session(path, is_optimized=False)
-        for index in range(len(samples)):
-            for name, array in zip(session.outputs, session.run(samples[index]), strict=True):
-                _widen(found, name, array)
-            if report is not None:
-                report(number * len(samples) + index + 1, len(blocks) * len(samples))
+    relay = Relay(model, [[name for name, _ in block] for block in blocks], folder, "ranges")
+    done = 0
+    for indices in rounds(len(samples), lambda: relay.most_bytes):
+        for number in range(len(blocks)):
+            relay.open(number)
+            for index in indices:
+                for name, array in relay.run(index, samples[index]).items():
+                    _widen(found, name, array)
+                done += 1
+                if report is not None:
+                    report(done, len(blocks) * len(samples))
     content = {
         "CLS": "TensorsData",
         "data": {

@@ -584,7 +584,7 @@ def _stored_depths(path: Path) -> dict[str, int]:
     file = graph.open_model(path)
     depths: dict[str, int] = {}
     for site in graph.find_sites(file):
-        if 0 not in tuple(site.tensor.shape.numpy()):
+        if graph.read_layer(file, site) is not None:
             depths[site.name] = len(depths)
     return depths
 

@@ -5,6 +5,7 @@ The grid is ours, by the same formulas as the stored errors: weights go through
 to where the file keeps them.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from quantstore import graph
+from quantstore.errors import RunError
 from quantstore.graph.attributes import number
 from quantstore.graph.batchnorm import folding_after
+from quantstore.graph.constants import computed
+from quantstore.graph.fold import values_of
 from quantstore.graph.tensors import read_array
 from quantstore.layers import Layer
 from quantstore.quantization import round_trip
@@ -58,6 +62,7 @@ class Slot:
     site: graph.Site
     value: ir.Value
     factor: npt.NDArray[np.float64] | None
+    opset: int | None
 
 
 def open_float(path: Path) -> FloatModel:
@@ -102,22 +107,34 @@ def lift_weights(model: FloatModel, *, fold: bool = True) -> tuple[Slot, ...]:
     """
     slots: list[Slot] = []
     main = model.model.graph
+    depth = -1
     for site in graph.find_sites(model.file):
         layer = graph.read_layer(model.file, site, fold=fold)
         if layer is None:
             continue
+        depth += 1
         place = len(slots)
-        value = new_constant(main, _SLOT.format(place), read_array(site.tensor))
+        weights = values_of(site.constant.value, model.file.opset)
+        if weights is None or weights.shape != layer.shape:
+            # Packed codes that onnxruntime unpacks by itself: there is no place for floats.
+            continue
+        if not site.is_stored:
+            # The nodes that compute them have no reader any more, and are removed below.
+            site = dataclasses.replace(site, constant=computed(weights, site.tensor.name))
+        value = new_constant(main, _SLOT.format(place), weights)
         factor = _factor(model.file, site, layer)
         site.node.replace_input_with(site.operand.index, value)
-        slots.append(Slot(place, site, value, factor))
+        slots.append(Slot(depth, site, value, factor, model.file.opset))
     passes.RemoveUnusedNodesPass()(model.model)
     return tuple(slots)
 
 
 def float_weights(slot: Slot) -> Array:
-    """The weights as the file has them."""
-    return read_array(slot.site.tensor)
+    """The weights as the node reads them."""
+    values = values_of(slot.site.constant.value, slot.opset)
+    if values is None:
+        raise RunError(f"the weights of {slot.site.name!r} can no longer be read", "try again")
+    return values
 
 
 def quantized_weights(model: FloatModel, slot: Slot, scheme: Scheme) -> Array:
@@ -127,7 +144,7 @@ def quantized_weights(model: FloatModel, slot: Slot, scheme: Scheme) -> Array:
     No overflow: a grid value is at most twice the weight it stands for, so is the quotient.
 
     Returns:
-        In shape and type of the stored tensor.
+        In the shape and type in which the node reads them.
     """
     stored = float_weights(slot)
     layer = graph.read_layer(model.file, slot.site, fold=slot.factor is not None)
@@ -136,7 +153,7 @@ def quantized_weights(model: FloatModel, slot: Slot, scheme: Scheme) -> Array:
     finite = np.isfinite(layer.weights)
     # A weight that is no number has no place on a grid, and must not ruin that of the others.
     rounded = round_trip(np.where(finite, layer.weights, np.float32(0)), scheme)
-    values = _as_stored(np.where(finite, rounded, layer.weights), layer)
+    values = _as_read(np.where(finite, rounded, layer.weights), slot.site, layer)
     if slot.factor is not None:
         factor = np.broadcast_to(slot.factor, values.shape)
         is_usable = np.isfinite(factor) & (factor != 0)
@@ -209,11 +226,12 @@ def _factor(
     file: graph.ModelFile, site: graph.Site, layer: Layer
 ) -> npt.NDArray[np.float64] | None:
     """The factor of the BatchNormalization that was folded, shaped for the stored tensor."""
-    if not layer.batchnorm_folded:
+    if not (layer.batchnorm_folded or layer.mul_folded):
         return None
     shape, groups = layer.shape, layer.group_count
     is_first = layer.channel_axis == 0
-    folding = folding_after(site.node, shape[0] if is_first else shape[1] * groups, file.opset or 1)
+    channels = shape[0] if is_first else shape[1] * groups
+    folding = folding_after(site.node, channels, file.opset or 1, rank=len(shape))
     if folding is None:
         return None
     trailing = (1,) * (len(shape) - 2)
@@ -224,9 +242,14 @@ def _factor(
     return np.repeat(by_group, shape[0] // groups, axis=0).reshape(shape[0], shape[1], *trailing)
 
 
-def _as_stored(rows: npt.NDArray[np.float32], layer: Layer) -> npt.NDArray[np.float32]:
-    """``(channels, weights per channel)`` back in the shape of the stored tensor."""
+def _as_read(
+    rows: npt.NDArray[np.float32], site: graph.Site, layer: Layer
+) -> npt.NDArray[np.float32]:
+    """``(channels, weights per channel)`` back in the shape in which the node reads the tensor."""
     axis = layer.channel_axis
+    if site.operand.joined_axis is not None:
+        # Directions come first, each with its own channels: the order of the rows already.
+        return rows.reshape(layer.shape)
     if axis is None:
         return rows.reshape(layer.shape)
     rest = [size for place, size in enumerate(layer.shape) if place != axis]
