@@ -22,7 +22,18 @@ from onnx import helper, numpy_helper
 
 from quantstore import __version__, cli, ingest, store
 
-COMMANDS = ["ingest", "models", "layers", "compare", "sql", "report", "remove", "demo", "app"]
+COMMANDS = [
+    "ingest",
+    "models",
+    "layers",
+    "compare",
+    "sql",
+    "simulate",
+    "report",
+    "remove",
+    "demo",
+    "app",
+]
 DEMO_MODELS = ["digits-plain", "digits-rescaled", "digits-separable", "digits-separable-unfolded"]
 HEAVY = ["altair", "duckdb", "numpy", "onnx", "onnx_ir", "pandas", "pyarrow", "streamlit"]
 # Child processes find the package whether it is installed or not.

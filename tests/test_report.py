@@ -66,7 +66,9 @@ def nasty_store(tmp_path_factory):
         model.producer_name = name[:200]
         file = folder / f"{key}.onnx"
         file.write_bytes(model.SerializeToString())
-        ingest.ingest_file(file, path, ingest.Choices(name=name, source=f"/somewhere/ada/{name[:50]}"))
+        ingest.ingest_file(
+            file, path, ingest.Choices(name=name, source=f"/somewhere/ada/{name[:50]}")
+        )
     return path
 
 
