@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, Message
 
@@ -259,12 +260,15 @@ def read(path: Path) -> None:
     for site in sites:
         layer = graph.read_or_reason(file, site)
         if isinstance(layer, Layer):
-            low, high = layer.weights.min(axis=1), layer.weights.max(axis=1)
+            low, high = (
+                pick(np.nan_to_num(layer.weights), axis=1).astype(float)
+                for pick in (np.min, np.max)
+            )
             graph.of_layer(
                 site,
                 layer,
-                channel_min=low.astype(float),
-                channel_max=high.astype(float),
+                channel_min=low,
+                channel_max=high,
                 nonfinite_count=0,
                 fold=True,
             )

@@ -139,6 +139,8 @@ CONTRACT = {
     "bits_needed": "layer_id, granularity, bits",
     "equalization": "layer_id, partner_layer_id, scheme, channel_sqnr_p10_before_db,"
     " channel_sqnr_p10_after_db",
+    "findings": "model_id, layer_id, kind, severity, message, remedy",
+    "model_findings": "model, layer, kind, severity, message, remedy",
     "bands": "band, lower_db, meaning",
     "store_info": "key, value",
     "model_summary": "model",

@@ -358,7 +358,8 @@ def _overflowing_channels(
     low = np.fmin(np.nan_to_num(channel_min), 0)
     span, abs_max = high - low, np.maximum(high, -low)
     layer_span = float(high.max(initial=0) - low.min(initial=0))
-    scale = (abs_max / _INT8_MAX).astype(np.float32).astype(np.float64)
+    with np.errstate(over="ignore"):
+        scale = (abs_max / _INT8_MAX).astype(np.float32).astype(np.float64)
     # Smaller ones become 1, in onnxruntime and here.
     is_dead = (span < DEAD_SHARE * layer_span) & (scale >= np.finfo(np.float32).tiny)
     if not is_dead.any():
@@ -412,9 +413,10 @@ def _not_learned(layer: Layer) -> str:
     weights = layer.weights
     if layer.op_family != "conv" or weights.shape[1] < _SHORTEST_RAMP or layer.group_count > 1:
         return ""
-    first = weights[0]
-    step = float(first[1] - first[0])
-    if not np.isfinite(step) or step == 0 or not np.isfinite(first[0]):
+    first = weights[0].astype(np.float64)
+    # The ends first: most layers hold something else, and NaN and infinities are no ramp.
+    step = float(first[1]) - float(first[0])
+    if not np.isfinite(first[[0, 1, -1]]).all() or step == 0:
         return ""
     ramp = first[0] + step * np.arange(first.size)
     if not np.allclose(weights, ramp, rtol=1e-3, atol=1e-3 * abs(step)):
