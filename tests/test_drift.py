@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from onnx.reference import ReferenceEvaluator
 
 from quantstore.quantization import round_trip
-from quantstore.run import drift, ranges, surgery
+from quantstore.run import drift, ranges, relay, surgery
 from quantstore.run.inputs import Samples
 from quantstore.run.runtime import Session, quantizable, quantize_file
 from quantstore.schemes import SCHEMES
@@ -319,3 +319,27 @@ def test_ranges_found_block_by_block_are_those_the_quantizer_finds(quantized_pai
     )
     theirs = quantize_file(source, tmp_path / "theirs.onnx", feeds, per_channel=False)
     assert ours.read_bytes() == theirs.read_bytes()
+
+
+# Block by block
+
+
+def test_each_operator_runs_once_however_many_blocks_there_are():
+    model = network()
+    blocks = [["a"], ["b"], ["d"], ["c", "y"]]
+    parts = relay.parts_of(model, blocks)
+    assert [part.nodes for part in parts] == [{"a"}, {"b"}, {"d"}, {"c", "y"}]
+    assert [part.given for part in parts] == [set(), {"a"}, {"b"}, {"b", "d"}]
+    # Each tensor goes as soon as nobody needs it any more.
+    assert [part.last_read for part in parts] == [set(), {"a"}, set(), {"b", "d"}]
+
+
+def test_what_is_handed_on_is_gone_in_the_end(weights_pair, tmp_path):
+    drift.measure_drift(weights_pair, samples(), tmp_path, block_bytes=1)
+    assert list(tmp_path.glob("*.npy")) == []
+
+
+def test_samples_come_in_rounds_as_long_as_there_is_room():
+    half = relay.ROOM_BYTES // 2
+    assert list(relay.rounds(5, lambda: half)) == [range(0, 1), range(1, 3), range(3, 5)]
+    assert list(relay.rounds(2, lambda: 0)) == [range(0, 1), range(1, 2)]

@@ -41,7 +41,7 @@ def parts_of(model: Any, blocks: Sequence[Sequence[str]]) -> list[Part]:
     """How to compute the tensors of each block, in order, from what the blocks before computed."""
     made_by = producers(model)
     made_in: dict[str, int] = {}
-    parts = []
+    parts: list[Part] = []
     for number, block in enumerate(blocks):
         part = Part(wanted=tuple(dict.fromkeys(block)))
         waiting, seen = list(part.wanted), set()

@@ -166,6 +166,7 @@ class _Run:
         self._folder = folder
         self._depth_of = _stored_depths(self._path)
         self._model = twin.open_float(self._path)
+        sha256 = self._model.file.sha256
         if self._model.was_quantized:
             self._notes.append(
                 "the file computes with integers: they were turned back into floats first, what"
@@ -204,7 +205,7 @@ class _Run:
         now = datetime.now(UTC).replace(tzinfo=None)
         findings = self._sensitivity(pair, samples) if self._choices.sensitivity else ()
         return Simulation(
-            sha256=self._model.file.sha256,
+            sha256=sha256,
             folded=self._choices.fold,
             record=SimulationRecord(
                 scheme=self._choices.scheme,
@@ -364,7 +365,12 @@ class _Run:
         """onnxruntime's own quantizer, around every operator that it knows."""
         scheme = SCHEMES[self._choices.scheme]
         whole = twin.to_proto(self._model)
-        sites = {site.name: site for site in graph.find_sites(self._model.file)}
+        # What each layer computes.
+        outputs = {
+            site.name: str(site.node.outputs[0].name) for site in graph.find_sites(self._model.file)
+        }
+        # The quantizer makes several copies of the weights; there shall be none beside them.
+        del self._model
         work = self._folder / "work"
         work.mkdir()
         source = quantizable(whole, work, fold=self._choices.fold)
@@ -376,11 +382,10 @@ class _Run:
         made = surgery.producers(as_float)
         nodes = {node.name for node in as_float.graph.node}
         excluded = set()
-        for name in self._excluded(sites.keys() | nodes):
+        for name in self._excluded(outputs.keys() | nodes):
             found = None
-            if name in sites:
-                output = str(sites[name].node.outputs[0].name)
-                found = surgery.successor(whole, output, made.__contains__)
+            if name in outputs:
+                found = surgery.successor(whole, outputs[name], made.__contains__)
             excluded.add(made[found].name if found is not None else name)
 
         fed = [value.name for value in as_float.graph.input]
@@ -421,8 +426,7 @@ class _Run:
             for operator in pair.operators()
             for result in operator.results
         }
-        for name, site in sites.items():
-            output = str(site.node.outputs[0].name)
+        for name, output in outputs.items():
             found = surgery.successor(whole, output, results.__contains__)
             depth = self._depth_of.get(name)
             if found is not None and depth is not None and name not in excluded:
