@@ -607,7 +607,8 @@ select
         when layers_watch > 0 then 'watch'
         else 'fine'
     end as verdict,
-    if(band is null, 'weights', 'probe') as evidence,
+    -- Not if(): DuckDB 1.5 has no such function.
+    case when band is null then 'weights' else 'probe' end as evidence,
     coalesce(mode, 'weights') as mode,
     output_sqnr_db,
     per_scheme.* exclude (model, scheme)

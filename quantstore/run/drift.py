@@ -28,7 +28,7 @@ BINS = 64
 # wide hold exactly the counts of two.
 _FINE_BINS = 4096
 # All tensors that are observed at the same time, float, accumulated and local.
-BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 64 << 20
 # A tensor whose size nobody knows before the run.
 UNKNOWN_BYTES = 8 << 20
 # Values of a tensor that are turned into float64 at a time: small enough for the cache, and for

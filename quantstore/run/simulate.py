@@ -6,6 +6,7 @@ adds the store and a process that can be cancelled. Nothing here knows a store.
 
 import contextlib
 import dataclasses
+import gc
 import json
 import math
 import tempfile
@@ -410,6 +411,8 @@ class _Run:
             nodes_to_exclude=sorted(excluded),
             extra_options=None if scheme.is_symmetric else {"WeightSymmetric": False},
         )
+        # The quantizer leaves copies of all weights behind, in objects that refer to one another.
+        gc.collect()
         quantized = onnx.load(target)
         if not any(node.op_type == "QuantizeLinear" for node in quantized.graph.node):
             raise RunError(
