@@ -1,5 +1,6 @@
 """Every page in three states: no store, an empty store, a full one; and what it must answer."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -210,3 +211,24 @@ def test_one_model_alone_is_designed_too(open_app, tmp_path, demo_store):
     assert fails(app) == []
     assert app.header[0].value.startswith("The model breaks under int8 per tensor, symmetric")
     assert len(app.multiselect) == 0
+
+
+def test_embeddings_are_shown_apart_from_layers(open_app, demo_store, tmp_path):
+    def tables(app):
+        """The rows of each table of layers: as many as there are tables."""
+        found = [json.loads(component.proto.json) for component in app.get("bidi_component")]
+        return [len(data["rows"]) for data in found if data and "columns" in data]
+
+    path = tmp_path / "table.duckdb"
+    shutil.copy(demo_store, path)
+    before = open_app(path, "model", model="digits-plain")
+    assert "Embeddings" not in texts(before)
+    assert tables(before) == [6]
+    with store.writing(path) as con:
+        con.rows(
+            "update layers set op_family = 'embedding' where layer = '/features/features.2/Conv'"
+        )
+    app = open_app(path, "model", model="digits-plain")
+    assert fails(app) == []
+    assert "Embeddings" in texts(app)
+    assert tables(app) == [5, 1]

@@ -73,7 +73,10 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     if scheme == DEFAULT_SCHEME:
         hopes = queries.model_equalization(con, name, scheme.name)
     _map(profiles, own, limits)
-    _worst(layers, scheme, limits, _what_helps(bits_needed, hopes))
+    is_table = layers["op_family"] == "embedding"
+    _worst(layers[~is_table], scheme, limits, _what_helps(bits_needed, hopes))
+    if is_table.any():
+        _embeddings(layers[is_table], scheme, limits)
     findings.of_model(queries.model_findings(con, name))
     _spread(profiles)
 
@@ -171,6 +174,27 @@ def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_
             key="show_all",
             on_click=lambda: st.session_state.update(show_all_layers=True),
         )
+
+
+def _embeddings(tables: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> None:
+    st.space("small")
+    st.header("Embeddings", anchor=False)
+    st.caption(
+        "Tables whose rows are looked up, not multiplied: many runtimes leave them in float or give"
+        " every row a scale. The verdict counts them as layers; the list above leaves them out."
+    )
+
+    def clicked() -> None:
+        target = st.session_state["embeddings"].clicked
+        if target:
+            shared.open_layer(int(target["row"]))
+
+    components.table(
+        columns=_columns(scheme),
+        rows=[_row(table, scheme, limits) for table in tables.head(MOST_ROWS).to_dict("records")],
+        key="embeddings",
+        on_click=clicked,
+    )
 
 
 def _columns(scheme: Scheme) -> list[dict[str, Any]]:
