@@ -67,7 +67,7 @@ def nasty_store(tmp_path_factory):
         file = folder / f"{key}.onnx"
         file.write_bytes(model.SerializeToString())
         ingest.ingest_file(
-            file, path, ingest.Choices(name=name, source=f"/somewhere/ada/{name[:50]}")
+            file, path, ingest.Choices(name=name, source=f"/somewhere/ada/{name[:50]}", probe=False)
         )
     return path
 
