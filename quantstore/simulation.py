@@ -231,9 +231,6 @@ def _child() -> "subprocess.Popen[bytes]":
             # Sums here are short: waking a thread for one takes longer than adding it up.
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
-            # Large blocks go back to the system when they are freed, not to a reserve of glibc's,
-            # which keeps some 500 MB of one session while the next is running.
-            "MALLOC_MMAP_THRESHOLD_": "1048576",
         },
         # Ctrl+C is for this process alone.
         start_new_session=True,
