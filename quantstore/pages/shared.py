@@ -317,8 +317,8 @@ PROBE_NOTE = (
     "Figures <i>at the outputs</i> come from the noise probe: the float model and its quantized"
     " twin, <i>full int8</i> (weights and activations) or <i>weights only</i>, were run on the same"
     " noise, and the SQNR at their outputs is judged by the same limits. It needs no data and is an"
-    " estimate: full int8 on 14 image networks lay 0.8 dB (median) and at most 3.2 dB from the run"
-    " on photographs per tensor, 1.6 dB and at most 8.8 dB per channel. Other kinds of inputs may"
+    " estimate: full int8 on 14 image networks lay 1.1 dB (median) and at most 3.4 dB from the run"
+    " on photographs per tensor, 1.3 dB and at most 9.2 dB per channel. Other kinds of inputs may"
     " differ more: confirm a close verdict with inputs of your own."
 )
 
