@@ -31,9 +31,9 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, Message
 
-from quantstore import graph, ingest, store
+from quantstore import graph, ingestion, store
 from quantstore.errors import QuantstoreError
-from quantstore.ingest import Choices, ingest_file
+from quantstore.ingestion import Choices, ingest_file
 from quantstore.layers import Layer
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
 from quantstore.sweep import FULL_PLAN, Plan
@@ -78,7 +78,7 @@ class Case:
 
 def corpus() -> list[bytes]:
     """The models that are damaged: the examples, and small ones from the onnx package."""
-    found = [path.read_bytes() for path in ingest.demo_paths()]
+    found = [path.read_bytes() for path in ingestion.demo_paths()]
     folder = Path(onnx.__file__).parent / "backend/test/data"
     for path in sorted(folder.rglob("*.onnx")):
         content = path.read_bytes()
@@ -92,7 +92,7 @@ def damaged(models: Sequence[bytes], seed: int, number: int) -> bytes:
     """The model of one case."""
     rng = random.Random(f"{seed} {number}")
     # One in two is an example: they have what a real network has.
-    examples = len(ingest.demo_paths())
+    examples = len(ingestion.demo_paths())
     content = rng.choice(models[:examples] if rng.random() < 0.5 else models)
     ways = (flipped, flipped, cut, spliced, doubled, *[rewritten] * 8)
     for _ in range(rng.choice((1, 1, 2, 3))):

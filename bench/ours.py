@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def full(path: str) -> Callable[[], object]:
     """A whole ingest into a store that is there: read, hash, fold, measure everything, commit."""
     _import_libraries()
-    from quantstore.ingest import Choices, ingest_file
+    from quantstore.ingestion import Choices, ingest_file
 
     store = _empty_store(Path(path).parent)
     return lambda: ingest_file(Path(path), store, Choices(replace=True, probe=False))
@@ -29,7 +29,7 @@ def full(path: str) -> Callable[[], object]:
 def four(path: str) -> Callable[[], object]:
     """The same with the four int8 schemes alone."""
     _import_libraries()
-    from quantstore.ingest import Choices, ingest_file
+    from quantstore.ingestion import Choices, ingest_file
     from quantstore.schemes import INT8_SCHEMES
     from quantstore.sweep import Plan
 

@@ -30,7 +30,7 @@ ROOT = HERE.parent
 RESULTS = HERE / "results" / "pages.json"
 
 sys.path.insert(0, str(ROOT))
-from quantstore import ingest, store  # noqa: E402
+from quantstore import ingestion, store  # noqa: E402
 
 # How far the channels of the models that are copied spread, from none to a lot.
 SPREADS = (0.2, 0.4, 0.7, 1.1)
@@ -137,7 +137,7 @@ def generate(path: Path, model_count: int, folder: Path) -> None:
     for seed, spread in enumerate(SPREADS):
         model = folder / f"base-{seed}.onnx"
         mobile_like(model, seed=seed, spread=spread)
-        ingest.ingest_file(model, path, ingest.Choices(probe=False))
+        ingestion.ingest_file(model, path, ingestion.Choices(probe=False))
         model.unlink()
     with store.writing(path) as con:
         bases = [row[0] for row in con.rows("select model_id from models order by model_id")]

@@ -17,6 +17,7 @@ class Layer:
     ``module_path`` is the module it was exported from, where the file says so.
     ``stored_scheme`` and ``stored_step`` describe integer weights that were dequantized;
     ``stored_step`` is their scale, the largest where there are several, in weight units.
+    ``attributes`` are those of the node as JSON.
     ``weight_key`` is equal for layers that share one and the same effective weights.
     """
 
@@ -38,6 +39,7 @@ class Layer:
     weight_key: tuple[object, ...]
     weights: npt.NDArray[np.float32] = field(repr=False)
     module_path: str | None = None
+    attributes: str | None = None
 
     def __post_init__(self) -> None:
         if self.weights.ndim != 2 or self.weights.dtype != np.float32:

@@ -113,6 +113,7 @@ def _layer_record(layer: Layer, depth: int, distribution: Distribution) -> Layer
         already_quantized=layer.already_quantized,
         stored_scheme=layer.stored_scheme,
         stored_step=layer.stored_step,
+        attributes=layer.attributes,
         weight_min=float(tensor.minimum[0]),
         weight_max=float(tensor.maximum[0]),
         weight_range=distribution.range,

@@ -32,6 +32,8 @@ class ModelRecord:
     weight_count: int
     quantstore_version: str
     measures_version: int
+    tags: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,7 @@ class LayerRecord:
     already_quantized: bool
     stored_scheme: str | None
     stored_step: float | None
+    attributes: str | None
     weight_min: float
     weight_max: float
     weight_range: float

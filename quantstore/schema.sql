@@ -39,6 +39,8 @@ create table models (
     weight_count bigint not null,
     quantstore_version varchar not null,
     measures_version integer not null,
+    tags varchar[] not null default [],
+    note varchar not null default '',
     primary key (model_id),
     unique (model),
     unique (sha256, folded)
@@ -60,6 +62,8 @@ comment on column models.layer_count is 'Number of rows in layers.';
 comment on column models.weight_count is 'Number of weights; a tensor that several layers share counts once.';
 comment on column models.quantstore_version is 'Release that measured the model.';
 comment on column models.measures_version is 'Version of the measurements; an older one is measured anew on ingest.';
+comment on column models.tags is 'Words that somebody gave the model to find it again, sorted; they survive a new measurement.';
+comment on column models.note is 'What somebody wrote about the model; it survives a new measurement.';
 
 -- Grain: one row per weight operand of a node.
 create table layers (
@@ -85,6 +89,7 @@ create table layers (
     already_quantized boolean not null,
     stored_scheme varchar,
     stored_step double,
+    attributes varchar,
     weight_min double,
     weight_max double,
     weight_range double,
@@ -126,6 +131,7 @@ comment on column layers.mul_folded is 'Whether a constant Mul that alone follow
 comment on column layers.already_quantized is 'Whether the file stores integers; errors then measure a second rounding, the first loss is unknown.';
 comment on column layers.stored_scheme is 'How the file stores the integers, such as uint8 per tensor or uint4 per block of 32.';
 comment on column layers.stored_step is 'Scale of the stored integers, the largest where there are several, in weight units; NULL where the graph computes the weights from them in several steps.';
+comment on column layers.attributes is 'Attributes of the node as JSON, such as {"strides": [2, 2]}; NULL where nobody recorded them.';
 comment on column layers.weight_min is 'Smallest weight.';
 comment on column layers.weight_max is 'Largest weight.';
 comment on column layers.weight_range is 'weight_max - weight_min, in weight units.';
@@ -305,6 +311,36 @@ comment on column findings.severity is
 'problem: figures are missing or mean nothing; warning: int8 suffers; note: good to know.';
 comment on column findings.message is 'What was found, in full sentences.';
 comment on column findings.remedy is 'What to do about it.';
+
+-- Grain: one row per file that somebody tried to ingest.
+create sequence ingest_ids;
+
+create table ingests (
+    ingest_id integer not null,
+    path varchar not null,
+    model varchar,
+    outcome varchar not null,
+    message varchar not null,
+    started_at timestamp not null,
+    finished_at timestamp not null,
+    seconds double not null,
+    peak_bytes bigint,
+    quantstore_version varchar not null,
+    primary key (ingest_id)
+);
+
+comment on table ingests is
+'One row per file that somebody tried to ingest: what became of it, failures included.';
+comment on column ingests.ingest_id is 'Key of the attempt; never used twice.';
+comment on column ingests.path is 'Path or upload name, as it was given.';
+comment on column ingests.model is 'Name of the model at that time; NULL where it failed. Removing the model leaves the row.';
+comment on column ingests.outcome is 'stored, replaced, already stored or failed.';
+comment on column ingests.message is 'Why it failed, in one sentence; empty where it did not.';
+comment on column ingests.started_at is 'When the file was opened, UTC.';
+comment on column ingests.finished_at is 'When the outcome was certain, UTC.';
+comment on column ingests.seconds is 'From opening the file to the outcome, in seconds.';
+comment on column ingests.peak_bytes is
+'Largest resident memory so far of the process that measured, in bytes; NULL where the system does not say.';
 
 -- Grain: one row per run of a model beside its quantized twin.
 create sequence simulation_ids;
@@ -665,6 +701,8 @@ select
     models.ingest_seconds,
     models.quantstore_version,
     models.measures_version,
+    models.tags,
+    models.note,
     models.model_id
 from models
 join layers using (model_id)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import quantstore
-from quantstore import correlation, errors, ingest, store
+from quantstore import correlation, errors, ingestion, store
 from quantstore.errors import CancelledError, MissingStoreError, QuantstoreError, RunError
 from quantstore.run.simulate import Choices, Progress, Simulation
 from quantstore.run.simulate_child import out_of_memory, request
@@ -210,8 +210,8 @@ class Running:
         with self._changed:
             self._progress = Progress("measuring the weights", 0, 1)
             self._changed.notify_all()
-        choices = ingest.Choices(fold=self.choices.fold)
-        result = ingest.ingest_file(self.path, self._store_path, choices)
+        choices = ingestion.Choices(fold=self.choices.fold)
+        result = ingestion.ingest_file(self.path, self._store_path, choices)
         return str(result.model), result.outcome != "already stored"
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from quantstore.errors import QuantstoreError
-from quantstore.ingest import Choices, IngestResult, Progress, ingest_file
+from quantstore.ingestion import Choices, IngestResult, Progress, ingest_file
 
 # Of the machine's memory, so that the app and the system keep the rest. The limit counts addresses,
 # not pages in use, and libraries reserve more of those than they need: hence a least.

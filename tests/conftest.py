@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from quantstore import ingest
+from quantstore import ingestion
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,8 +26,8 @@ def own_main(monkeypatch):
 def demo_store(tmp_path_factory) -> Path:
     """A store that holds the demo models. Read it, never write to it."""
     path = tmp_path_factory.mktemp("demo") / "demo.duckdb"
-    for model in ingest.demo_paths():
-        ingest.ingest_file(model, path, ingest.Choices(probe=False))
+    for model in ingestion.demo_paths():
+        ingestion.ingest_file(model, path, ingestion.Choices(probe=False))
     return path
 
 

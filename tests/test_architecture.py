@@ -40,10 +40,10 @@ MAY_IMPORT = {
     "run.inputs": "PIL numpy errors",
     "run.runtime": "onnx onnxruntime numpy errors",
     "parallel": "errors",
-    "ingest": (
+    "ingestion": (
         "graph layers measure equalization schemes sweep parallel run.probe store records errors"
     ),
-    "simulation": "run correlation ingest store errors",
+    "simulation": "run correlation ingestion store errors",
     # From tables to answers.
     "queries": "pandas store words",
     "correlation": "numpy",
@@ -56,19 +56,19 @@ MAY_IMPORT = {
     "charts": "altair pandas numpy palette words codes quantization schemes",
     "report": "pandas charts errors formats palette queries schemes store words",
     "cli": (
-        "click pandas streamlit settings errors records schemes store ingest simulation run"
+        "click pandas streamlit settings errors records schemes store ingestion simulation run"
         " queries console formats report words"
     ),
     # The app.
-    "worker": "ingest errors",
+    "worker": "ingestion errors",
     "jobs": "errors",
     "runs_queue": "errors simulation",
     "app": "streamlit errors pages words",
     "start": "app",
     "pages": (
-        "streamlit numpy pandas charts codes console correlation errors formats ingest jobs palette"
-        " quantization queries run.inputs runs_queue schemes settings sql_examples store words"
-        " worked_example"
+        "streamlit numpy pandas charts codes console correlation errors formats ingestion jobs"
+        " palette quantization queries run.inputs runs_queue schemes settings sql_examples store"
+        " words worked_example"
     ),
 }
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from quantstore.errors import NoLayersError, QuantstoreError
-from quantstore.ingest import Choices, ingest_file, measure_file
+from quantstore.ingestion import Choices, ingest_file, measure_file
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
 from quantstore.sweep import Plan
 

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 from test_pages import fails, open_app, texts  # noqa: F401
 
 from quantstore import queries, store
-from quantstore.ingest import Choices, ingest_file, measure_file
+from quantstore.ingestion import Choices, ingest_file, measure_file
 
 
 def quiet(model):

@@ -19,7 +19,7 @@ from graphs import (
 )
 from onnx import TensorProto, helper, numpy_helper
 
-from quantstore import ingest
+from quantstore import ingestion
 from quantstore.errors import (
     MissingWeightsError,
     ModelFileError,
@@ -352,7 +352,7 @@ def shared_weights():
 
 
 def test_an_initializer_of_two_nodes_is_listed_for_each_and_counted_once(tmp_path):
-    measured = ingest.measure_file(save(shared_weights(), tmp_path / "shared.onnx"))
+    measured = ingestion.measure_file(save(shared_weights(), tmp_path / "shared.onnx"))
     left, right, own = (measures.layer for measures in measured.layers)
     assert [layer.layer for layer in (left, right, own)] == ["left", "right", "own"]
     assert [layer.depth for layer in (left, right, own)] == [0, 1, 2]
@@ -362,7 +362,7 @@ def test_an_initializer_of_two_nodes_is_listed_for_each_and_counted_once(tmp_pat
 
 
 def test_nodes_that_share_weights_keep_their_own_groups(tmp_path):
-    measured = ingest.measure_file(save(shared_weights(), tmp_path / "shared.onnx"))
+    measured = ingestion.measure_file(save(shared_weights(), tmp_path / "shared.onnx"))
     left, right, _ = (measures.layer for measures in measured.layers)
     assert (left.group_count, left.is_depthwise) == (1, False)
     assert (right.group_count, right.is_depthwise) == (3, True)
@@ -375,7 +375,7 @@ def test_shared_weights_behind_different_normalizations_are_different_layers(tmp
         node("Conv", ["h", "w"], ["y"], "raw"),
     ]
     model = make_model(nodes, {"w": gaussian(3, 3, 1), **normalization(3)})
-    measured = ingest.measure_file(save(model, tmp_path / "shared.onnx"))
+    measured = ingestion.measure_file(save(model, tmp_path / "shared.onnx"))
     normalized, raw = (measures.layer for measures in measured.layers)
     assert (normalized.batchnorm_folded, raw.batchnorm_folded) == (True, False)
     assert normalized.weight_max != raw.weight_max
@@ -835,7 +835,7 @@ def test_a_text_file_called_onnx(tmp_path, text):
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_download(tmp_path, kept):
-    content = ingest.demo_paths()[0].read_bytes()
+    content = ingestion.demo_paths()[0].read_bytes()
     (tmp_path / "half.onnx").write_bytes(content[: int(kept * len(content))])
     assert "not an ONNX file, or a truncated one" in refusal(tmp_path / "half.onnx")
 
@@ -925,7 +925,7 @@ def test_a_damaged_file_is_read_or_refused_but_never_a_traceback(tmp_path, seed)
             damaged[position] = random.integers(256)
         path.write_bytes(damaged)
         try:
-            ingest.measure_file(path)
+            ingestion.measure_file(path)
         except QuantstoreError as error:
             sentences.append(error.sentence)
     assert len(sentences) > 100

@@ -10,7 +10,7 @@ import pytest
 from graphs import gaussian, make_model, node, point_outside, save
 from queues import finished
 
-from quantstore import ingest, queries, store
+from quantstore import ingestion, queries, store
 from quantstore.jobs import Job, Queue
 
 
@@ -22,7 +22,7 @@ def queue():
 
 
 def demo(name: str) -> Path:
-    return next(path for path in ingest.demo_paths() if path.stem == name)
+    return next(path for path in ingestion.demo_paths() if path.stem == name)
 
 
 def add(queue: Queue, path: Path, store_path: Path, **more) -> int:

@@ -8,7 +8,7 @@ import pytest
 from runs import CHANNEL, TENSOR, a_run, a_sensitivity, a_tensor, add, layer_names
 from streamlit.testing.v1 import AppTest
 
-from quantstore import ingest, runs_queue, store
+from quantstore import ingestion, runs_queue, store
 from quantstore.pages import run_form
 from quantstore.runs_queue import RunsQueue
 
@@ -302,7 +302,7 @@ def test_a_run_is_asked_for_with_what_was_chosen(open_app, path, asked, on_loopb
     next(b for b in app.button if b.label == "Run").click().run()
     assert fails(app) == []
     ((file, store_path, inputs, choices, name, what),) = asked
-    assert file == next(p for p in ingest.demo_paths() if p.stem == "digits-plain")
+    assert file == next(p for p in ingestion.demo_paths() if p.stem == "digits-plain")
     assert (store_path, inputs, name) == (path, "noise", "digits-plain")
     assert (choices["scheme"], choices["mode"], choices["samples"]) == (TENSOR, "weights", 5)
     assert what == "int8 per tensor, symmetric, weights only, noise"

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 import quantstore
-from quantstore import cli, ingest, store
-from quantstore.ingest import ingest_file, ingest_many
+from quantstore import cli, ingestion, store
+from quantstore.ingestion import ingest_file, ingest_many
 from quantstore.quantization import round_trip
 from quantstore.run import noise, probe, twin
 from quantstore.run.comparison import Reference, sqnr_db
@@ -31,7 +31,7 @@ ROOT = Path(quantstore.__file__).parent.parent
 
 
 def demo(name):
-    return next(path for path in ingest.demo_paths() if path.stem == name)
+    return next(path for path in ingestion.demo_paths() if path.stem == name)
 
 
 def found_in(path, **more):

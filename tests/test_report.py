@@ -18,7 +18,7 @@ from onnx import helper
 from test_charts_compare import profiles
 
 import quantstore
-from quantstore import cli, ingest, queries, report, store, words
+from quantstore import cli, ingestion, queries, report, store, words
 from quantstore.charts import compare
 from quantstore.palette import DARK, LIGHT, PROPERTIES, by_name
 from quantstore.records import SimulationRecord
@@ -66,8 +66,10 @@ def nasty_store(tmp_path_factory):
         model.producer_name = name[:200]
         file = folder / f"{key}.onnx"
         file.write_bytes(model.SerializeToString())
-        ingest.ingest_file(
-            file, path, ingest.Choices(name=name, source=f"/somewhere/ada/{name[:50]}", probe=False)
+        ingestion.ingest_file(
+            file,
+            path,
+            ingestion.Choices(name=name, source=f"/somewhere/ada/{name[:50]}", probe=False),
         )
     return path
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from quantstore import store
 from quantstore.errors import MissingWeightsError
-from quantstore.ingest import Choices, MeasuredModel, ingest_file, measure_file
+from quantstore.ingestion import Choices, MeasuredModel, ingest_file, measure_file
 from quantstore.layers import Layer
 from quantstore.schemes import BLOCK_SIZE, INT8_SCHEMES, SCHEMES
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from queues import finished
 
-from quantstore import ingest
+from quantstore import ingestion
 from quantstore.jobs import Queue
 from quantstore.pages import sidebar
 
@@ -41,7 +41,7 @@ def is_soon_empty(folder: Path) -> bool:
     return not list(folder.iterdir())
 
 
-PLAIN = next(path for path in ingest.demo_paths() if path.stem == "digits-plain").read_bytes()
+PLAIN = next(path for path in ingestion.demo_paths() if path.stem == "digits-plain").read_bytes()
 
 
 def test_an_upload_called_model_is_not_named_after_a_temporary_folder(queue, tmp_path):
@@ -89,7 +89,7 @@ def test_a_path_that_leads_nowhere_is_shown_as_it_was_typed(queue, tmp_path):
 
 
 def test_a_folder_brings_all_its_models(queue, tmp_path):
-    for path in ingest.demo_paths()[:2]:
+    for path in ingestion.demo_paths()[:2]:
         shutil.copy(path, tmp_path)
     sidebar._queue_path(str(tmp_path))
     assert [job.state for job in finished(queue)] == ["done", "done"]

@@ -16,7 +16,7 @@ from test_examples import MODELS, documented, test_split  # noqa: F401  (a fixtu
 
 from quantstore import cli, simulation, store
 from quantstore.errors import CancelledError, InputsError, QuantstoreError, RunError
-from quantstore.ingest import demo_paths
+from quantstore.ingestion import demo_paths
 from quantstore.quantization import round_trip
 from quantstore.run.simulate import Choices, Simulation, simulate
 from quantstore.schemes import SCHEMES

@@ -35,7 +35,7 @@ from quantstore.errors import (
 )
 from quantstore.graph import limits, open_model
 from quantstore.graph.checker import complaint_of
-from quantstore.ingest import ingest_file, measure_file
+from quantstore.ingestion import ingest_file, measure_file
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from quantstore.distribution import describe, sorted_weights
-from quantstore.ingest import demo_paths
+from quantstore.ingestion import demo_paths
 from quantstore.quantization import (
     float8_rounding,
     grid_for,

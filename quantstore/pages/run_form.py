@@ -9,7 +9,7 @@ import streamlit as st
 
 from quantstore import settings
 from quantstore.errors import printable
-from quantstore.ingest import demo_paths
+from quantstore.ingestion import demo_paths
 from quantstore.pages import shared
 from quantstore.palette import DARK, LIGHT, both
 from quantstore.run.inputs import PRESETS

@@ -12,7 +12,7 @@ import streamlit as st
 from quantstore import queries, settings, store
 from quantstore.charts.common import CLICK, AnyChart, ready
 from quantstore.errors import MissingStoreError, printable
-from quantstore.ingest import demo_paths
+from quantstore.ingestion import demo_paths
 from quantstore.jobs import QUEUE
 from quantstore.pages import address, components
 from quantstore.palette import BANDS, DARK, LIGHT, PALETTES, Palette, ThemeName, both

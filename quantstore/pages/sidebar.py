@@ -12,7 +12,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from quantstore import queries, settings, store
 from quantstore.errors import LockedStoreError, QuantstoreError
-from quantstore.ingest import find_files
+from quantstore.ingestion import find_files
 from quantstore.jobs import FINISHED, QUEUE, Job
 from quantstore.pages import shared
 from quantstore.palette import DARK, LIGHT, both

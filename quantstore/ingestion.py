@@ -471,6 +471,7 @@ def _seen_from(layer: Layer, twin: LayerMeasures, depth: int) -> LayerMeasures:
         op_type=layer.op_type,
         group_count=layer.group_count,
         is_depthwise=layer.is_depthwise,
+        attributes=layer.attributes,
     )
     return dataclasses.replace(twin, layer=record)
 

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from graphs import conv_model, gaussian, make_model, move_outside, node, save
 
-from quantstore import ingest, store
+from quantstore import ingestion, store
 from quantstore.errors import ModelFileError, NoLayersError, QuantstoreError, StoreError
-from quantstore.ingest import Choices, Progress
+from quantstore.ingestion import Choices, Progress
 from quantstore.measure import MEASURES_VERSION
 
 
 # What running a model finds, and what it costs, is told in test_probe.py.
 def ingest_file(path, store_path, choices=None, **more):
     choices = dataclasses.replace(choices or Choices(), probe=False)
-    return ingest.ingest_file(path, store_path, choices, **more)
+    return ingestion.ingest_file(path, store_path, choices, **more)
 
 
 def ingest_many(paths, store_path, choices=None, **more):
     choices = dataclasses.replace(choices or Choices(), probe=False)
-    return ingest.ingest_many(paths, store_path, choices, **more)
+    return ingestion.ingest_many(paths, store_path, choices, **more)
 
 
 @pytest.fixture
@@ -297,13 +297,13 @@ def everything(path):
 def test_one_process_and_two_write_the_same_tables(tmp_path, demo_store):
     path = tmp_path / "two.duckdb"
     text = broken_file(tmp_path / "text.onnx")
-    results = list(ingest_many([*ingest.demo_paths(), text], path, jobs=2))
+    results = list(ingest_many([*ingestion.demo_paths(), text], path, jobs=2))
     assert sorted(result.outcome for result in results) == ["failed", *["stored"] * 4]
     one, two = everything(demo_store), everything(path)
     for table, rows in one.items():
         assert rows == two[table], table
         assert rows
-    again = list(ingest_many(ingest.demo_paths()[:2], path, jobs=2))
+    again = list(ingest_many(ingestion.demo_paths()[:2], path, jobs=2))
     assert [result.outcome for result in again] == ["already stored"] * 2
 
 
@@ -320,7 +320,7 @@ def tree(tmp_path):
 
 
 def test_a_folder_stands_for_every_onnx_file_below_it(tree):
-    found, failures = ingest.find_files([str(tree)])
+    found, failures = ingestion.find_files([str(tree)])
     assert [file.relative_to(tree).as_posix() for file in found] == [
         "a.onnx",
         "b.onnx",
@@ -330,14 +330,14 @@ def test_a_folder_stands_for_every_onnx_file_below_it(tree):
 
 
 def test_a_pattern_stands_for_what_it_matches(tree):
-    found, failures = ingest.find_files([str(tree / "*.onnx"), str(tree / "**" / "*.ONNX")])
+    found, failures = ingestion.find_files([str(tree / "*.onnx"), str(tree / "**" / "*.ONNX")])
     assert [file.name for file in found] == ["a.onnx", "b.onnx", "c.ONNX"]
     assert failures == []
 
 
 def test_a_file_is_taken_whatever_it_is_called_and_only_once(tree):
     file = tree / "deep" / "notes.txt"
-    found, failures = ingest.find_files([str(file), str(file), str(tree / "deep" / "*.txt")])
+    found, failures = ingestion.find_files([str(file), str(file), str(tree / "deep" / "*.txt")])
     assert found == [file]
     assert failures == []
 
@@ -345,11 +345,11 @@ def test_a_file_is_taken_whatever_it_is_called_and_only_once(tree):
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tree):
     file = tree / "net[1].onnx"
     file.touch()
-    assert ingest.find_files([str(file)]) == ([file], [])
+    assert ingestion.find_files([str(file)]) == ([file], [])
 
 
 def test_a_missing_file_is_passed_on_to_fail_by_itself(tree):
-    found, failures = ingest.find_files([str(tree / "missing.onnx")])
+    found, failures = ingestion.find_files([str(tree / "missing.onnx")])
     assert found == [tree / "missing.onnx"]
     assert failures == []
 
@@ -357,7 +357,7 @@ def test_a_missing_file_is_passed_on_to_fail_by_itself(tree):
 def test_what_stands_for_no_file_is_a_failure_of_its_own(tree):
     shutil.rmtree(tree / "deep" / "er")
     empty, pattern = str(tree / "deep"), str(tree / "*.pb")
-    found, failures = ingest.find_files([empty, str(tree / "a.onnx"), pattern])
+    found, failures = ingestion.find_files([empty, str(tree / "a.onnx"), pattern])
     assert [file.name for file in found] == ["a.onnx"]
     assert [(failure.path, failure.outcome) for failure in failures] == [
         (empty, "failed"),
@@ -369,15 +369,15 @@ def test_what_stands_for_no_file_is_a_failure_of_its_own(tree):
 
 def test_a_home_folder_may_be_abbreviated(tree, monkeypatch):
     monkeypatch.setenv("HOME", str(tree))
-    assert ingest.find_files(["~/a.onnx"])[0] == [tree / "a.onnx"]
+    assert ingestion.find_files(["~/a.onnx"])[0] == [tree / "a.onnx"]
 
 
 def test_the_demo_models_travel_with_the_package():
-    assert len(ingest.demo_paths()) == 4
+    assert len(ingestion.demo_paths()) == 4
 
 
 @pytest.mark.parametrize("pattern", ["~nobody-of-this-name/x.onnx", "x" * 5000, "a\0b.onnx"])
 def test_a_path_that_no_system_accepts_is_a_sentence(pattern):
-    files, failures = ingest.find_files([pattern])
+    files, failures = ingestion.find_files([pattern])
     assert files == []
     assert failures[0].error.endswith("check the path")

@@ -1,0 +1,362 @@
+"""Commands that ask the store: models, layers, compare, sql, report."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from quantstore import words
+from quantstore.cli.root import commands, everywhere, format_option, scheme_option
+from quantstore.cli.talk import (
+    Talk,
+    counted,
+    emit,
+    print_frame,
+    say,
+    standard_input,
+    unwritable,
+    write_answer,
+)
+from quantstore.errors import printable
+from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from quantstore.store import Connection
+
+# What a table shows; CSV and JSON have every column.
+MODEL_COLUMNS = (
+    "model",
+    "layer_count",
+    "weight_count",
+    "max_weight_range",
+    "median_weight_range",
+    "channel_spread_p90_bits",
+    "file_bytes",
+)
+
+
+LAYER_COLUMNS = (
+    "rank",
+    "layer",
+    "op_type",
+    "shape",
+    "weight_range",
+    "channel_spread_bits",
+    "band",
+    "channel_sqnr_p10_db",
+    "channels_below_10db",
+    "channel_count",
+    "zeroed_fraction",
+)
+
+
+COMPARE_COLUMNS = (
+    "model",
+    "verdict",
+    "evidence",
+    "mode",
+    "output_sqnr_db",
+    "layers_broken",
+    "layers_at_risk",
+    "layers_watch",
+    "layers_fine",
+    "channels_below_10db",
+    "max_weight_range",
+    "median_weight_range",
+    "channel_spread_p90_bits",
+    "layer_count",
+    "weight_count",
+    "worst_layer",
+)
+
+
+LONGEST_TIMEOUT_SECONDS = 86_400.0
+
+
+@commands.command()
+@format_option
+@everywhere
+def models(db: Path, style: str) -> None:
+    """List the models that the store holds.
+
+    \b
+    Examples:
+      quantstore models
+      quantstore models --format json | jq -r '.[].model'
+    """
+    from quantstore import queries, store
+
+    with store.reading(db) as connection:
+        frame = queries.models(connection)
+    print_frame(frame, style, MODEL_COLUMNS)
+    if frame.empty:
+        say("the store is empty; fill it with: quantstore ingest MODEL.onnx (or: quantstore demo)")
+    if style == "table":
+        _say_already_quantized(frame)
+
+
+@commands.command()
+@click.argument("model")
+@scheme_option
+@click.option(
+    "--sort",
+    metavar="COLUMN",
+    help="Order by this column, worst first: text and dB upwards, other numbers downwards."
+    " COLUMN:asc and COLUMN:desc choose.",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N layers.")
+@click.option(
+    "--search",
+    metavar="TEXT",
+    help="Only layers whose name or module path contains TEXT, in any case.",
+)
+@format_option
+@everywhere
+def layers(
+    db: Path,
+    model: str,
+    scheme: str,
+    sort: str | None,
+    limit: int | None,
+    search: str | None,
+    style: str,
+) -> None:
+    """List the layers of MODEL, worst first.
+
+    Worst is the layer with the lowest SQNR that nine in ten of its channels reach
+    (channel_sqnr_p10_db); of equals, the one that loses more weights.
+
+    \b
+    Examples:
+      quantstore layers rtmdet-nano --limit 10
+      quantstore layers rtmdet-nano --search depthwise --sort weight_range
+      quantstore layers rtmdet-nano --scheme int8_channel_symmetric --format csv
+    """
+    from quantstore import queries, store
+
+    with store.reading(db) as connection:
+        store.find_model(connection, model)
+        frame = queries.worst_layers(connection, model, scheme)
+        bands = _bands(connection)
+    layer_count = len(frame)
+    columns: tuple[str, ...] = LAYER_COLUMNS
+    if sort is not None:
+        column, is_ascending = _sorting(frame, sort)
+        frame = frame.sort_values(column, ascending=is_ascending, kind="stable")
+        columns = LAYER_COLUMNS if column in LAYER_COLUMNS else (*LAYER_COLUMNS, column)
+    if search is not None:
+        frame = queries.found_by_name(frame, search)
+    frame = frame.head(limit) if limit is not None else frame
+    print_frame(frame, style, columns)
+    if style == "table":
+        say(f"{len(frame):,} of {layer_count:,} layers under {scheme}; {bands}")
+        if frame["already_quantized"].any():
+            say(f"{model}: {_FIRST_LOSS_UNKNOWN}")
+
+
+@commands.command()
+@click.argument("names", nargs=-1, required=True, metavar="MODEL...")
+@scheme_option
+@format_option
+@everywhere
+def compare(db: Path, names: tuple[str, ...], scheme: str, style: str) -> None:
+    """Set models side by side: one row per MODEL, in the order given.
+
+    A verdict rests on the noise probe (the SQNR at the outputs of the network) where there is one,
+    else on the weights alone: they can prove that a model will break, never that it survives.
+
+    \b
+    Examples:
+      quantstore compare rtmdet-nano yolov10n-quant
+      quantstore compare rtmdet-nano yolov10n-quant --scheme int8_channel_symmetric
+    """
+    from quantstore import queries, store
+
+    chosen = list(dict.fromkeys(names))
+    with store.reading(db) as connection:
+        for model in chosen:
+            store.find_model(connection, model)
+        frame = queries.verdicts(connection, chosen)
+        bands = _bands(connection)
+    frame = frame[frame["scheme"] == scheme].set_index("model").loc[chosen].reset_index()
+    print_frame(frame, style, COMPARE_COLUMNS)
+    if style == "table":
+        say(f"{scheme}, judged by {_evidence(frame)}; {bands}")
+        for model, failure in frame[["model", "probe_failure"]].dropna().itertuples(index=False):
+            say(f"{model}: the probe failed: {failure}")
+        _say_already_quantized(frame)
+
+
+@commands.command()
+@click.argument("query")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N rows.")
+@click.option(
+    "--timeout",
+    type=float,
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Stop the statement after this time.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write to FILE instead, as its ending says: .csv, .json or .parquet.",
+)
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "csv", "json"]),
+    help="[default: table]",
+)
+@everywhere
+def sql(
+    db: Path,
+    query: str,
+    limit: int | None,
+    timeout: float,
+    output: Path | None,
+    style: str | None,
+) -> None:
+    """Ask the store one question in SQL.
+
+    QUERY is one SELECT; - reads it from standard input. The store is read, never changed, and
+    nothing else is within reach. "show tables" and "describe TABLE" tell what there is; every
+    column has a comment (duckdb_columns()).
+
+    \b
+    Examples:
+      quantstore sql "from model_summary"
+      quantstore sql "select layer, weight_range from model_layers order by 2 desc" --limit 10
+      quantstore sql "from layer_errors where band = 'broken'" --output broken.parquet
+      quantstore sql - --format json < question.sql | jq '.[0]'
+    """
+    from quantstore import console
+
+    if not 0 < timeout <= LONGEST_TIMEOUT_SECONDS:
+        raise click.UsageError(f"--timeout must lie between 0 and {LONGEST_TIMEOUT_SECONDS:,.0f}")
+    if output is not None and output.suffix.lower() not in (".csv", ".json", ".parquet"):
+        raise click.UsageError("--output must end in .csv, .json or .parquet")
+    if output is not None and style is not None:
+        raise click.UsageError("--output and --format exclude each other")
+    statement = standard_input() if query == "-" else query
+    running = console.start(db, statement, row_limit=limit, timeout_seconds=timeout)
+    # pandas loads while the child does.
+    from quantstore import formats  # noqa: F401
+
+    answer = running.result()
+    if output is not None:
+        write_answer(answer, output)
+        say(f"wrote {counted(answer.table.num_rows, 'row')} to {output}")
+    elif list(answer.frame.columns) == ["explain_key", "explain_value"] and style is None:
+        # A plan is drawn in lines; in a table, their ends would show as \n.
+        for plan in answer.frame["explain_value"]:
+            emit("".join(f"{printable(line)}\n" for line in plan.splitlines()))
+    else:
+        print_frame(answer.frame, style or "table")
+    if answer.was_cut:
+        say(f"cut after {counted(answer.table.num_rows, 'row')}; there are more than --limit")
+
+
+@commands.command()
+@click.argument("names", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default="report.html",
+    show_default=True,
+    metavar="FILE",
+    help="The file to write; one that is there already is replaced.",
+)
+@click.option(
+    "--scheme",
+    type=click.Choice(list(INT8_SCHEMES)),
+    default=DEFAULT_SCHEME.name,
+    show_default=True,
+    metavar="SCHEME",
+    help=f"What the report judges by; its matrix has all four: {', '.join(INT8_SCHEMES)}.",
+)
+@everywhere
+def report(db: Path, names: tuple[str, ...], output: Path, scheme: str) -> None:
+    """Write one HTML file about the MODELs, to send to a colleague.
+
+    It holds the verdicts, the charts, the worst layers with their causes, and the method. It opens
+    in a browser without a network: nothing in it asks for anything outside.
+
+    \b
+    Examples:
+      quantstore report rtmdet-nano
+      quantstore report rtmdet-nano yolov10n-quant -o detectors.html
+      quantstore report rtmdet-nano --scheme int8_channel_symmetric
+    """
+    from quantstore import report as reports
+    from quantstore import store
+
+    chosen = list(dict.fromkeys(names))
+    with store.reading(db) as connection, Talk() as talk:
+        for model in chosen:
+            store.find_model(connection, model)
+        page = reports.html(
+            connection,
+            chosen,
+            INT8_SCHEMES[scheme],
+            progress=lambda done, total: talk.progress(done, total, "models"),
+        )
+    content = page.encode("utf-8")
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        raise unwritable(output, error) from error
+    say(f"wrote {output} ({words.file_size(len(content)).replace(words.NO_BREAK_SPACE, ' ')})")
+
+
+def _sorting(frame: "pd.DataFrame", wanted: str) -> tuple[str, bool]:
+    """The column that ``--sort`` names, and whether it goes upwards."""
+    column, _, direction = wanted.partition(":")
+    # Lists have no order that means anything.
+    is_list = frame.map(lambda value: hasattr(value, "__len__") and not isinstance(value, str))
+    sortable = [str(name) for name in frame.columns if not is_list[name].any()]
+    if column not in sortable or direction not in ("", "asc", "desc"):
+        raise click.UsageError(f"cannot sort by {wanted!r}; columns: {', '.join(sortable)}")
+    if direction:
+        return column, direction == "asc"
+    is_text = frame[column].dtype.kind not in "biuf"
+    return column, is_text or column.endswith("_db") or column in ("rank", "depth")
+
+
+def _evidence(frame: "pd.DataFrame") -> str:
+    """What the verdicts of a frame rest on."""
+    kinds = set(frame["evidence"])
+    if kinds == {"probe"}:
+        return "the noise probe"
+    if "probe" in kinds:
+        return "the noise probe where there is one, else by weights alone"
+    return "weights alone"
+
+
+_FIRST_LOSS_UNKNOWN = "stored as integers; the first loss is unknown"
+
+
+def _say_already_quantized(frame: "pd.DataFrame") -> None:
+    quantized = frame[frame["layers_already_quantized"] > 0]
+    for model, count, total in quantized[
+        ["model", "layers_already_quantized", "layer_count"]
+    ].itertuples(index=False):
+        say(f"{model}: {count:,} of {total:,} layers are {_FIRST_LOSS_UNKNOWN}")
+
+
+def _bands(connection: "Connection") -> str:
+    """The limits of the bands in one line; they live in the store, where they can be changed."""
+    from quantstore import queries
+
+    limits = sorted(queries.band_limits(connection).items(), key=lambda limit: -limit[1])
+    parts = [
+        f"{band} from {lower:g} dB" if math.isfinite(lower) else f"{band} below"
+        for band, lower in limits
+    ]
+    return f"provisional bands: {', '.join(parts)}"

@@ -1,0 +1,170 @@
+"""Commands that put models into the store: ingest, demo."""
+
+import dataclasses
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from quantstore import settings, words
+from quantstore.cli.exits import OK, SOME_FAILED
+from quantstore.cli.root import commands, everywhere
+from quantstore.cli.talk import Talk, counted, print_lines, say
+from quantstore.errors import QuantstoreError, printable
+
+if TYPE_CHECKING:
+    from quantstore.ingestion import Choices, IngestResult, Progress
+
+
+@commands.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--name", metavar="NAME", help="Store the model under this name; for one file only.")
+@click.option("--replace", is_flag=True, help="Measure anew what is stored already.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Files to measure at the same time. [default: one per core]",
+)
+@click.option(
+    "--no-fold", is_flag=True, help="Measure raw weights: leave BatchNormalization unfolded."
+)
+@click.option(
+    "--no-probe",
+    is_flag=True,
+    help="Do not run the model on noise; verdicts then rest on its weights alone.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what became of each file as JSON.")
+@everywhere
+def ingest(
+    db: Path,
+    paths: tuple[str, ...],
+    name: str | None,
+    replace: bool,
+    jobs: int | None,
+    no_fold: bool,
+    no_probe: bool,
+    as_json: bool,
+) -> int:
+    """Measure ONNX files and store what comes out.
+
+    PATH is a file, a folder (searched for *.onnx at every depth) or a pattern in quotes. What is
+    stored already, by content, is left alone. A file that fails does not stop the others; the exit
+    code is then 1.
+
+    \b
+    Examples:
+      quantstore ingest rtmdet-s.onnx
+      quantstore ingest models/ --jobs 4
+      quantstore ingest "runs/*/best.onnx" --json | jq '.[] | select(.error)'
+      quantstore ingest model.onnx --name rtmdet-s-epoch300 --replace
+    """
+    from quantstore.ingestion import Choices, find_files
+
+    files, failures = find_files(paths)
+    if name is not None and len(files) + len(failures) != 1:
+        raise click.UsageError(f"--name is for one file, and these are {len(files)}")
+    choices = Choices(name=name, replace=replace, fold=not no_fold, probe=not no_probe)
+    results = [*failures, *_ingested(files, db, choices, jobs, failures)]
+    if as_json:
+        print_lines([dataclasses.asdict(result) for result in results])
+    return SOME_FAILED if any(result.outcome == "failed" for result in results) else OK
+
+
+@commands.command()
+@everywhere
+def demo(db: Path) -> int:
+    """Load the example models that ship with quantstore.
+
+    Four small networks that read handwritten digits: digits-plain survives int8, and
+    digits-rescaled computes the same function with weights that do not.
+
+    \b
+    Examples:
+      quantstore demo
+      quantstore --db /tmp/try.duckdb demo
+    """
+    code = load_demo(db)
+    program = "quantstore"
+    if db.absolute() != settings.store_path().absolute():
+        program += f" --db {shlex.quote(str(db))}"
+    say("what next:")
+    say(f"  {program} compare digits-plain digits-rescaled")
+    say(f"  {program} layers digits-rescaled --limit 5")
+    say(f"  {program} app")
+    return code
+
+
+def _ingested(
+    files: list[Path],
+    db: Path,
+    choices: "Choices",
+    jobs: int | None,
+    failures: "Iterable[IngestResult]" = (),
+) -> "list[IngestResult]":
+    """Ingest and say what became of each file, those that failed before included."""
+    from quantstore.ingestion import ingest_many
+
+    results = []
+    with Talk() as talk:
+        for failure in failures:
+            talk.say(_sentence(failure))
+        found = (
+            _ingest_alone(files[0], db, choices, talk)
+            if len(files) == 1
+            else ingest_many(files, db, choices, jobs)
+        )
+        for result in found:
+            results.append(result)
+            talk.say(_sentence(result))
+            talk.progress(len(results), len(files), "files")
+    if len(files) > 1:
+        say(_summary([*failures, *results], talk.seconds))
+    return results
+
+
+def _ingest_alone(
+    path: Path, db: Path, choices: "Choices", talk: "Talk"
+) -> "Iterator[IngestResult]":
+    """One file, with progress by bytes of weights: layers differ too much in size."""
+    from quantstore.errors import StoreError
+    from quantstore.ingestion import IngestResult, ingest_file
+
+    def report(progress: "Progress") -> None:
+        what = printable(path.name)
+        if progress.is_probing:
+            what += ", running it on noise"
+        talk.progress(progress.bytes_done, progress.bytes_total, what)
+
+    try:
+        yield ingest_file(path, db, choices, report)
+    except StoreError:
+        raise
+    except QuantstoreError as error:
+        yield IngestResult(path=str(path), outcome="failed", error=error.sentence)
+
+
+def _sentence(result: "IngestResult") -> str:
+    if result.outcome == "failed":
+        return f"error: {result.path}: {result.error}"
+    if result.outcome == "already stored":
+        return f"already stored as {result.model}: {result.path}"
+    layers = counted(result.layers or 0, "layer")
+    took = words.seconds(result.seconds or 0).replace(words.NO_BREAK_SPACE, " ")
+    return f"{result.outcome} {result.model}: {layers} in {took}"
+
+
+def _summary(results: "list[IngestResult]", seconds: float) -> str:
+    outcomes = [result.outcome for result in results]
+    counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in dict.fromkeys(outcomes)]
+    return f"{len(results)} files in {seconds:.1f} s: {', '.join(counts)}"
+
+
+def load_demo(db: Path) -> int:
+    """Ingest the example models; returns the exit code."""
+    from quantstore.ingestion import Choices, demo_paths
+
+    results = _ingested(demo_paths(), db, Choices(), jobs=1)
+    return SOME_FAILED if any(result.outcome == "failed" for result in results) else OK

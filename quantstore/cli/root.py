@@ -1,0 +1,138 @@
+"""The command itself: its options, its exit codes, and one way out for every failure."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from quantstore import __version__, settings
+from quantstore.cli.exits import INTERRUPTED, OK, USAGE
+from quantstore.cli.talk import complain, one_line
+from quantstore.errors import QuantstoreError
+from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    0: done. 1: some input failed or a query was wrong, the rest is done. 2: usage, or a model that
+    the store does not hold. 3: the store cannot be used. 130: interrupted.
+    """
+    try:
+        outcome = commands.main(args=argv, prog_name="quantstore", standalone_mode=False)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "quantstore"
+        complain(f"{one_line(error.format_message())}; try: {command} --help")
+        return USAGE
+    except QuantstoreError as error:
+        complain(error.sentence)
+        return error.exit_code
+    except click.Abort:
+        return INTERRUPTED
+    except SystemExit as error:
+        # click leaves in this way where a pipe is closed, and after completing a shell's line.
+        return error.code if isinstance(error.code, int) else OK
+    return outcome if isinstance(outcome, int) else OK
+
+
+# The order of use, in which --help lists them.
+ORDER = (
+    "ingest",
+    "models",
+    "layers",
+    "compare",
+    "sql",
+    "simulate",
+    "report",
+    "remove",
+    "demo",
+    "app",
+)
+
+
+class _Commands(click.Group):
+    """Commands in the order of use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self.commands, key=ORDER.index)
+
+
+def _store_path(
+    context: click.Context, _parameter: click.Parameter, value: Path | None
+) -> Path | None:
+    """The store named after the command, else before it, else by the environment."""
+    if context.parent is None:
+        return value
+    return value or context.parent.params["db"] or settings.store_path()
+
+
+def everywhere(command: Command) -> Command:
+    """Give a command the options that every command has."""
+    db = click.option(
+        "--db",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        callback=_store_path,
+        help=f"The store. [default: ${settings.ENVIRONMENT_VARIABLE} or {settings.DEFAULT_STORE}]",
+    )
+    version = click.version_option(
+        __version__, prog_name="quantstore", message="%(prog)s %(version)s"
+    )
+    return db(version(command))
+
+
+scheme_option = click.option(
+    "--scheme",
+    type=click.Choice(list(SCHEMES)),
+    default=DEFAULT_SCHEME.name,
+    show_default=True,
+    metavar="SCHEME",
+    help=f"One of: {', '.join(SCHEMES)}.",
+)
+
+
+format_option = click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="A table shows the main columns, rounded; csv and json carry all of them, exactly.",
+)
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+)
+@everywhere
+@click.pass_context
+def commands(context: click.Context, db: Path | None) -> None:
+    """Does a network survive int8, which layers break it, and what would rescue it?
+
+    quantstore measures the weights of ONNX models under several int8 schemes and keeps everything
+    in one DuckDB file.
+
+    \b
+    Start here:
+      quantstore demo                      load four small example models
+      quantstore compare digits-plain digits-rescaled
+      quantstore layers digits-rescaled    which layers break, worst first
+      quantstore app                       the same and more, in the browser
+
+    \b
+    Then with models of your own:
+      quantstore ingest model.onnx
+      quantstore sql "from model_summary"
+
+    \b
+    Exit codes: 0 done; 1 some input failed or a query was wrong; 2 usage, or a model that the
+    store does not hold; 3 the store is missing, locked, too new or damaged.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(USAGE)

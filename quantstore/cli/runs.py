@@ -1,0 +1,296 @@
+"""Commands that run a model beside its quantized twin: simulate."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quantstore.cli.exits import OK, SOME_FAILED
+from quantstore.cli.root import commands, everywhere, format_option, scheme_option
+from quantstore.cli.talk import Talk, counted, emit, print_frame, say
+from quantstore.errors import QuantstoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from quantstore.simulation import Done
+
+DRIFT_COLUMNS = (
+    "depth",
+    "node_name",
+    "op_type",
+    "tensor",
+    "sqnr_db",
+    "local_sqnr_db",
+    "cosine",
+    "mean_shift",
+    "std_ratio",
+)
+
+
+@commands.command()
+@click.argument("path", type=click.Path(path_type=Path), metavar="MODEL.onnx")
+@click.option(
+    "--inputs",
+    required=True,
+    metavar="FOLDER|FILE|noise",
+    help="What to run on: a folder of images, an image, arrays by input name (.npz), one array"
+    " (.npy), or noise.",
+)
+@click.option(
+    "--preprocess",
+    default="auto",
+    show_default=True,
+    metavar="PRESET",
+    help="What becomes of pixels; --preprocess help lists the presets. auto is imagenet, gray for"
+    " one channel.",
+)
+@click.option("--size", metavar="N|HxW", help="Size of images where the model leaves it open.")
+@click.option("--mean", metavar="A[,B,C]", help="(pixel * scale - mean) / std, pixels from 0.")
+@click.option("--std", metavar="A[,B,C]", help="See --mean.")
+@click.option("--scale", type=float, metavar="X", help="See --mean.")
+@click.option("--color", type=click.Choice(["rgb", "bgr", "gray"]), help="Order of the channels.")
+@scheme_option
+@click.option(
+    "--mode",
+    type=click.Choice(["weights", "activations", "both"]),
+    default="both",
+    show_default=True,
+    help="What is quantized.",
+)
+@click.option(
+    "--calibration",
+    type=click.Choice(["minmax", "percentile", "entropy"]),
+    default="minmax",
+    show_default=True,
+    help="How the ranges of activations are found.",
+)
+@click.option(
+    "--calibration-inputs",
+    metavar="FOLDER|FILE",
+    help="Where they are found. [default: every other sample of --inputs]",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Use at most N samples, at even distances. [default: 32]",
+)
+@click.option(
+    "--exclude", multiple=True, metavar="LAYER", help="Leave this layer in float; may be repeated."
+)
+@click.option("--no-drift", is_flag=True, help="Compare the outputs alone: quicker.")
+@click.option(
+    "--sensitivity/--no-sensitivity",
+    default=False,
+    help="Also quantize one layer at a time, and all but one.",
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="At most so long for --sensitivity.",
+)
+@click.option("--no-fold", is_flag=True, help="Leave BatchNormalization out of the weights.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=10,
+    metavar="N",
+    show_default=True,
+    help="How many tensors a table shows.",
+)
+@format_option
+@everywhere
+def simulate(
+    db: Path,
+    path: Path,
+    inputs: str,
+    preprocess: str,
+    size: str | None,
+    mean: str | None,
+    std: str | None,
+    scale: float | None,
+    color: str | None,
+    no_drift: bool,
+    sensitivity: bool,
+    budget: float,
+    no_fold: bool,
+    limit: int,
+    style: str,
+    exclude: tuple[str, ...],
+    **chosen: Any,
+) -> int:
+    """Run MODEL.onnx beside its int8 twin and see where it drifts.
+
+    Both models see the same inputs. Every tensor is compared twice: with the whole model quantized
+    (accumulated), and with its own operator alone (local). What is found is stored; a model that
+    the store does not hold is ingested as well. A table shows the worst tensors, csv and json all.
+
+    Mode weights rounds the weights to the scheme; both is full int8 by onnxruntime's quantizer;
+    activations is the same with float weights.
+
+    \b
+    Examples:
+      quantstore simulate rtmdet.onnx --inputs photos/ --preprocess mmdet-bgr
+      quantstore simulate ocr.onnx --inputs pages/ --size 480x640 --mean 0.5 --std 0.5
+      quantstore simulate model.onnx --inputs test.npz --mode weights --sensitivity
+      quantstore simulate model.onnx --inputs noise --scheme int8_channel_symmetric
+
+    An array named labels in an .npz file is the right class of each sample: the accuracy of both
+    models is then reported.
+    """
+    from quantstore import simulation
+    from quantstore.run.simulate import Choices, Progress
+
+    if preprocess == "help":
+        _print_presets()
+        return OK
+    if not path.is_file():
+        raise QuantstoreError(f"{path}: there is no such file", "check the path")
+    how = _preprocessing(preprocess, size=size, mean=mean, std=std, scale=scale, color=color)
+    choices = Choices(
+        preprocess=how,
+        exclude=exclude,
+        drift=not no_drift,
+        sensitivity=sensitivity,
+        budget_seconds=budget,
+        fold=not no_fold,
+        **chosen,
+    )
+    with Talk() as talk:
+        stage = ""
+
+        def report(progress: Progress) -> None:
+            nonlocal stage
+            if progress.stage != stage:
+                stage = progress.stage
+                talk.begin()
+            talk.progress(progress.done, progress.total, progress.stage)
+
+        try:
+            done = simulation.run(path, db, inputs, choices, report)
+        except KeyboardInterrupt:
+            raise click.Abort from None
+        except QuantstoreError as error:
+            error.args = (f"{path.name}: {error}",)
+            raise
+    frame = _drift_frame(done)
+    if style == "table":
+        shown = frame[frame["kind"] == "accumulated"]
+        shown = shown.sort_values("sqnr_db", kind="stable", na_position="last").head(limit)
+        local = frame[frame["kind"] == "local"].set_index("tensor")["sqnr_db"]
+        shown = shown.assign(local_sqnr_db=shown["tensor"].map(local))
+        print_frame(shown, style, DRIFT_COLUMNS)
+    else:
+        print_frame(frame, style)
+    _say_simulation(done)
+    return SOME_FAILED if done.simulation.record.failure else OK
+
+
+def _preprocessing(name: str, *, size: str | None, **given: Any) -> Any:
+    """A preset's name, or the preset with what was given on the command line."""
+    from quantstore.run import inputs
+
+    own = {key: value for key, value in given.items() if value is not None}
+    for key in ("mean", "std"):
+        if key in own:
+            try:
+                own[key] = tuple(float(part) for part in own[key].split(","))
+            except ValueError:
+                raise click.UsageError(
+                    f"--{key} is one number or three, as in 0.5,0.5,0.5"
+                ) from None
+    if size is not None:
+        height, _, width = size.lower().partition("x")
+        try:
+            own["size"] = (int(height), int(width or height))
+        except ValueError:
+            raise click.UsageError("--size is a number or HEIGHTxWIDTH, as in 480x640") from None
+    if name == inputs.AUTO:
+        if not own:
+            return name
+        # Numbers of one's own replace the preset's, the size alone does not.
+        name = "zero-one" if own.keys() - {"size"} else "imagenet"
+    return inputs.changed(inputs.preset(name), **own)
+
+
+def _print_presets() -> None:
+    from quantstore.run.inputs import ALIASES, PRESETS
+
+    also = {
+        name: [alias for alias, target in ALIASES.items() if target == name] for name in PRESETS
+    }
+    for name, preset in PRESETS.items():
+        emit(f"{', '.join([name, *also[name]])}: {preset.description}\n")
+
+
+def _drift_frame(done: "Done") -> "pd.DataFrame":
+    """One row per tensor and kind of error."""
+    import pandas as pd
+
+    from quantstore.records import ActivationErrorRecord
+
+    columns = [field.name for field in dataclasses.fields(ActivationErrorRecord)]
+    rows = [dataclasses.asdict(row) for row in done.simulation.activation_errors]
+    frame = pd.DataFrame(rows, columns=columns)
+    record = done.simulation.record
+    # Each row says by itself what it belongs to.
+    owner: dict[str, Any] = {
+        "model": done.model,
+        "simulation_id": done.simulation_id,
+        "scheme": record.scheme,
+        "mode": record.mode,
+        "output_sqnr_db": record.output_sqnr_db,
+    }
+    return frame.assign(**owner)[[*owner, *columns]]
+
+
+def _say_simulation(done: "Done") -> None:
+    """What the table does not say, the result before all."""
+    from quantstore.run.drift import collapse
+
+    record = done.simulation.record
+    for note in done.notes:
+        say(f"note: {note}")
+    if done.was_ingested:
+        say(f"stored {done.model}, which the store did not hold")
+    if record.failure:
+        say(f"no figure: {record.failure}")
+    else:
+        say(f"output SQNR {record.output_sqnr_db:.1f} dB, compared: {record.compared}")
+    lost = collapse(done.simulation.activation_errors)
+    if lost.first:
+        say(f"first layer below 10 dB: {lost.first}; all below from: {lost.for_good or 'nowhere'}")
+    if not math.isnan(record.top1_agreement):
+        say(f"the largest score stays the same in {record.top1_agreement:.1%} of the samples")
+    if done.simulation.accuracy is not None:
+        before, after = done.simulation.accuracy
+        say(f"accuracy: float {before:.2%}, quantized {after:.2%}")
+    if done.simulation.sensitivities:
+        _say_sensitivities(done)
+    peak = f", {done.peak_bytes / 1e6:,.0f} MB at the peak" if done.peak_bytes else ""
+    say(
+        f"{done.model}, {record.scheme}, {record.mode}:"
+        f" {counted(record.sample_count, 'sample')} ({record.input_source}) in"
+        f" {record.seconds:.1f} s{peak}; stored as simulation {done.simulation_id}"
+    )
+
+
+def _say_sensitivities(done: "Done") -> None:
+    alone = [row for row in done.simulation.sensitivities if row.kind == "alone"]
+    worst = sorted(
+        (row for row in alone if not math.isnan(row.output_sqnr_db)),
+        key=lambda row: row.output_sqnr_db,
+    )[:3]
+    named = ", ".join(f"{done.layers[row.depth]} ({row.output_sqnr_db:.1f} dB)" for row in worst)
+    say(f"most sensitive when quantized alone: {named}")
+    if not math.isnan(done.agreement):
+        say(
+            "the ranking by weights (channel_sqnr_p10_db) agrees with it at Spearman"
+            f" {done.agreement:.2f} over {counted(len(alone), 'layer')}"
+        )

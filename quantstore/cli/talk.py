@@ -1,0 +1,156 @@
+"""What the command line prints: data to standard output, talk to standard error."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quantstore.cli.exits import OK
+from quantstore.errors import QuantstoreError, RejectedQueryError, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Progress that is over at once only flickers.
+PATIENCE_SECONDS = 1.0
+
+
+def write_answer(answer: Any, path: Path) -> None:
+    """Write an answer to a file, in the format that its ending names."""
+    from quantstore import formats
+
+    try:
+        match path.suffix.lower():
+            case ".parquet":
+                formats.write_parquet(answer.table, path)
+            case ".json":
+                path.write_text(formats.to_json(answer.frame), encoding="utf-8", newline="\n")
+            case _:
+                path.write_text(formats.to_csv(answer.frame), encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> QuantstoreError:
+    """The failure to write a file, as a sentence."""
+    return QuantstoreError(
+        f"{path}: cannot be written: {error.strerror or error}",
+        "name a file in a folder that exists and that you may write to",
+    )
+
+
+def standard_input() -> str:
+    """Everything on standard input, as text."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise RejectedQueryError("the statement is not valid text", "save it as UTF-8") from error
+
+
+def print_frame(frame: "pd.DataFrame", style: str, columns: Iterable[str] | None = None) -> None:
+    """Print a frame; a table shows the given columns, the other formats all of them."""
+    from quantstore import formats
+
+    if style == "table":
+        shown = frame if columns is None else frame[list(columns)]
+        emit(formats.to_table(shown) + "\n")
+    elif style == "json":
+        emit(formats.to_json(frame))
+    else:
+        text = formats.to_csv(frame)
+        if sys.stdout.isatty():
+            # A file gets names as they are; a terminal must not obey what they contain.
+            text = "".join(f"{printable(line)}\n" for line in text.split("\n")[:-1])
+        emit(text)
+
+
+def print_lines(rows: list[dict[str, Any]]) -> None:
+    """Print rows as JSON, one on each line."""
+    emit("[\n  " + ",\n  ".join(map(json.dumps, rows)) + "\n]\n")
+
+
+def emit(text: str) -> None:
+    """Write data to standard output."""
+    stream = sys.stdout
+    if hasattr(stream, "reconfigure"):
+        # A terminal may lack the letters of a layer's name.
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        # Whoever reads has enough (head, less). Python would complain once more while it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise click.exceptions.Exit(OK) from None
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, as in ``1 layer`` and ``1,200 layers``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def say(message: str) -> None:
+    """Tell the person something, on standard error."""
+    # Names in it come from files that anybody can write.
+    click.echo(printable(message), err=True)
+
+
+def complain(sentence: str) -> None:
+    """Tell the person what went wrong."""
+    say(f"error: {sentence}")
+
+
+def one_line(message: str) -> str:
+    """A message of click on one line, without its full stop."""
+    return " ".join(message.split()).rstrip(".")
+
+
+class Talk:
+    """Lines on standard error and, on a terminal, a progress bar below them."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> "Talk":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clear()
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._started
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._clear()
+        say(line)
+        if self._bar is not None:
+            self._bar.render_progress()
+
+    def begin(self) -> None:
+        """Another stage: a bar of its own."""
+        self._clear()
+        self._bar = None
+
+    def progress(self, done: int, total: int, label: str) -> None:
+        """Show how far the work is, once it has turned out to be long."""
+        if not sys.stderr.isatty() or done >= total:
+            return
+        if self._bar is None:
+            if self.seconds < PATIENCE_SECONDS:
+                return
+            self._bar = click.progressbar(length=total, label=label, file=sys.stderr)
+        self._bar.update(done - self._bar.pos)
+
+    def _clear(self) -> None:
+        if self._bar is not None:
+            # Back to the first column, erase to the end of the line, show the cursor again.
+            click.echo("\r\033[K\033[?25h", nl=False, err=True)

@@ -1,0 +1,362 @@
+"""Questions about the layers of a model, and about one of them."""
+
+import pandas as pd
+
+from quantstore.store import Connection
+from quantstore.words import NARROW_CHANNEL_SHARE
+
+# Bins of the small histogram of channel SQNR in tables: 0 to 50 dB, the last one open.
+SPARK_BINS = 25
+SPARK_DB_PER_BIN = 2
+
+
+def found_by_name(layers: pd.DataFrame, text: str) -> pd.DataFrame:
+    """Those layers whose name or module path contains the text, in any case.
+
+    Names that a machine made, such as ``node_conv2d_17``, say less than the module they come from.
+    """
+    named, of_module = (
+        layers[column].fillna("").str.contains(text, case=False, regex=False)
+        for column in ("layer", "module_path")
+    )
+    return layers[named | of_module]
+
+
+def worst_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
+    """One row per layer of a model, worst first, with what its causes are read from.
+
+    ``rank`` counts from 1; ``spark`` holds the number of channels in each 2 dB bin of SQNR;
+    ``per_channel_p10_db`` is what the per-channel scheme of the same symmetry reaches.
+    """
+    return con.frame(
+        """
+        with chosen as (
+            select *
+            from layer_errors
+            where model = $model and scheme = $scheme
+        ),
+        per_channel as (
+            select layer_id, channel_sqnr_p10_db as per_channel_p10_db
+            from errors
+            where scheme = replace($scheme, '_tensor_', '_channel_')
+        ),
+        sparks as (
+            select layer_id, list(channels order by bin) as spark
+            from (
+                select grid.layer_id, bin, count(channel_errors.channel) as channels
+                from (select layer_id, unnest(range($bins)) as bin from chosen) as grid
+                left join channel_errors
+                    on channel_errors.layer_id = grid.layer_id
+                    and channel_errors.scheme = $scheme
+                    and least(floor(coalesce(sqnr_db, 1e9) / $bin_db), $bins - 1) = bin
+                group by grid.layer_id, bin
+            )
+            group by layer_id
+        ),
+        flattened as (
+            select
+                layer_id,
+                count(*) filter (channel_errors.zeroed_fraction = 1) as flattened_channels
+            from channel_errors
+            join chosen using (layer_id)
+            where channel_errors.scheme = $scheme
+            group by layer_id
+        ),
+        narrow as (
+            select
+                layer_id,
+                count(*) filter (channels.weight_range < $narrow * chosen.abs_max)
+                    as narrow_channels
+            from channels
+            join chosen using (layer_id)
+            group by layer_id
+        )
+        select
+            row_number() over (
+                order by channel_sqnr_p10_db nulls last, chosen.zeroed_fraction desc, depth
+            ) as rank,
+            chosen.*,
+            channel_spread_bits, symmetric_span_over_rms,
+            flattened_channels, narrow_channels, per_channel_p10_db, spark
+        from chosen
+        join (
+            select layer_id, channel_spread_bits, symmetric_span_over_rms from model_layers
+        ) using (layer_id)
+        left join per_channel using (layer_id)
+        left join sparks using (layer_id)
+        left join flattened using (layer_id)
+        left join narrow using (layer_id)
+        order by rank
+        """,
+        {
+            "model": model,
+            "scheme": scheme,
+            "bins": SPARK_BINS,
+            "bin_db": SPARK_DB_PER_BIN,
+            "narrow": NARROW_CHANNEL_SHARE,
+        },
+    )
+
+
+def layer_address(con: Connection, layer_id: int) -> tuple[str, str] | None:
+    """The model and the label of a layer; None where it was removed meanwhile.
+
+    The label is the layer's name, with the operand where a node has several.
+    """
+    rows = con.rows(
+        """
+        select model, layer || case when operands > 1 then ' (' || operand || ')' else '' end
+        from (
+            select layer_id, model, layer, count(*) over (partition by layer) as operands, operand
+            from layers
+            join models using (model_id)
+            where model_id = (select model_id from layers where layer_id = $layer_id)
+        )
+        where layer_id = $layer_id
+        """,
+        {"layer_id": layer_id},
+    )
+    return rows[0] if rows else None
+
+
+def layer_details(con: Connection, layer_id: int) -> dict[str, object]:
+    """One layer's row of model_layers."""
+    frame = con.frame("from model_layers where layer_id = ?", [layer_id])
+    return {str(name): value for name, value in frame.iloc[0].to_dict().items()}
+
+
+def layer_schemes(con: Connection, layer_id: int) -> pd.DataFrame:
+    """One row per scheme for a layer: its errors, its band, its channels in 2 dB bins of SQNR.
+
+    ``spark`` is NULL for schemes that are not kept channel by channel.
+    """
+    return con.frame(
+        """
+        with kept as (
+            select distinct scheme
+            from channel_errors
+            where layer_id = $layer_id
+        ),
+        sparks as (
+            select scheme, list(channels order by bin) as spark
+            from (
+                select grid.scheme, bin, count(channel_errors.channel) as channels
+                from (select scheme, unnest(range($bins)) as bin from kept) as grid
+                left join channel_errors
+                    on channel_errors.scheme = grid.scheme
+                    and channel_errors.layer_id = $layer_id
+                    and least(floor(coalesce(sqnr_db, 1e9) / $bin_db), $bins - 1) = bin
+                group by grid.scheme, bin
+            )
+            group by scheme
+        )
+        select layer_errors.*, spark
+        from layer_errors
+        left join sparks using (scheme)
+        where layer_id = $layer_id
+        """,
+        {"layer_id": layer_id, "bins": SPARK_BINS, "bin_db": SPARK_DB_PER_BIN},
+    )
+
+
+def layer_channels(con: Connection, layer_id: int, scheme: str) -> pd.DataFrame:
+    """One row per output channel: its box plot, its SQNR and its own band under one scheme.
+
+    ``is_outlier`` marks the channels that ``outlier_channel_count`` counts.
+    """
+    return con.frame(
+        """
+        with fence as (
+            select q3 + 1.5 * (q3 - q1) as range_fence
+            from (
+                select
+                    quantile_cont(weight_range, 0.25) as q1,
+                    quantile_cont(weight_range, 0.75) as q3
+                from channels
+                where layer_id = $layer_id
+            )
+        )
+        select
+            channels.* exclude (layer_id),
+            greatest(-weight_min, weight_max) as abs_max,
+            coalesce(weight_range > range_fence, false) as is_outlier,
+            sqnr_db, zeroed_fraction, band
+        from channels
+        cross join fence
+        left join channel_errors
+            on channel_errors.layer_id = channels.layer_id
+            and channel_errors.channel = channels.channel
+            and channel_errors.scheme = $scheme
+        asof left join bands on coalesce(sqnr_db, 'infinity') >= bands.lower_db
+        where channels.layer_id = $layer_id
+        order by channels.channel
+        """,
+        {"layer_id": layer_id, "scheme": scheme},
+    )
+
+
+def layer_histogram(con: Connection, layer_id: int) -> pd.DataFrame:
+    """One row per bin of a layer's histogram."""
+    return con.frame(
+        """
+        select bin, bin_low, bin_high, weights
+        from histogram_bins
+        where layer_id = ?
+        order by bin
+        """,
+        [layer_id],
+    )
+
+
+def layer_clipping(con: Connection, layer_id: int) -> pd.DataFrame:
+    """One row per bit width, measure and clipping threshold of a layer, thresholds ascending.
+
+    ``threshold`` is a share of the largest absolute weight; ``sqnr_db`` is NULL where the weights
+    come back exactly; ``is_best`` marks one threshold of each curve. The channels' few thresholds
+    are joined by that of the least squared error, whose scheme is measured anyway.
+    """
+    return con.frame(
+        """
+        with curves as (
+            select * from clipping where layer_id = $layer_id
+        ),
+        points as (
+            select bits, measure, unnest(thresholds) as threshold, unnest(sqnr_db) as sqnr_db
+            from curves
+            union all
+            select
+                channels.bits,
+                channels.measure,
+                tensor.best_threshold,
+                case channels.measure
+                    when 'channel_p10' then channel_sqnr_p10_db
+                    else channel_sqnr_median_db
+                end
+            from curves as channels
+            join curves as tensor on tensor.bits = channels.bits and tensor.measure = 'tensor'
+            join errors
+                on errors.layer_id = channels.layer_id
+                and errors.scheme = 'int8_tensor_symmetric_mse'
+            where channels.measure in ('channel_p10', 'channel_median')
+                and channels.bits = 8
+                and not list_contains(channels.thresholds, tensor.best_threshold)
+        )
+        select
+            bits, measure, threshold, sqnr_db,
+            row_number() over (
+                partition by bits, measure
+                order by coalesce(sqnr_db, 'infinity') desc, threshold
+            ) = 1 as is_best
+        from points
+        order by bits desc, measure, threshold
+        """,
+        {"layer_id": layer_id},
+    )
+
+
+def layer_bits_needed(con: Connection, layer_id: int) -> dict[str, int | None]:
+    """The fewest bits that keep a layer fine, by granularity; None where 16 are not enough."""
+    return dict(
+        con.rows("select granularity, bits from bits_needed where layer_id = ?", [layer_id])
+    )
+
+
+def layer_equalization(con: Connection, layer_id: int, scheme: str) -> pd.DataFrame:
+    """One row per neighbour that a layer could share scale with, the better one first.
+
+    ``before_db`` and ``after_db`` are the layer's own channel p10, those with ``partner_`` the
+    neighbour's; NULL where it is infinite. ``is_before`` says whether the neighbour feeds it.
+    """
+    return con.frame(
+        """
+        select
+            own.partner_layer_id,
+            partners.layer as partner,
+            partners.depth < layers.depth as is_before,
+            own.channel_sqnr_p10_before_db as before_db,
+            own.channel_sqnr_p10_after_db as after_db,
+            own_bands.band,
+            own_bands_after.band as band_after,
+            theirs.channel_sqnr_p10_before_db as partner_before_db,
+            theirs.channel_sqnr_p10_after_db as partner_after_db,
+            their_bands.band as partner_band,
+            their_bands_after.band as partner_band_after
+        from equalization as own
+        join equalization as theirs
+            on theirs.layer_id = own.partner_layer_id
+            and theirs.partner_layer_id = own.layer_id
+            and theirs.scheme = own.scheme
+        join layers on layers.layer_id = own.layer_id
+        join layers as partners on partners.layer_id = own.partner_layer_id
+        asof join bands as own_bands
+            on coalesce(own.channel_sqnr_p10_before_db, 'infinity') >= own_bands.lower_db
+        asof join bands as own_bands_after
+            on coalesce(own.channel_sqnr_p10_after_db, 'infinity') >= own_bands_after.lower_db
+        asof join bands as their_bands
+            on coalesce(theirs.channel_sqnr_p10_before_db, 'infinity') >= their_bands.lower_db
+        asof join bands as their_bands_after
+            on coalesce(theirs.channel_sqnr_p10_after_db, 'infinity') >= their_bands_after.lower_db
+        where own.layer_id = $layer_id and own.scheme = $scheme
+        order by after_db desc nulls first, partners.depth
+        """,
+        {"layer_id": layer_id, "scheme": scheme},
+    )
+
+
+def layer_findings(con: Connection, layer_id: int) -> pd.DataFrame:
+    """What stands out about one layer, the gravest first."""
+    return con.frame(
+        """
+        select kind, severity, message, remedy
+        from findings
+        where layer_id = ?
+        order by list_position(['problem', 'warning', 'note'], severity), kind
+        """,
+        [layer_id],
+    )
+
+
+def layer_rescues(con: Connection, model: str, scheme: str) -> pd.DataFrame:
+    """One row per layer of a model: what could rescue it under one scheme, as far as it is stored.
+
+    ``clipped_p10_db`` is what clipping the range reaches where the scheme is per tensor,
+    ``equalized_p10_db`` what the better neighbour could give; NULL where nothing is stored, and
+    infinite where no error is left. ``bits_tensor``, ``bits_channel`` and ``bits_block`` are the
+    bits needed, -1 where the most bits are not enough.
+    """
+    return con.frame(
+        """
+        with needed as (
+            select
+                layer_id,
+                max(coalesce(bits, -1)) filter (granularity = 'tensor') as bits_tensor,
+                max(coalesce(bits, -1)) filter (granularity = 'channel') as bits_channel,
+                max(coalesce(bits, -1)) filter (granularity = 'block') as bits_block
+            from bits_needed
+            group by layer_id
+        ),
+        equalized as (
+            select
+                layer_id,
+                max(coalesce(channel_sqnr_p10_after_db, 'infinity')) as equalized_p10_db
+            from equalization
+            where scheme = $scheme
+            group by layer_id
+        )
+        select
+            layers.layer_id,
+            case when clipped.layer_id is not null
+                then coalesce(clipped.channel_sqnr_p10_db, 'infinity') end as clipped_p10_db,
+            equalized_p10_db,
+            bits_tensor, bits_channel, bits_block
+        from layers
+        join models using (model_id)
+        left join errors as clipped
+            on clipped.layer_id = layers.layer_id and clipped.scheme = $scheme || '_mse'
+        left join needed on needed.layer_id = layers.layer_id
+        left join equalized on equalized.layer_id = layers.layer_id
+        where model = $model
+        order by depth
+        """,
+        {"model": model, "scheme": scheme},
+    )

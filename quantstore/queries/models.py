@@ -1,0 +1,298 @@
+"""Questions about models: what there is, how they compare, what is known about one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from quantstore.store import Connection
+from quantstore.words import OWN_GRID_DB, Finding
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSize:
+    """What the store holds."""
+
+    models: int
+    layers: int
+
+
+def store_size(con: Connection) -> StoreSize:
+    """Models and layers in the store."""
+    (row,) = con.rows("select count(*), coalesce(sum(layer_count), 0) from models")
+    return StoreSize(*row)
+
+
+def model_names(con: Connection) -> list[str]:
+    """Every model, in alphabetical order."""
+    return [row[0] for row in con.rows("select model from models order by lower(model), model")]
+
+
+def models(con: Connection) -> pd.DataFrame:
+    """One row per model: where it comes from and how its weights spread."""
+    return con.frame("from model_summary order by lower(model), model")
+
+
+def verdicts(con: Connection, models: list[str] | None = None) -> pd.DataFrame:
+    """One row per model and scheme, with the size of the model; every model by default.
+
+    ``probe_failure`` says why the latest probe has no figure, where there is no other.
+    """
+    return con.frame(
+        """
+        with failures as (
+            select model_id, scheme, arg_max(failure, simulation_id) as probe_failure
+            from simulations
+            where input_source = 'noise' and failure is not null
+            group by model_id, scheme
+        )
+        select verdicts.*, layer_count, weight_count, file_bytes, layers_already_quantized,
+            max_weight_range, median_weight_range, channel_spread_p90_bits,
+            if(evidence = 'weights', probe_failure, null) as probe_failure
+        from verdicts
+        join model_summary using (model)
+        left join failures
+            on failures.model_id = verdicts.model_id and failures.scheme = verdicts.scheme
+        where $models is null or list_contains($models, model)
+        order by lower(model), model, verdicts.scheme
+        """,
+        {"models": models},
+    )
+
+
+def finding(row: Mapping[Any, Any]) -> Finding:
+    """What words need of a row of ``verdicts`` or ``ranking``."""
+    is_probed = row["evidence"] == "probe"
+    failure = row.get("probe_failure")
+    # NULL: no error at all. A ranking does not know it.
+    worst_db = row.get("worst_channel_sqnr_p10_db", 0.0)
+    return Finding(
+        verdict=str(row["verdict"]),
+        mode=str(row["mode"]) if is_probed else None,
+        output_sqnr_db=float(row["output_sqnr_db"]) if is_probed else None,
+        layers_broken=int(row["layers_broken"]),
+        layers_at_risk=int(row["layers_at_risk"]),
+        layer_count=int(row["layer_count"]),
+        is_already_quantized=bool(row["layers_already_quantized"]),
+        are_layers_exact=bool(pd.isna(worst_db) or worst_db > OWN_GRID_DB),
+        probe_failure=None if pd.isna(failure) else str(failure),
+    )
+
+
+def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd.DataFrame:
+    """One row per model under one scheme, worst first: its verdict and what that rests on.
+
+    Worst is the worst verdict; then the lowest SQNR at the outputs; where a model was not probed,
+    the largest share of layers that is broken, then at risk, then to watch. The same verdicts as
+    in the view of that name, without what the view finds out besides.
+    """
+    return con.frame(
+        """
+        with counts as (
+            select
+                model_id,
+                count(*) as layers,
+                count(*) filter (band = 'broken') as layers_broken,
+                count(*) filter (band = 'at risk') as layers_at_risk,
+                count(*) filter (band = 'watch') as layers_watch,
+                count(*) filter (already_quantized) as layers_already_quantized
+            from errors
+            join layers using (layer_id)
+            asof join bands on coalesce(channel_sqnr_p10_db, 'infinity') >= bands.lower_db
+            where scheme = $scheme
+            group by model_id
+        ),
+        probes as (
+            select model_id, mode, output_sqnr_db, band
+            from simulations
+            asof join bands on simulations.output_sqnr_db >= bands.lower_db
+            where input_source = 'noise' and scheme = $scheme
+            qualify row_number() over (
+                partition by model_id
+                order by mode = 'both' desc, created_at desc, simulation_id desc
+            ) = 1
+        ),
+        judged as (
+            select
+                model,
+                counts.*,
+                layer_count,
+                if(band is null, 'weights', 'probe') as evidence,
+                coalesce(mode, 'weights') as mode,
+                output_sqnr_db,
+                case
+                    when band is not null then if(band = 'broken', 'breaks', band)
+                    when layers_broken > 0 then 'breaks'
+                    when layers_at_risk > 0 then 'at risk'
+                    when layers_watch > 0 then 'watch'
+                    else 'fine'
+                end as verdict
+            from counts
+            join models using (model_id)
+            left join probes using (model_id)
+            where $models is null or list_contains($models, model)
+        )
+        select
+            model, verdict, evidence, mode, output_sqnr_db,
+            layers_broken, layers_at_risk, layer_count, layers_already_quantized
+        from judged
+        order by list_position(['breaks', 'at risk', 'watch', 'fine'], verdict),
+            output_sqnr_db nulls last,
+            layers_broken / layers desc, layers_at_risk / layers desc,
+            layers_watch / layers desc, lower(model)
+        """,
+        {"models": models, "scheme": scheme},
+    )
+
+
+def rank_of_models(con: Connection, scheme: str, models: list[str] | None = None) -> list[str]:
+    """Models, worst first: by verdict, then by SQNR at the outputs."""
+    return [str(model) for model in ranking(con, scheme, models)["model"]]
+
+
+def layer_profiles(con: Connection, models: list[str], scheme: str) -> pd.DataFrame:
+    """One row per layer of the given models under one scheme, in graph order: for charts."""
+    return con.frame(
+        """
+        select
+            model, layer_id, layer, operand, depth,
+            count(*) over (partition by model) as layer_count,
+            op_type, op_family, is_depthwise, weight_count, channel_count,
+            weight_range, range_over_std, already_quantized,
+            channel_spread_bits, symmetric_span_over_rms, asymmetric_span_over_rms,
+            band, channel_sqnr_p10_db, zeroed_fraction, channels_below_10db
+        from layer_errors
+        join (
+            select layer_id, channel_spread_bits, symmetric_span_over_rms, asymmetric_span_over_rms
+            from model_layers
+            where list_contains($models, model)
+        ) using (layer_id)
+        where scheme = $scheme and list_contains($models, model)
+        order by list_position($models, model), depth
+        """,
+        {"models": models, "scheme": scheme},
+    )
+
+
+def model_equalization(con: Connection, model: str, scheme: str) -> pd.DataFrame:
+    """One row per band that layers of a model are in: what equalization could give those layers.
+
+    ``layers_with_pair`` have a neighbour to share scale with, ``layers_lifted`` would leave the
+    band for a better one with the better of their neighbours, each pair taken by itself.
+    """
+    return con.frame(
+        """
+        with chosen as (
+            select layer_id, coalesce(channel_sqnr_p10_db, 'infinity') as before_db
+            from errors
+            join layers using (layer_id)
+            join models using (model_id)
+            where model = $model and scheme = $scheme
+        ),
+        forecast as (
+            select
+                layer_id,
+                max(coalesce(channel_sqnr_p10_after_db, 'infinity')) as after_db
+            from equalization
+            where scheme = $scheme
+            group by layer_id
+        ),
+        judged as (
+            select
+                before_bands.band,
+                before_bands.lower_db,
+                after_db,
+                after_bands.lower_db as after_lower_db
+            from chosen
+            left join forecast using (layer_id)
+            asof join bands as before_bands on before_db >= before_bands.lower_db
+            asof left join bands as after_bands on after_db >= after_bands.lower_db
+        )
+        select
+            band,
+            count(*) as layers,
+            count(after_db) as layers_with_pair,
+            count(*) filter (after_lower_db > lower_db) as layers_lifted
+        from judged
+        group by band, lower_db
+        order by lower_db
+        """,
+        {"model": model, "scheme": scheme},
+    )
+
+
+def model_findings(con: Connection, model: str) -> pd.DataFrame:
+    """What stands out about a model, the gravest first; layers of one kind share a row.
+
+    ``layers`` are the names of the first layers, in graph order, ``layer_count`` is how many there
+    are; both are empty and 0 for the model as a whole. Message and remedy are the first layer's.
+    """
+    return con.frame(
+        """
+        select
+            kind,
+            severity,
+            first(message order by depth) as message,
+            first(remedy order by depth) as remedy,
+            coalesce((list(layer order by depth) filter (layer is not null))[:10], []) as layers,
+            count(layer) as layer_count
+        from model_findings
+        where model = ?
+        group by kind, severity, layer_id is null, if(layer_id is null, message, '')
+        order by
+            list_position(['problem', 'warning', 'note'], severity),
+            layer_count desc,
+            message
+        """,
+        [model],
+    )
+
+
+def model_bits_needed(con: Connection, model: str) -> dict[str, int | None]:
+    """The fewest bits that keep every layer fine, by granularity; None where 16 are not enough."""
+    return dict(
+        con.rows(
+            """
+            select granularity, case when count(bits) = count(*) then max(bits) end
+            from bits_needed
+            join layers using (layer_id)
+            join models using (model_id)
+            where model = ?
+            group by granularity
+            """,
+            [model],
+        )
+    )
+
+
+def sources(con: Connection) -> pd.DataFrame:
+    """One row per model: where its file was read from, by name."""
+    return con.frame("select model, source, folded from models order by lower(model), model")
+
+
+def band_limits(con: Connection) -> dict[str, float]:
+    """The lower limit of each band in dB, best band first."""
+    return dict(con.rows("select band, lower_db from bands order by lower_db desc"))
+
+
+def schema(con: Connection) -> pd.DataFrame:
+    """One row per column of every view and table, views first, with types and comments."""
+    return con.frame(
+        """
+        with things as (
+            select view_name as thing, comment as meaning, true as is_view
+            from duckdb_views()
+            where not internal
+            union all
+            select table_name, comment, false
+            from duckdb_tables()
+            where not internal
+        )
+        select thing, is_view, meaning, column_name, data_type, columns.comment
+        from things
+        join duckdb_columns() as columns on columns.table_name = thing
+        where not columns.internal
+        order by is_view desc, thing, column_index
+        """
+    )

@@ -1,0 +1,255 @@
+"""Questions about runs of a model beside its quantized twin."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from quantstore.store import Connection
+from quantstore.words import OWN_GRID_DB
+
+# Falls of a tensor's SQNR are counted from here, where the bars of every page hang from: what
+# happens above it is no loss that anybody could notice.
+FALLS_FROM_DB = 40.0
+
+
+# Where a model was run
+def model_runs(con: Connection, model: str) -> pd.DataFrame:
+    """One row per scheme, mode and inputs a model was run with: the latest run, probes first.
+
+    ``has_drift`` says whether the run keeps its tensors, ``band`` is that of the SQNR at the
+    outputs, NULL where there is none.
+    """
+    return con.frame(
+        """
+        select
+            simulations.* exclude (model_id),
+            band,
+            simulation_id in (select simulation_id from activation_errors) as has_drift
+        from simulations
+        asof left join bands on output_sqnr_db >= bands.lower_db
+        where model_id = (select model_id from models where model = $model)
+        qualify row_number() over (
+            partition by scheme, mode, input_source
+            order by failure is null desc, created_at desc, simulation_id desc
+        ) = 1
+        order by input_source = 'noise' desc, input_source, scheme, mode
+        """,
+        {"model": model},
+    )
+
+
+# Statistics of the weights that are held against reality; all of them of one model and scheme.
+PREDICTIONS = ("max_weight_range", "median_range_over_std", "noise_to_signal", "worst_p10_db")
+
+
+def reality(con: Connection, scheme: str, mode: str, *, is_real: bool) -> pd.DataFrame:
+    """One row per model that was run: four statistics of its weights, and what came out.
+
+    Args:
+        is_real: runs on inputs that somebody gave, instead of the probe.
+
+    ``noise_to_signal`` is the sum over the layers of 10^(-SQNR/10); ``worst_p10_db`` the lowest
+    channel p10 of a layer, NULL where every layer is exact. What the file holds as integers of
+    this very scheme is left out: it has nothing to lose.
+    """
+    return con.frame(
+        """
+        with measured as (
+            select model_id, output_sqnr_db, input_source, sample_count
+            from simulations
+            where scheme = $scheme
+                and mode = $mode
+                and output_sqnr_db is not null
+                and case
+                    when $is_real then not starts_with(input_source, 'noise')
+                    else input_source = 'noise'
+                end
+            qualify row_number() over (
+                partition by model_id
+                order by created_at desc, simulation_id desc
+            ) = 1
+        ),
+        predicted as (
+            select
+                model_id,
+                max(weight_range) as max_weight_range,
+                median(range_over_std) as median_range_over_std,
+                -- An exact layer adds no noise.
+                sum(coalesce(10 ^ (-sqnr_db / 10), 0)) as noise_to_signal,
+                min(channel_sqnr_p10_db) as worst_p10_db,
+                bool_or(already_quantized) as already_quantized
+            from layers
+            join errors using (layer_id)
+            where scheme = $scheme and model_id in (select model_id from measured)
+            group by model_id
+        )
+        select model, predicted.* exclude (model_id), measured.* exclude (model_id), band
+        from measured
+        join predicted using (model_id)
+        join models using (model_id)
+        asof join bands on output_sqnr_db >= bands.lower_db
+        where not (already_quantized and output_sqnr_db > $own_grid)
+        order by output_sqnr_db, model
+        """,
+        {"scheme": scheme, "mode": mode, "is_real": is_real, "own_grid": OWN_GRID_DB},
+    )
+
+
+def run_counts(con: Connection) -> pd.DataFrame:
+    """One row per scheme, mode and kind of input that has figures: on how many models."""
+    return con.frame(
+        """
+        select
+            scheme,
+            mode,
+            not starts_with(input_source, 'noise') as is_real,
+            count(distinct model_id) as models
+        from simulations
+        where output_sqnr_db is not null
+            and (input_source = 'noise' or not starts_with(input_source, 'noise'))
+        group by all
+        order by models desc, scheme, mode
+        """
+    )
+
+
+def drift_runs(con: Connection, limit: int = 500) -> pd.DataFrame:
+    """One row per run that keeps its tensors, the latest first."""
+    return con.frame(
+        """
+        select simulation_id, model, simulations.* exclude (simulation_id, model_id)
+        from simulations
+        join models using (model_id)
+        where simulation_id in (select simulation_id from activation_errors)
+        order by created_at desc, simulation_id desc
+        limit $limit
+        """,
+        {"limit": limit},
+    )
+
+
+def drift(con: Connection, runs: Sequence[int]) -> pd.DataFrame:
+    """One row per run and tensor, in graph order, without the histograms.
+
+    ``place`` is the depth as a share of the run's deepest tensor. ``drop_db`` says by how much the
+    accumulated error falls below everything before it, both cut at 40 dB; 0 where it does not.
+    ``layer_id`` and the statistics of its weights are NULL where the node is no layer.
+    """
+    return con.frame(
+        """
+        with accumulated as (
+            select
+                * exclude (kind, float_counts, quantized_counts, low, high),
+                max(depth) over own as deepest,
+                coalesce(
+                    min(least(coalesce(sqnr_db, $most), $most)) over (
+                        partition by simulation_id
+                        order by depth
+                        rows between unbounded preceding and 1 preceding
+                    ),
+                    $most
+                ) as lowest_before_db
+            from activation_errors
+            where kind = 'accumulated' and list_contains($runs, simulation_id)
+            window own as (partition by simulation_id)
+        ),
+        local as (
+            select simulation_id, depth, sqnr_db as local_db, true as has_local
+            from activation_errors
+            where kind = 'local' and list_contains($runs, simulation_id)
+        ),
+        -- A node with several weights is one tensor: its first operand stands for it.
+        own_layers as (
+            select *
+            from layers
+            where model_id in (
+                select model_id from simulations where list_contains($runs, simulation_id)
+            )
+            qualify row_number() over (partition by model_id, layer order by depth) = 1
+        )
+        select
+            accumulated.* exclude (deepest),
+            accumulated.depth / greatest(deepest, 1) as place,
+            greatest(
+                lowest_before_db - least(coalesce(accumulated.sqnr_db, $most), $most), 0
+            ) as drop_db,
+            local_db,
+            coalesce(has_local, false) as has_local,
+            model,
+            simulations.scheme,
+            mode,
+            own_layers.layer_id,
+            own_layers.weight_range,
+            own_layers.channel_range_ratio,
+            channel_sqnr_p10_db,
+            channels_below_10db,
+            own_layers.channel_count,
+            band
+        from accumulated
+        join simulations using (simulation_id)
+        join models using (model_id)
+        left join local using (simulation_id, depth)
+        left join own_layers
+            on own_layers.model_id = simulations.model_id
+            and own_layers.layer = accumulated.node_name
+        left join errors
+            on errors.layer_id = own_layers.layer_id and errors.scheme = simulations.scheme
+        asof left join bands
+            on if(
+                errors.layer_id is null, null, coalesce(errors.channel_sqnr_p10_db, 'infinity')
+            ) >= bands.lower_db
+        order by list_position($runs, simulation_id), accumulated.depth
+        """,
+        {"runs": list(runs), "most": FALLS_FROM_DB},
+    )
+
+
+def tensor_values(con: Connection, run: int, tensor: str) -> pd.DataFrame:
+    """One row: a tensor of a run with both of its histograms; empty where there is none."""
+    return con.frame(
+        """
+        select *
+        from activation_errors
+        where simulation_id = $run and tensor = $tensor and kind = 'accumulated'
+        order by depth
+        limit 1
+        """,
+        {"run": run, "tensor": tensor},
+    )
+
+
+def sensitivities(con: Connection, model: str) -> pd.DataFrame:
+    """One row per layer that was quantized alone, in the latest scheme and mode that this was done.
+
+    ``channel_sqnr_p10_db`` is what its weights alone say of it, NULL where they are exact.
+    """
+    return con.frame(
+        """
+        with own as (
+            select sensitivities.*
+            from sensitivities
+            where kind = 'alone'
+                and model_id = (select model_id from models where model = $model)
+        ),
+        latest as (
+            select scheme, mode, input_source
+            from own
+            order by created_at desc
+            limit 1
+        )
+        select
+            layers.layer_id, layer, layers.depth, op_type, is_depthwise,
+            scheme, mode, input_source, sample_count, output_sqnr_db,
+            channel_sqnr_p10_db, band,
+            row_number() over (order by output_sqnr_db nulls last, layers.depth) as rank,
+            row_number() over (order by channel_sqnr_p10_db nulls last, layers.depth)
+                as weight_rank
+        from own
+        join latest using (scheme, mode, input_source)
+        join layers using (layer_id)
+        join errors using (layer_id, scheme)
+        asof join bands on coalesce(channel_sqnr_p10_db, 'infinity') >= bands.lower_db
+        order by rank
+        """,
+        {"model": model},
+    )

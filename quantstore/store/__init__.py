@@ -1,0 +1,59 @@
+"""The DuckDB file: open it, shape it, write a model into it, take one out, ask it.
+
+The only package that knows duckdb. Connections live for milliseconds: DuckDB lets one process
+write, or several read, so a connection held open would shut everybody else out.
+"""
+
+from quantstore.store.connection import (
+    BATCH_ROWS,
+    CONFIG,
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    SANDBOX,
+    STORAGE_VERSION,
+    WAIT_SECONDS,
+    Config,
+    Connection,
+    Parameters,
+    reading,
+    sandbox,
+    writing,
+)
+from quantstore.store.models import (
+    CHILDREN_OF_LAYERS,
+    add_findings,
+    add_model,
+    add_sensitivities,
+    add_simulation,
+    find_model,
+    model_with_content,
+    remove_model,
+    remove_model_named,
+)
+from quantstore.store.schema import SCHEMA_VERSION
+
+__all__ = [
+    "BATCH_ROWS",
+    "CHILDREN_OF_LAYERS",
+    "CONFIG",
+    "FIRST_PAUSE_SECONDS",
+    "LONGEST_PAUSE_SECONDS",
+    "SANDBOX",
+    "SCHEMA_VERSION",
+    "STORAGE_VERSION",
+    "WAIT_SECONDS",
+    "Config",
+    "Connection",
+    "Parameters",
+    "add_findings",
+    "add_model",
+    "add_sensitivities",
+    "add_simulation",
+    "find_model",
+    "model_with_content",
+    "reading",
+    "remove_model",
+    "remove_model_named",
+    "sandbox",
+    "writing",
+]

@@ -1,0 +1,169 @@
+"""Write a model and what is known about it into the open store, take one out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from quantstore.errors import UnknownModelError
+from quantstore.records import (
+    ActivationErrorRecord,
+    EqualizationRecord,
+    FindingRecord,
+    LayerMeasures,
+    ModelRecord,
+    SensitivityRecord,
+    SimulationRecord,
+)
+from quantstore.store.arrow import columns_of, insert, stacked
+from quantstore.store.connection import Connection
+
+
+def find_model(connection: Connection, model: str) -> int:
+    """The key of a model.
+
+    Raises:
+        UnknownModelError: where the store does not hold it.
+    """
+    model_id = connection.value("select model_id from models where model = ?", [model])
+    if model_id is None:
+        raise UnknownModelError(f"the store holds no model named {model!r}")
+    return int(model_id)
+
+
+def model_with_content(
+    connection: Connection, sha256: str, folded: bool
+) -> tuple[int, str, int] | None:
+    """Key, name and measures_version of the model with this content; None where it is new."""
+    found = connection.rows(
+        "select model_id, model, measures_version from models where sha256 = ? and folded = ?",
+        [sha256, folded],
+    )
+    return found[0] if found else None
+
+
+def add_model(
+    connection: Connection,
+    record: ModelRecord,
+    measures: Sequence[LayerMeasures],
+    equalization: Sequence[EqualizationRecord] = (),
+) -> int:
+    """Write a whole model inside the open transaction; returns its key."""
+    duck = connection._connection
+    model_id = int(connection.value("select nextval('model_ids')"))
+    insert(duck, "models", columns_of([record]) | {"model_id": [model_id]})
+    layer_ids = [
+        row[0]
+        for row in connection.rows("select nextval('layer_ids') from range(?)", [len(measures)])
+    ]
+    insert(
+        duck,
+        "layers",
+        columns_of([measured.layer for measured in measures])
+        | {"layer_id": layer_ids, "model_id": [model_id] * len(measures)},
+    )
+    with_ids = list(zip(layer_ids, measures, strict=True))
+    insert(duck, "channels", stacked([(i, m.channels) for i, m in with_ids]))
+    insert(
+        duck,
+        "channel_errors",
+        stacked([(i, part) for i, m in with_ids for part in m.channel_errors]),
+    )
+    many: dict[str, list[tuple[int, Any]]] = {
+        "errors": [(i, error) for i, m in with_ids for error in m.errors],
+        "clipping": [(i, curve) for i, m in with_ids for curve in m.clipping],
+        "bits_needed": [(i, bits) for i, m in with_ids for bits in m.bits_needed],
+        "histograms": [(i, m.histogram) for i, m in with_ids if m.histogram is not None],
+    }
+    for table, rows in many.items():
+        if rows:
+            columns = columns_of([record for _, record in rows])
+            insert(duck, table, columns | {"layer_id": [i for i, _ in rows]})
+    if equalization:
+        columns = columns_of(equalization)
+        columns["layer_id"] = [layer_ids[depth] for depth in columns.pop("depth")]
+        columns["partner_layer_id"] = [layer_ids[depth] for depth in columns.pop("partner_depth")]
+        insert(duck, "equalization", columns)
+    return model_id
+
+
+def add_findings(connection: Connection, model_id: int, records: Sequence[FindingRecord]) -> None:
+    """Write what the graph and the weights of a model give away."""
+    if not records:
+        return
+    ids = dict(connection.rows("select depth, layer_id from layers where model_id = ?", [model_id]))
+    columns = columns_of(records)
+    columns["layer_id"] = [None if depth is None else ids[depth] for depth in columns.pop("depth")]
+    columns["model_id"] = [model_id] * len(records)
+    insert(connection._connection, "findings", columns)
+
+
+def add_simulation(
+    connection: Connection,
+    model_id: int,
+    record: SimulationRecord,
+    activation_errors: Sequence[ActivationErrorRecord] = (),
+) -> int:
+    """Write a run of a model, and how far each tensor drifted; returns its key."""
+    duck = connection._connection
+    simulation_id = int(connection.value("select nextval('simulation_ids')"))
+    keys = {"simulation_id": [simulation_id], "model_id": [model_id]}
+    insert(duck, "simulations", columns_of([record]) | keys)
+    if activation_errors:
+        own = {"simulation_id": [simulation_id] * len(activation_errors)}
+        insert(duck, "activation_errors", columns_of(activation_errors) | own)
+    return simulation_id
+
+
+def add_sensitivities(
+    connection: Connection, model_id: int, records: Sequence[SensitivityRecord]
+) -> None:
+    """Write what quantizing one layer at a time does; it replaces what an earlier run found."""
+    if not records:
+        return
+    ids = dict(connection.rows("select depth, layer_id from layers where model_id = ?", [model_id]))
+    for kind in {(r.scheme, r.mode, r.kind, r.input_source) for r in records}:
+        connection.rows(
+            "delete from sensitivities where model_id = ? and scheme = ? and mode = ?"
+            " and kind = ? and input_source = ?",
+            [model_id, *kind],
+        )
+    columns = columns_of(records)
+    columns["layer_id"] = [ids[depth] for depth in columns.pop("depth")]
+    columns["model_id"] = [model_id] * len(records)
+    insert(connection._connection, "sensitivities", columns)
+
+
+CHILDREN_OF_LAYERS = (
+    "channels",
+    "errors",
+    "channel_errors",
+    "clipping",
+    "bits_needed",
+    "equalization",
+    "histograms",
+)
+
+
+def remove_model(connection: Connection, model_id: int) -> None:
+    """Take a model and everything known about it out, inside the open transaction."""
+    # The names of tables are our own; only values come from outside.
+    for table in CHILDREN_OF_LAYERS:
+        connection.rows(
+            f"delete from {table} where layer_id in"
+            " (select layer_id from layers where model_id = ?)",
+            [model_id],
+        )
+    connection.rows(
+        "delete from activation_errors where simulation_id in"
+        " (select simulation_id from simulations where model_id = ?)",
+        [model_id],
+    )
+    for table in ("findings", "sensitivities", "simulations", "layers", "models"):
+        connection.rows(f"delete from {table} where model_id = ?", [model_id])
+
+
+def remove_model_named(connection: Connection, model: str) -> bool:
+    """Take the model of this name out, if there is one; says whether there was."""
+    model_id = connection.value("select model_id from models where model = ?", [model])
+    if model_id is not None:
+        remove_model(connection, model_id)
+    return model_id is not None

@@ -1,0 +1,80 @@
+"""A statement that somebody typed: one that only reads, its answer in types that Arrow holds."""
+
+import re
+
+import duckdb
+from duckdb.sqltypes import DuckDBPyType
+
+from quantstore.errors import RejectedQueryError
+
+# What sandbox() asks for; the message ends at its first line or at the closing quote.
+JSON_MESSAGE = re.compile(r'"exception_message":"(?P<message>(?:[^"\\]|\\[^n])*)')
+
+
+def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
+    """The one statement that the text holds; raises unless it only reads."""
+    statements = connection.extract_statements(sql)
+    if not statements:
+        raise RejectedQueryError(
+            "there is no statement to run", "write one SELECT, for example: from model_summary"
+        )
+    if len(statements) > 1:
+        raise RejectedQueryError(
+            f"these are {len(statements)} statements", "the console runs one SELECT at a time"
+        )
+    kind = statements[0].type
+    # A PIVOT that must look up its columns first counts as several, whatever it is part of.
+    if kind == duckdb.StatementType.MULTI and _READS.match(statements[0].query):
+        kind = duckdb.StatementType.SELECT
+    if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        raise RejectedQueryError(
+            "this statement does not only read", "the console only reads; one SELECT at a time"
+        )
+    return statements[0]
+
+
+_READS = re.compile(r"[\s(]*(pivot|pivot_wider|from|select|with|explain)\b", re.IGNORECASE)
+
+
+def relation(
+    connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement
+) -> duckdb.DuckDBPyRelation:
+    """The statement as a relation; a mistake is reported with its place."""
+    try:
+        return connection.sql(statement)
+    except duckdb.Error as error:
+        if JSON_MESSAGE.search(str(error)) is None:
+            # A relation does not say where a mistake is, a plain execution does. It binds first,
+            # so it fails in the same way before it reads anything.
+            connection.execute(statement)
+        raise
+
+
+def representable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """The relation with text for what neither Arrow nor pandas can hold, such as VARIANT or BIT."""
+    if all(map(_is_representable, relation.types)):
+        return relation
+    columns = []
+    for number, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True), 1):
+        value = f"#{number}" if _is_representable(kind) else f"cast(#{number} as varchar)"
+        quoted = name.replace('"', '""')
+        columns.append(f'{value} as "{quoted}"')
+    return relation.project(", ".join(columns))
+
+
+# The words for types that an Arrow table and a frame hold exactly.
+_REPRESENTABLE = frozenset(
+    [
+        *("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint"),
+        *("utinyint", "usmallint", "uinteger", "ubigint", "uhugeint"),
+        *("float", "double", "decimal", "varchar", "enum", "uuid", "null"),
+        *("timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns", "timestamp with time zone"),
+    ]
+)
+
+
+def _is_representable(kind: DuckDBPyType) -> bool:
+    if kind.id in ("list", "array", "struct", "map"):
+        parts = [part for _, part in kind.children if isinstance(part, DuckDBPyType)]
+        return all(map(_is_representable, parts))
+    return kind.id in _REPRESENTABLE
