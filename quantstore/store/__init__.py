@@ -19,6 +19,7 @@ from quantstore.store.connection import (
     sandbox,
     writing,
 )
+from quantstore.store.exports import ExportSummary, export, export_zip
 from quantstore.store.models import (
     CHILDREN_OF_LAYERS,
     add_findings,
@@ -44,11 +45,14 @@ __all__ = [
     "WAIT_SECONDS",
     "Config",
     "Connection",
+    "ExportSummary",
     "Parameters",
     "add_findings",
     "add_model",
     "add_sensitivities",
     "add_simulation",
+    "export",
+    "export_zip",
     "find_model",
     "model_with_content",
     "reading",

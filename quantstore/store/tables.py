@@ -1,0 +1,50 @@
+"""What the tables hold together by: their keys, and the columns that point into other tables."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that belongs to models.
+
+    ``keys``: columns that together name one row. ``points_to``: the table that a column's values
+    are keys of; NULL points nowhere.
+    """
+
+    name: str
+    keys: tuple[tuple[str, ...], ...] = ()
+    points_to: tuple[tuple[str, str], ...] = ()
+
+
+_MODEL = (("model_id", "models"),)
+_LAYER = (("layer_id", "layers"),)
+
+# Parents before their children.
+OF_MODELS = (
+    Table("models", keys=(("model_id",), ("model",), ("sha256", "folded"))),
+    Table("layers", keys=(("layer_id",), ("model_id", "depth")), points_to=_MODEL),
+    Table("simulations", keys=(("simulation_id",),), points_to=_MODEL),
+    Table("channels", keys=(("layer_id", "channel"),), points_to=_LAYER),
+    Table("errors", keys=(("layer_id", "scheme"),), points_to=_LAYER),
+    Table("channel_errors", keys=(("layer_id", "scheme", "channel"),), points_to=_LAYER),
+    Table("clipping", keys=(("layer_id", "bits", "measure"),), points_to=_LAYER),
+    Table("bits_needed", keys=(("layer_id", "granularity"),), points_to=_LAYER),
+    Table("histograms", keys=(("layer_id",),), points_to=_LAYER),
+    Table(
+        "equalization",
+        keys=(("layer_id", "partner_layer_id", "scheme"),),
+        points_to=(*_LAYER, ("partner_layer_id", "layers")),
+    ),
+    Table("findings", points_to=(*_MODEL, *_LAYER)),
+    Table(
+        "sensitivities",
+        keys=(("layer_id", "scheme", "mode", "kind", "input_source"),),
+        points_to=(*_MODEL, *_LAYER),
+    ),
+    Table("activation_errors", points_to=(("simulation_id", "simulations"),)),
+)
+
+# What belongs to the store as a whole.
+OF_THE_STORE = ("store_info", "schemes", "bands", "ingests")
+
+ALL_TABLES = (*(table.name for table in OF_MODELS), *OF_THE_STORE)
