@@ -86,6 +86,12 @@ class UnknownModelError(QuantstoreError):
     hint = "list what it holds with: quantstore models"
 
 
+class RefusedImportError(QuantstoreError):
+    """A store or an export of somebody else that ours does not take over; nothing was changed."""
+
+    hint = "ask for a new export of that store; nothing was changed here"
+
+
 class RejectedQueryError(QuantstoreError):
     """A SQL statement that DuckDB or our rules refused.
 

@@ -20,6 +20,7 @@ from quantstore.store.connection import (
     writing,
 )
 from quantstore.store.exports import ExportSummary, export, export_zip
+from quantstore.store.imports import MergeSummary, free_name, merge
 from quantstore.store.models import (
     CHILDREN_OF_LAYERS,
     add_findings,
@@ -46,6 +47,7 @@ __all__ = [
     "Config",
     "Connection",
     "ExportSummary",
+    "MergeSummary",
     "Parameters",
     "add_findings",
     "add_model",
@@ -54,6 +56,8 @@ __all__ = [
     "export",
     "export_zip",
     "find_model",
+    "free_name",
+    "merge",
     "model_with_content",
     "reading",
     "remove_model",

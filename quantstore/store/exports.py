@@ -33,6 +33,8 @@ MANIFEST = "manifest.json"
 SCHEMA_SQL = "schema.sql"
 FORMAT = "quantstore export"
 
+_LONGEST_MANIFEST_BYTES = 1 << 16
+
 # Rows of histograms hold 16 KB each, those of channels a hundred bytes: groups are cut by size.
 _GROUP_BYTES = 32 << 20
 
@@ -102,11 +104,11 @@ def write_tables(
 ) -> ExportSummary:
     """Write every table of an open store into an empty folder, the manifest last."""
     model_ids = None if models is None else [find_model(connection, name) for name in models]
-    names = connection.rows(
-        "select model from main.models where ?::integer[] is null or model_id in (select unnest(?))"
-        " order by model_id",
-        [model_ids, model_ids],
-    )
+    names = [
+        name
+        for model_id, name in connection.rows("select model_id, model from main.models")
+        if model_ids is None or model_id in model_ids
+    ]
     rows = {
         table: _write_table(connection._connection, table, model_ids, folder)
         for table in ALL_TABLES
@@ -123,7 +125,7 @@ def write_tables(
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     size = sum(file.stat().st_size for file in folder.iterdir())
-    return ExportSummary(folder, tuple(name for (name,) in names), rows, size)
+    return ExportSummary(folder, tuple(names), rows, size)
 
 
 def file_names() -> list[str]:
@@ -136,13 +138,15 @@ def parquet_name(table: str) -> str:
     return f"{table}.parquet"
 
 
-def is_export(folder: Path) -> bool:
-    """Whether the folder holds an export, or says so at least."""
+def read_manifest(folder: Path) -> dict[str, object] | None:
+    """What an export says of itself; None where the folder holds no export."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
+        with (folder / MANIFEST).open("rb") as stream:
+            manifest = json.loads(stream.read(_LONGEST_MANIFEST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    is_ours = isinstance(manifest, dict) and manifest.get("format") == FORMAT
+    return manifest if is_ours else None
 
 
 # The rows that belong to some models, for each column that leads to them.
@@ -209,7 +213,7 @@ def _holds_others(folder: Path) -> bool:
         return False
     except NotADirectoryError as error:
         raise QuantstoreError(f"{folder} is a file", "name a folder") from error
-    return bool(present - set(file_names())) or (bool(present) and not is_export(folder))
+    return bool(present - set(file_names())) or (bool(present) and read_manifest(folder) is None)
 
 
 @contextmanager

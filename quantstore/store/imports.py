@@ -1,0 +1,540 @@
+"""What another store or an export holds, taken over into ours.
+
+Whatever comes in was written by somebody else: it is checked whole, in a database of its own that
+reaches no file, before our store is opened. There is one way in, the Parquet files of an export:
+a foreign DuckDB file is exported first, from its base tables only, so that no view, macro or
+generated column of it ever runs.
+"""
+
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from quantstore import __version__
+from quantstore.errors import DamagedStoreError, RefusedImportError
+from quantstore.store.connection import SANDBOX, WAIT_SECONDS, Connection, _connected, writing
+from quantstore.store.exports import (
+    MANIFEST,
+    file_names,
+    parquet_name,
+    read_manifest,
+    write_tables,
+)
+from quantstore.store.models import remove_model
+from quantstore.store.schema import SCHEMA_VERSION, create_schema
+from quantstore.store.tables import ALL_TABLES, OF_MODELS, Table
+
+if TYPE_CHECKING:
+    from pyarrow import dataset
+
+# Attempts to ingest travel along; the other tables of a store describe our release, not the models.
+INGESTS = Table("ingests", keys=(("ingest_id",),))
+INCOMING = (*OF_MODELS, INGESTS)
+
+_SEQUENCES = {"models": "model_ids", "layers": "layer_ids", "simulations": "simulation_ids"}
+# Parquet is compressed: a zip that packs it a hundred times smaller holds something else.
+_LARGEST_PACKING = 100
+
+
+@dataclass(slots=True)
+class MergeSummary:
+    """What became of the models of an import, by the names that they have in our store now.
+
+    ``renamed`` holds the name over there and the name here. ``replaced`` holds the names of the
+    models that had to go.
+    """
+
+    added: list[str] = field(default_factory=list)
+    already_stored: list[str] = field(default_factory=list)
+    renamed: list[tuple[str, str]] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    ingests: int = 0
+
+
+def merge(path: Path, source: Path, *, replace: bool = False) -> MergeSummary:
+    """Take over every model of ``source`` that the store at ``path`` does not hold.
+
+    A model is the same where its content and folding are. One whose name belongs to other content
+    here is called ``name-<first 8 of sha256>``. Everything happens in one transaction.
+
+    Args:
+        source: a folder that :func:`quantstore.store.export` wrote, a zip file of one, or the
+            DuckDB file of another store.
+        replace: take the incoming model where content or name is here already.
+
+    Raises:
+        StoreError: our store cannot be opened or written.
+        RefusedImportError: ``source`` is no store or export of this schema, or contradicts itself.
+            Nothing is changed.
+    """
+    with _as_export(path, source) as folder:
+        _check_manifest(folder, source)
+        datasets = _datasets(folder, source)
+        _check_rows(datasets, folder, source)
+        try:
+            with writing(path) as connection:
+                for table, dataset in datasets.items():
+                    connection._connection.register(f"incoming_{table}", dataset)
+                return _Merge(connection, replace=replace).run()
+        except (duckdb.InvalidInputException, duckdb.ConstraintException) as error:
+            raise _refused(source, f"its rows cannot be stored: {_first_line(error)}") from error
+
+
+def free_name(taken: Iterable[str], wanted: str, sha256: str) -> str:
+    """The name of a model whose own name may belong to other content."""
+    taken = set(taken)
+    if wanted not in taken:
+        return wanted
+    name = stamped = f"{wanted}-{sha256[:8]}"
+    number = 1
+    while name in taken:
+        # The same content, once folded and once not, under a name that is taken.
+        number += 1
+        name = f"{stamped}-{number}"
+    return name
+
+
+# From whatever was named to a folder of Parquet files.
+
+
+@contextmanager
+def _as_export(path: Path, source: Path) -> Iterator[Path]:
+    """The folder of an export that holds what ``source`` does."""
+    if not source.exists():
+        raise RefusedImportError(f"there is nothing at {source}", "check the path")
+    if source.is_dir():
+        yield source
+        return
+    if path.exists() and path.samefile(source):
+        raise RefusedImportError(
+            f"{source} is the store itself", "name the store or the export of somebody else"
+        )
+    with tempfile.TemporaryDirectory(prefix="quantstore-import-") as scratch:
+        folder = Path(scratch)
+        if zipfile.is_zipfile(source):
+            _unpack(source, folder)
+        else:
+            _export_foreign(source, folder)
+        yield folder
+
+
+def _unpack(source: Path, folder: Path) -> None:
+    """Unpack the files of an export, and nothing else that a zip file holds."""
+    try:
+        with zipfile.ZipFile(source) as archive:
+            members = {Path(info.filename).name: info for info in archive.infolist()}
+            known = [members[name] for name in file_names() if name in members]
+            if sum(info.file_size for info in known) > _LARGEST_PACKING * source.stat().st_size:
+                raise _refused(source, "it unpacks to more than any export does")
+            for info in known:
+                # By its own bare name: a path in the archive leads nowhere else.
+                (folder / Path(info.filename).name).write_bytes(archive.read(info))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise _refused(source, f"the zip file cannot be unpacked: {error}") from error
+
+
+def _export_foreign(source: Path, folder: Path) -> None:
+    """Export a DuckDB file of somebody else, opened where it reaches nothing but itself."""
+    try:
+        with _connected(
+            source, read_only=True, wait_seconds=WAIT_SECONDS, config=SANDBOX
+        ) as connection:
+            _require_base_tables(connection, source)
+            write_tables(Connection(connection), folder)
+    except DamagedStoreError as error:
+        raise RefusedImportError(str(error), RefusedImportError.hint) from error
+    except (duckdb.Error, OSError, ValueError) as error:
+        # What goes wrong while rows are read comes through Arrow.
+        raise _refused(source, f"it cannot be read: {_first_line(error)}") from error
+
+
+def _require_base_tables(connection: duckdb.DuckDBPyConnection, source: Path) -> None:
+    """Refuse a file in which one of our tables is a view, or computes while it is read."""
+    # In full: a macro over there may bear the name of any function.
+    tables = {
+        name: sql
+        for schema, name, is_internal, sql in connection.execute(
+            "select schema_name, table_name, internal, sql from system.main.duckdb_tables()"
+        ).fetchall()
+        if schema == "main" and not is_internal
+    }
+    missing = [table for table in ALL_TABLES if table not in tables]
+    if missing == list(ALL_TABLES):
+        raise _refused(source, "it is a DuckDB database, but not a quantstore")
+    # An older store lacks tables, too, and deserves a better sentence.
+    if "store_info" in tables and "generated always" not in tables["store_info"].lower():
+        _check_version(_foreign_version(connection), source)
+    if missing:
+        raise _refused(source, f"it has no table {missing[0]}")
+    for table in ALL_TABLES:
+        if "generated always" in tables[table].lower():
+            raise _refused(source, f"its table {table} computes a column while it is read")
+
+
+def _foreign_version(connection: duckdb.DuckDBPyConnection) -> object:
+    rows = connection.execute(
+        "select value from main.store_info where key = 'schema_version' limit 1"
+    ).fetchall()
+    return rows[0][0] if rows else None
+
+
+def _check_version(version: object, source: Path) -> None:
+    text = str(version)
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise _refused(source, "it does not say which schema it has")
+    if int(text) > SCHEMA_VERSION:
+        raise RefusedImportError(
+            f"{source} has schema {text}, quantstore {__version__} knows {SCHEMA_VERSION}",
+            "upgrade quantstore",
+        )
+    if int(text) < SCHEMA_VERSION:
+        raise RefusedImportError(
+            f"{source} has schema {text}, older than {SCHEMA_VERSION}, which"
+            f" quantstore {__version__} reads",
+            "migrate that store with this release (any command that writes does), then import it"
+            " or export it again",
+        )
+
+
+# Whether what is in the folder may come in.
+
+
+def _check_manifest(folder: Path, source: Path) -> None:
+    """Refuse a folder that is no export, or one of another schema."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise RefusedImportError(
+            f"{source} is no export of a store: it lacks a {MANIFEST} of quantstore",
+            "name a folder that quantstore export wrote, its zip file, or a DuckDB file",
+        )
+    _check_version(manifest.get("schema_version"), source)
+
+
+def _datasets(folder: Path, source: Path) -> "dict[str, dataset.Dataset]":
+    """The incoming tables, unread."""
+    import pyarrow as pa
+    from pyarrow import dataset
+
+    found = {}
+    for table in INCOMING:
+        file = folder / parquet_name(table.name)
+        if not file.is_file():
+            raise _refused(source, f"it has no file {file.name}")
+        try:
+            # Named as Parquet and without partitioning: the path itself means nothing.
+            found[table.name] = dataset.dataset(file, format="parquet", partitioning=None)
+        except (pa.ArrowException, OSError) as error:
+            raise _refused(source, f"{file.name} is no Parquet file") from error
+    return found
+
+
+def _check_rows(datasets: "dict[str, dataset.Dataset]", folder: Path, source: Path) -> None:
+    """Refuse rows that our tables could not hold, or that do not hold together."""
+    with _empty_store() as duck:
+        for name, rows in datasets.items():
+            duck.register(f"incoming_{name}", rows)
+        try:
+            for problem in _problems(duck, folder):
+                raise _refused(source, problem)
+        except duckdb.OutOfMemoryException as error:
+            raise _refused(source, "it is too large for the memory of this computer") from error
+        except duckdb.Error as error:
+            raise _refused(source, f"its rows cannot be read: {_first_line(error)}") from error
+
+
+@contextmanager
+def _empty_store() -> "Iterator[duckdb.DuckDBPyConnection]":
+    """Our schema in memory, which knows the columns; without files, but with room to sort."""
+    with tempfile.TemporaryDirectory(prefix="quantstore-import-") as spill:
+        config = SANDBOX | {"temp_directory": spill}
+        duck = duckdb.connect(":memory:", config=config)
+        try:
+            create_schema(duck)
+            yield duck
+        finally:
+            duck.close()
+
+
+def _problems(duck: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[str]:
+    """What is wrong with the incoming rows, in an order in which later questions can be asked."""
+    for table in INCOMING:
+        yield from _wrong_columns(duck, table.name)
+    manifest = read_manifest(folder) or {}
+    for table in INCOMING:
+        yield from _wrong_values(duck, table.name, manifest)
+        yield from _wrong_keys(duck, table)
+    for question, problem in _COHERENCE:
+        for row in duck.execute(question).fetchall():
+            yield problem.format(*row)
+    for (scheme,) in duck.execute(_UNKNOWN_SCHEMES).fetchall():
+        yield f"it was measured with the scheme {scheme}, which quantstore {__version__} lacks"
+
+
+def _columns(duck: duckdb.DuckDBPyConnection, table: str) -> dict[str, tuple[str, bool]]:
+    """Type of each column of a table of ours, and whether it may be NULL."""
+    rows = duck.execute(
+        "select column_name, data_type, is_nullable from duckdb_columns()"
+        " where table_name = ? and not internal order by column_index",
+        [table],
+    ).fetchall()
+    return {name: (kind, may_be_null) for name, kind, may_be_null in rows}
+
+
+def _wrong_columns(duck: duckdb.DuckDBPyConnection, table: str) -> Iterator[str]:
+    ours = {name: kind for name, (kind, _) in _columns(duck, table).items()}
+    incoming = duck.sql(f"from incoming_{table}")
+    theirs = dict(zip(incoming.columns, map(str, incoming.types), strict=True))
+    file = parquet_name(table)
+    if len(theirs) < len(incoming.columns):
+        yield f"{file} has two columns of one name"
+    for column in ours.keys() - theirs.keys():
+        yield f"{file} lacks the column {column}"
+    for column in theirs.keys() - ours.keys():
+        yield f"{file} has a column {column}, which the table {table} has not"
+    for column, kind in ours.items():
+        if theirs[column] != kind:
+            yield f"{file} holds {column} as {theirs[column]}, not as {kind}"
+
+
+def _wrong_values(
+    duck: duckdb.DuckDBPyConnection, table: str, manifest: dict[str, object]
+) -> Iterator[str]:
+    """NULL where there must be a value, numbers that are none; a file that was cut short."""
+    columns = _columns(duck, table)
+    # Every column is counted, so that every page of the file is read before our store is open.
+    counts = [f'count("{column}")' for column in columns]
+    counts += [
+        f'count(*) filter (not isfinite("{column}"))' if kind == "DOUBLE" else "0"
+        for column, (kind, _) in columns.items()
+    ]
+    listed = ", ".join(counts)
+    rows, *found = duck.execute(f"select count(*), {listed} from incoming_{table}").fetchall()[0]
+    file = parquet_name(table)
+    expected = manifest.get("rows")
+    if isinstance(expected, dict) and expected.get(table) != rows:
+        yield f"{file} holds {rows} rows, and {MANIFEST} speaks of {expected.get(table)}"
+    for (column, (_, may_be_null)), known in zip(columns.items(), found, strict=False):
+        if known < rows and not may_be_null:
+            yield f"{file} holds rows without a {column}"
+    for column, infinite in zip(columns, found[len(columns) :], strict=True):
+        if infinite:
+            yield f"{file} holds values of {column} that are no finite numbers"
+
+
+def _wrong_keys(duck: duckdb.DuckDBPyConnection, table: Table) -> Iterator[str]:
+    """Two rows of one key, and rows that belong to nothing."""
+    name, file = table.name, parquet_name(table.name)
+    for key in table.keys:
+        listed = ", ".join(key)
+        if duck.execute(
+            f"from incoming_{name} select 1 group by {listed} having count(*) > 1 limit 1"
+        ).fetchall():
+            yield f"{file} holds two rows with the same {' and '.join(key)}"
+    for column, parent in table.points_to:
+        parent_key = _key_of(parent)
+        if duck.execute(
+            f"from incoming_{name} select 1 where {column} not in"
+            f" (select {parent_key} from incoming_{parent}) limit 1"
+        ).fetchall():
+            yield f"{file} holds a {column} that is not in {parquet_name(parent)}"
+
+
+def _key_of(parent: str) -> str:
+    return next(table.keys[0][0] for table in OF_MODELS if table.name == parent)
+
+
+# Each row of an answer fills one sentence.
+_COHERENCE = (
+    (
+        "select model from incoming_models where not regexp_full_match(sha256, '[0-9a-f]{64}')"
+        " limit 1",
+        "the sha256 of the model {0} is none",
+    ),
+    (
+        "select model, layer_count, count(layer_id) from incoming_models"
+        " left join incoming_layers using (model_id) group by all"
+        " having count(layer_id) <> layer_count limit 1",
+        "the model {0} is not whole: it has {1} layers, and {2} are there",
+    ),
+    (
+        "select model, layer, channel_count, count(channel) from incoming_layers"
+        " join incoming_models using (model_id) left join incoming_channels using (layer_id)"
+        " group by layer_id, model, layer, channel_count"
+        " having count(channel) <> channel_count limit 1",
+        "the layer {1} of the model {0} is not whole: it has {2} channels, and {3} are there",
+    ),
+    *(
+        (
+            f"select model from incoming_{table} as child"
+            f" join incoming_layers as layers on layers.layer_id = child.{column}"
+            f" join incoming_models as models on models.model_id = child.model_id"
+            " where layers.model_id <> child.model_id limit 1",
+            f"{parquet_name(table)} gives the model {{0}} a layer of another model",
+        )
+        for table, column in (("findings", "layer_id"), ("sensitivities", "layer_id"))
+    ),
+    (
+        "select own.layer from incoming_equalization as pairs"
+        " join incoming_layers as own on own.layer_id = pairs.layer_id"
+        " join incoming_layers as partner on partner.layer_id = pairs.partner_layer_id"
+        " where own.model_id <> partner.model_id limit 1",
+        "equalization.parquet pairs the layer {0} with one of another model",
+    ),
+)
+
+_UNKNOWN_SCHEMES = """
+    select scheme
+    from (
+        select scheme from incoming_errors
+        union select scheme from incoming_channel_errors
+        union select scheme from incoming_simulations
+        union select scheme from incoming_sensitivities
+        union select scheme from incoming_equalization
+    )
+    where scheme not in (select scheme from schemes)
+    order by scheme
+"""
+
+
+# Into our store.
+
+
+class _Merge:
+    """Takes over what is registered as ``incoming_*``, inside the open transaction."""
+
+    def __init__(self, connection: Connection, *, replace: bool) -> None:
+        self._connection = connection
+        self._duck = connection._connection
+        self._replace = replace
+        self._summary = MergeSummary()
+
+    def run(self) -> MergeSummary:
+        """Everything, parents before their children."""
+        names = self._choose()
+        if names:
+            self._register("models", list(names), model=list(names.values()))
+            for table in ("layers", "simulations"):
+                self._renumber(table)
+            for whole in OF_MODELS:
+                self._insert(whole)
+        self._insert_ingests()
+        return self._summary
+
+    def _choose(self) -> dict[int, str]:
+        """The incoming models to take over, by their key over there, with their name here."""
+        ours = {content: (key, name) for key, name, content in self._contents("models")}
+        keys = {name: key for key, name in ours.values()}
+        taken = set(keys)
+        names: dict[int, str] = {}
+        for key, wanted, content in self._contents("incoming_models"):
+            same = ours.get(content)
+            if same is not None and not self._replace:
+                self._summary.already_stored.append(same[1])
+                continue
+            if self._replace:
+                former = {wanted} if same is None else {wanted, same[1]}
+                for name in sorted(former & keys.keys()):
+                    remove_model(self._connection, keys.pop(name))
+                    taken.remove(name)
+                    self._summary.replaced.append(name)
+            names[key] = free_name(taken, wanted, sha256=content[0])
+            taken.add(names[key])
+            self._summary.added.append(names[key])
+            if names[key] != wanted:
+                self._summary.renamed.append((wanted, names[key]))
+        return names
+
+    def _contents(self, table: str) -> list[tuple[int, str, tuple[str, bool]]]:
+        """Key, name and content (sha256 and folding) of each model."""
+        return [
+            (key, name, (sha256, folded))
+            for key, name, sha256, folded in self._connection.rows(
+                f"select model_id, model, sha256, folded from {table} order by model_id"
+            )
+        ]
+
+    def _renumber(self, table: str) -> None:
+        """Give the incoming rows of a table keys of ours, in the order of depth."""
+        column = _key_of(table)
+        # The keys of a model's layers and runs ascend with their order.
+        old = [
+            key
+            for (key,) in self._connection.rows(
+                f"select theirs.{column} from incoming_{table} as theirs"
+                f" join new_models on new_models.old_id = theirs.model_id"
+                f" order by new_models.new_id, theirs.{column}"
+            )
+        ]
+        self._register(table, old)
+
+    def _register(self, table: str, old: list[int], **more: list[str]) -> None:
+        import pyarrow as pa
+
+        sequence = _SEQUENCES[table]
+        new = [
+            key
+            for (key,) in self._connection.rows(
+                f"select nextval('{sequence}') from range(?)", [len(old)]
+            )
+        ]
+        columns = {"old_id": pa.array(old, pa.int64()), "new_id": pa.array(new, pa.int64())}
+        self._duck.register(f"new_{table}", pa.table(columns | more))
+
+    def _insert(self, table: Table) -> None:
+        """Take over the rows of a table that belong to the models to take over."""
+        keyed = ((_key_of(table.name), table.name),) if table.name in _SEQUENCES else ()
+        pointers = {column: f"by_{column}" for column, _ in (*keyed, *table.points_to)}
+        joins = " ".join(
+            # The first column says which rows come along; another one may be NULL.
+            f"{'left ' if number else ''}join new_{parent} as by_{column}"
+            f" on by_{column}.old_id = theirs.{column}"
+            for number, (column, parent) in enumerate((*keyed, *table.points_to))
+        )
+        changed = [f"{alias}.new_id as {column}" for column, alias in pointers.items()]
+        if table.name == "models":
+            changed.append("by_model_id.model as model")
+        order = ", ".join(
+            f"{pointers[column]}.new_id" if column in pointers else f"theirs.{column}"
+            for column in (table.keys[0] if table.keys else ())
+        )
+        statement = (
+            f"insert into {table.name} by name"
+            f" select theirs.* replace ({', '.join(changed)})"
+            f" from incoming_{table.name} as theirs {joins}"
+        )
+        # In the order of their keys, as if measured here: who asks for a layer reads one place.
+        self._connection.rows(f"{statement} order by {order}" if order else statement)
+
+    def _insert_ingests(self) -> None:
+        """Take over the attempts to ingest that are not here yet."""
+        columns = [
+            column
+            for (column,) in self._connection.rows(
+                "select column_name from duckdb_columns() where table_name = 'ingests'"
+                " and column_name <> 'ingest_id' and database_name = current_database()"
+            )
+        ]
+        listed = ", ".join(f"theirs.{column}" for column in columns)
+        same = " and ".join(
+            f"ours.{column} is not distinct from theirs.{column}" for column in columns
+        )
+        statement = (
+            f"insert into ingests by name select nextval('ingest_ids') as ingest_id, {listed}"
+            f" from incoming_ingests as theirs"
+            f" where not exists (from ingests as ours where {same})"
+        )
+        self._summary.ingests = int(self._connection.value(statement))
+
+
+def _refused(source: Path, what: str) -> RefusedImportError:
+    return RefusedImportError(f"{source} was not imported: {what}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
