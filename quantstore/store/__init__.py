@@ -19,6 +19,7 @@ from quantstore.store.connection import (
     sandbox,
     writing,
 )
+from quantstore.store.copies import CopySummary, backup, compact
 from quantstore.store.exports import ExportSummary, export, export_zip
 from quantstore.store.imports import MergeSummary, free_name, merge
 from quantstore.store.models import (
@@ -46,6 +47,7 @@ __all__ = [
     "WAIT_SECONDS",
     "Config",
     "Connection",
+    "CopySummary",
     "ExportSummary",
     "MergeSummary",
     "Parameters",
@@ -53,6 +55,8 @@ __all__ = [
     "add_model",
     "add_sensitivities",
     "add_simulation",
+    "backup",
+    "compact",
     "export",
     "export_zip",
     "find_model",

@@ -1,0 +1,159 @@
+"""The store copied by DuckDB itself: a backup beside it, or a smaller self in its place.
+
+The file is never read behind DuckDB's back: closing such a handle drops the lock that keeps other
+processes out, and what is committed may still stand in the file's write-ahead log.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from quantstore.errors import MissingStoreError, QuantstoreError, StoreError
+from quantstore.store.connection import (
+    STORAGE_VERSION,
+    WAIT_SECONDS,
+    _alone,
+    _connected,
+    reading,
+)
+from quantstore.store.schema import require_our_schema
+
+# Whoever opened the former file right before it was replaced asks for its lock within
+# microseconds. The lock is kept for this long, so that they find it taken, and open again by name.
+_OPENING_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class CopySummary:
+    """Size of the store before, write-ahead log included, and of its copy."""
+
+    bytes_before: int
+    bytes_after: int
+
+
+def backup(path: Path, target: Path, *, replace: bool = False) -> CopySummary:
+    """Copy the store to ``target``; a copy that fails leaves nothing behind.
+
+    Raises:
+        StoreError: the store cannot be read.
+        QuantstoreError: ``target`` exists and ``replace`` is not set, is the store itself, or
+            cannot be written.
+    """
+    _require_target(path, target, replace=replace)
+    before = _file_bytes(path)
+    with _beside(target) as fresh, reading(path) as connection:
+        _copy(connection._connection, fresh)
+        # A log that somebody left beside a former backup belongs to that one only.
+        _log_of(target).unlink(missing_ok=True)
+        fresh.replace(target)
+    return CopySummary(before, _file_bytes(target))
+
+
+def compact(path: Path, wait_seconds: float = WAIT_SECONDS) -> CopySummary:
+    """Write the store anew without the room that removed models left; nobody else writes meanwhile.
+
+    Raises:
+        StoreError: the store is missing, locked, damaged or too new, or the folder has no room for
+            a second copy. The store is then as it was.
+    """
+    if not path.exists():
+        raise MissingStoreError(f"there is no store at {path}")
+    # A symbolic link stays one.
+    path = path.resolve()
+    before = _file_bytes(path)
+    with (
+        _alone(path, wait_seconds),
+        _beside(path) as fresh,
+        _connected(path, read_only=False, wait_seconds=wait_seconds) as connection,
+    ):
+        require_our_schema(connection, path)
+        # The log goes into the file and away, so that none lies beside the one that takes over.
+        connection.execute("checkpoint")
+        _copy(connection, fresh)
+        fresh.chmod(path.stat().st_mode & 0o7777)
+        fresh.replace(path)
+        time.sleep(_OPENING_SECONDS)
+    return CopySummary(before, _file_bytes(path))
+
+
+def _require_target(path: Path, target: Path, *, replace: bool) -> None:
+    if not path.exists():
+        raise MissingStoreError(f"there is no store at {path}")
+    if target.is_dir():
+        raise QuantstoreError(f"{target} is a folder", "name a file")
+    if target.exists() and target.samefile(path):
+        raise QuantstoreError(f"{target} is the store itself", "name another file")
+    if target.exists() and not replace:
+        raise QuantstoreError(f"{target} exists already", "name another file or add --replace")
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A file to be, on the same disk as ``target``; whatever is left of it is removed."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    with folder as name:
+        try:
+            yield Path(name) / target.name
+        except OSError as error:
+            raise _unwritable(target, error) from error
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, fresh: Path) -> None:
+    """Copy the open database into a new file, everything in it, and see that it is all there."""
+    ((name,),) = connection.execute("select current_database()").fetchall()
+    own, copy = _quoted(name), _quoted(f"copy of {name}")
+    try:
+        connection.execute(
+            f"attach ? as {copy} (read_write, storage_version '{STORAGE_VERSION}')", [str(fresh)]
+        )
+        connection.execute(f"copy from database {own} to {copy}")
+        counts = [_row_counts(connection, database) for database in (name, f"copy of {name}")]
+        connection.execute(f"detach {copy}")
+    except (duckdb.IOException, duckdb.TransactionException) as error:
+        message = str(error).strip().splitlines()[0]
+        raise StoreError(
+            f"the copy could not be written: {message}",
+            "make room on the disk, or name a folder that you may write to",
+        ) from error
+    if counts[0] != counts[1]:
+        raise StoreError("the copy lacks rows", "keep the store as it is and report this")
+
+
+def _row_counts(connection: duckdb.DuckDBPyConnection, database: str) -> dict[str, int]:
+    tables = connection.execute(
+        "select table_name from duckdb_tables() where database_name = ? and schema_name = 'main'"
+        " and not internal order by table_name",
+        [database],
+    ).fetchall()
+    counts = {}
+    for (table,) in tables:
+        quoted = f"{_quoted(database)}.main.{_quoted(table)}"
+        ((counts[table],),) = connection.execute(f"select count(*) from {quoted}").fetchall()
+    return counts
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _file_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, _log_of(path)) if file.exists())
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.wal")
+
+
+def _unwritable(target: Path, error: OSError) -> QuantstoreError:
+    return StoreError(
+        f"{target} cannot be written: {error.strerror or error}",
+        "name a file in a folder that exists and that you may write to",
+    )
