@@ -47,6 +47,7 @@ MAY_IMPORT = {
     # From tables to answers.
     "queries": "pandas store words",
     "correlation": "numpy",
+    "revisions": "numpy pandas",
     "console": "pandas pyarrow store errors",
     "console_child": "pyarrow store console errors",
     "formats": "pandas numpy pyarrow tabulate errors",

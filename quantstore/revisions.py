@@ -1,0 +1,220 @@
+"""Two revisions of one network, layer by layer: which layer became which, and what that changed.
+
+Frames have one row per layer in graph order, with the columns of the view ``layer_errors``. Nothing
+here knows a store: frames in, a frame out.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+import numpy as np
+import pandas as pd
+
+BY_NAME = "name"
+BY_SHAPE = "shape and order"
+ONLY_BEFORE = "only before"
+ONLY_AFTER = "only after"
+RULES = (BY_NAME, BY_SHAPE, ONLY_BEFORE, ONLY_AFTER)
+
+# What ``match`` reads of a layer.
+IDENTITY = ("layer", "operand", "op_family", "channel_count", "shape")
+
+# A smaller change of SQNR may be the chance of rounding.
+TELLING_CHANGE_DB = 1.0
+
+# Numbers in names shift when a layer is added. Where shapes and their order alone explain this
+# share of the smaller revision, and names less than this share of that, names are not believed.
+_CLEARLY = 0.9
+
+Pair = tuple[int, int]
+
+
+def match(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Which layer of ``before`` is which of ``after``.
+
+    Layers of the same (layer, operand) and operator family are the same, whatever became of their
+    shape. Between them, layers are matched by operator family, shape and order, which finds those
+    that an exporter named anew; a transposed weight counts as the same shape. Names that merely
+    count (``Conv_12``) say nothing once a layer was added: where most of them stand for layers of
+    another shape, and the order of shapes explains the networks better, all layers are matched by
+    shape and order.
+
+    Args:
+        before: one row per layer in graph order; at least the columns of ``IDENTITY``.
+        after: the same of the other revision.
+
+    Returns:
+        One row per pair and per layer without a partner, in the order of the later network. The
+        column ``rule`` holds one of ``RULES``; every other column ``x`` of the arguments is there
+        as ``x_before`` and ``x_after``, empty where there is no such layer.
+    """
+    names = _names(before), _names(after)
+    shapes = _shapes(before), _shapes(after)
+    named = _named(names, shapes)
+    by_order = _aligned(*shapes)
+    alike = sum(shapes[0][one] == shapes[1][other] for one, other in named)
+    smaller = min(len(before), len(after))
+    if len(by_order) >= _CLEARLY * smaller and alike < _CLEARLY * len(by_order):
+        rules = dict.fromkeys(by_order, BY_SHAPE)
+    else:
+        rules = {
+            (one, other): BY_NAME if names[0][one] == names[1][other] else BY_SHAPE
+            for one, other in named
+        }
+    return _joined(before, after, rules)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many layers got better, worse, stayed, came and went."""
+
+    better: int
+    worse: int
+    unchanged: int
+    only_before: int
+    only_after: int
+    by_name: int
+    by_shape: int
+
+    @property
+    def pairs(self) -> int:
+        return self.by_name + self.by_shape
+
+
+def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """What :func:`match` finds, with what it means for int8.
+
+    ``change_db`` is the gain of the SQNR that nine in ten channels reach: infinite where a layer
+    became exact, minus infinite where it was, 0 between two exact ones, NaN without a partner.
+    ``outcome`` is better, worse or unchanged (by less than ``TELLING_CHANGE_DB``), or the rule
+    where a layer has no partner. ``layer`` is the later name, or the only one.
+    """
+    found = match(before, after)
+    has_pair = ~found["rule"].isin([ONLY_BEFORE, ONLY_AFTER])
+    was, is_now = (_reached(found[f"channel_sqnr_p10_db_{side}"]) for side in ("before", "after"))
+    with np.errstate(invalid="ignore"):
+        change = np.where(was == is_now, 0.0, is_now - was)
+    change = np.where(has_pair, change, np.nan)
+    outcome = np.select(
+        [~has_pair, change >= TELLING_CHANGE_DB, change <= -TELLING_CHANGE_DB],
+        [found["rule"], "better", "worse"],
+        "unchanged",
+    )
+    layer = found["layer_after"].where(found["layer_after"].notna(), found["layer_before"])
+    return found.assign(layer=layer, change_db=change, outcome=outcome)
+
+
+def tally(changed: pd.DataFrame) -> Tally:
+    """Count what :func:`changes` found."""
+    outcomes, rules = changed["outcome"].value_counts(), changed["rule"].value_counts()
+    return Tally(
+        better=int(outcomes.get("better", 0)),
+        worse=int(outcomes.get("worse", 0)),
+        unchanged=int(outcomes.get("unchanged", 0)),
+        only_before=int(rules.get(ONLY_BEFORE, 0)),
+        only_after=int(rules.get(ONLY_AFTER, 0)),
+        by_name=int(rules.get(BY_NAME, 0)),
+        by_shape=int(rules.get(BY_SHAPE, 0)),
+    )
+
+
+def _reached(values: pd.Series) -> np.ndarray:
+    """SQNRs with infinity for NULL: an exact layer has no finite one."""
+    return values.astype(float).fillna(np.inf).to_numpy()
+
+
+def _names(layers: pd.DataFrame) -> list[Hashable]:
+    return list(layers[["layer", "operand", "op_family"]].itertuples(index=False, name=None))
+
+
+def _shapes(layers: pd.DataFrame) -> list[Hashable]:
+    """Operator family, channels and dimensions, the latter sorted: MatMul transposes what Gemm
+    holds.
+    """
+    return [
+        (family, int(channels), tuple(sorted(int(size) for size in shape)))
+        for family, channels, shape in zip(
+            layers["op_family"], layers["channel_count"], layers["shape"], strict=True
+        )
+    ]
+
+
+def _named(
+    names: tuple[list[Hashable], list[Hashable]], shapes: tuple[list[Hashable], list[Hashable]]
+) -> list[Pair]:
+    """Positions of equal names, and what lies between them matched by shape and order."""
+    place = {name: position for position, name in enumerate(names[1])}
+    pairs = [(one, place[name]) for one, name in enumerate(names[0]) if name in place]
+    anchored = [{pair[side] for pair in pairs} for side in (0, 1)]
+    # Names bound what lies between them as far as both networks have them in the same order.
+    corners = [*_aligned(*names), (len(names[0]), len(names[1]))]
+    low = (0, 0)
+    for corner in corners:
+        mine, theirs = (
+            [spot for spot in range(low[side], corner[side]) if spot not in anchored[side]]
+            for side in (0, 1)
+        )
+        pairs += [
+            (mine[one], theirs[other])
+            for one, other in _aligned(
+                [shapes[0][spot] for spot in mine], [shapes[1][spot] for spot in theirs]
+            )
+        ]
+        low = corner
+    return pairs
+
+
+def _aligned(before: Sequence[Hashable], after: Sequence[Hashable]) -> list[Pair]:
+    """Positions of equal items in the same order."""
+    blocks = SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
+    return [(a + step, b + step) for a, b, size in blocks for step in range(size)]
+
+
+def _joined(before: pd.DataFrame, after: pd.DataFrame, rules: dict[Pair, str]) -> pd.DataFrame:
+    """One row per pair and per layer without one, in the order of the later network."""
+    earlier = {other: one for one, other in rules}
+    paired = set(earlier.values())
+    # A layer that is gone stands behind the one that it followed.
+    gone: dict[int | None, list[int]] = {}
+    followed: int | None = None
+    for one in range(len(before)):
+        if one in paired:
+            followed = one
+        else:
+            gone.setdefault(followed, []).append(one)
+    rows: list[tuple[int | None, int | None, str]] = []
+
+    def add_gone(behind: int | None) -> None:
+        rows.extend((one, None, ONLY_BEFORE) for one in gone.get(behind, ()))
+
+    add_gone(None)
+    for other in range(len(after)):
+        one = earlier.get(other)
+        rows.append((one, other, ONLY_AFTER if one is None else rules[one, other]))
+        if one is not None:
+            add_gone(one)
+    return pd.concat(
+        [
+            pd.DataFrame({"rule": [row[2] for row in rows]}, dtype=object),
+            _taken(before, [row[0] for row in rows], "_before"),
+            _taken(after, [row[1] for row in rows], "_after"),
+        ],
+        axis=1,
+    )
+
+
+def _taken(layers: pd.DataFrame, positions: Iterable[int | None], suffix: str) -> pd.DataFrame:
+    """The rows at these positions, an empty one for None; whole numbers stay whole."""
+    wanted = [-1 if position is None else position for position in positions]
+    if -1 in wanted:
+        nullable = {"i": "Int64", "b": "boolean"}
+        layers = layers.astype(
+            {
+                name: nullable[kind.kind]
+                for name, kind in layers.dtypes.items()
+                if isinstance(kind, np.dtype) and kind.kind in nullable
+            }
+        )
+    chosen = layers.reset_index(drop=True).reindex(wanted)
+    return chosen.reset_index(drop=True).add_suffix(suffix)
