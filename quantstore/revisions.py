@@ -190,10 +190,10 @@ def _joined(before: pd.DataFrame, after: pd.DataFrame, rules: dict[Pair, str]) -
 
     add_gone(None)
     for other in range(len(after)):
-        one = earlier.get(other)
-        rows.append((one, other, ONLY_AFTER if one is None else rules[one, other]))
-        if one is not None:
-            add_gone(one)
+        partner = earlier.get(other)
+        rows.append((partner, other, ONLY_AFTER if partner is None else rules[partner, other]))
+        if partner is not None:
+            add_gone(partner)
     return pd.concat(
         [
             pd.DataFrame({"rule": [row[2] for row in rows]}, dtype=object),
