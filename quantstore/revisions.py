@@ -11,6 +11,8 @@ from difflib import SequenceMatcher
 import numpy as np
 import pandas as pd
 
+from quantstore.words import NO_BREAK_SPACE, count, counted, db, short_name
+
 BY_NAME = "name"
 BY_SHAPE = "shape and order"
 ONLY_BEFORE = "only before"
@@ -26,6 +28,9 @@ TELLING_CHANGE_DB = 1.0
 # Numbers in names shift when a layer is added. Where shapes and their order alone explain this
 # share of the smaller revision, and names less than this share of that, names are not believed.
 _CLEARLY = 0.9
+
+# With a smaller share of matched layers two networks are hardly revisions of one.
+_ALIKE = 0.5
 
 Pair = tuple[int, int]
 
@@ -46,8 +51,9 @@ def match(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per pair and per layer without a partner, in the order of the later network. The
-        column ``rule`` holds one of ``RULES``; every other column ``x`` of the arguments is there
-        as ``x_before`` and ``x_after``, empty where there is no such layer.
+        column ``rule`` holds one of ``RULES``; every column ``x`` of the arguments is there as
+        ``x_before`` and ``x_after``, empty where there is no such layer. A unit stays at the end:
+        ``sqnr_db`` becomes ``sqnr_before_db``.
     """
     names = _names(before), _names(after)
     shapes = _shapes(before), _shapes(after)
@@ -81,6 +87,20 @@ class Tally:
     def pairs(self) -> int:
         return self.by_name + self.by_shape
 
+    @property
+    def changed(self) -> int:
+        return self.better + self.worse
+
+    @property
+    def smaller(self) -> int:
+        """Layers of the smaller of the two networks."""
+        return self.pairs + min(self.only_before, self.only_after)
+
+    @property
+    def are_alike(self) -> bool:
+        """Whether enough layers match to call the two revisions of one network."""
+        return self.pairs >= _ALIKE * self.smaller
+
 
 def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """What :func:`match` finds, with what it means for int8.
@@ -92,7 +112,7 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """
     found = match(before, after)
     has_pair = ~found["rule"].isin([ONLY_BEFORE, ONLY_AFTER])
-    was, is_now = (_reached(found[f"channel_sqnr_p10_db_{side}"]) for side in ("before", "after"))
+    was, is_now = (_reached(found[f"channel_sqnr_p10_{side}_db"]) for side in ("before", "after"))
     with np.errstate(invalid="ignore"):
         change = np.where(was == is_now, 0.0, is_now - was)
     change = np.where(has_pair, change, np.nan)
@@ -102,7 +122,8 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
         "unchanged",
     )
     layer = found["layer_after"].where(found["layer_after"].notna(), found["layer_before"])
-    return found.assign(layer=layer, change_db=change, outcome=outcome)
+    told = pd.DataFrame({"layer": layer, "outcome": outcome, "change_db": change})
+    return pd.concat([told, found], axis=1)
 
 
 def tally(changed: pd.DataFrame) -> Tally:
@@ -117,6 +138,88 @@ def tally(changed: pd.DataFrame) -> Tally:
         by_name=int(rules.get(BY_NAME, 0)),
         by_shape=int(rules.get(BY_SHAPE, 0)),
     )
+
+
+def worst_first(changed: pd.DataFrame) -> pd.DataFrame:
+    """Losses first, the largest on top; gains; then layers without a partner, as they stood."""
+    return changed.sort_values("change_db", kind="stable", na_position="last")
+
+
+def headline(changed: pd.DataFrame, before: str, after: str) -> str:
+    """``17 layers got better, 3 worse, 2 only in B; worst change: stem/Conv 31.2 → 8.4 dB``.
+
+    Args:
+        before: name of the earlier revision.
+        after: name of the later one.
+    """
+    found = tally(changed)
+    if not found.pairs:
+        return "The two networks have no layer in common"
+    if not found.are_alike:
+        return (
+            f"Only {count(found.pairs)} of {counted(found.smaller, 'layer')} match: these look like"
+            " two networks, not two revisions of one"
+        )
+    parts = []
+    if found.better:
+        parts.append(f"{counted(found.better, 'layer')} got better")
+    if found.worse:
+        parts.append(
+            f"{count(found.worse)} worse"
+            if found.better
+            else f"{counted(found.worse, 'layer')} got worse"
+        )
+    if not found.changed:
+        parts.append(
+            f"None of {counted(found.pairs, 'layer')} got better or worse"
+            if found.pairs > 1
+            else "The layer got neither better nor worse"
+        )
+    for number, model in ((found.only_before, before), (found.only_after, after)):
+        if number:
+            parts.append(f"{count(number)} only in {short_name(model, 40)}")
+    said = ", ".join(parts)
+    if not found.changed:
+        return said
+    gains = changed["change_db"].to_numpy()
+    extreme = changed.iloc[int(np.nanargmin(gains) if found.worse else np.nanargmax(gains))]
+    was, is_now = (
+        None if pd.isna(value) else float(value)
+        for value in (extreme["channel_sqnr_p10_before_db"], extreme["channel_sqnr_p10_after_db"])
+    )
+    which = "worst change" if found.worse else "largest gain"
+    return f"{said}; {which}: {short_name(str(extreme['layer']), 48)} {from_to(was, is_now)}"
+
+
+def from_to(before_db: float | None, after_db: float | None) -> str:
+    """``31.2 → 8.4 dB``; ``exact → 8.4 dB``."""
+    was, is_now = db(before_db), db(after_db)
+    unit = is_now.rpartition(NO_BREAK_SPACE)[2]
+    if was.endswith(unit):
+        was = was.removesuffix(unit).rstrip(NO_BREAK_SPACE)
+    return f"{was} → {is_now}"
+
+
+def how_matched(changed: pd.DataFrame) -> str:
+    """Which rule paired the layers, in a sentence."""
+    found = tally(changed)
+    if not found.pairs:
+        return "No layer of one has the name, or the operator and shape, of a layer of the other."
+    by_name, by_shape = (
+        f"{counted(number, 'layer')} {'is' if number == 1 else 'are'}"
+        for number in (found.by_name, found.by_shape)
+    )
+    if not found.by_shape:
+        is_whole = found.pairs > 1 and not found.only_before and not found.only_after
+        said = f"{'Every layer is' if is_whole else by_name} matched by name."
+    elif not found.by_name:
+        said = f"Names do not tell: {by_shape} matched by operator, shape and order."
+    else:
+        said = (
+            f"{by_name} matched by name, {count(found.by_shape)} by operator, shape and order"
+            " between them."
+        )
+    return said
 
 
 def _reached(values: pd.Series) -> np.ndarray:
@@ -217,4 +320,11 @@ def _taken(layers: pd.DataFrame, positions: Iterable[int | None], suffix: str) -
             }
         )
     chosen = layers.reset_index(drop=True).reindex(wanted)
-    return chosen.reset_index(drop=True).add_suffix(suffix)
+    return chosen.reset_index(drop=True).rename(columns=lambda name: _suffixed(str(name), suffix))
+
+
+def _suffixed(column: str, suffix: str) -> str:
+    for unit in ("_db", "_bits"):
+        if column.endswith(unit):
+            return f"{column.removesuffix(unit)}{suffix}{unit}"
+    return f"{column}{suffix}"

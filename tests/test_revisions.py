@@ -6,7 +6,8 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantstore.revisions import changes, match, tally
+from quantstore.revisions import changes, headline, how_matched, match, tally, worst_first
+from quantstore.words import NO_BREAK_SPACE
 
 
 def network(*layers, p10=()):
@@ -144,3 +145,49 @@ def test_the_tally_counts_each_layer_once():
 
 def test_nothing_matches_nothing():
     assert changes(network(), network()).empty
+
+
+def said(was, now):
+    """The headline and the rule, with ordinary spaces."""
+    found = changes(was, now)
+    sentences = headline(found, "A", "B"), how_matched(found)
+    return tuple(sentence.replace(NO_BREAK_SPACE, " ") for sentence in sentences)
+
+
+def test_the_answer_in_words():
+    layers = [(name, (8, 3)) for name in "abc"]
+    was = network(*layers, ("old", (9, 1)), p10=[10.0, 31.2, 20.0, 5.0])
+    now = network(*layers, ("new", (7, 1)), p10=[12.5, 8.4, 20.9, 5.0])
+    assert said(was, now) == (
+        "1 layer got better, 1 worse, 1 only in A, 1 only in B; worst change: b 31.2 → 8.4 dB",
+        "3 layers are matched by name.",
+    )
+    assert said(now, was)[0].endswith("worst change: a 12.5 → 10.0 dB")
+
+
+def test_where_nothing_is_lost_the_largest_gain_is_named():
+    was = network(("a", (8, 3)), ("b", (8, 3)), p10=[10.0, 20.0])
+    now = network(("a", (8, 3)), ("b", (8, 3)), p10=[40.0, None])
+    assert said(was, now) == (
+        "2 layers got better; largest gain: b 20.0 dB → exact",
+        "Every layer is matched by name.",
+    )
+    assert said(was, was)[0] == "None of 2 layers got better or worse"
+
+
+def test_two_networks_are_no_revisions():
+    was = network(*((f"a{i}", (8, i)) for i in range(1, 6)))
+    assert said(was, network(*((f"b{i}", (9, i)) for i in range(5))))[0] == (
+        "The two networks have no layer in common"
+    )
+    other = network(("b", (8, 1)), *((f"b{i}", (9, i)) for i in range(4)))
+    assert said(was, other)[0] == (
+        "Only 1 of 5 layers match: these look like two networks, not two revisions of one"
+    )
+
+
+def test_losses_come_first_and_layers_without_a_partner_last():
+    layers = [(name, (8, 3)) for name in "abc"]
+    was = network(("gone", (1, 1)), *layers, p10=[30.0, 10.0, 30.0, 30.0])
+    now = network(*layers, p10=[20.0, 30.0, 10.0])
+    assert worst_first(changes(was, now))["layer"].tolist() == ["c", "b", "a", "gone"]
