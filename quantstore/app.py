@@ -16,7 +16,7 @@ from quantstore.words import markdown
 PACKAGE = Path(__file__).resolve().parent
 
 # The pages that judge by the scheme of the sidebar.
-JUDGING = ("Compare", "Model", "Layer", "Drift", "Weights against reality")
+JUDGING = ("Compare", "Revisions", "Model", "Layer", "Drift", "Weights against reality")
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,11 @@ def run() -> None:
                 title="Compare",
                 icon=":material/table_chart:",
                 default=True,
+            ),
+            st.Page(
+                PACKAGE / "pages" / "revisions.py",
+                title="Revisions",
+                icon=":material/difference:",
             ),
             st.Page(PACKAGE / "pages" / "model.py", title="Model", icon=":material/schema:"),
             st.Page(PACKAGE / "pages" / "layer.py", title="Layer", icon=":material/layers:"),

@@ -47,17 +47,18 @@ MAY_IMPORT = {
     # From tables to answers.
     "queries": "pandas store words",
     "correlation": "numpy",
+    "revisions": "numpy pandas words",
     "console": "pandas pyarrow store errors",
     "console_child": "pyarrow store console errors",
     "formats": "pandas numpy pyarrow tabulate errors",
     "codes": "numpy pandas quantization schemes",
     "sql_examples": "",
     "worked_example": "numpy pandas quantization schemes errors words",
-    "charts": "altair pandas numpy palette words codes quantization schemes",
+    "charts": "altair pandas numpy palette revisions words codes quantization schemes",
     "report": "pandas charts errors formats palette queries schemes store words",
     "cli": (
         "click pandas streamlit settings errors records schemes store ingestion simulation run"
-        " queries console formats report words"
+        " queries console formats report revisions words"
     ),
     # The app.
     "worker": "ingestion errors",
@@ -67,8 +68,8 @@ MAY_IMPORT = {
     "start": "app",
     "pages": (
         "streamlit numpy pandas charts codes console correlation errors formats ingestion jobs"
-        " palette quantization queries run.inputs runs_queue schemes settings sql_examples store"
-        " words worked_example"
+        " palette quantization queries revisions run.inputs runs_queue schemes settings"
+        " sql_examples store words worked_example"
     ),
 }
 

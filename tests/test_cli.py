@@ -27,6 +27,7 @@ COMMANDS = [
     "models",
     "layers",
     "compare",
+    "diff",
     "sql",
     "simulate",
     "report",
@@ -539,6 +540,35 @@ def test_compare_under_another_scheme(ask):
         )
     )
     assert (row["scheme"], row["layers_broken"]) == ("int8_channel_symmetric", 0)
+
+
+# diff
+
+
+def test_diff_says_what_got_better_and_worse_the_largest_loss_first(run, ask, demo_store):
+    rows = strict_json(ask("diff", "digits-separable", "digits-rescaled", "--format", "json"))
+    losses = [row["change_db"] for row in rows if row["outcome"] == "worse"]
+    assert len(losses) >= 8
+    assert losses == sorted(losses)
+    assert {row["rule"] for row in rows} == {"name"}
+    code, out, err = run("--db", demo_store, "diff", "digits-separable", "digits-rescaled")
+    assert code == 0
+    assert rows[0]["layer"] in out.splitlines()[2]
+    assert f"worst change: {rows[0]['layer']}" in err
+    assert "matched by name" in err
+    assert "\\xa0" not in err
+
+
+def test_diff_shows_unchanged_layers_on_demand(ask):
+    alike = "diff", "digits-separable", "digits-separable-unfolded", "--format", "json"
+    assert strict_json(ask(*alike)) == []
+    assert {row["outcome"] for row in strict_json(ask(*alike, "--all"))} == {"unchanged"}
+
+
+def test_diff_of_a_model_that_is_not_there(run, demo_store):
+    code, out, err = run("--db", demo_store, "diff", "digits-plain", "nope")
+    assert (code, out) == (2, "")
+    assert "no model named 'nope'" in err
 
 
 # sql

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from quantstore import store
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("compare", "model", "layer", "drift", "reality", "example", "sql")
+PAGES = ("compare", "revisions", "model", "layer", "drift", "reality", "example", "sql")
 # These answer without a model; the others say how to get one.
 NEED_NO_MODEL = ("example",)
 

@@ -1,4 +1,4 @@
-"""Commands that ask the store: models, layers, compare, sql, report."""
+"""Commands that ask the store: models, layers, compare, diff, sql, report."""
 
 import math
 from pathlib import Path
@@ -70,6 +70,20 @@ COMPARE_COLUMNS = (
     "layer_count",
     "weight_count",
     "worst_layer",
+)
+
+
+DIFF_COLUMNS = (
+    "layer",
+    "outcome",
+    "change_db",
+    "channel_sqnr_p10_before_db",
+    "channel_sqnr_p10_after_db",
+    "band_before",
+    "band_after",
+    "weight_range_before",
+    "weight_range_after",
+    "rule",
 )
 
 
@@ -188,6 +202,56 @@ def compare(db: Path, names: tuple[str, ...], scheme: str, style: str) -> None:
         for model, failure in frame[["model", "probe_failure"]].dropna().itertuples(index=False):
             say(f"{model}: the probe failed: {failure}")
         _say_already_quantized(frame)
+
+
+@commands.command()
+@click.argument("before")
+@click.argument("after")
+@scheme_option
+@click.option("--all", "is_whole", is_flag=True, help="Also the layers that did not change.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
+@format_option
+@everywhere
+def diff(
+    db: Path,
+    before: str,
+    after: str,
+    scheme: str,
+    is_whole: bool,
+    limit: int | None,
+    style: str,
+) -> None:
+    """Say what got better and worse from BEFORE to AFTER, two revisions of a network.
+
+    Layers are matched by name, else by operator, shape and order; the column rule says which. The
+    largest loss of the SQNR that nine in ten channels reach comes first, layers that only one of
+    the two has come last. A change below 1 dB counts as none.
+
+    \b
+    Examples:
+      quantstore diff digits-rescaled digits-separable
+      quantstore diff rtmdet-nano rtmdet-nano-tuned --limit 10
+      quantstore diff rtmdet-nano rtmdet-nano-tuned --all --format csv
+    """
+    from quantstore import queries, revisions, store
+
+    with store.reading(db) as connection:
+        for model in (before, after):
+            store.find_model(connection, model)
+        changed = revisions.changes(
+            queries.revision_layers(connection, before, scheme),
+            queries.revision_layers(connection, after, scheme),
+        )
+        bands = _bands(connection)
+    frame = revisions.worst_first(changed)
+    if not is_whole:
+        frame = frame[frame["outcome"] != "unchanged"]
+    print_frame(frame.head(limit) if limit is not None else frame, style, DIFF_COLUMNS)
+    if style == "table":
+        said = revisions.headline(changed, before, after), revisions.how_matched(changed)
+        for sentence in said:
+            say(sentence.replace(words.NO_BREAK_SPACE, " "))
+        say(f"{scheme}; {bands}")
 
 
 @commands.command()

@@ -44,6 +44,7 @@ ORDER = (
     "models",
     "layers",
     "compare",
+    "diff",
     "sql",
     "simulate",
     "report",

@@ -3,6 +3,7 @@
 The command line and the pages ask the same functions.
 """
 
+from quantstore.queries.compare import likely_revisions, revision_layers
 from quantstore.queries.layers import (
     SPARK_BINS,
     SPARK_DB_PER_BIN,
@@ -70,6 +71,7 @@ __all__ = [
     "layer_profiles",
     "layer_rescues",
     "layer_schemes",
+    "likely_revisions",
     "model_bits_needed",
     "model_equalization",
     "model_findings",
@@ -79,6 +81,7 @@ __all__ = [
     "rank_of_models",
     "ranking",
     "reality",
+    "revision_layers",
     "run_counts",
     "schema",
     "sensitivities",

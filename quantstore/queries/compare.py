@@ -1,0 +1,45 @@
+"""Questions about several models at once: two revisions of a network, layer by layer."""
+
+import pandas as pd
+
+from quantstore.store import Connection
+
+
+def revision_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
+    """One row per layer of a model under one scheme, in graph order: to match with another's."""
+    return con.frame(
+        """
+        select
+            layer_id, layer, operand, depth, op_type, op_family, shape, channel_count,
+            is_depthwise, weight_count, band, channel_sqnr_p10_db, sqnr_db, zeroed_fraction,
+            channels_below_10db, weight_range, log2(nullif(channel_range_ratio, 0))
+                as channel_spread_bits
+        from layer_errors
+        where model = $model and scheme = $scheme
+        order by depth
+        """,
+        {"model": model, "scheme": scheme},
+    )
+
+
+def likely_revisions(con: Connection) -> tuple[str, str] | None:
+    """Two models that look like revisions of one network, the earlier one first.
+
+    Of all pairs with equally many layers the one with the most similar number of weights, of these
+    the newest; None where no two have equally many layers.
+    """
+    rows = con.rows(
+        """
+        select earlier.model, later.model
+        from models as earlier
+        join models as later
+            on later.layer_count = earlier.layer_count
+            and later.model_id > earlier.model_id
+        order by
+            abs(later.weight_count - earlier.weight_count) / later.weight_count,
+            later.model_id desc,
+            earlier.model_id desc
+        limit 1
+        """
+    )
+    return rows[0] if rows else None

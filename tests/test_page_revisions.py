@@ -1,0 +1,109 @@
+"""The Revisions page: what it answers, what its address restores, and its chart."""
+
+import json
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from quantstore import queries, revisions, store
+from quantstore.charts.revisions import dumbbells
+from quantstore.palette import LIGHT
+from quantstore.schemes import DEFAULT_SCHEME
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMITS = {"fine": 30.0, "watch": 20.0, "at risk": 10.0, "broken": float("-inf")}
+
+
+@pytest.fixture
+def page(monkeypatch, demo_store):
+    monkeypatch.setenv("QUANTSTORE_DB", str(demo_store))
+
+    def open_page(**address):
+        app = AppTest.from_file(ROOT / "app.py", default_timeout=30)
+        for key, value in address.items():
+            app.query_params[key] = value
+        app.switch_page("quantstore/pages/revisions.py")
+        app.run()
+        assert not app.exception
+        assert not app.error
+        return app
+
+    return open_page
+
+
+@pytest.fixture(scope="module")
+def changed(demo_store):
+    with store.reading(demo_store) as con:
+        return revisions.changes(
+            *(
+                queries.revision_layers(con, model, DEFAULT_SCHEME.name)
+                for model in ("digits-separable", "digits-rescaled")
+            )
+        )
+
+
+def table(app):
+    """The cells of the table of changes, as the browser gets them."""
+    for component in app.get("bidi_component"):
+        data = json.loads(component.proto.json)
+        if data and "columns" in data:
+            return [row["cells"] for row in data["rows"]]
+    return None
+
+
+def test_the_page_opens_with_the_answer(page):
+    app = page(before="digits-separable", after="digits-rescaled")
+    assert "got worse" in app.header[0].value
+    first, *_ = table(app)
+    assert first[1]["text"].startswith("−")
+    assert (first[2]["band"], first[3]["band"]) == ("fine", "broken")
+
+
+def test_swapped_losses_are_gains(page):
+    app = page(before="digits-separable", after="digits-rescaled")
+    app.button(key="swap_revisions").click().run()
+    assert app.selectbox(key="before").value == "digits-rescaled"
+    assert "got better" in app.header[0].value
+    assert dict(app.query_params)["after"] == "digits-separable"
+
+
+def test_without_an_address_two_models_of_equally_many_layers_are_picked(page):
+    app = page()
+    picked = {app.selectbox(key=key).value for key in ("before", "after")}
+    assert "digits-plain" not in picked
+    assert len(picked) == 2
+
+
+def test_where_nothing_changed_there_is_no_chart(page):
+    app = page(before="digits-separable", after="digits-separable-unfolded")
+    assert "None of 10" in app.header[0].value
+    assert not app.get("vega_lite_chart")
+    assert [one.label.replace("\u00a0", " ") for one in app.expander] == ["10 layers unchanged"]
+
+
+def test_a_model_is_not_held_against_itself(page):
+    app = page(before="digits-plain", after="digits-plain")
+    assert app.header[0].value == "A model does not differ from itself"
+
+
+def rows_of(chart, moment):
+    spec = chart.to_dict()
+    (data,) = [rows for rows in spec["datasets"].values() if any("moment" in row for row in rows)]
+    return [row for row in data if row["moment"] == moment]
+
+
+def test_by_change_the_chart_holds_what_changed_the_largest_loss_first(changed):
+    chart = dumbbells(changed, LIGHT, LIMITS, order="change")
+    before, after = rows_of(chart, "before"), rows_of(chart, "after")
+    drops = [now["y"] - was["y"] for was, now in zip(before, after, strict=True)]
+    assert len(drops) == revisions.tally(changed).changed
+    assert drops == sorted(drops)
+    assert rows_of(chart, "unchanged") == []
+
+
+def test_along_the_network_the_chart_holds_every_layer_in_its_place(changed):
+    chart = dumbbells(changed, LIGHT, LIMITS, order="depth")
+    after = [*rows_of(chart, "after"), *rows_of(chart, "unchanged")]
+    ids = [row["layer_id"] for row in sorted(after, key=lambda row: row["x"])]
+    assert ids == changed["layer_id_after"].tolist()
