@@ -21,7 +21,7 @@ from quantstore.sweep import FULL_PLAN, Plan, Sweep, sweep
 
 # Raise it when a figure changes its meaning or a new one appears: models measured under an older
 # version are measured anew when they are ingested again.
-MEASURES_VERSION = 2
+MEASURES_VERSION = 3
 
 
 def measure_layer(layer: Layer, depth: int, plan: Plan = FULL_PLAN) -> LayerMeasures:

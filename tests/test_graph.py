@@ -1,5 +1,7 @@
 """What a layer is: which input of which node, which axis, which weights, and what is refused."""
 
+import json
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -949,3 +951,65 @@ def test_a_file_that_does_not_name_its_producer_has_none(tmp_path):
 def test_sites_know_how_many_bytes_of_weights_wait(tmp_path):
     (site,) = find_sites(open_model(save(conv_model(), tmp_path / "model.onnx")))
     assert site.weight_bytes == 4 * 3 * 3 * 3 * 4
+
+
+# --- the settings of a node --------------------------------------------------------------------
+
+
+def attributes_of(read_one, change=None, **attributes):
+    model = conv_model(**attributes)
+    if change is not None:
+        change(model.graph.node[0])
+    return read_one(model).attributes
+
+
+def test_settings_of_a_node_are_one_line_of_json_sorted_by_name(read_one):
+    found = attributes_of(read_one, strides=[2, 2], group=1, auto_pad="SAME_UPPER", odd=0.1)
+    assert found == '{"auto_pad":"SAME_UPPER","group":1,"odd":0.1,"strides":[2,2]}'
+
+
+def test_a_node_that_leaves_everything_to_its_defaults_has_none(read_one):
+    assert attributes_of(read_one) is None
+
+
+def test_a_float_that_json_has_no_number_for_is_text(read_one):
+    found = attributes_of(read_one, odd=[float("nan"), float("-inf"), 1e-3])
+    assert found == '{"odd":["NaN","-Infinity",0.001]}'
+
+
+def hold_bytes(node):
+    node.attribute[0].s = b"\xff\xfe"
+
+
+def refer_to_a_call(node):
+    node.attribute[0].ClearField("s")
+    node.attribute[0].ref_attr_name = "outer"
+
+
+@pytest.mark.parametrize(
+    ("value", "change"),
+    [
+        ("not UTF-8", hold_bytes),
+        ("of a function's call", refer_to_a_call),
+        ("x" * 101, None),
+        (list(range(33)), None),
+        (["a", "x" * 101], None),
+        (numpy_helper.from_array(gaussian(2)), None),
+        (make_model([node("Relu", ["x"], ["z"])], {}).graph, None),
+    ],
+    ids=["bytes", "reference", "text", "list", "texts", "tensor", "graph"],
+)
+def test_what_is_no_setting_is_left_out(read_one, value, change):
+    assert attributes_of(read_one, change, odd=value) is None
+    assert attributes_of(read_one, change, odd=value, zoom=3) == '{"zoom":3}'
+
+
+def test_a_file_with_settings_without_end_is_cut_at_a_whole_one(read_one):
+    found = attributes_of(read_one, **{f"setting_{number:04}": number for number in range(5000)})
+    assert len(found) <= 2_000
+    assert json.loads(found) == {f"setting_{n:04}": n for n in range(len(json.loads(found)))}
+
+
+def test_names_of_settings_may_be_anything(read_one):
+    name = 'a"b\n<script>\u4e2d'
+    assert json.loads(attributes_of(read_one, **{name: 1})) == {name: 1}

@@ -402,3 +402,23 @@ def test_a_name_in_markdown_has_no_sign_that_is_not_escaped(name):
 def test_a_long_name_keeps_its_end_in_a_chart():
     assert words.short_name("/backbone/stage1/conv", 12) == "…stage1/conv"
     assert words.short_name("Conv_21", 12) == "Conv_21"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "groups", "said"),
+    [
+        (
+            '{"dilations":[1,1],"group":32,"kernel_shape":[3,3],"pads":[1,1,1,1],"strides":[2,2]}',
+            32,
+            ["stride 2", "padding 1", "dilation 1", "32 groups"],
+        ),
+        ('{"pads":[0,1,0,1],"strides":[1,2]}', 1, ["stride 1, 2", "padding 0, 1, 0, 1"]),
+        ('{"alpha":0.5,"transA":0,"transB":1}', 1, ["alpha 0.5", "B transposed"]),
+        ('{"direction":"forward","hidden_size":64}', 1, ["direction forward", "hidden size 64"]),
+        ('{"axis":-1,"auto_pad":"NOTSET"}', 1, ["axis −1"]),
+        (None, 4, ["4 groups"]),
+        (None, 1, []),
+    ],
+)
+def test_settings_of_a_node_in_words(attributes, groups, said):
+    assert words.node_settings(attributes, groups) == said

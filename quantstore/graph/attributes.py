@@ -1,7 +1,10 @@
 """A node's attributes as plain values, whatever a file may hold in their place."""
 
 import ast
+import json
+import math
 
+import numpy as np
 import onnx_ir as ir
 
 from quantstore.errors import ModelFileError
@@ -11,6 +14,13 @@ from quantstore.errors import ModelFileError
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _NAMESPACE = "namespace"
 _LONGEST_METADATA = 10_000
+
+# Beyond these an attribute is data, not a setting.
+_LONGEST_TEXT = 100
+_LONGEST_LIST = 32
+_LONGEST_JSON = 2_000
+
+_Plain = int | float | str | list["_Plain"]
 
 
 def integer(node: ir.Node, name: str, default: int) -> int:
@@ -34,6 +44,64 @@ def text(node: ir.Node, name: str, default: str) -> str:
             f"attribute {name!r} of node {node.name!r} is no text", "export the model again"
         )
     return value
+
+
+def plain(node: ir.Node) -> str | None:
+    """The node's settings as one line of JSON, sorted by name; None where it has none.
+
+    Whole numbers, floating-point numbers, short texts and short lists of them, as the file spells
+    them out: what is left to its default is not there, and neither are tensors, graphs and whatever
+    is too long. Floats that JSON has no number for are texts such as ``NaN``.
+    """
+    parts: list[str] = []
+    length = 0
+    for name in sorted(node.attributes):
+        attribute = node.attributes[name]
+        value = None if attribute.is_ref() else _plain(attribute)
+        if value is None or len(name) > _LONGEST_TEXT:
+            continue
+        part = f"{_json(name)}:{_json(value)}"
+        length += len(part) + 1
+        if length >= _LONGEST_JSON:
+            break
+        parts.append(part)
+    return "{" + ",".join(parts) + "}" if parts else None
+
+
+def _plain(attribute: ir.Attr) -> "_Plain | None":
+    value = attribute.value
+    match attribute.type:
+        case ir.AttributeType.INT:
+            return int(value)
+        case ir.AttributeType.FLOAT:
+            return _float(value)
+        case ir.AttributeType.STRING:
+            return _short_text(value)
+        case ir.AttributeType.INTS if len(value) <= _LONGEST_LIST:
+            return [int(one) for one in value]
+        case ir.AttributeType.FLOATS if len(value) <= _LONGEST_LIST:
+            return [_float(one) for one in value]
+        case ir.AttributeType.STRINGS if len(value) <= _LONGEST_LIST:
+            texts = [_short_text(one) for one in value]
+            return [one for one in texts if one is not None] if None not in texts else None
+    return None
+
+
+def _float(value: float) -> float | str:
+    """A float32 in as few digits as tell it from its neighbours."""
+    if math.isfinite(value):
+        with np.errstate(over="ignore"):
+            return float(str(np.float32(value)))
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _short_text(value: object) -> str | None:
+    """A text; bytes are what a file has instead of one that is no UTF-8."""
+    return value if isinstance(value, str) and len(value) <= _LONGEST_TEXT else None
+
+
+def _json(value: "_Plain") -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def module_path(node: ir.Node) -> str | None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.errors import ModelFileError, NoLayersError
-from quantstore.graph.attributes import integer, module_path
+from quantstore.graph.attributes import integer, module_path, plain
 from quantstore.graph.batchnorm import FOLDABLE, Folding, folding_after
 from quantstore.graph.constants import Constant, Opaque, find_constant
 from quantstore.graph.dequantize import Stored, restored, stored_as, stored_by, weight_scale
@@ -158,6 +158,7 @@ def read_or_reason(file: ModelFile, site: Site, *, fold: bool = True) -> Layer |
     return Layer(
         name=site.name,
         module_path=module_path(node),
+        attributes=plain(node),
         operand=site.operand.name,
         op_type=node.op_type,
         op_family=site.operator.family,
