@@ -24,7 +24,13 @@ from typing import Literal
 
 from quantstore import __version__, graph, parallel, store
 from quantstore.equalization import p10_after_db
-from quantstore.errors import MissingStoreError, ModelFileError, NoLayersError, QuantstoreError
+from quantstore.errors import (
+    MissingStoreError,
+    ModelFileError,
+    NoLayersError,
+    OlderStoreError,
+    QuantstoreError,
+)
 from quantstore.layers import Layer
 from quantstore.measure import MEASURES_VERSION, measure_layer
 from quantstore.records import (
@@ -527,6 +533,10 @@ def _stored_name(store_path: Path, sha256: str, folded: bool) -> str | None:
             found = store.model_with_content(connection, sha256, folded)
     except MissingStoreError:
         return None
+    except OlderStoreError:
+        # What comes now will write to it anyway.
+        store.update(store_path)
+        return _stored_name(store_path, sha256, folded)
     return found[1] if found is not None and found[2] >= MEASURES_VERSION else None
 
 

@@ -10,13 +10,12 @@ from quantstore.store.connection import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     SANDBOX,
-    STORAGE_VERSION,
-    WAIT_SECONDS,
     Config,
     Connection,
     Parameters,
     reading,
     sandbox,
+    update,
     writing,
 )
 from quantstore.store.models import (
@@ -30,7 +29,7 @@ from quantstore.store.models import (
     remove_model,
     remove_model_named,
 )
-from quantstore.store.schema import SCHEMA_VERSION
+from quantstore.store.schema import SCHEMA_VERSION, STORAGE_VERSION
 
 __all__ = [
     "BATCH_ROWS",
@@ -41,7 +40,6 @@ __all__ = [
     "SANDBOX",
     "SCHEMA_VERSION",
     "STORAGE_VERSION",
-    "WAIT_SECONDS",
     "Config",
     "Connection",
     "Parameters",
@@ -55,5 +53,6 @@ __all__ = [
     "remove_model",
     "remove_model_named",
     "sandbox",
+    "update",
     "writing",
 ]
