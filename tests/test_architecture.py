@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "__main__": "cli",
     "errors": "",
     "settings": "",
+    "memory": "",
     "palette": "",
     "schemes": "",
     "records": "numpy",
@@ -36,12 +37,13 @@ MAY_IMPORT = {
     "measure": "numpy layers distribution quantization schemes sweep records",
     "store": "duckdb numpy pyarrow settings errors records schemes",
     # Where a model is run.
-    "run": "onnx onnx_ir numpy errors graph layers quantization records schemes",
+    "run": "onnx onnx_ir numpy errors graph layers memory quantization records schemes",
     "run.inputs": "PIL numpy errors",
     "run.runtime": "onnx onnxruntime numpy errors",
     "parallel": "errors",
     "ingestion": (
         "graph layers measure equalization schemes sweep parallel run.probe store records errors"
+        " settings memory"
     ),
     "simulation": "run correlation ingestion store errors",
     # From tables to answers.

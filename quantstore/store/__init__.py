@@ -21,6 +21,7 @@ from quantstore.store.connection import (
 from quantstore.store.models import (
     CHILDREN_OF_LAYERS,
     add_findings,
+    add_ingest,
     add_model,
     add_sensitivities,
     add_simulation,
@@ -44,6 +45,7 @@ __all__ = [
     "Connection",
     "Parameters",
     "add_findings",
+    "add_ingest",
     "add_model",
     "add_sensitivities",
     "add_simulation",
