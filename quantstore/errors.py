@@ -73,6 +73,12 @@ class NewerStoreError(StoreError):
     hint = "upgrade quantstore, or name another store with --db"
 
 
+class OlderStoreError(StoreError):
+    """The store was written by an earlier release; whoever writes to it brings it up to date."""
+
+    hint = "update it, keeping a copy, with: quantstore migrate"
+
+
 class DamagedStoreError(StoreError):
     """The file is no DuckDB database, or not one of ours, or broken."""
 

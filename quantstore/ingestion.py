@@ -3,12 +3,14 @@
 Beside the measuring, a process of its own runs the model on noise (the probe); what it finds, or
 why it finds nothing, is stored with the rest. Numbers are computed with no connection open; the
 store is locked only while the finished model is written, in one transaction: a model is wholly
-there or absent.
+there or absent. What became of each file is a row of ``ingests``, written with the model where
+there is one.
 """
 
 import contextlib
 import dataclasses
 import glob
+import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -22,14 +24,23 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
-from quantstore import __version__, graph, parallel, store
+from quantstore import __version__, graph, parallel, settings, store
 from quantstore.equalization import p10_after_db
-from quantstore.errors import MissingStoreError, ModelFileError, NoLayersError, QuantstoreError
+from quantstore.errors import (
+    MissingStoreError,
+    ModelFileError,
+    NoLayersError,
+    OlderStoreError,
+    QuantstoreError,
+    StoreError,
+)
 from quantstore.layers import Layer
 from quantstore.measure import MEASURES_VERSION, measure_layer
+from quantstore.memory import peak_bytes_with_children
 from quantstore.records import (
     EqualizationRecord,
     FindingRecord,
+    IngestRecord,
     LayerMeasures,
     ModelRecord,
     SimulationRecord,
@@ -37,6 +48,11 @@ from quantstore.records import (
 from quantstore.run.probe import SECONDS, Prober
 from quantstore.schemes import DEFAULT_SCHEME
 from quantstore.sweep import FULL_PLAN, Plan
+
+logger = logging.getLogger(__name__)
+
+# A row of ``ingests`` is worth less patience than a model.
+RECORD_WAIT_SECONDS = 5.0
 
 # Below so many seconds starting processes costs more than they save.
 WORTH_A_PROCESS = 0.1
@@ -66,6 +82,8 @@ class MeasuredModel:
     """A model with everything known about it, not yet in the store."""
 
     path: Path
+    attempt: "Attempt"
+    peak_bytes: int | None
     sha256: str
     folded: bool
     file_bytes: int
@@ -78,6 +96,54 @@ class MeasuredModel:
     equalization: tuple[EqualizationRecord, ...]
     findings: tuple[FindingRecord, ...]
     probes: tuple[SimulationRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A file that somebody tries to ingest: what it is called and when that began.
+
+    ``clock`` is :func:`time.perf_counter` at the beginning; every process of a machine agrees on it
+    where several work on the same files.
+    """
+
+    path: str
+    started_at: datetime
+    clock: float
+
+    @classmethod
+    def begin(cls, path: Path, source: str | None = None) -> "Attempt":
+        """It begins now; ``source`` is what the store says of its origin, by default its path."""
+        return cls(path=source or str(path), started_at=_now(), clock=time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.perf_counter() - self.clock
+
+    def ended(
+        self,
+        outcome: Outcome,
+        *,
+        model: str | None = None,
+        message: str = "",
+        peak_bytes: int | None = None,
+    ) -> IngestRecord:
+        """What became of it, as of now."""
+        return IngestRecord(
+            path=self.path,
+            model=model,
+            outcome=outcome,
+            message=message,
+            started_at=self.started_at,
+            finished_at=_now(),
+            seconds=self.seconds,
+            peak_bytes=peak_bytes,
+            quantstore_version=__version__,
+        )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,17 +193,62 @@ def ingest_file(
         QuantstoreError: the file cannot be read, or the store cannot be used.
     """
     choices = choices or Choices()
-    started = time.perf_counter()
-    with _enough_memory():
-        file = graph.open_model(path)
-        if not choices.replace:
-            known = _stored_name(store_path, file.sha256, choices.fold)
-            if known is not None:
-                return IngestResult(path=str(path), outcome="already stored", model=known)
-        with contextlib.ExitStack() as stack:
-            prober = prober or stack.enter_context(Prober())
-            measured = _measure(file, choices, started, report, prober)
-        return _write(measured, store_path, choices)
+    attempt = Attempt.begin(path, choices.source)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_recording_failure(attempt, store_path))
+        stack.enter_context(_enough_memory())
+        prober = prober or stack.enter_context(Prober())
+        found = _measured_unless_stored(path, store_path, choices, attempt, report, prober)
+        return found if isinstance(found, IngestResult) else _write(found, store_path, choices)
+
+
+def _measured_unless_stored(
+    path: Path,
+    store_path: Path,
+    choices: Choices,
+    attempt: Attempt,
+    report: Report | None,
+    prober: Prober,
+) -> MeasuredModel | IngestResult:
+    file = graph.open_model(path)
+    logger.info("read %s in %.3f s: sha256 %s", path, attempt.seconds, file.sha256)
+    known = None if choices.replace else _stored_name(store_path, file.sha256, choices.fold)
+    if known is None:
+        return _measure(file, choices, attempt, report, prober)
+    logger.info("already stored as %s: %s", known, path)
+    _record(
+        store_path,
+        attempt.ended("already stored", model=known, peak_bytes=peak_bytes_with_children()),
+    )
+    return IngestResult(path=str(path), outcome="already stored", model=known)
+
+
+@contextmanager
+def _recording_failure(attempt: Attempt, store_path: Path) -> Iterator[None]:
+    """Write a row for a file that fails in the block; a store that cannot be used gets none."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except QuantstoreError as error:
+        logger.info("failed after %.3f s: %s: %s", attempt.seconds, attempt.path, error.sentence)
+        peak_bytes = peak_bytes_with_children()
+        _record(store_path, attempt.ended("failed", message=error.sentence, peak_bytes=peak_bytes))
+        raise
+
+
+def _record(store_path: Path, record: IngestRecord) -> None:
+    """Write a row of ``ingests`` by itself; where there is no store, a failure does not make one.
+
+    Who asked wants to know of the file: that the store is busy or not to be written to does not
+    change what became of it.
+    """
+    wait_seconds = min(RECORD_WAIT_SECONDS, settings.wait_seconds())
+    try:
+        with store.writing(store_path, wait_seconds, may_create=False) as connection:
+            store.add_ingest(connection, record)
+    except StoreError as error:
+        logger.info("no row in ingests for %s: %s", record.path, error.sentence)
 
 
 @contextmanager
@@ -237,15 +348,15 @@ def measure_file(
     Raises:
         ModelFileError: the file cannot be read, or holds no layer.
     """
-    started = time.perf_counter()
+    attempt = Attempt.begin(path)
     choices = Choices(fold=fold, jobs=jobs, plan=plan, probe=False)
-    return _measure(graph.open_model(path), choices, started, report)
+    return _measure(graph.open_model(path), choices, attempt, report)
 
 
 def _measure(
     file: graph.ModelFile,
     choices: Choices,
-    started: float,
+    attempt: Attempt,
     report: Report | None,
     prober: Prober | None = None,
 ) -> MeasuredModel:
@@ -284,6 +395,7 @@ def _measure(
             "every weight of the model is empty or out of reach", "export the model again"
         )
     graph.require_unchanged(file)
+    logger.info("measured %d layers of %s after %.3f s", len(found), file.path, attempt.seconds)
     depth_of = {place: depth for depth, place in enumerate(sorted(found))}
     probes: tuple[SimulationRecord, ...] = ()
     if prober is not None and choices.probe:
@@ -291,15 +403,18 @@ def _measure(
             total = len(work.sites)
             report(Progress(total, total, bytes_total, bytes_total, is_probing=True))
         probes = prober.result()
+        logger.info("probed %s after %.3f s: %d rows", file.path, attempt.seconds, len(probes))
     return MeasuredModel(
         path=file.path,
+        attempt=attempt,
+        peak_bytes=peak_bytes_with_children(),
         sha256=file.sha256,
         folded=choices.fold,
         file_bytes=file.file_bytes,
         producer=file.producer,
         ir_version=file.ir_version,
         opset=file.opset,
-        seconds=time.perf_counter() - started,
+        seconds=attempt.seconds,
         weight_count=weight_count,
         layers=tuple(_at_depth(found[place], depth) for place, depth in depth_of.items()),
         equalization=tuple(_equalization(found, depth_of, after)),
@@ -485,6 +600,10 @@ def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> Inges
             model_id, model, measures_version = same_content
             if not choices.replace and measures_version >= MEASURES_VERSION:
                 # Another process stored it while we measured.
+                ended = measured.attempt.ended(
+                    "already stored", model=model, peak_bytes=measured.peak_bytes
+                )
+                store.add_ingest(connection, ended)
                 return IngestResult(path=str(measured.path), outcome="already stored", model=model)
             store.remove_model(connection, model_id)
             replaced = True
@@ -500,7 +619,7 @@ def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> Inges
             producer=measured.producer,
             ir_version=measured.ir_version,
             opset=measured.opset,
-            ingested_at=datetime.now(UTC).replace(tzinfo=None),
+            ingested_at=_now(),
             ingest_seconds=measured.seconds,
             layer_count=len(measured.layers),
             weight_count=measured.weight_count,
@@ -511,9 +630,13 @@ def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> Inges
         for simulation in measured.probes:
             store.add_simulation(connection, model_id, simulation)
         store.add_findings(connection, model_id, measured.findings)
+        outcome: Outcome = "replaced" if replaced else "stored"
+        ended = measured.attempt.ended(outcome, model=record.model, peak_bytes=measured.peak_bytes)
+        store.add_ingest(connection, ended)
+    logger.info("%s %s after %.3f s", outcome, record.model, measured.attempt.seconds)
     return IngestResult(
         path=str(measured.path),
-        outcome="replaced" if replaced else "stored",
+        outcome=outcome,
         model=record.model,
         layers=record.layer_count,
         seconds=measured.seconds,
@@ -527,6 +650,10 @@ def _stored_name(store_path: Path, sha256: str, folded: bool) -> str | None:
             found = store.model_with_content(connection, sha256, folded)
     except MissingStoreError:
         return None
+    except OlderStoreError:
+        # What comes now will write to it anyway.
+        store.update(store_path)
+        return _stored_name(store_path, sha256, folded)
     return found[1] if found is not None and found[2] >= MEASURES_VERSION else None
 
 
@@ -568,14 +695,9 @@ def _measure_unless_stored(
     path: Path, store_path: Path, choices: Choices
 ) -> MeasuredModel | IngestResult:
     """What a worker process does; small enough to travel back through a pipe."""
-    started = time.perf_counter()
-    with _enough_memory():
-        file = graph.open_model(path)
-        if not choices.replace:
-            known = _stored_name(store_path, file.sha256, choices.fold)
-            if known is not None:
-                return IngestResult(path=str(path), outcome="already stored", model=known)
-        return _measure(file, choices, started, None, _own_prober())
+    attempt = Attempt.begin(path, choices.source)
+    with _recording_failure(attempt, store_path), _enough_memory():
+        return _measured_unless_stored(path, store_path, choices, attempt, None, _own_prober())
 
 
 @cache
@@ -589,6 +711,7 @@ def _ingest_in_pool(
 ) -> Generator[IngestResult, None, list[Path]]:
     """Measure in worker processes, write here. Returns the files that a crash left undone."""
     crashed: list[Path] = []
+    begun = Attempt.begin(paths[0])
     # A forked copy of a process with threads (numpy, duckdb) may hang; a fresh one cannot.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures: dict[Future[MeasuredModel | IngestResult], Path] = {
@@ -605,11 +728,10 @@ def _ingest_in_pool(
             pool.shutdown(wait=True, cancel_futures=True)
     if jobs == 1 and crashed:
         # Alone in its process, so this file is the one that crashed it.
-        yield IngestResult(
-            path=str(crashed[0]),
-            outcome="failed",
-            error="the file crashed its reader; check it with onnx.checker",
-        )
+        error = "the file crashed its reader; check it with onnx.checker"
+        attempt = dataclasses.replace(begun, path=choices.source or str(crashed[0]))
+        _record(store_path, attempt.ended("failed", message=error))
+        yield IngestResult(path=str(crashed[0]), outcome="failed", error=error)
         return crashed[1:]
     return crashed
 
@@ -618,4 +740,7 @@ def _finish(
     future: "Future[MeasuredModel | IngestResult]", store_path: Path, choices: Choices
 ) -> IngestResult:
     found = future.result()
-    return found if isinstance(found, IngestResult) else _write(found, store_path, choices)
+    if isinstance(found, IngestResult):
+        return found
+    with _recording_failure(found.attempt, store_path):
+        return _write(found, store_path, choices)

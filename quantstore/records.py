@@ -174,6 +174,21 @@ class FindingRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IngestRecord:
+    """A row of ``ingests``."""
+
+    path: str
+    model: str | None
+    outcome: str
+    message: str
+    started_at: datetime
+    finished_at: datetime
+    seconds: float
+    peak_bytes: int | None
+    quantstore_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationRecord:
     """A row of ``simulations``: one run of a model beside its quantized twin."""
 

@@ -312,7 +312,7 @@ comment on column findings.severity is
 comment on column findings.message is 'What was found, in full sentences.';
 comment on column findings.remedy is 'What to do about it.';
 
--- Grain: one row per file that somebody tried to ingest.
+-- Grain: one row per file that somebody tried to ingest, once a store was there.
 create sequence ingest_ids;
 
 create table ingests (
@@ -330,17 +330,17 @@ create table ingests (
 );
 
 comment on table ingests is
-'One row per file that somebody tried to ingest: what became of it, failures included.';
+'One row per file that somebody tried to ingest: what became of it, failures included. What was cancelled or killed leaves no row.';
 comment on column ingests.ingest_id is 'Key of the attempt; never used twice.';
 comment on column ingests.path is 'Path or upload name, as it was given.';
 comment on column ingests.model is 'Name of the model at that time; NULL where it failed. Removing the model leaves the row.';
 comment on column ingests.outcome is 'stored, replaced, already stored or failed.';
 comment on column ingests.message is 'Why it failed, in one sentence; empty where it did not.';
-comment on column ingests.started_at is 'When the file was opened, UTC.';
+comment on column ingests.started_at is 'When it began, UTC.';
 comment on column ingests.finished_at is 'When the outcome was certain, UTC.';
-comment on column ingests.seconds is 'From opening the file to the outcome, in seconds.';
+comment on column ingests.seconds is 'From the beginning to the outcome, in seconds.';
 comment on column ingests.peak_bytes is
-'Largest resident memory so far of the process that measured, in bytes; NULL where the system does not say.';
+'Largest resident memory so far of the process that measured, or of one that it started, in bytes; NULL where the system does not say.';
 
 -- Grain: one row per run of a model beside its quantized twin.
 create sequence simulation_ids;

@@ -20,7 +20,13 @@ from typing import IO, Any, cast
 
 import quantstore
 from quantstore import correlation, errors, ingestion, store
-from quantstore.errors import CancelledError, MissingStoreError, QuantstoreError, RunError
+from quantstore.errors import (
+    CancelledError,
+    MissingStoreError,
+    OlderStoreError,
+    QuantstoreError,
+    RunError,
+)
 from quantstore.run.simulate import Choices, Progress, Simulation
 from quantstore.run.simulate_child import out_of_memory, request
 
@@ -203,7 +209,10 @@ class Running:
 
     def _model(self, simulation: Simulation) -> tuple[str, bool]:
         """The name under which the store holds the content, and whether it was new."""
-        with contextlib.suppress(MissingStoreError), store.reading(self._store_path) as connection:
+        with (
+            contextlib.suppress(MissingStoreError, OlderStoreError),
+            store.reading(self._store_path) as connection,
+        ):
             found = store.model_with_content(connection, simulation.sha256, simulation.folded)
             if found is not None:
                 return found[1], False

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "__main__": "cli",
     "errors": "",
     "settings": "",
+    "memory": "",
     "palette": "",
     "schemes": "",
     "records": "numpy",
@@ -34,14 +35,15 @@ MAY_IMPORT = {
     "sweep": "numpy quantization schemes columns tensor_scale",
     "equalization": "numpy layers quantization schemes columns sweep",
     "measure": "numpy layers distribution quantization schemes sweep records",
-    "store": "duckdb numpy pyarrow errors records schemes",
+    "store": "duckdb numpy pyarrow settings errors records schemes",
     # Where a model is run.
-    "run": "onnx onnx_ir numpy errors graph layers quantization records schemes",
+    "run": "onnx onnx_ir numpy errors graph layers memory quantization records schemes",
     "run.inputs": "PIL numpy errors",
     "run.runtime": "onnx onnxruntime numpy errors",
     "parallel": "errors",
     "ingestion": (
         "graph layers measure equalization schemes sweep parallel run.probe store records errors"
+        " settings memory"
     ),
     "simulation": "run correlation ingestion store errors",
     # From tables to answers.
@@ -183,9 +185,19 @@ def test_the_file_that_streamlit_runs_only_calls_the_package():
     assert ast.unparse(call) == "run()"
 
 
-# What store.py puts into a statement itself: its own tables and columns, the comments of its own
-# schema, and a number.
-OWN_WORDS = {"table", "column", "quoted", "max(1, int(timeout_seconds * 1000))"}
+# What the store puts into a statement itself: tables and columns and comments of its own schema, a
+# number, a file name in quotes and the name of the database that was opened.
+OWN_WORDS = {
+    "table",
+    "column",
+    "common",
+    "match['name']",
+    "_quoted(column)",
+    "quoted",
+    "database",
+    "STORAGE_VERSION",
+    "max(1, int(timeout_seconds * 1000))",
+}
 ASKING = ("rows", "value", "frame", "execute", "executemany", "sql", "answering")
 
 
@@ -198,7 +210,7 @@ def test_values_reach_sql_as_parameters(path):
         statement = call.args[0]
         if call.func.attr in ASKING:
             assert not isinstance(statement, ast.BinOp | ast.Call) or (
-                ast.unparse(statement).startswith("resources.files")
+                ast.unparse(statement) == "schema_sql()"
             ), ast.unparse(statement)
             for part in ast.walk(statement) if isinstance(statement, ast.JoinedStr) else ():
                 if isinstance(part, ast.FormattedValue):

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 from graphs import conv_model, gaussian, make_model, move_outside, node, save
@@ -381,3 +382,88 @@ def test_a_path_that_no_system_accepts_is_a_sentence(pattern):
     files, failures = ingestion.find_files([pattern])
     assert files == []
     assert failures[0].error.endswith("check the path")
+
+
+# --- what became of each file ------------------------------------------------------------------
+
+
+@pytest.fixture
+def attempts(path):
+    """The rows of ``ingests``, oldest first, as dicts."""
+
+    def rows():
+        with store.reading(path) as connection:
+            found = connection.rows("select ingests from ingests order by ingest_id")
+            return [row for (row,) in found]
+
+    return rows
+
+
+def test_every_attempt_leaves_a_row(tmp_path, path, attempts):
+    file = model_file(tmp_path / "net.onnx")
+    broken = broken_file(tmp_path / "broken.onnx")
+    ingest_file(file, path)
+    ingest_file(file, path)
+    ingest_file(file, path, Choices(replace=True, name="other"))
+    with pytest.raises(ModelFileError) as failure:
+        ingest_file(broken, path, Choices(source="an upload"))
+    rows = attempts()
+    assert [(row["path"], row["outcome"], row["model"]) for row in rows] == [
+        (str(file), "stored", "net"),
+        (str(file), "already stored", "net"),
+        (str(file), "replaced", "other"),
+        ("an upload", "failed", None),
+    ]
+    assert [row["message"] for row in rows] == ["", "", "", failure.value.sentence]
+    for row in rows:
+        took = (row["finished_at"] - row["started_at"]).total_seconds()
+        assert 0 < row["seconds"] == pytest.approx(took, abs=0.05)
+        # No process that has numpy in memory is smaller; None on Windows.
+        assert row["peak_bytes"] is None or row["peak_bytes"] > 20e6
+
+
+def test_a_name_that_is_taken_is_a_failure_with_a_row_and_without_a_model(
+    tmp_path, path, attempts, names
+):
+    ingest_file(model_file(tmp_path / "net.onnx"), path)
+    other = model_file(tmp_path / "other.onnx", seed=1)
+    with pytest.raises(QuantstoreError, match="another model is named 'net' already"):
+        ingest_file(other, path, Choices(name="net"))
+    assert attempts()[-1]["outcome"] == "failed"
+    assert names() == ["net"]
+
+
+def test_a_first_file_that_fails_makes_no_store(tmp_path, path):
+    with pytest.raises(ModelFileError):
+        ingest_file(broken_file(tmp_path / "broken.onnx"), path)
+    assert [file.name for file in tmp_path.iterdir()] == ["broken.onnx"]
+
+
+def test_files_measured_by_other_processes_leave_rows_too(tmp_path, path, attempts):
+    first = model_file(tmp_path / "first.onnx", seed=1)
+    ingest_file(first, path)
+    files = [
+        first,
+        model_file(tmp_path / "second.onnx", seed=2),
+        broken_file(tmp_path / "broken.onnx"),
+    ]
+    list(ingest_many(files, path, jobs=2))
+    outcomes = {(Path(row["path"]).stem, row["outcome"]) for row in attempts()[1:]}
+    assert outcomes == {("first", "already stored"), ("second", "stored"), ("broken", "failed")}
+
+
+def test_a_row_that_cannot_be_written_does_not_change_what_became_of_the_file(
+    tmp_path, path, monkeypatch
+):
+    file = model_file(tmp_path / "net.onnx")
+    ingest_file(file, path)
+    monkeypatch.setattr(ingestion, "RECORD_WAIT_SECONDS", 0.05)
+    with duckdb.connect(path, read_only=True, config=dict(store.CONFIG)):
+        assert ingest_file(file, path).outcome == "already stored"
+
+
+def test_removing_a_model_leaves_the_history(tmp_path, path, attempts):
+    ingest_file(model_file(tmp_path / "net.onnx"), path)
+    with store.writing(path) as connection:
+        store.remove_model_named(connection, "net")
+    assert [row["model"] for row in attempts()] == ["net"]

@@ -20,9 +20,6 @@ def remove(db: Path, model: str) -> None:
     """
     from quantstore import store
 
-    # Writing creates a store where there is none; reading says that there is none.
-    with store.reading(db) as connection:
-        store.find_model(connection, model)
-    with store.writing(db) as connection:
+    with store.writing(db, may_create=False) as connection:
         store.remove_model(connection, store.find_model(connection, model))
     say(f"removed {model}")

@@ -49,6 +49,7 @@ ORDER = (
     "simulate",
     "report",
     "remove",
+    "migrate",
     "demo",
     "app",
 )
@@ -132,7 +133,8 @@ def commands(context: click.Context, db: Path | None) -> None:
 
     \b
     Exit codes: 0 done; 1 some input failed or a query was wrong; 2 usage, or a model that the
-    store does not hold; 3 the store is missing, locked, too new or damaged.
+    store does not hold; 3 the store is missing, locked, too old, too new or
+    damaged.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)

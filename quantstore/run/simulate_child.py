@@ -6,7 +6,6 @@ A process can be cancelled, and a runtime that crashes takes down nothing else. 
 standard input does, because then its parent is gone.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from quantstore.errors import QuantstoreError, RunError
+from quantstore.memory import peak_bytes
 
 # Nobody reads faster.
 _PAUSE_SECONDS = 0.1
@@ -74,22 +74,7 @@ def _answer(output: IO[str], request: dict[str, Any]) -> None:
             _say(output, {"progress": dataclasses.asdict(progress)})
 
     found = simulate(Path(request["path"]), request["inputs"], Choices(**chosen), report)
-    _say(output, {"result": found.to_json(), "peak_bytes": _peak_bytes()})
-
-
-def _peak_bytes() -> int | None:
-    """The most memory this process has had; None where the system does not tell."""
-    # Not getrusage's: Linux lets it begin with what the parent had when it started the child.
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-    try:
-        import resource
-    except ImportError:
-        # Windows.
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    _say(output, {"result": found.to_json(), "peak_bytes": peak_bytes()})
 
 
 def _end_with_parent() -> None:

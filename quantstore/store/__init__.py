@@ -10,13 +10,12 @@ from quantstore.store.connection import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     SANDBOX,
-    STORAGE_VERSION,
-    WAIT_SECONDS,
     Config,
     Connection,
     Parameters,
     reading,
     sandbox,
+    update,
     writing,
 )
 from quantstore.store.copies import CopySummary, backup, compact
@@ -25,6 +24,7 @@ from quantstore.store.imports import MergeSummary, free_name, merge
 from quantstore.store.models import (
     CHILDREN_OF_LAYERS,
     add_findings,
+    add_ingest,
     add_model,
     add_sensitivities,
     add_simulation,
@@ -33,7 +33,7 @@ from quantstore.store.models import (
     remove_model,
     remove_model_named,
 )
-from quantstore.store.schema import SCHEMA_VERSION
+from quantstore.store.schema import SCHEMA_VERSION, STORAGE_VERSION
 
 __all__ = [
     "BATCH_ROWS",
@@ -44,7 +44,6 @@ __all__ = [
     "SANDBOX",
     "SCHEMA_VERSION",
     "STORAGE_VERSION",
-    "WAIT_SECONDS",
     "Config",
     "Connection",
     "CopySummary",
@@ -52,6 +51,7 @@ __all__ = [
     "MergeSummary",
     "Parameters",
     "add_findings",
+    "add_ingest",
     "add_model",
     "add_sensitivities",
     "add_simulation",
@@ -67,5 +67,6 @@ __all__ = [
     "remove_model",
     "remove_model_named",
     "sandbox",
+    "update",
     "writing",
 ]

@@ -1,15 +1,19 @@
 """Open the store, for reading or writing, for milliseconds."""
 
+import glob
+import logging
+import os
 import re
-import threading
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from quantstore import settings
 from quantstore.errors import (
     DamagedStoreError,
     LockedStoreError,
@@ -18,17 +22,23 @@ from quantstore.errors import (
     RejectedQueryError,
     StoreError,
 )
-from quantstore.store.schema import create_schema, is_empty, require_our_schema
+from quantstore.store.gate import COURTESY_SECONDS, gate_of, turnstile
+from quantstore.store.migrations import migrate
+from quantstore.store.schema import (
+    SCHEMA_VERSION,
+    STORAGE_VERSION,
+    create_schema,
+    is_empty,
+    require_our_schema,
+    schema_version,
+)
 from quantstore.store.statements import JSON_MESSAGE, only_select, relation, representable
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# DuckDB 1.5 clients must be able to open what this release creates.
-STORAGE_VERSION = "v1.5.0"
-WAIT_SECONDS = 30.0
-
+logger = logging.getLogger(__name__)
 
 # DuckDB never waits for a lock; a short, capped pause keeps the wait fair between processes.
 FIRST_PAUSE_SECONDS = 0.005
@@ -120,22 +130,36 @@ def _bound(parameters: Parameters) -> list[object] | dict[str, object]:
 
 @contextmanager
 def reading(
-    path: Path, wait_seconds: float = WAIT_SECONDS, config: Config = CONFIG
+    path: Path, wait_seconds: float | None = None, config: Config = CONFIG
 ) -> Iterator[Connection]:
     """The store, open for reading.
 
+    Args:
+        wait_seconds: how long to wait for others; by default what the command line was told.
+
     Raises:
-        StoreError: missing, locked for longer than ``wait_seconds``, damaged, or too new.
+        StoreError: missing, locked for longer than that, damaged, too old or too new.
     """
     if not _exists(path):
         raise MissingStoreError(f"there is no store at {path}")
-    with _connected(path, read_only=True, wait_seconds=wait_seconds, config=config) as connection:
-        require_our_schema(connection, path)
-        yield Connection(connection)
+    deadline = _deadline(wait_seconds)
+    with gate_of(path).shared(deadline) as is_in:
+        if not is_in:
+            raise _busy_here(path)
+        with turnstile(path, deadline, is_writer=False):
+            connection = _connect(path, read_only=True, deadline=deadline, config=config)
+        with _translating(path, connection):
+            if is_empty(connection):
+                # A first ingest that was killed, or a store of which nothing was ever committed.
+                raise MissingStoreError(f"{path} is a database without any table, not a store yet")
+            require_our_schema(connection, path)
+            yield Connection(connection)
 
 
 @contextmanager
-def sandbox(path: Path, timeout_seconds: float) -> Iterator[Connection]:
+def sandbox(
+    path: Path, timeout_seconds: float, wait_seconds: float | None = None
+) -> Iterator[Connection]:
     """The store, open for one statement that somebody typed, which reaches nothing else.
 
     DuckDB's limits on time and memory do not hold inside a single function call: whoever uses
@@ -144,7 +168,7 @@ def sandbox(path: Path, timeout_seconds: float) -> Iterator[Connection]:
     Raises:
         StoreError: as :func:`reading` does.
     """
-    with reading(path, config=SANDBOX) as connection:
+    with reading(path, wait_seconds, config=SANDBOX) as connection:
         connection.rows(f"set max_execution_time = {max(1, int(timeout_seconds * 1000))}")
         # JSON carries the position of a mistake whole; text cuts a long line.
         connection.rows("set errors_as_json = true")
@@ -153,46 +177,121 @@ def sandbox(path: Path, timeout_seconds: float) -> Iterator[Connection]:
 
 
 @contextmanager
-def writing(path: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[Connection]:
-    """The store, open for writing in one transaction; created where there is none.
+def writing(
+    path: Path, wait_seconds: float | None = None, *, may_create: bool = True
+) -> Iterator[Connection]:
+    """The store, open for writing in one transaction; brought up to date where it is older.
 
     The transaction commits at the end of the block, and not at all if the block raises.
 
+    Args:
+        wait_seconds: how long to wait for others; by default what the command line was told.
+        may_create: whether to make a store where there is none.
+
     Raises:
-        StoreError: locked for longer than ``wait_seconds``, damaged, too new, or no place to write.
+        StoreError: locked for longer than that, damaged, too new, no place to write; or missing,
+            if none may be created.
     """
-    with (
-        _alone(path, wait_seconds),
-        _connected(path, read_only=False, wait_seconds=wait_seconds) as connection,
-    ):
-        connection.execute("begin")
-        try:
-            if is_empty(connection):
-                create_schema(connection)
-            else:
-                require_our_schema(connection, path)
-            yield Connection(connection)
-            connection.execute("commit")
-        except BaseException:
-            # DuckDB ends the transaction by itself after some failures, and then has none to undo.
-            with suppress(duckdb.TransactionException):
-                connection.execute("rollback")
-            raise
+    if not _exists(path):
+        if not may_create:
+            raise MissingStoreError(f"there is no store at {path}")
+        _create(path)
+    deadline = _deadline(wait_seconds)
+    with gate_of(path).alone(deadline) as is_in:
+        if not is_in:
+            raise _busy_here(path)
+        connection = _connect(path, read_only=False, deadline=deadline, config=CONFIG)
+        with _translating(path, connection):
+            _bring_up_to_date(connection, path)
+            with _transaction(connection):
+                yield Connection(connection)
 
 
-# Threads of one process share the file without waiting, and fail where their changes collide.
-_WRITER = threading.Lock()
+def update(path: Path, wait_seconds: float | None = None) -> Path | None:
+    """Bring an older store to this release's schema.
+
+    Returns:
+        The copy of the store as it was, beside it; None where there was nothing to do.
+
+    Raises:
+        StoreError: as :func:`writing` does; the store is then as it was.
+    """
+    if not _exists(path):
+        raise MissingStoreError(f"there is no store at {path}")
+    deadline = _deadline(wait_seconds)
+    with gate_of(path).alone(deadline) as is_in:
+        if not is_in:
+            raise _busy_here(path)
+        connection = _connect(path, read_only=False, deadline=deadline, config=CONFIG)
+        with _translating(path, connection):
+            return _bring_up_to_date(connection, path)
+
+
+def _bring_up_to_date(connection: duckdb.DuckDBPyConnection, path: Path) -> Path | None:
+    if is_empty(connection):
+        with _transaction(connection):
+            create_schema(connection)
+        return None
+    require_our_schema(connection, path, may_be_older=True)
+    version = schema_version(connection)
+    if version is None or version >= SCHEMA_VERSION:
+        return None
+    return migrate(connection, path, version)
 
 
 @contextmanager
-def _alone(path: Path, wait_seconds: float) -> Iterator[None]:
-    """The only thread of this process that writes."""
-    if not _WRITER.acquire(timeout=wait_seconds):
-        raise LockedStoreError(f"{path} is in use by another part of this program")
+def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    connection.execute("begin")
     try:
         yield
+        connection.execute("commit")
+    except BaseException:
+        # DuckDB ends the transaction by itself after some failures, and then has none to undo.
+        with suppress(duckdb.Error):
+            connection.execute("rollback")
+        raise
+
+
+def _create(path: Path) -> None:
+    """Put an empty store in place, whole or not at all; another one that came first stays."""
+    unfinished = path.with_name(f"{path.name}.new-{secrets.token_hex(4)}")
+    config = CONFIG | {"storage_compatibility_version": STORAGE_VERSION}
+    try:
+        try:
+            connection = duckdb.connect(unfinished, config=dict(config))
+        except duckdb.Error as error:
+            raise _unwritable(path, error) from error
+        with _translating(path, connection), _transaction(connection):
+            create_schema(connection)
+        _put_in_place(unfinished, path)
     finally:
-        _WRITER.release()
+        _forget_unfinished(path, unfinished)
+
+
+def _put_in_place(unfinished: Path, path: Path) -> None:
+    with suppress(FileExistsError):
+        try:
+            # Unlike a renamed file, a link never takes the place of another.
+            os.link(unfinished, path)
+        except FileExistsError:
+            raise
+        except OSError:
+            # A file system without links.
+            if not _exists(path):
+                unfinished.rename(path)
+
+
+# A store is made in a fraction of a second; what is older was left by a process that was killed.
+UNFINISHED_SECONDS = 600.0
+
+
+def _forget_unfinished(path: Path, own: Path) -> None:
+    pattern = f"{glob.escape(path.name)}.new-*"
+    with suppress(OSError):
+        for left in path.parent.glob(pattern):
+            is_ours = left.name in (own.name, f"{own.name}.wal")
+            if is_ours or time.time() - left.stat().st_mtime > UNFINISHED_SECONDS:
+                left.unlink(missing_ok=True)
 
 
 def _exists(path: Path) -> bool:
@@ -205,46 +304,77 @@ def _exists(path: Path) -> bool:
         ) from error
 
 
+def _deadline(wait_seconds: float | None) -> float:
+    return time.monotonic() + (settings.wait_seconds() if wait_seconds is None else wait_seconds)
+
+
 @contextmanager
-def _connected(
-    path: Path, *, read_only: bool, wait_seconds: float, config: Config = CONFIG
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    connection = _connect(path, read_only=read_only, wait_seconds=wait_seconds, config=config)
+def _translating(path: Path, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Close the connection at the end, and say in a sentence what was wrong with the file."""
     try:
-        yield connection
+        try:
+            yield
+        finally:
+            connection.close()
     except duckdb.TransactionException as error:
-        raise StoreError(f"{path} was not changed: {_first_line(error)}") from error
+        raise StoreError(
+            f"{path} was not changed: {_first_line(error)}", _room_hint(error)
+        ) from error
     except duckdb.FatalException as error:
         raise DamagedStoreError(f"{path} is damaged: {_first_line(error)}") from error
     except duckdb.Error as error:
         if _CORRUPT.search(str(error)):
             raise DamagedStoreError(f"{path} is damaged: {_first_line(error)}") from error
+        if isinstance(error, duckdb.IOException):
+            raise StoreError(
+                f"{path} cannot be used: {_first_line(error)}", _room_hint(error)
+            ) from error
         raise
-    finally:
-        connection.close()
 
 
 def _connect(
-    path: Path, *, read_only: bool, wait_seconds: float, config: Config
+    path: Path, *, read_only: bool, deadline: float, config: Config
 ) -> duckdb.DuckDBPyConnection:
-    deadline = time.monotonic() + wait_seconds
+    """Open the file as soon as nobody else is in the way.
+
+    A writer keeps others back, for a while at a time: then come those who wait for the same reader
+    as itself, which may stay for longer than anybody waits.
+    """
+    started = time.monotonic()
     pause = FIRST_PAUSE_SECONDS
-    config = dict(config)
-    if not read_only and not _exists(path):
-        config["storage_compatibility_version"] = STORAGE_VERSION
+    holder = ""
     while True:
-        try:
-            return duckdb.connect(path, read_only=read_only, config=config)
-        except duckdb.Error as error:
-            if not _BUSY.search(str(error)):
-                raise _explain(error, path) from error
-            if time.monotonic() > deadline:
-                raise LockedStoreError(_who_holds(error, path)) from error
-        time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        with turnstile(path, deadline, is_writer=True) if not read_only else nullcontext():
+            turn_ends = time.monotonic() + COURTESY_SECONDS
+            while True:
+                try:
+                    connection = duckdb.connect(path, read_only=read_only, config=dict(config))
+                except duckdb.Error as error:
+                    if not _BUSY.search(str(error)):
+                        raise _explain(error, path) from error
+                    if time.monotonic() > deadline:
+                        raise LockedStoreError(_who_holds(error, path)) from error
+                    if not holder:
+                        holder = _who_holds(error, path)
+                        logger.info("waiting: %s", holder)
+                else:
+                    _log_opened(path, read_only=read_only, started=started, waited=bool(holder))
+                    return connection
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                if not read_only and time.monotonic() > turn_ends:
+                    break
+        time.sleep(LONGEST_PAUSE_SECONDS)
 
 
-# The second text: another thread of this process has the file open for reading, or for writing.
+def _log_opened(path: Path, *, read_only: bool, started: float, waited: bool) -> None:
+    how = "reading" if read_only else "writing"
+    seconds = time.monotonic() - started
+    level = logging.INFO if waited else logging.DEBUG
+    logger.log(level, "opened %s for %s after %.3f s", path, how, seconds)
+
+
+# The second line: another thread of this process has the file open in another way.
 _BUSY = re.compile(
     r"Could not set lock|being used by another process"
     r"|different configuration than existing|Unique file handle conflict"
@@ -254,7 +384,7 @@ _BUSY = re.compile(
 _HOLDER = re.compile(r"held in (?P<program>.*?) \(PID (?P<pid>\d+)\)")
 
 
-_CORRUPT = re.compile(r"Corrupt|checksum|Could not read enough bytes", re.IGNORECASE)
+_CORRUPT = re.compile(r"Corrupt|checksum|Could not read enough bytes|replaying WAL", re.IGNORECASE)
 
 
 def _who_holds(error: duckdb.Error, path: Path) -> str:
@@ -265,6 +395,10 @@ def _who_holds(error: duckdb.Error, path: Path) -> str:
     return f"{path} is in use by process {holder['pid']} ({program})"
 
 
+def _busy_here(path: Path) -> LockedStoreError:
+    return LockedStoreError(f"{path} is in use by another part of this program")
+
+
 def _explain(error: duckdb.Error, path: Path) -> StoreError:
     text = str(error)
     if "not a valid DuckDB database" in text:
@@ -272,11 +406,20 @@ def _explain(error: duckdb.Error, path: Path) -> StoreError:
     if "Trying to read a database file with version number" in text:
         return NewerStoreError(f"{path} was written by a newer DuckDB")
     if "Cannot open file" in text or "does not exist" in text:
-        return StoreError(
-            f"{path} cannot be opened: {_first_line(error)}",
-            "name a file in a folder that exists and that you may write to, with --db",
-        )
+        return _unwritable(path, error)
     return DamagedStoreError(f"{path} cannot be read: {_first_line(error)}")
+
+
+def _unwritable(path: Path, error: duckdb.Error) -> StoreError:
+    return StoreError(
+        f"{path} cannot be opened: {_first_line(error)}",
+        "name a file in a folder that exists and that you may write to, with --db",
+    )
+
+
+def _room_hint(error: duckdb.Error) -> str:
+    is_full = re.search(r"No space left|File too large|Disk quota", str(error))
+    return "free some space on that disk, then try again" if is_full else "try again"
 
 
 def _first_line(error: duckdb.Error) -> str:

@@ -8,6 +8,7 @@ from quantstore.records import (
     ActivationErrorRecord,
     EqualizationRecord,
     FindingRecord,
+    IngestRecord,
     LayerMeasures,
     ModelRecord,
     SensitivityRecord,
@@ -94,6 +95,13 @@ def add_findings(connection: Connection, model_id: int, records: Sequence[Findin
     columns["layer_id"] = [None if depth is None else ids[depth] for depth in columns.pop("depth")]
     columns["model_id"] = [model_id] * len(records)
     insert(connection._connection, "findings", columns)
+
+
+def add_ingest(connection: Connection, record: IngestRecord) -> int:
+    """Write what became of one file that somebody tried to ingest; returns its key."""
+    ingest_id = int(connection.value("select nextval('ingest_ids')"))
+    insert(connection._connection, "ingests", columns_of([record]) | {"ingest_id": [ingest_id]})
+    return ingest_id
 
 
 def add_simulation(

@@ -1,5 +1,7 @@
 """The shape of the file: its version, its tables and views, their comments."""
 
+import re
+import shlex
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -7,10 +9,13 @@ from pathlib import Path
 import duckdb
 
 from quantstore import __version__
-from quantstore.errors import DamagedStoreError, NewerStoreError
+from quantstore.errors import DamagedStoreError, NewerStoreError, OlderStoreError
 from quantstore.schemes import SCHEMES
 
 SCHEMA_VERSION = 2
+
+# DuckDB 1.5 clients must be able to open what this release creates.
+STORAGE_VERSION = "v1.5.0"
 
 
 def is_empty(connection: duckdb.DuckDBPyConnection) -> bool:
@@ -18,36 +23,66 @@ def is_empty(connection: duckdb.DuckDBPyConnection) -> bool:
     return not connection.execute("from duckdb_tables() where not internal").fetchall()
 
 
-def require_our_schema(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Raise where the file is no store of ours, or newer than this release."""
+def schema_version(connection: duckdb.DuckDBPyConnection) -> int | None:
+    """The version of the schema; None where the file is no store of ours."""
     try:
         rows = connection.execute(
             "select value from store_info where key = 'schema_version'"
         ).fetchall()
-    except duckdb.CatalogException:
-        rows = []
-    if not rows or not rows[0][0].isdigit():
+    except (duckdb.CatalogException, duckdb.BinderException):
+        # No such table, or another with other columns.
+        return None
+    return int(rows[0][0]) if rows and str(rows[0][0]).isdecimal() else None
+
+
+def require_our_schema(
+    connection: duckdb.DuckDBPyConnection, path: Path, *, may_be_older: bool = False
+) -> None:
+    """Raise where the file is no store of ours, or not of this release."""
+    version = schema_version(connection)
+    if version is None:
         raise DamagedStoreError(
             f"{path} is a DuckDB database, but not a quantstore", "name another file with --db"
         )
-    if int(rows[0][0]) > SCHEMA_VERSION:
+    if version > SCHEMA_VERSION:
         raise NewerStoreError(
-            f"{path} has schema {rows[0][0]}, quantstore {__version__} knows {SCHEMA_VERSION}"
+            f"{path} has schema {version}, quantstore {__version__} knows {SCHEMA_VERSION}"
         )
+    if version < SCHEMA_VERSION and not may_be_older:
+        raise OlderStoreError(
+            f"{path} was written by an earlier release (schema {version}, now {SCHEMA_VERSION})",
+            f"update it, keeping a copy, with: quantstore migrate --db {shlex.quote(str(path))}",
+        )
+
+
+def schema_sql() -> str:
+    """The statements that make every table and view, with their comments."""
+    return resources.files("quantstore").joinpath("schema.sql").read_text("utf-8")
 
 
 def create_schema(connection: duckdb.DuckDBPyConnection) -> None:
     """Make every table and view, with their comments, in the open transaction."""
-    connection.execute(resources.files("quantstore").joinpath("schema.sql").read_text("utf-8"))
-    _hand_down_comments(connection)
+    connection.execute(schema_sql())
+    hand_down_comments(connection)
     connection.executemany(
         "insert into store_info values (?, ?)",
         [
             ["schema_version", str(SCHEMA_VERSION)],
             ["created_by", f"quantstore {__version__}"],
-            ["created_at", datetime.now(UTC).isoformat(timespec="seconds")],
+            ["created_at", now()],
         ],
     )
+    fill_schemes(connection)
+
+
+def now() -> str:
+    """The time as ``store_info`` keeps it: UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def fill_schemes(connection: duckdb.DuckDBPyConnection) -> None:
+    """Describe the schemes that this release measures, and no others."""
+    connection.execute("delete from schemes")
     connection.executemany(
         "insert into schemes values (?, ?, ?, ?, ?, ?, ?)",
         [
@@ -57,29 +92,36 @@ def create_schema(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _hand_down_comments(connection: duckdb.DuckDBPyConnection) -> None:
-    """Give a column without a comment the comment of the table column of the same name."""
+def hand_down_comments(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give a column without a comment the comment of the table column of the same name.
+
+    Where several have one, the table that comes first in schema.sql introduces the word.
+    """
+    tables = re.findall(r"^create table (\w+)", schema_sql(), re.MULTILINE)
     uncommented = connection.execute(
         """
         with columns as (
-            select table_name, column_name, comment, view_name is not null as is_view
+            select
+                table_name,
+                column_name,
+                comment,
+                list_position($tables, table_name) as place
             from duckdb_columns()
-            left join (select view_name from duckdb_views() where not internal)
-                on view_name = table_name
             where not internal and schema_name = 'main' and database_name = current_database()
         ),
         meanings as (
-            select column_name, first(comment) as meaning
+            select column_name, first(comment order by place) as meaning
             from columns
-            where comment is not null and not is_view
+            where comment is not null and place > 0
             group by column_name
         )
-        select table_name, column_name, is_view, meaning
+        select table_name, column_name, meaning
         from columns
         join meanings using (column_name)
         where comment is null
-        """
+        """,
+        {"tables": tables},
     ).fetchall()
-    for table, column, _, meaning in uncommented:
+    for table, column, meaning in uncommented:
         quoted = meaning.replace("'", "''")
         connection.execute(f'comment on column "{table}"."{column}" is \'{quoted}\'')

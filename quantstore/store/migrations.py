@@ -1,0 +1,200 @@
+"""Bring a store of an earlier release to the schema of this one.
+
+There is one description of the schema, schema.sql, and no list of changes beside it: tables that
+look as it says stay untouched, others are made anew and get their rows back by the names of
+columns, a new column its default. Views and comments are always made anew. Tables and views that
+somebody added to the file stay as they are.
+"""
+
+import logging
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import duckdb
+
+from quantstore import __version__
+from quantstore.errors import StoreError
+from quantstore.store.schema import (
+    SCHEMA_VERSION,
+    STORAGE_VERSION,
+    fill_schemes,
+    hand_down_comments,
+    now,
+    schema_sql,
+)
+
+logger = logging.getLogger(__name__)
+
+# Every statement of schema.sql starts in one of these ways.
+_MADE = re.compile(r"^(?:create|insert) (?P<kind>table|sequence|view|into) (?P<name>\w+)", re.M)
+
+
+def migrate(connection: duckdb.DuckDBPyConnection, path: Path, version: int) -> Path:
+    """Keep a copy of the store, then change it in one transaction.
+
+    Args:
+        connection: the store, open for writing, outside a transaction; nobody else can write.
+        version: the schema version that it has.
+
+    Returns:
+        The copy, beside the store.
+
+    Raises:
+        StoreError: there is no room for the copy, or the change failed; the store is as it was.
+    """
+    started = time.perf_counter()
+    backup = back_up(connection, path, version)
+    connection.execute("begin")
+    try:
+        _rebuild(connection)
+        connection.execute("commit")
+    except BaseException as error:
+        with suppress(duckdb.Error):
+            connection.execute("rollback")
+        if isinstance(error, duckdb.Error):
+            raise StoreError(
+                f"{path} was not updated and is as before: {_first_line(error)}",
+                f"keep it, and the copy {backup}, and report this as a bug of quantstore",
+            ) from error
+        raise
+    logger.info(
+        "brought %s from schema %d to %d in %.3f s; as it was: %s",
+        path,
+        version,
+        SCHEMA_VERSION,
+        time.perf_counter() - started,
+        backup,
+    )
+    return backup
+
+
+def back_up(connection: duckdb.DuckDBPyConnection, path: Path, version: int) -> Path:
+    """Copy the open store into a file beside it that did not exist before.
+
+    DuckDB copies: reading the file as a file would drop DuckDB's lock on it, and miss its log.
+    """
+    name = f"{path.name}.schema-{version}.backup"
+    unfinished = path.with_name(f"{name}.unfinished")
+    # Only whoever holds the store makes these, so that one was left by a process that was killed.
+    number = 1
+    backup = path.with_name(name)
+    while backup.exists():
+        number += 1
+        backup = path.with_name(f"{name}-{number}")
+    try:
+        _remove(unfinished)
+        _copy(connection, unfinished)
+        unfinished.rename(backup)
+    except (duckdb.Error, OSError) as error:
+        with suppress(OSError):
+            _remove(unfinished)
+        raise StoreError(
+            f"{path} was not updated, as a copy of it cannot be kept: {_first_line(error)}",
+            "make room beside it, or move it to a folder that you may write to",
+        ) from error
+    return backup
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, target: Path) -> None:
+    quoted = str(target).replace("'", "''")
+    connection.execute(f"attach '{quoted}' as backup (storage_version '{STORAGE_VERSION}')")
+    try:
+        database = _quoted(str(connection.execute("select current_database()").fetchall()[0][0]))
+        connection.execute(f"copy from database {database} to backup")
+    finally:
+        connection.execute("detach backup")
+
+
+def _remove(unfinished: Path) -> None:
+    for left in (unfinished, unfinished.with_name(f"{unfinished.name}.wal")):
+        left.unlink(missing_ok=True)
+
+
+def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
+    statements = [statement.query for statement in connection.extract_statements(schema_sql())]
+    made = [_MADE.search(statement) for statement in statements]
+    for match in made:
+        if match is not None and match["kind"] == "view":
+            connection.execute(f"drop view if exists {match['name']}")
+
+    had = _tables(connection)
+    with duckdb.connect(":memory:") as fresh:
+        fresh.execute(schema_sql())
+        wanted = _tables(fresh)
+        columns = {table: _columns(fresh, table) for table in wanted}
+    found = connection.execute("select sequence_name from duckdb_sequences()").fetchall()
+    sequences = {name for (name,) in found}
+    staying = {table for table in had.keys() & wanted.keys() if had[table] == wanted[table]}
+    to_refill = [table for table in wanted if table in had and table not in staying]
+    for table in to_refill:
+        connection.execute(f"create temporary table kept_{table} as from main.{table}")
+        connection.execute(f"drop table main.{table}")
+
+    for statement, match in zip(statements, made, strict=True):
+        # A table that had rows keeps them: bands, for example, may have been changed by somebody.
+        is_there = match is not None and (
+            match["name"] in (sequences if match["kind"] == "sequence" else staying)
+            or (match["kind"] == "into" and match["name"] in had)
+        )
+        if not is_there:
+            connection.execute(statement)
+
+    for table in to_refill:
+        common = ", ".join(
+            _quoted(column)
+            for column in _columns(connection, f"kept_{table}")
+            if column in columns[table]
+        )
+        connection.execute(f"insert into {table} by name select {common} from kept_{table}")
+        connection.execute(f"drop table temp.kept_{table}")
+    _renew_comments(connection, statements, staying)
+    fill_schemes(connection)
+    connection.executemany(
+        "insert or replace into store_info values (?, ?)",
+        [
+            ["schema_version", str(SCHEMA_VERSION)],
+            ["updated_by", f"quantstore {__version__}"],
+            ["updated_at", now()],
+        ],
+    )
+
+
+def _renew_comments(
+    connection: duckdb.DuckDBPyConnection, statements: list[str], staying: set[str]
+) -> None:
+    """Forget what the columns of tables that stayed were said to mean, and say it anew."""
+    for table in staying:
+        for column in _columns(connection, table):
+            connection.execute(f"comment on column {table}.{_quoted(column)} is null")
+    for statement in statements:
+        if statement.lstrip().startswith("comment on"):
+            connection.execute(statement)
+    hand_down_comments(connection)
+
+
+def _tables(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Every table and the statement that would make it, in the words of DuckDB."""
+    rows = connection.execute(
+        "select table_name, sql from duckdb_tables() where not internal and not temporary"
+        " and database_name = current_database() and schema_name = 'main'"
+    ).fetchall()
+    return dict(rows)
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+    rows = connection.execute(
+        "select column_name from duckdb_columns() where table_name = ? order by column_index",
+        [table],
+    ).fetchall()
+    return [column for (column,) in rows]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
