@@ -183,9 +183,12 @@ def test_the_file_that_streamlit_runs_only_calls_the_package():
     assert ast.unparse(call) == "run()"
 
 
-# What store.py puts into a statement itself: its own tables and columns, the comments of its own
-# schema, and a number.
-OWN_WORDS = {"table", "column", "quoted", "max(1, int(timeout_seconds * 1000))"}
+# What the store puts into a statement itself: its own tables, columns and sequences, lists of them
+# and conditions on them, the comments of its own schema, quoted names and a number.
+OWN_WORDS = {
+    *("table", "name", "column", "parent", "parent_key", "sequence", "listed", "condition"),
+    *("quoted", "own", "copy", "STORAGE_VERSION", "max(1, int(timeout_seconds * 1000))"),
+}
 ASKING = ("rows", "value", "frame", "execute", "executemany", "sql", "answering")
 
 

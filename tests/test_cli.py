@@ -32,6 +32,10 @@ COMMANDS = [
     "simulate",
     "report",
     "remove",
+    "export",
+    "import",
+    "backup",
+    "compact",
     "demo",
     "app",
 ]

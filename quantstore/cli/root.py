@@ -49,6 +49,10 @@ ORDER = (
     "simulate",
     "report",
     "remove",
+    "export",
+    "import",
+    "backup",
+    "compact",
     "demo",
     "app",
 )
