@@ -185,18 +185,12 @@ def test_the_file_that_streamlit_runs_only_calls_the_package():
     assert ast.unparse(call) == "run()"
 
 
-# What the store puts into a statement itself: tables and columns and comments of its own schema, a
-# number, a file name in quotes and the name of the database that was opened.
+# What the store puts into a statement itself: its own tables, columns and sequences, lists of them
+# and conditions on them, the comments of its own schema, quoted names, and a number.
 OWN_WORDS = {
-    "table",
-    "column",
-    "common",
-    "match['name']",
-    "_quoted(column)",
-    "quoted",
-    "database",
-    "STORAGE_VERSION",
-    "max(1, int(timeout_seconds * 1000))",
+    *("table", "name", "column", "parent", "parent_key", "sequence", "listed", "condition"),
+    *("common", "match['name']", "_quoted(column)", "database"),
+    *("quoted", "own", "copy", "STORAGE_VERSION", "max(1, int(timeout_seconds * 1000))"),
 }
 ASKING = ("rows", "value", "frame", "execute", "executemany", "sql", "answering")
 

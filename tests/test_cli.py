@@ -32,6 +32,11 @@ COMMANDS = [
     "simulate",
     "report",
     "remove",
+    "export",
+    "import",
+    "backup",
+    "compact",
+    "migrate",
     "demo",
     "app",
 ]

@@ -142,6 +142,19 @@ def reading(
     """
     if not _exists(path):
         raise MissingStoreError(f"there is no store at {path}")
+    with together(path, wait_seconds, config) as connection:
+        if is_empty(connection):
+            # A first ingest that was killed, or a store of which nothing was ever committed.
+            raise MissingStoreError(f"{path} is a database without any table, not a store yet")
+        require_our_schema(connection, path)
+        yield Connection(connection)
+
+
+@contextmanager
+def together(
+    path: Path, wait_seconds: float | None = None, config: Config = CONFIG
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The file, open for reading beside others; its shape is for the caller to check."""
     deadline = _deadline(wait_seconds)
     with gate_of(path).shared(deadline) as is_in:
         if not is_in:
@@ -149,11 +162,7 @@ def reading(
         with turnstile(path, deadline, is_writer=False):
             connection = _connect(path, read_only=True, deadline=deadline, config=config)
         with _translating(path, connection):
-            if is_empty(connection):
-                # A first ingest that was killed, or a store of which nothing was ever committed.
-                raise MissingStoreError(f"{path} is a database without any table, not a store yet")
-            require_our_schema(connection, path)
-            yield Connection(connection)
+            yield connection
 
 
 @contextmanager
@@ -196,15 +205,22 @@ def writing(
         if not may_create:
             raise MissingStoreError(f"there is no store at {path}")
         _create(path)
+    with alone(path, wait_seconds) as connection:
+        _bring_up_to_date(connection, path)
+        with _transaction(connection):
+            yield Connection(connection)
+
+
+@contextmanager
+def alone(path: Path, wait_seconds: float | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The file, open for writing with nobody else in it; its shape is for the caller to check."""
     deadline = _deadline(wait_seconds)
     with gate_of(path).alone(deadline) as is_in:
         if not is_in:
             raise _busy_here(path)
         connection = _connect(path, read_only=False, deadline=deadline, config=CONFIG)
         with _translating(path, connection):
-            _bring_up_to_date(connection, path)
-            with _transaction(connection):
-                yield Connection(connection)
+            yield connection
 
 
 def update(path: Path, wait_seconds: float | None = None) -> Path | None:
@@ -218,13 +234,8 @@ def update(path: Path, wait_seconds: float | None = None) -> Path | None:
     """
     if not _exists(path):
         raise MissingStoreError(f"there is no store at {path}")
-    deadline = _deadline(wait_seconds)
-    with gate_of(path).alone(deadline) as is_in:
-        if not is_in:
-            raise _busy_here(path)
-        connection = _connect(path, read_only=False, deadline=deadline, config=CONFIG)
-        with _translating(path, connection):
-            return _bring_up_to_date(connection, path)
+    with alone(path, wait_seconds) as connection:
+        return _bring_up_to_date(connection, path)
 
 
 def _bring_up_to_date(connection: duckdb.DuckDBPyConnection, path: Path) -> Path | None:

@@ -14,14 +14,8 @@ from pathlib import Path
 import duckdb
 
 from quantstore.errors import MissingStoreError, QuantstoreError, StoreError
-from quantstore.store.connection import (
-    STORAGE_VERSION,
-    WAIT_SECONDS,
-    _alone,
-    _connected,
-    reading,
-)
-from quantstore.store.schema import require_our_schema
+from quantstore.store.connection import alone, reading
+from quantstore.store.schema import STORAGE_VERSION, require_our_schema
 
 # Whoever opened the former file right before it was replaced asks for its lock within
 # microseconds. The lock is kept for this long, so that they find it taken, and open again by name.
@@ -54,7 +48,7 @@ def backup(path: Path, target: Path, *, replace: bool = False) -> CopySummary:
     return CopySummary(before, _file_bytes(target))
 
 
-def compact(path: Path, wait_seconds: float = WAIT_SECONDS) -> CopySummary:
+def compact(path: Path, wait_seconds: float | None = None) -> CopySummary:
     """Write the store anew without the room that removed models left; nobody else writes meanwhile.
 
     Raises:
@@ -66,11 +60,7 @@ def compact(path: Path, wait_seconds: float = WAIT_SECONDS) -> CopySummary:
     # A symbolic link stays one.
     path = path.resolve()
     before = _file_bytes(path)
-    with (
-        _alone(path, wait_seconds),
-        _beside(path) as fresh,
-        _connected(path, read_only=False, wait_seconds=wait_seconds) as connection,
-    ):
+    with _beside(path) as fresh, alone(path, wait_seconds) as connection:
         require_our_schema(connection, path)
         # The log goes into the file and away, so that none lies beside the one that takes over.
         connection.execute("checkpoint")

@@ -65,6 +65,8 @@ def export(
         UnknownModelError: the store holds no model of such a name; nothing is written.
         QuantstoreError: the folder holds something else, or cannot be written.
     """
+    # The folder behind a symbolic link, and a name for the one called ".".
+    folder = folder.resolve()
     holds_others = _holds_others(folder)
     if holds_others and not replace:
         raise QuantstoreError(
@@ -227,12 +229,13 @@ def _beside(folder: Path) -> Iterator[Path]:
 
 
 def _swap(fresh: Path, folder: Path) -> None:
-    """Put the fresh folder in the place of an absent one, or of an earlier export."""
-    # mkdtemp lets nobody else in; an export is there to be shared, as far as the umask allows.
-    fresh.chmod(0o777 & ~_umask())
+    """Put the fresh folder in the place of an absent or empty one, or of an earlier export."""
     if not folder.exists():
+        # mkdtemp lets nobody else in; an export is there to be shared, as far as umask allows.
+        fresh.chmod(0o777 & ~_umask())
         fresh.rename(folder)
         return
+    fresh.chmod(folder.stat().st_mode & 0o7777)
     with _beside(folder) as former:
         folder.rename(former / "former")
         fresh.rename(folder)

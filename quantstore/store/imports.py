@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ import duckdb
 
 from quantstore import __version__
 from quantstore.errors import DamagedStoreError, RefusedImportError
-from quantstore.store.connection import SANDBOX, WAIT_SECONDS, Connection, _connected, writing
+from quantstore.schemes import SCHEMES
+from quantstore.store.connection import SANDBOX, Connection, together, writing
 from quantstore.store.exports import (
     MANIFEST,
     file_names,
@@ -142,9 +144,7 @@ def _unpack(source: Path, folder: Path) -> None:
 def _export_foreign(source: Path, folder: Path) -> None:
     """Export a DuckDB file of somebody else, opened where it reaches nothing but itself."""
     try:
-        with _connected(
-            source, read_only=True, wait_seconds=WAIT_SECONDS, config=SANDBOX
-        ) as connection:
+        with together(source, config=SANDBOX) as connection:
             _require_base_tables(connection, source)
             write_tables(Connection(connection), folder)
     except DamagedStoreError as error:
@@ -236,29 +236,59 @@ def _datasets(folder: Path, source: Path) -> "dict[str, dataset.Dataset]":
 
 def _check_rows(datasets: "dict[str, dataset.Dataset]", folder: Path, source: Path) -> None:
     """Refuse rows that our tables could not hold, or that do not hold together."""
-    with _empty_store() as duck:
+    import pyarrow as pa
+
+    with _scratch() as duck:
         for name, rows in datasets.items():
             duck.register(f"incoming_{name}", rows)
         try:
             for problem in _problems(duck, folder):
                 raise _refused(source, problem)
+            _check_text(datasets, source)
         except duckdb.OutOfMemoryException as error:
             raise _refused(source, "it is too large for the memory of this computer") from error
-        except duckdb.Error as error:
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise _refused(source, f"its rows cannot be read: {_first_line(error)}") from error
 
 
+def _check_text(datasets: "dict[str, dataset.Dataset]", source: Path) -> None:
+    """Refuse text that is not UTF-8: DuckDB takes it from Arrow unseen, and nobody can show it."""
+    import pyarrow as pa
+
+    for table, rows in datasets.items():
+        columns = [field.name for field in rows.schema if not pa.types.is_primitive(field.type)]
+        for batch in rows.to_batches(columns=columns):
+            try:
+                batch.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise _refused(source, f"{parquet_name(table)} holds text that is none") from error
+
+
 @contextmanager
-def _empty_store() -> "Iterator[duckdb.DuckDBPyConnection]":
-    """Our schema in memory, which knows the columns; without files, but with room to sort."""
+def _scratch() -> "Iterator[duckdb.DuckDBPyConnection]":
+    """A database in memory that reaches no file, but has room to sort."""
     with tempfile.TemporaryDirectory(prefix="quantstore-import-") as spill:
-        config = SANDBOX | {"temp_directory": spill}
-        duck = duckdb.connect(":memory:", config=config)
+        duck = duckdb.connect(":memory:", config=SANDBOX | {"temp_directory": spill})
         try:
-            create_schema(duck)
             yield duck
         finally:
             duck.close()
+
+
+@cache
+def _columns() -> dict[str, dict[str, tuple[str, bool]]]:
+    """Type of each column of our tables, and whether it may be NULL, as the schema has them."""
+    columns: dict[str, dict[str, tuple[str, bool]]] = {table.name: {} for table in INCOMING}
+    with _scratch() as duck:
+        create_schema(duck)
+        rows = duck.execute(
+            "select table_name, column_name, data_type, is_nullable from duckdb_columns()"
+            " where not internal order by table_name, column_index"
+        ).fetchall()
+    for table, column, kind, may_be_null in rows:
+        if table in columns:
+            columns[table][column] = (kind, may_be_null)
+    return columns
 
 
 def _problems(duck: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[str]:
@@ -272,22 +302,13 @@ def _problems(duck: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[str]:
     for question, problem in _COHERENCE:
         for row in duck.execute(question).fetchall():
             yield problem.format(*row)
-    for (scheme,) in duck.execute(_UNKNOWN_SCHEMES).fetchall():
-        yield f"it was measured with the scheme {scheme}, which quantstore {__version__} lacks"
-
-
-def _columns(duck: duckdb.DuckDBPyConnection, table: str) -> dict[str, tuple[str, bool]]:
-    """Type of each column of a table of ours, and whether it may be NULL."""
-    rows = duck.execute(
-        "select column_name, data_type, is_nullable from duckdb_columns()"
-        " where table_name = ? and not internal order by column_index",
-        [table],
-    ).fetchall()
-    return {name: (kind, may_be_null) for name, kind, may_be_null in rows}
+    for (scheme,) in duck.execute(_SCHEMES_USED).fetchall():
+        if scheme not in SCHEMES:
+            yield f"it was measured with the scheme {scheme}, which quantstore {__version__} lacks"
 
 
 def _wrong_columns(duck: duckdb.DuckDBPyConnection, table: str) -> Iterator[str]:
-    ours = {name: kind for name, (kind, _) in _columns(duck, table).items()}
+    ours = {name: kind for name, (kind, _) in _columns()[table].items()}
     incoming = duck.sql(f"from incoming_{table}")
     theirs = dict(zip(incoming.columns, map(str, incoming.types), strict=True))
     file = parquet_name(table)
@@ -306,7 +327,7 @@ def _wrong_values(
     duck: duckdb.DuckDBPyConnection, table: str, manifest: dict[str, object]
 ) -> Iterator[str]:
     """NULL where there must be a value, numbers that are none; a file that was cut short."""
-    columns = _columns(duck, table)
+    columns = _columns()[table]
     # Every column is counted, so that every page of the file is read before our store is open.
     counts = [f'count("{column}")' for column in columns]
     counts += [
@@ -388,16 +409,12 @@ _COHERENCE = (
     ),
 )
 
-_UNKNOWN_SCHEMES = """
-    select scheme
-    from (
-        select scheme from incoming_errors
-        union select scheme from incoming_channel_errors
-        union select scheme from incoming_simulations
-        union select scheme from incoming_sensitivities
-        union select scheme from incoming_equalization
-    )
-    where scheme not in (select scheme from schemes)
+_SCHEMES_USED = """
+    select scheme from incoming_errors
+    union select scheme from incoming_channel_errors
+    union select scheme from incoming_simulations
+    union select scheme from incoming_sensitivities
+    union select scheme from incoming_equalization
     order by scheme
 """
 
@@ -513,13 +530,7 @@ class _Merge:
 
     def _insert_ingests(self) -> None:
         """Take over the attempts to ingest that are not here yet."""
-        columns = [
-            column
-            for (column,) in self._connection.rows(
-                "select column_name from duckdb_columns() where table_name = 'ingests'"
-                " and column_name <> 'ingest_id' and database_name = current_database()"
-            )
-        ]
+        columns = [column for column in _columns()["ingests"] if column != "ingest_id"]
         listed = ", ".join(f"theirs.{column}" for column in columns)
         same = " and ".join(
             f"ours.{column} is not distinct from theirs.{column}" for column in columns

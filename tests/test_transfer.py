@@ -1,0 +1,667 @@
+"""In and out: a store as Parquet files, another store taken over, a backup, a smaller self."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from quantstore import store
+from quantstore.errors import (
+    LockedStoreError,
+    MissingStoreError,
+    QuantstoreError,
+    RefusedImportError,
+    StoreError,
+    UnknownModelError,
+)
+from quantstore.store import exports, imports, tables
+
+PLAIN = "digits-plain"
+VIEWS = ("model_layers", "layer_errors", "layer_channels", "model_findings", "histogram_bins")
+VIEWS += ("verdicts", "model_summary")
+
+# What the demo models lack: one row in every other table, and what somebody wrote about a model.
+MORE_ROWS = """
+    update models set tags = ['a', 'b'], note = 'the good one' where model = 'digits-plain';
+    insert into simulations by name
+        select nextval('simulation_ids') as simulation_id, model_id,
+            'int8_tensor_symmetric' as scheme, 'both' as mode, 'noise' as input_source,
+            8 as sample_count, 12.5 as output_sqnr_db, 0.5 as seconds,
+            '1' as onnxruntime_version, timestamp '2026-01-01' as created_at
+        from models;
+    insert into activation_errors by name
+        select simulation_id, 0 as depth, 'n' as node_name, 'Conv' as op_type, 't' as tensor,
+            'local' as kind, 3.5 as sqnr_db, [1, 2] as float_counts
+        from simulations;
+    insert into sensitivities by name
+        select model_id, layer_id, 'int8_tensor_symmetric' as scheme, 'both' as mode,
+            'alone' as kind, 'noise' as input_source, 8 as sample_count, 7.5 as output_sqnr_db,
+            timestamp '2026-01-01' as created_at
+        from layers where depth = 0;
+    insert into findings
+        select model_id, layer_id, 'dead channel', 'warning', 'm', 'r' from layers where depth = 1
+        union all select model_id, null, 'old opset', 'note', 'm', 'r' from models;
+    insert into ingests by name
+        select nextval('ingest_ids') as ingest_id, source as path, model, 'stored' as outcome,
+            '' as message, ingested_at as started_at, ingested_at as finished_at,
+            0.5 as seconds, '0' as quantstore_version
+        from models;
+"""
+
+
+@pytest.fixture(scope="module")
+def full_store(demo_store, tmp_path_factory):
+    """The demo models, with a row in every table. Read it, never write to it."""
+    path = tmp_path_factory.mktemp("full") / "full.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as connection:
+        for statement in MORE_ROWS.split(";")[:-1]:
+            connection.rows(statement)
+    return path
+
+
+@pytest.fixture(scope="module")
+def small_export(full_store, tmp_path_factory):
+    """One model. Read it, never write to it."""
+    folder = tmp_path_factory.mktemp("small") / "export"
+    store.export(full_store, folder, [PLAIN])
+    return folder
+
+
+@pytest.fixture
+def ours(tmp_path):
+    return tmp_path / "ours.duckdb"
+
+
+@pytest.fixture(scope="module")
+def small_store(full_store, tmp_path_factory):
+    """Two models. Read it, never write to it."""
+    folder = tmp_path_factory.mktemp("two")
+    store.export(full_store, folder / "export", [PLAIN, "digits-rescaled"])
+    store.merge(folder / "two.duckdb", folder / "export")
+    return folder / "two.duckdb"
+
+
+@pytest.fixture
+def own_copy(small_store, tmp_path):
+    """A store of two models to change."""
+    return Path(shutil.copy(small_store, tmp_path / "copy.duckdb"))
+
+
+def ask(path, sql, *parameters):
+    with store.reading(path) as connection:
+        return connection.rows(sql, parameters)
+
+
+def change(path, *statements):
+    with store.writing(path) as connection:
+        for statement in statements:
+            connection.rows(statement)
+
+
+def contents(path):
+    """How many rows every table and view of ours holds, and their sum without keys."""
+    with store.reading(path) as connection:
+        found = {
+            name: connection.rows(
+                f"select count(*), sum(hash(one)) from"
+                f" (select columns(lambda c: not c.ends_with('_id')) from {name}) as one"
+            )
+            for name in (*(table.name for table in imports.INCOMING), *VIEWS)
+        }
+        # A pair of layers, by their names.
+        found["partners"] = connection.rows(
+            "select a.layer, b.layer, scheme from equalization join layers a using (layer_id)"
+            " join layers b on b.layer_id = partner_layer_id order by all"
+        )
+    return found
+
+
+def models_of(path):
+    return [name for (name,) in ask(path, "select model from models order by model_id")]
+
+
+def packed(folder, target):
+    with zipfile.ZipFile(target, "w") as archive:
+        for file in folder.iterdir():
+            archive.write(file, f"some folder/{file.name}")
+    return target
+
+
+# What hangs together.
+
+
+def test_every_table_and_every_key_of_the_schema_is_known_here(full_store):
+    (found,) = zip(*ask(full_store, "select table_name from duckdb_tables()"), strict=True)
+    assert set(found) == set(tables.ALL_TABLES)
+    known = {
+        (table.name, column)
+        for table in imports.INCOMING
+        for column in (*(column for column, _ in table.points_to), *(table.keys or [[]])[0][:1])
+        if column.endswith("_id")
+    }
+    ids = ask(
+        full_store,
+        "select table_name, column_name from duckdb_columns() join duckdb_tables()"
+        " using (table_name) where column_name like '%\\_id' escape '\\'",
+    )
+    assert set(ids) == known
+
+
+# Export
+
+
+def test_an_export_is_one_parquet_file_per_table_and_says_what_it_is(full_store, tmp_path):
+    summary = store.export(full_store, tmp_path / "out")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == set(exports.file_names())
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["schema_version"] == store.SCHEMA_VERSION
+    assert (manifest["models"], manifest["rows"]) == (4, summary.rows)
+    for table in tables.ALL_TABLES:
+        assert parquet.read_metadata(tmp_path / "out" / f"{table}.parquet").num_rows > 0
+
+
+def test_the_schema_that_travels_along_makes_tables_that_the_files_fill(full_store, tmp_path):
+    store.export(full_store, tmp_path / "out")
+    with duckdb.connect(":memory:") as duck:
+        duck.execute((tmp_path / "out" / "schema.sql").read_text())
+        duck.execute("delete from bands")
+        for table in tables.ALL_TABLES:
+            file = str(tmp_path / "out" / f"{table}.parquet")
+            duck.execute(f"insert into {table} by name from read_parquet(?)", [file])
+        verdicts = duck.execute("select * exclude model_id from verdicts order by all").fetchall()
+    assert verdicts == ask(full_store, "select * exclude model_id from verdicts order by all")
+
+
+def test_some_models_bring_everything_that_is_known_about_them_and_nothing_else(
+    full_store, tmp_path
+):
+    store.export(full_store, tmp_path / "out", [PLAIN, "digits-rescaled"])
+    with duckdb.connect(":memory:") as duck:
+        duck.execute((tmp_path / "out" / "schema.sql").read_text())
+        duck.execute("delete from bands")
+        for table in tables.ALL_TABLES:
+            file = str(tmp_path / "out" / f"{table}.parquet")
+            duck.execute(f"insert into {table} by name from read_parquet(?)", [file])
+        some = {view: duck.execute(f"from {view} order by all").fetchall() for view in VIEWS}
+        ingests = duck.execute("select distinct model from ingests order by 1").fetchall()
+        pairs = duck.execute("select count(*) from equalization").fetchall()
+    for view, rows in some.items():
+        expected = f"from {view} where model in ('{PLAIN}', 'digits-rescaled') order by all"
+        assert rows == ask(full_store, expected), view
+    assert ingests == [(PLAIN,), ("digits-rescaled",)]
+    assert pairs == ask(
+        full_store,
+        "select count(*) from equalization join layers using (layer_id) join models using"
+        f" (model_id) where model in ('{PLAIN}', 'digits-rescaled')",
+    )
+
+
+def test_an_unknown_model_writes_nothing(full_store, tmp_path):
+    with pytest.raises(UnknownModelError):
+        store.export(full_store, tmp_path / "out", [PLAIN, "nobody"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_other_files_is_left_alone_unless_told_and_they_stay(full_store, tmp_path):
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(QuantstoreError, match="no export of a store"):
+        store.export(full_store, folder, [PLAIN])
+    assert [file.name for file in folder.iterdir()] == ["thesis.tex"]
+    store.export(full_store, folder, [PLAIN], replace=True)
+    assert (folder / "thesis.tex").read_text() == "years of work"
+    assert exports.read_manifest(folder)["models"] == 1
+
+
+def test_an_earlier_export_is_replaced_whole_and_keeps_who_may_read_it(full_store, tmp_path):
+    folder = tmp_path / "out"
+    store.export(full_store, folder)
+    folder.chmod(0o750)
+    store.export(full_store, folder, [PLAIN])
+    assert exports.read_manifest(folder)["models"] == 1
+    assert folder.stat().st_mode & 0o777 == 0o750
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_export_that_fails_leaves_the_earlier_one(full_store, tmp_path, monkeypatch):
+    store.export(full_store, tmp_path / "out")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exports, "_write_parquet", fail)
+    with pytest.raises(QuantstoreError, match="No space left on device"):
+        store.export(full_store, tmp_path / "out", [PLAIN])
+    assert exports.read_manifest(tmp_path / "out")["models"] == 4
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_export_as_a_zip_file_can_be_imported(full_store, tmp_path, ours):
+    store.export_zip(full_store, tmp_path / "out.zip", [PLAIN])
+    assert store.merge(ours, tmp_path / "out.zip").added == [PLAIN]
+
+
+# Import
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "duckdb"])
+def test_an_import_into_an_empty_store_shows_the_same_through_every_view(
+    full_store, tmp_path, ours, form
+):
+    source = full_store
+    if form != "duckdb":
+        source = tmp_path / "glob [*]?"
+        store.export(full_store, source)
+    if form == "zip":
+        source = packed(source, tmp_path / "out.zip")
+    assert store.merge(ours, source).added == models_of(full_store)
+    assert contents(ours) == contents(full_store)
+
+
+def test_importing_twice_adds_nothing(small_export, ours):
+    store.merge(ours, small_export)
+    before = contents(ours)
+    summary = store.merge(ours, small_export)
+    assert (summary.added, summary.already_stored, summary.ingests) == ([], [PLAIN], 0)
+    assert contents(ours) == before
+
+
+def test_keys_come_from_our_own_sequences(full_store, small_export, tmp_path, ours):
+    store.merge(ours, small_export)
+    store.export(full_store, tmp_path / "rest", ["digits-rescaled"])
+    store.merge(ours, tmp_path / "rest")
+    for table in imports.INCOMING:
+        for key in table.keys:
+            listed = ", ".join(key)
+            twice = f"select {listed} from {table.name} group by all having count(*) > 1"
+            assert ask(ours, twice) == []
+    change(ours, "delete from equalization where layer_id = 0")
+    for column, sequence in (("model_id", "model_ids"), ("layer_id", "layer_ids")):
+        with store.writing(ours) as connection:
+            largest = connection.value(f"select max({column}) from {sequence[:-4]}s")
+            assert connection.value(f"select nextval('{sequence}')") > largest
+
+
+def test_a_name_that_belongs_to_other_content_here_gets_the_start_of_the_content(
+    small_export, own_copy
+):
+    change(
+        own_copy,
+        f"update models set model = 'x' where model = '{PLAIN}'",
+        "update models set model = 'digits-plain', sha256 = repeat('f', 64) where model = 'x'",
+    )
+    before = len(models_of(own_copy))
+    summary = store.merge(own_copy, small_export)
+    ((sha256,),) = ask(own_copy, "select sha256 from models where model = ?", summary.added[0])
+    assert summary.renamed == [(PLAIN, f"{PLAIN}-{sha256[:8]}")]
+    assert len(models_of(own_copy)) == before + 1
+
+
+def test_with_replace_the_incoming_model_takes_the_place_of_content_and_of_name(
+    small_export, own_copy
+):
+    change(
+        own_copy,
+        f"update models set model = 'mine', note = 'mine' where model = '{PLAIN}'",
+        f"update models set model = '{PLAIN}' where model = 'digits-rescaled'",
+    )
+    summary = store.merge(own_copy, small_export, replace=True)
+    assert (summary.replaced, summary.added, summary.renamed) == ([PLAIN, "mine"], [PLAIN], [])
+    assert ask(own_copy, "select note from models where model = ?", PLAIN) == [("the good one",)]
+    assert models_of(own_copy) == [PLAIN]
+
+
+def test_limits_of_bands_that_somebody_changed_stay_where_they_were_changed(own_copy, ours):
+    change(own_copy, "update bands set lower_db = 99 where band = 'fine'")
+    store.merge(ours, own_copy)
+    assert ask(ours, "select lower_db from bands where band = 'fine'") == [(30.0,)]
+
+
+def test_a_store_cannot_be_imported_into_itself(own_copy, tmp_path):
+    (tmp_path / "link.duckdb").symlink_to(own_copy)
+    with pytest.raises(RefusedImportError, match="the store itself"):
+        store.merge(own_copy, tmp_path / "link.duckdb")
+
+
+# What is refused, and changes nothing.
+
+
+def rewrite(table, edit):
+    """Change a table of an export; the manifest goes along."""
+
+    def apply(folder):
+        rows = edit(parquet.read_table(folder / f"{table}.parquet"))
+        parquet.write_table(rows, folder / f"{table}.parquet")
+        say(folder, rows={**exports.read_manifest(folder)["rows"], table: rows.num_rows})
+
+    return apply
+
+
+def say(folder, **changes):
+    manifest = exports.read_manifest(folder) | changes
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def with_values(column, change_one):
+    """The same table with the first value of a column changed."""
+
+    def edit(rows):
+        first, *others = rows[column].to_pylist()
+        values = pa.array([change_one(first), *others], rows.schema.field(column).type)
+        return rows.set_column(rows.schema.get_field_index(column), column, values)
+
+    return edit
+
+
+def as_text(column):
+    return lambda rows: rows.set_column(
+        rows.schema.get_field_index(column), column, rows[column].cast(pa.string())
+    )
+
+
+def broken_page(folder):
+    path = folder / "channels.parquet"
+    bytes_ = bytearray(path.read_bytes())
+    bytes_[200:260] = bytes(60)
+    path.write_bytes(bytes_)
+
+
+def not_utf8(rows):
+    text = pa.Array.from_buffers(
+        pa.string(),
+        len(rows),
+        [
+            None,
+            pa.py_buffer(b"".join((4 * i).to_bytes(4, "little") for i in range(len(rows) + 1))),
+            pa.py_buffer(b"\xff\xfe\xc0\x80" * len(rows)),
+        ],
+    )
+    return rows.set_column(rows.schema.get_field_index("layer"), "layer", text)
+
+
+HOSTILE = {
+    "older": (lambda folder: say(folder, schema_version=1), "older than"),
+    "newer": (lambda folder: say(folder, schema_version=999), "upgrade quantstore"),
+    "no version": (lambda folder: say(folder, schema_version="²"), "which schema"),
+    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "no export of a store"),
+    "deep manifest": (
+        lambda folder: (folder / "manifest.json").write_text("[" * 60_000),
+        "no export of a store",
+    ),
+    "no file": (lambda folder: (folder / "errors.parquet").unlink(), "no file errors.parquet"),
+    "no Parquet": (
+        lambda folder: (folder / "layers.parquet").write_text("layer,model\n"),
+        "layers.parquet is no Parquet file",
+    ),
+    "broken page": (broken_page, "cannot be read"),
+    "cut short": (lambda folder: say(folder, rows={"models": 7}), "speaks of 7"),
+    "no column": (rewrite("layers", lambda r: r.drop_columns("shape")), "lacks the column shape"),
+    "more columns": (
+        rewrite("layers", lambda r: r.append_column("extra", r["depth"])),
+        "has a column extra",
+    ),
+    "one column twice": (
+        rewrite("layers", lambda r: r.append_column("depth", r["depth"])),
+        "layers.parquet",
+    ),
+    "wrong type": (rewrite("errors", as_text("mse")), "mse as VARCHAR, not as DOUBLE"),
+    "no value": (rewrite("models", with_values("model", lambda _: None)), "without a model"),
+    "not a number": (
+        rewrite("channels", with_values("q1", lambda _: float("nan"))),
+        "q1 that are no finite numbers",
+    ),
+    "not UTF-8": (rewrite("layers", not_utf8), "text that is none"),
+    "two of a key": (
+        rewrite("errors", lambda r: pa.concat_tables([r, r.slice(0, 1)])),
+        "same layer_id and scheme",
+    ),
+    "two models": (
+        rewrite("models", lambda r: pa.concat_tables([r, r])),
+        "two rows with the same model_id",
+    ),
+    "orphan": (
+        rewrite("histograms", with_values("layer_id", lambda _: 999)),
+        "a layer_id that is not in layers.parquet",
+    ),
+    "orphan partner": (
+        rewrite("equalization", with_values("partner_layer_id", lambda _: 999)),
+        "a partner_layer_id that is not in layers.parquet",
+    ),
+    "part of a model": (
+        rewrite("models", with_values("layer_count", lambda count: count + 1)),
+        f"the model {PLAIN} is not whole",
+    ),
+    "part of a layer": (rewrite("channels", lambda r: r.slice(1)), "is not whole"),
+    "unknown scheme": (
+        rewrite("errors", with_values("scheme", lambda _: "int3")),
+        "the scheme int3",
+    ),
+    "no sha256": (rewrite("models", with_values("sha256", lambda _: "../..")), "sha256"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_an_export_that_contradicts_itself_is_refused_in_a_sentence(
+    small_export, tmp_path, ours, name
+):
+    spoil, part = HOSTILE[name]
+    folder = Path(shutil.copytree(small_export, tmp_path / "hostile"))
+    spoil(folder)
+    with pytest.raises(RefusedImportError) as refused:
+        store.merge(ours, folder)
+    assert part in refused.value.sentence
+    assert refused.value.sentence.isprintable()
+    assert not ours.exists()
+
+
+def test_an_import_that_fails_in_the_middle_changes_nothing(small_export, own_copy, monkeypatch):
+    change(own_copy, f"update models set sha256 = repeat('0', 64) where model = '{PLAIN}'")
+    before = contents(own_copy)
+
+    def fail(self):
+        raise OSError("unplugged")
+
+    monkeypatch.setattr(imports._Merge, "_insert_ingests", fail)
+    with pytest.raises(OSError, match="unplugged"):
+        store.merge(own_copy, small_export, replace=True)
+    assert contents(own_copy) == before
+
+
+def test_a_zip_file_unpacks_to_known_files_only_and_to_no_flood(small_export, tmp_path, ours):
+    bomb = packed(small_export, tmp_path / "bomb.zip")
+    with zipfile.ZipFile(bomb, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../../escaped.txt", "x")
+        archive.writestr("errors.parquet", bytes(100_000_000))
+    with pytest.raises(RefusedImportError, match="more than any export"):
+        store.merge(ours, bomb)
+    assert not list(tmp_path.parent.glob("escaped.txt"))
+
+
+def foreign(path, *statements):
+    with duckdb.connect(path) as duck:
+        for statement in statements:
+            duck.execute(statement)
+
+
+FOREIGN = {
+    "another database": (["create table t (i integer)"], "not a quantstore"),
+    "older": (["update store_info set value = '1'"], "has schema 1"),
+    "newer": (["update store_info set value = '999'"], "upgrade quantstore"),
+    "a view for a table": (
+        [
+            "alter table channels rename to hidden",
+            "create view channels as select * from hidden, range(1000000000000)",
+        ],
+        "no table channels",
+    ),
+    "a view for the version": (
+        [
+            "drop table store_info",
+            "create view store_info as select 'schema_version' as key, '2' as value"
+            " from range(1000000000000)",
+        ],
+        "no table store_info",
+    ),
+    "a column that computes": (
+        [
+            "drop table bands",
+            "create table bands (band varchar, lower_db double, meaning varchar,"
+            " bomb varchar generated always as (repeat(band, 1000)))",
+        ],
+        "computes a column",
+    ),
+    "a column too few": (["alter table errors drop column mse"], "lacks the column mse"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_nothing_of_a_foreign_database_runs(own_copy, ours, tmp_path, name):
+    statements, part = FOREIGN[name]
+    source = own_copy if name != "another database" else tmp_path / "another.duckdb"
+    foreign(source, *statements)
+    with pytest.raises(RefusedImportError) as refused:
+        store.merge(ours, source)
+    assert part in refused.value.sentence
+    assert not ours.exists()
+
+
+def test_a_foreign_macro_shadows_nothing(own_copy, small_store, ours):
+    foreign(
+        own_copy,
+        "create macro duckdb_tables() as table select * from range(1000000000000)",
+        "create macro unnest(x) as 1",
+        "create macro count(x) as 0",
+    )
+    store.merge(ours, own_copy)
+    assert contents(ours) == contents(small_store)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", bytes(20_000)])
+def test_a_file_that_is_no_database_is_refused(tmp_path, ours, content):
+    (tmp_path / "notes.txt").write_bytes(content)
+    with pytest.raises(RefusedImportError, match=r"notes\.txt"):
+        store.merge(ours, tmp_path / "notes.txt")
+    assert not ours.exists()
+
+
+# Backup and compact
+
+
+def facts(path):
+    """Everything about a database but its rows."""
+    with duckdb.connect(path, read_only=True) as duck:
+        return {
+            question: duck.execute(question).fetchall()
+            for question in (
+                "select table_name, comment, sql from duckdb_tables() order by 1",
+                "select view_name, comment from duckdb_views() where not internal order by 1",
+                "select table_name, column_name, comment, column_default, is_nullable"
+                " from duckdb_columns() where not internal order by 1, 2",
+                "select sequence_name, start_value, last_value from duckdb_sequences() order by 1",
+                "select table_name, constraint_text from duckdb_constraints() order by 1, 2",
+                "select tags from duckdb_databases() where not internal",
+            )
+        }
+
+
+def with_room(path):
+    """Take a model out: its room stays in the file, and its keys are never used again."""
+    with store.writing(path) as connection:
+        store.remove_model_named(connection, "digits-rescaled")
+
+
+def test_a_backup_is_the_same_store_with_comments_views_and_sequences(own_copy, tmp_path):
+    with_room(own_copy)
+    store.backup(own_copy, tmp_path / "it's a backup.duckdb")
+    assert facts(tmp_path / "it's a backup.duckdb") == facts(own_copy)
+    assert contents(tmp_path / "it's a backup.duckdb") == contents(own_copy)
+
+
+def test_a_backup_overwrites_only_if_told_and_never_the_store(own_copy, full_store, tmp_path):
+    target = tmp_path / "backup.duckdb"
+    store.backup(own_copy, target)
+    with pytest.raises(QuantstoreError, match="exists already"):
+        store.backup(full_store, target)
+    store.backup(full_store, target, replace=True)
+    with pytest.raises(QuantstoreError, match="the store itself"):
+        store.backup(own_copy, own_copy, replace=True)
+    with pytest.raises(QuantstoreError, match="is a folder"):
+        store.backup(own_copy, tmp_path)
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.backup(own_copy, tmp_path / "absent" / "backup.duckdb")
+    with pytest.raises(MissingStoreError):
+        store.backup(tmp_path / "absent.duckdb", target, replace=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["backup.duckdb", "copy.duckdb"]
+
+
+def test_a_compact_store_is_smaller_and_otherwise_the_same(own_copy, tmp_path):
+    with_room(own_copy)
+    own_copy.chmod(0o640)
+    link = tmp_path / "link.duckdb"
+    link.symlink_to(own_copy)
+    before = facts(own_copy), contents(own_copy)
+    summary = store.compact(link)
+    assert summary.bytes_after < summary.bytes_before
+    assert (facts(own_copy), contents(own_copy)) == before
+    assert link.is_symlink()
+    assert own_copy.stat().st_mode & 0o777 == 0o640
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["copy.duckdb", "link.duckdb"]
+
+
+def test_a_compaction_that_fails_leaves_the_store_as_it_was(own_copy, tmp_path, monkeypatch):
+    before = contents(own_copy)
+
+    def fail(self, target):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(StoreError, match="Read-only file system"):
+        store.compact(own_copy)
+    assert contents(own_copy) == before
+    assert [file.name for file in tmp_path.iterdir()] == ["copy.duckdb"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from quantstore import store
+for number in range(8):
+    with store.writing(Path(sys.argv[1])) as connection:
+        connection.rows("insert into store_info values (?, '')", [f"row {number}"])
+    print(number, flush=True)
+"""
+
+
+def test_what_others_write_while_the_store_is_compacted_is_kept(own_copy):
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, own_copy], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        for _ in range(2):
+            # Between two of its rows.
+            writer.stdout.readline()
+            store.compact(own_copy)
+        writer.communicate()
+    assert writer.returncode == 0
+    assert ask(own_copy, "select count(*) from store_info where key like 'row%'") == [(8,)]
+
+
+def test_a_store_that_somebody_holds_is_not_compacted(own_copy):
+    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, own_copy], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        holder.stdout.readline()
+        with pytest.raises(LockedStoreError):
+            store.compact(own_copy, wait_seconds=0.05)
+        with suppress(BrokenPipeError):
+            holder.communicate(b"\n")
