@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "simulation": "run correlation ingestion store errors",
     # From tables to answers.
     "queries": "pandas store words",
-    "checks": "errors queries run.probe schemes store words",
+    "checks": "pandas errors queries revisions run.probe schemes store words",
     "correlation": "numpy",
     "revisions": "numpy pandas words",
     "console": "pandas pyarrow store errors",

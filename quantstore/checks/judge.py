@@ -1,12 +1,13 @@
 """A model and its limits in, one outcome per limit out."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from quantstore import queries, store, words
+import pandas as pd
+
+from quantstore import queries, revisions, store, words
 from quantstore.checks.limits import Limits, fits
 from quantstore.queries.checks import LayerFigures, ProbeFigures
 from quantstore.run.probe import PLAN
@@ -265,16 +266,12 @@ class _Gate:
     def regression(self, baseline: Subject, most_db: float) -> Check:
         """No layer worse than its counterpart in the baseline, by more than a margin."""
         theirs = _included(baseline.layers, self._limits.exclude)
-        pairs, notes = _paired(self._subject.model, self._layers, baseline.model, theirs)
-        if not pairs:
+        pairs, reason, notes = _paired(self._subject.model, self._layers, baseline.model, theirs)
+        if reason:
             return self._check(
                 "max-regression-db",
                 is_held=None,
-                message=(
-                    f"no layer has the name, or the shape, of one of {baseline.model}"
-                    if self._layers
-                    else _NO_LAYER_LEFT
-                ),
+                message=reason,
                 limit=most_db,
                 unit="dB",
                 notes=(*notes, *self._notes),
@@ -383,54 +380,52 @@ Pair = tuple[LayerFigures, LayerFigures]
 
 def _paired(
     model: str, ours: Sequence[LayerFigures], baseline: str, theirs: Sequence[LayerFigures]
-) -> tuple[list[Pair], tuple[str, ...]]:
-    """Layers of two models that belong together, and what is to say about the others.
+) -> tuple[list[Pair], str, tuple[str, ...]]:
+    """Layers of two models that belong together, as the comparison of revisions matches them.
 
-    By name and operand; where not a single name is the same, by shape, in graph order.
+    Returns:
+        The pairs; why they tell nothing, empty where they do; and what is to say about the rest.
     """
+    if not ours:
+        return [], _NO_LAYER_LEFT, ()
+    if not theirs:
+        return [], f"no layer of {baseline} is left to compare with", ()
+    changed = revisions.changes(_frame(theirs), _frame(ours))
+    found = revisions.tally(changed)
+    if not found.are_alike or not found.pairs:
+        number = f"{found.pairs:,} of {_counted(found.smaller, 'layer')}"
+        return [], f"{number} can be matched with {baseline}: these look like two networks", ()
+    pairs, alone_here, alone_there = [], [], []
+    for now, before in zip(changed["place_after"], changed["place_before"], strict=True):
+        if pd.isna(now):
+            alone_there.append(theirs[int(before)].layer)
+        elif pd.isna(before):
+            alone_here.append(ours[int(now)].layer)
+        else:
+            pairs.append((ours[int(now)], theirs[int(before)]))
     notes = []
-    pairs = _joined(ours, theirs, _by_name)
-    if not pairs:
-        pairs = _joined(ours, theirs, _by_kind)
-        if pairs:
-            notes.append("matched by shape and order: no layer has the same name in both")
-    else:
-        reshaped = [now.layer for now, before in pairs if now.kind != before.kind]
-        if reshaped:
-            notes.append(f"of another shape than in {baseline}: {_named(reshaped)}")
-    if pairs:
-        for name, layers, matched in (
-            (model, ours, {id(now) for now, _ in pairs}),
-            (baseline, theirs, {id(before) for _, before in pairs}),
-        ):
-            alone = [one.layer for one in layers if id(one) not in matched]
-            if alone:
-                notes.append(f"only in {name}: {_named(alone)}")
-    return pairs, tuple(notes)
+    if found.by_shape:
+        told = revisions.how_matched(changed).replace(words.NO_BREAK_SPACE, " ")
+        notes.append(f"{told[0].lower()}{told[1:]}".rstrip("."))
+    for name, alone in ((model, alone_here), (baseline, alone_there)):
+        if alone:
+            notes.append(f"only in {name}: {_named(alone)}")
+    return pairs, "", tuple(notes)
 
 
-def _by_name(layers: Sequence[LayerFigures]) -> list[Hashable]:
-    return [(one.layer, one.operand) for one in layers]
-
-
-def _by_kind(layers: Sequence[LayerFigures]) -> list[Hashable]:
-    """The kind of every layer, and which one of this kind it is."""
-    seen: Counter[str] = Counter()
-    keys: list[Hashable] = []
-    for one in layers:
-        seen[one.kind] += 1
-        keys.append((one.kind, seen[one.kind]))
-    return keys
-
-
-def _joined(
-    ours: Sequence[LayerFigures],
-    theirs: Sequence[LayerFigures],
-    keys_of: Callable[[Sequence[LayerFigures]], list[Hashable]],
-) -> list[Pair]:
-    by_key = dict(zip(keys_of(theirs), theirs, strict=True))
-    keyed = zip(keys_of(ours), ours, strict=True)
-    return [(now, by_key[key]) for key, now in keyed if key in by_key]
+def _frame(layers: Sequence[LayerFigures]) -> pd.DataFrame:
+    """What layers are recognized by, and their place in the sequence."""
+    return pd.DataFrame(
+        {
+            "place": range(len(layers)),
+            "layer": [one.layer for one in layers],
+            "operand": [one.operand for one in layers],
+            "op_family": [one.op_family for one in layers],
+            "channel_count": [one.channel_count for one in layers],
+            "shape": [one.shape for one in layers],
+            "channel_sqnr_p10_db": [one.p10_db for one in layers],
+        }
+    )
 
 
 def _drop_db(before_db: float, now_db: float) -> float:

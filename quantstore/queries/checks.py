@@ -7,20 +7,17 @@ from quantstore.store import Connection
 
 @dataclass(frozen=True, slots=True)
 class LayerFigures:
-    """What a layer is judged by. ``p10_db`` is infinite where the weights come back exactly.
-
-    ``kind`` is what two layers without a name in common can be recognized by: operator family,
-    operand and shape.
-    """
+    """What a layer is judged by. ``p10_db`` is infinite where the weights come back exactly."""
 
     layer: str
     operand: str
-    kind: str
+    op_family: str
+    shape: tuple[int, ...]
+    channel_count: int
+    already_quantized: bool
     band: str
     p10_db: float
     channels_below_10db: int
-    channel_count: int
-    already_quantized: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +37,13 @@ def layer_figures(con: Connection, model_id: int, scheme: str) -> list[LayerFigu
         select
             layer,
             operand,
-            concat_ws(' ', op_family, operand, shape::varchar),
+            op_family,
+            shape,
+            channel_count,
+            already_quantized,
             band,
             coalesce(channel_sqnr_p10_db, 'infinity'),
-            channels_below_10db,
-            channel_count,
-            already_quantized
+            channels_below_10db
         from errors
         join layers using (layer_id)
         asof join bands on coalesce(channel_sqnr_p10_db, 'infinity') >= bands.lower_db
@@ -54,7 +52,10 @@ def layer_figures(con: Connection, model_id: int, scheme: str) -> list[LayerFigu
         """,
         {"model_id": model_id, "scheme": scheme},
     )
-    return [LayerFigures(*row) for row in rows]
+    return [
+        LayerFigures(layer, operand, op_family, tuple(shape), *figures)
+        for layer, operand, op_family, shape, *figures in rows
+    ]
 
 
 def probe_figures(con: Connection, model_id: int, scheme: str) -> list[ProbeFigures]:
