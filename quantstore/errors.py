@@ -98,6 +98,20 @@ class RefusedImportError(QuantstoreError):
     hint = "ask for a new export of that store; nothing was changed here"
 
 
+class UnknownLayerError(QuantstoreError):
+    """The model has no layer of this name, or several."""
+
+    exit_code = 2
+    hint = "list them with: quantstore layers MODEL"
+
+
+class LimitsError(QuantstoreError):
+    """A limit for ``quantstore check`` that is none: an unknown key, or a value of another kind."""
+
+    exit_code = 2
+    hint = "correct it; every limit is explained by: quantstore check --help"
+
+
 class RejectedQueryError(QuantstoreError):
     """A SQL statement that DuckDB or our rules refused.
 

@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "simulation": "run correlation ingestion store errors",
     # From tables to answers.
     "queries": "pandas store words",
+    "checks": "pandas errors queries revisions run.probe schemes store words",
     "correlation": "numpy",
     "revisions": "numpy pandas words",
     "console": "pandas pyarrow store errors",
@@ -60,7 +61,7 @@ MAY_IMPORT = {
     "report": "pandas charts errors formats palette queries schemes store words",
     "cli": (
         "click pandas streamlit settings errors records schemes store ingestion simulation run"
-        " queries console formats report revisions words"
+        " queries checks console formats report revisions words"
     ),
     # The app.
     "worker": "ingestion errors",

@@ -31,6 +31,7 @@ COMMANDS = [
     "sql",
     "simulate",
     "report",
+    "check",
     "remove",
     "export",
     "import",

@@ -48,6 +48,7 @@ ORDER = (
     "sql",
     "simulate",
     "report",
+    "check",
     "remove",
     "export",
     "import",
@@ -136,8 +137,8 @@ def commands(context: click.Context, db: Path | None) -> None:
       quantstore sql "from model_summary"
 
     \b
-    Exit codes: 0 done; 1 some input failed or a query was wrong; 2 usage, or a model that the
-    store does not hold; 3 the store is missing, locked, too old, too new or
+    Exit codes: 0 done; 1 some input failed, a query was wrong or a check did not hold; 2 usage, or
+    a model that the store does not hold; 3 the store is missing, locked, too old, too new or
     damaged.
     """
     if context.invoked_subcommand is None:

@@ -3,6 +3,7 @@
 The command line and the pages ask the same functions.
 """
 
+from quantstore.queries.checks import LayerFigures, ProbeFigures, layer_figures, probe_figures
 from quantstore.queries.compare import likely_revisions, revision_layers
 from quantstore.queries.layers import (
     SPARK_BINS,
@@ -54,6 +55,8 @@ __all__ = [
     "PREDICTIONS",
     "SPARK_BINS",
     "SPARK_DB_PER_BIN",
+    "LayerFigures",
+    "ProbeFigures",
     "StoreSize",
     "band_limits",
     "drift",
@@ -66,6 +69,7 @@ __all__ = [
     "layer_clipping",
     "layer_details",
     "layer_equalization",
+    "layer_figures",
     "layer_findings",
     "layer_histogram",
     "layer_profiles",
@@ -78,6 +82,7 @@ __all__ = [
     "model_names",
     "model_runs",
     "models",
+    "probe_figures",
     "rank_of_models",
     "ranking",
     "reality",

@@ -1,0 +1,460 @@
+"""A model and its limits in, one outcome per limit out."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from quantstore import queries, revisions, store, words
+from quantstore.checks.limits import Limits, fits
+from quantstore.queries.checks import LayerFigures, ProbeFigures
+from quantstore.run.probe import PLAN
+
+Outcome = Literal["holds", "breaks", "not measured"]
+
+# Beyond this, and where weights come back exactly, nothing but float rounding is lost.
+LOSSLESS_DB = 100.0
+# So many names stand in a sentence; beyond, only their number is told.
+NAMES_IN_A_NOTE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model under one scheme, with everything it is judged by; layers in graph order."""
+
+    model: str
+    scheme: str
+    layers: Sequence[LayerFigures]
+    probes: Sequence[ProbeFigures] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Offender:
+    """A layer beyond a limit. ``value`` is in the unit of its check, ``baseline`` likewise.
+
+    ``baseline`` is infinite where the weights of the baseline's layer come back exactly, and None
+    where nothing is compared.
+    """
+
+    layer: str
+    operand: str
+    value: float
+    baseline: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What became of one limit.
+
+    ``check`` is the limit by the name of its option. ``value`` is what was found and ``limit`` what
+    is allowed, both in ``unit``; None where there is no such number, infinite where nothing is
+    lost. ``offenders`` come worst first. ``notes`` say what somebody should know besides.
+    """
+
+    model: str
+    scheme: str
+    check: str
+    outcome: Outcome
+    message: str
+    value: float | None = None
+    limit: float | None = None
+    unit: str = ""
+    offenders: tuple[Offender, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the limit holds; what was not measured does not."""
+        return self.outcome == "holds"
+
+
+def run(connection: store.Connection, limits: Mapping[str, Limits]) -> list[Check]:
+    """Judge models of the store, each by its own limits, in the order given.
+
+    Raises:
+        UnknownModelError: the store lacks one of them, or a baseline.
+    """
+    # First all of them: nothing is said about any where one is missing.
+    subjects = [read_subject(connection, model, own.scheme) for model, own in limits.items()]
+    baselines = [
+        None if own.baseline is None else read_subject(connection, own.baseline, own.scheme)
+        for own in limits.values()
+    ]
+    return [
+        check
+        for subject, baseline, own in zip(subjects, baselines, limits.values(), strict=True)
+        for check in judge(subject, own, baseline)
+    ]
+
+
+def read_subject(connection: store.Connection, model: str, scheme: str) -> Subject:
+    """What a model is judged by.
+
+    Raises:
+        UnknownModelError: the store does not hold it.
+    """
+    model_id = store.find_model(connection, model)
+    return Subject(
+        model,
+        scheme,
+        queries.layer_figures(connection, model_id, scheme),
+        queries.probe_figures(connection, model_id, scheme),
+    )
+
+
+def judge(subject: Subject, limits: Limits, baseline: Subject | None = None) -> list[Check]:
+    """Every limit that is set, or the verdict where none is.
+
+    Args:
+        baseline: the model that ``limits.baseline`` names, under the same scheme.
+    """
+    gate = _Gate(subject, limits)
+    if limits.are_none:
+        return [gate.verdict()]
+    checks = []
+    if limits.min_sqnr_db is not None:
+        checks.append(gate.output_sqnr(limits.min_sqnr_db))
+    if limits.min_layer_sqnr_db is not None:
+        checks.append(gate.layer_sqnr(limits.min_layer_sqnr_db))
+    for band, most in (
+        ("broken", limits.max_broken_layers),
+        ("at risk", limits.max_at_risk_layers),
+    ):
+        if most is not None:
+            checks.append(gate.layers_in_band(band, most))
+    if limits.max_channels_below_10db is not None:
+        checks.append(gate.channels(limits.max_channels_below_10db))
+    if limits.baseline is not None:
+        if baseline is None:
+            raise ValueError(f"the baseline {limits.baseline!r} must be given as well")
+        checks.append(gate.regression(baseline, limits.max_regression_db))
+    return checks
+
+
+class _Gate:
+    """One model before its limits."""
+
+    def __init__(self, subject: Subject, limits: Limits) -> None:
+        self._subject = subject
+        self._limits = limits
+        self._layers = _included(subject.layers, limits.exclude)
+        self._notes = _notes_on_exclusion(subject.layers, limits.exclude)
+        allowed = [one for one in subject.probes if limits.mode in (None, one.mode)]
+        self._probe = next((one for one in allowed if one.band is not None), None)
+        self._failure = next((one.failure for one in allowed if one.failure), None)
+
+    def verdict(self) -> Check:
+        """Whether the model breaks, as the app says it."""
+        counts = {band: self._in_band(band) for band in ("broken", "at risk", "watch")}
+        probe = self._probe
+        if probe is not None:
+            band = str(probe.band)
+        else:
+            band = next((band for band, layers in counts.items() if layers), "fine")
+        found = words.Finding(
+            verdict="breaks" if band == "broken" else band,
+            mode=probe.mode if probe else None,
+            output_sqnr_db=probe.output_sqnr_db if probe else None,
+            layers_broken=len(counts["broken"]),
+            layers_at_risk=len(counts["at risk"]),
+            layer_count=len(self._layers),
+            is_already_quantized=any(one.already_quantized for one in self._layers),
+            are_layers_exact=all(one.p10_db > words.OWN_GRID_DB for one in self._layers),
+            probe_failure=self._failure,
+        )
+        said = words.verdict(found)
+        message = " ".join(filter(None, (said.text, said.more)))
+        if probe is not None:
+            broken = f"{len(counts['broken']):,} of {_counted(len(self._layers), 'layer')} broken"
+            message += f" {said.where}{said.evidence}; {broken}"
+        else:
+            message += f", {said.evidence}"
+        return self._check(
+            "verdict",
+            is_held=found.verdict != "breaks",
+            message=message.replace(words.NO_BREAK_SPACE, " "),
+            value=found.output_sqnr_db,
+            unit="dB",
+            offenders=_by_p10(counts["broken"]) if found.verdict == "breaks" else (),
+            notes=(*self._notes_on_probe(), *self._notes),
+        )
+
+    def output_sqnr(self, least_db: float) -> Check:
+        """The SQNR at the outputs, which only a probe measures."""
+        probe = self._probe
+        if probe is None or probe.output_sqnr_db is None:
+            return self._check(
+                "min-sqnr-db",
+                is_held=None,
+                message=self._why_not_probed(),
+                limit=least_db,
+                unit="dB",
+            )
+        found_db = probe.output_sqnr_db
+        return self._check(
+            "min-sqnr-db",
+            is_held=found_db >= least_db,
+            message=(
+                f"{_db(found_db)} at the outputs in the noise probe ({words.MODES[probe.mode]}),"
+                f" at least {least_db:g} dB wanted"
+            ),
+            value=found_db,
+            limit=least_db,
+            unit="dB",
+            notes=self._notes_on_probe(),
+        )
+
+    def layer_sqnr(self, least_db: float) -> Check:
+        """The SQNR that nine in ten channels of a layer reach, for every layer."""
+        below = [one for one in self._layers if one.p10_db < least_db]
+        worst_db = min((one.p10_db for one in self._layers), default=math.inf)
+        return self._of_layers(
+            "min-layer-sqnr-db",
+            below,
+            is_held=not below,
+            message=(
+                f"{_some_of(below, self._layers)} below {least_db:g} dB, the worst {_db(worst_db)}"
+                " (what nine in ten channels reach)"
+            ),
+            value=worst_db,
+            limit=least_db,
+            unit="dB",
+        )
+
+    def layers_in_band(self, band: str, most: int) -> Check:
+        """How many layers a band holds."""
+        found = self._in_band(band)
+        return self._of_layers(
+            f"max-{band.replace(' ', '-')}-layers",
+            found,
+            is_held=len(found) <= most,
+            message=f"{_some_of(found, self._layers)} {band}, {most:,} allowed",
+            value=len(found),
+            limit=most,
+            unit="layers",
+        )
+
+    def channels(self, most: int) -> Check:
+        """How many channels, over all layers, are mostly noise."""
+        hit = sorted(
+            (one for one in self._layers if one.channels_below_10db),
+            key=lambda one: -one.channels_below_10db,
+        )
+        found = sum(one.channels_below_10db for one in hit)
+        total = sum(one.channel_count for one in self._layers)
+        is_held = found <= most
+        return self._check(
+            "max-channels-below-10db",
+            is_held=is_held if self._layers else None,
+            message=(
+                f"{found:,} of {total:,} channels below 10 dB, {most:,} allowed"
+                if self._layers
+                else _NO_LAYER_LEFT
+            ),
+            value=found,
+            limit=most,
+            unit="channels",
+            offenders=tuple(
+                Offender(one.layer, one.operand, one.channels_below_10db)
+                for one in (() if is_held else hit)
+            ),
+            notes=self._notes,
+        )
+
+    def regression(self, baseline: Subject, most_db: float) -> Check:
+        """No layer worse than its counterpart in the baseline, by more than a margin."""
+        theirs = _included(baseline.layers, self._limits.exclude)
+        pairs, reason, notes = _paired(self._subject.model, self._layers, baseline.model, theirs)
+        if reason:
+            return self._check(
+                "max-regression-db",
+                is_held=None,
+                message=reason,
+                limit=most_db,
+                unit="dB",
+                notes=(*notes, *self._notes),
+            )
+        drops = [(_drop_db(before.p10_db, now.p10_db), now, before) for now, before in pairs]
+        drops.sort(key=lambda drop: -drop[0])
+        worse = [drop for drop in drops if drop[0] > most_db]
+        most_lost = max(0.0, drops[0][0])
+        number = f"{len(worse):,}" if worse else "none"
+        return self._check(
+            "max-regression-db",
+            is_held=not worse,
+            message=(
+                f"{len(pairs):,} of {_counted(len(self._layers), 'layer')} compared with"
+                f" {baseline.model}: {number} lost more than {most_db:g} dB,"
+                f" the most {_db(most_lost)}"
+            ),
+            value=most_lost,
+            limit=most_db,
+            unit="dB",
+            offenders=tuple(
+                Offender(now.layer, now.operand, now.p10_db, before.p10_db)
+                for _, now, before in worse
+            ),
+            notes=(*notes, *self._notes),
+        )
+
+    def _in_band(self, band: str) -> list[LayerFigures]:
+        return [one for one in self._layers if one.band == band]
+
+    def _of_layers(
+        self,
+        check: str,
+        found: Sequence[LayerFigures],
+        *,
+        is_held: bool,
+        message: str,
+        **of: object,
+    ) -> Check:
+        """A check that goes through all layers, and fails where there is none to go through."""
+        return self._check(
+            check,
+            is_held=is_held if self._layers else None,
+            message=message if self._layers else _NO_LAYER_LEFT,
+            offenders=() if is_held else _by_p10(found),
+            notes=self._notes,
+            **of,
+        )
+
+    def _check(self, check: str, *, is_held: bool | None, **of: object) -> Check:
+        outcome: dict[bool | None, Outcome] = {True: "holds", False: "breaks", None: "not measured"}
+        subject = self._subject
+        return Check(
+            model=subject.model,
+            scheme=subject.scheme,
+            check=check,
+            outcome=outcome[is_held],
+            **of,  # type: ignore[arg-type]
+        )
+
+    def _why_not_probed(self) -> str:
+        if self._failure:
+            return f"there is no figure at the outputs: {self._failure}"
+        scheme, mode = self._subject.scheme, self._limits.mode
+        probed = [one for one, of in PLAN if mode in (None, of)]
+        if scheme not in probed:
+            schemes = ", ".join(dict.fromkeys(probed))
+            return f"the noise probe does not run {scheme}; it runs {schemes}"
+        return "the model was not run on noise; ingest it with --replace and without --no-probe"
+
+    def _notes_on_probe(self) -> tuple[str, ...]:
+        """What a verdict from less than full int8 leaves open."""
+        probe = self._probe
+        if probe is None:
+            return ()
+        notes = []
+        if probe.mode != "both" and self._limits.mode is None:
+            reason = f": {self._failure}" if self._failure else ""
+            notes.append(f"full int8 was not measured{reason}")
+        if self._limits.exclude:
+            notes.append("the probe quantizes the layers that --exclude names, too")
+        return tuple(notes)
+
+
+_NO_LAYER_LEFT = "no layer is left to judge"
+
+
+def _included(layers: Sequence[LayerFigures], patterns: Sequence[str]) -> Sequence[LayerFigures]:
+    return [one for one in layers if not any(fits(one.layer, pattern) for pattern in patterns)]
+
+
+def _notes_on_exclusion(layers: Sequence[LayerFigures], patterns: Sequence[str]) -> tuple[str, ...]:
+    """How many layers are left out, and which patterns are of no use: those may be mistyped."""
+    notes = []
+    left_out = len(layers) - len(_included(layers, patterns))
+    if left_out:
+        notes.append(f"{_counted(left_out, 'layer')} left out")
+    for pattern in patterns:
+        if not any(fits(one.layer, pattern) for one in layers):
+            notes.append(f"no layer fits --exclude {pattern}")
+    return tuple(notes)
+
+
+Pair = tuple[LayerFigures, LayerFigures]
+
+
+def _paired(
+    model: str, ours: Sequence[LayerFigures], baseline: str, theirs: Sequence[LayerFigures]
+) -> tuple[list[Pair], str, tuple[str, ...]]:
+    """Layers of two models that belong together, as the comparison of revisions matches them.
+
+    Returns:
+        The pairs; why they tell nothing, empty where they do; and what is to say about the rest.
+    """
+    if not ours:
+        return [], _NO_LAYER_LEFT, ()
+    if not theirs:
+        return [], f"no layer of {baseline} is left to compare with", ()
+    changed = revisions.changes(_frame(theirs), _frame(ours))
+    found = revisions.tally(changed)
+    if not found.are_alike or not found.pairs:
+        number = f"{found.pairs:,} of {_counted(found.smaller, 'layer')}"
+        return [], f"{number} can be matched with {baseline}: these look like two networks", ()
+    pairs, alone_here, alone_there = [], [], []
+    for now, before in zip(changed["place_after"], changed["place_before"], strict=True):
+        if pd.isna(now):
+            alone_there.append(theirs[int(before)].layer)
+        elif pd.isna(before):
+            alone_here.append(ours[int(now)].layer)
+        else:
+            pairs.append((ours[int(now)], theirs[int(before)]))
+    notes = []
+    if found.by_shape:
+        told = revisions.how_matched(changed).replace(words.NO_BREAK_SPACE, " ")
+        notes.append(f"{told[0].lower()}{told[1:]}".rstrip("."))
+    for name, alone in ((model, alone_here), (baseline, alone_there)):
+        if alone:
+            notes.append(f"only in {name}: {_named(alone)}")
+    return pairs, "", tuple(notes)
+
+
+def _frame(layers: Sequence[LayerFigures]) -> pd.DataFrame:
+    """What layers are recognized by, and their place in the sequence."""
+    return pd.DataFrame(
+        {
+            "place": range(len(layers)),
+            "layer": [one.layer for one in layers],
+            "operand": [one.operand for one in layers],
+            "op_family": [one.op_family for one in layers],
+            "channel_count": [one.channel_count for one in layers],
+            "shape": [one.shape for one in layers],
+            "channel_sqnr_p10_db": [one.p10_db for one in layers],
+        }
+    )
+
+
+def _drop_db(before_db: float, now_db: float) -> float:
+    """How much was lost."""
+    return min(before_db, LOSSLESS_DB) - min(now_db, LOSSLESS_DB)
+
+
+def _by_p10(layers: Iterable[LayerFigures]) -> tuple[Offender, ...]:
+    worst_first = sorted(layers, key=lambda one: one.p10_db)
+    return tuple(Offender(one.layer, one.operand, one.p10_db) for one in worst_first)
+
+
+def _db(value: float) -> str:
+    # Adding zero turns a -0.0 into 0.0.
+    return f"{round(value, 1) + 0.0:.1f} dB" if math.isfinite(value) else "exact"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _some_of(some: Sequence[object], all_of_them: Sequence[object]) -> str:
+    """``none of 10 layers is``, ``1 of 10 layers is``, ``8 of 10 layers are``."""
+    number = f"{len(some):,}" if some else "none"
+    verb = "is" if len(some) < 2 else "are"
+    return f"{number} of {_counted(len(all_of_them), 'layer')} {verb}"
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - NAMES_IN_A_NOTE
+    said = ", ".join(names[:NAMES_IN_A_NOTE])
+    return f"{said} and {more:,} more" if more > 0 else said

@@ -1,0 +1,259 @@
+"""What a model must keep within, from the command line and from TOML."""
+
+import dataclasses
+import difflib
+import fnmatch
+import json
+import math
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from quantstore.errors import LimitsError
+from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
+
+# What the probe quantizes; ``both`` is full int8.
+MODES = ("both", "weights")
+REGRESSION_DB = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a model must keep within; None stands for no such limit.
+
+    Args:
+        scheme: the scheme that everything is judged under.
+        mode: the probe to trust, ``both`` (weights and activations) or ``weights``; None for the
+            one that verdicts trust, ``both`` where it has a figure.
+        min_sqnr_db: least SQNR at the outputs, in the noise probe, in dB.
+        min_layer_sqnr_db: least SQNR that nine in ten channels of every layer reach, in dB.
+        max_broken_layers: most layers in the band broken.
+        max_at_risk_layers: most layers in the band at risk; broken ones are not counted.
+        max_channels_below_10db: most channels, over all layers, below 10 dB.
+        baseline: a model of the store; no layer may be worse than the layer of that name there.
+        max_regression_db: by so much a layer may be worse than the baseline's, in dB.
+        exclude: names of layers, or patterns with ``*``, ``?`` and ``[...]``, that are left out.
+
+    Raises:
+        LimitsError: a value that is none, such as a scheme that does not exist.
+
+    Without any limit a model must not break: its verdict is judged.
+    """
+
+    scheme: str = DEFAULT_SCHEME.name
+    mode: str | None = None
+    min_sqnr_db: float | None = None
+    min_layer_sqnr_db: float | None = None
+    max_broken_layers: int | None = None
+    max_at_risk_layers: int | None = None
+    max_channels_below_10db: int | None = None
+    baseline: str | None = None
+    max_regression_db: float = REGRESSION_DB
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in LIMIT_NAMES:
+            value = getattr(self, name)
+            if value is not None:
+                _require(name, list(value) if name == "exclude" else value, _dashed(name))
+
+    @property
+    def are_none(self) -> bool:
+        """Whether nothing is limited, so that the verdict decides."""
+        limits = (
+            self.min_sqnr_db,
+            self.min_layer_sqnr_db,
+            self.max_broken_layers,
+            self.max_at_risk_layers,
+            self.max_channels_below_10db,
+            self.baseline,
+        )
+        return all(limit is None for limit in limits)
+
+
+LIMIT_NAMES = tuple(spec.name for spec in dataclasses.fields(Limits))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The limits of a file: common ones, and those of models whose name fits a pattern."""
+
+    path: Path | None = None
+    common: Mapping[str, Any] = field(default_factory=dict)
+    by_model: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def limits(self, model: str, given: Mapping[str, Any] | None = None) -> Limits:
+        """The limits of one model.
+
+        Args:
+            given: what the command line says; it wins over the model's own table, which wins over
+                the common one. Of several patterns that fit, the later wins.
+        """
+        chosen = dict(self.common)
+        for pattern, table in self.by_model.items():
+            if fits(model, pattern):
+                chosen |= table
+        chosen |= given or {}
+        # False lifts a limit that a more general table sets.
+        return Limits(**{name: value for name, value in chosen.items() if value is not False})
+
+
+def fits(name: str, pattern: str) -> bool:
+    """Whether a name is the pattern, or fits it; ``[`` is common in names of layers."""
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
+
+
+def find_config(folder: Path) -> Config:
+    """The limits of the nearest ``pyproject.toml`` with a table of ours, upwards from a folder.
+
+    Raises:
+        LimitsError: such a file is no TOML, or its table is wrong.
+    """
+    for parent in (folder, *folder.parents):
+        path = parent / "pyproject.toml"
+        if path.is_file():
+            content = _parsed(path)
+            if _has_table(content):
+                return _config(path, content)
+    return Config()
+
+
+def read_config(path: Path) -> Config:
+    """The limits of a TOML file, in ``[check]`` or ``[tool.quantstore.check]``.
+
+    Raises:
+        LimitsError: it cannot be read, is no TOML, or has no such table, or a wrong one.
+    """
+    content = _parsed(path)
+    if not _has_table(content) and "check" not in content:
+        raise LimitsError(
+            f"{path} holds no limits", "write them below [check] or [tool.quantstore.check]"
+        )
+    return _config(path, content)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise LimitsError(
+            f"{path} cannot be read: {error.strerror or error}", "check the path"
+        ) from error
+    except ValueError as error:
+        # No TOML, or no UTF-8.
+        raise LimitsError(f"{path} is not TOML: {error}") from error
+
+
+def _has_table(content: Mapping[str, Any]) -> bool:
+    tool = content.get("tool")
+    return isinstance(tool, dict) and "quantstore" in tool
+
+
+def _config(path: Path, content: Mapping[str, Any]) -> Config:
+    tables = [("check", content["check"])] if not _has_table(content) else []
+    if _has_table(content):
+        own = content["tool"]["quantstore"]
+        where = "tool.quantstore"
+        _require_table(own, where, path)
+        # Limits may stand in either table; the inner one wins.
+        outer = {key: value for key, value in own.items() if key != "check"}
+        tables = [(where, outer)]
+        if "check" in own:
+            tables.append((f"{where}.check", own["check"]))
+    common: dict[str, Any] = {}
+    by_model: dict[str, Mapping[str, Any]] = {}
+    for where, table in tables:
+        _require_table(table, where, path)
+        models = table.get("models", {})
+        common |= _limits(
+            {key: value for key, value in table.items() if key != "models"}, where, path
+        )
+        _require_table(models, f"{where}.models", path)
+        for pattern, own in models.items():
+            place = f"{where}.models.{json.dumps(pattern, ensure_ascii=False)}"
+            _require_table(own, place, path)
+            by_model[pattern] = {**by_model.get(pattern, {}), **_limits(own, place, path)}
+    return Config(path=path, common=common, by_model=by_model)
+
+
+def _require_table(value: object, where: str, path: Path) -> None:
+    if not isinstance(value, dict):
+        raise LimitsError(f"{path}: {where} must be a table, not {_shown(value)}")
+
+
+def _limits(table: Mapping[str, Any], where: str, path: Path) -> dict[str, Any]:
+    return dict(_checked(table, where, path))
+
+
+def _checked(table: Mapping[str, Any], where: str, path: Path) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in LIMIT_NAMES:
+            known = [_dashed(limit) for limit in LIMIT_NAMES]
+            close = difflib.get_close_matches(_dashed(key), known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+            raise LimitsError(f"{path}: there is no limit {where}.{key}", hint)
+        if value is not False:
+            _require(name, value, f"{path}: {where}.{key}")
+        if name == "baseline" and isinstance(value, str) and value.endswith(".onnx"):
+            # As every path in a file, it starts at the file.
+            value = str(path.parent / value)
+        if name == "exclude" and value is not False:
+            value = tuple(value)
+        yield name, value
+
+
+def _is_number(value: object) -> bool:
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and math.isfinite(cast("float", value))
+
+
+def _is_count(value: object) -> bool:
+    return _is_number(value) and isinstance(value, int) and value >= 0
+
+
+def _is_list_of_text(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+# What each limit accepts, and how to say so.
+_DB = (_is_number, "a number of dB")
+_COUNT = (_is_count, "a whole number, 0 or more")
+_ACCEPTED: dict[str, tuple[Callable[[object], bool], str]] = {
+    "scheme": (lambda value: value in list(SCHEMES), f"one of {', '.join(SCHEMES)}"),
+    "mode": (lambda value: value in MODES, f"one of {', '.join(MODES)}"),
+    "min_sqnr_db": _DB,
+    "min_layer_sqnr_db": _DB,
+    "max_broken_layers": _COUNT,
+    "max_at_risk_layers": _COUNT,
+    "max_channels_below_10db": _COUNT,
+    "baseline": (lambda value: isinstance(value, str) and value != "", "the name of a model"),
+    "max_regression_db": (
+        lambda value: _is_number(value) and cast("float", value) >= 0,
+        "a number of dB, 0 or more",
+    ),
+    "exclude": (_is_list_of_text, "a list of names or patterns of layers"),
+}
+
+
+def _require(name: str, value: object, where: str) -> None:
+    """Raise where a limit does not accept a value."""
+    is_right, wanted = _ACCEPTED[name]
+    if not is_right(value):
+        raise LimitsError(f"{where} must be {wanted}, not {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

@@ -1,0 +1,187 @@
+"""The command that gates: does a model keep within its limits?"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from quantstore.cli.exits import OK, SOME_FAILED
+from quantstore.cli.root import commands, everywhere
+from quantstore.cli.talk import Talk, counted, emit, say, unwritable
+from quantstore.errors import QuantstoreError, StoreError, printable
+from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
+
+
+@commands.command()
+@click.argument("names", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "--scheme",
+    type=click.Choice(list(SCHEMES)),
+    metavar="SCHEME",
+    help=f"One of: {', '.join(SCHEMES)}. [default: {DEFAULT_SCHEME.name}]",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["both", "weights"]),
+    help="The probe to judge by: full int8, or weights alone. [default: full int8 where it has a"
+    " figure]",
+)
+@click.option(
+    "--min-sqnr-db",
+    type=float,
+    metavar="DB",
+    help="Least SQNR at the outputs, in the noise probe. A model without a probe does not hold it.",
+)
+@click.option(
+    "--min-layer-sqnr-db",
+    type=float,
+    metavar="DB",
+    help="Least SQNR that nine in ten channels of each layer reach.",
+)
+@click.option("--max-broken-layers", type=int, metavar="N", help="Most layers in the band broken.")
+@click.option(
+    "--max-at-risk-layers",
+    type=int,
+    metavar="N",
+    help="Most layers in the band at risk; broken ones are not counted.",
+)
+@click.option(
+    "--max-channels-below-10db",
+    type=int,
+    metavar="N",
+    help="Most channels below 10 dB, over all layers.",
+)
+@click.option(
+    "--baseline",
+    metavar="MODEL",
+    help="No layer may be worse than the layer of the same name in this model.",
+)
+@click.option(
+    "--max-regression-db",
+    type=float,
+    metavar="DB",
+    help="By so much it may be worse (SQNR that nine in ten channels reach). [default: 1]",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="LAYER",
+    help="Leave out this layer, or those that fit a pattern with * and ?; may be repeated.",
+)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A TOML file with limits in [check] or [tool.quantstore.check]."
+    " [default: the nearest pyproject.toml that has the latter]",
+)
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "junit", "github"]),
+    default="text",
+    show_default=True,
+    help="For people, for scripts, JUnit XML, or annotations of GitHub Actions.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write to FILE; standard output then says the same as text.",
+)
+@everywhere
+def check(
+    db: Path,
+    names: tuple[str, ...],
+    config_path: Path | None,
+    style: str,
+    output: Path | None,
+    **options: Any,
+) -> int:
+    """Check that each MODEL keeps within its limits; exit code 1 where one does not.
+
+    MODEL is a name in the store, or an .onnx file, which is ingested unless its content is stored
+    already. Without any limit a model fails where its verdict is "breaks".
+
+    Limits come from the command line and from TOML; the command line wins:
+
+    \b
+      [tool.quantstore.check]
+      min-sqnr-db = 20
+      max-broken-layers = 0
+      [tool.quantstore.check.models."rtmdet-*"]
+      scheme = "int8_channel_symmetric"
+
+    \b
+    Examples:
+      quantstore check rtmdet-nano
+      quantstore check build/model.onnx --min-sqnr-db 20 --max-broken-layers 0
+      quantstore check model --baseline released --max-regression-db 2
+      quantstore check model --format junit --output quantstore.xml
+    """
+    from quantstore import checks, store
+
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    # Wrong limits are told before anything is measured.
+    config = checks.read_config(config_path) if config_path else checks.find_config(Path.cwd())
+    for name in names:
+        if "max_regression_db" in given and config.limits(name, given).baseline is None:
+            raise click.UsageError("--max-regression-db needs a --baseline")
+    held = _Held(db)
+    limits = {}
+    for name in names:
+        model = held.name_of(name)
+        own = config.limits(model, given)
+        if own.baseline is not None:
+            own = dataclasses.replace(own, baseline=held.name_of(own.baseline))
+        limits[model] = own
+    with store.reading(db) as connection:
+        found = checks.run(connection, limits)
+    if output is None:
+        emit(checks.FORMATS[style](found))
+    else:
+        try:
+            output.write_text(checks.FORMATS[style](found), encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise unwritable(output, error) from error
+        emit(checks.to_text(found))
+    failed = {one.model for one in found if not one.is_held}
+    source = f"; limits from {config.path}" if config.path else ""
+    say(f"{len(limits) - len(failed)} of {counted(len(limits), 'model')} within limits{source}")
+    return SOME_FAILED if failed else OK
+
+
+class _Held:
+    """Models of the store, by name or by file; a file that is not stored yet is ingested, once."""
+
+    def __init__(self, db: Path) -> None:
+        self._db = db
+        self._names: dict[str, str] = {}
+
+    def name_of(self, given: str) -> str:
+        """The name in the store of what somebody gave; whether the store holds it shows later."""
+        if given not in self._names:
+            path = Path(given)
+            is_file = path.suffix.lower() == ".onnx" and path.is_file()
+            self._names[given] = self._ingested(path) if is_file else given
+        return self._names[given]
+
+    def _ingested(self, path: Path) -> str:
+        from quantstore.ingestion import Choices, Progress, ingest_file
+
+        with Talk() as talk:
+
+            def report(progress: Progress) -> None:
+                talk.progress(progress.bytes_done, progress.bytes_total, printable(path.name))
+
+            try:
+                result = ingest_file(path, self._db, Choices(), report)
+            except StoreError:
+                raise
+            except QuantstoreError as error:
+                error.args = (f"{path}: {error}",)
+                raise
+        say(f"{path}: {result.outcome} as {result.model}")
+        return str(result.model)
