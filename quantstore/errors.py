@@ -98,6 +98,12 @@ class RefusedImportError(QuantstoreError):
     hint = "ask for a new export of that store; nothing was changed here"
 
 
+class LabelError(QuantstoreError):
+    """A name, tag or note that a model cannot have."""
+
+    exit_code = 2
+
+
 class RejectedQueryError(QuantstoreError):
     """A SQL statement that DuckDB or our rules refused.
 

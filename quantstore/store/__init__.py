@@ -1,9 +1,10 @@
-"""The DuckDB file: open it, shape it, write a model into it, take one out, ask it.
+"""The DuckDB file: open it, shape it, write a model into it, label it, take it out, ask it.
 
 The only package that knows duckdb. Connections live for milliseconds: DuckDB lets one process
 write, or several read, so a connection held open would shut everybody else out.
 """
 
+from quantstore.store.care import Labels, labels, rename_model, set_note, set_tags
 from quantstore.store.connection import (
     BATCH_ROWS,
     CONFIG,
@@ -48,6 +49,7 @@ __all__ = [
     "Connection",
     "CopySummary",
     "ExportSummary",
+    "Labels",
     "MergeSummary",
     "Parameters",
     "add_findings",
@@ -61,12 +63,16 @@ __all__ = [
     "export_zip",
     "find_model",
     "free_name",
+    "labels",
     "merge",
     "model_with_content",
     "reading",
     "remove_model",
     "remove_model_named",
+    "rename_model",
     "sandbox",
+    "set_note",
+    "set_tags",
     "update",
     "writing",
 ]
