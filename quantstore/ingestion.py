@@ -292,6 +292,16 @@ def ingest_many(
         files = 1
 
 
+def content_of(path: Path) -> str:
+    """The SHA-256 of a model file and its external data, as the store has it of each model.
+
+    Raises:
+        ModelFileError: the file cannot be read as a model.
+    """
+    with _enough_memory():
+        return graph.open_model(path).sha256
+
+
 def demo_paths() -> list[Path]:
     """The example models that ship with the package."""
     folder = Path(str(resources.files("quantstore").joinpath("demo_models")))
