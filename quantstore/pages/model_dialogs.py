@@ -6,6 +6,7 @@ draws the page anew whenever a model arrives.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import streamlit as st
 
@@ -48,7 +49,9 @@ def draw(scheme: Scheme) -> None:
         _open(f"Remove {_models(models)}?", lambda: _remove(models))
 
 
-def _open(title: str, body: Callable[[], None], width: str = "small") -> None:
+def _open(
+    title: str, body: Callable[[], None], width: Literal["small", "medium"] = "small"
+) -> None:
     def guarded() -> None:
         # A dialog runs by itself, out of reach of the frame, which explains failures elsewhere.
         try:

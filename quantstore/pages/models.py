@@ -77,7 +77,7 @@ def main() -> None:
         rows, number = _page_of(con, text, tag, among)
         verdicts = queries.ranking(con, scheme.name, rows["model"].tolist())
     marked = _marked({one.model for one in origins})
-    _actions(marked, scheme)
+    _actions(marked, scheme, disk)
     if rows.empty:
         st.info("No model fits: search for less, or choose another tag.")
     else:
@@ -148,7 +148,7 @@ def _marked(models: set[str]) -> list[str]:
     return marked
 
 
-def _actions(marked: list[str], scheme: Scheme) -> None:
+def _actions(marked: list[str], scheme: Scheme, disk: queries.DiskUse) -> None:
     """What can be done with the marked models."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if not marked:
@@ -161,7 +161,7 @@ def _actions(marked: list[str], scheme: Scheme) -> None:
             "Add a tag", icon=":material/label:", key="tag_marked", on_click=model_dialogs.ask_tag
         )
         report_button.draw(marked, scheme, key="report_marked")
-        export_button.draw(marked, key="export_marked")
+        export_button.draw(marked, key="export_marked", store_bytes=disk.total_bytes)
         st.button(
             "Remove",
             icon=":material/delete:",
@@ -304,7 +304,12 @@ def _disk(disk: queries.DiskUse) -> None:
         st.code("quantstore compact", language=None, width="content")
     else:
         st.markdown(markdown(words))
-    export_button.draw(None, key="export_all", label="Export everything as Parquet")
+    export_button.draw(
+        None,
+        key="export_all",
+        store_bytes=disk.total_bytes,
+        label="Export everything as Parquet",
+    )
 
 
 main()

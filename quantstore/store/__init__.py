@@ -4,7 +4,15 @@ The only package that knows duckdb. Connections live for milliseconds: DuckDB le
 write, or several read, so a connection held open would shut everybody else out.
 """
 
-from quantstore.store.care import Labels, labels, rename_model, set_note, set_tags
+from quantstore.store.care import (
+    LONGEST_NAME,
+    LONGEST_NOTE,
+    Labels,
+    labels,
+    rename_model,
+    set_note,
+    set_tags,
+)
 from quantstore.store.connection import (
     BATCH_ROWS,
     CONFIG,
@@ -41,6 +49,8 @@ __all__ = [
     "CHILDREN_OF_LAYERS",
     "CONFIG",
     "FIRST_PAUSE_SECONDS",
+    "LONGEST_NAME",
+    "LONGEST_NOTE",
     "LONGEST_PAUSE_SECONDS",
     "SANDBOX",
     "SCHEMA_VERSION",
