@@ -40,6 +40,11 @@ class Freshness:
         return self.kind in ("changed", "perhaps changed", "unreadable")
 
     @property
+    def is_in_order(self) -> bool:
+        """Whether there is nothing to say: unchanged, or never a file that could change."""
+        return self.kind in ("same", "no file") and not self.is_outdated
+
+    @property
     def needs_care(self) -> bool:
         """Whether somebody should look at it."""
         return self.is_changed or self.is_outdated

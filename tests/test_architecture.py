@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "queries": "pandas store words",
     "correlation": "numpy",
     "revisions": "numpy pandas words",
+    "freshness": "ingestion queries measure errors",
     "console": "pandas pyarrow store errors",
     "console_child": "pyarrow store console errors",
     "formats": "pandas numpy pyarrow tabulate errors",
@@ -69,8 +70,8 @@ MAY_IMPORT = {
     "app": "streamlit errors pages words",
     "start": "app",
     "pages": (
-        "streamlit numpy pandas charts codes console correlation errors formats ingestion jobs"
-        " palette quantization queries revisions run.inputs runs_queue schemes settings"
+        "streamlit numpy pandas charts codes console correlation errors formats freshness ingestion"
+        " jobs palette quantization queries report revisions run.inputs runs_queue schemes settings"
         " sql_examples store words worked_example"
     ),
 }

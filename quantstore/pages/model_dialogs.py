@@ -94,17 +94,22 @@ def _edit(model: str, scheme: Scheme) -> None:
             format_func=printable,
             placeholder="Choose or type a tag",
         )
-        note = st.text_area(
-            "Note",
-            labels.note,
-            key=f"note of {model}",
-            max_chars=store.LONGEST_NOTE,
-            placeholder="What should be remembered about it?",
-            height=110,
-        )
+        # The key tells the stylesheet that this is prose.
+        with st.container(key="model_note"):
+            note = st.text_area(
+                "Note",
+                labels.note,
+                key=f"note of {model}",
+                max_chars=store.LONGEST_NOTE,
+                placeholder="What should be remembered about it?",
+                height=110,
+            )
         is_sent = st.form_submit_button("Save", type="primary", key="save_labels")
     if is_sent:
-        _save(model, name, tags, note)
+        try:
+            _save(model, name, tags, note)
+        except QuantstoreError as error:
+            st.error(markdown(error.sentence))
     _file(origin)
     with st.container(horizontal=True):
         if st.button("Open the model", icon=":material/schema:", key="open_model"):
@@ -200,9 +205,10 @@ def _remove(models: Sequence[str]) -> None:
         names.append(f"- and {len(shelf) - NAMED:,} more")
     if len(models) > 1:
         st.markdown("\n".join(names))
+    whose = "Its" if len(shelf) == 1 else "Their"
     st.markdown(
-        f"Their figures for {counted(int(shelf['layer_count'].sum()), 'layer')}, every run, tags"
-        " and notes go. The files themselves stay where they are."
+        f"{whose} figures for {counted(int(shelf['layer_count'].sum()), 'layer')}, every run, tags"
+        " and notes go. What was read from disk stays there."
     )
     with st.container(horizontal=True):
         if st.button("Remove", type="primary", icon=":material/delete:", key="really_remove"):

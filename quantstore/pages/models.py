@@ -57,7 +57,8 @@ def main() -> None:
         size = queries.store_size(con)
         origins = queries.origins(con)
         tags = queries.tag_counts(con)
-        disk = queries.disk_use(con)
+        free_bytes = queries.free_bytes(con)
+        disk_bytes = settings.store_path().stat().st_size
         ingests = queries.recent_ingests(con, INGESTS)
         fresh = freshness.all_fresh(origins)
         st.title("Models")
@@ -65,7 +66,7 @@ def main() -> None:
             shelf_headline(
                 size.models,
                 size.layers,
-                disk.total_bytes,
+                disk_bytes,
                 changed=sum(state.is_changed for state in fresh.values()),
                 outdated=sum(state.is_outdated for state in fresh.values()),
             ),
@@ -77,14 +78,14 @@ def main() -> None:
         rows, number = _page_of(con, text, tag, among)
         verdicts = queries.ranking(con, scheme.name, rows["model"].tolist())
     marked = _marked({one.model for one in origins})
-    _actions(marked, scheme, disk)
+    _actions(marked, scheme, disk_bytes)
     if rows.empty:
         st.info("No model fits: search for less, or choose another tag.")
     else:
         _table(rows, verdicts, fresh, marked, tag)
         _pages(rows, number)
     _ingests(ingests)
-    _disk(disk)
+    _disk(disk_bytes, free_bytes)
     model_dialogs.draw(scheme)
 
 
@@ -148,9 +149,12 @@ def _marked(models: set[str]) -> list[str]:
     return marked
 
 
-def _actions(marked: list[str], scheme: Scheme, disk: queries.DiskUse) -> None:
+def _actions(marked: list[str], scheme: Scheme, disk_bytes: int) -> None:
     """What can be done with the marked models."""
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    # The key lets the stylesheet keep them in sight while the table scrolls.
+    with st.container(
+        horizontal=True, vertical_alignment="center", gap="small", key="models_actions"
+    ):
         if not marked:
             st.caption(
                 "Choose a model to rename, tag, note or remove it; mark several to act on all."
@@ -161,7 +165,7 @@ def _actions(marked: list[str], scheme: Scheme, disk: queries.DiskUse) -> None:
             "Add a tag", icon=":material/label:", key="tag_marked", on_click=model_dialogs.ask_tag
         )
         report_button.draw(marked, scheme, key="report_marked")
-        export_button.draw(marked, key="export_marked", store_bytes=disk.total_bytes)
+        export_button.draw(marked, key="export_marked", store_bytes=disk_bytes)
         st.button(
             "Remove",
             icon=":material/delete:",
@@ -233,7 +237,11 @@ def _row(row: dict[Any, Any], judged: dict[Any, Any], fresh: Freshness) -> dict[
         "bytes": file_size(row["file_bytes"]),
         "share": share(row["store_share"], digits=1),
         "when": moment(row["ingested_at"]),
-        "file": {"text": shared.file_words(fresh), "care": fresh.needs_care},
+        # Of a file that is as it was there is nothing to say.
+        "file": {
+            "text": "" if fresh.is_in_order else shared.file_words(fresh),
+            "care": fresh.needs_care,
+        },
     }
 
 
@@ -288,17 +296,14 @@ def _ingest(row: dict[Any, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _disk(disk: queries.DiskUse) -> None:
+def _disk(disk_bytes: int, free_bytes: int) -> None:
     st.space("small")
     st.header("The store", anchor=False)
-    words = (
-        f"One DuckDB file of {file_size(disk.total_bytes)}: {printable(str(settings.store_path()))}"
-    )
-    free = disk.free_bytes
-    if free > WORTH_COMPACTING_BYTES and free > WORTH_COMPACTING_SHARE * disk.total_bytes:
+    words = f"One DuckDB file of {file_size(disk_bytes)}: {printable(str(settings.store_path()))}"
+    if free_bytes > max(WORTH_COMPACTING_BYTES, WORTH_COMPACTING_SHARE * disk_bytes):
         words += (
-            f". {file_size(free)} of it is empty space that new models will fill; to give it back"
-            " to the disk, run:"
+            f". {file_size(free_bytes)} of it is empty space that new models will fill; to give it"
+            " back to the disk, run:"
         )
         st.markdown(markdown(words))
         st.code("quantstore compact", language=None, width="content")
@@ -307,7 +312,7 @@ def _disk(disk: queries.DiskUse) -> None:
     export_button.draw(
         None,
         key="export_all",
-        store_bytes=disk.total_bytes,
+        store_bytes=disk_bytes,
         label="Export everything as Parquet",
     )
 

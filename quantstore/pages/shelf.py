@@ -41,7 +41,8 @@ tr.marked td { background: color-mix(in srgb, var(--grid) 45%, transparent); }
 }
 .nowrap { white-space: nowrap; }
 .care { color: var(--at-risk-ink); }
-@container (max-width: 760px) { .wide { display: none; } }
+.narrow { display: none; }
+@container (max-width: 760px) { .wide { display: none; } .narrow { display: block; } }
 """
 )
 
@@ -120,6 +121,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
         const open = element("button", "", row.title);
         open.title = "Rename, tag, note, measure again or remove";
         name.appendChild(control(open, `open ${row.name}`, () => say({ open: row.name })));
+        if (row.file.care) name.appendChild(element("div", "small care narrow", row.file.text));
         if (row.note) name.appendChild(element("div", "small note", row.note));
         if (row.tags.length) {
             const tags = element("div", "tags");

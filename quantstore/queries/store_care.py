@@ -137,17 +137,6 @@ def recent_ingests(con: Connection, limit: int) -> pd.DataFrame:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class DiskUse:
-    """Bytes of the store's file, and those of them that hold nothing any more."""
-
-    total_bytes: int
-    free_bytes: int
-
-
-def disk_use(con: Connection) -> DiskUse:
-    """How large the store's file is, and how much of it was freed by what was removed."""
-    ((total, free, block),) = con.rows(
-        "select total_blocks, free_blocks, block_size from pragma_database_size()"
-    )
-    return DiskUse(int(total * block), int(free * block))
+def free_bytes(con: Connection) -> int:
+    """Bytes of the store's file that hold nothing any more, and that new models will fill."""
+    return int(con.value("select free_blocks * block_size from pragma_database_size()"))
