@@ -16,7 +16,10 @@ from quantstore.words import markdown
 PACKAGE = Path(__file__).resolve().parent
 
 # The pages that judge by the scheme of the sidebar.
-JUDGING = ("Compare", "Revisions", "Model", "Layer", "Drift", "Weights against reality")
+JUDGING = (
+    *("Compare", "Revisions", "Model", "Layer", "Drift", "Weights against reality"),
+    "Models",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ def run() -> None:
                 icon=":material/terminal:",
                 url_path="sql",
             ),
+            st.Page(PACKAGE / "pages" / "models.py", title="Models", icon=":material/inventory_2:"),
         ]
     )
     address.begin(page.title)

@@ -112,6 +112,12 @@ class LimitsError(QuantstoreError):
     hint = "correct it; every limit is explained by: quantstore check --help"
 
 
+class LabelError(QuantstoreError):
+    """A name, tag or note that a model cannot have."""
+
+    exit_code = 2
+
+
 class RejectedQueryError(QuantstoreError):
     """A SQL statement that DuckDB or our rules refused.
 

@@ -292,6 +292,16 @@ def ingest_many(
         files = 1
 
 
+def content_of(path: Path) -> str:
+    """The SHA-256 of a model file and its external data, as the store has it of each model.
+
+    Raises:
+        ModelFileError: the file cannot be read as a model.
+    """
+    with _enough_memory():
+        return graph.open_model(path).sha256
+
+
 def demo_paths() -> list[Path]:
     """The example models that ship with the package."""
     folder = Path(str(resources.files("quantstore").joinpath("demo_models")))
@@ -596,6 +606,8 @@ def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> Inges
         wanted = choices.name or _name_of(measured.path)
         same_content = store.model_with_content(connection, measured.sha256, measured.folded)
         replaced = False
+        # What people wrote on a model outlives its figures.
+        labels = store.Labels()
         if same_content is not None:
             model_id, model, measures_version = same_content
             if not choices.replace and measures_version >= MEASURES_VERSION:
@@ -605,10 +617,12 @@ def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> Inges
                 )
                 store.add_ingest(connection, ended)
                 return IngestResult(path=str(measured.path), outcome="already stored", model=model)
+            labels = store.labels(connection, model)
             store.remove_model(connection, model_id)
             replaced = True
             wanted = choices.name or model
         if choices.replace:
+            labels = store.labels(connection, wanted).joined(labels)
             replaced = store.remove_model_named(connection, wanted) or replaced
         record = ModelRecord(
             model=_free_name(connection, wanted, measured.sha256, is_chosen=bool(choices.name)),
@@ -625,6 +639,8 @@ def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> Inges
             weight_count=measured.weight_count,
             quantstore_version=__version__,
             measures_version=MEASURES_VERSION,
+            tags=labels.tags,
+            note=labels.note,
         )
         model_id = store.add_model(connection, record, measured.layers, measured.equalization)
         for simulation in measured.probes:

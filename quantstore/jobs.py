@@ -61,6 +61,7 @@ class _Task:
     path: Path
     store_path: Path
     source: str
+    options: tuple[str, ...]
     when_finished: Callable[[], None] | None
 
 
@@ -87,6 +88,8 @@ class Queue:
         *,
         name: str,
         source: str,
+        fold: bool = True,
+        replaces: str | None = None,
         when_finished: Callable[[], None] | None = None,
     ) -> int:
         """Put a file at the end of the queue.
@@ -94,6 +97,8 @@ class Queue:
         Args:
             name: what the queue calls it.
             source: what the store says of its origin.
+            fold: whether BatchNormalization is folded into the weights.
+            replaces: the model that gets what the file holds now, keeping its name, tags and note.
             when_finished: called once, whatever happens short of the end of the server; removes
                 an upload, for example. Must not raise.
         """
@@ -101,7 +106,12 @@ class Queue:
             job_id = next(self._ids)
             size = path.stat().st_size if path.is_file() else 0
             self._jobs[job_id] = Job(job_id, printable(name), size, "waiting")
-            self._tasks[job_id] = _Task(path, store_path, source, when_finished)
+            options = [*self._options]
+            if not fold:
+                options.append("--no-fold")
+            if replaces is not None:
+                options.append(f"--replace={replaces}")
+            self._tasks[job_id] = _Task(path, store_path, source, tuple(options), when_finished)
             if self._thread is None:
                 # A daemon: it only supervises, and must not hold up the end of the server.
                 self._thread = threading.Thread(target=self._work, daemon=True)
@@ -175,7 +185,7 @@ class Queue:
         command = [sys.executable, "-P", "-m", "quantstore.worker"]
         # What the child complains of goes to the server's own standard error.
         with subprocess.Popen(
-            [*command, str(task.store_path), str(task.path), task.source, *self._options],
+            [*command, str(task.store_path), str(task.path), task.source, *task.options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from quantstore.errors import printable
 from quantstore.schemes import BLOCK_SIZE, Scheme
@@ -350,6 +351,42 @@ def model_headline(found: Finding, per_channel: Finding, scheme: Scheme) -> str:
     if found.mode == "weights":
         return f"{said}; activations not measured"
     return said
+
+
+def moment(when: datetime) -> str:
+    """``28 Nov 2026, 11:25``."""
+    return f"{when.day} {when:%b %Y, %H:%M}"
+
+
+def visible_lines(text: str) -> str:
+    """A text of several lines, with every other control character made visible."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def shelf_headline(
+    models: int, layers: int, disk_bytes: int, *, changed: int, outdated: int
+) -> str:
+    """The Models page's answer: ``18 models, 653 layers, 36.7 MB on disk; all in order``.
+
+    Args:
+        changed: models whose file holds something else than was measured.
+        outdated: models that an older release measured in another way.
+    """
+    held = (
+        f"{counted(models, 'model')}, {counted(layers, 'layer')}, {file_size(disk_bytes)} on disk"
+    )
+    found = []
+    if changed:
+        found.append(
+            f"{changed:,} {'file has' if changed == 1 else 'files have'} changed since"
+            f" {'it was' if changed == 1 else 'they were'} measured"
+        )
+    if outdated:
+        found.append(
+            f"{counted(outdated, 'model')} {'was' if outdated == 1 else 'were'} measured by an"
+            " older release"
+        )
+    return f"{held}; {listed(found) if found else 'all in order'}"
 
 
 def layers_in_words(found: Finding) -> str:

@@ -20,16 +20,26 @@ from quantstore.ingestion import Choices, IngestResult, Progress, ingest_file
 MEMORY_SHARE = 0.75
 LEAST_MEMORY_BYTES = 4 << 30
 
+_REPLACE = "--replace="
+
 
 def main(arguments: list[str]) -> int:
     """Ingest ``PATH`` into ``STORE``; ``SOURCE`` is what the store says of the file's origin.
 
     Args:
-        arguments: ``STORE PATH SOURCE [--no-probe]``.
+        arguments: ``STORE PATH SOURCE [--no-probe] [--no-fold] [--replace=MODEL]``; the model of
+            that name gets what the file holds now.
     """
     _limit_memory()
     store_path, path, source, *options = arguments
-    choices = Choices(source=source, probe="--no-probe" not in options)
+    replaced = next((one for one in options if one.startswith(_REPLACE)), None)
+    choices = Choices(
+        source=source,
+        probe="--no-probe" not in options,
+        fold="--no-fold" not in options,
+        replace=replaced is not None,
+        name=None if replaced is None else replaced.removeprefix(_REPLACE),
+    )
     try:
         result = ingest_file(Path(path), Path(store_path), choices, _report)
     except QuantstoreError as error:

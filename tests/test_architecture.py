@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "checks": "pandas errors queries revisions run.probe schemes store words",
     "correlation": "numpy",
     "revisions": "numpy pandas words",
+    "freshness": "ingestion queries measure errors",
     "console": "pandas pyarrow store errors",
     "console_child": "pyarrow store console errors",
     "formats": "pandas numpy pyarrow tabulate errors",
@@ -70,8 +71,8 @@ MAY_IMPORT = {
     "app": "streamlit errors pages words",
     "start": "app",
     "pages": (
-        "streamlit numpy pandas charts codes console correlation errors formats ingestion jobs"
-        " palette quantization queries revisions run.inputs runs_queue schemes settings"
+        "streamlit numpy pandas charts codes console correlation errors formats freshness ingestion"
+        " jobs palette quantization queries report revisions run.inputs runs_queue schemes settings"
         " sql_examples store words worked_example"
     ),
 }

@@ -51,6 +51,18 @@ def test_good_and_bad_files_each_get_their_outcome_and_the_rest_goes_on(queue, t
         assert queries.models(con)["source"].tolist() == ["upload digits-plain.onnx"]
 
 
+def test_a_model_is_measured_again_under_its_own_name(queue, tmp_path):
+    store_path, path = tmp_path / "s.duckdb", tmp_path / "net.onnx"
+    path.write_bytes(demo("digits-plain").read_bytes())
+    ingestion.ingest_file(path, store_path, ingestion.Choices(name="--mine", probe=False))
+    path.write_bytes(demo("digits-separable").read_bytes())
+    add(queue, path, store_path, replaces="--mine", fold=False)
+    (job,) = finished(queue)
+    assert (job.state, job.model, job.was_stored) == ("done", "--mine", False)
+    with store.reading(store_path) as con:
+        assert con.rows("select model, folded, layer_count from models") == [("--mine", False, 10)]
+
+
 def test_cancelling_stops_what_runs_and_what_waits_and_stores_nothing(queue, tmp_path):
     store_path = tmp_path / "s.duckdb"
     for _ in range(3):

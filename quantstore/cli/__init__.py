@@ -5,7 +5,7 @@ command that needs it, so that ``quantstore --help`` answers at once. Each modul
 one kind, and importing it makes them known.
 """
 
-from quantstore.cli import ask, care, check, fill, migrate, runs, start
+from quantstore.cli import ask, care, check, fill, label, migrate, runs, start
 from quantstore.cli.exits import INTERRUPTED, OK, SOME_FAILED, USAGE
 from quantstore.cli.root import commands, main
 
@@ -19,6 +19,7 @@ __all__ = [
     "check",
     "commands",
     "fill",
+    "label",
     "main",
     "migrate",
     "runs",

@@ -7,7 +7,7 @@ import streamlit as st
 
 from quantstore import queries
 from quantstore.charts import compare as charts
-from quantstore.pages import address, shared
+from quantstore.pages import address, report_button, shared
 from quantstore.schemes import Scheme
 from quantstore.words import (
     Finding,
@@ -61,6 +61,7 @@ def main() -> None:
         shown = _page_of(ranked["model"].tolist())
         limits = queries.band_limits(con)
         _verdict_section(queries.verdicts(con, shown), shown, len(ranked), scheme, limits)
+        report_button.draw(picked or shown, scheme, key="report_compare")
         profiles = queries.layer_profiles(con, shown, scheme.name)
     _differences(profiles, scheme)
     _depth(profiles)

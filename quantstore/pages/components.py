@@ -11,7 +11,7 @@ import streamlit as st
 
 from quantstore.palette import css_variables
 
-_BASE_CSS = (
+BASE_CSS = (
     ":host, .root {\n"
     + css_variables()
     + """
@@ -63,7 +63,7 @@ export default function ({ data, parentElement, setStateValue }) {
 """
 
 _MATRIX_CSS = (
-    _BASE_CSS
+    BASE_CSS
     + """
 table { table-layout: fixed; border-collapse: separate; border-spacing: 0; }
 th:first-child, td:first-child { width: 24%; padding-right: 12px; }
@@ -187,7 +187,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 """
 
 _LAYERS_CSS = (
-    _BASE_CSS
+    BASE_CSS
     + """
 tbody tr { cursor: pointer; }
 td:not(.name) .small { white-space: nowrap; }

@@ -8,7 +8,7 @@ import streamlit as st
 from quantstore import queries
 from quantstore.charts import compare, model
 from quantstore.errors import printable
-from quantstore.pages import address, components, findings, probe, shared
+from quantstore.pages import address, components, findings, probe, report_button, shared
 from quantstore.palette import BANDS
 from quantstore.schemes import DEFAULT_SCHEME, Scheme
 from quantstore.store import Connection
@@ -64,6 +64,7 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
         f" {weight(own['median_weight_range'])}, largest {weight(own['max_weight_range'])}."
     )
     shared.evidence_notes(verdicts)
+    report_button.draw([name], scheme, key="report_model")
     probe.section(queries.model_runs(con, name), scheme)
     profiles = queries.layer_profiles(con, [name], scheme.name)
     layers = queries.worst_layers(con, name, scheme.name)

@@ -12,6 +12,7 @@ import streamlit as st
 from quantstore import queries, settings, store
 from quantstore.charts.common import CLICK, AnyChart, ready
 from quantstore.errors import MissingStoreError, printable
+from quantstore.freshness import Freshness
 from quantstore.ingestion import demo_paths
 from quantstore.jobs import QUEUE
 from quantstore.pages import address, components
@@ -433,6 +434,20 @@ _PROMISES = (
     ),
     ("channels", "Why they break", "Every channel of a layer against the int8 grid it must share."),
 )
+
+
+def file_words(state: Freshness) -> str:
+    """What became of the file that a model was read from."""
+    if state.is_outdated and not state.is_changed:
+        return "measured by an older release"
+    return {
+        "same": "the file is unchanged",
+        "changed": "the file changed since",
+        "perhaps changed": "the file was written since",
+        "unreadable": "the file is no model any more",
+        "gone": "the file is not there now",
+        "no file": "no file to compare",
+    }[state.kind]
 
 
 def escaped(text: str) -> str:

@@ -14,7 +14,7 @@ from quantstore import queries, settings, store
 from quantstore.errors import LockedStoreError, QuantstoreError
 from quantstore.ingestion import find_files
 from quantstore.jobs import FINISHED, QUEUE, Job
-from quantstore.pages import shared
+from quantstore.pages import frame, shared
 from quantstore.palette import DARK, LIGHT, both
 from quantstore.words import counted, file_size, seconds, short_name
 
@@ -24,6 +24,7 @@ _COPY_BYTES = 1 << 20
 def draw(*, has_scheme: bool) -> None:
     """Everything below the navigation."""
     with st.sidebar:
+        frame.draw()
         shared.watch_theme()
         size = _store_size()
         if has_scheme and size is not None and size.models:

@@ -1,5 +1,5 @@
 """One HTML file to send: verdicts, charts, worst layers and method. It asks for nothing outside."""
 
-from quantstore.report.document import html
+from quantstore.report.document import file_name, html
 
-__all__ = ["html"]
+__all__ = ["file_name", "html"]

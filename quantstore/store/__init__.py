@@ -1,9 +1,18 @@
-"""The DuckDB file: open it, shape it, write a model into it, take one out, ask it.
+"""The DuckDB file: open it, shape it, write a model into it, label it, take it out, ask it.
 
 The only package that knows duckdb. Connections live for milliseconds: DuckDB lets one process
 write, or several read, so a connection held open would shut everybody else out.
 """
 
+from quantstore.store.care import (
+    LONGEST_NAME,
+    LONGEST_NOTE,
+    Labels,
+    labels,
+    rename_model,
+    set_note,
+    set_tags,
+)
 from quantstore.store.connection import (
     BATCH_ROWS,
     CONFIG,
@@ -40,6 +49,8 @@ __all__ = [
     "CHILDREN_OF_LAYERS",
     "CONFIG",
     "FIRST_PAUSE_SECONDS",
+    "LONGEST_NAME",
+    "LONGEST_NOTE",
     "LONGEST_PAUSE_SECONDS",
     "SANDBOX",
     "SCHEMA_VERSION",
@@ -48,6 +59,7 @@ __all__ = [
     "Connection",
     "CopySummary",
     "ExportSummary",
+    "Labels",
     "MergeSummary",
     "Parameters",
     "add_findings",
@@ -61,12 +73,16 @@ __all__ = [
     "export_zip",
     "find_model",
     "free_name",
+    "labels",
     "merge",
     "model_with_content",
     "reading",
     "remove_model",
     "remove_model_named",
+    "rename_model",
     "sandbox",
+    "set_note",
+    "set_tags",
     "update",
     "writing",
 ]

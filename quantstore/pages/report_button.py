@@ -1,0 +1,48 @@
+"""The button that makes a report of the models at hand: one file, to be sent and read offline."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from quantstore import report, settings, store
+from quantstore.schemes import Scheme
+from quantstore.words import count
+
+# A model adds about 150 kB and half a second; more than this is read by nobody.
+MOST_MODELS = 25
+
+
+def draw(
+    models: Sequence[str], scheme: Scheme, *, key: str, label: str = "Download report"
+) -> None:
+    """The button, or in words why there is none.
+
+    Args:
+        models: what the report is about; nothing is drawn where there is none.
+    """
+    if not models:
+        return
+    if len(models) > MOST_MODELS:
+        st.caption(
+            f"A report holds at most {MOST_MODELS} models, and these are {count(len(models))}:"
+            " choose fewer to download one."
+        )
+        return
+    path, names = settings.store_path(), list(models)
+
+    def page() -> bytes:
+        # Only on the click, and outside the script: the store may have changed meanwhile.
+        with store.reading(path) as con:
+            return report.html(con, names, scheme).encode("utf-8")
+
+    st.download_button(
+        label,
+        page,
+        file_name=report.file_name(names),
+        mime="text/html",
+        key=key,
+        icon=":material/download:",
+        on_click="ignore",
+        help="One HTML file with verdicts, charts and the worst layers, that opens without a"
+        " network.",
+    )

@@ -1,0 +1,114 @@
+"""What people write on a model to find it again: its name, tags and a note."""
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from quantstore.errors import LabelError
+from quantstore.store.connection import Connection
+from quantstore.store.models import find_model
+
+# Characters. Long enough for any file's stem; a label that is longer is a mistake.
+LONGEST_NAME = 200
+LONGEST_TAG = 50
+LONGEST_NOTE = 10_000
+# Of one model: more would not find it again either.
+MOST_TAGS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The tags (sorted) and the note of one model, or of several that become one."""
+
+    tags: tuple[str, ...] = ()
+    note: str = ""
+
+    def joined(self, other: "Labels") -> "Labels":
+        """What both say, each thing once."""
+        notes = dict.fromkeys(note for note in (self.note, other.note) if note)
+        return Labels(tuple(sorted({*self.tags, *other.tags})), "\n\n".join(notes))
+
+
+def labels(connection: Connection, model: str) -> Labels:
+    """What somebody wrote on a model; nothing where the store does not hold it."""
+    rows = connection.rows("select tags, note from models where model = ?", [model])
+    return Labels(tuple(rows[0][0]), rows[0][1]) if rows else Labels()
+
+
+def rename_model(connection: Connection, model: str, name: str) -> str:
+    """Give a model another name; returns it as it is stored, without space around it.
+
+    Raises:
+        UnknownModelError: where the store does not hold the model.
+        LabelError: the name is empty, too long, taken, or holds control characters.
+    """
+    model_id = find_model(connection, model)
+    name = _one_line(name, "a name", LONGEST_NAME)
+    if not name:
+        raise LabelError("a model needs a name", "write at least one character")
+    holder = connection.value("select model_id from models where model = ?", [name])
+    if holder not in (None, model_id):
+        raise LabelError(f"another model is named {name!r} already", "choose another name")
+    connection.rows("update models set model = ? where model_id = ?", [name, model_id])
+    return name
+
+
+def set_tags(connection: Connection, model: str, tags: Iterable[str]) -> tuple[str, ...]:
+    """Replace the tags of a model; returns them as they are stored, sorted, each once.
+
+    Raises:
+        UnknownModelError: where the store does not hold the model.
+        LabelError: a tag is too long, holds a comma or control characters, or there are too many.
+    """
+    model_id = find_model(connection, model)
+    own = tuple(sorted({tag for tag in map(_tag, tags) if tag}))
+    if len(own) > MOST_TAGS:
+        raise LabelError(f"a model has at most {MOST_TAGS} tags, not {len(own)}", "use fewer")
+    connection.rows("update models set tags = ? where model_id = ?", [list(own), model_id])
+    return own
+
+
+def set_note(connection: Connection, model: str, note: str) -> None:
+    """Replace the note of a model; an empty one removes it.
+
+    Raises:
+        UnknownModelError: where the store does not hold the model.
+        LabelError: the note is too long, or holds control characters other than new lines.
+    """
+    model_id = find_model(connection, model)
+    lines = note.replace("\r\n", "\n").replace("\r", "\n").expandtabs(4).strip().split("\n")
+    for line in lines:
+        _require_text(line, "a note")
+    note = "\n".join(line.rstrip() for line in lines)
+    if len(note) > LONGEST_NOTE:
+        raise LabelError(
+            f"a note has at most {LONGEST_NOTE:,} characters, not {len(note):,}", "shorten it"
+        )
+    connection.rows("update models set note = ? where model_id = ?", [note, model_id])
+
+
+def _tag(text: str) -> str:
+    tag = _one_line(text, "a tag", LONGEST_TAG)
+    # Lists of tags are written with commas between them.
+    if "," in tag:
+        raise LabelError(f"the tag {tag!r} holds a comma", "give each tag by itself")
+    return tag
+
+
+def _one_line(text: str, what: str, longest: int) -> str:
+    _require_text(text.strip(), what)
+    line = text.strip()
+    if len(line) > longest:
+        raise LabelError(f"{what} has at most {longest} characters, not {len(line)}", "shorten it")
+    return line
+
+
+# Control characters, halves of characters, and what breaks a line.
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
+
+
+def _require_text(text: str, what: str) -> None:
+    if any(unicodedata.category(character) in _NO_TEXT for character in text):
+        raise LabelError(
+            f"{what} holds no control characters or line breaks: {text!r}", "leave it out"
+        )
