@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import quantstore
-from quantstore import errors
+from quantstore import errors, settings
 from quantstore.errors import QuantstoreError, RejectedQueryError
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# Longer than a store waits for its lock, plus the start of Python on a busy computer.
-START_SECONDS = 60.0
+# For the start of Python on a busy computer; waiting for the store comes on top.
+START_SECONDS = 30.0
 # DuckDB stops most statements by itself, and then says so; what does not listen is killed.
 GRACE_SECONDS = 0.5
 # An answer is held in memory here. Beyond this nobody reads it, and it would hurt everybody.
@@ -87,6 +87,7 @@ class Running:
         self._sql = sql
         self._row_limit = row_limit
         self._timeout_seconds = timeout_seconds
+        self._wait_seconds = settings.wait_seconds()
         self._reason_to_stop: RejectedQueryError | None = None
         try:
             sql.encode()
@@ -109,6 +110,7 @@ class Running:
             "sql": sql,
             "row_limit": row_limit,
             "timeout_seconds": timeout_seconds,
+            "wait_seconds": self._wait_seconds,
         }
         # A child that died at once explains itself later.
         with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", self._process.stdin) as stdin:
@@ -130,13 +132,14 @@ class Running:
             f"stopped after {seconds:g} second{'' if seconds == 1 else 's'}",
             "ask for less at once, or allow more time",
         )
+        start_seconds = self._wait_seconds + START_SECONDS
         no_start = RejectedQueryError(
-            f"the query did not start within {START_SECONDS:g} seconds", "try again in a moment"
+            f"the query did not start within {start_seconds:g} seconds", "try again in a moment"
         )
         table = None
         try:
             # The child says one byte when the store is open.
-            with self._stopping_after(START_SECONDS, no_start):
+            with self._stopping_after(start_seconds, no_start):
                 has_opened = self._output.read(1) != b""
             started = time.perf_counter()
             if has_opened:

@@ -51,9 +51,14 @@ def main() -> int:
 
 
 def _answer(
-    output: BinaryIO, path: str, sql: str, row_limit: int | None, timeout_seconds: float
+    output: BinaryIO,
+    path: str,
+    sql: str,
+    row_limit: int | None,
+    timeout_seconds: float,
+    wait_seconds: float,
 ) -> None:
-    with store.sandbox(Path(path), timeout_seconds) as connection:
+    with store.sandbox(Path(path), timeout_seconds, wait_seconds) as connection:
         _limit_time(timeout_seconds + SPARE_SECONDS)
         output.write(b"\n")
         output.flush()

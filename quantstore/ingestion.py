@@ -24,7 +24,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
-from quantstore import __version__, graph, parallel, settings, store
+from quantstore import __version__, graph, logs, parallel, settings, store
 from quantstore.equalization import p10_after_db
 from quantstore.errors import (
     MissingStoreError,
@@ -716,6 +716,15 @@ def _measure_unless_stored(
         return _measured_unless_stored(path, store_path, choices, attempt, None, _own_prober())
 
 
+# What a worker process was told, for as long as it lives.
+_told = contextlib.ExitStack()
+
+
+def _begin_worker(wait_seconds: float, where: logs.Logging) -> None:
+    _told.enter_context(settings.waiting_at_most(wait_seconds))
+    _told.enter_context(logs.logging_to(where))
+
+
 @cache
 def _own_prober() -> Prober:
     """One for each worker process, and for all its files; it ends with the worker."""
@@ -729,7 +738,12 @@ def _ingest_in_pool(
     crashed: list[Path] = []
     begun = Attempt.begin(paths[0])
     # A forked copy of a process with threads (numpy, duckdb) may hang; a fresh one cannot.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        jobs,
+        mp_context=get_context("spawn"),
+        initializer=_begin_worker,
+        initargs=(settings.wait_seconds(), logs.current()),
+    ) as pool:
         futures: dict[Future[MeasuredModel | IngestResult], Path] = {
             pool.submit(_measure_unless_stored, path, store_path, choices): path for path in paths
         }

@@ -6,6 +6,7 @@ its activations stands beside its weights.
 """
 
 import contextlib
+import contextvars
 import json
 import math
 import os
@@ -96,7 +97,12 @@ class Running:
         self._is_over = self._is_cancelled = False
         self._process = _child()
         # A daemon: it must not hold up the end of a server.
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread = threading.Thread(
+            # With what the command line was told: how long to wait, where to log.
+            target=contextvars.copy_context().run,
+            args=[self._work],
+            daemon=True,
+        )
         self._thread.start()
 
     @property

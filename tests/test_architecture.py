@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "errors": "",
     "settings": "",
     "memory": "",
+    "logs": "errors",
     "palette": "",
     "schemes": "",
     "records": "numpy",
@@ -43,7 +44,7 @@ MAY_IMPORT = {
     "parallel": "errors",
     "ingestion": (
         "graph layers measure equalization schemes sweep parallel run.probe store records errors"
-        " settings memory"
+        " settings memory logs"
     ),
     "simulation": "run correlation ingestion store errors",
     # From tables to answers.
@@ -52,7 +53,7 @@ MAY_IMPORT = {
     "correlation": "numpy",
     "revisions": "numpy pandas words",
     "freshness": "ingestion queries measure errors",
-    "console": "pandas pyarrow store errors",
+    "console": "pandas pyarrow store settings errors",
     "console_child": "pyarrow store console errors",
     "formats": "pandas numpy pyarrow tabulate errors",
     "codes": "numpy pandas quantization schemes",
@@ -61,7 +62,7 @@ MAY_IMPORT = {
     "charts": "altair pandas numpy palette revisions words codes quantization schemes",
     "report": "pandas charts errors formats palette queries schemes store words",
     "cli": (
-        "click pandas streamlit settings errors records schemes store ingestion simulation run"
+        "click pandas streamlit settings logs errors records schemes store ingestion simulation run"
         " queries checks console formats report revisions words"
     ),
     # The app.

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ import pandas as pd
 import pytest
 from onnx import helper, numpy_helper
 
-from quantstore import __version__, cli, ingestion, store
+from quantstore import __version__, cli, ingestion, logs, queries, settings, store
 
 COMMANDS = [
     "ingest",
@@ -243,19 +245,43 @@ def test_a_store_from_the_future_is_exit_code_3(run, own_store):
     assert "upgrade quantstore" in error_line(err)
 
 
-def test_a_locked_store_is_exit_code_3_and_names_who_holds_it(run, own_store, monkeypatch):
-    # Nobody wants to wait half a minute here.
-    reading = store.reading.__wrapped__
-    monkeypatch.setattr(reading, "__defaults__", (0.2, *reading.__defaults__[1:]))
+@pytest.fixture
+def holder(own_store):
+    """Another process that holds the store for writing."""
     hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", hold, own_store], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
-        assert holder.stdout.readline() == b"held\n"
-        code, _, err = run("--db", own_store, "models")
-        holder.communicate(b"\n")
+    ) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.communicate(b"\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["models"], ["remove", "digits-plain"], ["sql", "select 1"], ["ingest", "FOLDER"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_who_may_not_wait_is_told_at_once_who_holds_the_store(
+    run, own_store, holder, plain_model, arguments
+):
+    # Several files: worker processes are told as well.
+    arguments = [plain_model.parent if part == "FOLDER" else part for part in arguments]
+    started = time.monotonic()
+    code, _, err = run("--db", own_store, *arguments, "--wait", "0")
     assert code == 3
-    assert f"is in use by process {holder.pid}" in error_line(err)
+    assert f"is in use by process {holder.pid} (python" in error_line(err)
+    # Far less than the default.
+    assert time.monotonic() - started < 25
+
+
+def test_waiting_is_bounded(run, own_store, holder):
+    started = time.monotonic()
+    code, _, err = run("--wait", "0.5", "--db", own_store, "models", "--verbose")
+    assert code == 3
+    assert 0.5 <= time.monotonic() - started < 25
+    assert "waiting:" in err
+    assert settings.wait_seconds() == settings.DEFAULT_WAIT_SECONDS
 
 
 def test_a_path_that_no_system_accepts_is_exit_code_3(run):
@@ -763,3 +789,61 @@ def test_the_two_models_of_the_article_tell_their_story(run, shared_models):
     assert yolo["max_weight_range"] == pytest.approx(19.94, abs=0.005)
     _, _, err = run("compare", "yolov10n-quant")
     assert "83 of 83 layers are stored as integers; the first loss is unknown" in err
+
+
+# logs
+
+
+def test_every_step_can_be_logged_with_its_time(run, plain_model, tmp_path):
+    code, out, err = run("--log-file", "steps.log", "ingest", plain_model, "--json", "--verbose")
+    assert code == 0
+    strict_json(out)
+    lines = (tmp_path / "steps.log").read_text().splitlines()
+    assert [line for line in err.splitlines() if "+00:00" in line] == lines
+    for line in lines:
+        moment, level, module, process = line.split()[:4]
+        assert datetime.fromisoformat(moment).tzinfo == UTC
+        assert level in ("DEBUG", "INFO")
+        assert module.startswith("quantstore.")
+        assert int(process) == os.getpid()
+    text = "\n".join(lines)
+    for step in ("sha256", "measured 6 layers", "opened quantstore.duckdb for writing", "stored"):
+        assert step in text
+    assert "done: exit code 0" in lines[-1]
+    # What another command does is not logged any more, nor is anything said by itself.
+    run("models")
+    assert (tmp_path / "steps.log").read_text().splitlines() == lines
+
+
+def test_worker_processes_log_into_the_same_file(run, plain_model, tmp_path):
+    run("ingest", plain_model.parent, "--jobs", "2", "--log-file", "steps.log")
+    lines = (tmp_path / "steps.log").read_text().splitlines()
+    measured = {line.split()[3] for line in lines if " measured " in line}
+    assert measured
+    assert str(os.getpid()) not in measured
+
+
+def test_an_unexpected_failure_is_logged_with_its_traceback(run, own_store, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("no such number")
+
+    monkeypatch.setattr(queries, "models", fail)
+    with pytest.raises(ZeroDivisionError):
+        run("models", "--db", own_store, "--log-file", "steps.log")
+    text = (tmp_path / "steps.log").read_text()
+    assert "ERROR quantstore.cli.root" in text
+    assert "Traceback" in text
+    assert "ZeroDivisionError: no such number" in text
+
+
+def test_a_log_that_cannot_be_written_is_said_in_a_sentence(run):
+    code, _, err = run("models", "--log-file", "nowhere/steps.log")
+    assert code == 1
+    assert "nowhere/steps.log: cannot be written" in error_line(err)
+
+
+def test_a_name_cannot_fake_a_line_of_the_log(tmp_path):
+    with logs.logging_to(logs.Logging(file=tmp_path / "steps.log")):
+        logging.getLogger("quantstore.test").info("read %s", HOSTILE)
+    (line,) = (tmp_path / "steps.log").read_text().splitlines()
+    assert line.isprintable()

@@ -1,16 +1,22 @@
 """The command itself: its options, its exit codes, and one way out for every failure."""
 
+import functools
+import logging
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from quantstore import __version__, settings
+from quantstore import __version__, logs, settings
 from quantstore.cli.exits import INTERRUPTED, OK, USAGE
-from quantstore.cli.talk import complain, one_line
+from quantstore.cli.talk import complain, one_line, unwritable
 from quantstore.errors import QuantstoreError
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
+
+logger = logging.getLogger(__name__)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -79,19 +85,90 @@ def _store_path(
     return value or context.parent.params["db"] or settings.store_path()
 
 
+def _for_this_command(
+    begin: Callable[[Any], AbstractContextManager[None]],
+) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """Let an option hold from here to the end of its command."""
+
+    def callback(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        if value is not None and value is not False:
+            context.with_resource(begin(value))
+
+    return callback
+
+
+def _to_file(path: Path) -> AbstractContextManager[None]:
+    try:
+        with path.open("a", encoding="utf-8"):
+            return logs.logging_to(logs.Logging(file=path.absolute()))
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
 def everywhere(command: Command) -> Command:
-    """Give a command the options that every command has."""
-    db = click.option(
-        "--db",
-        type=click.Path(dir_okay=False, path_type=Path),
-        metavar="FILE",
-        callback=_store_path,
-        help=f"The store. [default: ${settings.ENVIRONMENT_VARIABLE} or {settings.DEFAULT_STORE}]",
+    """Give a command the options that every command has, and log how it begins and ends."""
+    return _with_options(_logged(command))
+
+
+def _with_options(command: Command) -> Command:
+    options = (
+        click.option(
+            "--db",
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            callback=_store_path,
+            help=f"The store."
+            f" [default: ${settings.ENVIRONMENT_VARIABLE} or {settings.DEFAULT_STORE}]",
+        ),
+        click.option(
+            "--wait",
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            expose_value=False,
+            callback=_for_this_command(settings.waiting_at_most),
+            help="How long to wait while others use the store; 0: not at all."
+            f" [default: {settings.DEFAULT_WAIT_SECONDS:g}]",
+        ),
+        click.option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            expose_value=False,
+            callback=_for_this_command(lambda _: logs.logging_to(logs.Logging(to_stderr=True))),
+            help="Say on standard error what happens, step by step.",
+        ),
+        click.option(
+            "--log-file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            expose_value=False,
+            callback=_for_this_command(_to_file),
+            help="Write the same to the end of FILE, and the details of an unexpected failure.",
+        ),
+        click.version_option(__version__, prog_name="quantstore", message="%(prog)s %(version)s"),
     )
-    version = click.version_option(
-        __version__, prog_name="quantstore", message="%(prog)s %(version)s"
-    )
-    return db(version(command))
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _logged(command: Command) -> Command:
+    @functools.wraps(command)
+    def run(*given: Any, **options: Any) -> Any:
+        logger.info("quantstore %s, Python %s: %s", __version__, sys.version.split()[0], sys.argv)
+        try:
+            outcome = command(*given, **options)
+        except (QuantstoreError, click.ClickException) as error:
+            logger.info("%s: %s", type(error).__name__, error)
+            raise
+        except Exception as error:
+            if not isinstance(error, click.exceptions.Exit | click.Abort):
+                logger.exception("unexpected: %s", type(error).__name__)
+            raise
+        logger.info("done: %s", "exit code 0" if outcome is None else f"exit code {outcome}")
+        return outcome
+
+    return run  # type: ignore[return-value]
 
 
 scheme_option = click.option(
@@ -119,7 +196,7 @@ format_option = click.option(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
 )
-@everywhere
+@_with_options
 @click.pass_context
 def commands(context: click.Context, db: Path | None) -> None:
     """Does a network survive int8, which layers break it, and what would rescue it?

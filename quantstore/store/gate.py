@@ -19,9 +19,6 @@ except ImportError:
     # Windows: no turnstile, only the polling of whoever opens the file.
     fcntl = None  # type: ignore[assignment]
 
-# Readers that overlap hold the file without a gap; after so long, new ones let it go once.
-SHARING_SECONDS = 0.25
-
 # How long a reader steps back for a writer. More would let one reader that keeps the store open,
 # for which the writer waits, shut out all the others.
 COURTESY_SECONDS = 1.0
@@ -35,7 +32,6 @@ class Gate:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._readers: Counter[int] = Counter()
-        self._shared_since = 0.0
         self._is_writing = False
         self._writers_waiting = 0
 
@@ -54,8 +50,6 @@ class Gate:
                 self._changed.wait_for(lambda: not self._is_a_writers_turn(), courtesy)
             is_in = self._changed.wait_for(lambda: not self._is_writing, _left(deadline))
             if is_in:
-                if not self._readers:
-                    self._shared_since = time.monotonic()
                 self._readers[thread] += 1
         try:
             yield is_in
@@ -70,12 +64,14 @@ class Gate:
         """The only one for the length of the block; False where others have not left."""
         with self._changed:
             self._writers_waiting += 1
-            is_in = self._changed.wait_for(
-                lambda: not self._is_writing and not self._readers, _left(deadline)
-            )
-            self._writers_waiting -= 1
-            self._is_writing = self._is_writing or is_in
-            self._changed.notify_all()
+            try:
+                is_in = self._changed.wait_for(
+                    lambda: not self._is_writing and not self._readers, _left(deadline)
+                )
+                self._is_writing = self._is_writing or is_in
+            finally:
+                self._writers_waiting -= 1
+                self._changed.notify_all()
         try:
             yield is_in
         finally:
@@ -85,10 +81,7 @@ class Gate:
                     self._changed.notify_all()
 
     def _is_a_writers_turn(self) -> bool:
-        has_shared_long = (
-            bool(self._readers) and time.monotonic() - self._shared_since > SHARING_SECONDS
-        )
-        return self._is_writing or self._writers_waiting > 0 or has_shared_long
+        return self._is_writing or self._writers_waiting > 0
 
 
 _GATES: dict[Path, Gate] = {}
