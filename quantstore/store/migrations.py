@@ -98,10 +98,12 @@ def back_up(connection: duckdb.DuckDBPyConnection, path: Path, version: int) -> 
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, target: Path) -> None:
-    quoted = str(target).replace("'", "''")
-    connection.execute(f"attach '{quoted}' as backup (storage_version '{STORAGE_VERSION}')")
+    ((name,),) = connection.execute("select current_database()").fetchall()
+    database = _quoted(name)
+    connection.execute(
+        f"attach ? as backup (read_write, storage_version '{STORAGE_VERSION}')", [str(target)]
+    )
     try:
-        database = _quoted(str(connection.execute("select current_database()").fetchall()[0][0]))
         connection.execute(f"copy from database {database} to backup")
     finally:
         connection.execute("detach backup")
