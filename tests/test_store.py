@@ -15,11 +15,7 @@ import pytest
 
 from quantstore import records, store
 from quantstore.errors import (
-    DamagedStoreError,
     LockedStoreError,
-    MissingStoreError,
-    NewerStoreError,
-    StoreError,
     UnknownModelError,
 )
 from quantstore.layers import Layer
@@ -540,82 +536,6 @@ def test_the_summary_has_one_row_per_model(add, ask):
     assert rows[0][2:] == (254, 0)
     assert rows[1][2] == pytest.approx(np.ptp(UNEVEN))
     assert rows[1][3] > 8
-
-
-# --- stores that cannot be used ----------------------------------------------------------------
-
-
-def complaint(kind, path, opening=store.reading):
-    with pytest.raises(StoreError) as caught, opening(path, wait_seconds=0.05):
-        pass
-    assert type(caught.value) is kind
-    assert caught.value.exit_code == 3
-    assert caught.value.hint
-    return caught.value.sentence
-
-
-def test_a_store_that_is_not_there_yet(path):
-    assert "quantstore ingest" in complaint(MissingStoreError, path)
-    assert not path.exists()
-
-
-both_ways = pytest.mark.parametrize("opening", [store.reading, store.writing])
-
-
-@both_ways
-@pytest.mark.parametrize("content", [b"", b"abc", b"Not a database.\n" * 1000, b"PK\3\4" * 5000])
-def test_a_file_that_is_no_database(path, content, opening):
-    path.write_bytes(content)
-    assert "is not a DuckDB database" in complaint(DamagedStoreError, path, opening)
-    assert path.read_bytes() == content
-
-
-@both_ways
-def test_somebody_elses_database(path, opening):
-    with duckdb.connect(path) as connection:
-        connection.execute("create table mine as select 1")
-    assert "not a quantstore" in complaint(DamagedStoreError, path, opening)
-    with duckdb.connect(path) as connection:
-        assert connection.execute("show tables").fetchall() == [("mine",)]
-
-
-@both_ways
-def test_somebody_elses_store_info(path, opening):
-    with duckdb.connect(path) as connection:
-        connection.execute(
-            "create table store_info as select 'schema_version' as key, 'x' as value"
-        )
-    assert "not a quantstore" in complaint(DamagedStoreError, path, opening)
-
-
-@both_ways
-def test_a_store_of_a_later_release(add, path, opening):
-    add(GAUSSIAN)
-    with store.writing(path) as connection:
-        connection.rows("update store_info set value = '999' where key = 'schema_version'")
-    sentence = complaint(NewerStoreError, path, opening)
-    assert "schema 999" in sentence
-    assert "upgrade quantstore" in sentence
-
-
-@both_ways
-def test_a_truncated_store(add, path, opening):
-    add(GAUSSIAN)
-    path.write_bytes(path.read_bytes()[:5000])
-    complaint(DamagedStoreError, path, opening)
-
-
-def test_a_folder_that_does_not_exist(tmp_path):
-    path = tmp_path / "nowhere" / "test.duckdb"
-    assert "a folder that exists" in complaint(StoreError, path, store.writing)
-    complaint(MissingStoreError, path, store.reading)
-
-
-@both_ways
-def test_a_folder_in_place_of_the_store(tmp_path, opening):
-    with pytest.raises(StoreError) as caught, opening(tmp_path, wait_seconds=0.05):
-        pass
-    assert str(tmp_path) in caught.value.sentence
 
 
 # --- several at a time -------------------------------------------------------------------------

@@ -271,7 +271,7 @@ def _create(path: Path) -> None:
         try:
             connection = duckdb.connect(unfinished, config=dict(config))
         except duckdb.Error as error:
-            raise _unwritable(path, error) from error
+            raise _explain(error, path) from error
         with _translating(path, connection), _transaction(connection):
             create_schema(connection)
         _put_in_place(unfinished, path)
@@ -328,18 +328,15 @@ def _translating(path: Path, connection: duckdb.DuckDBPyConnection) -> Iterator[
         finally:
             connection.close()
     except duckdb.TransactionException as error:
-        raise StoreError(
-            f"{path} was not changed: {_first_line(error)}", _room_hint(error)
-        ) from error
-    except duckdb.FatalException as error:
-        raise DamagedStoreError(f"{path} is damaged: {_first_line(error)}") from error
+        reason = _first_line(error)
+        raise StoreError(f"{path} was not changed: {reason}", _hint_about_room(error)) from error
     except duckdb.Error as error:
-        if _CORRUPT.search(str(error)):
-            raise DamagedStoreError(f"{path} is damaged: {_first_line(error)}") from error
+        damage = _damage(error, path)
+        if damage is not None:
+            raise damage from error
         if isinstance(error, duckdb.IOException):
-            raise StoreError(
-                f"{path} cannot be used: {_first_line(error)}", _room_hint(error)
-            ) from error
+            reason = _first_line(error)
+            raise StoreError(f"{path} cannot be used: {reason}", _hint_about_room(error)) from error
         raise
 
 
@@ -395,9 +392,6 @@ _BUSY = re.compile(
 _HOLDER = re.compile(r"held in (?P<program>.*?) \(PID (?P<pid>\d+)\)")
 
 
-_CORRUPT = re.compile(r"Corrupt|checksum|Could not read enough bytes|replaying WAL", re.IGNORECASE)
-
-
 def _who_holds(error: duckdb.Error, path: Path) -> str:
     holder = _HOLDER.search(str(error))
     if holder is None:
@@ -412,25 +406,52 @@ def _busy_here(path: Path) -> LockedStoreError:
 
 def _explain(error: duckdb.Error, path: Path) -> StoreError:
     text = str(error)
-    if "not a valid DuckDB database" in text:
+    # DuckDB recognizes files of SQLite, and has no extension here to read them.
+    if "not a valid DuckDB database" in text or "sqlite_scanner" in text:
+        if path.exists() and path.stat().st_size == 0:
+            return DamagedStoreError(
+                f"{path} is an empty file, not a store", "delete it, or name another with --db"
+            )
         return DamagedStoreError(f"{path} is not a DuckDB database", "name another file with --db")
     if "Trying to read a database file with version number" in text:
         return NewerStoreError(f"{path} was written by a newer DuckDB")
-    if "Cannot open file" in text or "does not exist" in text:
-        return _unwritable(path, error)
-    return DamagedStoreError(f"{path} cannot be read: {_first_line(error)}")
+    damage = _damage(error, path)
+    if damage is not None:
+        return damage
+    reason = _CANNOT_OPEN.search(text)
+    if reason is not None or "does not exist" in text:
+        return StoreError(
+            f"{path} cannot be opened: {reason['reason'] if reason else _first_line(error)}",
+            "name a file that you may read and write, in a folder that you may write to, with --db",
+        )
+    return StoreError(f"{path} cannot be used: {_first_line(error)}", _hint_about_room(error))
 
 
-def _unwritable(path: Path, error: duckdb.Error) -> StoreError:
-    return StoreError(
-        f"{path} cannot be opened: {_first_line(error)}",
-        "name a file in a folder that exists and that you may write to, with --db",
-    )
+_CANNOT_OPEN = re.compile(r"Cannot open file \".*?\": (?P<reason>.+)")
 
 
-def _room_hint(error: duckdb.Error) -> str:
+# What DuckDB says of a file that lost its shape, and what that means.
+_DAMAGES = {
+    "replaying WAL|WAL file": "its log {path}.wal cannot be read",
+    "checksum|Corrupt": "its contents do not match their checksums",
+    "Could not read enough bytes": "it is shorter than it should be",
+}
+
+
+def _damage(error: duckdb.Error, path: Path) -> DamagedStoreError | None:
+    text = str(error)
+    for pattern, meaning in _DAMAGES.items():
+        if re.search(pattern, text, re.IGNORECASE):
+            logger.info("damaged: %s", _first_line(error))
+            return DamagedStoreError(f"{path} is damaged: {meaning.format(path=path)}")
+    if isinstance(error, duckdb.FatalException):
+        return DamagedStoreError(f"{path} is damaged: {_first_line(error)}")
+    return None
+
+
+def _hint_about_room(error: duckdb.Error) -> str:
     is_full = re.search(r"No space left|File too large|Disk quota", str(error))
-    return "free some space on that disk, then try again" if is_full else "try again"
+    return "free some space on that disk, then try again" if is_full else "try again in a moment"
 
 
 def _first_line(error: duckdb.Error) -> str:

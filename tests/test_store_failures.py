@@ -1,0 +1,325 @@
+"""Stores that cannot be used: a clear sentence, exit code 3, and nothing is made worse."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from quantstore import store
+from quantstore.errors import (
+    DamagedStoreError,
+    MissingStoreError,
+    NewerStoreError,
+    StoreError,
+)
+
+ROOT = Path(store.__file__).parents[2]
+both_ways = pytest.mark.parametrize("opening", [store.reading, store.writing])
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "test.duckdb"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """The bytes of a store that holds something."""
+    path = tmp_path_factory.mktemp("sound") / "sound.duckdb"
+    with store.writing(path) as connection:
+        connection.rows("create table filler as select range as number from range(200000)")
+    return path.read_bytes()
+
+
+def everything(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def complaint(kind, path, opening=store.reading):
+    """What the store says; afterwards everything beside it is as it was."""
+    before = everything(path.parent) if path.parent.is_dir() else {}
+    with pytest.raises(StoreError) as caught, opening(path, wait_seconds=0.05) as connection:
+        connection.rows("select sum(number) from filler")
+    assert type(caught.value) is kind
+    assert caught.value.exit_code == 3
+    assert caught.value.hint
+    assert str(path) in caught.value.sentence
+    assert len(caught.value.sentence) < 300
+    if path.parent.is_dir():
+        assert everything(path.parent) == before
+    return caught.value.sentence
+
+
+def flipped(content, place):
+    changed = bytearray(content)
+    changed[place] ^= 0xFF
+    return bytes(changed)
+
+
+# --- what is no store --------------------------------------------------------------------------
+
+
+def test_a_store_that_is_not_there_yet(path):
+    assert "quantstore ingest" in complaint(MissingStoreError, path)
+
+
+def test_a_store_that_is_not_there_is_not_made_by_who_wants_to_change_one(path):
+    with pytest.raises(MissingStoreError), store.writing(path, may_create=False):
+        pass
+    assert not path.exists()
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "is an empty file"),
+        (b"abc", "is not a DuckDB database"),
+        (b"Not a database.\n" * 1000, "is not a DuckDB database"),
+        (b"PK\3\4" * 5000, "is not a DuckDB database"),
+        (b"SQLite format 3\0".ljust(8192, b"\0"), "is not a DuckDB database"),
+    ],
+    ids=["zero bytes", "three bytes", "text", "zip", "SQLite"],
+)
+def test_a_file_that_is_no_database(path, content, sentence, opening):
+    path.write_bytes(content)
+    assert sentence in complaint(DamagedStoreError, path, opening)
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create table mine as select 1",
+        "create table store_info as select 'schema_version' as key, 'x' as value",
+        "create table store_info as select 1 as one",
+    ],
+)
+def test_somebody_elses_database(path, statement, opening):
+    with duckdb.connect(path) as connection:
+        connection.execute(statement)
+    assert "not a quantstore" in complaint(DamagedStoreError, path, opening)
+
+
+@both_ways
+def test_a_store_of_a_later_release(path, opening):
+    with store.writing(path) as connection:
+        connection.rows("update store_info set value = '999' where key = 'schema_version'")
+    sentence = complaint(NewerStoreError, path, opening)
+    assert "schema 999" in sentence
+    assert "upgrade quantstore" in sentence
+
+
+@both_ways
+def test_a_folder_in_place_of_the_store(tmp_path, opening):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(StoreError) as caught, opening(folder, wait_seconds=0.05):
+        pass
+    assert str(folder) in caught.value.sentence
+    assert caught.value.exit_code == 3
+
+
+def test_a_folder_that_does_not_exist(tmp_path):
+    path = tmp_path / "nowhere" / "test.duckdb"
+    assert "No such file or directory" in complaint(StoreError, path, store.writing)
+    complaint(MissingStoreError, path, store.reading)
+
+
+# --- what is damaged ---------------------------------------------------------------------------
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda sound: sound[:100], "shorter than it should be"),
+        (lambda sound: sound[:5000], "shorter than it should be"),
+        (lambda sound: sound[: len(sound) // 2], "shorter than it should be"),
+        (lambda sound: flipped(sound, 0), "do not match their checksums"),
+        (lambda sound: flipped(sound, 4100), "do not match their checksums"),
+        (lambda sound: sound[:12288] + bytes(len(sound) - 12288), "is damaged"),
+    ],
+    ids=["100 bytes", "5000 bytes", "half", "first byte", "header", "all but the header"],
+)
+def test_a_damaged_store(path, sound, damage, sentence, opening):
+    path.write_bytes(damage(sound))
+    assert sentence in complaint(DamagedStoreError, path, opening)
+
+
+def test_a_log_that_cannot_be_replayed_is_named(path):
+    crash = (
+        "import duckdb, os, sys; c = duckdb.connect(sys.argv[1])\n"
+        "c.execute('create table filler as select range as number from range(9999)'); os._exit(9)"
+    )
+    with store.writing(path):
+        pass
+    subprocess.run([sys.executable, "-c", crash, path], check=False)
+    log = path.with_name(f"{path.name}.wal")
+    log.write_bytes(flipped(log.read_bytes(), log.stat().st_size // 2))
+    for opening in (store.reading, store.writing):
+        assert f"its log {log} cannot be read" in complaint(DamagedStoreError, path, opening)
+
+
+# --- no place to write -------------------------------------------------------------------------
+
+# In a process of its own: as somebody who may not do everything, or with little room.
+ATTEMPT = """
+import os, resource, sys
+from pathlib import Path
+from quantstore import store
+from quantstore.errors import StoreError
+if sys.argv[2] == "nobody":
+    # Python itself may be out of reach from here on.
+    os.setgid(65534), os.setuid(65534)
+else:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+try:
+    with store.writing(Path(sys.argv[1]), 0) as connection:
+        connection.rows("insert into store_info select range::varchar, repeat('x', 99)"
+                        " from range(20000)")
+except StoreError as error:
+    print(error.sentence)
+    sys.exit(error.exit_code)
+"""
+
+posix_only = pytest.mark.skipif(os.name == "nt", reason="limits and users of Unix")
+
+
+def attempt(path, how):
+    return subprocess.run(
+        [sys.executable, "-c", ATTEMPT, path.name, how],
+        cwd=path.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def size_of_store(path):
+    with store.reading(path) as connection:
+        return connection.value("select count(*) from store_info")
+
+
+@posix_only
+@pytest.mark.parametrize("room_bytes", [1000, 20_000, 1_000_000])
+def test_a_full_disk_under_a_new_store(path, room_bytes):
+    done = attempt(path, str(room_bytes))
+    assert done.returncode == 3, done.stderr
+    assert "free some space" in done.stdout
+    # Nothing is left where not even an empty store has room.
+    assert not path.exists() or size_of_store(path) == 3
+    assert not list(path.parent.glob("*.new-*"))
+
+
+@posix_only
+def test_a_full_disk_under_a_store_that_is_there(path):
+    with store.writing(path):
+        pass
+    done = attempt(path, "100000")
+    assert done.returncode == 3, done.stderr
+    assert "was not changed" in done.stdout
+    assert "free some space" in done.stdout
+    assert size_of_store(path) == 3
+
+
+@posix_only
+def test_a_full_disk_before_an_update(path):
+    shutil.copy(ROOT / "tests" / "data" / "store-schema-1.duckdb.gz", path.parent / "old.gz")
+    subprocess.run(["gunzip", "-c", "old.gz"], cwd=path.parent, stdout=path.open("wb"), check=True)
+    before = path.read_bytes()
+    done = attempt(path, "100000")
+    assert done.returncode == 3, done.stderr
+    assert "a copy of it cannot be kept" in done.stdout
+    assert path.read_bytes() == before
+    assert {file.name for file in path.parent.iterdir()} == {path.name, "old.gz"}
+
+
+@posix_only
+@pytest.mark.skipif(
+    getattr(os, "getuid", lambda: 1)() != 0, reason="only root can become somebody else"
+)
+@pytest.mark.parametrize("is_there", [False, True], ids=["new", "existing"])
+def test_a_folder_that_is_read_only(is_there):
+    # Others must be able to come here at all.
+    folder = Path(tempfile.gettempdir()) / f"quantstore-{os.getpid()}-{is_there}"
+    folder.mkdir(mode=0o755)
+    try:
+        path = folder / "test.duckdb"
+        if is_there:
+            with store.writing(path):
+                pass
+            path.chmod(0o444)
+        before = everything(folder)
+        done = attempt(path, "nobody")
+        assert done.returncode == 3, done.stderr
+        assert "test.duckdb cannot be opened: Permission denied" in done.stdout
+        assert everything(folder) == before
+    finally:
+        shutil.rmtree(folder)
+
+
+# --- a first ingest that is killed -------------------------------------------------------------
+
+
+def test_a_database_without_a_table_is_no_store_yet_and_becomes_one(path):
+    """An earlier release that was killed while it made a store left such a file."""
+    duckdb.connect(path).close()
+    assert "not a store yet" in complaint(MissingStoreError, path)
+    with store.writing(path):
+        pass
+    assert size_of_store(path) == 3
+
+
+def test_a_store_appears_whole(path, monkeypatch):
+    def fail(_):
+        assert not path.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("quantstore.store.connection.create_schema", fail)
+    with pytest.raises(KeyboardInterrupt), store.writing(path):
+        pass
+    assert list(path.parent.iterdir()) == []
+
+
+def test_who_comes_second_does_not_replace_the_first(path, monkeypatch):
+    """Two first ingests at once: both made a store, one is put in place."""
+    made = store.connection.create_schema
+
+    def overtaken(connection):
+        made(connection)
+        monkeypatch.setattr("quantstore.store.connection.create_schema", made)
+        with store.writing(path) as first:
+            first.rows("insert into store_info values ('mine', 'yes')")
+
+    monkeypatch.setattr("quantstore.store.connection.create_schema", overtaken)
+    with store.writing(path) as second:
+        assert second.value("select value from store_info where key = 'mine'") == "yes"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_what_a_killed_process_left_is_cleared_away_in_the_end(path):
+    old, young = (path.with_name(f"{path.name}.new-{age}") for age in ("old", "young"))
+    for file in (old, young):
+        file.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    with store.writing(path):
+        pass
+    assert {file.name for file in path.parent.iterdir()} == {path.name, young.name}
+
+
+def test_a_file_system_without_links_will_do(path, monkeypatch):
+    def refuse(*_):
+        raise OSError("not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with store.writing(path):
+        pass
+    assert size_of_store(path) == 3
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
