@@ -1,6 +1,7 @@
 """What the command line promises: data on standard output, talk on standard error, exit codes."""
 
 import csv
+import http.client
 import io
 import json
 import os
@@ -712,6 +713,28 @@ def test_ctrl_c_ends_quietly_with_130(demo_store):
     assert (out, err.strip()) == ("", "")
 
 
+def answer_to_a_page(port, *, host, origin):
+    """The status with which the app answers a browser that wants to talk to it."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.putrequest("GET", "/_stcore/stream", skip_host=True)
+    headers = {
+        "Host": host,
+        "Origin": f"http://{origin}",
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        "Sec-WebSocket-Protocol": "streamlit",
+    }
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    try:
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_app_serves_this_computer_with_the_demo_models(tmp_path):
     with socket.socket() as free:
@@ -730,6 +753,13 @@ def test_app_serves_this_computer_with_the_demo_models(tmp_path):
                 assert process.poll() is None, process.stderr.read()
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
+        own, rebound = f"127.0.0.1:{port}", f"evil.example:{port}"
+        assert answer_to_a_page(port, host=own, origin=own) == 101
+        assert answer_to_a_page(port, host=own, origin="evil.example") == 403
+        # A page elsewhere whose name leads to this computer all of a sudden.
+        assert answer_to_a_page(port, host=rebound, origin=rebound) == 403
+        with socket.socket() as other_address:
+            assert other_address.connect_ex(("127.0.0.2", port)) != 0
         with store.reading(path) as connection:
             assert connection.value("select count(*) from models") == 4
         process.send_signal(signal.SIGINT)
