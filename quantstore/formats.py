@@ -1,13 +1,15 @@
 """Frames in, text out: a table to read, CSV and JSON to go on with.
 
 The table rounds, groups digits and makes control characters visible. CSV and JSON carry every
-digit and no decoration; times are ISO 8601 in UTC in all three.
+digit and no decoration; times are ISO 8601 in UTC in all three. Text that a spreadsheet would run
+as a formula gets an apostrophe in CSV; whoever needs it to the letter takes JSON or Parquet.
 """
 
 import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -53,10 +55,15 @@ def to_table(frame: pd.DataFrame) -> str:
 
 
 def to_csv(frame: pd.DataFrame) -> str:
-    """Comma-separated values with a head line; NULL and NaN are empty, a list is its JSON."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(frame.columns)
+    """Comma-separated values with a head line; NULL and NaN are empty, a list is its JSON.
+
+    Text that a spreadsheet would run as a formula begins with an apostrophe, in the head as well:
+    names of layers come from files that anybody can write.
+    """
+    text = _UnixLines()
+    # The terminator decides what is quoted: a bare carriage return would begin a line as well.
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow([_inert(str(name)) for name in frame.columns])
     writer.writerows(_rows(frame, _csv_cell))
     return text.getvalue()
 
@@ -132,7 +139,28 @@ def _finite(value: object) -> object:
     return value
 
 
+# What makes a cell a formula, or leads to one; the wide forms count where people write Japanese.
+# https://owasp.org/www-community/attacks/CSV_Injection
+_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
+
+
+def _inert(text: str) -> str:
+    """The text as it is, unless a spreadsheet would run it: then behind an apostrophe."""
+    is_formula = _FORMULA.match(text) and not _NUMBER.fullmatch(text)
+    return f"'{text}" if is_formula else text
+
+
+class _UnixLines(io.StringIO):
+    """Text of which every line that is written ends in a line feed only."""
+
+    def write(self, line: str) -> int:
+        return super().write(line.removesuffix("\r\n") + "\n")
+
+
 def _csv_cell(value: object) -> object:
+    if isinstance(value, str):
+        return _inert(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | dict):

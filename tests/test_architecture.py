@@ -66,6 +66,7 @@ MAY_IMPORT = {
         " queries checks console formats report revisions words"
     ),
     # The app.
+    "uploads": "",
     "worker": "ingestion errors",
     "jobs": "errors",
     "runs_queue": "errors simulation",
@@ -74,7 +75,7 @@ MAY_IMPORT = {
     "pages": (
         "streamlit numpy pandas charts codes console correlation errors formats freshness ingestion"
         " jobs palette quantization queries report revisions run.inputs runs_queue schemes settings"
-        " sql_examples store words worked_example"
+        " sql_examples store uploads words worked_example"
     ),
 }
 
@@ -212,6 +213,23 @@ def test_values_reach_sql_as_parameters(path):
             for part in ast.walk(statement) if isinstance(statement, ast.JoinedStr) else ():
                 if isinstance(part, ast.FormattedValue):
                     assert ast.unparse(part.value) in allowed, ast.unparse(statement)
+
+
+# Reading a pickle runs whatever its writer wanted.
+PICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_nothing_is_ever_unpickled(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert {name.split(".")[0] for name in imported(tree)} & PICKLERS == set()
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = ast.unparse(call.func)
+        assert not name.endswith(("read_pickle", "to_pickle", "torch.load")), name
+        options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        assert options.get("allow_pickle", "False") == "False", name
+        # Streamlit pickles what it keeps on the disk.
+        assert not (name.endswith("cache_data") and "persist" in options), name
 
 
 HEAVY = {

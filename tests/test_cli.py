@@ -1,10 +1,12 @@
 """What the command line promises: data on standard output, talk on standard error, exit codes."""
 
 import csv
+import http.client
 import io
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -217,7 +219,16 @@ def test_the_store_is_named_before_or_after_the_command_or_by_the_environment(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["models"], ["layers", "x"], ["compare", "x"], ["sql", "select 1"], ["remove", "x"]],
+    [
+        ["models"],
+        ["layers", "x"],
+        ["compare", "x"],
+        ["sql", "select 1"],
+        ["remove", "x"],
+        ["export", "x"],
+        ["backup", "x"],
+        ["compact"],
+    ],
     ids=lambda arguments: arguments[0],
 )
 def test_a_missing_store_is_exit_code_3_and_is_not_created(run, tmp_path, arguments):
@@ -742,6 +753,28 @@ def test_ctrl_c_ends_quietly_with_130(demo_store):
     assert (out, err.strip()) == ("", "")
 
 
+def answer_to_a_page(port, *, host, origin):
+    """The status with which the app answers a browser that wants to talk to it."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.putrequest("GET", "/_stcore/stream", skip_host=True)
+    headers = {
+        "Host": host,
+        "Origin": f"http://{origin}",
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        "Sec-WebSocket-Protocol": "streamlit",
+    }
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    try:
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_app_serves_this_computer_with_the_demo_models(tmp_path):
     with socket.socket() as free:
@@ -760,6 +793,13 @@ def test_app_serves_this_computer_with_the_demo_models(tmp_path):
                 assert process.poll() is None, process.stderr.read()
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
+        own, rebound = f"127.0.0.1:{port}", f"evil.example:{port}"
+        assert answer_to_a_page(port, host=own, origin=own) == 101
+        assert answer_to_a_page(port, host=own, origin="evil.example") == 403
+        # A page elsewhere whose name leads to this computer all of a sudden.
+        assert answer_to_a_page(port, host=rebound, origin=rebound) == 403
+        with socket.socket() as other_address:
+            assert other_address.connect_ex(("127.0.0.2", port)) != 0
         with store.reading(path) as connection:
             assert connection.value("select count(*) from models") == 4
         process.send_signal(signal.SIGINT)
@@ -770,6 +810,65 @@ def test_app_serves_this_computer_with_the_demo_models(tmp_path):
     assert process.returncode == 0
     assert f"http://127.0.0.1:{port}" in out
     assert "Traceback" not in err
+
+
+# In and out.
+
+
+def test_a_store_goes_out_as_parquet_and_comes_in_elsewhere(run, own_store, tmp_path):
+    code, out, err = run("--db", own_store, "export", "out", "digits-plain", "digits-rescaled")
+    assert (code, out) == (0, "")
+    assert re.fullmatch(r"exported 2 models to out, \d+ [kM]B\n", err)
+    assert run("--db", "other.duckdb", "import", "out") == (0, "", "imported 2 models\n")
+    assert run("--db", "other.duckdb", "import", own_store) == (
+        *(0, ""),
+        "imported 2 models, 2 already stored\n",
+    )
+    code, _, err = run("--db", "other.duckdb", "import", "out", "--replace")
+    assert (code, err.splitlines()) == (
+        *(0,),
+        ["replaced digits-plain", "replaced digits-rescaled", "imported 2 models"],
+    )
+
+
+def test_a_name_that_is_taken_is_told_when_models_come_in(run, own_store):
+    run("--db", own_store, "export", "out", "digits-plain")
+    with store.writing(own_store) as connection:
+        connection.rows("update models set sha256 = 'f' where model = 'digits-plain'")
+    code, _, err = run("--db", own_store, "import", "out")
+    assert code == 0
+    assert re.match(r"digits-plain is called digits-plain-[0-9a-f]{8} here: another model", err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (["export", "out", "nobody"], 2, "no model named 'nobody'"),
+        (["export", "."], 1, "add --replace"),
+        (["import", "nowhere"], 1, "there is nothing at nowhere"),
+        (["import", "."], 1, "no export of a store"),
+        (["import", "notes.txt"], 1, "notes.txt is not a DuckDB database"),
+        (["backup", "notes.txt"], 1, "notes.txt exists already"),
+        (["backup", "nowhere/b.duckdb"], 3, "cannot be written"),
+    ],
+)
+def test_what_cannot_go_out_or_come_in_is_one_line(run, own_store, tmp_path, arguments, code, part):
+    (tmp_path / "notes.txt").write_text("hello")
+    answer = run("--db", own_store, *arguments)
+    assert answer[:2] == (code, "")
+    assert part in error_line(answer[2])
+
+
+def test_backup_and_compact_tell_sizes(run, own_store):
+    assert run("--db", own_store, "remove", "digits-rescaled")[0] == 0
+    code, out, err = run("--db", own_store, "backup", "b.duckdb")
+    assert (code, out) == (0, "")
+    assert re.fullmatch(r"copied .*own\.duckdb to b\.duckdb, [\d.]+ MB\n", err)
+    code, out, err = run("--db", own_store, "compact")
+    assert (code, out) == (0, "")
+    before, after = map(float, re.search(r"([\d.]+) MB before, ([\d.]+) MB after", err).groups())
+    assert after < before
+    assert run("--db", "b.duckdb", "models") == run("--db", own_store, "models")
 
 
 # The real models.

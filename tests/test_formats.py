@@ -102,6 +102,27 @@ def test_csv_leaves_what_is_not_there_empty():
     assert rows_of(formats.to_csv(frame))[1] == ["", "", "", "", "0"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("=1+1", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1", "-"),
+        '=HYPERLINK("http://example.org";"open")',
+        "=cmd|' /C calc'!A0",
+    ],
+)
+def test_text_that_a_spreadsheet_would_run_is_inert_in_csv(text):
+    frame = pd.DataFrame({text: [text]})
+    rows = csv.reader(io.StringIO(formats.to_csv(frame), newline=""))
+    assert list(rows) == [[f"'{text}"], [f"'{text}"]]
+    assert strict_json(formats.to_json(frame)) == [{text: text}]
+
+
+@pytest.mark.parametrize("text", ["conv-1", "a=b", "-1.5", "+3", "-2e-7", "/model/Conv", "'=1", ""])
+def test_other_text_stays_as_it_is_in_csv(text):
+    frame = pd.DataFrame({"x": [text], "n": [-1.5]})
+    assert rows_of(formats.to_csv(frame)) == [["x", "n"], [text, "-1.5"]]
+
+
 def test_json_is_a_list_of_objects_one_per_line():
     frame = pd.DataFrame({"model": ["a", "b"], "layer_count": [1, 2]})
     text = formats.to_json(frame)

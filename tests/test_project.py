@@ -26,6 +26,9 @@ def test_the_app_listens_to_this_computer_only_and_tells_nobody():
     config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text("utf-8"))
     assert config["server"]["address"] == "127.0.0.1"
     assert set(config["server"]["allowedHosts"]) == {"localhost", "127.0.0.1"}
+    assert config["server"]["enableXsrfProtection"] is True
+    assert config["server"]["enableCORS"] is True
+    assert config["server"]["maxUploadSize"] == 200
     assert config["browser"]["gatherUsageStats"] is False
 
 

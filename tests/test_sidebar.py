@@ -2,16 +2,21 @@
 
 import io
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
+import streamlit as st
+from conftest import ROOT
 from queues import finished
+from streamlit.testing.v1 import AppTest
 
-from quantstore import ingestion
+from quantstore import ingestion, uploads
 from quantstore.jobs import Queue
-from quantstore.pages import sidebar
+from quantstore.pages import reach, sidebar
 
 
 class Upload(io.BytesIO):
@@ -20,6 +25,7 @@ class Upload(io.BytesIO):
     def __init__(self, name: str, content: bytes) -> None:
         super().__init__(content)
         self.name = name
+        self.size = len(content)
 
 
 @pytest.fixture
@@ -65,6 +71,54 @@ def test_an_upload_that_no_file_can_be_called_is_refused(queue, tmp_path, name):
     assert is_soon_empty(tmp_path / "uploads")
 
 
+def test_an_upload_is_nobody_elses_to_read(queue, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(queue, "add", lambda path, *_, **more: seen.append((path, more)))
+    sidebar._queue_uploads([Upload("a.onnx", PLAIN)])
+    (folder,) = (tmp_path / "uploads").iterdir()
+    assert folder in seen[0][0].parents
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_uploads_together_have_a_limit_and_make_room_again(queue, tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "LARGEST_BYTES", len(PLAIN) + 10)
+    sidebar._queue_uploads([Upload("a.onnx", PLAIN), Upload("b.onnx", PLAIN)])
+    (job,) = queue.snapshot()
+    assert job.message.startswith("cannot be copied: uploads under way may hold ")
+    for name in ("c.onnx", "d.onnx"):
+        sidebar._queue_uploads([Upload(name, PLAIN)])
+        assert finished(queue)[-1].state == "done"
+        assert is_soon_empty(tmp_path / "uploads")
+
+
+def test_an_upload_that_is_cancelled_is_removed(queue, tmp_path):
+    sidebar._queue_uploads([Upload("a.onnx", PLAIN), Upload("b.onnx", PLAIN)])
+    queue.cancel()
+    assert is_soon_empty(tmp_path / "uploads")
+
+
+def test_what_a_killed_server_left_is_removed_and_what_a_living_one_uses_is_not(queue, tmp_path):
+    script = (
+        "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from quantstore.uploads import Upload\n"
+        "upload = Upload(1); upload.folder.mkdir(); (upload.folder / 'a.onnx').touch()\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    folder = tmp_path / "uploads"
+    subprocess.run([sys.executable, "-c", script, folder], check=False)
+    (leftover,) = folder.iterdir()
+    living = uploads.Upload(1)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder / f"{uploads.PREFIX}link").symlink_to(elsewhere)
+    assert uploads.remove_leftovers() == [leftover]
+    assert not leftover.exists()
+    assert living.folder.parent.exists()
+    assert elsewhere.exists()
+    living.remove()
+    assert not living.folder.parent.exists()
+
+
 def test_two_files_of_one_name_do_not_overwrite_each_other(queue):
     sidebar._queue_uploads([Upload("a.onnx", PLAIN), Upload("a.onnx", b"other")])
     assert sorted(job.state for job in finished(queue)) == ["done", "failed"]
@@ -93,3 +147,50 @@ def test_a_folder_brings_all_its_models(queue, tmp_path):
         shutil.copy(path, tmp_path)
     sidebar._queue_path(str(tmp_path))
     assert [job.state for job in finished(queue)] == ["done", "done"]
+
+
+# Who can reach the app.
+
+LOCAL = {"server.address": "127.0.0.1", "server.allowedHosts": ["localhost", "127.0.0.1"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "is_local"),
+    [
+        ({}, True),
+        ({"server.address": "localhost"}, True),
+        ({"server.address": "::1"}, True),
+        ({"server.address": "127.8.8.8"}, True),
+        ({"server.address": None}, False),
+        ({"server.address": "0.0.0.0"}, False),
+        ({"server.address": "::"}, False),
+        ({"server.address": "192.168.1.7"}, False),
+        ({"server.address": "quant.example.org"}, False),
+        ({"server.allowedHosts": []}, False),
+        ({"server.allowedHosts": ["localhost", "quant.example.org"]}, False),
+    ],
+)
+def test_paths_may_be_given_only_where_nobody_else_can_ask(monkeypatch, options, is_local):
+    monkeypatch.setattr(reach.st, "get_option", {**LOCAL, **options}.__getitem__)
+    assert reach.is_this_computer_only() is is_local
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_the_box_for_paths_is_there_on_this_computer_only_and_its_absence_explained(
+    monkeypatch, tmp_path, address
+):
+    monkeypatch.setenv("QUANTSTORE_DB", str(tmp_path / "s.duckdb"))
+    get_option = st.get_option
+    monkeypatch.setattr(
+        st,
+        "get_option",
+        lambda name: (LOCAL | {"server.address": address}).get(name) or get_option(name),
+    )
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30).run()
+    assert not app.exception
+    is_local = address == "127.0.0.1"
+    assert [box.placeholder for box in app.sidebar.text_input] == (
+        ["or a path on this computer"] if is_local else []
+    )
+    explained = any("Paths are off" in caption.value for caption in app.sidebar.caption)
+    assert explained is not is_local

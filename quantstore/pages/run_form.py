@@ -10,14 +10,13 @@ import streamlit as st
 from quantstore import settings
 from quantstore.errors import printable
 from quantstore.ingestion import demo_paths
-from quantstore.pages import shared
+from quantstore.pages import reach, shared
 from quantstore.palette import DARK, LIGHT, both
 from quantstore.run.inputs import PRESETS
 from quantstore.runs_queue import FINISHED, RUNS, Job
 from quantstore.schemes import INT8_SCHEMES, Scheme
 from quantstore.words import MODES, NO_BREAK_SPACE, markdown
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 CALIBRATIONS = {
     "minmax": "min and max",
     "percentile": "percentile",
@@ -38,7 +37,7 @@ WHAT_IT_IS = (
 
 def is_offered() -> bool:
     """Whether a run may be started from a page: only where nobody but this computer can ask."""
-    return st.get_option("server.address") in LOOPBACK
+    return reach.is_this_computer_only()
 
 
 def command(model: str = "MODEL.onnx") -> str:

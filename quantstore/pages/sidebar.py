@@ -2,7 +2,6 @@
 
 import html
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePath
 from threading import Lock
@@ -14,8 +13,9 @@ from quantstore import queries, settings, store
 from quantstore.errors import LockedStoreError, QuantstoreError
 from quantstore.ingestion import find_files
 from quantstore.jobs import FINISHED, QUEUE, Job
-from quantstore.pages import frame, shared
+from quantstore.pages import frame, reach, shared
 from quantstore.palette import DARK, LIGHT, both
+from quantstore.uploads import Upload, remove_leftovers
 from quantstore.words import counted, file_size, seconds, short_name
 
 _COPY_BYTES = 1 << 20
@@ -30,8 +30,15 @@ def draw(*, has_scheme: bool) -> None:
         if has_scheme and size is not None and size.models:
             shared.pick_scheme()
         st.subheader("Add models", anchor=False)
+        _sweep()
         _upload()
-        _path()
+        if reach.is_this_computer_only():
+            _path()
+        else:
+            st.caption(
+                "Paths are off, because other computers can reach this app; for files on the"
+                " server: `quantstore ingest`"
+            )
         jobs = QUEUE.snapshot()
         is_busy = any(job.state not in FINISHED for job in jobs)
         st.session_state["jobs_finished"] = _finished_ids(jobs)
@@ -44,6 +51,12 @@ def draw(*, has_scheme: bool) -> None:
             st.caption(f"{contents}, {on_disk} on disk")
 
 
+@st.cache_resource(show_spinner=False)
+def _sweep() -> None:
+    """Remove, once for each server, what one that was killed left behind."""
+    remove_leftovers()
+
+
 def _upload() -> None:
     round_number = st.session_state.setdefault("upload_round", 0)
     files = st.file_uploader(
@@ -52,7 +65,7 @@ def _upload() -> None:
         label_visibility="collapsed",
         key=f"upload_{round_number}",
         help="Several at once. A model with external data needs its data files in the same upload;"
-        " beyond 200 MB give the path instead.",
+        f" beyond {st.get_option('server.maxUploadSize')} MB {_otherwise()}.",
     )
     if files:
         _queue_uploads(files)
@@ -61,23 +74,33 @@ def _upload() -> None:
         st.rerun()
 
 
+def _otherwise() -> str:
+    """How to add what cannot be uploaded."""
+    if reach.is_this_computer_only():
+        return "give the path instead"
+    return "run quantstore ingest on the server"
+
+
 def _queue_uploads(files: list[UploadedFile]) -> None:
     """Copy an upload into a folder of its own, so that models lie beside their data files."""
-    # Removed when its last model is ingested, else when nobody knows it any more: when copying
-    # fails, when the server ends.
-    own = tempfile.TemporaryDirectory(prefix="quantstore-", ignore_cleanup_errors=True)
-    # A file called model.onnx is named after its folder.
-    folder = Path(own.name) / "model"
     names = ", ".join(file.name for file in files)
     try:
-        models = _copied(files, folder)
+        upload = Upload(sum(file.size for file in files))
     except OSError as error:
-        QUEUE.refuse(names, f"cannot be copied: {error.strerror}; give the path instead")
+        QUEUE.refuse(names, f"cannot be copied: {error.strerror}; {_otherwise()}")
+        return
+    try:
+        models = _copied(files, upload.folder)
+    except OSError as error:
+        upload.remove()
+        QUEUE.refuse(names, f"cannot be copied: {error.strerror}; {_otherwise()}")
         return
     if not models:
+        upload.remove()
         QUEUE.refuse(names, "no .onnx file among the upload; add the model together with its data")
         return
-    remaining = _Countdown(len(models), own.cleanup)
+    # Removed when its last model is ingested, failed or was cancelled.
+    remaining = _Countdown(len(models), upload.remove)
     for model in models:
         QUEUE.add(
             model,

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ from quantstore import __version__
 from quantstore.errors import QuantstoreError
 from quantstore.store.connection import BATCH_ROWS, Connection, reading
 from quantstore.store.models import find_model
-from quantstore.store.schema import SCHEMA_VERSION
+from quantstore.store.schema import SCHEMA_VERSION, schema_sql
 from quantstore.store.tables import ALL_TABLES, OF_MODELS
 
 if TYPE_CHECKING:
@@ -115,8 +114,7 @@ def write_tables(
         table: _write_table(connection._connection, table, model_ids, folder)
         for table in ALL_TABLES
     }
-    schema = resources.files("quantstore").joinpath("schema.sql").read_text("utf-8")
-    (folder / SCHEMA_SQL).write_text(schema, encoding="utf-8", newline="\n")
+    (folder / SCHEMA_SQL).write_text(schema_sql(), encoding="utf-8", newline="\n")
     manifest = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
