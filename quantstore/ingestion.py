@@ -714,9 +714,11 @@ def _ingest_in_pool(
     begun = Attempt.begin(paths[0])
     # A forked copy of a process with threads (numpy, duckdb) may hang; a fresh one cannot.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures: dict[Future[MeasuredModel | IngestResult], Path] = {
-            pool.submit(_measure_unless_stored, path, store_path, choices): path for path in paths
-        }
+        with parallel.without_main():
+            futures: dict[Future[MeasuredModel | IngestResult], Path] = {
+                pool.submit(_measure_unless_stored, path, store_path, choices): path
+                for path in paths
+            }
         try:
             for future in as_completed(futures):
                 path = futures[future]
