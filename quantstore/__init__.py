@@ -1,3 +1,60 @@
-"""quantstore: does a network survive int8, which layers break it, and what would rescue it?"""
+"""quantstore: does a network survive int8, which layers break it, and what would rescue it?
+
+    import quantstore
+
+    store = quantstore.open_store("models.duckdb")
+    quantstore.ingest("exports/", store, progress=print)
+    store.verdict("rtmdet-s")
+    store.layers("rtmdet-s").head()
+    store.query("from layer_errors where band = 'broken'")
+
+``docs/python.md`` has the rest. Everything is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quantstore.api import Store, Verdict, demo_models, ingest, open_store
+    from quantstore.checks import Check, Limits
+    from quantstore.errors import QuantstoreError
+    from quantstore.ingestion import IngestResult
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Check",
+    "IngestResult",
+    "Limits",
+    "QuantstoreError",
+    "Store",
+    "Verdict",
+    "__version__",
+    "demo_models",
+    "ingest",
+    "open_store",
+]
+
+_HOMES = {
+    "Check": "checks",
+    "IngestResult": "ingestion",
+    "Limits": "checks",
+    "QuantstoreError": "errors",
+    "Store": "api",
+    "Verdict": "api",
+    "demo_models": "api",
+    "ingest": "api",
+    "open_store": "api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -48,15 +48,8 @@ class Answer:
 
     @cached_property
     def frame(self) -> "pd.DataFrame":
-        """The rows as a frame; integers with NULLs keep being integers (``Int64``)."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            {
-                name: _series(column)
-                for name, column in zip(self.table.column_names, self.table.columns, strict=True)
-            }
-        )
+        """The rows as a frame, see :func:`frame_of`."""
+        return frame_of(self.table)
 
 
 def run(path: Path, sql: str, *, row_limit: int | None, timeout_seconds: float) -> Answer:
@@ -191,9 +184,10 @@ class Running:
         if complaint.startswith("{"):
             said = json.loads(complaint.splitlines()[-1])
             kind: type[QuantstoreError] = getattr(errors, said["kind"])
-            if kind is not RejectedQueryError:
-                return kind(said["message"], said["hint"])
-            return _explained(said["message"], said["hint"], self._sql, too_slow)
+            failure = kind(said["message"], said["hint"])
+            if not isinstance(failure, RejectedQueryError):
+                return failure
+            return explained(failure, self._sql, too_slow)
         if code == 1:
             raise RuntimeError(f"the console's child failed:\n{complaint}")
         # Negative: killed by a signal. The child arms its own clocks, in case this side is gone.
@@ -265,6 +259,16 @@ def _unique(names: list[str]) -> list[str]:
     return list(unique)
 
 
+def frame_of(table: "pa.Table") -> "pd.DataFrame":
+    """Rows as a frame: decimals are numbers, integers with NULLs stay integers (``Int64``)."""
+    import pandas as pd
+
+    names = _unique(table.column_names)
+    return pd.DataFrame(
+        {name: _series(column) for name, column in zip(names, table.columns, strict=True)}
+    )
+
+
 def _series(column: "pa.ChunkedArray") -> "pd.Series[Any]":
     import pandas as pd
     import pyarrow as pa
@@ -294,16 +298,21 @@ def _number(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
 _DUCKDB_ERROR = re.compile(r"(?P<kind>[\w ]+) Error: (?P<json>\{.*\})", re.DOTALL)
 
 
-def _explained(
-    message: str, hint: str, sql: str, too_slow: RejectedQueryError
+def explained(
+    error: RejectedQueryError, sql: str, too_slow: RejectedQueryError | None = None
 ) -> RejectedQueryError:
-    """DuckDB's error as a sentence with a next step, and the place it points to."""
-    found = _DUCKDB_ERROR.fullmatch(message)
+    """DuckDB's error as a sentence with a next step, and the place it points to.
+
+    Args:
+        error: as :meth:`quantstore.store.Connection.answering` raises it.
+        too_slow: what to say where the statement was interrupted.
+    """
+    found = _DUCKDB_ERROR.fullmatch(str(error))
     if found is None:
-        return RejectedQueryError(message, hint)
+        return error
     said = json.loads(found["json"])
     kind = said["exception_type"]
-    if kind == "INTERRUPT":
+    if kind == "INTERRUPT" and too_slow is not None:
         return too_slow
     if kind == "Out of Memory" or said["exception_message"].startswith("Arrow Appender"):
         return out_of_memory()

@@ -744,9 +744,11 @@ def _ingest_in_pool(
         initializer=_begin_worker,
         initargs=(settings.wait_seconds(), logs.current()),
     ) as pool:
-        futures: dict[Future[MeasuredModel | IngestResult], Path] = {
-            pool.submit(_measure_unless_stored, path, store_path, choices): path for path in paths
-        }
+        with parallel.without_main():
+            futures: dict[Future[MeasuredModel | IngestResult], Path] = {
+                pool.submit(_measure_unless_stored, path, store_path, choices): path
+                for path in paths
+            }
         try:
             for future in as_completed(futures):
                 path = futures[future]

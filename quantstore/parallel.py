@@ -12,7 +12,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
+from types import ModuleType
 from typing import Any, TypeVar
 
 from quantstore.errors import QuantstoreError
@@ -62,6 +64,21 @@ def each(
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Processes that are spawned meanwhile do not run the program of this one once more.
+
+    A spawned process imports the ``__main__`` of its parent. A script that lacks the usual guard
+    would begin anew in each of them; nothing that is sent to them lives there.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 # What a forked process got from its parent: the function and its context.

@@ -239,6 +239,14 @@ def verdict(found: Finding) -> Verdict:
     return Verdict(band, text, "", _MODES_IN_A_CELL[mode], "at the outputs, ")
 
 
+def verdict_sentence(found: Finding) -> str:
+    """The verdict on one line of plain text: ``breaks: 7 dB at the outputs, full int8``."""
+    said = verdict(found)
+    text = " ".join(filter(None, (said.text, said.more)))
+    evidence = f" {said.where}{said.evidence}" if said.where else f", {said.evidence}"
+    return f"{text}{evidence}".replace(NO_BREAK_SPACE, " ")
+
+
 def weights_verdict(layers_broken: int, layers_at_risk: int) -> Verdict:
     """The verdict from the weights alone: they can prove that a model breaks, nothing else."""
     if layers_broken:

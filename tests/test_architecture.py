@@ -48,7 +48,7 @@ MAY_IMPORT = {
     ),
     "simulation": "run correlation ingestion store errors",
     # From tables to answers.
-    "queries": "pandas store words",
+    "queries": "pandas errors store words",
     "checks": "pandas errors queries revisions run.probe schemes store words",
     "correlation": "numpy",
     "revisions": "numpy pandas words",
@@ -64,6 +64,10 @@ MAY_IMPORT = {
     "cli": (
         "click pandas streamlit settings logs errors records schemes store ingestion simulation run"
         " queries checks console formats report revisions words"
+    ),
+    "api": (
+        "numpy pandas checks console errors ingestion queries run.simulate schemes settings"
+        " simulation store words"
     ),
     # The app.
     "uploads": "",

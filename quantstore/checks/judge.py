@@ -164,17 +164,14 @@ class _Gate:
             are_layers_exact=all(one.p10_db > words.OWN_GRID_DB for one in self._layers),
             probe_failure=self._failure,
         )
-        said = words.verdict(found)
-        message = " ".join(filter(None, (said.text, said.more)))
+        message = words.verdict_sentence(found)
         if probe is not None:
             broken = f"{len(counts['broken']):,} of {_counted(len(self._layers), 'layer')} broken"
-            message += f" {said.where}{said.evidence}; {broken}"
-        else:
-            message += f", {said.evidence}"
+            message += f"; {broken}"
         return self._check(
             "verdict",
             is_held=found.verdict != "breaks",
-            message=message.replace(words.NO_BREAK_SPACE, " "),
+            message=message,
             value=found.output_sqnr_db,
             unit="dB",
             offenders=_by_p10(counts["broken"]) if found.verdict == "breaks" else (),

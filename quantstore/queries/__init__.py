@@ -21,6 +21,7 @@ from quantstore.queries.layers import (
     layer_schemes,
     worst_layers,
 )
+from quantstore.queries.lookup import find_layer
 from quantstore.queries.models import (
     StoreSize,
     band_limits,
@@ -73,6 +74,7 @@ __all__ = [
     "band_limits",
     "drift",
     "drift_runs",
+    "find_layer",
     "finding",
     "found_by_name",
     "free_bytes",

@@ -98,7 +98,7 @@ class Connection:
         return self._connection.execute(sql, _bound(parameters)).df()
 
     @contextmanager
-    def answering(self, sql: str) -> Iterator["pa.RecordBatchReader"]:
+    def answering(self, sql: str, parameters: Parameters = ()) -> Iterator["pa.RecordBatchReader"]:
         """The answer to a statement that somebody typed, as a stream; what Arrow lacks is text.
 
         Raises:
@@ -108,7 +108,7 @@ class Connection:
         """
         duck = self._connection
         try:
-            answer = relation(duck, only_select(duck, sql))
+            answer = relation(duck, only_select(duck, sql), _bound(parameters))
             yield representable(answer).to_arrow_reader(BATCH_ROWS)
         except duckdb.Error as error:
             # A damaged file shows when the damaged part is read. A statement that merely quotes

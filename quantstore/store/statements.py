@@ -37,16 +37,18 @@ _READS = re.compile(r"[\s(]*(pivot|pivot_wider|from|select|with|explain)\b", re.
 
 
 def relation(
-    connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement
+    connection: duckdb.DuckDBPyConnection,
+    statement: duckdb.Statement,
+    parameters: list[object] | dict[str, object],
 ) -> duckdb.DuckDBPyRelation:
     """The statement as a relation; a mistake is reported with its place."""
     try:
-        return connection.sql(statement)
+        return connection.sql(statement, params=parameters or None)
     except duckdb.Error as error:
         if JSON_MESSAGE.search(str(error)) is None:
             # A relation does not say where a mistake is, a plain execution does. It binds first,
             # so it fails in the same way before it reads anything.
-            connection.execute(statement)
+            connection.execute(statement, parameters)
         raise
 
 

@@ -1,0 +1,304 @@
+"""quantstore from Python: the same questions as on the pages and the command line.
+
+Nothing here is heavy or clever: every method opens the store for the milliseconds it needs, calls
+the function that the pages call, and returns its frame. So a notebook that sits open for days
+keeps nobody else out.
+
+NULL in the store means "not defined", and for an SQNR "exact: no error at all". In frames it is NaN
+among floats and texts, ``<NA>`` among integers and NaT among times.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from quantstore import checks, console, queries, settings, store, words
+from quantstore.checks import Check, Config, Limits
+from quantstore.errors import RejectedQueryError
+from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from quantstore.ingestion import IngestResult
+    from quantstore.run.simulate import Choices, Progress
+    from quantstore.simulation import Done
+
+AnyPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known of one model under one scheme; ``str()`` says it in words.
+
+    ``evidence`` is ``probe`` where the model was run on noise, else ``weights``: weights can prove
+    that a model breaks, never that it survives. ``mode`` says what was quantized in the evidence.
+    ``output_sqnr_db`` is None without a probe, ``worst_channel_sqnr_p10_db`` where every layer is
+    exact, and ``probe_failure`` where no probe failed.
+    """
+
+    model: str
+    scheme: str
+    verdict: str
+    evidence: str
+    mode: str
+    output_sqnr_db: float | None
+    layers_broken: int
+    layers_at_risk: int
+    layers_watch: int
+    layers_fine: int
+    channels_below_10db: int
+    channel_count: int
+    worst_layer: str
+    worst_channel_sqnr_p10_db: float | None
+    broken_weight_share: float
+    probe_failure: str | None
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """One DuckDB file. No connection is kept: an object may live as long as it likes.
+
+    Args:
+        path: the file; the first model that is ingested creates it.
+        wait_seconds: how long a call waits for another process that writes.
+
+    Every method raises a :class:`quantstore.QuantstoreError`, which says in one sentence what is
+    wrong and what to do: the store is missing, in use, damaged or too new (``StoreError``), or it
+    does not hold the model (``UnknownModelError``).
+    """
+
+    path: Path
+    wait_seconds: float = store.WAIT_SECONDS
+
+    def models(self) -> pd.DataFrame:
+        """One row per model: where it comes from and how its weights spread."""
+        with self._reading() as connection:
+            return queries.models(connection)
+
+    def layers(self, model: str, scheme: str = DEFAULT_SCHEME.name) -> pd.DataFrame:
+        """One row per layer of a model under one scheme, worst first."""
+        with self._reading() as connection:
+            store.find_model(connection, model)
+            return queries.worst_layers(connection, model, _known(scheme))
+
+    def channels(
+        self,
+        model: str,
+        layer: str,
+        operand: str | None = None,
+        *,
+        scheme: str = DEFAULT_SCHEME.name,
+    ) -> pd.DataFrame:
+        """One row per output channel of a layer: its box plot, and its SQNR under one scheme.
+
+        Args:
+            operand: where a node has several layers, as the ``W`` and ``R`` of an LSTM.
+            scheme: SQNRs are kept per channel for the four int8 schemes, and NaN for others.
+
+        Raises:
+            UnknownLayerError: the model has no such layer, or several of this name.
+        """
+        with self._reading() as connection:
+            layer_id = queries.find_layer(connection, model, layer, operand)
+            return queries.layer_channels(connection, layer_id, _known(scheme))
+
+    def verdict(self, model: str, scheme: str = DEFAULT_SCHEME.name) -> Verdict:
+        """Whether a model survives a scheme, and what says so."""
+        frame = self.compare([model], scheme)
+        (row,) = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        known = {field.name: row[field.name] for field in fields(Verdict) if field.name in row}
+        return Verdict(**known, sentence=words.verdict_sentence(queries.finding(row)))
+
+    def verdicts(self) -> pd.DataFrame:
+        """One row per model and scheme: the verdict, what it rests on, layers per band."""
+        with self._reading() as connection:
+            return queries.verdicts(connection)
+
+    def compare(self, models: Sequence[str], scheme: str = DEFAULT_SCHEME.name) -> pd.DataFrame:
+        """The verdicts of some models under one scheme, in the order given."""
+        chosen = list(dict.fromkeys(models))
+        with self._reading() as connection:
+            for model in chosen:
+                store.find_model(connection, model)
+            frame = queries.verdicts(connection, chosen)
+        frame = frame[frame["scheme"] == _known(scheme)]
+        return frame.set_index("model").loc[chosen].reset_index()
+
+    def check(
+        self, models: str | Iterable[str], limits: Limits | Config | None = None
+    ) -> list[Check]:
+        """Whether models keep within limits; see :class:`quantstore.Limits`.
+
+        Args:
+            limits: the same for all, or what :func:`quantstore.checks.read_config` reads from a
+                file; by default a model must not break.
+        """
+        names = [models] if isinstance(models, str) else list(models)
+        if not isinstance(limits, Config):
+            chosen = dict.fromkeys(names, limits or Limits())
+        else:
+            chosen = {model: limits.limits(model) for model in names}
+        with self._reading() as connection:
+            return checks.run(connection, chosen)
+
+    def query(self, sql: str, parameters: store.Parameters = ()) -> pd.DataFrame:
+        """The answer to one SELECT-like statement, as a frame.
+
+        Args:
+            parameters: values for ``?``, or a mapping for ``$name``.
+
+        The store is open for reading. Files of your own are within reach, as in
+        ``from 'labels.csv' join models using (model)``: the one who calls is trusted, in contrast
+        to the SQL page and ``quantstore sql``.
+
+        Raises:
+            RejectedQueryError: it does not only read, or it is wrong.
+        """
+        return console.frame_of(self.query_arrow(sql, parameters))
+
+    def query_arrow(self, sql: str, parameters: store.Parameters = ()) -> "pa.Table":
+        """The same as :meth:`query`, as an Arrow table: exact types, NULL stays NULL."""
+        with self._reading() as connection:
+            # For the place of a mistake, which the text lacks.
+            connection.rows("set errors_as_json = true")
+            try:
+                with connection.answering(sql, _plain(parameters)) as reader:
+                    return reader.read_all()
+            except RejectedQueryError as error:
+                raise console.explained(error, sql) from error
+
+    def schema(self) -> pd.DataFrame:
+        """One row per column of every view and table, with its type and what it means."""
+        with self._reading() as connection:
+            return queries.schema(connection)
+
+    def remove(self, model: str) -> None:
+        """Take a model out, with everything known about it."""
+        # Writing creates a store where there is none; reading says that there is none.
+        with self._reading() as connection:
+            store.find_model(connection, model)
+        with store.writing(self.path, self.wait_seconds) as connection:
+            store.remove_model(connection, store.find_model(connection, model))
+
+    def simulate(
+        self,
+        path: AnyPath,
+        inputs: AnyPath = "noise",
+        choices: "Choices | None" = None,
+        *,
+        progress: "Callable[[Progress], None] | None" = None,
+    ) -> "Done":
+        """Run a model beside its int8 twin, and store how far every tensor drifts.
+
+        Args:
+            inputs: a folder of images, an image, an ``.npz`` or ``.npy`` file, or ``noise``.
+            choices: see :class:`quantstore.simulation.Choices`.
+            progress: is told how far it is.
+        """
+        from quantstore import simulation
+
+        return simulation.run(Path(path), self.path, os.fspath(inputs), choices, progress)
+
+    @contextmanager
+    def _reading(self) -> Iterator[store.Connection]:
+        with store.reading(self.path, self.wait_seconds) as connection:
+            yield connection
+
+
+def open_store(path: AnyPath | None = None, *, wait_seconds: float = store.WAIT_SECONDS) -> Store:
+    """The store at a path, by default the one that the command line uses in this folder.
+
+    A file that is there already is looked into, so that a mistake shows here; one that is not is
+    created by the first :func:`ingest`.
+
+    Raises:
+        StoreError: the file is no store, is damaged, in use or too new.
+    """
+    opened = Store(settings.store_path() if path is None else Path(path), wait_seconds)
+    if opened.path.exists():
+        with opened._reading():
+            pass
+    return opened
+
+
+def ingest(
+    paths: AnyPath | Iterable[AnyPath],
+    store: Store | AnyPath | None = None,
+    *,
+    name: str | None = None,
+    replace: bool = False,
+    fold: bool = True,
+    probe: bool = True,
+    jobs: int | None = None,
+    progress: "Callable[[IngestResult], None] | None" = None,
+) -> "list[IngestResult]":
+    """Measure ONNX files and store what comes out, as ``quantstore ingest`` does.
+
+    Args:
+        paths: files, folders (searched for ``*.onnx`` at every depth) or patterns.
+        store: by default the one that the command line uses in this folder; created if need be.
+        name: what to call the model; for one file only.
+        replace: measure anew what is stored already.
+        fold: fold BatchNormalization into the weights before it.
+        probe: run each model beside its int8 twin on noise as well.
+        jobs: files to measure at the same time, by default one per core.
+        progress: is called with the result of each file, as soon as it is certain.
+
+    Returns:
+        One result per file, in the order of the files; a file that fails stops nothing and says
+        why in ``error``.
+
+    Raises:
+        StoreError: the store cannot be used.
+        ValueError: a name for several files.
+    """
+    from quantstore.ingestion import Choices, find_files, ingest_many
+
+    target = store if isinstance(store, Store) else open_store(store)
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    files, failures = find_files([os.fspath(path) for path in given])
+    if name is not None and len(files) + len(failures) != 1:
+        raise ValueError(f"a name is for one file, and these are {len(files) + len(failures)}")
+    choices = Choices(name=name, replace=replace, fold=fold, probe=probe)
+    found = {}
+    for result in chain(failures, ingest_many(files, target.path, choices, jobs)):
+        found[result.path] = result
+        if progress is not None:
+            progress(result)
+    return [*failures, *(found[str(path)] for path in files)]
+
+
+def demo_models() -> list[Path]:
+    """The four example models that ship with quantstore, as files to ingest."""
+    from quantstore.ingestion import demo_paths
+
+    return demo_paths()
+
+
+def _plain(parameters: store.Parameters) -> store.Parameters:
+    """Values taken out of a frame are numpy's, which DuckDB does not take."""
+    if isinstance(parameters, Mapping):
+        return {name: _item(value) for name, value in parameters.items()}
+    return [_item(value) for value in parameters]
+
+
+def _item(value: object) -> object:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _known(scheme: str) -> str:
+    if scheme not in SCHEMES:
+        raise ValueError(f"there is no scheme {scheme!r}; there are {', '.join(SCHEMES)}")
+    return scheme

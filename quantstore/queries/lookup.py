@@ -1,0 +1,32 @@
+"""From names that somebody gave to keys of the store."""
+
+from quantstore.errors import UnknownLayerError
+from quantstore.store import Connection, find_model
+
+
+def find_layer(con: Connection, model: str, layer: str, operand: str | None = None) -> int:
+    """The key of a layer.
+
+    Args:
+        operand: where one node has several, as the W and R of an LSTM.
+
+    Raises:
+        UnknownModelError: the store does not hold the model.
+        UnknownLayerError: the model has no such layer, or several of this name.
+    """
+    found = con.rows(
+        """
+        select layer_id, operand
+        from layers
+        where model_id = $model_id and layer = $layer and operand = coalesce($operand, operand)
+        order by depth
+        """,
+        {"model_id": find_model(con, model), "layer": layer, "operand": operand},
+    )
+    if not found:
+        of = "" if operand is None else f" with the operand {operand!r}"
+        raise UnknownLayerError(f"{model} has no layer named {layer!r}{of}")
+    if len(found) > 1:
+        operands = ", ".join(operand for _, operand in found)
+        raise UnknownLayerError(f"{layer!r} stands for several layers", f"choose one of {operands}")
+    return int(found[0][0])

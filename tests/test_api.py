@@ -1,0 +1,288 @@
+"""quantstore from Python: what a notebook sees, and what it may rely on."""
+
+import dataclasses
+import math
+import shutil
+import subprocess
+import sys
+import typing
+
+import duckdb
+import pandas as pd
+import pytest
+
+import quantstore
+from quantstore import checks, queries, store
+from quantstore.errors import (
+    DamagedStoreError,
+    MissingStoreError,
+    RejectedQueryError,
+    UnknownLayerError,
+    UnknownModelError,
+)
+
+DEMO_MODELS = ["digits-plain", "digits-rescaled", "digits-separable", "digits-separable-unfolded"]
+
+
+@pytest.fixture
+def demo(demo_store):
+    """The demo models. Read it, never write to it."""
+    return quantstore.open_store(demo_store)
+
+
+@pytest.fixture
+def own(demo_store, tmp_path):
+    """A store to write to."""
+    return quantstore.open_store(shutil.copy(demo_store, tmp_path / "own.duckdb"))
+
+
+# The module itself.
+
+
+def test_importing_quantstore_loads_nothing_heavy():
+    program = "import quantstore, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
+    ours = {name for name in loaded if name.startswith("quantstore.")}
+    heavy = {"numpy", "pandas", "pyarrow", "duckdb", "onnx", "onnx_ir", "onnxruntime", "click"}
+    assert ours | heavy & set(loaded) == set()
+
+
+def test_every_public_name_is_there_and_explained():
+    assert set(quantstore.__all__) <= set(dir(quantstore))
+    for name in quantstore.__all__:
+        assert getattr(quantstore, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'nope'"):
+        quantstore.nope  # noqa: B018
+    for name, method in vars(quantstore.Store).items():
+        if callable(method) and not name.startswith("_"):
+            assert method.__doc__, name
+            assert "return" in typing.get_type_hints(method, localns=_later_types()), name
+
+
+def _later_types():
+    import pyarrow as pa
+
+    from quantstore.run.simulate import Choices, Progress
+    from quantstore.simulation import Done
+
+    return {"pa": pa, "Choices": Choices, "Progress": Progress, "Done": Done}
+
+
+# Asking.
+
+
+def test_models_layers_and_channels_are_the_frames_of_the_pages(demo, demo_store):
+    with store.reading(demo_store) as connection:
+        pd.testing.assert_frame_equal(demo.models(), queries.models(connection))
+        layers = queries.worst_layers(connection, "digits-plain", "int8_channel_symmetric")
+        pd.testing.assert_frame_equal(
+            demo.layers("digits-plain", scheme="int8_channel_symmetric"), layers
+        )
+        first = layers.iloc[0]
+        pd.testing.assert_frame_equal(
+            demo.channels("digits-plain", first["layer"]),
+            queries.layer_channels(connection, int(first["layer_id"]), "int8_tensor_symmetric"),
+        )
+        assert len(demo.schema()) == len(queries.schema(connection))
+
+
+def test_a_layer_is_found_by_its_operand_where_a_node_has_several(own):
+    with store.writing(own.path) as connection:
+        (model_id,) = connection.rows("select min(model_id) from models")[0]
+        connection.rows(
+            "update layers set layer = 'x' where model_id = ? and depth < 2", [model_id]
+        )
+        connection.rows(
+            "update layers set operand = 'R' where model_id = ? and depth = 1", [model_id]
+        )
+        model = connection.value("select model from models where model_id = ?", [model_id])
+    assert len(own.channels(model, "x", "R"))
+    with pytest.raises(UnknownLayerError, match="stands for several layers"):
+        own.channels(model, "x")
+    with pytest.raises(UnknownLayerError, match="no layer named 'x' with the operand 'B'"):
+        own.channels(model, "x", "B")
+    with pytest.raises(UnknownLayerError, match="no layer named 'nope'"):
+        own.channels(model, "nope")
+
+
+def test_a_verdict_is_a_row_of_the_view_and_a_sentence(demo):
+    verdict = demo.verdict("digits-rescaled")
+    assert str(verdict) == "breaks: 8 layers, weights alone, not run"
+    assert (verdict.verdict, verdict.evidence, verdict.output_sqnr_db) == (
+        "breaks",
+        "weights",
+        None,
+    )
+    rows = demo.verdicts().set_index(["model", "scheme"])
+    row = rows.loc["digits-rescaled", "int8_tensor_symmetric"]
+    for field in dataclasses.fields(verdict):
+        value = getattr(verdict, field.name)
+        if field.name in row and value is not None:
+            assert value == row[field.name], field.name
+    assert demo.verdict("digits-rescaled", "int8_channel_symmetric").verdict == "fine"
+
+
+def test_compare_keeps_the_order_given(demo):
+    names = ["digits-separable", "digits-plain", "digits-separable"]
+    frame = demo.compare(names, "int8_channel_symmetric")
+    assert frame["model"].tolist() == names[:2]
+    assert set(frame["scheme"]) == {"int8_channel_symmetric"}
+
+
+def test_check_takes_limits_of_python_and_of_a_file(demo, tmp_path):
+    (check,) = demo.check("digits-rescaled")
+    assert (check.check, check.is_held) == ("verdict", False)
+    limits = quantstore.Limits(max_broken_layers=0)
+    held = [check.is_held for check in demo.check(["digits-plain", "digits-rescaled"], limits)]
+    assert held == [True, False]
+    path = tmp_path / "gate.toml"
+    path.write_text('[check.models."*-rescaled"]\nmax-broken-layers = 8')
+    plain, rescaled = demo.check(["digits-plain", "digits-rescaled"], checks.read_config(path))
+    assert (plain.check, rescaled.check, rescaled.is_held) == ("verdict", "max-broken-layers", True)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda demo: demo.layers("nope"),
+        lambda demo: demo.channels("nope", "layer"),
+        lambda demo: demo.verdict("nope"),
+        lambda demo: demo.compare(["digits-plain", "nope"]),
+        lambda demo: demo.check("nope"),
+        lambda demo: demo.remove("nope"),
+    ],
+)
+def test_an_unknown_model_is_an_error_everywhere(demo, ask):
+    with pytest.raises(UnknownModelError, match="'nope'"):
+        ask(demo)
+
+
+@pytest.mark.parametrize("method", ["layers", "verdict"])
+def test_an_unknown_scheme_is_an_error(demo, method):
+    with pytest.raises(ValueError, match="no scheme 'int9'"):
+        getattr(demo, method)("digits-plain", "int9")
+
+
+# SQL.
+
+
+def test_a_query_is_a_frame_or_an_arrow_table(demo):
+    sql = "select model, layer_count from models order by model"
+    assert demo.query(sql)["model"].tolist() == DEMO_MODELS
+    assert demo.query_arrow(sql).column("model").to_pylist() == DEMO_MODELS
+
+
+def test_values_are_parameters(demo):
+    by_place = demo.query("from models where model = ? and layer_count > ?", ["digits-plain", 1])
+    by_name = demo.query("from models where model = $name", {"name": "digits-plain"})
+    assert len(by_place) == len(by_name) == 1
+    # A value out of a frame is numpy's.
+    layer_id = demo.layers("digits-plain").iloc[0]["layer_id"]
+    assert len(demo.query("from layers where layer_id = ?", [layer_id])) == 1
+    assert demo.query("select ? as text", ["'; drop table models"]).iloc[0, 0].startswith("'")
+
+
+def test_what_null_means_in_a_frame(demo):
+    frame = demo.query("select null::double as f, null::int as i, null::varchar as t, 1.5 as d")
+    assert math.isnan(frame["f"][0])
+    assert frame["i"][0] is pd.NA
+    assert frame["t"].isna()[0]
+    assert frame["d"].dtype == float
+    table = demo.query_arrow("select null::double as f, 'nan'::double as n")
+    assert table.column("f").to_pylist() == [None]
+    assert math.isnan(table.column("n")[0].as_py())
+
+
+def test_files_of_the_caller_are_within_reach(demo, tmp_path):
+    (tmp_path / "labels.csv").write_text("model,task\ndigits-plain,digits\n")
+    frame = demo.query(f"select task from '{tmp_path}/labels.csv' join models using (model)")
+    assert frame["task"].tolist() == ["digits"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "part"),
+    [
+        ("delete from models", "does not only read"),
+        ("copy models to 'out.csv'", "does not only read"),
+        ("select 1; select 2", "2 statements"),
+        ("select weight_rang from layers", "did you mean weight_range"),
+        ("select modl,\n from models", "at line 1, column 8"),
+        ("select 'x'::int", "Could not convert string 'x'"),
+        ("select ?", "parameter"),
+    ],
+)
+def test_a_wrong_query_is_a_sentence(demo, sql, part):
+    with pytest.raises(RejectedQueryError) as caught:
+        demo.query(sql)
+    assert part in caught.value.sentence
+    assert "{" not in caught.value.sentence
+
+
+# Opening, filling, clearing.
+
+
+def test_a_store_keeps_nobody_out(own):
+    own.models()
+    with duckdb.connect(own.path) as other:
+        other.execute("update models set note = 'x'")
+    assert set(own.models()["note"]) == {"x"}
+
+
+def test_the_store_is_by_default_the_one_of_the_command_line(tmp_path, monkeypatch, demo_store):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QUANTSTORE_DB", raising=False)
+    missing = quantstore.open_store()
+    assert missing.path.name == "quantstore.duckdb"
+    assert not missing.path.exists()
+    with pytest.raises(MissingStoreError):
+        missing.models()
+    monkeypatch.setenv("QUANTSTORE_DB", str(demo_store))
+    assert len(quantstore.open_store().models()) == 4
+
+
+def test_a_file_that_is_no_store_shows_when_it_is_opened(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(DamagedStoreError):
+        quantstore.open_store(tmp_path / "notes.txt")
+
+
+def test_ingest_tells_what_became_of_each_file_in_their_order(tmp_path):
+    models = quantstore.demo_models()
+    seen = []
+    results = quantstore.ingest(
+        [*models[:1], tmp_path / "none.onnx", tmp_path / "*.onnx"],
+        tmp_path / "new.duckdb",
+        probe=False,
+        jobs=1,
+        progress=seen.append,
+    )
+    assert [result.outcome for result in results] == ["failed", "stored", "failed"]
+    assert [result.path for result in results][1] == str(models[0])
+    assert len(seen) == 3
+    again = quantstore.ingest(models[0], tmp_path / "new.duckdb", probe=False)
+    assert [result.outcome for result in again] == ["already stored"]
+    with pytest.raises(ValueError, match="for one file, and these are 4"):
+        quantstore.ingest(models, tmp_path / "new.duckdb", name="x")
+
+
+def test_remove_takes_a_model_out(own):
+    own.remove("digits-plain")
+    assert own.models()["model"].tolist() == DEMO_MODELS[1:]
+
+
+def test_a_script_without_a_guard_may_ingest_several_files_at_once(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import quantstore\n"
+        "print('begin')\n"
+        "store = quantstore.open_store('own.duckdb')\n"
+        "models = quantstore.demo_models()[:2]\n"
+        "done = quantstore.ingest(models, store, probe=False, jobs=2)\n"
+        "print(*[one.outcome for one in done])\n"
+    )
+    said = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert said.stdout.split() == ["begin", "stored", "stored"], said.stderr
