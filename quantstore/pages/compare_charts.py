@@ -271,15 +271,16 @@ def _against(
     )
     address.link("box", default="")
     box = _box(st.session_state["box"])
-    # A rectangle is drawn in units of the two measures: other measures are another chart.
-    key = f"against_{x.column}_{y.column}"
+    key = f"against_{x.column}_{y.column}_{_generation(st.session_state['box'])}"
 
     def selected() -> None:
         found = st.session_state[key].selection
         if picked := found.get(CLICK):
             shared.open_layer(int(picked[0]["layer_id"]))
         else:
-            address.choose("box", _box_in_words(found.get(against.BRUSH) or {}))
+            drawn = _box_in_words(found.get(against.BRUSH) or {})
+            st.session_state["_box_on_screen"] = drawn
+            address.choose("box", drawn)
 
     chart = against.scatter(profiles, x, y, shared.palette(), limits, focus=focus, box=box)
     st.altair_chart(
@@ -308,6 +309,17 @@ def _correlation(dots: pd.DataFrame) -> str:
     ranks = known.rank()
     correlation = float(ranks["x"].corr(ranks["y"]))
     return f" Spearman's rank correlation over {count(len(known))} layers: {weight(correlation)}."
+
+
+def _generation(box: str) -> int:
+    """A number that grows whenever a rectangle comes from elsewhere than the chart on screen.
+
+    A chart keeps what was drawn on it, also where the address then says otherwise.
+    """
+    if st.session_state.get("_box_on_screen") != box:
+        st.session_state["_box_on_screen"] = box
+        st.session_state["_box_generation"] = st.session_state.get("_box_generation", 0) + 1
+    return int(st.session_state["_box_generation"])
 
 
 def _wipe_box() -> None:

@@ -73,7 +73,8 @@ def draw(profiles: pd.DataFrame) -> pd.DataFrame:
             chosen = _controls(families, has_depthwise=bool(profiles["is_depthwise"].any()))
         kept = profiles[chosen.passes(profiles)]
         if not chosen.is_open:
-            st.markdown(shared.escaped(chosen.in_words(len(kept), len(profiles))), width="content")
+            said = chosen.in_words(len(kept), len(profiles)) + _models_without(profiles, kept)
+            st.caption(shared.escaped(said), width="content")
             st.button("Show all layers", type="tertiary", key="clear_filters", on_click=_clear)
     return kept
 
