@@ -205,7 +205,13 @@ def _copy(con: store.Connection, bases: list[int], numbers: range) -> None:
             and table_name in (select table_name from duckdb_tables() where not temporary)
         """
     ):
-        columns = [row[0] for row in con.rows("select name from pragma_table_info(?)", [table])]
+        # Figures only: what a curve holds as a list stays as it is.
+        columns = [
+            row[0]
+            for row in con.rows(
+                "select name from pragma_table_info(?) where type not like '%[]'", [table]
+            )
+        ]
         changed = ["new_layer_id as layer_id"]
         changed += ["new_model_id as model_id"] if table == "layers" else []
         changed += [f"{name} * stretch as {name}" for name in columns if name in STRETCHED]

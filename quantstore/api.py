@@ -80,7 +80,7 @@ class Store:
     """
 
     path: Path
-    wait_seconds: float = store.WAIT_SECONDS
+    wait_seconds: float = settings.DEFAULT_WAIT_SECONDS
 
     def models(self) -> pd.DataFrame:
         """One row per model: where it comes from and how its weights spread."""
@@ -217,7 +217,9 @@ class Store:
             yield connection
 
 
-def open_store(path: AnyPath | None = None, *, wait_seconds: float = store.WAIT_SECONDS) -> Store:
+def open_store(
+    path: AnyPath | None = None, *, wait_seconds: float = settings.DEFAULT_WAIT_SECONDS
+) -> Store:
     """The store at a path, by default the one that the command line uses in this folder.
 
     A file that is there already is looked into, so that a mistake shows here; one that is not is

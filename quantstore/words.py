@@ -228,15 +228,23 @@ def verdict(found: Finding) -> Verdict:
     if found.is_on_its_own_grid:
         return Verdict("fine", "on this grid already", "", "the first loss is unknown")
     if not found.is_probed:
-        tried = "; the probe failed" if found.probe_failure else ", not run"
         said = weights_verdict(found.layers_broken, found.layers_at_risk)
-        return Verdict(said.band, said.text, said.more, f"weights alone{tried}")
+        if found.probe_failure:
+            evidence = "weights alone; the probe failed"
+        elif said.band == "fine":
+            evidence = "activations not measured"
+        else:
+            evidence = "weights alone, not run"
+        return Verdict(said.band, said.text, said.more, evidence)
     mode = found.mode or ""
     survives = {"weights": "weights survive", "activations": "activations survive"}
     words = survives.get(mode, "survives") if found.verdict == "fine" else found.verdict
     band = "broken" if found.verdict == "breaks" else found.verdict
     text = f"{words}: {about_db(found.output_sqnr_db)}"
-    return Verdict(band, text, "", _MODES_IN_A_CELL[mode], "at the outputs, ")
+    evidence = _MODES_IN_A_CELL[mode]
+    if found.layers_broken:
+        evidence += f"; {counted(found.layers_broken, 'layer')}{NO_BREAK_SPACE}broken"
+    return Verdict(band, text, "", evidence, "at the outputs, ")
 
 
 def verdict_sentence(found: Finding) -> str:
@@ -254,7 +262,7 @@ def weights_verdict(layers_broken: int, layers_at_risk: int) -> Verdict:
         return Verdict("broken", f"breaks: {counted(layers_broken, 'layer')}", more)
     if layers_at_risk:
         return Verdict("at risk", f"at risk: {counted(layers_at_risk, 'layer')}")
-    return Verdict("fine", "no blocker found")
+    return Verdict("fine", "no weight-side blocker")
 
 
 def about_db(value: float | None) -> str:

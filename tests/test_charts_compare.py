@@ -1,6 +1,7 @@
 """Compare's charts: one mark is one layer, in its bin, in its band, on its model's own baseline."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,12 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantstore.charts import compare, model
+from quantstore.charts import against, compare, model, spread
 from quantstore.charts.compare import Measure
+from quantstore.charts.measures import LABELS, measure_of
 from quantstore.palette import BANDS, DARK, LIGHT
+from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
 
 RANGE = Measure(column="weight_range", title="weight range of a layer", axis="log")
 LINEAR = Measure(column="weight_range", title="weight range", axis="linear", bin_width=10)
+P10 = measure_of("SQNR", DEFAULT_SCHEME)
 LIMITS = {"fine": 30.0, "watch": 20.0, "at risk": 10.0, "broken": -np.inf}
 
 
@@ -130,7 +134,7 @@ def test_colour_means_band_and_nothing_else(palette):
 def test_axes_carry_their_unit():
     text = json.dumps(compare.bricks(TWO, RANGE, LIGHT).to_dict())
     assert "weight range of a layer (log scale)" in text
-    text = json.dumps(compare.scatter(TWO, RANGE, LIGHT, LIMITS, show_law=True).to_dict())
+    text = json.dumps(against.scatter(TWO, RANGE, P10, LIGHT, LIMITS).to_dict())
     assert "SQNR that nine in ten channels reach, dB" in text
 
 
@@ -184,7 +188,7 @@ def test_up_to_four_models_have_colours_of_their_own_beyond_that_one_stands_out(
     five = profiles({f"m{i}": [(1.0 + i, 35.0)] for i in range(5)})
 
     def groups(frame):
-        made = compare.scatter(frame, RANGE, LIGHT, LIMITS, show_law=False)
+        made = against.scatter(frame, RANGE, P10, LIGHT, LIMITS)
         return list(dict.fromkeys(rows_of(made, "group")["group"]))
 
     assert groups(four) == ["m0", "m1", "m2", "m3"]
@@ -226,10 +230,93 @@ def test_a_log_axis_has_at_least_two_numbers_on_it_however_narrow(low, high):
 
 def test_the_dashed_line_is_the_law_of_uniform_noise():
     spans = profiles({"one": [(8.0, 40.0), (80.0, 20.0)]})
-    made = compare.scatter(spans, RANGE, LIGHT, LIMITS, show_law=True)
+    span = replace(measure_of("Range / rms", DEFAULT_SCHEME), column="weight_range")
+    made = against.scatter(spans, span, P10, LIGHT, LIMITS)
     law = next(
         pd.DataFrame(data)
         for data in made.to_dict()["datasets"].values()
         if set(data[0]) == {"x", "y"}
     )
     np.testing.assert_allclose(law["y"], 58.9 - 20 * np.log10(law["x"]), atol=1e-9)
+
+
+def test_every_measure_has_words_and_a_unit_and_only_a_shared_scale_has_a_law():
+    per_channel = SCHEMES["int8_channel_symmetric"]
+    for label in LABELS:
+        measure = measure_of(label, DEFAULT_SCHEME)
+        assert measure.title
+        assert measure.has_db_labels == (label == "Range / rms")
+        assert not measure_of(label, per_channel).has_db_labels
+    asymmetric = measure_of("Range / rms", SCHEMES["int8_tensor_asymmetric"])
+    assert asymmetric.column == "asymmetric_span_over_rms"
+
+
+def test_beyond_four_models_another_one_can_stand_out_and_lies_on_top():
+    five = profiles({f"m{i}": [(1.0 + i, 35.0)] for i in range(5)})
+    dots = rows_of(against.scatter(five, RANGE, P10, LIGHT, LIMITS, focus="m3"), "group")
+    assert dots["group"].tolist() == ["the others"] * 4 + ["m3"]
+    assert dots["model"].tolist()[-1] == "m3"
+
+
+def test_a_rectangle_holds_the_dots_as_they_are_drawn():
+    frame = profiles({"one": [(1.0, 35.0), (10.0, 70.0), (100.0, 5.0)]})
+    dots = against.placed(frame, RANGE, P10)
+    # 70 dB lies on the edge of the plot, and so does what is exact.
+    assert dots["y"].tolist() == [35.0, 50.0, 5.0]
+    box = against.Box((1.0, 20.0), (35.0, 50.0))
+    assert dots[box.holds(dots)]["weight_range"].tolist() == [1.0, 10.0]
+    spec = against.scatter(frame, RANGE, P10, LIGHT, LIMITS, box=box).to_dict()
+    brush = next(one for one in spec["params"] if one["name"] == against.BRUSH)
+    assert brush["value"] == {"x": [1.0, 20.0], "y": [35.0, 50.0]}
+
+
+def test_two_measures_without_sqnr_have_no_bands_behind():
+    up = measure_of("Channel spread", DEFAULT_SCHEME)
+    text = json.dumps(against.scatter(TWO, RANGE, up, LIGHT, LIMITS).to_dict())
+    assert LIGHT.bands["broken"].tint not in text
+    assert "channel spread of a layer, bits" in text
+
+
+def test_lines_climb_by_one_layer_at_a_time_to_all_of_them():
+    ranks = spread.ranked_shares(TWO, RANGE)
+    wide = ranks[ranks["model"] == "wide"]
+    assert wide["x"].tolist() == [1.2, 1.21, 200.0]
+    np.testing.assert_allclose(wide["percent"], [100 / 3, 200 / 3, 100])
+
+
+def test_exact_layers_count_but_no_line_reaches_them():
+    frame = profiles({"one": [(1.0, 35.0), (2.0, 35.0)]})
+    frame.loc[0, "channel_sqnr_p10_db"] = np.nan
+    assert spread.ranked_shares(frame, P10)["percent"].tolist() == [50.0]
+    frame.loc[0, "weight_range"] = 0.0
+    # A range of 0 has no place on a log axis, and no share either.
+    assert spread.ranked_shares(frame, RANGE)["percent"].tolist() == [100.0]
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("draw", [spread.cumulative, spread.ridges, against.by_depth])
+def test_every_measure_can_be_drawn_and_every_mark_opens_its_layer(draw, label):
+    frame = TWO.assign(
+        symmetric_span_over_rms=12.0, outlier_percent=[0.0, 1.0, 3.0, 0.5, 40.0], sqnr_db=33.0
+    )
+    made = draw(frame, measure_of(label, DEFAULT_SCHEME), LIGHT)
+    assert made.to_dict()["params"][0]["select"]["fields"] == ["layer_id"]
+    assert set(rows_of(made, "layer_id")["layer_id"]) == set(TWO["layer_id"])
+
+
+def test_along_the_network_every_row_has_the_same_scale():
+    dots = rows_of(against.by_depth(TWO, RANGE, LIGHT), "floor")
+    dots["rise"] = dots["y"] - dots["floor"]
+    equal = dots[dots["weight_range"] == 1.2]["rise"]
+    assert equal.round(9).nunique() == 1
+    assert dots["rise"].max() == dots.loc[dots["weight_range"] == 200.0, "rise"].item()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.7), (3, 70), (1e-3, 300), (-1, 52), (0.0, 40)])
+@pytest.mark.parametrize("axis", ["log", "linear"])
+def test_a_row_has_two_or_three_round_ticks(low, high, axis):
+    if axis == "log" and low <= 0:
+        return
+    ticks = against._few_ticks((low, high), replace(RANGE, axis=axis))
+    assert 1 <= len(ticks) <= 4
+    assert all(low <= tick <= high for tick in ticks)

@@ -75,7 +75,7 @@ def finding(verdict="fine", mode=None, db=None, broken=0, at_risk=0, **more) -> 
 
 
 def test_weights_alone_prove_that_a_model_breaks_and_nothing_else():
-    assert words.weights_verdict(0, 0) == words.Verdict("fine", "no blocker found")
+    assert words.weights_verdict(0, 0) == words.Verdict("fine", "no weight-side blocker")
     assert words.weights_verdict(0, 3) == words.Verdict("at risk", f"at risk: 3{NBSP}layers")
     assert words.weights_verdict(24, 44) == words.Verdict(
         "broken", f"breaks: 24{NBSP}layers", f"+{NBSP}44 at risk"
@@ -98,7 +98,7 @@ def in_a_cell(found: Finding) -> tuple[str, str]:
         (
             finding("fine", "weights", 34, broken=3),
             "fine",
-            "weights survive: 34 dB at the outputs, weights only",
+            "weights survive: 34 dB at the outputs, weights only; 3 layers broken",
         ),
         (
             finding("breaks", "weights", -1.9),
@@ -107,11 +107,11 @@ def in_a_cell(found: Finding) -> tuple[str, str]:
         ),
         (finding("breaks", broken=24), "broken", "breaks: 24 layers weights alone, not run"),
         # Layers to watch never change what the weights alone say.
-        (finding("watch"), "fine", "no blocker found weights alone, not run"),
+        (finding("watch"), "fine", "no weight-side blocker activations not measured"),
         (
             finding("fine", probe_failure="it was stopped"),
             "fine",
-            "no blocker found weights alone; the probe failed",
+            "no weight-side blocker weights alone; the probe failed",
         ),
         (
             finding("fine", "weights", 130.4, is_already_quantized=True),

@@ -5,6 +5,7 @@ Frames have one row per layer, as ``queries.layer_profiles`` gives them, models 
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,12 +19,11 @@ from quantstore.words import (
     MINUS,
     bits,
     db,
-    expected_db,
     operator,
+    share,
     short_name,
     weight,
     weights,
-    with_minus,
 )
 
 Axis = Literal["log", "linear"]
@@ -96,7 +96,7 @@ def bricks(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyCha
     merged = bool((laid["layers"] > 1).any())
     stroke = 0.0 if merged else (1.0 if roomy else 0.7)
     click = opens_layer()
-    names = _model_axis(baselines, palette)
+    names = model_axis(baselines, palette)
     layers: list[alt.Chart] = [
         alt.Chart(pd.DataFrame({"y": list(baselines.values())}))
         .mark_rule(color=palette.axis, strokeWidth=1)
@@ -219,7 +219,7 @@ def hanging_bars(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
     chart = alt.layer(
         alt.Chart(lines)
         .mark_rule(color=palette.grid)
-        .encode(y=alt.Y("y:Q", scale=y_scale, axis=_model_axis(names, palette))),
+        .encode(y=alt.Y("y:Q", scale=y_scale, axis=model_axis(names, palette))),
         alt.Chart(frame)
         .mark_rect(
             stroke=palette.background, strokeWidth=0.7 if most <= 150 else 0, cursor="pointer"
@@ -259,124 +259,6 @@ def hanging_bars(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
     )
     height = len(models) * pitch + 56
     return styled(chart.properties(height=height, padding=room(right=40)), palette)
-
-
-def scatter(
-    profiles: pd.DataFrame,
-    measure: Measure,
-    palette: Palette,
-    limits: dict[str, float],
-    *,
-    show_law: bool,
-) -> AnyChart:
-    """Does the measure predict the loss? One dot per layer over the bands of SQNR.
-
-    Args:
-        limits: the lower limit of each band in dB.
-        show_law: draw the SQNR that uniform rounding noise predicts for the whole tensor.
-    """
-    known = profiles[profiles[measure.column].notna()]
-    if measure.axis == "log":
-        known = known[known[measure.column] > 0]
-    frame = with_words(known, measure.column)
-    frame = frame.assign(
-        y=frame["channel_sqnr_p10_db"].fillna(50.0).clip(0, 50), x=frame[measure.column]
-    )
-    models = list(dict.fromkeys(frame["model"]))
-    if len(models) <= ROOMY_MODELS:
-        frame["group"] = frame["model"]
-        groups, colours = models, list(palette.models[: len(models)])
-    else:
-        groups, colours = [models[0], "the others"], [palette.models[0], palette.unfocused]
-        frame["group"] = np.where(frame["model"] == models[0], models[0], "the others")
-        # The focused model on top of the others.
-        frame = frame.sort_values("group", key=lambda group: group == models[0], kind="stable")
-
-    domain = dot_domain(frame["x"], measure)
-    scale = scale_of(domain, measure)
-    y_scale = alt.Scale(domain=[0, 50], nice=False)
-    tints = band_tints(limits, palette)
-    y_axis = alt.Axis(values=[0, 10, 20, 30, 40, 50], grid=False)
-    layers: list[alt.Chart] = [
-        alt.Chart(tints)
-        .mark_rect()
-        .encode(
-            y=alt.Y(
-                "low:Q",
-                scale=y_scale,
-                axis=y_axis,
-                title="SQNR that nine in ten channels reach, dB",
-            ),
-            y2="high:Q",
-            color=alt.Color("tint:N", scale=None),
-        ),
-        alt.Chart(tints)
-        .mark_text(align="left", dx=8, fontSize=12)
-        .encode(
-            x=alt.value("width"),
-            y=alt.Y("middle:Q", scale=y_scale),
-            text="band:N",
-            color=alt.Color("ink:N", scale=None),
-        ),
-    ]
-    if show_law and measure.axis == "log":
-        law = pd.DataFrame({"x": np.geomspace(domain[0], domain[1], 60)})
-        law["y"] = [expected_db(value) for value in law["x"]]
-        law = law[law["y"].between(0, 50)]
-        layers.append(
-            alt.Chart(law)
-            .mark_line(strokeDash=[4, 3], color=palette.muted, strokeWidth=1.5)
-            .encode(x=alt.X("x:Q", scale=scale), y=alt.Y("y:Q", scale=y_scale))
-        )
-    layers.append(
-        alt.Chart(frame)
-        .mark_circle(
-            size=46, opacity=1, stroke=palette.background, strokeWidth=0.8, cursor="pointer"
-        )
-        .encode(
-            x=alt.X("x:Q", scale=scale, axis=axis_of(domain, measure, grid=False)),
-            y=alt.Y("y:Q", scale=y_scale),
-            color=alt.Color(
-                "group:N",
-                scale=alt.Scale(domain=groups, range=colours),
-                legend=alt.Legend(labelLimit=260, symbolType="circle"),
-            ),
-            tooltip=tooltip(
-                ("said_layer", "layer"),
-                ("model", "model"),
-                ("said_value", measure.title),
-                ("said_p10", "nine in ten channels reach"),
-                ("band", "band"),
-            ),
-            description="said:N",
-        )
-        .add_params(opens_layer())
-    )
-    marked = _marked_cases(frame, measure)
-    if not marked.empty:
-        x, y = alt.X("x:Q", scale=scale), alt.Y("y:Q", scale=y_scale)
-        rings = alt.Chart(marked).encode(x=x, y=y)
-        layers.append(rings.mark_point(size=150, color=palette.text, strokeWidth=1.5, filled=False))
-        for side in ("left", "right"):
-            part = marked[marked["side"] == side]
-            if part.empty:
-                continue
-            # First a halo in the colour of the page, so that dots below stay out of the words.
-            for halo in (4, 0):
-                words = alt.Chart(part).mark_text(
-                    align="right" if side == "left" else "left",
-                    dx=-12 if side == "left" else 12,
-                    dy=-10,
-                    fontWeight=600,
-                    fontSize=12,
-                    color=palette.background if halo else palette.text,
-                    stroke=palette.background,
-                    strokeWidth=halo,
-                    strokeJoin="round",
-                )
-                layers.append(words.encode(x=x, y=y, text="label:N"))
-    chart = alt.layer(*layers).resolve_scale(color="independent")
-    return styled(chart.properties(height=360, padding=room(right=70)), palette)
 
 
 def lay_bricks(profiles: pd.DataFrame, measure: Measure) -> pd.DataFrame:
@@ -448,7 +330,7 @@ def _binned(profiles: pd.DataFrame, measure: Measure) -> pd.DataFrame:
 
 def with_words(profiles: pd.DataFrame, column: str) -> pd.DataFrame:
     """The layers with everything a tooltip says, in finished words."""
-    said_value = {"channel_spread_bits": bits, "channel_sqnr_p10_db": db}.get(column, weight)
+    said_value = said_as(column)
     frame = profiles.copy()
     frame["said_layer"] = [short_name(name, 80) for name in frame["layer"]]
     frame["said_value"] = [
@@ -472,6 +354,48 @@ def with_words(profiles: pd.DataFrame, column: str) -> pd.DataFrame:
         )
     ]
     return frame
+
+
+def said_as(column: str) -> Callable[[float | None], str]:
+    """How the values of a column are written, with their unit."""
+    if column.endswith("_db"):
+        return db
+    if column == "outlier_percent":
+        return percent
+    return bits if column.endswith("_bits") else weight
+
+
+def percent(value: float | None) -> str:
+    """``1.5 %``; the value is in percent already."""
+    return "–" if value is None or not math.isfinite(value) else share(value / 100, digits=1)
+
+
+def in_colours(
+    frame: pd.DataFrame, palette: Palette, focus: str | None = None
+) -> tuple[pd.DataFrame, alt.Color]:
+    """The rows with the ``group`` that their colour says, and that colour.
+
+    Up to four models have one each; beyond, one model stands out and is drawn last.
+
+    Args:
+        focus: the model that stands out; the first one unless told otherwise.
+    """
+    models = list(dict.fromkeys(frame["model"]))
+    if len(models) <= ROOMY_MODELS:
+        frame = frame.assign(group=frame["model"])
+        groups, colours = models, list(palette.models[: len(models)])
+    else:
+        chosen = str(focus if focus in models else models[0])
+        is_chosen = frame["model"] == chosen
+        groups, colours = [chosen, "the others"], [palette.models[0], palette.unfocused]
+        frame = frame.assign(group=np.where(is_chosen, chosen, "the others"))
+        frame = pd.concat([frame[~is_chosen], frame[is_chosen]])
+    colour = alt.Color(
+        "group:N",
+        scale=alt.Scale(domain=groups, range=colours),
+        legend=alt.Legend(labelLimit=260, symbolType="circle"),
+    )
+    return frame, colour
 
 
 def _float(value: object) -> float | None:
@@ -570,7 +494,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return ticks
 
 
-def _model_axis(heights: dict[str, float], palette: Palette) -> alt.Axis:
+def model_axis(heights: dict[str, float], palette: Palette) -> alt.Axis:
     """Model names beside their rows; JSON, because a name may hold any character."""
     names = {f"{height:.6g}": name for name, height in heights.items()}
     table = json.dumps(names)
@@ -612,41 +536,6 @@ def band_tints(
     return pd.DataFrame(rows)
 
 
-def _marked_cases(frame: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """The two layers of the caption, with short labels."""
-    found = landmarks(frame, measure.column)
-    if found is None:
-        return pd.DataFrame()
-    rows = []
-    middle = _middle(frame["x"], measure)
-    for case in (found.widest_unharmed, found.narrowest_broken):
-        if case is None:
-            continue
-        rows.append(
-            {
-                "x": float(case["x"]),
-                "y": float(case["y"]),
-                "label": with_minus(
-                    f"{_short_title(measure)} {case['said_value']}, {case['band']}"
-                ),
-                "side": "left" if float(case["x"]) > middle else "right",
-            }
-        )
-    # Both only together: either alone says nothing about how far the measure can be trusted.
-    return pd.DataFrame(rows) if len(rows) == 2 else pd.DataFrame()
-
-
 def room(*, right: int) -> dict[str, int]:
     """Padding around a chart with words to the right of its plot."""
     return {"right": right, "left": 5, "top": 5, "bottom": 5}
-
-
-def _middle(values: pd.Series, measure: Measure) -> float:
-    low, high = float(values.min()), float(values.max())
-    return math.sqrt(low * high) if measure.axis == "log" else (low + high) / 2
-
-
-def _short_title(measure: Measure) -> str:
-    return {"weight_range": "range", "channel_spread_bits": "spread"}.get(
-        measure.column, "range / rms"
-    )

@@ -73,6 +73,13 @@ th button[aria-pressed="true"] {
     color: var(--text); font-weight: 600; border-bottom-color: var(--accent);
 }
 th { padding-bottom: 2px; }
+th label { display: block; padding-bottom: 5px; }
+th select {
+    font: inherit; color: var(--text); background: none; border: 0; padding: 0; cursor: pointer;
+    max-width: 100%;
+}
+th select:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+th select option { color: var(--text); background: var(--background); }
 td { border-bottom: 0; padding: 3px 8px 3px 0; height: 1px; }
 td:last-child, th:last-child { padding-right: 0; }
 .name button, .name span.plain { font-weight: 600; overflow-wrap: anywhere; }
@@ -110,8 +117,22 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const root = parentElement.querySelector(".root");
     const table = element("table");
     const head = element("tr");
-    const corner = element("th", "", data.corner);
+    const corner = element("th", "", data.sort ? "" : data.corner);
     corner.scope = "col";
+    if (data.sort) {
+        const label = element("label", "", data.corner + ", by ");
+        const select = element("select");
+        for (const [value, words] of data.sort.options) {
+            const option = element("option", "", words);
+            option.value = value;
+            option.selected = value === data.sort.chosen;
+            select.appendChild(option);
+        }
+        select.setAttribute("aria-label", "Sort the models by");
+        select.onchange = () => setTriggerValue("clicked", { sort: select.value });
+        label.appendChild(select);
+        corner.appendChild(label);
+    }
     head.appendChild(corner);
     for (const scheme of data.schemes) {
         const cell = element("th");
@@ -326,6 +347,7 @@ def verdict_matrix(
     chosen: str,
     key: str,
     on_click: Callable[[], None],
+    sort: Mapping[str, Any] | None = None,
 ) -> None:
     """Models by schemes, in words and colour; heads and cells are buttons.
 
@@ -334,11 +356,19 @@ def verdict_matrix(
         rows: ``model`` (None on the page of the model itself), ``name``, ``title``, ``facts`` and
             ``cells`` with ``band``, ``text``, ``more``, ``where`` and ``evidence`` (what the words
             rest on), ``tip`` and ``counts`` (pairs of band and layers).
-        on_click: reads ``st.session_state[key].clicked``: ``{"model"?: ..., "scheme"?: ...}``.
+        on_click: reads ``st.session_state[key].clicked``: ``{"model"?: ..., "scheme"?: ...}``, or
+            ``{"sort": ...}``.
+        sort: ``options`` (pairs of value and words) and the ``chosen`` value; None for no choice.
     """
     _matrix(
         key=key,
-        data={"corner": corner, "schemes": schemes, "rows": rows, "chosen": chosen},
+        data={
+            "corner": corner,
+            "schemes": schemes,
+            "rows": rows,
+            "chosen": chosen,
+            "sort": sort,
+        },
         on_clicked_change=on_click,
     )
 

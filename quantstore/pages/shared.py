@@ -216,13 +216,20 @@ def chart(drawing: AnyChart, *, key: str, alt: str) -> None:
 
 
 def verdict_matrix(
-    verdicts: pd.DataFrame, models: list[str], scheme: Scheme, *, corner: str, key: str
+    verdicts: pd.DataFrame,
+    models: list[str],
+    scheme: Scheme,
+    *,
+    corner: str,
+    key: str,
+    sorts: dict[str, str] | None = None,
 ) -> None:
     """Models by schemes; a head chooses the scheme, a cell opens the model under it.
 
     Args:
         verdicts: as ``queries.verdicts`` gives them.
         models: the rows, in order.
+        sorts: orders to choose from, by the value that the address has for ``sort``.
     """
     by_cell = {(row["model"], row["scheme"]): row for row in verdicts.to_dict("records")}
     is_single = corner != "model"
@@ -266,6 +273,8 @@ def verdict_matrix(
         target = st.session_state[key].clicked
         if not target:
             return
+        if sorts and target.get("sort") in sorts:
+            address.choose("sort", target["sort"])
         if target.get("scheme") in INT8_SCHEMES:
             address.choose("scheme", target["scheme"])
         if target.get("model") and not is_single:
@@ -286,6 +295,7 @@ def verdict_matrix(
         chosen=scheme.name,
         key=key,
         on_click=clicked,
+        sort=sorts and {"options": list(sorts.items()), "chosen": st.session_state["sort"]},
     )
 
 

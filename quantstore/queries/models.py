@@ -46,18 +46,26 @@ def verdicts(con: Connection, models: list[str] | None = None) -> pd.DataFrame:
             from simulations
             where input_source = 'noise' and failure is not null
             group by model_id, scheme
+        ),
+        -- Both views answer for a few models at once; joined first, they would for all.
+        judged as (
+            from verdicts
+            where list_contains($models, model)
+        ),
+        summaries as (
+            from model_summary
+            where list_contains($models, model)
         )
-        select verdicts.*, layer_count, weight_count, file_bytes, layers_already_quantized,
+        select judged.*, layer_count, weight_count, file_bytes, layers_already_quantized,
             max_weight_range, median_weight_range, channel_spread_p90_bits,
             if(evidence = 'weights', probe_failure, null) as probe_failure
-        from verdicts
-        join model_summary using (model)
+        from judged
+        join summaries using (model)
         left join failures
-            on failures.model_id = verdicts.model_id and failures.scheme = verdicts.scheme
-        where $models is null or list_contains($models, model)
-        order by lower(model), model, verdicts.scheme
+            on failures.model_id = judged.model_id and failures.scheme = judged.scheme
+        order by lower(model), model, judged.scheme
         """,
-        {"models": models},
+        {"models": model_names(con) if models is None else models},
     )
 
 
@@ -89,17 +97,33 @@ def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd
     """
     return con.frame(
         """
-        with counts as (
+        with chosen as (
+            select model_id, model, layer_count, weight_count
+            from models
+            where list_contains($models, model)
+        ),
+        -- Not asof: it would sort the layers of every model.
+        intervals as (
+            select band, lower_db, lead(lower_db, 1, 'nan') over (order by lower_db) as upper_db
+            from bands
+        ),
+        counts as (
             select
                 model_id,
                 count(*) as layers,
                 count(*) filter (band = 'broken') as layers_broken,
                 count(*) filter (band = 'at risk') as layers_at_risk,
                 count(*) filter (band = 'watch') as layers_watch,
-                count(*) filter (already_quantized) as layers_already_quantized
+                count(*) filter (already_quantized) as layers_already_quantized,
+                coalesce(sum(layers.weight_count) filter (band = 'broken'), 0)
+                    / sum(layers.weight_count) as broken_weight_share
             from errors
             join layers using (layer_id)
-            asof join bands on coalesce(channel_sqnr_p10_db, 'infinity') >= bands.lower_db
+            join chosen using (model_id)
+            -- NaN, which is larger than infinity, bounds the best band.
+            join intervals
+                on coalesce(channel_sqnr_p10_db, 'infinity') >= lower_db
+                and coalesce(channel_sqnr_p10_db, 'infinity') < upper_db
             where scheme = $scheme
             group by model_id
         ),
@@ -118,6 +142,7 @@ def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd
                 model,
                 counts.*,
                 layer_count,
+                weight_count,
                 if(band is null, 'weights', 'probe') as evidence,
                 coalesce(mode, 'weights') as mode,
                 output_sqnr_db,
@@ -129,20 +154,20 @@ def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd
                     else 'fine'
                 end as verdict
             from counts
-            join models using (model_id)
+            join chosen using (model_id)
             left join probes using (model_id)
-            where $models is null or list_contains($models, model)
         )
         select
             model, verdict, evidence, mode, output_sqnr_db,
-            layers_broken, layers_at_risk, layer_count, layers_already_quantized
+            layers_broken, layers_at_risk, layer_count, layers_already_quantized,
+            weight_count, broken_weight_share
         from judged
         order by list_position(['breaks', 'at risk', 'watch', 'fine'], verdict),
             output_sqnr_db nulls last,
             layers_broken / layers desc, layers_at_risk / layers desc,
             layers_watch / layers desc, lower(model)
         """,
-        {"models": models, "scheme": scheme},
+        {"models": model_names(con) if models is None else models, "scheme": scheme},
     )
 
 
@@ -161,7 +186,8 @@ def layer_profiles(con: Connection, models: list[str], scheme: str) -> pd.DataFr
             op_type, op_family, is_depthwise, weight_count, channel_count,
             weight_range, range_over_std, already_quantized,
             channel_spread_bits, symmetric_span_over_rms, asymmetric_span_over_rms,
-            band, channel_sqnr_p10_db, zeroed_fraction, channels_below_10db
+            100 * outlier_fraction as outlier_percent,
+            band, channel_sqnr_p10_db, sqnr_db, zeroed_fraction, channels_below_10db
         from layer_errors
         join (
             select layer_id, channel_spread_bits, symmetric_span_over_rms, asymmetric_span_over_rms

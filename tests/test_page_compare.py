@@ -1,0 +1,164 @@
+"""The Compare page: sorting, filters, shapes, and what a rectangle over the dots lists."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from quantstore.pages.compare_charts import _box, _box_in_words
+from quantstore.pages.filters import LayerFilter
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def page(monkeypatch, demo_store):
+    monkeypatch.setenv("QUANTSTORE_DB", str(demo_store))
+    # The app trusts its charts; here each one is held against the schema of Vega-Lite.
+    monkeypatch.setattr("quantstore.pages.shared.ready", lambda chart: chart)
+    monkeypatch.setattr("quantstore.pages.compare_charts.ready", lambda chart: chart)
+
+    def open_page(**address):
+        app = AppTest.from_file(ROOT / "app.py", default_timeout=30)
+        for key, value in address.items():
+            app.query_params[key] = value
+        app.switch_page("quantstore/pages/compare.py")
+        app.run()
+        assert not app.exception
+        assert not app.error
+        return app
+
+    return open_page
+
+
+def matrix(app):
+    """The verdict matrix as the browser gets it."""
+    for component in app.get("bidi_component"):
+        data = json.loads(component.proto.json)
+        if data and "schemes" in data:
+            return data
+    return None
+
+
+def said(app):
+    kinds = (app.markdown, app.caption)
+    return " ".join(str(one.value) for kind in kinds for one in kind).replace("\u00a0", " ")
+
+
+def test_the_matrix_is_sorted_as_the_address_says(page):
+    data = matrix(page(sort="weights"))
+    assert data["rows"][0]["model"] == "digits-plain"
+    assert data["sort"]["chosen"] == "weights"
+
+
+def test_the_worst_verdict_comes_first_unless_somebody_sorts(page):
+    app = page(sort="nonsense")
+    assert matrix(app)["rows"][0]["model"] == "digits-rescaled"
+    assert "sort" not in dict(app.query_params)
+
+
+def test_one_model_has_nothing_to_sort(page):
+    assert matrix(page(models=["digits-plain"]))["sort"] is None
+
+
+def test_two_models_lead_to_their_revisions(page):
+    assert "layer by layer" not in str(page().get("page_link"))
+    app = page(models=["digits-plain", "digits-rescaled"])
+    (link,) = app.get("page_link")
+    assert link.proto.label == r"digits\-plain against digits\-rescaled, layer by layer"
+
+
+def test_a_filter_says_what_it_leaves_out_and_holds_for_every_chart(page):
+    app = page(depthwise="Only")
+    assert r"12 of 36 layers shown\: depthwise convolutions; none in digits\-plain" in said(app)
+    assert len(app.get("vega_lite_chart")) == 3
+    app.button(key="clear_filters").click().run()
+    assert "layers shown" not in said(app)
+    assert dict(app.query_params) == {}
+
+
+def test_a_filter_that_nothing_passes_leaves_a_sentence(page):
+    app = page(named="no such layer")
+    assert [one.value for one in app.info] == ["No layer passes the filter."]
+    assert not app.get("vega_lite_chart")
+
+
+LAYERS = pd.DataFrame(
+    {
+        "layer": ["stem/Conv", "block/Depthwise", "head/Gemm"],
+        "op_family": ["conv", "conv", "linear"],
+        "is_depthwise": [False, True, False],
+        "weight_count": [100, 50, 5000],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kept", "words"),
+    [
+        (LayerFilter(families=("conv",)), [0, 1], "convolutions"),
+        (LayerFilter(depthwise="Only"), [1], "depthwise convolutions"),
+        (LayerFilter(depthwise="Without"), [0, 2], "no depthwise convolutions"),
+        (LayerFilter(least_weights=100), [0, 2], "at least 100 weights"),
+        (LayerFilter(named="HEAD/"), [2], "“HEAD/” in the name"),
+        (LayerFilter(named="[a"), [], "“[a” in the name"),
+        (
+            LayerFilter(("conv", "linear"), "Without", 1000, "e"),
+            [2],
+            "convolutions and linear layers, no depthwise convolutions, at least 1,000 weights,"
+            " “e” in the name",
+        ),
+    ],
+)
+def test_what_passes_a_filter_and_how_that_is_said(chosen, kept, words):
+    assert LAYERS.index[chosen.passes(LAYERS)].tolist() == kept
+    assert chosen.in_words(len(kept), 3).replace("\u00a0", " ") == (
+        f"{len(kept)} of 3 layers shown: {words}"
+    )
+
+
+def test_an_open_filter_lets_every_layer_through():
+    assert LayerFilter().is_open
+    assert LayerFilter().passes(LAYERS).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "measure"), [("Bars", "Outlier share"), ("Cumulative", "Tensor SQNR")]
+)
+def test_every_shape_draws_and_says_what_it_shows(page, shape, measure):
+    app = page(shape=shape, measure=measure, depth_measure=measure)
+    first, second, _ = (chart.proto.alt for chart in app.get("vega_lite_chart"))
+    assert first.startswith("Median per model: ")
+    assert second.startswith("Worst layer per model: ")
+
+
+def test_any_measure_stands_against_any_other(page):
+    app = page(x="Outlier share", y="Channel spread")
+    assert [header.value for header in app.header][-1] == "Outlier share against channel spread"
+    assert "Spearman's rank correlation" in said(app)
+
+
+def test_a_rectangle_in_the_address_lists_its_layers_worst_first(page):
+    app = page(box="0.001~1000~0~10")
+    assert "layers in the rectangle" in said(app)
+    listed = next(frame.value for frame in app.dataframe if "band" in frame.value.columns)
+    assert set(listed["band"]) == {"broken"}
+    assert listed["p10, dB"].is_monotonic_increasing
+    # In units of other measures it means nothing.
+    app.selectbox(key="x").set_value("Channel spread").run()
+    assert "in the rectangle" not in said(app).replace("draw a rectangle to list", "")
+    assert "box" not in dict(app.query_params)
+
+
+@pytest.mark.parametrize("text", ["", "1~2~3", "a~b~c~d", "<script>"])
+def test_what_is_no_rectangle_is_none(text):
+    assert _box(text) is None
+
+
+def test_a_rectangle_survives_the_address():
+    drawn = _box_in_words({"x": [12.93087, 0.0209377], "y": [5.9, 41.756]})
+    assert drawn == "0.02094~12.93~5.9~41.76"
+    assert _box(drawn).x == (0.02094, 12.93)
+    assert _box_in_words({}) == ""
