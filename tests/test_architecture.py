@@ -52,6 +52,7 @@ MAY_IMPORT = {
     "formats": "pandas numpy pyarrow tabulate errors",
     "codes": "numpy pandas quantization schemes",
     "sql_examples": "",
+    "explanations": "",
     "worked_example": "numpy pandas quantization schemes errors words",
     "charts": "altair pandas numpy palette words codes quantization schemes",
     "report": "pandas charts errors formats palette queries schemes store words",
@@ -66,9 +67,9 @@ MAY_IMPORT = {
     "app": "streamlit errors pages words",
     "start": "app",
     "pages": (
-        "streamlit numpy pandas charts codes console correlation errors formats ingestion jobs"
-        " palette quantization queries run.inputs runs_queue schemes settings sql_examples store"
-        " words worked_example"
+        "streamlit numpy pandas charts codes console correlation errors explanations formats"
+        " ingestion jobs palette quantization queries run.inputs runs_queue schemes settings"
+        " sql_examples store words worked_example"
     ),
 }
 

@@ -4,12 +4,17 @@ The command line and the pages ask the same functions.
 """
 
 from quantstore.queries.layers import (
+    CHANNEL_ORDERS,
+    CHANNEL_SORTS,
+    MOST_COLUMNS,
     SPARK_BINS,
     SPARK_DB_PER_BIN,
     found_by_name,
     layer_address,
     layer_bits_needed,
-    layer_channels,
+    layer_channel_columns,
+    layer_channel_facts,
+    layer_channel_rows,
     layer_clipping,
     layer_details,
     layer_equalization,
@@ -49,7 +54,10 @@ from quantstore.queries.runs import (
 )
 
 __all__ = [
+    "CHANNEL_ORDERS",
+    "CHANNEL_SORTS",
     "FALLS_FROM_DB",
+    "MOST_COLUMNS",
     "PREDICTIONS",
     "SPARK_BINS",
     "SPARK_DB_PER_BIN",
@@ -61,7 +69,9 @@ __all__ = [
     "found_by_name",
     "layer_address",
     "layer_bits_needed",
-    "layer_channels",
+    "layer_channel_columns",
+    "layer_channel_facts",
+    "layer_channel_rows",
     "layer_clipping",
     "layer_details",
     "layer_equalization",
