@@ -26,8 +26,8 @@ EXPLANATIONS = {
         "the bands",
         "A layer is judged by its **p10**: the SQNR that nine in ten of its output channels reach."
         " *Fine* is 30 dB and more, *watch* from 20, *at risk* from 10, *broken* below. The limits"
-        " are provisional: a rule of thumb, not a proof. An outlier cannot hide the channels it"
-        " ruins, as it can in one figure for the whole tensor.",
+        " are provisional, a rule of thumb. One figure for the whole tensor would hide the channels"
+        " that an outlier ruins.",
     ),
     "per_channel": Explanation(
         "per channel",
