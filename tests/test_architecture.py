@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "queries": "pandas store words",
     "correlation": "numpy",
     "console": "pandas pyarrow store errors",
+    "questions": "console errors",
     "console_child": "pyarrow store console errors",
     "formats": "pandas numpy pyarrow tabulate errors",
     "codes": "numpy pandas quantization schemes",
@@ -68,8 +69,8 @@ MAY_IMPORT = {
     "start": "app",
     "pages": (
         "streamlit numpy pandas charts codes console correlation errors explanations formats"
-        " ingestion jobs palette quantization queries run.inputs runs_queue schemes settings"
-        " sql_examples store words worked_example"
+        " ingestion jobs palette quantization queries questions run.inputs runs_queue schemes"
+        " settings sql_examples store words worked_example"
     ),
 }
 
