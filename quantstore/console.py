@@ -34,6 +34,8 @@ GRACE_SECONDS = 0.5
 # An answer is held in memory here. Beyond this nobody reads it, and it would hurt everybody.
 LARGEST_ANSWER_BYTES = 1 << 30
 
+CANCELLED = "the query was cancelled"
+
 # What Python needs to start at all. Everything else a query has no business to see.
 _KEPT_VARIABLES = ("PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 
@@ -111,7 +113,7 @@ class Running:
 
     def cancel(self) -> None:
         """Stop; :meth:`result` then raises that the query was cancelled."""
-        self._stop(RejectedQueryError("the query was cancelled"))
+        self._stop(RejectedQueryError(CANCELLED))
 
     def result(self) -> Answer:
         """Wait for the answer. To be called once.

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -204,7 +204,7 @@ def _short(value: float, *, is_db: bool) -> str:
     return f"{value:.{SIGNIFICANT_DIGITS}g}"
 
 
-def write_parquet(table: "pa.Table", path: Path) -> None:
+def write_parquet(table: "pa.Table", path: "Path | IO[bytes]") -> None:
     """Write an answer's rows, exact and with their types, as a Parquet file."""
     from pyarrow import parquet
 

@@ -63,6 +63,28 @@ select
 from model_layers
 group by model
 order by spread_p90_bits desc""",
+    "Bits needed": """\
+-- How many bits would do? Layers by the fewest bits that keep nine in ten channels at 30 dB.
+select
+    granularity,
+    bits,
+    count(*) as layers
+from bits_needed
+where bits is not null -- NULL: not even 16 are enough
+group by granularity, bits
+order by granularity, bits""",
+    "Settings of nodes": """\
+-- Do strided convolutions suffer more? A node's settings are JSON: ->> takes one out.
+select
+    op_type,
+    coalesce(attributes ->> 'strides', 'not given') as strides,
+    median(channel_sqnr_p10_db) as typical_p10_db,
+    count(*) as layers
+from layers
+join errors using (layer_id)
+where op_family = 'conv' and scheme = 'int8_tensor_symmetric'
+group by all
+order by layers desc""",
     "Box plot of a layer": """\
 -- One box per output channel, of the convolution with the widest range; see the chart.
 select

@@ -98,6 +98,11 @@ def weight(value: float | None) -> str:
     return with_minus(f"{value:#.3g}")
 
 
+def times(ratio: float, sign: str = "×") -> str:
+    """``1.5×``, ``67×``."""
+    return f"{ratio:.1f}{sign}" if ratio < 9.95 else f"{count(round(ratio))}{sign}"
+
+
 def bits(value: float | None) -> str:
     """``1.5 bits``."""
     if value is None or not math.isfinite(value):

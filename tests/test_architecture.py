@@ -54,10 +54,12 @@ MAY_IMPORT = {
     "revisions": "numpy pandas words",
     "freshness": "ingestion queries measure errors",
     "console": "pandas pyarrow store settings errors",
+    "questions": "console errors",
     "console_child": "pyarrow store console errors",
     "formats": "pandas numpy pyarrow tabulate errors",
     "codes": "numpy pandas quantization schemes",
     "sql_examples": "",
+    "explanations": "",
     "worked_example": "numpy pandas quantization schemes errors words",
     "charts": "altair pandas numpy palette revisions words codes quantization schemes",
     "report": "pandas charts errors formats palette queries schemes store words",
@@ -77,9 +79,9 @@ MAY_IMPORT = {
     "app": "streamlit errors pages words",
     "start": "app",
     "pages": (
-        "streamlit numpy pandas charts codes console correlation errors formats freshness ingestion"
-        " jobs palette quantization queries report revisions run.inputs runs_queue schemes settings"
-        " sql_examples store uploads words worked_example"
+        "streamlit numpy pandas charts codes console correlation errors explanations formats"
+        " freshness ingestion jobs palette quantization queries questions report revisions"
+        " run.inputs runs_queue schemes settings sql_examples store uploads words worked_example"
     ),
 }
 

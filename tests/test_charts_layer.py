@@ -23,7 +23,10 @@ def some_channels(count=3, **columns):
     """Channel n spans -(n + 1) to n + 1, with quartiles at half of that."""
     width = np.arange(1, count + 1, dtype=float)
     frame = {
-        "channel": np.arange(count),
+        "first": np.arange(count),
+        "last": np.arange(count),
+        "place": np.arange(count),
+        "channels": np.ones(count, dtype=int),
         "weight_min": -width,
         "whisker_low": -0.8 * width,
         "q1": -0.5 * width,
@@ -32,10 +35,7 @@ def some_channels(count=3, **columns):
         "whisker_high": width,
         "weight_max": width,
         "weight_range": 2 * width,
-        "mean": 0 * width,
-        "std": width,
         "outlier_count": np.ones(count, dtype=int),
-        "abs_max": width,
         "is_outlier": [False] * count,
         "sqnr_db": np.linspace(45, 5, count),
         "zeroed_fraction": np.linspace(0, 1, count),
@@ -121,8 +121,8 @@ def test_axes_say_what_they_measure():
 
 
 def test_widest_first_names_the_channels_in_that_order():
-    chart = boxes(some_channels(), order="widest first")
-    assert [row["channel"] for row in rows_of(chart, the_box(chart))] == [2, 1, 0]
+    chart = boxes(some_channels().iloc[::-1], order="widest first")
+    assert [row["first"] for row in rows_of(chart, the_box(chart))] == [2, 1, 0]
     axis = the_box(chart)["encoding"]["x"]["axis"]
     labels = json.loads(axis["labelExpr"].removesuffix("[datum.value]"))
     assert labels == {"0": "2", "1": "1", "2": "0"}
@@ -146,18 +146,26 @@ def test_beyond_128_channels_a_column_in_three_shades_replaces_the_box(count, is
         assert not marks(chart, "rule")
 
 
-def test_more_channels_than_pixels_share_columns_that_keep_the_extremes_and_the_worst_band():
-    count = 2048
-    bands = ["fine"] * count
-    bands[5] = "broken"
-    chart = boxes(some_channels(count, band=bands))
-    columns = rows_of(chart, the_box(chart))
-    assert len(columns) == 512
-    assert (columns[1]["first"], columns[1]["last"], columns[1]["band"]) == (4, 7, "broken")
-    assert (columns[1]["weight_min"], columns[1]["weight_max"]) == (-8, 8)
-    assert columns[1]["sqnr_db"] == pytest.approx(some_channels(count)["sqnr_db"][7])
-    assert {column["band"] for column in columns[2:]} == {"fine"}
-    assert columns[1]["said_channel"] == "channels 4 to 7"
+def test_a_column_of_several_channels_says_which():
+    together = some_channels(2).assign(first=[0, 4], last=[3, 7], channels=4)
+    chart = boxes(together)
+    said = [row["said_channel"] for row in rows_of(chart, the_box(chart))]
+    assert said == ["channels 0 to 3", "channels 4 to 7"]
+    by_width = boxes(together, order="widest first")
+    assert rows_of(by_width, the_box(by_width))[0]["said_channel"] == (
+        "4 channels of like width, 0 among them"
+    )
+
+
+def test_a_stretch_can_be_dragged_over_where_the_page_wants_it():
+    def selections(can_zoom):
+        drawn = charts.channel_boxes(
+            some_channels(), LIGHT, order="by index", axis="linear", step=None, can_zoom=can_zoom
+        ).to_dict()
+        return [one["select"] for one in drawn.get("params", []) if one["name"] == charts.ZOOM]
+
+    assert selections(True) == [{"type": "interval", "encodings": ["x"]}]
+    assert selections(False) == []
 
 
 def test_every_slot_answers_the_pointer_in_finished_words():
@@ -177,7 +185,7 @@ def test_outlier_channels_are_marked_unless_there_are_too_many_or_they_come_firs
     triangles = [
         mark for mark in marks(boxes(few), "point") if mark["mark"].get("shape") == "triangle-down"
     ]
-    assert [row["channel"] for row in rows_of(boxes(few), triangles[0])] == [1]
+    assert [row["first"] for row in rows_of(boxes(few), triangles[0])] == [1]
     assert not charts.marks_outliers(few, "widest first")
     assert not charts.marks_outliers(some_channels(50, is_outlier=[True] * 50), "by index")
 
@@ -205,7 +213,7 @@ def test_sqnr_bars_hang_from_40_db_and_a_better_channel_has_none():
     bars = marks(chart, "rect")[0]
     assert encoded(bars, "y", "y2") == ["hang", "bottom"]
     drawn = rows_of(chart, bars)
-    assert [(row["channel"], row["hang"], row["bottom"]) for row in drawn] == [
+    assert [(row["first"], row["hang"], row["bottom"]) for row in drawn] == [
         (1, 40, 25),
         (2, 40, 5),
     ]
@@ -234,16 +242,15 @@ def test_both_charts_of_the_channels_leave_the_same_room_for_their_axis():
             sqnr_db=np.nan,
             band="fine",
         ),
-        some_channels(4, weight_min=[np.nan, -1, -1, -1], weight_max=[np.nan, 1, 1, 1]),
     ],
-    ids=["one channel", "all zero", "a channel without finite weights"],
+    ids=["one channel", "all zero"],
 )
 def test_odd_layers_still_give_finite_axes(channels, order, axis):
     chart = boxes(channels, order=order, axis=axis, step=1.0)
     domain = the_box(chart)["encoding"]["y"]["scale"]["domain"]
     assert np.isfinite(domain).all()
     assert domain[0] < domain[1]
-    assert len(rows_of(chart, the_box(chart))) == channels["weight_min"].notna().sum()
+    assert len(rows_of(chart, the_box(chart))) == len(channels)
     charts.channel_sqnr(channels, DARK, order=order).to_dict()
 
 

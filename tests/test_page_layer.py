@@ -7,12 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from quantstore import queries, store, words
-from quantstore.pages import address, components
+from quantstore.pages import address, channels, components
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,6 +93,7 @@ def test_sections_follow_the_scheme(page):
         "What would rescue it",
         "Does clipping help?",
         "What equalization could give",
+        "Channel by channel",
     ]
     assert [header.value for header in own][1] == "How the weights are distributed"
 
@@ -153,6 +155,90 @@ def test_every_layer_of_a_model_opens(page, demo_store):
     for name in names:
         app.selectbox("layer").set_value(name)
         assert name_on(run(app)) == name
+
+
+def test_earlier_and_later_walk_through_the_network(page, demo_store):
+    with store.reading(demo_store) as con:
+        ranked = queries.worst_layers(con, MODEL, DEFAULT_SCHEME.name)
+    by_depth = ranked.sort_values("depth")["layer"].tolist()
+    app = page(model=MODEL, layer=by_depth[0])
+    assert not [button for button in app.button if button.key == "earlier_layer"]
+    app.button("later_layer").click()
+    assert name_on(run(app)) == by_depth[1]
+    assert "2 of 10 in depth" in [text.value for text in app.markdown]
+
+
+def test_the_settings_of_the_node_stand_beside_its_shape(page, monkeypatch):
+    details = queries.layer_details
+    monkeypatch.setattr(
+        queries,
+        "layer_details",
+        lambda con, layer_id: {
+            **details(con, layer_id),
+            "attributes": '{"<b>":"<i>","strides":[2,2]}',
+        },
+    )
+    shown = html_of(page(model=MODEL, layer=LAYER))
+    assert " · stride 2 · &lt;b&gt; &lt;i&gt; · " in shown
+
+
+# Its channels
+
+
+def test_a_stretch_in_the_address_shows_these_channels_and_the_button_all_again(page):
+    app = page(model=MODEL, layer="/blocks/blocks.3/pointwise/conv/Conv", channels="8-23")
+    assert app.slider[0].value == (8, 23)
+    assert drawn_channels(app) == [*range(8, 24)]
+    app.button("all_channels").click()
+    assert len(drawn_channels(run(app))) == app.slider[0].max + 1
+    assert "channels" not in app.query_params
+    app.slider[0].set_value((0, 3))
+    assert drawn_channels(run(app)) == [0, 1, 2, 3]
+    assert app.query_params["channels"] == "0-3"
+    # Another layer begins with all of its channels.
+    app.button("later_layer").click()
+    assert "channels" not in run(app).query_params
+
+
+def drawn_channels(app):
+    """The channels in the chart of boxes, as the browser gets it."""
+    for dataset in app.get("vega_lite_chart")[0].proto.datasets:
+        frame = pa.ipc.open_stream(dataset.data.data).read_pandas()
+        if {"first", "q1"} <= set(frame):
+            return frame["first"].tolist()
+    return None
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "5", "-3-4", "99999999999-2"])
+def test_a_stretch_that_is_none_is_all_channels(text):
+    assert channels.parse_stretch(text, 64) == (0, 63)
+
+
+def test_a_stretch_ends_with_the_channels_that_there_are():
+    assert channels.parse_stretch("60-500", 64) == (60, 63)
+    assert channels.parse_stretch("9-3", 64) == (3, 9)
+
+
+def test_the_table_of_channels_begins_with_the_worst_and_finds_a_channel(page):
+    app = page(model=MODEL, layer=LAYER)
+    table = table_of(app, "channel")
+    reached = [row["cells"][1]["small"] for row in table["rows"]]
+    decibels = [float(one.split("\u00a0")[0].replace(words.MINUS, "-")) for one in reached]
+    assert len(decibels) == 10
+    assert decibels == sorted(decibels)
+    app.text_input("channel").set_value("3-5")
+    found = table_of(run(app), "channel")["rows"]
+    assert {row["key"] for row in found} == {3, 4, 5}
+    app.text_input("channel").set_value("the last")
+    assert table_of(run(app), "channel") is None
+    assert any("A channel is a number" in caption.value for caption in app.caption)
+
+
+def test_all_int8_schemes_show_the_sqnr_of_the_channels_one_below_the_other(page):
+    app = page(model=MODEL, layer=LAYER, sqnr_under="all int8 schemes")
+    assert len(app.get("vega_lite_chart")) == 8
+    for scheme in INT8_SCHEMES.values():
+        assert f"<b style='font-weight:600'>{scheme.title}</b>: " in html_of(app)
 
 
 # What helps

@@ -1,12 +1,13 @@
 """SQL: examples that teach, a statement of one's own, and what the page says when it is wrong."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from quantstore import queries, store
+from quantstore import queries, questions, store
 from quantstore.sql_examples import EXAMPLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,6 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture
 def page(monkeypatch, demo_store):
     """The page as the app frames it, over the demo models or another store."""
+
+    # The page waits for its answer, however busy the computer is.
+    monkeypatch.setattr(questions, "PATIENCE_SECONDS", 60)
 
     def open_page(path=demo_store, **address):
         monkeypatch.setenv("QUANTSTORE_DB", str(path))
@@ -30,9 +34,23 @@ def page(monkeypatch, demo_store):
 
 
 def ask(app, statement):
-    app.text_area(key="query").set_value(statement)
-    (run,) = [button for button in app.button if button.label == "Run"]
-    return run.click().run()
+    """What the editor in the browser does when it is told to run."""
+    app.session_state["query"] = statement
+    app.session_state["sql_is_sent"] = True
+    return app.run()
+
+
+def data_of(app, part):
+    """What a component of the page hands to the browser."""
+    for component in app.get("bidi_component"):
+        data = json.loads(component.proto.json)
+        if data and part in data:
+            return data
+    return None
+
+
+def in_editor(app):
+    return data_of(app, "statement")["statement"]
 
 
 def headline(app):
@@ -43,13 +61,9 @@ def plain(text):
     return re.sub(r"\\(.)", r"\1", text)
 
 
-def html_of(app):
-    return "\n".join(element.proto.body for element in app.get("html"))
-
-
 def test_the_page_opens_with_the_verdict_of_each_model(page):
     app = page()
-    assert app.text_area(key="query").value == EXAMPLES["Verdict per model"]
+    assert in_editor(app) == EXAMPLES["Verdict per model"]
     assert app.pills(key="example").value == "Verdict per model"
     assert headline(app) == "4 rows"
     frame = app.dataframe[0].value
@@ -61,7 +75,7 @@ def test_each_example_fills_the_editor_finds_rows_and_can_be_drawn(page):
     app = page(view="Chart")
     for name, statement in reversed(EXAMPLES.items()):
         app.pills(key="example").set_value(name).run()
-        assert app.text_area(key="query").value == statement
+        assert in_editor(app) == statement
         assert not app.error, name
         assert int(headline(app).split()[0]) > 0, name
         assert app.get("vega_lite_chart"), name
@@ -86,7 +100,7 @@ def test_the_drowned_channels_are_there_although_the_tensor_looks_healthy(page):
 
 def test_a_link_that_carries_a_statement_shows_its_result(page):
     app = page(query="select 6 * 7 as answer")
-    assert app.text_area(key="query").value == "select 6 * 7 as answer"
+    assert in_editor(app) == "select 6 * 7 as answer"
     assert app.pills(key="example").value is None
     assert headline(app) == "1 row"
     assert app.dataframe[0].value["answer"].tolist() == [42]
@@ -162,7 +176,7 @@ def test_the_answer_is_kept_while_only_its_view_changes(page, monkeypatch):
     app.segmented_control(key="view").set_value("Chart").run()
     assert app.get("vega_lite_chart")
     assert app.session_state["sql_outcome"] is asked
-    ask(app, app.text_area(key="query").value)
+    ask(app, in_editor(app))
     assert app.session_state["sql_outcome"] is not asked
 
 
@@ -170,20 +184,89 @@ def test_every_table_and_view_is_listed_with_its_columns(page, demo_store):
     app = page()
     with store.reading(demo_store) as con:
         schema = queries.schema(con)
-    listed = [expander.label.strip("`") for expander in app.expander]
-    assert listed[0] == "verdicts"
-    assert set(schema["thing"]) <= set(listed)
-    shown = html_of(app)
-    for column in set(schema["column_name"]):
-        assert f">{column}</span>" in shown
-    assert ">double, dB</span>" in shown
-    assert ">double, 0 to 1</span>" in shown
+    things = data_of(app, "things")["things"]
+    assert things[0]["name"] == "verdicts"
+    assert things[0]["meaning"].startswith("View. ")
+    assert [thing["name"] for thing in things if thing["is_open"]] == ["verdicts"]
+    listed = {(thing["name"], one["name"]) for thing in things for one in thing["columns"]}
+    assert listed == set(zip(schema["thing"], schema["column_name"], strict=True))
+    types = {one["name"]: one["type"] for thing in things for one in thing["columns"]}
+    assert types["sqnr_db"] == "double, dB"
+    assert types["zeroed_fraction"] == "double, 0 to 1"
+    # The editor completes the same names.
+    assert [one["name"] for one in data_of(app, "statement")["tables"]] == [
+        thing["name"] for thing in things
+    ]
+
+
+def test_a_new_statement_from_python_replaces_what_is_typed_and_an_answer_does_not(page):
+    app = page()
+    before = data_of(app, "statement")["revision"]
+    app.segmented_control(key="view").set_value("Chart").run()
+    assert data_of(app, "statement")["revision"] == before
+    app.pills(key="example").set_value("Worst layers").run()
+    assert data_of(app, "statement")["revision"] > before
+
+
+def test_what_was_asked_can_be_asked_again(page):
+    app = ask(ask(page(), "select 1 as one"), "select nothing")
+    assert plain(app.button(key="history_0").label) == "select nothing :gray[refused]"
+    assert "select 1 as one :gray[1\u00a0row in" in plain(app.button(key="history_1").label)
+    app.button(key="history_1").click().run()
+    assert in_editor(app) == "select 1 as one"
+    assert headline(app) == "1 row"
+    # Once, however often it is asked.
+    assert len([button for button in app.button if "history" in str(button.key)]) == 3
+
+
+def test_a_statement_too_long_for_a_link_stays_out_of_the_address_and_on_the_page(page):
+    long = f"select 1 as one -- {'é' * 1200}"
+    app = ask(page(), long)
+    assert headline(app) == "1 row"
+    assert "query" not in app.query_params
+    assert any("too long for a link" in caption.value for caption in app.caption)
+    app.segmented_control(key="view").set_value("Chart").run()
+    assert in_editor(app) == long
+
+
+def test_a_statement_without_end_is_refused(page):
+    app = ask(page(), f"select 1 -- {'x' * 20_000}")
+    assert "longer than 20,000 characters" in plain(app.error[0].value)
+
+
+def test_an_answer_can_be_taken_along_in_three_forms(page):
+    found = page().get("download_button")
+    assert [button.label for button in found] == ["CSV", "JSON", "Parquet"]
+
+
+def test_a_slow_statement_can_be_cancelled(page, monkeypatch):
+    monkeypatch.setattr(questions, "PATIENCE_SECONDS", 0)
+    app = page(
+        query="select count(*) from range(900000) a, range(900000) b where a.range < b.range"
+    )
+    assert any("of 5 seconds" in text.value for text in app.markdown)
+    assert not app.header or "row" not in headline(app)
+    _, question = app.session_state["sql_question"]
+    app.button(key="cancel_query").click().run()
+    assert question.is_over(30)
+    app.run()
+    assert "Cancelled" in app.info[0].value
+    assert not app.error
+
+
+def test_columns_to_draw_can_be_chosen_and_are_part_of_the_address(page):
+    app = page(view="Chart", mark="dots", y="layers_fine")
+    assert any("layers_fine for each model." in plain(caption.value) for caption in app.caption)
+    assert app.selectbox(key="colour").value == "verdict"
+    app.selectbox(key="y").set_value("layers_watch").run()
+    assert app.query_params["y"] == "layers_watch"
+    assert app.get("vega_lite_chart")
 
 
 def test_without_a_store_the_page_says_how_to_begin(page, tmp_path):
     app = page(tmp_path / "none.duckdb")
     assert [title.value for title in app.title] == ["SQL"]
-    assert not app.text_area
+    assert data_of(app, "statement") is None
     assert app.button(key="add_examples").label == "Add the example models"
 
 
@@ -192,7 +275,7 @@ def test_an_empty_store_is_like_none(page, tmp_path):
     with store.writing(path):
         pass
     app = page(path)
-    assert not app.text_area
+    assert data_of(app, "statement") is None
     assert app.button(key="add_examples")
 
 
@@ -201,4 +284,4 @@ def test_a_file_that_is_no_store_is_explained(page, tmp_path):
     path.write_text("not a database")
     app = page(path)
     assert len(app.error) == 1
-    assert not app.text_area
+    assert data_of(app, "statement") is None

@@ -174,3 +174,86 @@ def test_the_bits_of_a_model_are_those_of_its_neediest_layer(demo_store, tmp_pat
         )
         assert queries.model_bits_needed(con, "digits-plain") == {**dict(needed), "tensor": None}
         assert queries.model_bits_needed(con, "no such model") == {}
+
+
+@pytest.fixture
+def many_channels(demo_store, tmp_path):
+    """A store whose layer 1 has 2,048 channels: number n is n wide, and has 2048 - n dB / 40."""
+    path = tmp_path / "many.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        con.rows("delete from channels where layer_id = 1")
+        con.rows("delete from channel_errors where layer_id = 1")
+        con.rows(
+            """
+            insert into channels by name
+            select
+                1 as layer_id, channel, -channel as weight_min, channel as weight_max,
+                2 * channel as weight_range, -channel / 2 as q1, 0 as median, channel / 2 as q3,
+                -channel as whisker_low, channel as whisker_high, 0 as mean, channel as std,
+                1 as outlier_count
+            from range(2048) as channels (channel)
+            """
+        )
+        con.rows(
+            """
+            insert into channel_errors by name
+            select 1 as layer_id, scheme, channel, (2048 - channel) / 40 as sqnr_db,
+                channel / 2048 as zeroed_fraction
+            from range(2048) as channels (channel), (values ('int8_tensor_symmetric')) as s (scheme)
+            """
+        )
+        con.rows("update channels set weight_min = null where layer_id = 1 and channel = 7")
+        con.rows("update channel_errors set sqnr_db = null where layer_id = 1 and channel = 0")
+    return path
+
+
+def test_more_channels_than_columns_share_one_that_keeps_the_extremes_and_the_worst(many_channels):
+    with store.reading(many_channels) as con:
+        columns = queries.layer_channel_columns(con, 1, SCHEMES[0])
+    assert len(columns) == 512
+    second = columns.iloc[1]
+    # Channel 7 has no finite weight: the column reaches to the next one.
+    assert (second["first"], second["last"], second["channels"]) == (4, 8, 4)
+    assert (second["weight_min"], second["weight_max"]) == (-8, 8)
+    assert second["sqnr_db"] == (2048 - 8) / 40
+    assert second["band"] == "fine"
+    assert columns["band"].iloc[-1] == "broken"
+    assert columns["channels"].sum() == 2047
+
+
+def test_a_stretch_of_channels_has_a_column_each(many_channels):
+    with store.reading(many_channels) as con:
+        by_index = queries.layer_channel_columns(con, 1, SCHEMES[0], first=0, last=9)
+        widest = queries.layer_channel_columns(
+            con, 1, SCHEMES[0], order="widest first", first=0, last=2
+        )
+    assert by_index["first"].tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9, 10]
+    assert by_index["place"].tolist() == list(range(10))
+    assert pd.isna(by_index["sqnr_db"].iloc[0])
+    assert by_index["band"].iloc[0] == "fine"
+    assert widest["first"].tolist() == [2047, 2046, 2045]
+
+
+def test_what_stands_out_among_channels_is_counted_where_they_lie(many_channels):
+    with store.reading(many_channels) as con:
+        facts = queries.layer_channel_facts(con, 1, SCHEMES[0])
+    assert (facts["known_channels"], facts["zero_channels"]) == (2047, 1)
+    assert (facts["largest_channel"], facts["largest_abs"]) == (2047, 2047)
+    assert facts["typical_abs"] == 1024
+    assert sum(facts["bands"].values()) == 2047
+    assert facts["bands"]["broken"] == 399
+
+
+def test_channels_come_a_page_at_a_time_in_the_order_asked_for(many_channels):
+    def rows(**options):
+        with store.reading(many_channels) as con:
+            return queries.layer_channel_rows(con, 1, SCHEMES[0], **options)["channel"].tolist()
+
+    assert rows(limit=3) == [2047, 2046, 2045]
+    assert rows(limit=2, skip=2) == [2045, 2044]
+    assert rows(order="by index", channels=(5, 8)) == [5, 6, 7, 8]
+    assert rows(order="widest first", channels=(0, 9), limit=2) == [9, 8]
+    assert len(rows()) == 2048
+    # What comes back exactly is the best there is.
+    assert rows()[-1] == 0

@@ -1,7 +1,8 @@
 """Layer: every channel against the grid it shares, and the codes that its weights get.
 
-Channels come as ``queries.layer_channels`` gives them, one row each; histograms as
-``queries.layer_histogram`` does, one row per bin. Everything is in weight units unless it says dB.
+Channels come as ``queries.layer_channel_columns`` gives them, one row per column of a chart, in
+order; histograms as ``queries.layer_histogram`` does, one row per bin. Everything is in weight
+units unless it says dB.
 """
 
 import json
@@ -29,16 +30,18 @@ HANG_FROM_DB = 40.0
 LOWEST_DB = 0.6
 # Beyond this many channels a box is noise: a column in three shades says the same.
 MOST_BOXES = 128
-# Beyond this many columns one is thinner than two pixels: neighbouring channels share one.
-MOST_COLUMNS = 640
 # From this spread on a linear axis shows the typical channel as a line.
 SYMLOG_FROM_RANGE_RATIO = 8.0
 # Beyond this many outlier channels a mark on each is a line.
 MOST_MARKED = 40
+# What a stretch dragged over the boxes is called; the page shows it alone.
+ZOOM = "zoom"
 # Both charts of the channels leave the same room for their y axis, so that columns line up.
 Y_AXIS_PIXELS = 58
 BOXES_HEIGHT = 300
 SQNR_HEIGHT = 96
+# Of several schemes one below the other.
+SQNR_HEIGHT_OF_MANY = 56
 CODES_HEIGHT = 250
 # Up to this many columns each one's own channel number fits below it, or every other's does.
 MOST_NAMED = 64
@@ -61,11 +64,6 @@ def default_axis(channel_range_ratio: float | None) -> AxisKind:
     return "symlog" if known and (channel_range_ratio or 0) > SYMLOG_FROM_RANGE_RATIO else "linear"
 
 
-def channels_per_column(channel_count: int) -> int:
-    """How many neighbouring channels share a column of the chart."""
-    return max(1, math.ceil(channel_count / MOST_COLUMNS))
-
-
 def marks_outliers(channels: pd.DataFrame, order: Order) -> bool:
     """Whether channels much wider than the others get a mark; sorted by width, they come first."""
     return order == "by index" and 0 < int(channels["is_outlier"].sum()) <= MOST_MARKED
@@ -78,6 +76,7 @@ def channel_boxes(
     order: Order,
     axis: AxisKind,
     step: float | None,
+    can_zoom: bool = False,
 ) -> AnyChart:
     """A box per output channel, in the colour of the channel's own band.
 
@@ -85,6 +84,7 @@ def channel_boxes(
         channels: at least one channel with finite weights.
         step: weight units per code where all channels share a grid: half of it on either side of
             zero is the zone that rounds to 0. None where every channel has a grid of its own.
+        can_zoom: whether a stretch can be dragged over, reported as ``ZOOM`` with its slots.
     """
     columns = _columns(channels, order)
     half_step = 0.0 if step is None else step / 2
@@ -126,7 +126,10 @@ def channel_boxes(
             )
     else:
         layers += _boxes(columns, x, y, colour, palette, scale)
-    layers.append(_hover(base, axis_x, palette))
+    hover = _hover(base, axis_x, palette)
+    if can_zoom:
+        hover = hover.add_params(alt.selection_interval(name=ZOOM, encodings=["x"]))
+    layers.append(hover)
     if marks_outliers(channels, order):
         layers.append(
             alt.Chart(columns[columns["is_outlier"]])
@@ -136,7 +139,9 @@ def channel_boxes(
     return styled(alt.layer(*layers).properties(height=BOXES_HEIGHT), palette)
 
 
-def channel_sqnr(channels: pd.DataFrame, palette: Palette, *, order: Order) -> AnyChart:
+def channel_sqnr(
+    channels: pd.DataFrame, palette: Palette, *, order: Order, height: int = SQNR_HEIGHT
+) -> AnyChart:
     """The SQNR of each channel as a bar that hangs from 40 dB, in line with the boxes above."""
     columns = _columns(channels, order)
     bars = columns[columns["sqnr_db"] < HANG_FROM_DB].copy()
@@ -158,14 +163,14 @@ def channel_sqnr(channels: pd.DataFrame, palette: Palette, *, order: Order) -> A
                     minExtent=Y_AXIS_PIXELS,
                     maxExtent=Y_AXIS_PIXELS,
                 ),
-                title="SQNR, dB",
+                title="SQNR, dB" if height >= SQNR_HEIGHT else "dB",
             ),
             y2="bottom:Q",
             color=band_colour(palette),
         )
     )
     layered = alt.layer(drawn, _hover(alt.Chart(columns), axis_x, palette))
-    return styled(layered.properties(height=SQNR_HEIGHT), palette)
+    return styled(layered.properties(height=height), palette)
 
 
 def code_bars(
@@ -301,51 +306,18 @@ def whole_range(histogram: pd.DataFrame, palette: Palette) -> AnyChart:
 
 
 def _columns(channels: pd.DataFrame, order: Order) -> pd.DataFrame:
-    """One row per column of the chart, with its place, its band and its words."""
-    known = channels[channels["weight_min"].notna()].copy()
-    if order == "widest first":
-        known = known.sort_values(["weight_range", "channel"], ascending=[False, True])
-    known = known.reset_index(drop=True)
-    per_column = channels_per_column(len(known))
-    columns = known.assign(first=known["channel"], last=known["channel"], channels=1)
-    if per_column > 1:
-        columns = _neighbours_together(known, per_column)
+    """The rows with their places in the chart and their words."""
+    columns = channels.reset_index(drop=True)
     width = 0.78 if len(columns) <= MOST_NAMED else 0.9 if len(columns) <= MOST_BOXES else 1.0
-    places = np.arange(len(columns))
-    columns["slot"] = places
-    columns["left"] = places - width / 2
-    columns["right"] = places + width / 2
-    columns["slot_left"] = places - 0.5
-    columns["slot_right"] = places + 0.5
-    return _with_words(columns, order)
-
-
-def _neighbours_together(known: pd.DataFrame, per_column: int) -> pd.DataFrame:
-    """Several channels as one: extremes, typical quartiles, and the band of the worst."""
-    group = np.arange(len(known)) // per_column
-    severity = known["band"].map({band: place for place, band in enumerate(BANDS)})
-    grouped = known.assign(severity=severity).groupby(group)
-    columns = grouped.agg(
-        channel=("channel", "first"),
-        first=("channel", "first"),
-        last=("channel", "last"),
-        channels=("channel", "size"),
-        weight_min=("weight_min", "min"),
-        whisker_low=("whisker_low", "median"),
-        q1=("q1", "median"),
-        median=("median", "median"),
-        q3=("q3", "median"),
-        whisker_high=("whisker_high", "median"),
-        weight_max=("weight_max", "max"),
-        weight_range=("weight_range", "max"),
-        outlier_count=("outlier_count", "sum"),
-        sqnr_db=("sqnr_db", "min"),
-        zeroed_fraction=("zeroed_fraction", "max"),
-        severity=("severity", "min"),
-        is_outlier=("is_outlier", "any"),
+    slots = np.arange(len(columns))
+    columns = columns.assign(
+        slot=slots,
+        left=slots - width / 2,
+        right=slots + width / 2,
+        slot_left=slots - 0.5,
+        slot_right=slots + 0.5,
     )
-    columns["band"] = columns["severity"].map(dict(enumerate(BANDS)))
-    return columns.reset_index(drop=True)
+    return _with_words(columns, order)
 
 
 def _with_words(columns: pd.DataFrame, order: Order) -> pd.DataFrame:
@@ -353,7 +325,7 @@ def _with_words(columns: pd.DataFrame, order: Order) -> pd.DataFrame:
     for row in columns.to_dict("records"):
         several = row["channels"] > 1
         if not several:
-            name = f"channel {row['channel']}"
+            name = f"channel {row['first']}"
         elif order == "by index":
             name = f"channels {row['first']} to {row['last']}"
         else:
@@ -467,11 +439,11 @@ class _ChannelAxis:
         self._axis = None
         if not has_labels:
             return
-        names = columns["channel"].astype(int).tolist()
+        names = columns["first"].astype(int).tolist()
         if order == "widest first" and len(columns) > MOST_NAMED:
             # Channel numbers in random order are no axis: here the place in the order is one.
             self._title = "place among the output channels, widest first"
-            names = (columns["channels"].cumsum() - columns["channels"] + 1).astype(int).tolist()
+            names = (columns["place"] + 1).astype(int).tolist()
         shown = {str(place): count(names[place]) for place in _labelled(names)}
         self._axis = alt.Axis(
             values=[int(place) for place in shown],

@@ -6,7 +6,7 @@ theirs appear as plain text only.
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import numpy as np
@@ -22,6 +22,12 @@ MOST_BOXES = 128
 MOST_DOTS = 500
 LABEL_LENGTH = 34
 SEPARATOR = " · "
+
+# Beyond this many points a line is no longer drawn smoothly.
+MOST_POINTS = 5_000
+
+Mark = Literal["bars", "dots", "lines"]
+MARKS: tuple[Mark, ...] = ("bars", "dots", "lines")
 
 BOX = ("q1", "median", "q3")
 VERDICT_BANDS = {"breaks": "broken", **{band: band for band in BANDS}}
@@ -67,6 +73,150 @@ def quick_chart(frame: pd.DataFrame, palette: Palette) -> QuickChart:
     return QuickChart(
         None, "A chart needs a second column: text to name the rows, or more numbers."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Suited:
+    """Columns that go well on the axes and into the colour of a chart; None where none does."""
+
+    x: str | None
+    y: str | None
+    colour: str | None
+
+
+def suited(frame: pd.DataFrame) -> Suited:
+    """Text or time across where there is any, the first numbers up, bands as colours."""
+    numbers = number_columns(frame)
+    names = [str(name) for name in frame.columns]
+    across = [name for name in names if name not in numbers and name != _band_column(frame)]
+    if across:
+        return Suited(across[0], next(iter(numbers), None), _band_column(frame))
+    x = next(iter(numbers), None)
+    return Suited(x, next((name for name in numbers if name != x), x), _band_column(frame))
+
+
+def number_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns that hold a finite number."""
+    return [str(name) for name in frame.columns if _numbers(frame[name]) is not None]
+
+
+def text_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns that hold nothing but text."""
+    return [str(name) for name in frame.columns if _is_text(frame[name])]
+
+
+def as_mark(text: str) -> Mark:
+    """The mark of this name; bars where there is none."""
+    return next((mark for mark in MARKS if mark == text), MARKS[0])
+
+
+def drawn_as(
+    frame: pd.DataFrame, palette: Palette, *, mark: Mark, x: str, y: str, colour: str | None
+) -> QuickChart:
+    """The columns somebody chose. Text lies on the vertical axis, where names have room.
+
+    Args:
+        y: a column of numbers.
+        colour: a column of text, or None.
+    """
+    values = _numbers(frame[y])
+    if values is None:
+        return QuickChart(None, f"{_named(y)} holds no numbers.")
+    kind = _kind(frame[x])
+    groups, colours, unsaid = _grouped(frame, colour, palette)
+    data = pd.DataFrame(
+        {
+            "x": frame[x].astype(str) if kind == "nominal" else _axis_values(frame[x]),
+            "y": values,
+            "group": groups,
+            "x_words": [_said(value) for value in frame[x]],
+            "y_words": [_words(value) for value in values],
+        }
+    ).dropna(subset=["x", "y"])
+    if kind == "nominal":
+        places = {name: place for place, name in enumerate(dict.fromkeys(data["x"]))}
+        data = data.assign(label=data["x"], row=data["x"].map(places))
+        data = data[data["row"] < MOST_BARS]
+    data = data[:MOST_POINTS]
+    chart = _marked(alt.Chart(data), mark).encode(
+        **_axes(data, kind, x, y),
+        color=_group_colour(data, colours),
+        tooltip=tooltip(("x_words", x), ("y_words", y), *([("group", colour)] if colour else [])),
+        description="x_words:N",
+    )
+    rows = data["row"].nunique() if kind == "nominal" else 0
+    height = 22 * rows + 60 if kind == "nominal" else 380
+    over = "for each" if kind == "nominal" else "over"
+    stacked = " Rows that share a place are stacked." if mark == "bars" else ""
+    words = f"{_named(y)} {over} {_named(x)}{_cut(len(data), len(frame))}.{unsaid}"
+    if data.duplicated("x").any():
+        words += stacked
+    return QuickChart(styled(chart.properties(height=height), palette), words)
+
+
+def _marked(base: alt.Chart, mark: Mark) -> alt.Chart:
+    chart: alt.Chart
+    if mark == "bars":
+        chart = base.mark_bar()
+    elif mark == "dots":
+        chart = base.mark_circle(size=46, opacity=0.9)
+    else:
+        chart = base.mark_line(point=True, strokeWidth=1.5)
+    return chart
+
+
+def _axes(data: pd.DataFrame, kind: str, x: str, y: str) -> dict[str, Any]:
+    number: dict[str, Any] = {"title": _titled(y), "axis": _number_axis()}
+    if kind == "nominal":
+        rows = alt.Axis(labelExpr=_label_expression(data.drop_duplicates("row")), labelLimit=260)
+        return {"y": alt.Y("row:O", title=None, axis=rows), "x": alt.X("y:Q", **number)}
+    across: dict[str, Any] = {"title": _titled(x)}
+    if kind == "quantitative":
+        across |= {"axis": _number_axis(), "scale": alt.Scale(zero=False)}
+    return {"x": alt.X(f"x:{kind[0].upper()}", **across), "y": alt.Y("y:Q", **number)}
+
+
+def _kind(column: "pd.Series[Any]") -> str:
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return "temporal"
+    return "nominal" if _numbers(column) is None else "quantitative"
+
+
+def _axis_values(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    numbers = _numbers(column)
+    return column if numbers is None else numbers
+
+
+def _said(value: object) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _words(value)
+    return "NULL" if value is None or value is pd.NaT else str(value)
+
+
+def _grouped(
+    frame: pd.DataFrame, colour: str | None, palette: Palette
+) -> tuple[list[str], dict[str, str], str]:
+    """Each row's group, the colour of each group, and what to say where there are too many."""
+    if colour is None:
+        return [""] * len(frame), {"": palette.bar}, ""
+    groups = frame[colour].astype(str).tolist()
+    names = list(dict.fromkeys(groups))
+    if colour == _band_column(frame):
+        order = [*VERDICT_BANDS, *names]
+        names.sort(key=order.index)
+        bands = {name: palette.bands.get(VERDICT_BANDS.get(name, "")) for name in names}
+        return groups, {n: band.fill if band else palette.bar for n, band in bands.items()}, ""
+    if len(names) > len(palette.models):
+        too_many = f" {_named(colour)} has {len(names):,} values, more than colours can tell apart."
+        return groups, dict.fromkeys(names, palette.bar), too_many
+    return groups, dict(zip(names, palette.models, strict=False)), ""
+
+
+def _group_colour(data: pd.DataFrame, colours: dict[str, str]) -> alt.Color:
+    shown = [name for name in colours if name in set(data["group"])]
+    legend = alt.Legend() if len({colours[name] for name in shown}) > 1 else None
+    scale = alt.Scale(domain=shown, range=[colours[name] for name in shown])
+    return alt.Color("group:N", scale=scale, legend=legend)
 
 
 def _numbers(column: "pd.Series[Any]") -> "pd.Series[float] | None":

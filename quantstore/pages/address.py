@@ -63,6 +63,13 @@ def link(
     st.session_state["_address_links"][key] = (default, is_always_written)
 
 
+def leave_out(key: str) -> None:
+    """Keep a linked value out of the address of this run: it is longer than a link may be."""
+    st.session_state["_address_links"].pop(key, None)
+    _store("_address_memory")[key] = st.session_state[key]
+    _store("_address_seen")[key] = ()
+
+
 def asked_for(key: str) -> str | None:
     """What the address says of a key, whether or not it exists; None where it says nothing."""
     return st.query_params.get(key)

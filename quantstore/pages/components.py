@@ -332,6 +332,11 @@ _matrix = st.components.v2.component(
 _table = st.components.v2.component("quantstore_table", html=_ROOT, css=_LAYERS_CSS, js=_LAYERS_JS)
 
 
+def register(name: str, *, css: str, js: str) -> Callable[..., Any]:
+    """A further piece in the same dress; what it draws goes into an element of class ``root``."""
+    return st.components.v2.component(name, html=_ROOT, css=_BASE_CSS + css, js=js)
+
+
 def watch_theme(theme: str) -> str | None:
     """The theme the browser shows, once it differs from the one that was used to draw."""
     result = _theme(key="theme_watch", data={"theme": theme}, on_theme_change=_nothing, height=1)

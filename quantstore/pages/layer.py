@@ -10,8 +10,8 @@ import streamlit as st
 from quantstore import codes, queries
 from quantstore.charts import layer as charts
 from quantstore.errors import printable
-from quantstore.pages import address, clipping, components, equalization, findings, shared
-from quantstore.palette import BANDS, DARK, LIGHT, both
+from quantstore.pages import address, channels, clipping, components, equalization, findings, shared
+from quantstore.palette import DARK, LIGHT, both
 from quantstore.quantization import Grid
 from quantstore.schemes import (
     DEFAULT_SCHEME,
@@ -19,6 +19,7 @@ from quantstore.schemes import (
     SCHEMES,
     Scheme,
 )
+from quantstore.store import Connection
 from quantstore.words import (
     NO_BREAK_SPACE,
     bits,
@@ -30,17 +31,17 @@ from quantstore.words import (
     expected_db,
     fine_from,
     listed,
+    node_settings,
     operator,
     shape,
     share,
+    times,
     weight,
     weights,
 )
 
 # What is left beside these are the tails.
 MOST_WEIGHTS = 0.9
-# A channel this much larger than a typical one is worth naming.
-TELLING_RATIO = 2.0
 # What the table shows at first: the schemes of int8 hardware, and one of each other kind of rescue.
 FIRST_SCHEMES = (
     *INT8_SCHEMES,
@@ -59,7 +60,7 @@ def main() -> None:
     shared.follow_click()
     scheme = shared.scheme()
     with shared.open_store() as con:
-        top = st.container(horizontal=True, vertical_alignment="center")
+        top = st.container(horizontal=True, vertical_alignment="center", gap="small")
         pickers = st.container(horizontal=True, gap="small")
         with pickers:
             # The address names model and layer even where both are the worst: another model in the
@@ -68,34 +69,39 @@ def main() -> None:
             model = shared.pick_model(by_damage, is_always_written=True)
             ranked = queries.worst_layers(con, model, scheme.name)
             row = _pick_layer(model, ranked)
-        layer_id = int(row["layer_id"])
-        details = queries.layer_details(con, layer_id)
-        schemes = queries.layer_schemes(con, layer_id)
-        channels = queries.layer_channels(con, layer_id, scheme.name)
-        histogram = queries.layer_histogram(con, layer_id)
-        bits_needed = queries.layer_bits_needed(con, layer_id)
-        curves = queries.layer_clipping(con, layer_id)
-        neighbours = queries.layer_equalization(con, layer_id, DEFAULT_SCHEME.name)
-        limits = queries.band_limits(con)
-        found = queries.layer_findings(con, layer_id)
-    with top:
-        _ways_out(model, row, ranked)
-    _say_missing(model)
+        with top:
+            _ways_out(model, row, ranked)
+        _say_missing(model)
+        _draw(con, row, ranked, scheme)
+
+
+def _draw(con: Connection, row: dict[Any, Any], ranked: pd.DataFrame, scheme: Scheme) -> None:
+    layer_id = int(row["layer_id"])
+    details = queries.layer_details(con, layer_id)
+    limits = queries.band_limits(con)
     _heading(row, details, scheme, len(ranked))
-    findings.of_layer(found)
+    findings.of_layer(queries.layer_findings(con, layer_id))
+    histogram = queries.layer_histogram(con, layer_id)
     if histogram.empty:
         st.info("None of its weights is a finite number, so there is nothing to measure or draw.")
         return
     _facts(row, details, scheme)
+    shared.explain("sqnr", "spread", "per_channel")
     grid = None
     if not scheme.per_channel:
         grid = codes.shared_grid(row["weight_min"], row["weight_max"], scheme)
-    _channels(channels, details, grid, limits)
+    channels.section(con, details, scheme, grid, limits)
     _codes(histogram, row, details, scheme, grid)
-    _rescue(schemes, scheme, limits, bits_needed)
-    clipping.section(curves, len(channels))
+    _rescue(
+        queries.layer_schemes(con, layer_id),
+        scheme,
+        limits,
+        queries.layer_bits_needed(con, layer_id),
+    )
+    clipping.section(queries.layer_clipping(con, layer_id), int(row["channel_count"]))
+    neighbours = queries.layer_equalization(con, layer_id, DEFAULT_SCHEME.name)
     equalization.section(neighbours, details, _opener(ranked))
-    _figures(channels)
+    channels.table(con, details, scheme)
 
 
 # Which layer
@@ -165,8 +171,7 @@ def _opener(ranked: pd.DataFrame) -> Callable[[int], None]:
 
 
 def _ways_out(model: str, row: dict[Any, Any], ranked: pd.DataFrame) -> None:
-    labels = _labels(ranked)
-    rank = int(row["rank"])
+    """Back to the model; to the neighbours by damage, and to those in the network."""
 
     def back() -> None:
         st.session_state["go_to"] = "model"
@@ -180,23 +185,39 @@ def _ways_out(model: str, row: dict[Any, Any], ranked: pd.DataFrame) -> None:
         on_click=back,
     )
     st.space("stretch")
-    if rank > 1:
+    labels = _labels(ranked)
+    by_depth = [label for _, label in sorted(zip(ranked["depth"], labels, strict=True))]
+    own = labels[int(row["rank"]) - 1]
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
+        _steps(labels, own, "by damage", ("worse_layer", "Worse"), ("better_layer", "Better"))
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
+        _steps(by_depth, own, "in depth", ("earlier_layer", "Earlier"), ("later_layer", "Later"))
+
+
+def _steps(
+    labels: list[str], own: str, order: str, back: tuple[str, str], on: tuple[str, str]
+) -> None:
+    """To the layer before and the one behind in some order, and the place between them."""
+    place = labels.index(own)
+    if place > 0:
+        key, words = back
         st.button(
-            "Worse",
+            words,
             icon=":material/chevron_left:",
-            key="worse_layer",
+            key=key,
             on_click=_show,
-            args=(labels[rank - 2],),
+            args=(labels[place - 1],),
         )
-    st.markdown(f"{count(rank)} of {count(len(ranked))} by damage", width="content")
-    if rank < len(ranked):
+    st.markdown(f"{count(place + 1)} of {count(len(labels))} {order}", width="content")
+    if place + 1 < len(labels):
+        key, words = on
         st.button(
-            "Better",
+            words,
             icon=":material/chevron_right:",
             icon_position="right",
-            key="better_layer",
+            key=key,
             on_click=_show,
-            args=(labels[rank],),
+            args=(labels[place + 1],),
         )
 
 
@@ -220,6 +241,7 @@ def _heading(
         counted(1, "weight")
         if row["weight_count"] == 1
         else f"{_exactly(row['weight_count'])} weights",
+        *node_settings(_text(details["attributes"]), int(details["group_count"])),
         f"layer {count(int(row['depth']) + 1)} of {count(layer_count)}",
     ]
     if details["batchnorm_folded"] and details["mul_folded"]:
@@ -260,7 +282,7 @@ def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None
     else:
         range_note = f"{weight(row['weight_min'])} to {weight(row['weight_max'])}"
     ratio = shared.known(details["channel_range_ratio"])
-    spread_note = "–" if ratio is None else f"widest channel {_times(ratio)} the median"
+    spread_note = "–" if ratio is None else f"widest channel {times(ratio)} the median"
     lowest, median = row["channel_sqnr_min_db"], row["channel_sqnr_median_db"]
     facts = (
         (
@@ -291,114 +313,6 @@ def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None
                 f'<div style="font-size:21px;font-weight:600">{html.escape(value)}</div>'
                 f'<div style="font-size:12px;color:{MUTED}">{html.escape(note)}</div></div>'
             )
-
-
-# Its channels
-
-
-def _channels(
-    channels: pd.DataFrame,
-    details: dict[str, Any],
-    grid: Grid | None,
-    limits: dict[str, float],
-) -> None:
-    st.space("small")
-    st.header("Channels", anchor=False)
-    order: charts.Order = "by index"
-    axes: list[charts.AxisKind] = ["linear", "symlog"]
-    axis = charts.default_axis(shared.known(details["channel_range_ratio"]))
-    with st.container(horizontal=True, gap="medium"):
-        if len(channels) > 1:
-            order = charts.as_order(
-                shared.choice(
-                    "Order", list(charts.ORDERS), key="channel_order", label_is_hidden=True
-                )
-            )
-        # A key of its own for every layer: each begins with the axis that suits it.
-        axis = (
-            st.segmented_control(
-                "Axis",
-                axes,
-                default=axis,
-                key=f"weight_axis_{details['layer_id']}",
-                required=True,
-                label_visibility="collapsed",
-            )
-            or axis
-        )
-    step = None if grid is None else codes.step_of(grid)
-    story = _channels_story(channels, step, details, order)
-    if story:
-        st.markdown(story)
-    st.caption(_channels_legend(len(channels), step))
-    shared.chart(
-        charts.channel_boxes(channels, shared.palette(), order=order, axis=axis, step=step),
-        key="channel_boxes",
-        alt=f"Distribution of the weights of each output channel. {story}",
-    )
-    below = channels["band"].value_counts()
-    found = ", ".join(f"{below[band]} {band}" for band in BANDS if band in below)
-    shared.chart(
-        charts.channel_sqnr(channels, shared.palette(), order=order),
-        key="channel_sqnr",
-        alt=f"SQNR of each output channel: {found}",
-    )
-    shared.legend(limits)
-
-
-def _channels_legend(channel_count: int, step: float | None) -> str:
-    together = charts.channels_per_column(channel_count)
-    if together > 1:
-        text = (
-            f"One column per {together} neighbouring channels: solid from quartile to quartile,"
-            " paler to the whiskers, palest from the smallest to the largest weight of them all."
-            " Colour is the band of the worst."
-        )
-    elif channel_count > charts.MOST_BOXES:
-        text = (
-            "One column per output channel: solid from quartile to quartile, paler to the"
-            " whiskers, palest from smallest to largest. Colour is the channel's own band."
-        )
-    else:
-        text = (
-            "One box per output channel: quartiles, whiskers to the fences, dots for the extreme"
-            " outliers. Colour is the channel's own band."
-        )
-    if step is not None:
-        text += f" The grey zone, ±{weight(step / 2)}, rounds to zero."
-    return text + " Below, the channel's SQNR hangs from 40 dB: longer is worse."
-
-
-def _channels_story(
-    channels: pd.DataFrame, step: float | None, details: dict[str, Any], order: charts.Order
-) -> str:
-    """What stands out among the channels, in words."""
-    known = channels[channels["abs_max"].notna()]
-    found = []
-    typical = float(known["abs_max"].median())
-    largest = max(known.to_dict("records"), key=lambda row: row["abs_max"])
-    if len(known) > 2 and typical > 0 and largest["abs_max"] >= TELLING_RATIO * typical:
-        ratio = _times(float(largest["abs_max"]) / typical, sign=" times")
-        sets = f"sets the step for all {count(len(channels))}" if step else "is the widest"
-        found.append(
-            f"Channel {int(largest['channel'])} {sets}: its largest weight is {ratio} that of a"
-            " typical channel."
-        )
-    outliers = int(details["outlier_channel_count"])
-    if outliers:
-        noun = "channel is" if outliers == 1 else "channels are"
-        mark = " (triangle)" if charts.marks_outliers(channels, order) else ""
-        found.append(
-            f"{count(outliers)} {noun} much wider than the others{mark}: the range lies beyond"
-            " Tukey's fence of the channel ranges."
-        )
-    zeros = int((known["abs_max"] == 0).sum())
-    if zeros:
-        found.append(f"{counted(zeros, 'channel')} hold{'s' if zeros == 1 else ''} only zeros.")
-    lost = len(channels) - len(known)
-    if lost:
-        found.append(f"{counted(lost, 'channel')} without a finite weight left out.")
-    return " ".join(found)
 
 
 # Its codes
@@ -619,62 +533,17 @@ def _gain(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     return "exact" if after is None else db(after - before, signed=True)
 
 
-def _figures(channels: pd.DataFrame) -> None:
-    with st.expander("The figures, channel by channel"):
-        figures = channels[
-            [
-                "channel",
-                "band",
-                "sqnr_db",
-                "zeroed_fraction",
-                "weight_range",
-                "weight_min",
-                "q1",
-                "median",
-                "q3",
-                "weight_max",
-                "mean",
-                "std",
-                "outlier_count",
-            ]
-        ]
-        number = st.column_config.NumberColumn
-        named = {
-            "weight_range": "range",
-            "weight_min": "smallest",
-            "q1": "first quartile",
-            "median": "median",
-            "q3": "third quartile",
-            "weight_max": "largest",
-            "mean": "mean",
-            "std": "std",
-        }
-        st.dataframe(
-            figures,
-            hide_index=True,
-            column_config={
-                "channel": number("channel", format="%d", pinned=True),
-                "band": "band",
-                "sqnr_db": number("SQNR, dB", format="%.1f", help="Empty where it is exact"),
-                "zeroed_fraction": number("rounds to zero", format="percent"),
-                **{column: number(title, format="%.4g") for column, title in named.items()},
-                "outlier_count": number(
-                    "outliers", format="localized", help="Weights beyond the channel's own fences"
-                ),
-            },
-        )
-
-
 # Words
+
+
+def _text(value: object) -> str | None:
+    """A text out of a frame, None where the store has NULL."""
+    return value if isinstance(value, str) else None
 
 
 def _exactly(number: int) -> str:
     """A number of weights: to the last one while that is readable."""
     return count(int(number)) if number < 100_000 else weights(int(number))
-
-
-def _times(ratio: float, sign: str = "×") -> str:
-    return f"{ratio:.1f}{sign}" if ratio < 9.95 else f"{count(round(ratio))}{sign}"
 
 
 main()

@@ -1,7 +1,8 @@
 """What several pages use: the theme, the chosen scheme and model, the store, the empty page."""
 
 import html
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import streamlit as st
 from quantstore import queries, settings, store
 from quantstore.charts.common import CLICK, AnyChart, ready
 from quantstore.errors import MissingStoreError, printable
+from quantstore.explanations import EXPLANATIONS
 from quantstore.freshness import Freshness
 from quantstore.ingestion import demo_paths
 from quantstore.jobs import QUEUE
@@ -206,13 +208,16 @@ def clickable_chart(chart: AnyChart, *, key: str, alt: str) -> None:
     st.altair_chart(ready(chart), key=key, on_select=clicked, alt=alt)
 
 
-def chart(drawing: AnyChart, *, key: str, alt: str) -> None:
+def chart(
+    drawing: AnyChart, *, key: str, alt: str, on_select: Callable[[], None] | None = None
+) -> None:
     """A chart to look at.
 
     Args:
         alt: what the chart shows, for people who cannot see it.
+        on_select: called when the person has selected something in it.
     """
-    st.altair_chart(ready(drawing), key=key, alt=alt)
+    st.altair_chart(ready(drawing), key=key, on_select=on_select or "ignore", alt=alt)
 
 
 def verdict_matrix(
@@ -382,6 +387,35 @@ def legend(limits: dict[str, float], counts: dict[str, int] | None = None) -> No
 def note(text: str) -> None:
     """One muted line of prose, as HTML; escape what comes from a file."""
     st.html(f'<div style="font-size:12px;color:{both(LIGHT.muted, DARK.muted)}">{text}</div>')
+
+
+def explain(*names: str) -> None:
+    """A line of buttons, one per word, each of which opens what the word means.
+
+    Args:
+        names: keys of ``EXPLANATIONS``.
+    """
+    with st.container(
+        horizontal=True, gap="small", vertical_alignment="center", key=_row_key(names)
+    ):
+        st.caption("What is", width="content")
+        for name in names:
+            with st.popover(EXPLANATIONS[name].title, type="tertiary", key=f"explain_{name}"):
+                st.markdown(EXPLANATIONS[name].text)
+                st.page_link(
+                    PAGES / "example.py",
+                    label="See it happen to a few numbers",
+                    icon=":material/straighten:",
+                )
+
+
+def _row_key(names: Sequence[str]) -> str:
+    return f"explanations_{'_'.join(names)}"
+
+
+def file_name(*parts: str) -> str:
+    """A name for a download out of names from files: nothing in it but letters, digits and dots."""
+    return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.")[-60:] for part in parts)
 
 
 def add_examples() -> None:

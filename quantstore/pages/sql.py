@@ -1,53 +1,73 @@
 """SQL: which question of my own can the store answer?"""
 
-import html
+import io
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 import streamlit as st
 
-from quantstore import console, formats, queries, settings
+from quantstore import console, formats, queries, questions, settings
 from quantstore.charts import result as charts
 from quantstore.console import Answer
-from quantstore.errors import QuantstoreError, RejectedQueryError, StoreError
-from quantstore.pages import address, shared
-from quantstore.palette import DARK, LIGHT, both
+from quantstore.errors import RejectedQueryError
+from quantstore.pages import address, editor, shared
+from quantstore.questions import Outcome, Question
 from quantstore.sql_examples import EXAMPLES
 from quantstore.words import counted, markdown, seconds
 
 ROW_LIMIT = 10_000
 TIMEOUT_SECONDS = 5
+LONGEST_STATEMENT = 20_000
+# What servers and messengers let through.
+LONGEST_LINK_BYTES = 6_000
 VIEWS = ["Table", "Chart"]
+MOST_REMEMBERED = 15
 # Rows that the page shows without scrolling inside the table.
 TALLEST_TABLE = 25
 # What to read first; the others follow by name, views before tables.
 FIRST_THINGS = ("verdicts", "layer_errors", "model_summary", "model_layers", "layer_channels")
 TYPES = {"varchar": "text", "varchar[]": "text[]"}
-MUTED = both(LIGHT.muted, DARK.muted)
+# What the editor completes besides names: clauses, and the functions that such a store asks for.
+WORDS = (
+    *("select", "from", "where", "group by", "group by all", "having", "qualify", "order by"),
+    *("limit", "offset", "join", "left join", "using", "with", "as", "distinct", "case", "when"),
+    *("then", "else", "end", "between", "is null", "is not null", "nulls last", "desc", "filter"),
+    *("count", "sum", "avg", "min", "max", "median", "quantile_cont", "stddev", "corr", "arg_max"),
+    *("arg_min", "any_value", "list", "unnest", "row_number", "rank", "over", "partition by"),
+    *("coalesce", "round", "floor", "ceil", "abs", "log2", "log10", "sqrt", "greatest", "least"),
+    *("union all", "describe", "show tables", "explain", "summarize", "like", "ilike", "printf"),
+)
+AUTOMATIC = "what suits"
+NO_COLOUR = "no colour"
 
 
 def main() -> None:
     """Draw the page. A statement in the address runs at once: it can only read."""
     with shared.open_store() as con:
-        schema = queries.schema(con)
+        schema = _schema(queries.schema(con))
     st.title("SQL")
     with st.container(horizontal=True, gap="large", key="sql_page"):
         with st.container(key="sql_main"):
-            statement, is_sent = _editor()
-            _result(statement, is_sent)
+            # What is typed is known once the box is drawn, and the box says whether something runs.
+            statement = _editor(schema)
+            _result(statement)
         with st.container(key="sql_schema"):
-            _schema(schema, statement)
+            _tables(schema, statement)
 
 
-def _editor() -> tuple[str, bool]:
-    """Examples, the statement and the button: what is asked, and whether it was pressed."""
+# The statement
+
+
+def _editor(schema: list[dict[str, Any]]) -> str:
+    """Examples, the box, what was asked before; returns the statement to answer."""
     address.link("query", default=next(iter(EXAMPLES.values())))
-    shown = str(st.session_state["query"]).strip()
+    statement = str(st.session_state["query"])
     # The example that is in the editor is the one that is marked, however it got there.
     st.session_state["example"] = next(
-        (name for name, statement in EXAMPLES.items() if statement == shown), None
+        (name for name, text in EXAMPLES.items() if text == statement.strip()), None
     )
     st.pills(
         "Examples",
@@ -56,38 +76,73 @@ def _editor() -> tuple[str, bool]:
         on_change=_fill_in,
         label_visibility="collapsed",
     )
-    with st.form("statement", border=False):
-        statement = st.text_area(
-            "SQL statement",
-            key="query",
-            height="content",
-            max_chars=20_000,
-            label_visibility="collapsed",
+    if st.session_state.get("sql_in_editor") != statement:
+        # An example, a statement of before, a link, Back: not what was typed there.
+        st.session_state["sql_in_editor"] = statement
+        st.session_state["sql_revision"] = st.session_state.get("sql_revision", 0) + 1
+    editor.editor(
+        statement=statement,
+        revision=st.session_state.get("sql_revision", 0),
+        tables=schema,
+        words=WORDS,
+        label=(
+            "Ctrl + Enter runs, Ctrl + Space completes. Read-only,"
+            f" first {ROW_LIMIT:,} rows, five seconds at most."
+        ),
+        is_running=False,
+        key="sql_editor",
+        on_run=_sent,
+    )
+    if len(quote(statement)) > LONGEST_LINK_BYTES:
+        address.leave_out("query")
+        st.caption(
+            "This statement is too long for a link: the address does not carry it. Keep it in a"
+            " file, and run it with *quantstore sql*."
         )
-        with st.container(horizontal=True, vertical_alignment="center"):
-            is_sent = st.form_submit_button("Run", type="primary", icon=":material/play_arrow:")
-            st.caption(
-                f"Ctrl + Enter runs it. Read-only, first {ROW_LIMIT:,} rows, five seconds at most.",
-                width="content",
-            )
-    return statement, is_sent
+    return statement
+
+
+def _sent() -> None:
+    """From a callback: the text of the box is to be answered, even if it was before."""
+    text = st.session_state["sql_editor"].run
+    if isinstance(text, str):
+        st.session_state["sql_in_editor"] = text
+        st.session_state["sql_is_sent"] = True
+        address.choose("query", text)
 
 
 def _fill_in() -> None:
     name = st.session_state["example"]
     if name in EXAMPLES:
-        address.choose("query", EXAMPLES[name])
+        _put(EXAMPLES[name])
 
 
-def _result(statement: str, is_sent: bool) -> None:
+def _put(statement: str) -> None:
+    """From a callback: into the editor, whatever is typed there."""
+    st.session_state.pop("sql_in_editor", None)
+    address.choose("query", statement)
+
+
+# The answer
+
+
+def _result(statement: str) -> None:
     if not statement.strip():
         st.info("Write a statement above, or begin with an example.")
         return
-    outcome = _outcome(statement, is_sent)
+    outcome = _outcome(statement)
+    if outcome is None:
+        _waiting()
+        return
     if isinstance(outcome, RejectedQueryError):
+        if str(outcome) == console.CANCELLED:
+            st.info("Cancelled. Run it again, or ask for less at once.")
+            _history()
+            return
         st.error(markdown(outcome.sentence))
         if outcome.detail:
             st.code(outcome.detail, language=None)
+        _history()
         return
     frame = outcome.frame
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -97,7 +152,9 @@ def _result(statement: str, is_sent: bool) -> None:
             anchor=False,
             width="stretch",
         )
-        view = _view_and_download(outcome)
+        view = shared.choice("View", VIEWS, key="view", label_is_hidden=True)
+        _history()
+        _download(outcome)
     if outcome.was_cut:
         st.caption(
             f"There are more rows than {ROW_LIMIT:,}; the table, the chart and the download hold"
@@ -120,32 +177,73 @@ def _result(statement: str, is_sent: bool) -> None:
         )
 
 
-def _outcome(statement: str, is_sent: bool) -> Answer | RejectedQueryError:
+def _outcome(statement: str) -> Outcome | None:
     """The answer, kept until the statement or the store changes, or somebody asks again.
+
+    None while it is under way.
 
     Raises:
         StoreError: the frame shows it.
     """
     path = settings.store_path()
     asked = (statement, str(path.absolute()), _stamp(path))
+    is_sent = st.session_state.pop("sql_is_sent", False)
     known = st.session_state.get("sql_outcome")
     if known is not None and known[0] == asked and not is_sent:
-        kept: Answer | RejectedQueryError = known[1]
+        kept: Outcome = known[1]
         return kept
-    outcome: Answer | RejectedQueryError
-    try:
-        with st.spinner("Running", show_time=True):
-            outcome = console.run(
-                path, statement, row_limit=ROW_LIMIT, timeout_seconds=TIMEOUT_SECONDS
-            )
-    except StoreError:
-        raise
-    except RejectedQueryError as error:
-        outcome = error
-    except QuantstoreError as error:
-        outcome = RejectedQueryError(str(error), error.hint)
-    st.session_state["sql_outcome"] = (asked, outcome)
+    outcome = _ask(path, statement, asked, is_new=is_sent)
+    if outcome is not None:
+        st.session_state["sql_outcome"] = (asked, outcome)
+        _remember(statement, outcome)
     return outcome
+
+
+def _ask(path: Path, statement: str, asked: object, *, is_new: bool) -> Outcome | None:
+    """Ask, or look after what was asked already; None while it is under way."""
+    pending: tuple[object, Question] | None = st.session_state.get("sql_question")
+    if pending is not None and (is_new or pending[0] != asked):
+        pending[1].cancel()
+        pending = None
+    try:
+        if len(statement) > LONGEST_STATEMENT:
+            raise RejectedQueryError(
+                f"the statement is longer than {LONGEST_STATEMENT:,} characters",
+                "run it with: quantstore sql",
+            )
+        question = (
+            pending[1]
+            if pending is not None
+            else Question(path, statement, row_limit=ROW_LIMIT, timeout_seconds=TIMEOUT_SECONDS)
+        )
+    except RejectedQueryError as error:
+        return error
+    st.session_state["sql_question"] = (asked, question)
+    if not question.is_over(questions.PATIENCE_SECONDS):
+        return None
+    del st.session_state["sql_question"]
+    return question.outcome()
+
+
+def _waiting() -> None:
+    """How long it has taken and how long it may, and a way to end it; looks again by itself."""
+    question: Question = st.session_state["sql_question"][1]
+
+    @st.fragment(run_every=0.3)
+    def look() -> None:
+        if question.is_over():
+            st.rerun()
+        with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+            took = min(question.seconds, TIMEOUT_SECONDS)
+            st.markdown(f"Running: {took:.1f} of {TIMEOUT_SECONDS} seconds", width="content")
+            st.button(
+                "Cancel",
+                icon=":material/stop_circle:",
+                key="cancel_query",
+                on_click=question.cancel,
+            )
+
+    look()
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -154,41 +252,115 @@ def _stamp(path: Path) -> tuple[int, int]:
     return state.st_mtime_ns, state.st_size
 
 
-def _view_and_download(answer: Answer) -> str:
+# What was asked before
+
+
+def _remember(statement: str, outcome: Outcome) -> None:
+    if isinstance(outcome, Answer):
+        cut = "first " if outcome.was_cut else ""
+        words = f"{cut}{counted(outcome.table.num_rows, 'row')} in {seconds(outcome.seconds)}"
+    else:
+        words = "cancelled" if str(outcome) == console.CANCELLED else "refused"
+    before = [one for one in st.session_state.get("sql_history", []) if one[0] != statement]
+    st.session_state["sql_history"] = [(statement, words), *before][:MOST_REMEMBERED]
+
+
+def _history() -> None:
+    """The statements of this session, the last one first; a click brings one back."""
+    with st.popover("History", icon=":material/history:"):
+        st.caption("Statements of this session; a click runs one again.")
+        for place, (statement, words) in enumerate(st.session_state.get("sql_history", [])):
+            st.button(
+                f"{markdown(_in_short(statement))} :gray[{markdown(words)}]",
+                key=f"history_{place}",
+                type="tertiary",
+                help=f"```sql\n{statement.replace('```', '')}\n```",
+                on_click=_put,
+                args=(statement,),
+            )
+
+
+def _in_short(statement: str) -> str:
+    """The beginning of a statement on one line, without its comments."""
+    text = " ".join(re.sub(r"--[^\n]*", "", statement).split()) or " ".join(statement.split())
+    return text if len(text) <= 70 else f"{text[:69]}…"
+
+
+# Taking it along
+
+
+def _download(answer: Answer) -> None:
     frame = answer.frame
-    view = shared.choice("View", VIEWS, key="view", label_is_hidden=True)
     with st.popover("Download", icon=":material/download:"):
-        st.download_button(
-            "CSV",
-            data=lambda: formats.to_csv(frame),
-            file_name="result.csv",
-            mime="text/csv",
-            on_click="ignore",
-            key="download_csv",
-            width="stretch",
-        )
-        st.download_button(
-            "JSON",
-            data=lambda: formats.to_json(frame),
-            file_name="result.json",
-            mime="application/json",
-            on_click="ignore",
-            key="download_json",
-            width="stretch",
-        )
-    return view
+        for title, data, mime in (
+            ("CSV", lambda: formats.to_csv(frame), "text/csv"),
+            ("JSON", lambda: formats.to_json(frame), "application/json"),
+            ("Parquet", lambda: _parquet(answer), "application/vnd.apache.parquet"),
+        ):
+            st.download_button(
+                title,
+                data=data,
+                file_name=f"result.{title.lower()}",
+                mime=mime,
+                on_click="ignore",
+                key=f"download_{title.lower()}",
+                width="stretch",
+            )
+
+
+def _parquet(answer: Answer) -> bytes:
+    file = io.BytesIO()
+    formats.write_parquet(answer.table, file)
+    return file.getvalue()
+
+
+# The chart
 
 
 def _chart(frame: pd.DataFrame) -> None:
-    drawn = charts.quick_chart(frame, shared.palette())
+    with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
+        mark = _pick("Draw", [AUTOMATIC, *charts.MARKS], "mark")
+        if mark == AUTOMATIC:
+            drawn = charts.quick_chart(frame, shared.palette())
+        else:
+            suited = charts.suited(frame)
+            names = [str(name) for name in frame.columns]
+            numbers = charts.number_columns(frame)
+            if not numbers:
+                st.info("A chart needs a column of numbers; this result has none.")
+                return
+            x = _pick("By", names, "x", suited.x)
+            y = _pick("Value", numbers, "y", suited.y)
+            colour = _pick(
+                "Colour",
+                [NO_COLOUR, *charts.text_columns(frame)],
+                "colour",
+                suited.colour or NO_COLOUR,
+            )
+            drawn = charts.drawn_as(
+                frame,
+                shared.palette(),
+                mark=charts.as_mark(mark),
+                x=x,
+                y=y,
+                colour=None if colour == NO_COLOUR else colour,
+            )
     if drawn.chart is None:
         st.info(markdown(drawn.words))
         return
-    st.caption(
-        f"{markdown(drawn.words)} The first columns that fit are drawn: change their order to see"
-        " others."
+    more = (
+        " The first columns that fit are drawn; choose what to draw for others."
+        if mark == AUTOMATIC
+        else ""
     )
+    st.caption(f"{markdown(drawn.words)}{more}")
     shared.chart(drawn.chart, key="result_chart", alt=drawn.words)
+
+
+def _pick(label: str, options: list[str], key: str, first: str | None = None) -> str:
+    default = first or options[0]
+    address.link(key, default=default, options=options)
+    return st.selectbox(label, options, key=key, width=170)
 
 
 def _column_formats(frame: pd.DataFrame) -> dict[str, Any]:
@@ -200,35 +372,52 @@ def _column_formats(frame: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _schema(schema: pd.DataFrame, statement: str) -> None:
-    st.header("Tables and views", anchor=False)
-    things = list(dict.fromkeys(schema["thing"]))
+# What there is to ask
+
+
+def _schema(schema: pd.DataFrame) -> list[dict[str, Any]]:
+    """Every view and table with its columns, as the browser gets them, the telling ones first."""
     ranks = {name: rank for rank, name in enumerate(FIRST_THINGS)}
-    for thing in sorted(things, key=lambda name: ranks.get(name, len(ranks))):
-        columns = schema[schema["thing"] == thing]
-        # What the statement speaks of lies open.
-        is_open = re.search(rf"\b{re.escape(thing)}\b", statement) is not None
-        with st.expander(f"`{thing}`" if thing.isidentifier() else markdown(thing), is_open):
-            meaning = columns["meaning"].iloc[0]
-            kind = "View" if columns["is_view"].iloc[0] else "Table"
-            st.caption(f"{kind}. {markdown(meaning)}" if isinstance(meaning, str) else f"{kind}.")
-            st.html("".join(_column_line(row) for row in columns.to_dict("records")))
+    things = []
+    for name, columns in schema.groupby("thing", sort=False):
+        meaning = columns["meaning"].iloc[0]
+        kind = "view" if columns["is_view"].iloc[0] else "table"
+        things.append(
+            {
+                "name": str(name),
+                "kind": kind,
+                "meaning": f"{kind.capitalize()}."
+                + (f" {meaning}" if isinstance(meaning, str) else ""),
+                "columns": [_column(row) for row in columns.to_dict("records")],
+            }
+        )
+    return sorted(things, key=lambda thing: ranks.get(str(thing["name"]), len(ranks)))
 
 
-def _column_line(column: dict[Any, Any]) -> str:
-    """Name, type and unit; what the column means shows when the pointer rests on it."""
+def _tables(schema: list[dict[str, Any]], statement: str) -> None:
+    st.header("Tables and views", anchor=False)
+    # What the statement speaks of lies open.
+    spoken_of = [
+        thing["name"]
+        for thing in schema
+        if re.search(rf"\b{re.escape(thing['name'])}\b", statement) is not None
+    ]
+    things = [thing | {"is_open": thing["name"] in spoken_of} for thing in schema]
+    st.caption("A click puts a name where the cursor is.")
+    editor.schema(things=things, revision=" ".join(spoken_of), key="sql_tables")
+
+
+def _column(column: dict[Any, Any]) -> dict[str, str]:
+    """Name, type with unit, and what the column means."""
     comment = column["comment"] if isinstance(column["comment"], str) else ""
     kind = str(column["data_type"]).lower()
-    unit = _unit(str(column["column_name"]), comment)
-    words = TYPES.get(kind, kind) + (f", {unit}" if unit else "")
-    return (
-        f'<div title="{html.escape(comment, quote=True)}" style="display:flex;gap:4px 10px;'
-        'flex-wrap:wrap;justify-content:space-between;align-items:baseline;padding:2px 0">'
-        "<span style=\"font-family:'Source Code Pro',monospace;font-size:12.5px;"
-        f'overflow-wrap:anywhere">{html.escape(str(column["column_name"]))}</span>'
-        f'<span style="font-size:12px;color:{MUTED};margin-left:auto">{html.escape(words)}</span>'
-        "</div>"
-    )
+    name = str(column["column_name"])
+    unit = _unit(name, comment)
+    return {
+        "name": name,
+        "type": TYPES.get(kind, kind) + (f", {unit}" if unit else ""),
+        "comment": comment,
+    }
 
 
 def _unit(name: str, comment: str) -> str:

@@ -6,12 +6,17 @@ The command line and the pages ask the same functions.
 from quantstore.queries.checks import LayerFigures, ProbeFigures, layer_figures, probe_figures
 from quantstore.queries.compare import likely_revisions, revision_layers
 from quantstore.queries.layers import (
+    CHANNEL_ORDERS,
+    CHANNEL_SORTS,
+    MOST_COLUMNS,
     SPARK_BINS,
     SPARK_DB_PER_BIN,
     found_by_name,
     layer_address,
     layer_bits_needed,
-    layer_channels,
+    layer_channel_columns,
+    layer_channel_facts,
+    layer_channel_rows,
     layer_clipping,
     layer_details,
     layer_equalization,
@@ -62,7 +67,10 @@ from quantstore.queries.store_care import (
 )
 
 __all__ = [
+    "CHANNEL_ORDERS",
+    "CHANNEL_SORTS",
     "FALLS_FROM_DB",
+    "MOST_COLUMNS",
     "PREDICTIONS",
     "SPARK_BINS",
     "SPARK_DB_PER_BIN",
@@ -80,7 +88,9 @@ __all__ = [
     "free_bytes",
     "layer_address",
     "layer_bits_needed",
-    "layer_channels",
+    "layer_channel_columns",
+    "layer_channel_facts",
+    "layer_channel_rows",
     "layer_clipping",
     "layer_details",
     "layer_equalization",

@@ -1,5 +1,7 @@
 """Questions about the layers of a model, and about one of them."""
 
+from typing import Any
+
 import pandas as pd
 
 from quantstore.store import Connection
@@ -8,6 +10,12 @@ from quantstore.words import NARROW_CHANNEL_SHARE
 # Bins of the small histogram of channel SQNR in tables: 0 to 50 dB, the last one open.
 SPARK_BINS = 25
 SPARK_DB_PER_BIN = 2
+
+# How a chart can order the channels of a layer, and how a table can.
+CHANNEL_ORDERS = ("by index", "widest first")
+CHANNEL_SORTS = ("worst first", "by index", "widest first", "most outliers first")
+# Beyond this many columns one of a chart is thinner than two pixels.
+MOST_COLUMNS = 640
 
 
 def found_by_name(layers: pd.DataFrame, text: str) -> pd.DataFrame:
@@ -159,39 +167,204 @@ def layer_schemes(con: Connection, layer_id: int) -> pd.DataFrame:
     )
 
 
-def layer_channels(con: Connection, layer_id: int, scheme: str) -> pd.DataFrame:
-    """One row per output channel: its box plot, its SQNR and its own band under one scheme.
+def layer_channel_columns(
+    con: Connection,
+    layer_id: int,
+    scheme: str,
+    *,
+    order: str = CHANNEL_ORDERS[0],
+    first: int = 0,
+    last: int | None = None,
+) -> pd.DataFrame:
+    """What a chart of a layer's channels draws: one row for each, or for neighbours together.
 
-    ``is_outlier`` marks the channels that ``outlier_channel_count`` counts.
+    Channels without a finite weight are left out. Where there are more than ``MOST_COLUMNS``,
+    ``channels`` of them share a row: the extremes of them all, typical quartiles, and the SQNR and
+    band of the worst. ``is_outlier`` marks what ``outlier_channel_count`` counts.
+
+    Args:
+        order: one of ``CHANNEL_ORDERS``.
+        first: the place in that order to begin with, from 0.
+        last: the place to end with; None for the last one.
     """
     return con.frame(
         """
-        with fence as (
-            select q3 + 1.5 * (q3 - q1) as range_fence
-            from (
-                select
-                    quantile_cont(weight_range, 0.25) as q1,
-                    quantile_cont(weight_range, 0.75) as q3
-                from channels
-                where layer_id = $layer_id
-            )
+        with own as (
+            select
+                *,
+                row_number() over (
+                    order by case $order when 'widest first' then -weight_range end, channel
+                ) - 1 as place,
+                quantile_cont(weight_range, 0.25) over () as lower_quartile,
+                quantile_cont(weight_range, 0.75) over () as upper_quartile
+            from channels
+            where layer_id = $layer_id and weight_min is not null
+        ),
+        shown as (
+            select
+                *,
+                (place - $first) // ceil(count(*) over () / $most)::bigint as position,
+                weight_range > upper_quartile + 1.5 * (upper_quartile - lower_quartile)
+                    as is_outlier
+            from own
+            where place between $first and coalesce($last, place)
+        ),
+        together as (
+            select
+                position,
+                arg_min(channel, place) as first,
+                arg_max(channel, place) as last,
+                min(place) as place,
+                count(*) as channels,
+                min(weight_min) as weight_min,
+                median(whisker_low) as whisker_low,
+                median(q1) as q1,
+                median(shown.median) as median,
+                median(q3) as q3,
+                median(whisker_high) as whisker_high,
+                max(weight_max) as weight_max,
+                max(weight_range) as weight_range,
+                sum(outlier_count)::bigint as outlier_count,
+                bool_or(is_outlier) as is_outlier,
+                min(coalesce(sqnr_db, 'infinity')) as worst_db,
+                max(zeroed_fraction) as zeroed_fraction
+            from shown
+            left join (
+                select channel, sqnr_db, zeroed_fraction
+                from channel_errors
+                where layer_id = $layer_id and scheme = $scheme
+            ) using (channel)
+            group by position
         )
         select
-            channels.* exclude (layer_id),
-            greatest(-weight_min, weight_max) as abs_max,
-            coalesce(weight_range > range_fence, false) as is_outlier,
-            sqnr_db, zeroed_fraction, band
-        from channels
-        cross join fence
-        left join channel_errors
-            on channel_errors.layer_id = channels.layer_id
-            and channel_errors.channel = channels.channel
-            and channel_errors.scheme = $scheme
-        asof left join bands on coalesce(sqnr_db, 'infinity') >= bands.lower_db
-        where channels.layer_id = $layer_id
-        order by channels.channel
+            together.* exclude (position, worst_db),
+            nullif(worst_db, 'infinity') as sqnr_db,
+            band
+        from together
+        asof left join bands on worst_db >= bands.lower_db
+        order by position
+        """,
+        {
+            "layer_id": layer_id,
+            "scheme": scheme,
+            "order": order,
+            "first": first,
+            "last": last,
+            "most": MOST_COLUMNS,
+        },
+    )
+
+
+def layer_channel_facts(con: Connection, layer_id: int, scheme: str) -> dict[str, Any]:
+    """What stands out among the channels of a layer that has a finite weight.
+
+    ``known_channels`` hold a finite weight, ``zero_channels`` nothing but zeros. ``largest_abs``
+    is the largest absolute weight, in ``largest_channel``; ``typical_abs`` the median over the
+    channels. ``bands`` counts the known channels by their own band under the scheme.
+    """
+    frame = con.frame(
+        """
+        with own as (
+            select channel, greatest(-weight_min, weight_max) as abs_max
+            from channels
+            where layer_id = $layer_id and weight_min is not null
+        ),
+        judged as (
+            select band, count(*) as channels
+            from (
+                select coalesce(sqnr_db, 'infinity') as known_db
+                from channel_errors
+                join own using (channel)
+                where layer_id = $layer_id and scheme = $scheme
+            )
+            asof join bands on known_db >= bands.lower_db
+            group by band
+        )
+        select
+            count(*) as known_channels,
+            count(*) filter (abs_max = 0) as zero_channels,
+            arg_max(channel, abs_max) as largest_channel,
+            max(abs_max) as largest_abs,
+            median(abs_max) as typical_abs,
+            (select map(list(band), list(channels)) from judged) as bands
+        from own
         """,
         {"layer_id": layer_id, "scheme": scheme},
+    )
+    return {str(name): value for name, value in frame.iloc[0].to_dict().items()}
+
+
+def layer_channel_rows(
+    con: Connection,
+    layer_id: int,
+    scheme: str,
+    *,
+    order: str = CHANNEL_SORTS[0],
+    channels: tuple[int, int] | None = None,
+    skip: int = 0,
+    limit: int | None = None,
+) -> pd.DataFrame:
+    """One row per output channel: its figures, and its SQNR under each int8 scheme.
+
+    ``sqnr_db``, ``zeroed_fraction`` and ``band`` are those under ``scheme``. A SQNR is NULL where
+    the channel comes back exactly.
+
+    Args:
+        order: one of ``CHANNEL_SORTS``.
+        channels: the first and the last one to list; None for all.
+        skip: rows to leave out at the beginning.
+        limit: rows at most; None for all.
+    """
+    low, high = channels or (0, None)
+    return con.frame(
+        """
+        with measured as (
+            select
+                channel,
+                max(sqnr_db) filter (scheme = $scheme) as sqnr_db,
+                max(zeroed_fraction) filter (scheme = $scheme) as zeroed_fraction,
+                max(sqnr_db) filter (scheme = 'int8_tensor_symmetric')
+                    as int8_tensor_symmetric_db,
+                max(sqnr_db) filter (scheme = 'int8_tensor_asymmetric')
+                    as int8_tensor_asymmetric_db,
+                max(sqnr_db) filter (scheme = 'int8_channel_symmetric')
+                    as int8_channel_symmetric_db,
+                max(sqnr_db) filter (scheme = 'int8_channel_asymmetric')
+                    as int8_channel_asymmetric_db
+            from channel_errors
+            where layer_id = $layer_id
+            group by channel
+        ),
+        own as (
+            select *
+            from channels
+            where layer_id = $layer_id and channel between $low and coalesce($high, channel)
+        )
+        select
+            own.channel, band, measured.* exclude (channel),
+            own.* exclude (layer_id, channel)
+        from own
+        left join measured using (channel)
+        asof left join bands on coalesce(sqnr_db, 'infinity') >= bands.lower_db
+        order by
+            case $order
+                when 'worst first' then coalesce(sqnr_db, 'infinity')
+                when 'widest first' then -weight_range
+                when 'most outliers first' then -outlier_count
+            end nulls last,
+            case $order when 'worst first' then -zeroed_fraction end,
+            own.channel
+        limit $limit offset $skip
+        """,
+        {
+            "layer_id": layer_id,
+            "scheme": scheme,
+            "order": order,
+            "low": low,
+            "high": high,
+            "skip": skip,
+            "limit": limit,
+        },
     )
 
 

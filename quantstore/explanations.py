@@ -1,0 +1,52 @@
+"""What a first-time visitor has to know, a few sentences each: shown where the word is used.
+
+Every text is plain Markdown, and short enough to be read where it opens.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A word of the field: ``title`` names it on a button, ``text`` explains it."""
+
+    title: str
+    text: str
+
+
+EXPLANATIONS = {
+    "sqnr": Explanation(
+        "SQNR",
+        "**Signal to quantization noise ratio**: the energy of the weights over that of the errors"
+        " that rounding leaves, in decibels. Six dB more is one bit more. At 40 dB the error is a"
+        " hundredth of the signal, at 20 dB a tenth; at 0 dB it is as large as the signal, and"
+        " nothing is left.",
+    ),
+    "bands": Explanation(
+        "the bands",
+        "A layer is judged by its **p10**: the SQNR that nine in ten of its output channels reach."
+        " *Fine* is 30 dB and more, *watch* from 20, *at risk* from 10, *broken* below. The limits"
+        " are provisional, a rule of thumb. One figure for the whole tensor would hide the channels"
+        " that an outlier ruins.",
+    ),
+    "per_channel": Explanation(
+        "per channel",
+        "**Per tensor**, all weights of a layer share one step, set by the largest of them. **Per"
+        " channel**, each output channel has a step of its own: a wide channel no longer ruins the"
+        " narrow ones. Most int8 runtimes can do it for weights; activations still share one step.",
+    ),
+    "spread": Explanation(
+        "channel spread",
+        "How many **bits** a typical channel loses because it shares its step with the widest one:"
+        " log₂ of the largest channel range over the median. With 3 bits of spread, 5 of 8 are"
+        " left. Raw weight range says little by itself: multiply all weights by 1000, and nothing"
+        " is lost. Spread is what per channel takes away.",
+    ),
+    "probe": Explanation(
+        "the probe",
+        "The model and its int8 twin are **run side by side on noise**, and their outputs compared:"
+        " SQNR at the outputs. It needs no data and takes seconds. The weights say where and why a"
+        " model suffers; the probe says whether. It is an estimate: confirm a close verdict with"
+        " inputs of your own.",
+    ),
+}
