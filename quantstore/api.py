@@ -105,14 +105,16 @@ class Store:
 
         Args:
             operand: where a node has several layers, as the ``W`` and ``R`` of an LSTM.
-            scheme: SQNRs are kept per channel for the four int8 schemes, and NaN for others.
+            scheme: SQNRs are kept per channel for the four int8 schemes; ``sqnr_db`` is NaN for others.
 
         Raises:
             UnknownLayerError: the model has no such layer, or several of this name.
         """
         with self._reading() as connection:
             layer_id = queries.find_layer(connection, model, layer, operand)
-            return queries.layer_channels(connection, layer_id, _known(scheme))
+            return queries.layer_channel_rows(
+                connection, layer_id, _known(scheme), order="by index"
+            )
 
     def verdict(self, model: str, scheme: str = DEFAULT_SCHEME.name) -> Verdict:
         """Whether a model survives a scheme, and what says so."""

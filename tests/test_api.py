@@ -83,7 +83,9 @@ def test_models_layers_and_channels_are_the_frames_of_the_pages(demo, demo_store
         first = layers.iloc[0]
         pd.testing.assert_frame_equal(
             demo.channels("digits-plain", first["layer"]),
-            queries.layer_channels(connection, int(first["layer_id"]), "int8_tensor_symmetric"),
+            queries.layer_channel_rows(
+                connection, int(first["layer_id"]), "int8_tensor_symmetric", order="by index"
+            ),
         )
         assert len(demo.schema()) == len(queries.schema(connection))
 

@@ -334,7 +334,7 @@ _table = st.components.v2.component("quantstore_table", html=_ROOT, css=_LAYERS_
 
 def register(name: str, *, css: str, js: str) -> Callable[..., Any]:
     """A further piece in the same dress; what it draws goes into an element of class ``root``."""
-    return st.components.v2.component(name, html=_ROOT, css=_BASE_CSS + css, js=js)
+    return st.components.v2.component(name, html=_ROOT, css=BASE_CSS + css, js=js)
 
 
 def watch_theme(theme: str) -> str | None:
