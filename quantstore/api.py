@@ -105,7 +105,8 @@ class Store:
 
         Args:
             operand: where a node has several layers, as the ``W`` and ``R`` of an LSTM.
-            scheme: SQNRs are kept per channel for the four int8 schemes; ``sqnr_db`` is NaN for others.
+            scheme: SQNRs are kept per channel for the four int8 schemes; under others
+                ``sqnr_db`` is NaN.
 
         Raises:
             UnknownLayerError: the model has no such layer, or several of this name.
