@@ -248,7 +248,7 @@ def verdict(found: Finding) -> Verdict:
     text = f"{words}: {about_db(found.output_sqnr_db)}"
     evidence = _MODES_IN_A_CELL[mode]
     if found.layers_broken:
-        evidence += f"; {counted(found.layers_broken, 'layer')}{NO_BREAK_SPACE}broken"
+        evidence += f"; {counted(found.layers_broken, 'layer')} broken"
     return Verdict(band, text, "", evidence, "at the outputs, ")
 
 

@@ -272,7 +272,7 @@ def test_every_page_draws_in_both_themes_and_widths(
     visitor = visit(full_app, width=width, theme=theme)
     visitor.open("/")
     for name in (
-        *("Compare", "Model", "Layer", "Drift", "Weights against reality"),
+        *("Compare", "Revisions", "Model", "Layer", "Drift", "Weights against reality"),
         *("Worked example", "SQL"),
     ):
         if name != "Compare":

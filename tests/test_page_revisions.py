@@ -1,6 +1,7 @@
 """The Revisions page: what it answers, what its address restores, and its chart."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,20 @@ def test_where_nothing_changed_there_is_no_chart(page):
 def test_a_model_is_not_held_against_itself(page):
     app = page(before="digits-plain", after="digits-plain")
     assert app.header[0].value == "A model does not differ from itself"
+
+
+def test_with_one_model_the_page_says_what_it_is_for(monkeypatch, demo_store, tmp_path):
+    path = tmp_path / "one.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        for model in queries.model_names(con)[1:]:
+            store.remove_model_named(con, model)
+    monkeypatch.setenv("QUANTSTORE_DB", str(path))
+    app = AppTest.from_file(ROOT / "app.py", default_timeout=30)
+    app.switch_page("quantstore/pages/revisions.py")
+    app.run()
+    assert not app.exception
+    assert app.header[0].value == "There is nothing to compare yet"
 
 
 def rows_of(chart, moment):

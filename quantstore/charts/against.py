@@ -182,7 +182,7 @@ def by_depth(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyC
         .mark_rule(color=palette.grid)
         .encode(y=alt.Y("y:Q", scale=y_scale, axis=names)),
         alt.Chart(frame)
-        .mark_rule(strokeWidth=1, opacity=0.45)
+        .mark_rule(strokeWidth=1, opacity=0.3)
         .encode(
             x=alt.X("x:Q", scale=x_scale),
             y=alt.Y("floor:Q", scale=y_scale, axis=names),

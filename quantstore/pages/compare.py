@@ -103,7 +103,8 @@ def _verdict_section(
     shared.legend(limits)
     shared.evidence_notes(verdicts)
     if total == 2:
-        before, after = sorted(shown)
+        # As they were picked, or as an alphabet has them.
+        before, after = st.session_state.get("models") or sorted(shown)
         st.page_link(
             shared.PAGES / "revisions.py",
             label=f"{shared.escaped(before)} against {shared.escaped(after)}, layer by layer",

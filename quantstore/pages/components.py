@@ -176,7 +176,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
             words.appendChild(document.createTextNode(" "));
             const evidence = element("div", "evidence small");
             evidence.appendChild(element("span", "extra", cell.where));
-            evidence.appendChild(document.createTextNode(cell.evidence));
+            // What the figure is of, and what the layers say, each on a line of its own.
+            const [first, ...others] = cell.evidence.split("; ");
+            evidence.appendChild(document.createTextNode(first));
+            for (const other of others) evidence.appendChild(element("div", "", other));
             words.appendChild(evidence);
             button.appendChild(words);
             const strip = element("div", "strip");

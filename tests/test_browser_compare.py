@@ -1,0 +1,77 @@
+"""Compare and Revisions in a real browser: what only a mouse and a keyboard can show."""
+
+from test_browser import CHROMIUM, browser, expect, full_app, visit
+
+if CHROMIUM is None:
+    import pytest
+
+    pytestmark = pytest.mark.skip(reason="browser tests need Chromium")
+
+__all__ = ["browser", "full_app", "visit"]
+
+
+def test_a_rectangle_over_the_dots_lists_layers_and_the_address_brings_it_back(
+    visit, full_app: str
+) -> None:
+    visitor = visit(full_app)
+    page = visitor.page
+    page.set_viewport_size({"width": 1440, "height": 2600})
+    visitor.open("/")
+    dots = page.locator("[data-testid=stVegaLiteChart]").nth(2)
+    expect(dots.locator("svg.marks")).to_be_visible()
+    place = dots.bounding_box()
+    left, top = place["x"] + 120, place["y"] + 60
+    page.mouse.move(left, top)
+    page.mouse.down()
+    page.mouse.move(left + 500, top + 240, steps=8)
+    page.mouse.up()
+    visitor.shows("layers in the rectangle")
+    visitor.settle()
+    said = page.get_by_text("in the rectangle").first.inner_text()
+    (box,) = visitor.query()["box"]
+    assert len(box.split("~")) == 4
+    visitor.screenshot("rectangle")
+    page.reload()
+    visitor.shows("layers in the rectangle")
+    visitor.settle()
+    assert page.get_by_text("in the rectangle").first.inner_text() == said
+    # A click beside it wipes it.
+    place = dots.bounding_box()
+    page.mouse.click(place["x"] + 80, place["y"] + 50)
+    expect(page.get_by_text("layers in the rectangle")).to_have_count(0)
+    visitor.settle()
+    assert "box" not in visitor.query()
+    visitor.leaves_no_trace()
+
+
+def test_the_keyboard_sorts_the_matrix_and_opens_a_cell(visit, full_app: str) -> None:
+    visitor = visit(full_app)
+    page = visitor.page
+    visitor.open("/")
+    names = page.locator("td.name button")
+    worst = names.first.inner_text()
+    page.get_by_label("Sort the models by").focus()
+    page.keyboard.press("ArrowDown")  # from the worst verdict to the name
+    visitor.settle()
+    assert visitor.query()["sort"] == ["name"]
+    expect(names.first).not_to_have_text(worst)
+    page.locator("button.cell").first.focus()
+    page.keyboard.press("Enter")
+    visitor.shows("Worst layers first")
+    visitor.settle()
+    visitor.leaves_no_trace()
+
+
+def test_two_models_lead_to_their_revisions_and_a_dot_to_its_layer(visit, full_app: str) -> None:
+    visitor = visit(full_app)
+    page = visitor.page
+    visitor.open("/?models=digits-separable&models=digits-rescaled")
+    page.get_by_text("layer by layer").click()
+    visitor.shows("What changed")
+    visitor.settle()
+    assert visitor.query()["before"] == ["digits-separable"]
+    marks = page.locator("[data-testid=stVegaLiteChart] path[aria-roledescription='point']")
+    marks.first.click()
+    visitor.shows("What would rescue it")
+    visitor.settle()
+    visitor.leaves_no_trace()
