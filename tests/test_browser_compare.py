@@ -1,5 +1,7 @@
 """Compare and Revisions in a real browser: what only a mouse and a keyboard can show."""
 
+from pathlib import Path
+
 from test_browser import CHROMIUM, browser, expect, full_app, visit
 
 if CHROMIUM is None:
@@ -35,6 +37,10 @@ def test_a_rectangle_over_the_dots_lists_layers_and_the_address_brings_it_back(
     visitor.shows("layers in the rectangle")
     visitor.settle()
     assert page.get_by_text("in the rectangle").first.inner_text() == said
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Weight range against SQNR").click()
+    assert download.value.suggested_filename == "weight-range-against-sqnr.svg"
+    assert "<svg" in Path(download.value.path()).read_text(encoding="utf-8")
     # A click beside it wipes it.
     place = dots.bounding_box()
     page.mouse.click(place["x"] + 80, place["y"] + 50)

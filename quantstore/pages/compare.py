@@ -6,7 +6,7 @@ import streamlit as st
 from quantstore import queries
 from quantstore.pages import address, compare_charts, filters, report_button, shared
 from quantstore.schemes import Scheme
-from quantstore.words import Finding, count, models_headline, verdict
+from quantstore.words import Finding, count, models_headline, short_name, verdict
 
 # Beyond this many rows a chart is a texture; the others are one page further.
 MODELS_PER_PAGE = 12
@@ -42,7 +42,7 @@ def main() -> None:
             )
         ranked = queries.ranking(con, scheme.name, picked or None)
         twin = ranked
-        if not scheme.per_channel:
+        if not scheme.per_channel and (ranked["verdict"] == "breaks").any():
             twin_name = scheme.name.replace("_tensor_", "_channel_")
             twin = queries.ranking(con, twin_name, picked or None)
         headline.header(models_headline(_findings(ranked), _findings(twin), scheme), anchor=False)
@@ -107,7 +107,9 @@ def _verdict_section(
         before, after = st.session_state.get("models") or sorted(shown)
         st.page_link(
             shared.PAGES / "revisions.py",
-            label=f"{shared.escaped(before)} against {shared.escaped(after)}, layer by layer",
+            label=shared.escaped(
+                f"{short_name(before, 40)} against {short_name(after, 40)}, layer by layer"
+            ),
             icon=":material/difference:",
             query_params={"before": before, "after": after},
         )

@@ -12,7 +12,7 @@ from quantstore.charts.common import CLICK, ready
 from quantstore.charts.compare import Axis, Measure
 from quantstore.charts.measures import LABELS, SQNR, measure_of
 from quantstore.errors import printable
-from quantstore.pages import address, shared
+from quantstore.pages import address, components, shared
 from quantstore.schemes import Scheme
 from quantstore.words import bits, count, counted, listed, operator, short_name, weight
 
@@ -20,6 +20,8 @@ BIN_WIDTHS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 # About as many bins as the article's chart has.
 ARTICLE_BINS = 11
 BRICKS, BARS, CUMULATIVE, RIDGES = "Bricks", "Bars", "Cumulative", "Ridges"
+# The key of a chart, and what it is called.
+Drawn = tuple[str, str]
 # A longer list is one to export, not to read.
 MOST_LISTED = 500
 
@@ -32,9 +34,14 @@ def draw(profiles: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> No
         limits: the lower limit of each band in dB.
     """
     models = list(dict.fromkeys(profiles["model"]))
-    _differences(profiles, models, scheme)
-    _depth(profiles, scheme)
-    _against(profiles, models, scheme, limits)
+    drawn = dict(
+        (
+            _differences(profiles, models, scheme),
+            _depth(profiles, scheme),
+            _against(profiles, models, scheme, limits),
+        )
+    )
+    components.save_as_svg(drawn, key="save_compare")
 
 
 def _focus(models: Sequence[str]) -> str | None:
@@ -52,7 +59,7 @@ def _pick_measure(
     return st.selectbox(label, list(LABELS), key=key, width=200, on_change=on_change)
 
 
-def _differences(profiles: pd.DataFrame, models: list[str], scheme: Scheme) -> None:
+def _differences(profiles: pd.DataFrame, models: list[str], scheme: Scheme) -> Drawn:
     st.space("small")
     st.header("How the layers differ", anchor=False)
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
@@ -83,6 +90,7 @@ def _differences(profiles: pd.DataFrame, models: list[str], scheme: Scheme) -> N
         )
         shared.clickable_chart(drawing, key=shape.lower(), alt=words)
     _left_out(profiles, measure, shape)
+    return shape.lower(), f"{label}, {shape.lower()}"
 
 
 def _axis(measure: Measure, profiles: pd.DataFrame, *, has_bins: bool) -> Measure:
@@ -204,7 +212,7 @@ def _full_name(layer: pd.Series, profiles: pd.DataFrame) -> str:
     return shared.escaped(name)
 
 
-def _depth(profiles: pd.DataFrame, scheme: Scheme) -> None:
+def _depth(profiles: pd.DataFrame, scheme: Scheme) -> Drawn:
     st.space("small")
     st.header("Where in the network", anchor=False)
     label = _pick_measure("Measure", key="depth_measure", default=SQNR)
@@ -222,11 +230,13 @@ def _depth(profiles: pd.DataFrame, scheme: Scheme) -> None:
             f" {'logarithmic ' if measure.axis == 'log' else ''}scale. Click one to open the layer."
         )
         drawing = against.by_depth(profiles, measure, palette)
+    key = "depth" if label == SQNR else f"depth_{measure.column}"
     shared.clickable_chart(
         drawing,
-        key="depth" if label == SQNR else f"depth_{measure.column}",
+        key=key,
         alt=f"{_worst_places(profiles)}; {measure.title}, from input to output",
     )
+    return key, f"{label} along the network"
 
 
 def _worst_places(profiles: pd.DataFrame) -> str:
@@ -242,7 +252,7 @@ def _worst_places(profiles: pd.DataFrame) -> str:
 
 def _against(
     profiles: pd.DataFrame, models: list[str], scheme: Scheme, limits: dict[str, float]
-) -> None:
+) -> Drawn:
     st.space("small")
     heading = st.empty()
     with st.container(horizontal=True, gap="small"):
@@ -291,6 +301,7 @@ def _against(
     )
     if box is not None:
         _listed(dots[box.holds(dots)], across, up, x, y)
+    return key, f"{across} against {up}"
 
 
 def _question(across: str, up: str) -> str:
@@ -348,7 +359,12 @@ def _listed(dots: pd.DataFrame, across: str, up: str, x: Measure, y: Measure) ->
     """The layers in the rectangle, worst first; a row opens its layer."""
     found = dots.sort_values("channel_sqnr_p10_db", kind="stable", na_position="last")
     by_model = found["model"].value_counts()
-    whose = listed([f"{count(number)} of {model}" for model, number in by_model.head(3).items()])
+    whose = listed(
+        [
+            f"{count(number)} of {short_name(str(model), 40)}"
+            for model, number in by_model.head(3).items()
+        ]
+    )
     more = " and others" if len(by_model) > 3 else ""
     st.markdown(
         f"**{counted(len(found), 'layer')} in the rectangle**"

@@ -325,6 +325,49 @@ export default function ({ data, parentElement, setTriggerValue }) {
 }
 """
 
+_SAVE_CSS = (
+    BASE_CSS
+    + """
+button { text-decoration: underline; text-underline-offset: 2px; }
+button:hover { color: var(--accent); }
+"""
+)
+
+_SAVE_JS = """
+const save = (blob, name) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+};
+
+export default function ({ data, parentElement }) {
+    const line = document.createElement("div");
+    line.className = "small";
+    line.append("Save as SVG: ");
+    data.charts.forEach(({ key, title }, index) => {
+        const button = document.createElement("button");
+        button.textContent = title;
+        button.onclick = () => {
+            const place = document.querySelector(`.st-key-${CSS.escape(key)}`);
+            const drawing = place?.querySelector("svg.marks");
+            const name = title.replace(/[^A-Za-z0-9]+/g, "-").replace(/^-|-$/g, "").toLowerCase();
+            if (drawing) {
+                const text = new XMLSerializer().serializeToString(drawing);
+                save(new Blob([text], { type: "image/svg+xml" }), `${name}.svg`);
+                return;
+            }
+            // Charts of very many marks are drawn as pixels.
+            place?.querySelector("canvas")?.toBlob((blob) => save(blob, `${name}.png`));
+        };
+        if (index) line.append(" · ");
+        line.append(button);
+    });
+    parentElement.querySelector(".root").replaceChildren(line);
+}
+"""
+
 # Registered once, when the module is first imported. A path-like string would name a file, so the
 # markup has a line break.
 _ROOT = '<div class="root">\n</div>'
@@ -332,6 +375,7 @@ _theme = st.components.v2.component("quantstore_theme", html="<i>\n</i>", js=_TH
 _matrix = st.components.v2.component(
     "quantstore_matrix", html=_ROOT, css=_MATRIX_CSS, js=_MATRIX_JS
 )
+_save = st.components.v2.component("quantstore_save", html=_ROOT, css=_SAVE_CSS, js=_SAVE_JS)
 _table = st.components.v2.component("quantstore_table", html=_ROOT, css=_LAYERS_CSS, js=_LAYERS_JS)
 
 
@@ -401,6 +445,16 @@ def table(
         data={"columns": columns, "rows": rows, "opens": on_click is not None},
         on_clicked_change=on_click or _nothing,
     )
+
+
+def save_as_svg(charts: Mapping[str, str], *, key: str) -> None:
+    """One line of buttons, each saving one chart of the page; Streamlit's toolbar knows PNG only.
+
+    Args:
+        charts: what each chart is called, by the key it was drawn with.
+    """
+    data = [{"key": chart, "title": title} for chart, title in charts.items()]
+    _save(key=key, data={"charts": data})
 
 
 def _nothing() -> None:

@@ -199,6 +199,8 @@ def _rest(changed: pd.DataFrame, found: revisions.Tally, before: str, after: str
         if number:
             with st.expander(title):
                 _long_table(changed[changed["outcome"] == outcome], key=f"rows_{outcome}")
+    if found.changed:
+        components.save_as_svg({"dumbbells": "Before and after"}, key="save_revisions")
     st.download_button(
         "Every layer as CSV",
         data=lambda: formats.to_csv(changed),
