@@ -1,12 +1,14 @@
 """The Compare page: sorting, filters, shapes, and what a rectangle over the dots lists."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from quantstore import store
 from quantstore.pages.compare_charts import _box, _box_in_words
 from quantstore.pages.filters import LayerFilter
 
@@ -57,6 +59,42 @@ def test_the_worst_verdict_comes_first_unless_somebody_sorts(page):
     app = page(sort="nonsense")
     assert matrix(app)["rows"][0]["model"] == "digits-rescaled"
     assert "sort" not in dict(app.query_params)
+
+
+@pytest.fixture
+def many_models(monkeypatch, demo_store, tmp_path):
+    """A store of 16 models: each example four times over, under names that count."""
+    path = tmp_path / "many.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        for copy in (1, 2, 3):
+            con.rows(
+                "insert into models by name select * replace (model_id + 100 * $copy as model_id,"
+                " model || '-' || $copy as model, sha256 || $copy as sha256)"
+                " from models where model_id < 100",
+                {"copy": copy},
+            )
+            con.rows(
+                "insert into layers by name select * replace (layer_id + 1000 * $copy as layer_id,"
+                " model_id + 100 * $copy as model_id) from layers where layer_id < 1000",
+                {"copy": copy},
+            )
+            con.rows(
+                "insert into errors by name select * replace (layer_id + 1000 * $copy as layer_id)"
+                " from errors where layer_id < 1000",
+                {"copy": copy},
+            )
+    monkeypatch.setenv("QUANTSTORE_DB", str(path))
+
+
+def test_more_than_twelve_models_come_in_pages_that_the_address_names(page, many_models):
+    first = [row["model"] for row in matrix(page(sort="name"))["rows"]]
+    app = page(sort="name", page="2")
+    second = [row["model"] for row in matrix(app)["rows"]]
+    assert (len(first), len(second)) == (12, 4)
+    assert first + second == sorted(first + second)
+    assert "of 16 models" in app.header[0].value
+    assert "4 of 16 models." in said(app)
 
 
 def test_one_model_has_nothing_to_sort(page):

@@ -113,8 +113,9 @@ def test_every_view_of_the_differences_draws(open_app, demo_store, measure):
 def test_bin_width_and_axis_can_be_chosen(open_app, demo_store):
     app = open_app(demo_store, "compare", axis="linear")
     widths = next(box for box in app.selectbox if box.label == "Bin width")
-    widths.set_value(20.0).run()
+    widths.set_value("20").run()
     assert fails(app) == []
+    assert dict(app.query_params)["bin_width"] == "20"
 
 
 def test_two_models_can_be_drawn_as_the_article_draws_them(open_app, demo_store):

@@ -79,11 +79,19 @@ def _sorted(ranked: pd.DataFrame, order: str) -> pd.DataFrame:
 
 
 def _page_of(ranked: list[str]) -> list[str]:
+    """The models of the page that the address names, which is the first one at first."""
     pages = -(-len(ranked) // MODELS_PER_PAGE)
     if pages <= 1:
         return ranked
-    number = min(int(st.session_state.get("compare_page") or 1), pages)
+    address.link("page", default="1", options=[str(number) for number in range(1, pages + 1)])
+    number = int(st.session_state["page"])
+    # The widget counts; an address holds words.
+    st.session_state["compare_page"] = number
     return ranked[(number - 1) * MODELS_PER_PAGE : number * MODELS_PER_PAGE]
+
+
+def _turn_page() -> None:
+    address.choose("page", str(st.session_state["compare_page"]))
 
 
 def _verdict_section(
@@ -98,7 +106,7 @@ def _verdict_section(
         sorts=SORTS if total > 1 else None,
     )
     if total > MODELS_PER_PAGE:
-        st.pagination(-(-total // MODELS_PER_PAGE), key="compare_page")
+        st.pagination(-(-total // MODELS_PER_PAGE), key="compare_page", on_change=_turn_page)
         st.caption(f"{len(shown)} of {count(total)} models. The charts below show the same.")
     shared.legend(limits)
     shared.evidence_notes(verdicts)

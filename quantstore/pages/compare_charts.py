@@ -16,6 +16,7 @@ from quantstore.pages import address, components, shared
 from quantstore.schemes import Scheme
 from quantstore.words import bits, count, counted, listed, operator, short_name, weight
 
+DECADE_BINS = (5, 10, 20)
 BIN_WIDTHS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 # About as many bins as the article's chart has.
 ARTICLE_BINS = 11
@@ -100,13 +101,12 @@ def _axis(measure: Measure, profiles: pd.DataFrame, *, has_bins: bool) -> Measur
     )
     bins_per_decade, bin_width = measure.bins_per_decade, measure.bin_width
     if has_bins and axis == "log":
-        bins_per_decade = st.selectbox("Bins per decade", [5, 10, 20], index=1, key="decade_bins")
+        picked = _pick_number("Bins per decade", DECADE_BINS, bins_per_decade, key="decade_bins")
+        bins_per_decade = int(picked)
     elif has_bins:
         largest = float(profiles["weight_range"].max() or 1)
-        best = min(
-            range(len(BIN_WIDTHS)), key=lambda i: abs(largest / BIN_WIDTHS[i] - ARTICLE_BINS)
-        )
-        bin_width = st.selectbox("Bin width", BIN_WIDTHS, index=best, format_func="{:g}".format)
+        best = min(BIN_WIDTHS, key=lambda width: abs(largest / width - ARTICLE_BINS))
+        bin_width = _pick_number("Bin width", BIN_WIDTHS, best, key="bin_width")
     return Measure(
         column=measure.column,
         title=measure.title,
@@ -114,6 +114,13 @@ def _axis(measure: Measure, profiles: pd.DataFrame, *, has_bins: bool) -> Measur
         bins_per_decade=bins_per_decade,
         bin_width=bin_width,
     )
+
+
+def _pick_number(label: str, numbers: Sequence[float], default: float, *, key: str) -> float:
+    """One of a few numbers, part of the address."""
+    options = [f"{number:g}" for number in numbers]
+    address.link(key, default=f"{default:g}", options=options)
+    return float(st.selectbox(label, options, key=key))
 
 
 def _medians(profiles: pd.DataFrame, measure: Measure) -> str:
