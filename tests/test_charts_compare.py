@@ -260,11 +260,12 @@ def test_beyond_four_models_another_one_can_stand_out_and_lies_on_top():
 
 def test_a_rectangle_holds_the_dots_as_they_are_drawn():
     frame = profiles({"one": [(1.0, 35.0), (10.0, 70.0), (100.0, 5.0)]})
+    frame.loc[len(frame)] = frame.iloc[0].to_dict() | {"channel_sqnr_p10_db": np.nan, "layer_id": 9}
     dots = against.placed(frame, RANGE, P10)
     # 70 dB lies on the edge of the plot, and so does what is exact.
-    assert dots["y"].tolist() == [35.0, 50.0, 5.0]
+    assert dots["y"].tolist() == [35.0, 50.0, 5.0, 50.0]
     box = against.Box((1.0, 20.0), (35.0, 50.0))
-    assert dots[box.holds(dots)]["weight_range"].tolist() == [1.0, 10.0]
+    assert dots[box.holds(dots)]["weight_range"].tolist() == [1.0, 10.0, 1.0]
     spec = against.scatter(frame, RANGE, P10, LIGHT, LIMITS, box=box).to_dict()
     brush = next(one for one in spec["params"] if one["name"] == against.BRUSH)
     assert brush["value"] == {"x": [1.0, 20.0], "y": [35.0, 50.0]}
