@@ -174,8 +174,10 @@ import os, resource, sys
 from pathlib import Path
 from quantstore import store
 from quantstore.errors import StoreError
+from quantstore.store.arrow import load_arrow
+# Python itself may be out of reach for somebody else.
+load_arrow()
 if sys.argv[2] == "nobody":
-    # Python itself may be out of reach from here on.
     os.setgid(65534), os.setuid(65534)
 else:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
