@@ -321,7 +321,7 @@ def small_models(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def run(kills: int, seed: int, say: Callable[[str], None] = print) -> dict[str, Tally]:
+def run(kills: int, seed: int) -> dict[str, Tally]:
     """Kill so often, an equal number of each kind; returns what was found."""
     chance = random.Random(seed)
     tallies = {kind: Tally() for kind in KINDS}
@@ -332,7 +332,7 @@ def run(kills: int, seed: int, say: Callable[[str], None] = print) -> dict[str, 
             kind = KINDS[number % len(KINDS)]
             bench.trial(kind, chance, tallies[kind])
             if (number + 1) % 50 == 0:
-                say(f"{number + 1} of {kills}")
+                print(f"{number + 1} of {kills}", file=sys.stderr, flush=True)
     return tallies
 
 
