@@ -30,7 +30,7 @@ INGESTS = 3
 # Of the models of each folder, so many are in the other two as well.
 OWN_MODELS, SHARED_MODELS = 3, 2
 # As the app's pages wait.
-PAGE_PATIENCE_SECONDS = 5.0
+PAGE_PATIENCE_SECONDS = 10.0
 NOTEBOOK_SECONDS = 1.0
 
 

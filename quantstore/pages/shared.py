@@ -38,7 +38,7 @@ TELLING_GAIN_DB = 1.0
 PAGES = Path(__file__).resolve().parent
 
 # Nothing of ours holds the store for long; a person at a page waits less than a script would.
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 10.0
 
 
 def theme() -> ThemeName:
