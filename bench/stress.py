@@ -158,6 +158,8 @@ def report(folder: Path, path: Path, results: list[dict], said: list[dict]) -> i
     opened = re.compile(r"opened \S+ for writing after (\S+) s")
     logs = "".join(log.read_text() for log in folder.glob("*.log"))
     write_waits = [float(seconds) for seconds in opened.findall(logs)]
+    held = re.compile(r"closed \S+, which was open for (\S+) s")
+    holds = sorted(float(seconds) for seconds in held.findall(logs))
     waits = sorted(wait for one in said for wait in one["waits"])
     errors = [error for one in said for error in one["errors"]]
     errors += [result["error"] for result in results if result.get("error")]
@@ -173,7 +175,10 @@ def report(folder: Path, path: Path, results: list[dict], said: list[dict]) -> i
         f"reads: {len(waits)}, waiting median {waits[len(waits) // 2]:.3f} s,"
         f" 99 % {waits[int(0.99 * len(waits))]:.3f} s, worst {waits[-1]:.3f} s"
     )
-    print(f"writes: {len(write_waits)}, waiting worst {max(write_waits):.3f} s")
+    print(
+        f"writes: {len(write_waits)}, waiting worst {max(write_waits):.3f} s;"
+        f" open for {holds[len(holds) // 2]:.3f} s (median), {holds[-1]:.3f} s (worst)"
+    )
     print(", ".join(f"{what}: {count}" for what, count in problems.items()))
     for error, count in Counter(errors).items():
         print(f"{count} times: {error}", file=sys.stderr)

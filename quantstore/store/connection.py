@@ -322,11 +322,13 @@ def _deadline(wait_seconds: float | None) -> float:
 @contextmanager
 def _translating(path: Path, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Close the connection at the end, and say in a sentence what was wrong with the file."""
+    opened = time.monotonic()
     try:
         try:
             yield
         finally:
             connection.close()
+            logger.debug("closed %s, which was open for %.3f s", path, time.monotonic() - opened)
     except duckdb.TransactionException as error:
         reason = _first_line(error)
         raise StoreError(f"{path} was not changed: {reason}", _hint_about_room(error)) from error
