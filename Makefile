@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PORT ?= 8501
 PYTEST_ARGS ?= -n auto --dist worksteal
 
-.PHONY: app test check bench bench-quick bench-pages format clean
+.PHONY: app test check bench bench-quick bench-pages kill stress format clean
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app
 	$(BIN)/quantstore app --demo --port $(PORT)
@@ -27,6 +27,12 @@ bench-quick: $(VENV)/bench.stamp  ## the same in two minutes: fewer rounds, no l
 
 bench-pages: $(VENV)/test.stamp  ## how fast the pages answer on a thousand models; needs Chromium
 	$(BIN)/python bench/pages.py
+
+kill: $(VENV)/test.stamp  ## kill -9 three hundred ingests, removes and migrations; KILL="--kills 50"
+	$(BIN)/python bench/kill.py $(KILL)
+
+stress: $(VENV)/test.stamp  ## readers and writers on one store for two minutes; STRESS="--minutes 10"
+	$(BIN)/python bench/stress.py $(STRESS)
 
 format: $(VENV)/check.stamp
 	$(BIN)/ruff format .

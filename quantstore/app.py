@@ -9,7 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from quantstore.errors import MissingStoreError, QuantstoreError
+from quantstore.errors import MissingStoreError, OlderStoreError, QuantstoreError
 from quantstore.pages import address, shared, sidebar
 from quantstore.words import markdown
 
@@ -80,6 +80,8 @@ def run() -> None:
         address.publish()
     except MissingStoreError:
         shared.empty_page(page.title)
+    except OlderStoreError as error:
+        shared.offer_update(error)
     except QuantstoreError as error:
         st.error(markdown(error.sentence))
     except Exception:

@@ -27,6 +27,7 @@ from typing import Literal
 from quantstore import __version__, graph, logs, parallel, settings, store
 from quantstore.equalization import p10_after_db
 from quantstore.errors import (
+    LockedStoreError,
     MissingStoreError,
     ModelFileError,
     NoLayersError,
@@ -50,9 +51,6 @@ from quantstore.schemes import DEFAULT_SCHEME
 from quantstore.sweep import FULL_PLAN, Plan
 
 logger = logging.getLogger(__name__)
-
-# A row of ``ingests`` is worth less patience than a model.
-RECORD_WAIT_SECONDS = 5.0
 
 # Below so many seconds starting processes costs more than they save.
 WORTH_A_PROCESS = 0.1
@@ -240,13 +238,16 @@ def _recording_failure(attempt: Attempt, store_path: Path) -> Iterator[None]:
 def _record(store_path: Path, record: IngestRecord) -> None:
     """Write a row of ``ingests`` by itself; where there is no store, a failure does not make one.
 
-    Who asked wants to know of the file: that the store is busy or not to be written to does not
-    change what became of it.
+    Nor does a store that may only be read change what became of the file.
+
+    Raises:
+        LockedStoreError: others use the store for longer than anybody waits.
     """
-    wait_seconds = min(RECORD_WAIT_SECONDS, settings.wait_seconds())
     try:
-        with store.writing(store_path, wait_seconds, may_create=False) as connection:
+        with store.writing(store_path, may_create=False) as connection:
             store.add_ingest(connection, record)
+    except LockedStoreError:
+        raise
     except StoreError as error:
         logger.info("no row in ingests for %s: %s", record.path, error.sentence)
 

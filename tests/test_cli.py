@@ -276,14 +276,18 @@ def holder(own_store):
 def test_who_may_not_wait_is_told_at_once_who_holds_the_store(
     run, own_store, holder, plain_model, arguments
 ):
-    # Several files: worker processes are told as well.
+    # Several files: worker processes are told as well, how long to wait and where to log.
     arguments = [plain_model.parent if part == "FOLDER" else part for part in arguments]
     started = time.monotonic()
-    code, _, err = run("--db", own_store, *arguments, "--wait", "0")
+    code, _, err = run("--db", own_store, *arguments, "--wait", "0", "--log-file", "steps.log")
     assert code == 3
     assert f"is in use by process {holder.pid} (python" in error_line(err)
     # Far less than the default.
     assert time.monotonic() - started < 25
+    lines = Path("steps.log").read_text().splitlines()
+    if arguments[0] == "ingest":
+        assert {line.split()[3] for line in lines if " read " in line} - {str(os.getpid())}
+    assert "LockedStoreError" in lines[-1]
 
 
 def test_waiting_is_bounded(run, own_store, holder):
@@ -912,14 +916,6 @@ def test_every_step_can_be_logged_with_its_time(run, plain_model, tmp_path):
     # What another command does is not logged any more, nor is anything said by itself.
     run("models")
     assert (tmp_path / "steps.log").read_text().splitlines() == lines
-
-
-def test_worker_processes_log_into_the_same_file(run, plain_model, tmp_path):
-    run("ingest", plain_model.parent, "--jobs", "2", "--log-file", "steps.log")
-    lines = (tmp_path / "steps.log").read_text().splitlines()
-    measured = {line.split()[3] for line in lines if " measured " in line}
-    assert measured
-    assert str(os.getpid()) not in measured
 
 
 def test_an_unexpected_failure_is_logged_with_its_traceback(run, own_store, tmp_path, monkeypatch):

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 from graphs import conv_model, gaussian, make_model, move_outside, node, save
 
-from quantstore import ingestion, store
-from quantstore.errors import ModelFileError, NoLayersError, QuantstoreError, StoreError
+from quantstore import ingestion, settings, store
+from quantstore.errors import (
+    LockedStoreError,
+    ModelFileError,
+    NoLayersError,
+    QuantstoreError,
+    StoreError,
+)
 from quantstore.ingestion import Choices, Progress
 from quantstore.measure import MEASURES_VERSION
 
@@ -452,14 +458,18 @@ def test_files_measured_by_other_processes_leave_rows_too(tmp_path, path, attemp
     assert outcomes == {("first", "already stored"), ("second", "stored"), ("broken", "failed")}
 
 
-def test_a_row_that_cannot_be_written_does_not_change_what_became_of_the_file(
-    tmp_path, path, monkeypatch
-):
+@pytest.mark.parametrize("broken", [False, True], ids=["already stored", "failed"])
+def test_an_attempt_that_leaves_no_row_is_not_passed_over(tmp_path, path, broken):
     file = model_file(tmp_path / "net.onnx")
     ingest_file(file, path)
-    monkeypatch.setattr(ingestion, "RECORD_WAIT_SECONDS", 0.05)
-    with duckdb.connect(path, read_only=True, config=dict(store.CONFIG)):
-        assert ingest_file(file, path).outcome == "already stored"
+    if broken:
+        file = broken_file(tmp_path / "broken.onnx")
+    with (
+        duckdb.connect(path, read_only=True, config=dict(store.CONFIG)),
+        settings.waiting_at_most(0.05),
+        pytest.raises(LockedStoreError),
+    ):
+        ingest_file(file, path)
 
 
 def test_removing_a_model_leaves_the_history(tmp_path, path, attempts):

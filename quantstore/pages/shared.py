@@ -12,7 +12,7 @@ import streamlit as st
 
 from quantstore import queries, settings, store
 from quantstore.charts.common import CLICK, AnyChart, ready
-from quantstore.errors import MissingStoreError, printable
+from quantstore.errors import MissingStoreError, OlderStoreError, QuantstoreError, printable
 from quantstore.explanations import EXPLANATIONS
 from quantstore.freshness import Freshness
 from quantstore.ingestion import demo_paths
@@ -38,7 +38,7 @@ TELLING_GAIN_DB = 1.0
 PAGES = Path(__file__).resolve().parent
 
 # Nothing of ours holds the store for long; a person at a page waits less than a script would.
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 10.0
 
 
 def theme() -> ThemeName:
@@ -422,6 +422,24 @@ def add_examples() -> None:
     """Queue the example models that ship with the package."""
     for path in demo_paths():
         QUEUE.add(path, settings.store_path(), name=path.name, source=f"example {path.name}")
+
+
+def offer_update(older: OlderStoreError) -> None:
+    """What a page shows where the store was written by an earlier release."""
+    st.title("This store needs an update")
+    st.markdown(
+        f"{markdown(str(older))}. Updating keeps what is in it, and a copy of the file as it is"
+        " now beside it. It takes a moment."
+    )
+    if not st.button("Update the store", type="primary", icon=":material/upgrade:"):
+        return
+    try:
+        with st.spinner("Updating the store"):
+            store.update(settings.store_path(), PATIENCE_SECONDS)
+    except QuantstoreError as error:
+        st.error(markdown(error.sentence))
+    else:
+        st.rerun()
 
 
 def empty_page(title: str) -> None:

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+def load_arrow() -> None:
+    """Load the library, which :func:`insert` would otherwise do while the store is locked."""
+    import pyarrow as pa
+
+    # Its parts load when they are first used.
+    pa.array([0])
+
+
 def insert(connection: duckdb.DuckDBPyConnection, table: str, columns: "dict[str, Any]") -> None:
     """Append columns to a table by name, through Arrow: the fastest way in, and the exact one."""
     import pyarrow as pa

@@ -22,6 +22,7 @@ from quantstore.errors import (
     RejectedQueryError,
     StoreError,
 )
+from quantstore.store.arrow import load_arrow
 from quantstore.store.gate import COURTESY_SECONDS, gate_of, turnstile
 from quantstore.store.migrations import migrate
 from quantstore.store.schema import (
@@ -143,9 +144,6 @@ def reading(
     if not _exists(path):
         raise MissingStoreError(f"there is no store at {path}")
     with together(path, wait_seconds, config) as connection:
-        if is_empty(connection):
-            # A first ingest that was killed, or a store of which nothing was ever committed.
-            raise MissingStoreError(f"{path} is a database without any table, not a store yet")
         require_our_schema(connection, path)
         yield Connection(connection)
 
@@ -205,6 +203,8 @@ def writing(
         if not may_create:
             raise MissingStoreError(f"there is no store at {path}")
         _create(path)
+    # Loading what inserts rows takes longer than inserting them: not while others wait.
+    load_arrow()
     with alone(path, wait_seconds) as connection:
         _bring_up_to_date(connection, path)
         with _transaction(connection):
@@ -239,15 +239,15 @@ def update(path: Path, wait_seconds: float | None = None) -> Path | None:
 
 
 def _bring_up_to_date(connection: duckdb.DuckDBPyConnection, path: Path) -> Path | None:
-    if is_empty(connection):
+    version = schema_version(connection)
+    if version == SCHEMA_VERSION:
+        return None
+    if version is None and is_empty(connection):
         with _transaction(connection):
             create_schema(connection)
         return None
     require_our_schema(connection, path, may_be_older=True)
-    version = schema_version(connection)
-    if version is None or version >= SCHEMA_VERSION:
-        return None
-    return migrate(connection, path, version)
+    return migrate(connection, path, int(version or 0))
 
 
 @contextmanager
@@ -322,11 +322,13 @@ def _deadline(wait_seconds: float | None) -> float:
 @contextmanager
 def _translating(path: Path, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Close the connection at the end, and say in a sentence what was wrong with the file."""
+    opened = time.monotonic()
     try:
         try:
             yield
         finally:
             connection.close()
+            logger.debug("closed %s, which was open for %.3f s", path, time.monotonic() - opened)
     except duckdb.TransactionException as error:
         reason = _first_line(error)
         raise StoreError(f"{path} was not changed: {reason}", _hint_about_room(error)) from error

@@ -19,9 +19,10 @@ except ImportError:
     # Windows: no turnstile, only the polling of whoever opens the file.
     fcntl = None  # type: ignore[assignment]
 
-# How long a reader steps back for a writer. More would let one reader that keeps the store open,
-# for which the writer waits, shut out all the others.
-COURTESY_SECONDS = 1.0
+# How long a reader steps back for a writer: those that read already have left by then, even on a
+# busy computer. More would let one reader that keeps the store open, for which the writer waits,
+# shut out all the others.
+COURTESY_SECONDS = 3.0
 
 PAUSE_SECONDS = 0.01
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from quantstore import __version__
-from quantstore.errors import DamagedStoreError, NewerStoreError, OlderStoreError
+from quantstore.errors import DamagedStoreError, MissingStoreError, NewerStoreError, OlderStoreError
 from quantstore.schemes import SCHEMES
 
 SCHEMA_VERSION = 2
@@ -40,6 +40,10 @@ def require_our_schema(
 ) -> None:
     """Raise where the file is no store of ours, or not of this release."""
     version = schema_version(connection)
+    # Only then: DuckDB takes longer to list its tables than to answer from one.
+    if version is None and is_empty(connection):
+        # A first ingest that was killed, or a store of which nothing was ever committed.
+        raise MissingStoreError(f"{path} is a database without any table, not a store yet")
     if version is None:
         raise DamagedStoreError(
             f"{path} is a DuckDB database, but not a quantstore", "name another file with --db"
