@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PORT ?= 8501
 PYTEST_ARGS ?= -n auto --dist worksteal
 
-.PHONY: app test check bench bench-quick bench-pages format clean
+.PHONY: app test check bench bench-quick bench-pages bench-store format clean
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app
 	$(BIN)/quantstore app --demo --port $(PORT)
@@ -27,6 +27,9 @@ bench-quick: $(VENV)/bench.stamp  ## the same in two minutes: fewer rounds, no l
 
 bench-pages: $(VENV)/test.stamp  ## how fast the pages answer on a thousand models; needs Chromium
 	$(BIN)/python bench/pages.py
+
+bench-store: $(VENV)/test.stamp  ## rows a second, open time, bytes of a model, compaction
+	$(BIN)/python bench/store.py
 
 format: $(VENV)/check.stamp
 	$(BIN)/ruff format .

@@ -307,7 +307,7 @@ def test_a_name_that_belongs_to_other_content_here_gets_the_start_of_the_content
     assert len(models_of(own_copy)) == before + 1
 
 
-def test_with_replace_the_incoming_model_takes_the_place_of_content_and_of_name(
+def test_with_replace_the_incoming_model_takes_the_place_of_content_and_of_name_with_their_notes(
     small_export, own_copy
 ):
     change(
@@ -317,7 +317,8 @@ def test_with_replace_the_incoming_model_takes_the_place_of_content_and_of_name(
     )
     summary = store.merge(own_copy, small_export, replace=True)
     assert (summary.replaced, summary.added, summary.renamed) == ([PLAIN, "mine"], [PLAIN], [])
-    assert ask(own_copy, "select note from models where model = ?", PLAIN) == [("the good one",)]
+    ((tags, note),) = ask(own_copy, "select tags, note from models")
+    assert (tags, note) == (["a", "b"], "mine\n\nthe good one")
     assert models_of(own_copy) == [PLAIN]
 
 
