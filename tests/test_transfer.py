@@ -1,6 +1,7 @@
 """In and out: a store as Parquet files, another store taken over, a backup, a smaller self."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -631,6 +632,21 @@ def test_a_compaction_that_fails_leaves_the_store_as_it_was(own_copy, tmp_path, 
     assert contents(own_copy) == before
     assert [file.name for file in tmp_path.iterdir()] == ["copy.duckdb"]
 
+
+def test_what_a_killed_copy_left_is_removed_after_a_day(own_copy, tmp_path):
+    old, young, other = (tmp_path / f".copy.duckdb.quantstore-{end}" for end in OF_A_COPY)
+    for folder in (old, young, other):
+        folder.mkdir()
+        (folder / "copy.duckdb").write_text("half of it")
+    for folder in (old, other):
+        os.utime(folder, (0, 0))
+    store.compact(own_copy)
+    assert not old.exists()
+    assert young.exists()
+    assert other.exists()
+
+
+OF_A_COPY = ("abcdefg1", "abcdefg2", "of somebody")
 
 WRITER = """
 import sys
