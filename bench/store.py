@@ -83,8 +83,6 @@ def measure(folder: Path, model_count: int, rounds: int) -> dict[str, Spread]:
     figures["export all as Parquet, ms"] = _milliseconds(
         [_timed(lambda: store.export(path, export)) for _ in range(3)]
     )
-    size = sum(entry.stat().st_size for entry in export.iterdir())
-    figures["  bytes of a model in it, kB"] = Spread((size / model_count / 1000,))
     into = [folder / f"into-{number}.duckdb" for number in range(3)]
     figures["import all of it, ms"] = _milliseconds(
         [_timed(lambda target=target: store.merge(target, export)) for target in into]
