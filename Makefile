@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PORT ?= 8501
 PYTEST_ARGS ?= -n auto --dist worksteal
 
-.PHONY: app test check bench bench-quick bench-pages kill stress format clean
+.PHONY: app test check bench bench-quick bench-pages kill stress format clean bench-store
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app
 	$(BIN)/quantstore app --demo --port $(PORT)
@@ -33,6 +33,9 @@ kill: $(VENV)/test.stamp  ## kill -9 three hundred ingests, removes and migratio
 
 stress: $(VENV)/test.stamp  ## readers and writers on one store for two minutes; STRESS="--minutes 10"
 	$(BIN)/python bench/stress.py $(STRESS)
+
+bench-store: $(VENV)/test.stamp  ## rows a second, open time, bytes of a model, compaction
+	$(BIN)/python bench/store.py
 
 format: $(VENV)/check.stamp
 	$(BIN)/ruff format .

@@ -1,6 +1,7 @@
 """In and out: a store as Parquet files, another store taken over, a backup, a smaller self."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -246,11 +247,6 @@ def test_an_export_that_fails_leaves_the_earlier_one(full_store, tmp_path, monke
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
-def test_an_export_as_a_zip_file_can_be_imported(full_store, tmp_path, ours):
-    store.export_zip(full_store, tmp_path / "out.zip", [PLAIN])
-    assert store.merge(ours, tmp_path / "out.zip").added == [PLAIN]
-
-
 # Import
 
 
@@ -258,12 +254,11 @@ def test_an_export_as_a_zip_file_can_be_imported(full_store, tmp_path, ours):
 def test_an_import_into_an_empty_store_shows_the_same_through_every_view(
     full_store, tmp_path, ours, form
 ):
-    source = full_store
-    if form != "duckdb":
-        source = tmp_path / "glob [*]?"
+    source = full_store if form == "duckdb" else tmp_path / "glob [*]?"
+    if form == "folder":
         store.export(full_store, source)
     if form == "zip":
-        source = packed(source, tmp_path / "out.zip")
+        store.export_zip(full_store, source)
     assert store.merge(ours, source).added == models_of(full_store)
     assert contents(ours) == contents(full_store)
 
@@ -276,18 +271,16 @@ def test_importing_twice_adds_nothing(small_export, ours):
     assert contents(ours) == before
 
 
-def test_keys_come_from_our_own_sequences(full_store, small_export, tmp_path, ours):
-    store.merge(ours, small_export)
-    store.export(full_store, tmp_path / "rest", ["digits-rescaled"])
-    store.merge(ours, tmp_path / "rest")
+def test_keys_come_from_our_own_sequences(full_store, tmp_path, own_copy):
+    store.export(full_store, tmp_path / "rest", ["digits-separable"])
+    store.merge(own_copy, tmp_path / "rest")
     for table in imports.INCOMING:
         for key in table.keys:
             listed = ", ".join(key)
             twice = f"select {listed} from {table.name} group by all having count(*) > 1"
-            assert ask(ours, twice) == []
-    change(ours, "delete from equalization where layer_id = 0")
+            assert ask(own_copy, twice) == []
     for column, sequence in (("model_id", "model_ids"), ("layer_id", "layer_ids")):
-        with store.writing(ours) as connection:
+        with store.writing(own_copy) as connection:
             largest = connection.value(f"select max({column}) from {sequence[:-4]}s")
             assert connection.value(f"select nextval('{sequence}')") > largest
 
@@ -307,7 +300,7 @@ def test_a_name_that_belongs_to_other_content_here_gets_the_start_of_the_content
     assert len(models_of(own_copy)) == before + 1
 
 
-def test_with_replace_the_incoming_model_takes_the_place_of_content_and_of_name(
+def test_with_replace_the_incoming_model_takes_the_place_of_content_and_of_name_with_their_notes(
     small_export, own_copy
 ):
     change(
@@ -317,7 +310,8 @@ def test_with_replace_the_incoming_model_takes_the_place_of_content_and_of_name(
     )
     summary = store.merge(own_copy, small_export, replace=True)
     assert (summary.replaced, summary.added, summary.renamed) == ([PLAIN, "mine"], [PLAIN], [])
-    assert ask(own_copy, "select note from models where model = ?", PLAIN) == [("the good one",)]
+    ((tags, note),) = ask(own_copy, "select tags, note from models")
+    assert (tags, note) == (["a", "b"], "mine\n\nthe good one")
     assert models_of(own_copy) == [PLAIN]
 
 
@@ -630,6 +624,21 @@ def test_a_compaction_that_fails_leaves_the_store_as_it_was(own_copy, tmp_path, 
     assert contents(own_copy) == before
     assert [file.name for file in tmp_path.iterdir()] == ["copy.duckdb"]
 
+
+def test_what_a_killed_copy_left_is_removed_after_a_day(own_copy, tmp_path):
+    old, young, other = (tmp_path / f".copy.duckdb.quantstore-{end}" for end in OF_A_COPY)
+    for folder in (old, young, other):
+        folder.mkdir()
+        (folder / "copy.duckdb").write_text("half of it")
+    for folder in (old, other):
+        os.utime(folder, (0, 0))
+    store.compact(own_copy)
+    assert not old.exists()
+    assert young.exists()
+    assert other.exists()
+
+
+OF_A_COPY = ("abcdefg1", "abcdefg2", "of somebody")
 
 WRITER = """
 import sys

@@ -187,7 +187,7 @@ format_option = click.option(
     type=click.Choice(["table", "csv", "json"]),
     default="table",
     show_default=True,
-    help="A table shows the main columns, rounded; csv and json carry all of them, exactly.",
+    help="A table shows the main columns, rounded; csv and json carry all, with every digit.",
 )
 
 

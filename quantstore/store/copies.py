@@ -4,7 +4,6 @@ The file is never read behind DuckDB's back: closing such a handle drops the loc
 processes out, and what is committed may still stand in the file's write-ahead log.
 """
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 import duckdb
 
 from quantstore.errors import MissingStoreError, QuantstoreError, StoreError
+from quantstore.store.beside import room_beside
 from quantstore.store.connection import alone, reading
 from quantstore.store.schema import STORAGE_VERSION, require_our_schema
 
@@ -40,7 +40,7 @@ def backup(path: Path, target: Path, *, replace: bool = False) -> CopySummary:
     """
     _require_target(path, target, replace=replace)
     before = _file_bytes(path)
-    with _beside(target) as fresh, reading(path) as connection:
+    with _successor(target) as fresh, reading(path) as connection:
         _copy(connection._connection, fresh)
         # A log that somebody left beside a former backup belongs to that one only.
         _log_of(target).unlink(missing_ok=True)
@@ -60,7 +60,7 @@ def compact(path: Path, wait_seconds: float | None = None) -> CopySummary:
     # A symbolic link stays one.
     path = path.resolve()
     before = _file_bytes(path)
-    with _beside(path) as fresh, alone(path, wait_seconds) as connection:
+    with _successor(path) as fresh, alone(path, wait_seconds) as connection:
         require_our_schema(connection, path)
         # The log goes into the file and away, so that none lies beside the one that takes over.
         connection.execute("checkpoint")
@@ -83,17 +83,16 @@ def _require_target(path: Path, target: Path, *, replace: bool) -> None:
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A file to be, on the same disk as ``target``; whatever is left of it is removed."""
+def _successor(target: Path) -> Iterator[Path]:
+    """A file to be, on the same disk as ``target``; removed unless it took over."""
     try:
-        folder = tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent)
+        with room_beside(target) as room:
+            yield room / target.name
     except OSError as error:
-        raise _unwritable(target, error) from error
-    with folder as name:
-        try:
-            yield Path(name) / target.name
-        except OSError as error:
-            raise _unwritable(target, error) from error
+        raise StoreError(
+            f"{target} cannot be written: {error.strerror or error}",
+            "name a file in a folder that exists and that you may write to",
+        ) from error
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, fresh: Path) -> None:
@@ -140,10 +139,3 @@ def _file_bytes(path: Path) -> int:
 
 def _log_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.wal")
-
-
-def _unwritable(target: Path, error: OSError) -> QuantstoreError:
-    return StoreError(
-        f"{target} cannot be written: {error.strerror or error}",
-        "name a file in a folder that exists and that you may write to",
-    )

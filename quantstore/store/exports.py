@@ -6,11 +6,9 @@ are in the store: they hold the files of one export together, and mean nothing b
 
 import json
 import os
-import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +18,7 @@ import duckdb
 
 from quantstore import __version__
 from quantstore.errors import QuantstoreError
+from quantstore.store.beside import room_beside
 from quantstore.store.connection import BATCH_ROWS, Connection, reading
 from quantstore.store.models import find_model
 from quantstore.store.schema import SCHEMA_VERSION, schema_sql
@@ -74,7 +73,7 @@ def export(
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(folder) as fresh:
+        with room_beside(folder) as fresh:
             with reading(path) as connection:
                 summary = write_tables(connection, fresh, models)
             if holds_others:
@@ -216,16 +215,6 @@ def _holds_others(folder: Path) -> bool:
     return bool(present - set(file_names())) or (bool(present) and read_manifest(folder) is None)
 
 
-@contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """An empty folder next to another, on the same disk; removed unless it was moved away."""
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield fresh
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
 def _swap(fresh: Path, folder: Path) -> None:
     """Put the fresh folder in the place of an absent or empty one, or of an earlier export."""
     if not folder.exists():
@@ -234,7 +223,7 @@ def _swap(fresh: Path, folder: Path) -> None:
         fresh.rename(folder)
         return
     fresh.chmod(folder.stat().st_mode & 0o7777)
-    with _beside(folder) as former:
+    with room_beside(folder) as former:
         folder.rename(former / "former")
         fresh.rename(folder)
 

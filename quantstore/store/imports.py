@@ -20,6 +20,7 @@ import duckdb
 from quantstore import __version__
 from quantstore.errors import DamagedStoreError, RefusedImportError
 from quantstore.schemes import SCHEMES
+from quantstore.store.care import Labels, labels
 from quantstore.store.connection import SANDBOX, Connection, together, writing
 from quantstore.store.exports import (
     MANIFEST,
@@ -430,6 +431,7 @@ class _Merge:
         self._duck = connection._connection
         self._replace = replace
         self._summary = MergeSummary()
+        self._kept: dict[str, Labels] = {}
 
     def run(self) -> MergeSummary:
         """Everything, parents before their children."""
@@ -440,6 +442,7 @@ class _Merge:
                 self._renumber(table)
             for whole in OF_MODELS:
                 self._insert(whole)
+            self._label()
         self._insert_ingests()
         return self._summary
 
@@ -454,14 +457,17 @@ class _Merge:
             if same is not None and not self._replace:
                 self._summary.already_stored.append(same[1])
                 continue
+            kept = Labels()
             if self._replace:
                 former = {wanted} if same is None else {wanted, same[1]}
                 for name in sorted(former & keys.keys()):
+                    kept = kept.joined(labels(self._connection, name))
                     remove_model(self._connection, keys.pop(name))
                     taken.remove(name)
                     self._summary.replaced.append(name)
             names[key] = free_name(taken, wanted, sha256=content[0])
             taken.add(names[key])
+            self._kept[names[key]] = kept
             self._summary.added.append(names[key])
             if names[key] != wanted:
                 self._summary.renamed.append((wanted, names[key]))
@@ -527,6 +533,16 @@ class _Merge:
         )
         # In the order of their keys, as if measured here: who asks for a layer reads one place.
         self._connection.rows(f"{statement} order by {order}" if order else statement)
+
+    def _label(self) -> None:
+        """What somebody here wrote on a model that had to go stays with the one that came."""
+        for name, kept in self._kept.items():
+            if kept != Labels():
+                both = kept.joined(labels(self._connection, name))
+                self._connection.rows(
+                    "update models set tags = ?, note = ? where model = ?",
+                    [list(both.tags), both.note, name],
+                )
 
     def _insert_ingests(self) -> None:
         """Take over the attempts to ingest that are not here yet."""
