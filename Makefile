@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PORT ?= 8501
 PYTEST_ARGS ?= -n auto --dist worksteal
 
-.PHONY: app test check bench bench-quick bench-pages format clean
+.PHONY: app test check bench bench-quick bench-pages attacks format clean
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app
 	$(BIN)/quantstore app --demo --port $(PORT)
@@ -27,6 +27,9 @@ bench-quick: $(VENV)/bench.stamp  ## the same in two minutes: fewer rounds, no l
 
 bench-pages: $(VENV)/test.stamp  ## how fast the pages answer on a thousand models; needs Chromium
 	$(BIN)/python bench/pages.py
+
+attacks: $(VENV)/app.stamp  ## every attack on the SQL console that we know of, each in a child process
+	$(BIN)/python bench/attacks.py
 
 format: $(VENV)/check.stamp
 	$(BIN)/ruff format .
