@@ -81,6 +81,9 @@ def run(attack: Attack, path: Path, seconds: float) -> Result:
     except RejectedQueryError as error:
         said = f"{error.sentence} {error.detail}"
         outcome = outcome_of(error)
+    except Exception as error:
+        # No refusal at all: somebody would have seen a traceback.
+        said, outcome = repr(error), "failed"
     elapsed = time.monotonic() - started
     if SECRET in said:
         wrong = "it told the secret"

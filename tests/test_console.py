@@ -17,6 +17,8 @@ from quantstore import console, formats, store
 from quantstore.errors import DamagedStoreError, MissingStoreError, RejectedQueryError
 
 SECRET = "a variable of the process that asks"
+# Left alone, these statements take minutes to hours; starting Python on a busy machine, seconds.
+SOON_SECONDS = 20
 
 
 def ask(path, sql, *, row_limit=None, timeout_seconds=20.0):
@@ -335,7 +337,7 @@ def test_what_takes_too_long_is_stopped(demo_store, sql):
     error = refusal(demo_store, sql, timeout_seconds=0.5)
     # Reading a wide list is refused for its memory on some computers before its time is up.
     assert str(error) in ("stopped after 0.5 seconds", str(console.out_of_memory()))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < SOON_SECONDS
 
 
 @pytest.mark.parametrize("sql", hostile.GREEDY[1:3])
@@ -343,14 +345,14 @@ def test_what_takes_too_much_memory_is_stopped(demo_store, sql):
     started = time.monotonic()
     error = refusal(demo_store, sql, timeout_seconds=2)
     assert str(error) in ("stopped after 2 seconds", str(console.out_of_memory()))
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < SOON_SECONDS
 
 
 @pytest.mark.parametrize("kind", ["parentheses", "a long text"])
 def test_what_nobody_would_write_is_refused_or_stopped(demo_store, kind):
     started = time.monotonic()
     refusal(demo_store, hostile.MONSTROUS[kind], timeout_seconds=0.5)
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < SOON_SECONDS
 
 
 def test_a_crash_of_duckdb_takes_down_nobody_else(demo_store):
@@ -372,7 +374,7 @@ def test_a_query_can_be_cancelled(demo_store):
     started = time.monotonic()
     with pytest.raises(RejectedQueryError, match="cancelled"):
         running.result()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < SOON_SECONDS
 
 
 def test_a_query_that_nobody_waits_for_ends_by_itself(demo_store):
