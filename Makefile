@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PORT ?= 8501
 PYTEST_ARGS ?= -n auto --dist worksteal
 
-.PHONY: app test check bench bench-quick bench-pages kill stress format clean bench-store
+.PHONY: app test check bench bench-quick bench-pages kill stress format clean bench-store attacks
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app
 	$(BIN)/quantstore app --demo --port $(PORT)
@@ -36,6 +36,9 @@ stress: $(VENV)/test.stamp  ## readers and writers on one store for two minutes;
 
 bench-store: $(VENV)/test.stamp  ## rows a second, open time, bytes of a model, compaction
 	$(BIN)/python bench/store.py
+
+attacks: $(VENV)/app.stamp  ## every attack on the SQL console that we know of, each in a child process
+	$(BIN)/python bench/attacks.py
 
 format: $(VENV)/check.stamp
 	$(BIN)/ruff format .

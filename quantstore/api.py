@@ -10,7 +10,7 @@ among floats and texts, ``<NA>`` among integers and NaT among times.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,7 @@ import pandas as pd
 
 from quantstore import checks, console, queries, settings, store, words
 from quantstore.checks import Check, Config, Limits
-from quantstore.errors import RejectedQueryError
+from quantstore.errors import MissingStoreError, RejectedQueryError
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Store:
 
     Args:
         path: the file; the first model that is ingested creates it.
-        wait_seconds: how long a call waits for another process that writes.
+        wait_seconds: how long a call waits for another process that writes; 30 by default.
 
     Every method raises a :class:`quantstore.QuantstoreError`, which says in one sentence what is
     wrong and what to do: the store is missing, in use, damaged or too new (``StoreError``), or it
@@ -80,7 +80,7 @@ class Store:
     """
 
     path: Path
-    wait_seconds: float = settings.DEFAULT_WAIT_SECONDS
+    wait_seconds: float | None = None
 
     def models(self) -> pd.DataFrame:
         """One row per model: where it comes from and how its weights spread."""
@@ -189,10 +189,7 @@ class Store:
 
     def remove(self, model: str) -> None:
         """Take a model out, with everything known about it."""
-        # Writing creates a store where there is none; reading says that there is none.
-        with self._reading() as connection:
-            store.find_model(connection, model)
-        with store.writing(self.path, self.wait_seconds) as connection:
+        with store.writing(self.path, self.wait_seconds, may_create=False) as connection:
             store.remove_model(connection, store.find_model(connection, model))
 
     def simulate(
@@ -220,21 +217,18 @@ class Store:
             yield connection
 
 
-def open_store(
-    path: AnyPath | None = None, *, wait_seconds: float = settings.DEFAULT_WAIT_SECONDS
-) -> Store:
+def open_store(path: AnyPath | None = None, *, wait_seconds: float | None = None) -> Store:
     """The store at a path, by default the one that the command line uses in this folder.
 
     A file that is there already is looked into, so that a mistake shows here; one that is not is
     created by the first :func:`ingest`.
 
     Raises:
-        StoreError: the file is no store, is damaged, in use or too new.
+        StoreError: the file is no store, is damaged, in use, too old or too new.
     """
     opened = Store(settings.store_path() if path is None else Path(path), wait_seconds)
-    if opened.path.exists():
-        with opened._reading():
-            pass
+    with suppress(MissingStoreError), opened._reading():
+        pass
     return opened
 
 

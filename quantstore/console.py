@@ -297,7 +297,7 @@ def _number(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
     return column.cast(pa.float64())
 
 
-_DUCKDB_ERROR = re.compile(r"(?P<kind>[\w ]+) Error: (?P<json>\{.*\})", re.DOTALL)
+_DUCKDB_ERROR = re.compile(r"(?:[\w ]+ Error: )?(?P<json>\{.*\})", re.DOTALL)
 
 
 def explained(

@@ -126,7 +126,11 @@ def _plain(value: object) -> object:
 
 def _iso(moment: datetime) -> str:
     """``2026-11-23T04:09:13Z``, with a fraction where there is one; times in a store are UTC."""
-    return moment.replace(tzinfo=None).isoformat() + "Z"
+    try:
+        return moment.replace(tzinfo=None).isoformat() + "Z"
+    except NotImplementedError:
+        # Before the year 1 and after 9999, where infinity lies, too.
+        return f"{pd.Timestamp(moment).asm8}Z"
 
 
 def _finite(value: object) -> object:

@@ -213,6 +213,8 @@ def test_files_of_the_caller_are_within_reach(demo, tmp_path):
         ("select modl,\n from models", "at line 1, column 8"),
         ("select 'x'::int", "Could not convert string 'x'"),
         ("select ?", "parameter"),
+        ("from 'none.csv'", 'No files found that match the pattern "none.csv"'),
+        ("from 'https://example.com/x.parquet'", "requires the extension httpfs"),
     ],
 )
 def test_a_wrong_query_is_a_sentence(demo, sql, part):

@@ -22,7 +22,11 @@ def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.State
         raise RejectedQueryError(
             f"these are {len(statements)} statements", "the console runs one SELECT at a time"
         )
-    kind = statements[0].type
+    try:
+        kind = statements[0].type
+    except ValueError:
+        # DuckDB parses statements, such as UPDATE EXTENSIONS, whose kind its Python client lacks.
+        kind = duckdb.StatementType.EXTENSION
     # A PIVOT that must look up its columns first counts as several, whatever it is part of.
     if kind == duckdb.StatementType.MULTI and _READS.match(statements[0].query):
         kind = duckdb.StatementType.SELECT
@@ -64,19 +68,29 @@ def representable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     return relation.project(", ".join(columns))
 
 
-# The words for types that an Arrow table and a frame hold exactly.
-_REPRESENTABLE = frozenset(
+# The words for types that an Arrow table and a frame hold exactly. Not among them: UHUGEINT, whose
+# upper half Arrow takes for negative numbers.
+_PLAIN = frozenset(
     [
         *("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint"),
-        *("utinyint", "usmallint", "uinteger", "ubigint", "uhugeint"),
+        *("utinyint", "usmallint", "uinteger", "ubigint"),
         *("float", "double", "decimal", "varchar", "enum", "uuid", "null"),
-        *("timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns", "timestamp with time zone"),
     ]
+)
+# A column of times may hold infinity and the year 290000; inside a list, Python's own times do not.
+_TIMES = frozenset(
+    ["timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns", "timestamp with time zone"]
 )
 
 
 def _is_representable(kind: DuckDBPyType) -> bool:
+    return kind.id in _TIMES or _is_plain(kind)
+
+
+def _is_plain(kind: DuckDBPyType) -> bool:
     if kind.id in ("list", "array", "struct", "map"):
         parts = [part for _, part in kind.children if isinstance(part, DuckDBPyType)]
-        return all(map(_is_representable, parts))
-    return kind.id in _REPRESENTABLE
+        # The keys of a map become those of a dict.
+        has_keys = kind.id != "map" or parts[0].id in _PLAIN
+        return has_keys and all(map(_is_plain, parts))
+    return kind.id in _PLAIN

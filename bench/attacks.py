@@ -1,0 +1,165 @@
+"""Every attack on the SQL console that we know of, each in a child process, as the page runs it.
+
+    python bench/attacks.py [--seconds 2] [--jobs 2]
+
+Prints how many of each kind were refused, stopped or answered, and how long the slowest took. Ends
+with 1 where one reached something, left a trace, took too long or ended the process that asked.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantstore import console, formats, ingestion
+from quantstore.errors import RejectedQueryError
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+import hostile
+
+SECRET = "3b1f-what-no-answer-may-hold"
+# Beyond the time allowed: the start of Python, megabytes on their way, a busy machine.
+SPARE_SECONDS = 20.0
+ANSWERED, REFUSED, TOO_SLOW, TOO_LARGE, CRASHED = (
+    "answered",
+    "refused",
+    "stopped: time",
+    "stopped: memory",
+    "crashed alone",
+)
+OUTCOMES = (REFUSED, TOO_SLOW, TOO_LARGE, CRASHED, ANSWERED)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A statement, and what may become of it."""
+
+    kind: str
+    sql: str
+    allowed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of an attack; ``wrong`` says what should not have."""
+
+    attack: Attack
+    outcome: str
+    seconds: float
+    wrong: str
+
+
+def all_attacks() -> Iterator[Attack]:
+    """Every statement of ``tests/hostile.py``, with what may become of it."""
+    for kind, statements in hostile.REFUSED.items():
+        for sql in statements:
+            yield Attack(kind, sql, (REFUSED,))
+    yield from (Attack("harmless", sql, (ANSWERED,)) for sql in hostile.HARMLESS)
+    stopped = (TOO_SLOW, TOO_LARGE)
+    yield from (Attack("endless", sql, stopped) for sql in hostile.ENDLESS)
+    yield from (Attack("greedy", sql, (REFUSED, *stopped)) for sql in hostile.GREEDY)
+    yield from (Attack("monstrous", sql, OUTCOMES) for sql in hostile.MONSTROUS.values())
+    yield from (Attack("deadly", sql, (CRASHED, *stopped)) for sql in hostile.DEADLY)
+
+
+def run(attack: Attack, path: Path, seconds: float) -> Result:
+    """Ask as the page asks: so many rows, so much time; and print the answer in every format."""
+    sql = hostile.aimed(attack.sql, path.parent)
+    started = time.monotonic()
+    try:
+        answer = console.run(path, sql, row_limit=1_000, timeout_seconds=seconds)
+        frame = answer.frame
+        said = formats.to_table(frame) + formats.to_json(frame) + formats.to_csv(frame)
+        outcome = ANSWERED
+    except RejectedQueryError as error:
+        said = f"{error.sentence} {error.detail}"
+        outcome = outcome_of(error)
+    except Exception as error:
+        # No refusal at all: somebody would have seen a traceback.
+        said, outcome = repr(error), "failed"
+    elapsed = time.monotonic() - started
+    if SECRET in said:
+        wrong = "it told the secret"
+    elif outcome not in attack.allowed:
+        wrong = f"{outcome}: {said[:200]}"
+    elif elapsed > seconds + SPARE_SECONDS:
+        wrong = f"it took {elapsed:.1f} s"
+    else:
+        wrong = ""
+    return Result(attack, outcome, elapsed, wrong)
+
+
+def outcome_of(error: RejectedQueryError) -> str:
+    """Which of the ends a refusal stands for."""
+    text = str(error)
+    if text.startswith("stopped after"):
+        return TOO_SLOW
+    if text == str(console.out_of_memory()) or text.startswith("the answer is larger than"):
+        return TOO_LARGE
+    return CRASHED if "crashed" in text else REFUSED
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """What every file of a folder holds."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def main() -> int:
+    """Attack a store of the example models, with a secret beside it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=2.0, help="time for each statement")
+    parser.add_argument("--jobs", type=int, default=2, help="statements at the same time")
+    parser.add_argument("--only", help="one kind of attack")
+    options = parser.parse_args()
+    os.environ["QUANTSTORE_TEST_SECRET"] = SECRET
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        path = folder / "store.duckdb"
+        for model in ingestion.demo_paths():
+            ingestion.ingest_file(model, path, ingestion.Choices(probe=False))
+        (folder / "secret.csv").write_text(SECRET)
+        return report(folder, path, options)
+
+
+def report(folder: Path, path: Path, options: argparse.Namespace) -> int:
+    """Run the attacks, print the table; returns the exit code."""
+    before = fingerprint(folder)
+    chosen = [one for one in all_attacks() if options.only in (None, one.kind)]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        results = list(pool.map(lambda one: run(one, path, options.seconds), chosen))
+    kinds = list(dict.fromkeys(one.kind for one in chosen))
+    print(f"{'kind':28}{'attacks':>8}{''.join(f'{name:>17}' for name in OUTCOMES)}{'slowest':>10}")
+    for kind in [*kinds, "all"]:
+        of_kind = [one for one in results if kind in ("all", one.attack.kind)]
+        counts = Counter(one.outcome for one in of_kind)
+        numbers = "".join(f"{counts[name] or '':>17}" for name in OUTCOMES)
+        slowest = max(one.seconds for one in of_kind)
+        print(f"{kind:28}{len(of_kind):>8}{numbers}{slowest:>8.1f} s")
+    wrong = [
+        f"{one.attack.kind}: {one.attack.sql[:120]!r}: {one.wrong}" for one in results if one.wrong
+    ]
+    if fingerprint(folder) != before:
+        wrong.append("the folder of the store is not as it was")
+    alive = console.run(path, "select count(*) from models", row_limit=1, timeout_seconds=30)
+    if alive.table.column(0).to_pylist() != [4]:
+        wrong.append("the store does not answer as it did")
+    for line in wrong:
+        print(f"WRONG: {line}")
+    if not wrong:
+        print("the process that asked is alive; the store and its folder are as they were")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
