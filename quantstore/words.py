@@ -521,6 +521,28 @@ def fine_from(bits_needed: Mapping[str, int | None], *, of_model: bool = False) 
     return f"{subject} from {', '.join(parts)} on{but}. {what}"
 
 
+# A smaller gain may be the chance of rounding.
+TELLING_GAIN_DB = 1.0
+
+
+def best_remedy(now_db: float | None, remedies: Mapping[str, float | None]) -> str:
+    """``best: per channel, +42.8 dB``; of remedies that hardly differ, the one named first.
+
+    Args:
+        now_db: what nine in ten channels reach, None or infinite where they come back exactly.
+        remedies: what they would reach with each, None where nobody knows.
+    """
+    if now_db is None or not math.isfinite(now_db):
+        return "nothing to gain"
+    known = {name: value for name, value in remedies.items() if value is not None}
+    most = max(known.values(), default=now_db)
+    if most - now_db < TELLING_GAIN_DB:
+        return "none of these helps" if known else ""
+    name = next(name for name, value in known.items() if value >= most - TELLING_GAIN_DB)
+    gain = known[name] - now_db
+    return f"best: {name}, {db(gain, signed=True)}"
+
+
 def equalization_hope(band: str, layers: int, with_pair: int, lifted: int) -> str:
     """What equalization could give a model: how many of its broken layers have a pair, and leave.
 
