@@ -464,11 +464,11 @@ def causes(facts: LayerFacts, scheme: Scheme) -> list[str]:
     if not scheme.per_channel:
         if facts.flattened_channels:
             verb = "rounds" if facts.flattened_channels == 1 else "round"
-            found.append(f"{facts.flattened_channels} {of_channels} {verb} to zero")
+            found.append(f"{facts.flattened_channels:,} {of_channels} {verb} to zero")
         # An outlier among ranges costs the others nothing unless it is much wider than they are.
         if facts.outlier_channels and (facts.spread_bits or 0) >= 1:
             noun = "outlier channel sets" if facts.outlier_channels == 1 else "outlier channels set"
-            found.append(f"{facts.outlier_channels} {noun} the scale")
+            found.append(f"{facts.outlier_channels:,} {noun} the scale")
         if facts.spread_bits is not None and facts.spread_bits >= TELLING_SPREAD_BITS:
             kept = max(0.0, scheme.bits - facts.spread_bits)
             found.append(f"a typical channel keeps {kept:.1f} of {scheme.bits} bits")
@@ -476,7 +476,7 @@ def causes(facts: LayerFacts, scheme: Scheme) -> list[str]:
             verb = "uses" if facts.narrow_channels == 1 else "use"
             limit = share(NARROW_CHANNEL_SHARE)
             found.append(
-                f"{facts.narrow_channels} {of_channels} {verb} less than {limit} of the range"
+                f"{facts.narrow_channels:,} {of_channels} {verb} less than {limit} of the range"
             )
     span = facts.symmetric_span_over_rms
     if span is not None and span >= HEAVY_TAIL_SPAN_OVER_RMS:

@@ -102,6 +102,7 @@ def _verdict_section(
         st.caption(f"{len(shown)} of {count(total)} models. The charts below show the same.")
     shared.legend(limits)
     shared.evidence_notes(verdicts)
+    shared.explain("probe", "sqnr", "bands", "per_channel")
     if total == 2:
         before, after = sorted(shown)
         st.page_link(
