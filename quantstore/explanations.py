@@ -23,7 +23,7 @@ EXPLANATIONS = {
         " nothing is left.",
     ),
     "bands": Explanation(
-        "the bands",
+        "a band",
         "A layer is judged by its **p10**: the SQNR that nine in ten of its output channels reach."
         " *Fine* is 30 dB and more, *watch* from 20, *at risk* from 10, *broken* below. The limits"
         " are provisional, a rule of thumb. One figure for the whole tensor would hide the channels"

@@ -464,11 +464,11 @@ def causes(facts: LayerFacts, scheme: Scheme) -> list[str]:
     if not scheme.per_channel:
         if facts.flattened_channels:
             verb = "rounds" if facts.flattened_channels == 1 else "round"
-            found.append(f"{facts.flattened_channels} {of_channels} {verb} to zero")
+            found.append(f"{facts.flattened_channels:,} {of_channels} {verb} to zero")
         # An outlier among ranges costs the others nothing unless it is much wider than they are.
         if facts.outlier_channels and (facts.spread_bits or 0) >= 1:
             noun = "outlier channel sets" if facts.outlier_channels == 1 else "outlier channels set"
-            found.append(f"{facts.outlier_channels} {noun} the scale")
+            found.append(f"{facts.outlier_channels:,} {noun} the scale")
         if facts.spread_bits is not None and facts.spread_bits >= TELLING_SPREAD_BITS:
             kept = max(0.0, scheme.bits - facts.spread_bits)
             found.append(f"a typical channel keeps {kept:.1f} of {scheme.bits} bits")
@@ -476,7 +476,7 @@ def causes(facts: LayerFacts, scheme: Scheme) -> list[str]:
             verb = "uses" if facts.narrow_channels == 1 else "use"
             limit = share(NARROW_CHANNEL_SHARE)
             found.append(
-                f"{facts.narrow_channels} {of_channels} {verb} less than {limit} of the range"
+                f"{facts.narrow_channels:,} {of_channels} {verb} less than {limit} of the range"
             )
     span = facts.symmetric_span_over_rms
     if span is not None and span >= HEAVY_TAIL_SPAN_OVER_RMS:
@@ -519,6 +519,28 @@ def fine_from(bits_needed: Mapping[str, int | None], *, of_model: bool = False) 
     subject = "Every layer is fine" if of_model else "Fine"
     but = f"; not even with {most} {neither}" if never else ""
     return f"{subject} from {', '.join(parts)} on{but}. {what}"
+
+
+# A smaller gain may be the chance of rounding.
+TELLING_GAIN_DB = 1.0
+
+
+def best_remedy(now_db: float | None, remedies: Mapping[str, float | None]) -> str:
+    """``best: per channel, +42.8 dB``; of remedies that hardly differ, the one named first.
+
+    Args:
+        now_db: what nine in ten channels reach, None or infinite where they come back exactly.
+        remedies: what they would reach with each, None where nobody knows.
+    """
+    if now_db is None or not math.isfinite(now_db):
+        return "nothing to gain"
+    known = {name: value for name, value in remedies.items() if value is not None}
+    most = max(known.values(), default=now_db)
+    if most - now_db < TELLING_GAIN_DB:
+        return "none of these helps" if known else ""
+    name = next(name for name, value in known.items() if value >= most - TELLING_GAIN_DB)
+    gain = known[name] - now_db
+    return f"best: {name}, {db(gain, signed=True)}"
 
 
 def equalization_hope(band: str, layers: int, with_pair: int, lifted: int) -> str:

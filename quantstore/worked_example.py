@@ -6,7 +6,7 @@ Text and a scheme in, an :class:`Example` out. The arithmetic is the one that me
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,13 +15,15 @@ import pandas as pd
 from quantstore.errors import QuantstoreError
 from quantstore.quantization import (
     SMALLEST_SCALE,
+    Floats,
     dequantize,
     grid_for,
     measure_error,
     quantize,
+    sqnr_db,
 )
 from quantstore.schemes import Scheme
-from quantstore.words import MINUS, listed, with_minus
+from quantstore.words import MINUS, db, listed, with_minus
 
 # The values of "Accuracy Degradation After Quantization", the article this page is about.
 ARTICLE_VALUES = "-51.35, 165.52, 0.4, -0.4, 0.5, 1.2"
@@ -139,6 +141,95 @@ def work_out(values: Sequence[float], scheme: Scheme) -> Example:
         sqnr_db=measure_error(row, scheme).sqnr_db if row.any() else math.nan,
         merged_sqnr_db=10 * math.log10(signal / noise) if noise and signal else math.nan,
     )
+
+
+# Three small kernels, the third of which is the one that grows.
+KERNELS = ((0.31, -0.22, 0.08, 0.17), (-0.12, 0.05, 0.19, -0.26), (0.24, -0.3, 0.4, -0.15))
+WIDENINGS = ("1", "10", "100", "1000")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One output channel: its weights, and what returns where it shares a scale or has its own.
+
+    SQNR is in dB, infinite where nothing moved.
+    """
+
+    values: tuple[float, ...]
+    shared: tuple[float, ...]
+    own: tuple[float, ...]
+    shared_db: float
+    own_db: float
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Kernels under one scale for all, and under one scale each; the steps, and the SQNR of all."""
+
+    kernels: tuple[Kernel, ...]
+    shared_step: float
+    own_steps: tuple[float, ...]
+    shared_db: float
+    own_db: float
+
+
+def kernels(widening: float, scheme: Scheme) -> Layer:
+    """The three kernels, the third so many times as wide, per tensor and per channel.
+
+    Args:
+        scheme: per tensor; its bits and its symmetry serve for both.
+    """
+    weights = np.array(KERNELS, dtype=np.float32)
+    weights[-1] *= np.float32(widening)
+    per_channel = replace(scheme, granularity="channel")
+    shared_grid, own_grid = grid_for(weights, scheme), grid_for(weights, per_channel)
+    shared = dequantize(quantize(weights, shared_grid), shared_grid)
+    own = dequantize(quantize(weights, own_grid), own_grid)
+
+    def decibels(returned: Floats, axis: int | None) -> list[float]:
+        exact = weights.astype(np.float64)
+        moved = returned - exact
+        return list(map(float, np.atleast_1d(sqnr_db((exact**2).sum(axis), (moved**2).sum(axis)))))
+
+    rows = zip(
+        weights.tolist(),
+        shared.tolist(),
+        own.tolist(),
+        decibels(shared, 1),
+        decibels(own, 1),
+        strict=True,
+    )
+    return Layer(
+        kernels=tuple(
+            Kernel(tuple(values), _plus_zero(one), _plus_zero(other), shared_db, own_db)
+            for values, one, other, shared_db, own_db in rows
+        ),
+        shared_step=float(shared_grid.scale.flat[0]),
+        own_steps=tuple(own_grid.scale.ravel().tolist()),
+        shared_db=decibels(shared, None)[0],
+        own_db=decibels(own, None)[0],
+    )
+
+
+def kernels_headline(layer: Layer, limit_db: float) -> str:
+    """``2 of 3 channels drown, although the whole tensor keeps 43.9 dB; per channel none does``."""
+    total = len(layer.kernels)
+    drowned = sum(kernel.shared_db < limit_db for kernel in layer.kernels)
+    still = sum(kernel.own_db < limit_db for kernel in layer.kernels)
+    whole = db(layer.shared_db)
+    if not drowned:
+        return f"No channel drowns: all {total} reach {limit_db:g} dB, and the whole tensor {whole}"
+    verb = "drowns" if drowned == 1 else "drown"
+    although = (
+        "although the whole tensor keeps" if layer.shared_db >= limit_db else "the tensor has"
+    )
+    rest = f"{still} of them still" if still else "none does"
+    return f"{drowned} of {total} channels {verb}, {although} {whole}; per channel {rest}"
+
+
+def _plus_zero(values: Sequence[float]) -> tuple[float, ...]:
+    # A minus zero would read as a difference where there is none.
+    return tuple(value + 0.0 for value in values)
 
 
 def number(value: float) -> str:

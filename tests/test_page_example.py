@@ -4,10 +4,12 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from quantstore import worked_example
+from quantstore.quantization import measure_error
 from quantstore.schemes import Scheme
 from quantstore.worked_example import UnreadableValuesError, parse_values
 
@@ -40,7 +42,9 @@ def html_of(app):
 
 
 def table_of(app):
-    rows = re.findall(r"<tr>(.*?)</tr>", html_of(app).partition("<tbody>")[2])
+    rows = re.findall(
+        r"<tr>(.*?)</tr>", html_of(app).partition("<tbody>")[2].partition("</tbody>")[0]
+    )
     return [
         [re.sub("<.*?>", "", cell) for cell in re.findall(r"<td.*?>(.*?)</td>", row)]
         for row in rows
@@ -213,3 +217,32 @@ def test_the_enlarged_stretch_holds_most_of_what_merged():
         11,
     ]
     assert worked_example.enlarged_codes(work_out("0, 255, 100")) is None
+
+
+# One wide channel, and the others that share its step.
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+@pytest.mark.parametrize("is_symmetric", [True, False])
+def test_the_kernels_go_through_the_arithmetic_that_measures_models(bits, is_symmetric):
+    layer = worked_example.kernels(100, Scheme("any", bits, "tensor", is_symmetric))
+    weights = np.array([kernel.values for kernel in layer.kernels], dtype=np.float32)
+    for granularity, measured in (("tensor", layer.shared_db), ("channel", layer.own_db)):
+        error = measure_error(weights, Scheme("any", bits, granularity, is_symmetric))
+        assert measured == pytest.approx(error.sqnr_db, abs=1e-6)
+        own = [
+            kernel.shared_db if granularity == "tensor" else kernel.own_db
+            for kernel in layer.kernels
+        ]
+        assert own == pytest.approx(error.channel_sqnr_db.tolist(), abs=1e-6)
+
+
+def test_a_wide_channel_drowns_the_others_and_the_whole_tensor_hides_it(page):
+    app = page()
+    said = [re.sub(r"\\(.)", r"\1", header.value).replace("\u00a0", " ") for header in app.header]
+    assert said[1] == (
+        "2 of 3 channels drown, although the whole tensor keeps 46.1 dB; per channel none does"
+    )
+    app.segmented_control(key="wide").set_value("1").run()
+    assert app.header[1].value.startswith("No channel drowns")
+    assert app.query_params["wide"] == "1"

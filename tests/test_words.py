@@ -422,3 +422,20 @@ def test_a_long_name_keeps_its_end_in_a_chart():
 )
 def test_settings_of_a_node_in_words(attributes, groups, said):
     assert words.node_settings(attributes, groups) == said
+
+
+@pytest.mark.parametrize(
+    ("now", "remedies", "said"),
+    [
+        (0.0, {"per channel": 42.8, "clipped": 0.0}, f"best: per channel, +42.8{NBSP}dB"),
+        # What costs less comes first, unless more is to be had.
+        (10.0, {"per channel": 30.0, "equalized": 30.9}, f"best: per channel, +20.0{NBSP}dB"),
+        (10.0, {"per channel": 30.0, "equalized": 31.1}, f"best: equalized, +21.1{NBSP}dB"),
+        (10.0, {"per channel": math.inf, "clipped": 90.0}, "best: per channel, exact"),
+        (10.0, {"per channel": 10.9, "clipped": None}, "none of these helps"),
+        (10.0, {"clipped": None}, ""),
+        (None, {"per channel": 30.0}, "nothing to gain"),
+    ],
+)
+def test_the_best_remedy_is_named_with_its_gain(now, remedies, said):
+    assert words.best_remedy(now, remedies) == said

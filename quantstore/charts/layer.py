@@ -444,7 +444,7 @@ class _ChannelAxis:
             # Channel numbers in random order are no axis: here the place in the order is one.
             self._title = "place among the output channels, widest first"
             names = (columns["place"] + 1).astype(int).tolist()
-        shown = {str(place): count(names[place]) for place in _labelled(names)}
+        shown = {str(place): count(name) for place, name in _labelled(names).items()}
         self._axis = alt.Axis(
             values=[int(place) for place in shown],
             grid=False,
@@ -456,16 +456,18 @@ class _ChannelAxis:
         return alt.X(f"{field}:Q", scale=self._scale, axis=self._axis, title=self._title)
 
 
-def _labelled(names: list[int]) -> list[int]:
-    """The places whose names stand under the axis: all, every other, or those at round numbers."""
+def _labelled(names: list[int]) -> dict[int, int]:
+    """What stands under which column: every name, every other, or round numbers only."""
     if len(names) <= MOST_NAMED:
-        return list(range(0, len(names), 1 if len(names) <= MOST_NAMED // 2 else 2))
+        every_other = range(0, len(names), 1 if len(names) <= MOST_NAMED // 2 else 2)
+        return {place: names[place] for place in every_other}
     every = _nice_step((max(names) - min(names)) / 16)
-    places: list[int] = []
-    for place, name in enumerate(names):
-        if place == 0 or name // every > names[place - 1] // every:
-            places.append(place)
-    return places
+    labels = {0: names[0]}
+    for place in range(1, len(names)):
+        if names[place] // every > names[place - 1] // every:
+            # Of a column of several channels the round number is close to the first.
+            labels[place] = names[place] // every * every
+    return labels
 
 
 class _WeightScale:

@@ -7,7 +7,7 @@ import streamlit as st
 
 from quantstore.charts import clipping as charts
 from quantstore.pages import shared
-from quantstore.words import count, db, share
+from quantstore.words import TELLING_GAIN_DB, count, db, share
 
 # What one decimal does not show is no fall.
 LEAST_FALL_DB = 0.05
@@ -99,7 +99,7 @@ def _is_unclipped(best: dict[Any, Any], curve: pd.DataFrame) -> bool:
 
 def _is_hardly_more(best: dict[Any, Any], whole: dict[Any, Any]) -> bool:
     before, after = shared.known(whole["sqnr_db"]), shared.known(best["sqnr_db"])
-    return before is not None and after is not None and after - before < shared.TELLING_GAIN_DB
+    return before is not None and after is not None and after - before < TELLING_GAIN_DB
 
 
 def _place(best: dict[Any, Any], curve: pd.DataFrame) -> str:

@@ -110,6 +110,7 @@ def _verdict_section(
         st.caption(f"{len(shown)} of {count(total)} models. The charts below show the same.")
     shared.legend(limits)
     shared.evidence_notes(verdicts)
+    shared.explain("probe", "sqnr", "bands", "per_channel")
     if total == 2:
         # As they were picked, or as an alphabet has them.
         before, after = st.session_state.get("models") or sorted(shown)

@@ -9,7 +9,7 @@ import streamlit as st
 from quantstore.errors import printable
 from quantstore.pages import components, shared
 from quantstore.schemes import DEFAULT_SCHEME
-from quantstore.words import db, markdown, operator
+from quantstore.words import TELLING_GAIN_DB, db, markdown, operator
 
 # The operators that equalization is computed for, with the operand that holds their weights.
 PAIRED = (("Conv", "W"), ("Gemm", "B"))
@@ -115,9 +115,7 @@ def _finding(rows: list[dict[Any, Any]]) -> str:
     found = _with_best(best, before, after)
     own_before = shared.known(best["partner_before_db"])
     own_after = shared.known(best["partner_after_db"])
-    if own_after is not None and (
-        own_before is None or own_after <= own_before - shared.TELLING_GAIN_DB
-    ):
+    if own_after is not None and (own_before is None or own_after <= own_before - TELLING_GAIN_DB):
         found += f" {_name(best)} itself would fall from {db(own_before)} to {db(own_after)}."
     for other in others:
         reached = shared.known(other["after_db"])
@@ -132,9 +130,9 @@ def _with_best(best: dict[Any, Any], before: float, after: float | None) -> str:
         return f"S{subject} make nine in ten channels exact; now they reach {db(before)}."
     gain = after - before
     from_to = f"from {db(before)} to {db(after)}: **{db(gain, signed=True)}**"
-    if gain <= -shared.TELLING_GAIN_DB:
+    if gain <= -TELLING_GAIN_DB:
         return f"Nothing to gain: s{subject} lower nine in ten channels {from_to}."
-    if gain < shared.TELLING_GAIN_DB:
+    if gain < TELLING_GAIN_DB:
         return f"Hardly anything: s{subject} take nine in ten channels {from_to}."
     band, band_after = best["band"], best["band_after"]
     if band == "fine":

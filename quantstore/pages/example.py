@@ -8,10 +8,10 @@ import streamlit as st
 from quantstore import worked_example
 from quantstore.charts import example as charts
 from quantstore.pages import address, shared
-from quantstore.palette import DARK, LIGHT, both
+from quantstore.palette import BANDS, DARK, LIGHT, both
 from quantstore.schemes import Scheme
-from quantstore.words import db, markdown, share, with_minus
-from quantstore.worked_example import Example, number, on_grid
+from quantstore.words import BAND_LIMITS_DB, db, markdown, share, with_minus
+from quantstore.worked_example import Example, Kernel, number, on_grid
 
 BITS = ["4", "6", "8"]
 DEFAULT_BITS = "8"
@@ -48,7 +48,8 @@ def main() -> None:
             _table(example)
         with st.container():
             _loss(example)
-            _meaning()
+    _channels(scheme)
+    _meaning()
 
 
 def _controls() -> tuple[str, Scheme]:
@@ -299,13 +300,107 @@ def _loss(example: Example) -> None:
     st.markdown(words)
 
 
+def _channels(scheme: Scheme) -> None:
+    """The same with channels: one that is wide, and the others that share its step."""
+    st.space("small")
+    title = st.empty()
+    st.caption(
+        "A layer with three output channels of four weights each. *Per tensor*, the largest weight"
+        " of all sets one step for the three; *per channel*, each has its own. Let the third grow"
+        " and see what becomes of the others."
+    )
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption("Channel 2 is so many times as wide:", width="content")
+        widening = shared.choice(
+            "How wide channel 2 is",
+            list(worked_example.WIDENINGS),
+            key="wide",
+            first="100",
+            label_is_hidden=True,
+        )
+    layer = worked_example.kernels(float(widening), scheme)
+    with title:
+        st.header(markdown(worked_example.kernels_headline(layer, BAND_LIMITS_DB[0])), anchor=False)
+    head = "".join(
+        f'<th scope="col" style="{_cell(align)};font-weight:400;font-size:12px;color:{MUTED}">'
+        f"{words}</th>"
+        for words, align in (
+            ("channel", "left"),
+            ("weights x", "right"),
+            (f"x′ per tensor, step {number(_rounded(layer.shared_step))}", "right"),
+            ("SQNR", "right"),
+            ("x′ per channel", "right"),
+            ("SQNR", "right"),
+        )
+    )
+    rows = [
+        _channel_row(str(place), kernel, layer.shared_step, layer.own_steps[place])
+        for place, kernel in enumerate(layer.kernels)
+    ]
+    whole = (
+        f'<td style="{_cell("left")};font-weight:600" colspan="3">whole tensor</td>'
+        f'<td style="{_cell("right")}">{_band_chip(layer.shared_db)}</td>'
+        f'<td style="{_cell("right")}"></td>'
+        f'<td style="{_cell("right")}">{_band_chip(layer.own_db)}</td>'
+    )
+    st.html(
+        '<div style="overflow-x:auto"><table style="width:100%;border-collapse:collapse;'
+        'font-variant-numeric:tabular-nums;font-size:14px">'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}<tr>{whole}</tr></tbody></table></div>"
+    )
+    shared.note(
+        "The whole tensor sums up energies: the wide channel carries nearly all of it and is well"
+        " kept, so its figure says nothing of the others. quantstore judges a layer by the SQNR"
+        " that nine in ten of its channels reach."
+    )
+
+
+def _channel_row(name: str, kernel: Kernel, step: float, own_step: float) -> str:
+    cells = [
+        f'<td style="{_cell("left")}">{name}</td>',
+        f'<td style="{_cell("right")}">{_values(kernel.values, None)}</td>',
+        f'<td style="{_cell("right")}">{_values(kernel.shared, step)}</td>',
+        f'<td style="{_cell("right")}">{_band_chip(kernel.shared_db)}</td>',
+        f'<td style="{_cell("right")}">{_values(kernel.own, own_step)}</td>',
+        f'<td style="{_cell("right")}">{_band_chip(kernel.own_db)}</td>',
+    ]
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _values(values: tuple[float, ...], step: float | None) -> str:
+    """The numbers of a kernel in columns of their own; those that became 0 in muted ink."""
+    spans = []
+    for value in values:
+        text = number(_rounded(value)) if step is None else on_grid(value, step)
+        colour = f"color:{MUTED};" if step is not None and value == 0 else ""
+        spans.append(
+            f'<span style="{colour}display:inline-block;min-width:3.4em;margin-left:6px">'
+            f"{html.escape(text)}</span>"
+        )
+    return "".join(spans)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _band_chip(value_db: float) -> str:
+    band = BANDS[sum(value_db >= limit for limit in BAND_LIMITS_DB)]
+    light, dark = LIGHT.bands[band], DARK.bands[band]
+    return (
+        '<span style="display:inline-block;padding:1px 8px;border-radius:5px;font-weight:600;'
+        f"white-space:nowrap;color:{both(light.ink, dark.ink)};"
+        f'background:{both(light.tint, dark.tint)}" title="{band}">{db(value_db)}</span>'
+    )
+
+
 def _meaning() -> None:
-    st.subheader("The same in a network", anchor=False)
+    st.space("small")
+    st.header("The same in a network", anchor=False)
     st.markdown(
         "A layer’s weights share one grid under *int8 per tensor*. One kernel with large weights"
         " stretches the step for all, and the small weights of the other kernels merge, many of"
-        " them into 0. *Per channel*, each kernel has a scale of its own, as if you had left the"
-        " large values out here."
+        " them into 0. *Per channel*, each kernel has a scale of its own."
     )
     st.page_link(
         shared.PAGES / "compare.py",

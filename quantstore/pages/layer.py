@@ -22,6 +22,7 @@ from quantstore.schemes import (
 from quantstore.store import Connection
 from quantstore.words import (
     NO_BREAK_SPACE,
+    TELLING_GAIN_DB,
     bits,
     breakable,
     causes,
@@ -86,7 +87,7 @@ def _draw(con: Connection, row: dict[Any, Any], ranked: pd.DataFrame, scheme: Sc
         st.info("None of its weights is a finite number, so there is nothing to measure or draw.")
         return
     _facts(row, details, scheme)
-    shared.explain("sqnr", "spread", "per_channel")
+    shared.explain("bands", "sqnr", "spread", "per_channel")
     grid = None
     if not scheme.per_channel:
         grid = codes.shared_grid(row["weight_min"], row["weight_max"], scheme)
@@ -110,7 +111,7 @@ def _draw(con: Connection, row: dict[Any, Any], ranked: pd.DataFrame, scheme: Sc
 def _pick_layer(model: str, ranked: pd.DataFrame) -> dict[Any, Any]:
     """The row of the layer on show; the worst one unless somebody chose."""
     rows = ranked.to_dict("records")
-    labels = _labels(ranked)
+    labels = shared.layer_labels(ranked)
     asked, asked_model = address.asked_for("layer"), address.asked_for("model")
     came_from = st.session_state.get("layer_of", model)
     st.session_state["layer_of"] = model
@@ -132,17 +133,6 @@ def _pick_layer(model: str, ranked: pd.DataFrame) -> dict[Any, Any]:
     return rows[labels.index(picked) if picked in labels else 0]
 
 
-def _labels(ranked: pd.DataFrame) -> list[str]:
-    """What the address calls each layer: its name, with the operand where a node has several."""
-    has_several = ranked["layer"].duplicated(keep=False)
-    return [
-        f"{layer} ({operand})" if several else layer
-        for layer, operand, several in zip(
-            ranked["layer"], ranked["operand"], has_several, strict=True
-        )
-    ]
-
-
 def _say_missing(model: str) -> None:
     """Kept until another layer is picked: the first run of a page may not be its last."""
     missing = st.session_state.get("layer_missing")
@@ -162,7 +152,7 @@ def _show(label: str) -> None:
 
 def _opener(ranked: pd.DataFrame) -> Callable[[int], None]:
     """What shows a layer of the model by its key."""
-    labels = dict(zip(ranked["layer_id"].tolist(), _labels(ranked), strict=True))
+    labels = dict(zip(ranked["layer_id"].tolist(), shared.layer_labels(ranked), strict=True))
 
     def open_layer(layer_id: int) -> None:
         _show(labels[layer_id])
@@ -185,7 +175,7 @@ def _ways_out(model: str, row: dict[Any, Any], ranked: pd.DataFrame) -> None:
         on_click=back,
     )
     st.space("stretch")
-    labels = _labels(ranked)
+    labels = shared.layer_labels(ranked)
     by_depth = [label for _, label in sorted(zip(ranked["depth"], labels, strict=True))]
     own = labels[int(row["rank"]) - 1]
     with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
@@ -490,7 +480,7 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     # The table counts its gains from the default scheme; this one compares like with like.
     both_are = "" if symmetry == DEFAULT_SCHEME.symmetry else f", both {symmetry}"
     from_to = f"from {db(before)} to {db(after)}{both_are}: **{db(gain, signed=True)}**"
-    if shared_row["band"] == "fine" and abs(gain) < shared.TELLING_GAIN_DB:
+    if shared_row["band"] == "fine" and abs(gain) < TELLING_GAIN_DB:
         return (
             f"Nothing to rescue: nine in ten channels reach {db(before)} per tensor and"
             f" {db(after)} per channel."
@@ -500,7 +490,7 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
             "Nothing to rescue: per tensor is fine. Per channel takes nine in ten channels"
             f" {from_to}."
         )
-    if gain < shared.TELLING_GAIN_DB:
+    if gain < TELLING_GAIN_DB:
         return f"Per channel hardly helps: it takes nine in ten channels {from_to}."
     verb = "lifts" if not scheme.per_channel else "has lifted"
     still = "" if own_row["band"] == "fine" else f", and the layer is {_stays(own_row['band'])}"

@@ -1,11 +1,12 @@
 """Model: which layers break it, and why?"""
 
+import math
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from quantstore import queries
+from quantstore import formats, queries
 from quantstore.charts import compare, model
 from quantstore.errors import printable
 from quantstore.pages import address, components, findings, probe, report_button, shared
@@ -13,6 +14,8 @@ from quantstore.palette import BANDS
 from quantstore.schemes import DEFAULT_SCHEME, Scheme
 from quantstore.store import Connection
 from quantstore.words import (
+    MOST_BITS,
+    best_remedy,
     causes,
     count,
     counted,
@@ -30,6 +33,7 @@ from quantstore.words import (
 FIRST_ROWS = 8
 # Beyond this many rows a scrolling table serves better than a long page.
 MOST_ROWS = 200
+BREAKS, RESCUES = "What breaks it", "What would rescue it"
 FILTERS = {"Broken": ("broken",), "At risk and worse": ("broken", "at risk"), "All": BANDS}
 
 
@@ -64,10 +68,14 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
         f" {weight(own['median_weight_range'])}, largest {weight(own['max_weight_range'])}."
     )
     shared.evidence_notes(verdicts)
+    shared.explain("probe", "sqnr", "bands", "per_channel")
     report_button.draw([name], scheme, key="report_model")
     probe.section(queries.model_runs(con, name), scheme)
     profiles = queries.layer_profiles(con, [name], scheme.name)
-    layers = queries.worst_layers(con, name, scheme.name)
+    layers = queries.worst_layers(con, name, scheme.name).merge(
+        queries.layer_rescues(con, name, scheme.name), on="layer_id"
+    )
+    layers["label"] = shared.layer_labels(layers)
     limits = queries.band_limits(con)
     bits_needed = queries.model_bits_needed(con, name)
     hopes = None
@@ -139,6 +147,9 @@ def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_
             width=320,
         )
         kept = shared.choice("Bands", list(FILTERS), key="kept", first="All", label_is_hidden=True)
+        view = shared.choice("Columns", [BREAKS, RESCUES], key="columns", label_is_hidden=True)
+        st.space("stretch")
+        _download(layers, scheme)
     found = layers[layers["band"].isin(FILTERS[kept])]
     if text:
         found = queries.found_by_name(found, text)
@@ -151,7 +162,7 @@ def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_
         )
         return
     if len(found) > MOST_ROWS:
-        _long_table(found, scheme)
+        _long_table(found, scheme, view)
         return
     show_all = st.session_state.get("show_all_layers", False) or len(found) <= FIRST_ROWS + 2
     rows = found if show_all else found.head(FIRST_ROWS)
@@ -161,9 +172,15 @@ def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_
         if target:
             shared.open_layer(int(target["row"]))
 
+    if view == RESCUES:
+        st.caption(RESCUE_NOTE)
+    remedies = _remedies(layers, scheme)
     components.table(
-        columns=_columns(scheme),
-        rows=[_row(layer, scheme, limits) for layer in rows.to_dict("records")],
+        columns=_columns(scheme) if view == BREAKS else _rescue_columns(remedies),
+        rows=[
+            _row(layer, scheme, limits) if view == BREAKS else _rescue_row(layer, remedies)
+            for layer in rows.to_dict("records")
+        ],
         key="worst",
         on_click=clicked,
     )
@@ -175,6 +192,88 @@ def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_
             key="show_all",
             on_click=lambda: st.session_state.update(show_all_layers=True),
         )
+
+
+RESCUE_NOTE = (
+    "What nine in ten channels would reach with each remedy, and the gain. Clipped: the largest"
+    " weights cut off at the least squared error. Equalized: scale shared with the better"
+    " neighbour. Bits: the fewest that keep nine in ten channels at 30 dB. Weights only."
+)
+# The columns of ``queries.layer_rescues`` and their names, in the order of what they cost.
+REMEDIES = {
+    "per_channel_p10_db": "per channel",
+    "clipped_p10_db": "clipped",
+    "equalized_p10_db": "equalized",
+}
+
+
+def _remedies(layers: pd.DataFrame, scheme: Scheme) -> dict[str, str]:
+    """Those that the store knows of some layer under this scheme."""
+    return {
+        column: name
+        for column, name in REMEDIES.items()
+        if layers[column].notna().any()
+        and not (scheme.per_channel and column == "per_channel_p10_db")
+    }
+
+
+def _rescue_columns(remedies: dict[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"title": "layer, and what helps it most", "kind": "name"},
+        {"title": "band, at p10", "kind": "chip", "help": "SQNR that nine in ten channels reach"},
+        *({"title": f"p10 {name}", "kind": "pair", "number": True} for name in remedies.values()),
+        {"title": "bits per tensor", "kind": "pair", "number": True, "wide": True},
+        {"title": "per channel", "kind": "pair", "number": True, "wide": True},
+        {"title": "in blocks of 32", "kind": "pair", "number": True, "wide": True},
+    ]
+
+
+def _rescue_row(layer: dict[Any, Any], remedies: dict[str, str]) -> dict[str, Any]:
+    now = shared.known(layer["channel_sqnr_p10_db"])
+    reached = {name: shared.known(layer[column]) for column, name in remedies.items()}
+    if "per channel" in reached and reached["per channel"] is None:
+        # Every layer is measured per channel: NULL is exact.
+        reached["per channel"] = math.inf
+    helped = "fine as it is" if layer["band"] == "fine" else best_remedy(now, reached)
+    return {
+        "key": int(layer["layer_id"]),
+        "cells": [
+            {"text": printable(str(layer["label"])), "small": helped},
+            {"band": layer["band"], "small": db(now)},
+            *(_reached(now, value) for value in reached.values()),
+            *({"text": _bits(layer[f"bits_{kind}"])} for kind in ("tensor", "channel", "block")),
+        ],
+    }
+
+
+def _reached(now: float | None, value: float | None) -> dict[str, str]:
+    if value is None:
+        return {"text": "–"}
+    if now is None or not math.isfinite(value):
+        return {"text": db(value)}
+    return {"text": db(value), "small": db(value - now, signed=True)}
+
+
+def _bits(value: Any) -> str:
+    number = shared.known(value)
+    if number is None:
+        return "–"
+    return f"> {MOST_BITS}" if number < 0 else str(int(number))
+
+
+def _download(layers: pd.DataFrame, scheme: Scheme) -> None:
+    """Every layer with its statistics, its errors and what would rescue it."""
+    name = shared.file_name(str(layers["model"].iloc[0]), scheme.name, "layers")
+    st.download_button(
+        "CSV",
+        data=lambda: formats.to_csv(layers.drop(columns=["spark", "label"])),
+        file_name=f"{name}.csv",
+        mime="text/csv",
+        icon=":material/download:",
+        on_click="ignore",
+        key="layers_csv",
+        help="Every layer with its figures, judged under the scheme on show",
+    )
 
 
 def _embeddings(tables: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> None:
@@ -214,7 +313,7 @@ def _columns(scheme: Scheme) -> list[dict[str, Any]]:
 
 def _row(layer: dict[Any, Any], scheme: Scheme, limits: dict[str, float]) -> dict[str, Any]:
     reasons = causes(shared.layer_facts(layer), scheme)
-    name = printable(str(layer["layer"]))
+    name = printable(str(layer["label"]))
     cells: list[dict[str, Any]] = [
         {"text": name, "small": "; ".join(reasons)},
         {
@@ -234,7 +333,7 @@ def _row(layer: dict[Any, Any], scheme: Scheme, limits: dict[str, float]) -> dic
     return {"key": int(layer["layer_id"]), "cells": cells}
 
 
-def _long_table(found: pd.DataFrame, scheme: Scheme) -> None:
+def _long_table(found: pd.DataFrame, scheme: Scheme, view: str) -> None:
     ids = found["layer_id"].tolist()
 
     def clicked() -> None:
@@ -242,31 +341,37 @@ def _long_table(found: pd.DataFrame, scheme: Scheme) -> None:
         if picked:
             shared.open_layer(int(ids[picked[0]]))
 
+    columns: dict[str, Any] = {"layer": found["label"].map(printable), "band": found["band"]}
+    columns["p10, dB"] = found["channel_sqnr_p10_db"]
+    if view == BREAKS:
+        columns |= {
+            "operator": [
+                operator(op, depthwise)
+                for op, depthwise in zip(found["op_type"], found["is_depthwise"], strict=True)
+            ],
+            "weight shape": [shape(dimensions) for dimensions in found["shape"]],
+            "channels below 10 dB": found["channels_below_10db"],
+            "channels": found["channel_count"],
+            "weights zeroed": found["zeroed_fraction"],
+        }
+    if view == RESCUES:
+        for column, name in _remedies(found, scheme).items():
+            columns[f"p10 {name}, dB"] = found[column]
+        for kind, words in (("tensor", "bits per tensor"), ("channel", "bits per channel")):
+            columns[words] = found[f"bits_{kind}"].map(_bits)
     st.caption(f"{counted(len(found), 'layer')}. Choose a row to open the layer.")
     st.dataframe(
-        pd.DataFrame(
-            {
-                "layer": found["layer"].map(printable),
-                "operator": [
-                    operator(op, depthwise)
-                    for op, depthwise in zip(found["op_type"], found["is_depthwise"], strict=True)
-                ],
-                "weight shape": [shape(dimensions) for dimensions in found["shape"]],
-                "band": found["band"],
-                "p10, dB": found["channel_sqnr_p10_db"],
-                "channels below 10 dB": found["channels_below_10db"],
-                "channels": found["channel_count"],
-                "weights zeroed": found["zeroed_fraction"],
-                "p10 if per channel, dB": found["per_channel_p10_db"],
-            }
-        ),
+        pd.DataFrame(columns),
         hide_index=True,
         key="long_worst",
         on_select=clicked,
         selection_mode="single-row",
         column_config={
-            "p10, dB": st.column_config.NumberColumn(format="%.1f"),
-            "p10 if per channel, dB": st.column_config.NumberColumn(format="%.1f"),
+            **{
+                name: st.column_config.NumberColumn(format="%.1f")
+                for name in columns
+                if name.endswith(", dB")
+            },
             "weights zeroed": st.column_config.NumberColumn(format="percent"),
         },
         height=480,

@@ -32,9 +32,6 @@ from quantstore.words import (
     weights,
 )
 
-# A smaller gain may be the chance of rounding.
-TELLING_GAIN_DB = 1.0
-
 PAGES = Path(__file__).resolve().parent
 
 # Nothing of ours holds the store for long; a person at a page waits less than a script would.
@@ -148,6 +145,17 @@ def layer_facts(row: dict[Any, Any]) -> LayerFacts:
         weight_min=known(row["weight_min"]) or 0.0,
         weight_max=known(row["weight_max"]) or 0.0,
     )
+
+
+def layer_labels(layers: pd.DataFrame) -> list[str]:
+    """What each layer of a model is called: its name, with the operand where a node has several."""
+    has_several = layers["layer"].duplicated(keep=False)
+    return [
+        f"{layer} ({operand})" if several else layer
+        for layer, operand, several in zip(
+            layers["layer"], layers["operand"], has_several, strict=True
+        )
+    ]
 
 
 def known(value: Any) -> float | None:

@@ -408,7 +408,8 @@ def layer_clipping(con: Connection, layer_id: int) -> pd.DataFrame:
             from curves as channels
             join curves as tensor on tensor.bits = channels.bits and tensor.measure = 'tensor'
             join errors
-                on errors.layer_id = channels.layer_id
+                -- Said of the table itself: only what is filtered by a layer is found at once.
+                on errors.layer_id = $layer_id
                 and errors.scheme = 'int8_tensor_symmetric_mse'
             where channels.measure in ('channel_p10', 'channel_median')
                 and channels.bits = 8
@@ -499,13 +500,19 @@ def layer_rescues(con: Connection, model: str, scheme: str) -> pd.DataFrame:
     """
     return con.frame(
         """
-        with needed as (
+        with own as (
+            select layer_id, depth
+            from layers
+            where model_id = (select model_id from models where model = $model)
+        ),
+        needed as (
             select
                 layer_id,
                 max(coalesce(bits, -1)) filter (granularity = 'tensor') as bits_tensor,
                 max(coalesce(bits, -1)) filter (granularity = 'channel') as bits_channel,
                 max(coalesce(bits, -1)) filter (granularity = 'block') as bits_block
             from bits_needed
+            semi join own using (layer_id)
             group by layer_id
         ),
         equalized as (
@@ -513,22 +520,21 @@ def layer_rescues(con: Connection, model: str, scheme: str) -> pd.DataFrame:
                 layer_id,
                 max(coalesce(channel_sqnr_p10_after_db, 'infinity')) as equalized_p10_db
             from equalization
+            semi join own using (layer_id)
             where scheme = $scheme
             group by layer_id
         )
         select
-            layers.layer_id,
+            own.layer_id,
             case when clipped.layer_id is not null
                 then coalesce(clipped.channel_sqnr_p10_db, 'infinity') end as clipped_p10_db,
             equalized_p10_db,
             bits_tensor, bits_channel, bits_block
-        from layers
-        join models using (model_id)
+        from own
         left join errors as clipped
-            on clipped.layer_id = layers.layer_id and clipped.scheme = $scheme || '_mse'
-        left join needed on needed.layer_id = layers.layer_id
-        left join equalized on equalized.layer_id = layers.layer_id
-        where model = $model
+            on clipped.layer_id = own.layer_id and clipped.scheme = $scheme || '_mse'
+        left join needed on needed.layer_id = own.layer_id
+        left join equalized on equalized.layer_id = own.layer_id
         order by depth
         """,
         {"model": model, "scheme": scheme},
