@@ -283,13 +283,12 @@ def _ingests(ingests: pd.DataFrame) -> None:
 
 
 def _ingest(row: dict[Any, Any]) -> list[dict[str, str]]:
-    became = str(row["outcome"])
-    if not pd.isna(row["model"]):
-        became += f" as {printable(row['model'])}"
     memory = shared.known(row["peak_bytes"])
+    # A name wraps below the path; beside it, a long one would push the table off the page.
+    told = row["message"] if pd.isna(row["model"]) else f"as {row['model']}"
     return [
-        {"text": printable(row["path"]), "small": printable(row["message"])},
-        {"text": became},
+        {"text": printable(row["path"]), "small": printable(told)},
+        {"text": str(row["outcome"])},
         {"text": moment(row["finished_at"])},
         {"text": seconds(row["seconds"])},
         {"text": "–" if memory is None else file_size(int(memory))},
