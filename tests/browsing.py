@@ -200,10 +200,12 @@ class Visitor:
         )
 
     def sideways(self) -> int:
-        """Pixels of the page that lie beyond its right edge."""
+        """Pixels of the page, or of the sidebar, that lie beyond its right edge."""
         return self.page.evaluate(
-            "document.querySelector('[data-testid=stMain]').scrollWidth"
-            " - document.querySelector('[data-testid=stMain]').clientWidth"
+            """() => Math.max(...["stMain", "stSidebarContent"].map((name) => {
+                const part = document.querySelector(`[data-testid=${name}]`);
+                return part.scrollWidth - part.clientWidth;
+            }))"""
         )
 
     def violations(self) -> list[tuple[str, list[str]]]:
