@@ -148,7 +148,7 @@ def test_the_main_path_works_by_keyboard_alone(visit, full_app) -> None:
     page = visitor.page
     visitor.open("/")
     page.keyboard.press("Tab")
-    assert visitor.focus() == "Skip to the page"
+    assert visitor.focus() == "Skip to main content"
     page.keyboard.press("Enter")
     visitor.tab_to("digits-rescaled, int8 per tensor, symmetric: breaks")
     assert visitor.has_visible_focus()
