@@ -40,6 +40,13 @@ class Freshness:
         return self.kind in ("changed", "perhaps changed", "unreadable")
 
     @property
+    def can_be_refreshed(self) -> bool:
+        """Whether measuring the file again would change what is stored."""
+        return self.kind in ("changed", "perhaps changed") or (
+            self.is_outdated and self.kind == "same"
+        )
+
+    @property
     def is_in_order(self) -> bool:
         """Whether there is nothing to say: unchanged, or never a file that could change."""
         return self.kind in ("same", "no file") and not self.is_outdated

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from browsing import browser, empty_app, full_app, hostile_app, visit  # noqa: F401
 from hypothesis import settings
 
 from quantstore import ingestion

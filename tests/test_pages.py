@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from quantstore import store
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("compare", "revisions", "model", "layer", "drift", "reality", "example", "sql")
+PAGES = ("compare", "revisions", "model", "layer", "drift", "reality", "example", "sql", "models")
 # These answer without a model; the others say how to get one.
 NEED_NO_MODEL = ("example",)
 
@@ -233,3 +233,34 @@ def test_embeddings_are_shown_apart_from_layers(open_app, demo_store, tmp_path):
     assert fails(app) == []
     assert "Embeddings" in texts(app)
     assert tables(app) == [5, 1]
+
+
+def test_models_says_what_the_store_holds_and_whether_it_is_in_order(open_app, demo_store):
+    app = open_app(demo_store, "models")
+    assert app.header[0].value.startswith("4\u00a0models, 36\u00a0layers, ")
+    assert app.header[0].value.endswith("; all in order")
+
+
+def test_models_finds_by_name_as_its_address_says(open_app, demo_store):
+    app = open_app(demo_store, "models", models_search="Rescaled")
+    assert app.text_input(key="models_search").value == "Rescaled"
+    (shelf,) = [one for one in app.get("bidi_component") if "marked" in str(one.proto)]
+    assert "digits-rescaled" in str(shelf.proto)
+    assert "digits-plain" not in str(shelf.proto)
+    app = open_app(demo_store, "models", models_search="nobody")
+    assert [one.value for one in app.info] == [
+        "No model fits: search for less, or choose another tag."
+    ]
+
+
+@pytest.mark.parametrize("page", ["compare", "models"])
+def test_a_bug_is_a_sentence_without_a_traceback_and_is_logged(
+    open_app, demo_store, page, monkeypatch, caplog
+):
+    monkeypatch.setattr("quantstore.queries.ranking", lambda *_: 1 / 0)
+    app = open_app(demo_store, page)
+    assert list(app.exception) == []
+    (said,) = [one.value for one in app.error]
+    assert said.startswith("Something went wrong on this page.")
+    assert "ZeroDivisionError" not in texts(app) + said
+    assert "ZeroDivisionError" in caplog.text

@@ -1,4 +1,4 @@
-"""What the browser needs besides the pages: a way past the navigation, and honest Back and Forward.
+"""What the browser needs besides the pages: honest Back and Forward.
 
 Streamlit writes an entry into the browser's history whenever the address changes: two where a click
 opens another page (first the new query, then the new path), and one more where the page then spells
@@ -13,11 +13,6 @@ export default function ({ parentElement }) {
     const page = parentElement.ownerDocument.defaultView;
     if (page.quantstoreFrame) return;
     page.quantstoreFrame = true;
-    oneEntryPerDeed(page);
-    addSkipLink(page.document);
-}
-
-const oneEntryPerDeed = (page) => {
     // The address that was opened is an entry already.
     let isDeed = false;
     const act = () => { isDeed = true; };
@@ -30,26 +25,12 @@ const oneEntryPerDeed = (page) => {
         else page.history.replaceState(...entry);
         isDeed = false;
     };
-};
-
-const addSkipLink = (document) => {
-    const link = document.createElement("a");
-    link.id = "skip-link";
-    link.href = "#main";
-    link.textContent = "Skip to the page";
-    link.onclick = (event) => {
-        event.preventDefault();
-        const main = document.querySelector("[data-testid=stMainBlockContainer]");
-        main.tabIndex = -1;
-        main.focus();
-    };
-    document.body.prepend(link);
-};
+}
 """
 
 _frame = st.components.v2.component("quantstore_frame", html="<i>\n</i>", js=_JS)
 
 
 def draw() -> None:
-    """Once a run, anywhere; it shows nothing until somebody tabs into the page."""
+    """Once a run, anywhere; it shows nothing."""
     _frame(key="frame", height=1)

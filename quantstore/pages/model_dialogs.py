@@ -38,6 +38,19 @@ def ask_remove(models: Sequence[str]) -> None:
     st.session_state["models_dialog"] = ("remove", list(models))
 
 
+def measure_again(origins: Sequence[queries.Origin]) -> None:
+    """Queue the files that these models were read from; names, tags and notes stay."""
+    for origin in origins:
+        QUEUE.add(
+            Path(origin.source),
+            settings.store_path(),
+            name=printable(origin.model),
+            source=origin.source,
+            fold=origin.folded,
+            replaces=origin.model,
+        )
+
+
 def draw(scheme: Scheme) -> None:
     """The open dialog, if there is one. Last thing on the page."""
     kind, models = st.session_state.get("models_dialog") or ("", [])
@@ -147,23 +160,16 @@ def _file(origin: queries.Origin) -> None:
     state = freshness.freshness(origin)
     where = markdown(origin.source)
     st.caption(f"Read from {where}: {markdown(_what_became(state))}.")
-    if state.is_changed and state.kind != "unreadable":
+    if not state.can_be_refreshed:
+        return
+    if state.is_changed:
         with store.reading(settings.store_path(), shared.PATIENCE_SECONDS) as con:
             twin = queries.model_of_content(con, state.sha256 or "", folded=origin.folded)
         if twin is not None:
             st.caption(f"What the file holds now is stored already, as {markdown(twin)}.")
             return
-    elif not (state.is_outdated and state.kind == "same"):
-        return
     if st.button("Measure it again", icon=":material/refresh:", key="measure_again"):
-        QUEUE.add(
-            Path(origin.source),
-            settings.store_path(),
-            name=origin.model,
-            source=origin.source,
-            fold=origin.folded,
-            replaces=origin.model,
-        )
+        measure_again([origin])
         _close_and_redraw()
     st.caption("Its name, tags and note stay; runs of the old file go.")
 

@@ -78,7 +78,8 @@ def main() -> None:
         rows, number = _page_of(con, text, tag, among)
         verdicts = queries.ranking(con, scheme.name, rows["model"].tolist())
     marked = _marked({one.model for one in origins})
-    _actions(marked, scheme, disk_bytes)
+    stale = [one for one in origins if one.model in marked and fresh[one.model].can_be_refreshed]
+    _actions(marked, stale, scheme, disk_bytes)
     if rows.empty:
         st.info("No model fits: search for less, or choose another tag.")
     else:
@@ -149,8 +150,14 @@ def _marked(models: set[str]) -> list[str]:
     return marked
 
 
-def _actions(marked: list[str], scheme: Scheme, disk_bytes: int) -> None:
-    """What can be done with the marked models."""
+def _actions(
+    marked: list[str], stale: list[queries.Origin], scheme: Scheme, disk_bytes: int
+) -> None:
+    """What can be done with the marked models.
+
+    Args:
+        stale: those of them that another measurement would change.
+    """
     # The key lets the stylesheet keep them in sight while the table scrolls.
     with st.container(
         horizontal=True, vertical_alignment="center", gap="small", key="models_actions"
@@ -164,6 +171,14 @@ def _actions(marked: list[str], scheme: Scheme, disk_bytes: int) -> None:
         st.button(
             "Add a tag", icon=":material/label:", key="tag_marked", on_click=model_dialogs.ask_tag
         )
+        if stale:
+            st.button(
+                "Measure again",
+                icon=":material/refresh:",
+                key="measure_marked",
+                on_click=model_dialogs.measure_again,
+                args=(stale,),
+            )
         report_button.draw(marked, scheme, key="report_marked")
         export_button.draw(marked, key="export_marked", store_bytes=disk_bytes)
         st.button(
@@ -283,13 +298,12 @@ def _ingests(ingests: pd.DataFrame) -> None:
 
 
 def _ingest(row: dict[Any, Any]) -> list[dict[str, str]]:
-    became = str(row["outcome"])
-    if not pd.isna(row["model"]):
-        became += f" as {printable(row['model'])}"
     memory = shared.known(row["peak_bytes"])
+    # A name wraps below the path; beside it, a long one would push the table off the page.
+    told = row["message"] if pd.isna(row["model"]) else f"as {row['model']}"
     return [
-        {"text": printable(row["path"]), "small": printable(row["message"])},
-        {"text": became},
+        {"text": printable(row["path"]), "small": printable(told)},
+        {"text": str(row["outcome"])},
         {"text": moment(row["finished_at"])},
         {"text": seconds(row["seconds"])},
         {"text": "–" if memory is None else file_size(int(memory))},

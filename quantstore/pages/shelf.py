@@ -6,13 +6,9 @@ As in ``components``, every string is set by ``textContent`` and colours follow 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import streamlit as st
+from quantstore.pages import components
 
-from quantstore.pages.components import BASE_CSS
-
-_CSS = (
-    BASE_CSS
-    + """
+_CSS = """
 .scroll { overflow-x: auto; }
 th button:hover { color: var(--text); }
 th button[aria-pressed="true"] { color: var(--text); font-weight: 600; }
@@ -44,7 +40,6 @@ tr.marked td { background: color-mix(in srgb, var(--grid) 45%, transparent); }
 .narrow { display: none; }
 @container (max-width: 760px) { .wide { display: none; } .narrow { display: block; } }
 """
-)
 
 _JS = """
 const element = (tag, className, text) => {
@@ -161,9 +156,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 }
 """
 
-_shelf = st.components.v2.component(
-    "quantstore_shelf", html='<div class="root">\n</div>', css=_CSS, js=_JS
-)
+_shelf = components.register("quantstore_shelf", css=_CSS, js=_JS)
 
 
 def draw(

@@ -1,0 +1,328 @@
+"""A real server and a real browser for the tests that need them; skipped where there is none.
+
+Opening a page costs more than looking at it: tests share one browser and one server per store.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+from graphs import gaussian, make_model, node, save
+
+from quantstore import ingestion, store
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+try:
+    from playwright.sync_api import expect
+except ImportError:
+    # Without it no browser is opened, and nothing is expected of one.
+    expect = None
+
+ROOT = Path(__file__).resolve().parent.parent
+SCREENSHOTS = ROOT / "screenshots"
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+IS_REQUIRED = bool(os.environ.get("QUANTSTORE_REQUIRE_BROWSER"))
+LOCAL = (
+    "http://127.0.0.1",
+    "http://localhost",
+    "ws://127.0.0.1",
+    "ws://localhost",
+    "data:",
+    "blob:",
+)
+WCAG = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
+
+# What others draw and we cannot mend: the rule, what tells the element, and why it may be.
+EXCEPTIONS = (
+    (
+        "svg-img-alt",
+        "_brush",
+        "Vega draws the rectangle that selects dots as a mark of its own, without words and empty"
+        " until somebody drags; the chart around it is described.",
+    ),
+)
+
+# Names that anybody could put into a file, and that must show as themselves.
+HOSTILE = (
+    "backbone.stage1/" * 80,
+    "检测/卷积层",
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "**b** _i_ `c` [l](http://x.y)",
+    "$x$ and $$y$$",
+    "a|b|c",
+    "\"quoted\" 'it' \\n",
+    "two\nlines\tand tab",
+    "\u202eright to left אב",
+    ":material/star: :red[x]",
+    "x" * 300,
+)
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[str]:
+    """The address of an app on a store."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "quantstore", "app", "--no-browser", "--port", str(port)]
+    with subprocess.Popen(
+        [*command, "--db", str(path)],
+        cwd=path.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+    ) as server:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            _wait_until_healthy(url, server)
+            yield url
+        finally:
+            server.kill()
+
+
+def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        assert server.poll() is None, "the app ended by itself; start it by hand to see why"
+        try:
+            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=1):
+                return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail("the app did not start within 30 seconds")
+
+
+@cache
+def axe_script() -> str:
+    """axe-core, as a package of the test extra carries it."""
+    if not IS_REQUIRED:
+        pytest.importorskip("axe_playwright_python", reason="needs axe-playwright-python")
+    return resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
+
+
+def _is_excepted(rule: str, culprit: str) -> bool:
+    return any(rule == known and mark in culprit for known, mark, _ in EXCEPTIONS)
+
+
+class Visitor:
+    """One tab, and everything that went wrong in it."""
+
+    def __init__(self, page: "Page", url: str) -> None:
+        self.page = page
+        self.url = url
+        self.outside: list[str] = []
+        self.errors: list[str] = []
+        page.on("request", self._note_request)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", self._note_console)
+        page.on("dialog", self._note_dialog)
+
+    def _note_request(self, request: Any) -> None:
+        if not request.url.startswith(LOCAL):
+            self.outside.append(request.url)
+
+    def _note_console(self, message: Any) -> None:
+        # Streamlit probes its endpoints below the page's path before it finds the root.
+        is_probe = "404" in message.text
+        if message.type == "error" and not is_probe:
+            self.errors.append(message.text)
+
+    def _note_dialog(self, dialog: Any) -> None:
+        self.errors.append(f"a script said: {dialog.message}")
+        dialog.dismiss()
+
+    def open(self, path: str) -> None:
+        self.page.goto(self.url + path)
+        self.settle()
+
+    def go(self, name: str) -> None:
+        """Follow a link of the navigation."""
+        self.page.get_by_role("link", name=name, exact=True).first.click()
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the script has run and what it draws has arrived."""
+        self.page.wait_for_timeout(150)
+        self.page.wait_for_selector(
+            "[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000
+        )
+        assert self.page.locator("[data-testid=stException]").count() == 0
+
+    def shows(self, text: str) -> None:
+        self.page.get_by_text(text).first.wait_for(state="visible", timeout=60_000)
+
+    def marks(self, chart: int = 0) -> "Locator":
+        """The clickable marks of a chart."""
+        charts = self.page.locator("[data-testid=stVegaLiteChart]")
+        return charts.nth(chart).locator("path[aria-roledescription='rect mark']")
+
+    def query(self) -> dict[str, list[str]]:
+        return parse_qs(urlparse(self.page.url).query)
+
+    def back_to(self, text: str) -> None:
+        """Press Back, once."""
+        self.page.go_back()
+        self.shows(text)
+        self.settle()
+
+    def focus(self) -> str:
+        """What the keyboard is at, inside components too: its label, else its words."""
+        return self.page.evaluate(
+            """() => {
+                let at = document.activeElement;
+                while (at.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
+                return at.getAttribute("aria-label") || at.textContent || at.tagName;
+            }"""
+        )
+
+    def tab_to(self, start: str, most: int = 40) -> None:
+        """Press Tab until the keyboard is at what begins with these words."""
+        seen = []
+        for _ in range(most):
+            self.page.keyboard.press("Tab")
+            seen.append(self.focus())
+            if seen[-1].startswith(start):
+                return
+        pytest.fail(f"Tab does not reach {start!r}, only {seen}")
+
+    def has_visible_focus(self) -> bool:
+        """Whether an outline, a border or a shadow shows where the keyboard is."""
+        return self.page.evaluate(
+            """() => {
+                let at = document.activeElement;
+                while (at.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
+                const style = getComputedStyle(at);
+                return style.outlineStyle !== "none" || style.boxShadow !== "none";
+            }"""
+        )
+
+    def sideways(self) -> int:
+        """Pixels of the page, or of the sidebar, that lie beyond its right edge."""
+        return self.page.evaluate(
+            """() => Math.max(...["stMain", "stSidebarContent"].map((name) => {
+                const part = document.querySelector(`[data-testid=${name}]`);
+                return part.scrollWidth - part.clientWidth;
+            }))"""
+        )
+
+    def violations(self) -> list[tuple[str, list[str]]]:
+        """What axe finds wrong by WCAG 2.2 A and AA, but for ``EXCEPTIONS``: rules and culprits."""
+        size = self.page.viewport_size
+        # axe judges no contrast that it would have to scroll to.
+        height = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+        self.page.set_viewport_size({"width": size["width"], "height": max(height, 1000)})
+        if not self.page.evaluate("'axe' in window"):
+            self.page.evaluate(axe_script())
+        found = self.page.evaluate(
+            """async (tags) => {
+                const options = {runOnly: {type: "tag", values: tags},
+                                 resultTypes: ["violations"]};
+                const answer = await axe.run(document, options);
+                return answer.violations.map((one) =>
+                    [one.id, one.nodes.map((node) => node.html.slice(0, 200))]);
+            }""",
+            list(WCAG),
+        )
+        self.page.set_viewport_size(size)
+        culprits = [
+            (rule, [one for one in nodes if not _is_excepted(rule, one)]) for rule, nodes in found
+        ]
+        return [(rule, nodes) for rule, nodes in culprits if nodes]
+
+    def screenshot(self, name: str) -> None:
+        """Kept for whoever looks at a run; the folder is not part of the project."""
+        SCREENSHOTS.mkdir(exist_ok=True)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+    def leaves_no_trace(self) -> None:
+        assert self.outside == []
+        assert self.errors == []
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    if not IS_REQUIRED:
+        pytest.importorskip("playwright.sync_api", reason="browser tests need playwright")
+        if CHROMIUM is None:
+            pytest.skip("browser tests need Chromium")
+    from playwright.sync_api import sync_playwright
+
+    assert CHROMIUM, "QUANTSTORE_REQUIRE_BROWSER is set, but there is no Chromium"
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: "Browser") -> Iterator[Callable[..., Visitor]]:
+    """Opens a tab of its own on an app."""
+    contexts = []
+
+    def open_tab(url: str, *, width: int = 1440, theme: str = "light", **options: Any) -> Visitor:
+        contexts.append(
+            browser.new_context(
+                viewport={"width": width, "height": 1000}, color_scheme=theme, **options
+            )
+        )
+        return Visitor(contexts[-1].new_page(), url)
+
+    yield open_tab
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def empty_app(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An app on a store that does not exist yet."""
+    with serving(tmp_path_factory.mktemp("browser") / "empty.duckdb") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def full_app(
+    browser: "Browser", demo_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """An app with the example models; tests share it, and may add to it."""
+    path = tmp_path_factory.mktemp("browser") / "full.duckdb"
+    shutil.copy(demo_store, path)
+    with serving(path) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def hostile_app(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An app on models whose names, layers, tags and notes would all like to be markup."""
+    folder = tmp_path_factory.mktemp("browser")
+    path = folder / "hostile.duckdb"
+    count = len(HOSTILE)
+    for number, name in enumerate(HOSTILE):
+        nodes = [
+            node("Conv", [f"t{i}" if i else "x", f"w{i}"], [f"t{i + 1}"], layer)
+            for i, layer in enumerate(HOSTILE)
+        ]
+        weights = {f"w{i}": gaussian(4, 4, 1, 1, seed=count * number + i) for i in range(count)}
+        file = save(make_model(nodes, weights, outputs=(f"t{count}",)), folder / "h.onnx")
+        ingestion.ingest_file(file, path, ingestion.Choices(name=name, probe=False))
+    with store.writing(path) as con:
+        store.set_tags(con, HOSTILE[0], ["<b>tag</b>", "$x$"])
+        store.set_note(con, HOSTILE[0], "**note** <script>alert(2)</script> $x$")
+    with serving(path) as url:
+        yield url
