@@ -125,13 +125,13 @@ def test_one_file_has_one_gate_whatever_it_is_called(tmp_path):
     assert gate_of(file) is not gate_of(tmp_path / "b.duckdb")
 
 
-def test_a_reader_passes_the_turnstile_and_a_writer_keeps_it(tmp_path):
+def test_the_turnstile_lets_one_writer_or_several_readers_in(tmp_path):
     path = tmp_path / "a.duckdb"
 
-    def is_free():
+    def lets_in(how):
         folder = os.open(tmp_path, os.O_RDONLY)
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(folder, how | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         finally:
@@ -139,9 +139,10 @@ def test_a_reader_passes_the_turnstile_and_a_writer_keeps_it(tmp_path):
         return True
 
     with turnstile(path, soon(), is_writer=False):
-        assert is_free()
+        assert lets_in(fcntl.LOCK_SH)
+        assert not lets_in(fcntl.LOCK_EX)
     with turnstile(path, soon(), is_writer=True):
-        assert not is_free()
+        assert not lets_in(fcntl.LOCK_SH)
         started = time.monotonic()
         # Others go on without it when their time is over.
         with (
@@ -149,7 +150,7 @@ def test_a_reader_passes_the_turnstile_and_a_writer_keeps_it(tmp_path):
             turnstile(path, soon(0.05), is_writer=False),
         ):
             assert time.monotonic() - started < 5
-    assert is_free()
+    assert lets_in(fcntl.LOCK_EX)
 
 
 def test_a_folder_that_cannot_be_opened_needs_no_turnstile(tmp_path):

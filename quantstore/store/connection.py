@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,8 +162,7 @@ def together(
     with gate_of(path).shared(deadline) as is_in:
         if not is_in:
             raise _busy_here(path)
-        with turnstile(path, deadline, is_writer=False):
-            connection = _connect(path, read_only=True, deadline=deadline, config=config)
+        connection = _connect(path, read_only=True, deadline=deadline, config=config)
         with _translating(path, connection):
             yield connection
 
@@ -352,41 +351,42 @@ def _connect(
 ) -> duckdb.DuckDBPyConnection:
     """Open the file as soon as nobody else is in the way.
 
-    A writer keeps others back, for a while at a time: then come those who wait for the same reader
-    as itself, which may stay for longer than anybody waits.
+    Whoever waits keeps others back, for a while at a time: then come those who wait for the same
+    process as itself, which may keep the file for longer than anybody waits.
     """
     started = time.monotonic()
-    pause = FIRST_PAUSE_SECONDS
-    holder = ""
     while True:
-        with turnstile(path, deadline, is_writer=True) if not read_only else nullcontext():
-            turn_ends = time.monotonic() + COURTESY_SECONDS
-            while True:
-                try:
-                    connection = duckdb.connect(path, read_only=read_only, config=dict(config))
-                except duckdb.Error as error:
-                    if not _BUSY.search(str(error)):
-                        raise _explain(error, path) from error
-                    if time.monotonic() > deadline:
-                        raise LockedStoreError(_who_holds(error, path)) from error
-                    if not holder:
-                        holder = _who_holds(error, path)
-                        logger.info("waiting: %s", holder)
-                else:
-                    _log_opened(path, read_only=read_only, started=started, waited=bool(holder))
-                    return connection
-                time.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-                if not read_only and time.monotonic() > turn_ends:
-                    break
+        with turnstile(path, deadline, is_writer=not read_only):
+            connection = _connect_in_turn(path, read_only, deadline, config)
+        if connection is not None:
+            break
         time.sleep(LONGEST_PAUSE_SECONDS)
-
-
-def _log_opened(path: Path, *, read_only: bool, started: float, waited: bool) -> None:
     how = "reading" if read_only else "writing"
-    seconds = time.monotonic() - started
-    level = logging.INFO if waited else logging.DEBUG
-    logger.log(level, "opened %s for %s after %.3f s", path, how, seconds)
+    logger.debug("opened %s for %s after %.3f s", path, how, time.monotonic() - started)
+    return connection
+
+
+def _connect_in_turn(
+    path: Path, read_only: bool, deadline: float, config: Config
+) -> duckdb.DuckDBPyConnection | None:
+    """The open file; None where somebody else has it for longer than a turn."""
+    turn_ends = time.monotonic() + COURTESY_SECONDS
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return duckdb.connect(path, read_only=read_only, config=dict(config))
+        except duckdb.Error as error:
+            if not _BUSY.search(str(error)):
+                raise _explain(error, path) from error
+            who = _who_holds(error, path)
+            if time.monotonic() > deadline:
+                raise LockedStoreError(who) from error
+        if pause == FIRST_PAUSE_SECONDS:
+            logger.info("waiting: %s", who)
+        if time.monotonic() > turn_ends:
+            return None
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 # The second line: another thread of this process has the file open in another way.

@@ -99,9 +99,10 @@ def gate_of(path: Path) -> Gate:
 def turnstile(path: Path, deadline: float, *, is_writer: bool) -> Iterator[None]:
     """In turn with other processes for the length of the block, or once the wait is over.
 
-    A writer keeps it closed while it tries to open the file, so that it finds a gap between
-    readers; a reader only passes. It is a lock on the folder: nothing is left beside the store,
-    and closing a file handle on the store itself would drop DuckDB's lock.
+    To be held while the file is being opened: by one writer, which thus finds a gap between
+    readers, or by several readers, which thus come between two writers. It is a lock on the
+    folder: nothing is left beside the store, and closing a file handle on the store itself would
+    drop DuckDB's lock.
     """
     if fcntl is None:
         yield
@@ -116,8 +117,6 @@ def turnstile(path: Path, deadline: float, *, is_writer: bool) -> Iterator[None]
             stack.callback(os.close, folder)
             while not _is_locked(folder, how) and _left(deadline) > 0:
                 time.sleep(PAUSE_SECONDS)
-        if not is_writer:
-            stack.close()
         yield
 
 
