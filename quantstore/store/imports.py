@@ -198,8 +198,7 @@ def _check_version(version: object, source: Path) -> None:
         raise RefusedImportError(
             f"{source} has schema {text}, older than {SCHEMA_VERSION}, which"
             f" quantstore {__version__} reads",
-            "migrate that store with this release (any command that writes does), then import it"
-            " or export it again",
+            "update that store with: quantstore migrate; then import it, or export it again",
         )
 
 
