@@ -254,6 +254,20 @@ def test_a_slow_statement_can_be_cancelled(page, monkeypatch):
     assert not app.error
 
 
+def test_an_outdated_address_changes_nothing_while_a_statement_runs(page, monkeypatch):
+    app = page()
+    monkeypatch.setattr(questions, "PATIENCE_SECONDS", 0)
+    slow = "select count(*) from range(900000) as a, range(900000) as b where a < b"
+    ask(app, slow)
+    # The browser asks for a run before it knows the address that the run before has written.
+    app.query_params.clear()
+    app.run()
+    assert in_editor(app) == slow
+    _, question = app.session_state["sql_question"]
+    question.cancel()
+    assert question.is_over(30)
+
+
 def test_columns_to_draw_can_be_chosen_and_are_part_of_the_address(page):
     app = page(view="Chart", mark="dots", y="layers_fine")
     assert any("layers_fine for each model." in plain(caption.value) for caption in app.caption)

@@ -63,6 +63,15 @@ def link(
     st.session_state["_address_links"][key] = (default, is_always_written)
 
 
+def hold(key: str) -> None:
+    """Let no address change a linked value in this run: what the browser sends may be outdated.
+
+    A part of the page that runs by itself may ask for a run before the browser knows the address
+    that the run before has written.
+    """
+    _store("_address_seen")[key] = tuple(st.query_params.get_all(key))
+
+
 def leave_out(key: str) -> None:
     """Keep a linked value out of the address of this run: it is longer than a link may be."""
     st.session_state["_address_links"].pop(key, None)

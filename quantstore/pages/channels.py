@@ -182,6 +182,7 @@ def _boxes(
         address.choose("channels", f"{places[low]}-{last}")
 
     shared.chart(chart, key=key, on_select=dragged, alt=words)
+    components.hide_brush(charts.ZOOM)
 
 
 def _sqnr(

@@ -384,6 +384,30 @@ def register(name: str, *, css: str, js: str) -> Callable[..., Any]:
     return st.components.v2.component(name, html=_ROOT, css=BASE_CSS + css, js=js)
 
 
+_BRUSH_JS = """
+export default function ({ data, parentElement }) {
+    const own = parentElement.querySelector("i");
+    clearInterval(own.timer);
+    const hide = () => {
+        for (const part of document.querySelectorAll(data.parts)) part.ariaHidden = "true";
+    };
+    own.timer = setInterval(hide, 300);
+    hide();
+    return () => clearInterval(own.timer);
+}
+"""
+_brush = st.components.v2.component("quantstore_brush", html="<i>\n</i>", js=_BRUSH_JS)
+
+
+def hide_brush(name: str) -> None:
+    """Keep the rectangles of a selection in a chart from screen readers: Vega gives them no words.
+
+    Args:
+        name: of the selection.
+    """
+    _brush(key=f"brush_{name}", data={"parts": f".{name}_brush, .{name}_brush_bg"}, height=1)
+
+
 def watch_theme(theme: str) -> str | None:
     """The theme the browser shows, once it differs from the one that was used to draw."""
     result = _theme(key="theme_watch", data={"theme": theme}, on_theme_change=_nothing, height=1)

@@ -63,6 +63,8 @@ def main() -> None:
 
 def _editor(schema: list[dict[str, Any]]) -> str:
     """Examples, the box, what was asked before; returns the statement to answer."""
+    if "sql_question" in st.session_state:
+        address.hold("query")
     address.link("query", default=next(iter(EXAMPLES.values())))
     statement = str(st.session_state["query"])
     # The example that is in the editor is the one that is marked, however it got there.
