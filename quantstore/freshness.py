@@ -16,7 +16,9 @@ from quantstore.ingestion import content_of
 from quantstore.measure import MEASURES_VERSION
 from quantstore.queries import Origin
 
-Kind = Literal["same", "changed", "perhaps changed", "unreadable", "gone", "no file"]
+Kind = Literal[
+    "same", "changed", "perhaps changed", "unreadable", "gone", "no file", "out of reach"
+]
 
 # Of files that are read again in one go: about a second's work.
 READ_AGAIN_BYTES = 100_000_000
@@ -49,7 +51,7 @@ class Freshness:
     @property
     def is_in_order(self) -> bool:
         """Whether there is nothing to say: unchanged, or never a file that could change."""
-        return self.kind in ("same", "no file") and not self.is_outdated
+        return self.kind in ("same", "no file", "out of reach") and not self.is_outdated
 
     @property
     def needs_care(self) -> bool:
@@ -57,25 +59,33 @@ class Freshness:
         return self.is_changed or self.is_outdated
 
 
+OUT_OF_REACH = Freshness("out of reach")
+
+
 def all_fresh(
-    origins: Iterable[Origin], budget_bytes: int = READ_AGAIN_BYTES
+    origins: Iterable[Origin],
+    budget_bytes: int = READ_AGAIN_BYTES,
+    *,
+    may_look: bool = True,
 ) -> dict[str, Freshness]:
     """What became of each model's file, by the model's name.
 
     Args:
         budget_bytes: of files that were written since; beyond it they are ``perhaps changed``.
+        may_look: whether files may be looked into at all. A path in a store may come from anybody,
+            and whoever reaches an app from elsewhere must not learn what lies on this disk.
     """
     found: dict[str, Freshness] = {}
     for origin in origins:
-        state, spent = _freshness(origin, budget_bytes)
+        state, spent = _freshness(origin, budget_bytes) if may_look else (OUT_OF_REACH, 0)
         budget_bytes -= spent
         found[origin.model] = _dated(state, origin)
     return found
 
 
-def freshness(origin: Origin) -> Freshness:
+def freshness(origin: Origin, *, may_look: bool = True) -> Freshness:
     """What became of one model's file, read again whatever its size if it was written since."""
-    return _dated(_freshness(origin, None)[0], origin)
+    return _dated(_freshness(origin, None)[0] if may_look else OUT_OF_REACH, origin)
 
 
 def _dated(state: Freshness, origin: Origin) -> Freshness:

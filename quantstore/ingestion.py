@@ -683,19 +683,11 @@ def _name_of(path: Path) -> str:
 
 def _free_name(connection: store.Connection, wanted: str, sha256: str, *, is_chosen: bool) -> str:
     taken = {row[0] for row in connection.rows("select model from models")}
-    if wanted not in taken:
-        return wanted
-    if is_chosen:
+    if is_chosen and wanted in taken:
         raise QuantstoreError(
             f"another model is named {wanted!r} already", "choose another name or add --replace"
         )
-    name = stamped = f"{wanted}-{sha256[:8]}"
-    number = 1
-    while name in taken:
-        # The same content, once folded and once not, under a name that is taken.
-        number += 1
-        name = f"{stamped}-{number}"
-    return name
+    return store.free_name(taken, wanted, sha256)
 
 
 def _caught(path: Path, work: Callable[[], IngestResult]) -> IngestResult:

@@ -92,3 +92,10 @@ def test_beyond_the_budget_a_file_is_perhaps_changed(origin):
     twin = dataclasses.replace(origin, model="twin")
     found = all_fresh([origin, twin], budget_bytes=origin.file_bytes)
     assert [found[name].kind for name in ("net", "twin")] == ["same", "perhaps changed"]
+
+
+def test_where_others_reach_the_app_no_file_is_looked_at(origin, monkeypatch):
+    monkeypatch.setattr("quantstore.freshness.Path", lambda _: pytest.fail("it was looked at"))
+    state = freshness(origin, may_look=False)
+    assert (state.kind, state.is_in_order, state.can_be_refreshed) == ("out of reach", True, False)
+    assert all_fresh([origin], may_look=False) == {origin.model: state}

@@ -14,7 +14,7 @@ from quantstore import freshness, queries, settings, store
 from quantstore.errors import QuantstoreError, printable
 from quantstore.freshness import Freshness
 from quantstore.jobs import QUEUE
-from quantstore.pages import address, report_button, shared
+from quantstore.pages import address, reach, report_button, shared
 from quantstore.pages.shared import file_words
 from quantstore.schemes import Scheme
 from quantstore.words import counted, markdown, short_name
@@ -157,7 +157,7 @@ def _follow(model: str, name: str) -> None:
 
 def _file(origin: queries.Origin) -> None:
     """What became of the file, and what can be done about it."""
-    state = freshness.freshness(origin)
+    state = freshness.freshness(origin, may_look=reach.is_this_computer_only())
     where = markdown(origin.source)
     st.caption(f"Read from {where}: {markdown(_what_became(state))}.")
     if not state.can_be_refreshed:

@@ -14,6 +14,7 @@ from quantstore.pages import (
     components,
     export_button,
     model_dialogs,
+    reach,
     report_button,
     shared,
     shelf,
@@ -60,7 +61,7 @@ def main() -> None:
         free_bytes = queries.free_bytes(con)
         disk_bytes = settings.store_path().stat().st_size
         ingests = queries.recent_ingests(con, INGESTS)
-        fresh = freshness.all_fresh(origins)
+        fresh = freshness.all_fresh(origins, may_look=reach.is_this_computer_only())
         st.title("Models")
         st.header(
             shelf_headline(

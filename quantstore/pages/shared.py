@@ -517,6 +517,7 @@ def file_words(state: Freshness) -> str:
         "unreadable": "the file is no model any more",
         "gone": "the file is not there now",
         "no file": "no file to compare",
+        "out of reach": "files are looked into only where nobody else reaches the app",
     }[state.kind]
 
 
