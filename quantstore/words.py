@@ -253,7 +253,7 @@ def verdict(found: Finding) -> Verdict:
 
 
 def verdict_sentence(found: Finding) -> str:
-    """The verdict on one line of plain text: ``breaks: 7 dB at the outputs, full int8``."""
+    """The verdict on one line: ``breaks: 7 dB at the outputs, full int8; 24 layers broken``."""
     said = verdict(found)
     text = " ".join(filter(None, (said.text, said.more)))
     evidence = f" {said.where}{said.evidence}" if said.where else f", {said.evidence}"

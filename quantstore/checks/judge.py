@@ -164,14 +164,10 @@ class _Gate:
             are_layers_exact=all(one.p10_db > words.OWN_GRID_DB for one in self._layers),
             probe_failure=self._failure,
         )
-        message = words.verdict_sentence(found)
-        if probe is not None:
-            broken = f"{len(counts['broken']):,} of {_counted(len(self._layers), 'layer')} broken"
-            message += f"; {broken}"
         return self._check(
             "verdict",
             is_held=found.verdict != "breaks",
-            message=message,
+            message=words.verdict_sentence(found),
             value=found.output_sqnr_db,
             unit="dB",
             offenders=_by_p10(counts["broken"]) if found.verdict == "breaks" else (),
