@@ -3,12 +3,7 @@
 import re
 
 import pytest
-import test_browser
-from test_browser import Visitor, expect
-
-# Its fixtures serve here too.
-browser, full_app, visit = test_browser.browser, test_browser.full_app, test_browser.visit
-pytestmark = getattr(test_browser, "pytestmark", ())
+from browsing import Visitor, expect
 
 # Minutes of work for DuckDB, and no way to be quick about it.
 ENDLESS = "select count(*) from range(900000) as a, range(900000) as b where a.range % 7 < b.range"

@@ -38,7 +38,7 @@ def page(monkeypatch, demo_store):
 def matrix(app):
     """The verdict matrix as the browser gets it."""
     for component in app.get("bidi_component"):
-        data = json.loads(component.proto.json)
+        data = json.loads(component.proto.json or "null")
         if data and "schemes" in data:
             return data
     return None

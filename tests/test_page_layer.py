@@ -54,7 +54,7 @@ def name_on(app):
 def table_of(app, first):
     """The table whose first column has this title, as the browser gets it; None without one."""
     for component in app.get("bidi_component"):
-        data = json.loads(component.proto.json)
+        data = json.loads(component.proto.json or "null")
         if data and "columns" in data and data["columns"][0]["title"] == first:
             return data
     return None

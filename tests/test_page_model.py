@@ -32,7 +32,7 @@ def page(monkeypatch, demo_store):
 
 def table_of(app, first):
     for component in app.get("bidi_component"):
-        data = json.loads(component.proto.json)
+        data = json.loads(component.proto.json or "null")
         if data and "columns" in data and data["columns"][0]["title"] == first:
             return data
     return None

@@ -47,7 +47,7 @@ def changed(demo_store):
 def table(app):
     """The cells of the table of changes, as the browser gets them."""
     for component in app.get("bidi_component"):
-        data = json.loads(component.proto.json)
+        data = json.loads(component.proto.json or "null")
         if data and "columns" in data:
             return [row["cells"] for row in data["rows"]]
     return None

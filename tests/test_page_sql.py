@@ -43,7 +43,7 @@ def ask(app, statement):
 def data_of(app, part):
     """What a component of the page hands to the browser."""
     for component in app.get("bidi_component"):
-        data = json.loads(component.proto.json)
+        data = json.loads(component.proto.json or "null")
         if data and part in data:
             return data
     return None

@@ -217,7 +217,9 @@ def test_one_model_alone_is_designed_too(open_app, tmp_path, demo_store):
 def test_embeddings_are_shown_apart_from_layers(open_app, demo_store, tmp_path):
     def tables(app):
         """The rows of each table of layers: as many as there are tables."""
-        found = [json.loads(component.proto.json) for component in app.get("bidi_component")]
+        found = [
+            json.loads(component.proto.json or "null") for component in app.get("bidi_component")
+        ]
         return [len(data["rows"]) for data in found if data and "columns" in data]
 
     path = tmp_path / "table.duckdb"
