@@ -48,16 +48,6 @@ LOCAL = (
 )
 WCAG = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
 
-# What others draw and we cannot mend: the rule, what tells the element, and why it may be.
-EXCEPTIONS = (
-    (
-        "svg-img-alt",
-        "_brush",
-        "Vega draws the rectangle that selects dots as a mark of its own, without words and empty"
-        " until somebody drags; the chart around it is described.",
-    ),
-)
-
 # Names that anybody could put into a file, and that must show as themselves.
 HOSTILE = (
     "backbone.stage1/" * 80,
@@ -115,10 +105,6 @@ def axe_script() -> str:
     if not IS_REQUIRED:
         pytest.importorskip("axe_playwright_python", reason="needs axe-playwright-python")
     return resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
-
-
-def _is_excepted(rule: str, culprit: str) -> bool:
-    return any(rule == known and mark in culprit for known, mark, _ in EXCEPTIONS)
 
 
 class Visitor:
@@ -223,7 +209,7 @@ class Visitor:
         )
 
     def violations(self) -> list[tuple[str, list[str]]]:
-        """What axe finds wrong by WCAG 2.2 A and AA, but for ``EXCEPTIONS``: rules and culprits."""
+        """What axe finds wrong by WCAG 2.2 A and AA: rules, and what breaks each."""
         size = self.page.viewport_size
         # axe judges no contrast that it would have to scroll to.
         height = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
@@ -241,10 +227,7 @@ class Visitor:
             list(WCAG),
         )
         self.page.set_viewport_size(size)
-        culprits = [
-            (rule, [one for one in nodes if not _is_excepted(rule, one)]) for rule, nodes in found
-        ]
-        return [(rule, nodes) for rule, nodes in culprits if nodes]
+        return [(rule, nodes) for rule, nodes in found]
 
     def screenshot(self, name: str) -> None:
         """Kept for whoever looks at a run; the folder is not part of the project."""

@@ -226,7 +226,8 @@ def test_charts_follow_the_theme_menu_and_the_page_comes_to_rest(visit, full_app
 def test_a_model_is_labelled_found_and_removed(visit, full_app, tmp_path) -> None:
     """The Models page: by name, tag and note; a changed file is measured again; then it goes."""
     path = tmp_path / "shelved.onnx"
-    onnx.save(conv_model(), path)
+    model = conv_model(gaussian(4, 3, 3, 3, seed=7))
+    onnx.save(model, path)
     visitor = visit(full_app)
     page = visitor.page
     visitor.open("/models")
@@ -253,9 +254,8 @@ def test_a_model_is_labelled_found_and_removed(visit, full_app, tmp_path) -> Non
     visitor.settle()
     assert visitor.query()["models_tag"] == ["gate"]
 
-    changed = conv_model()
-    changed.producer_name = "another hand"
-    onnx.save(changed, path)
+    model.producer_name = "another hand"
+    onnx.save(model, path)
     page.reload()
     visitor.shows("1 file has changed since it was measured")
     page.get_by_role("button", name="on the shelf", exact=True).click()

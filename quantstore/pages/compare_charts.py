@@ -306,6 +306,7 @@ def _against(
         on_select=selected,
         alt=f"{x.title} of {counted(len(dots), 'layer')} against {y.title}.{rank_correlation}",
     )
+    components.hide_brush(against.BRUSH)
     if box is not None:
         _listed(dots[box.holds(dots)], across, up, x, y)
     return key, f"{across} against {up}"
