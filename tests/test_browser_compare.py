@@ -2,14 +2,7 @@
 
 from pathlib import Path
 
-from test_browser import CHROMIUM, browser, expect, full_app, visit
-
-if CHROMIUM is None:
-    import pytest
-
-    pytestmark = pytest.mark.skip(reason="browser tests need Chromium")
-
-__all__ = ["browser", "full_app", "visit"]
+from browsing import expect
 
 
 def test_a_rectangle_over_the_dots_lists_layers_and_the_address_brings_it_back(

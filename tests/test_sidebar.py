@@ -87,7 +87,8 @@ def test_uploads_together_have_a_limit_and_make_room_again(queue, tmp_path, monk
     assert job.message.startswith("cannot be copied: uploads under way may hold ")
     for name in ("c.onnx", "d.onnx"):
         sidebar._queue_uploads([Upload(name, PLAIN)])
-        assert finished(queue)[-1].state == "done"
+        job = finished(queue)[-1]
+        assert job.state == "done", job.message
         assert is_soon_empty(tmp_path / "uploads")
 
 
