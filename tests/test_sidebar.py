@@ -34,6 +34,8 @@ def queue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("QUANTSTORE_DB", str(tmp_path / "s.duckdb"))
     (tmp_path / "uploads").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "uploads"))
+    # What an earlier test left to the garbage collector is none of this one's.
+    monkeypatch.setattr(uploads, "_live_bytes", 0)
     queue = Queue(probe=False)
     monkeypatch.setattr(sidebar, "QUEUE", queue)
     yield queue
