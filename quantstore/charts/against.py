@@ -128,7 +128,7 @@ def scatter(
                 ("said_y", up.title),
                 ("band", "band"),
             ),
-            description="said:N",
+            description=alt.Description("said:N"),
         )
         .add_params(opens_layer(), brush)
     )
@@ -186,7 +186,7 @@ def by_depth(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyC
         .encode(
             x=alt.X("x:Q", scale=x_scale),
             y=alt.Y("floor:Q", scale=y_scale, axis=names),
-            y2="y:Q",
+            y2=alt.Y2("y:Q"),
             color=band_colour(palette),
         ),
         alt.Chart(frame)
@@ -208,13 +208,15 @@ def by_depth(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyC
                 ("band", "band"),
                 ("said_operator", "operator"),
             ),
-            description="said:N",
+            description=alt.Description("said:N"),
         )
         .add_params(opens_layer()),
         alt.Chart(lines)
         .mark_text(align="left", dx=6, fontSize=11, color=palette.muted)
         .encode(
-            x=alt.X("x:Q", scale=x_scale), y=alt.Y("y:Q", scale=y_scale, axis=names), text="text:N"
+            x=alt.X("x:Q", scale=x_scale),
+            y=alt.Y("y:Q", scale=y_scale, axis=names),
+            text=alt.Text("text:N"),
         ),
     )
     height_px = len(models) * pitch + 56
@@ -287,15 +289,15 @@ def _bands(
         .mark_rect()
         .encode(
             y=alt.Y("low:Q", scale=scale, axis=axis),
-            y2="high:Q",
+            y2=alt.Y2("high:Q"),
             color=alt.Color("tint:N", scale=None),
         ),
         alt.Chart(tints)
         .mark_text(align="left", dx=8, fontSize=12)
         .encode(
-            x=alt.value("width"),
+            x=alt.XValue("width"),
             y=alt.Y("middle:Q", scale=scale, axis=axis),
-            text="band:N",
+            text=alt.Text("band:N"),
             color=alt.Color("ink:N", scale=None),
         ),
     ]
@@ -338,7 +340,7 @@ def _rings(marked: pd.DataFrame, x: alt.X, y: alt.Y, palette: Palette) -> list[a
                 strokeWidth=halo,
                 strokeJoin="round",
             )
-            charts.append(words.encode(x=x, y=y, text="label:N"))
+            charts.append(words.encode(x=x, y=y, text=alt.Text("label:N")))
     return charts
 
 

@@ -132,7 +132,7 @@ def clipping_lines(curves: pd.DataFrame, palette: Palette) -> AnyChart:
             tooltip=tooltip(
                 ("line", "line"), ("said_threshold", "threshold"), ("said_sqnr", "SQNR")
             ),
-            description="said:N",
+            description=alt.Description("said:N"),
         )
     )
     return styled((drawn + best + hover).properties(height=HEIGHT), palette)

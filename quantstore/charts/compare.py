@@ -105,10 +105,10 @@ def bricks(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyCha
         .mark_rect(stroke=palette.background, strokeWidth=stroke, cursor="pointer")
         .encode(
             x=x,
-            x2="right:Q",
+            x2=alt.X2("right:Q"),
             # The same axis: where two layers differ, Vega-Lite thins out the names.
             y=alt.Y("bottom:Q", scale=y_scale, axis=names),
-            y2="top:Q",
+            y2=alt.Y2("top:Q"),
             color=band_colour(palette),
             tooltip=tooltip(
                 ("said_layer", "layer"),
@@ -117,7 +117,7 @@ def bricks(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyCha
                 ("said_p10", "nine in ten channels reach"),
                 ("said_operator", "operator"),
             ),
-            description="said:N",
+            description=alt.Description("said:N"),
         )
         .add_params(click),
     ]
@@ -158,8 +158,8 @@ def grouped_bars(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> 
         ),
     )
     bars = base.mark_rect().encode(
-        x2="to:Q",
-        y2="none:Q",
+        x2=alt.X2("to:Q"),
+        y2=alt.Y2("none:Q"),
         color=alt.Color(
             "model:N",
             scale=alt.Scale(domain=models, range=list(palette.models[:width])),
@@ -168,7 +168,7 @@ def grouped_bars(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> 
         tooltip=tooltip(("model", "model"), ("said_bin", measure.title), ("said", "layers")),
     )
     labels = base.mark_text(dy=-7, fontSize=11, color=palette.muted, align="left").encode(
-        text="size:Q"
+        text=alt.Text("size:Q")
     )
     return styled(alt.layer(bars, labels).properties(height=300), palette)
 
@@ -239,9 +239,9 @@ def hanging_bars(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
                     ),
                 ),
             ),
-            x2="right:Q",
+            x2=alt.X2("right:Q"),
             y=alt.Y("top:Q", scale=y_scale),
-            y2="bottom:Q",
+            y2=alt.Y2("bottom:Q"),
             color=band_colour(palette),
             tooltip=tooltip(
                 ("said_layer", "layer"),
@@ -250,12 +250,14 @@ def hanging_bars(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
                 ("said_position", "position"),
                 ("said_operator", "operator"),
             ),
-            description="said:N",
+            description=alt.Description("said:N"),
         )
         .add_params(opens_layer()),
         alt.Chart(labels)
         .mark_text(align="left", dx=6, fontSize=11, color=palette.muted)
-        .encode(x=alt.X("x:Q", scale=x_scale), y=alt.Y("y:Q", scale=y_scale), text="text:N"),
+        .encode(
+            x=alt.X("x:Q", scale=x_scale), y=alt.Y("y:Q", scale=y_scale), text=alt.Text("text:N")
+        ),
     )
     height = len(models) * pitch + 56
     return styled(chart.properties(height=height, padding=room(right=40)), palette)
@@ -439,7 +441,11 @@ def _stack_counts(
     counts: alt.Chart = (
         alt.Chart(stacks)
         .mark_text(dy=-7, fontSize=11, color=palette.muted)
-        .encode(x=alt.X("middle:Q", scale=scale_of(domain, measure)), y="top:Q", text="layers:Q")
+        .encode(
+            x=alt.X("middle:Q", scale=scale_of(domain, measure)),
+            y=alt.Y("top:Q"),
+            text=alt.Text("layers:Q"),
+        )
     )
     return counts
 

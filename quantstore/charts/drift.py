@@ -96,7 +96,7 @@ def lines(
                 ("said_db", "accumulated"),
                 ("said_local", "by itself"),
             ),
-            description="said:N",
+            description=alt.Description("said:N"),
         )
         .add_params(
             alt.selection_point(
@@ -119,7 +119,7 @@ def lines(
                 aria=False,
             ),
             marks.mark_text(fontSize=11, fontWeight=600, color=palette.text, aria=False).encode(
-                text="label:N"
+                text=alt.Text("label:N")
             ),
         ]
     return styled(alt.layer(*layers).properties(height=LINES_HEIGHT + 20 * len(runs)), palette)
@@ -175,23 +175,23 @@ def histograms(tensor: pd.Series, palette: Palette) -> AnyChart:
         .mark_rect()
         .encode(
             x=x,
-            x2="right:Q",
+            x2=alt.X2("right:Q"),
             y=y,
-            y2="none:Q",
+            y2=alt.Y2("none:Q"),
             color=alt.Color("which:N", scale=colour, legend=legend),
             tooltip=tooltip(
                 ("said_bin", "value"), ("said_float", "float"), ("said_quantized", "quantized")
             ),
-            description="said:N",
+            description=alt.Description("said:N"),
         )
     )
     line = (
         alt.Chart(steps.assign(which="quantized", order=range(len(steps))))
         .mark_line(strokeWidth=1.8, aria=False)
         .encode(
-            x="x:Q",
+            x=alt.X("x:Q"),
             y=alt.Y("y:Q", scale=y_scale),
-            order="order:Q",
+            order=alt.Order("order:Q"),
             color=alt.Color("which:N", scale=colour, legend=legend),
         )
     )

@@ -156,9 +156,9 @@ def _stretches(
         .mark_rect(aria=False)
         .encode(
             x=canvas.x,
-            x2="end",
+            x2=alt.X2("end"),
             y=canvas.y("top"),
-            y2="bottom",
+            y2=alt.Y2("bottom"),
             color=alt.Color("colour:N", scale=None),
         )
     )
@@ -170,7 +170,7 @@ def _line(canvas: _Canvas) -> alt.Chart:
     chart: alt.Chart = (
         alt.Chart(data)
         .mark_rule(color=canvas.palette.axis, aria=False)
-        .encode(x=canvas.x, x2="end", y=canvas.y("height"))
+        .encode(x=canvas.x, x2=alt.X2("end"), y=canvas.y("height"))
     )
     return chart
 
@@ -180,7 +180,7 @@ def _ticks(grid: pd.DataFrame, half: float, canvas: _Canvas) -> alt.Chart:
     chart: alt.Chart = (
         alt.Chart(data)
         .mark_rule(color=canvas.palette.axis, aria=False)
-        .encode(x=canvas.x, y=canvas.y("top"), y2="bottom")
+        .encode(x=canvas.x, y=canvas.y("top"), y2=alt.Y2("bottom"))
     )
     return chart
 
@@ -198,7 +198,7 @@ def _bracket(first: float, step: float, canvas: _Canvas) -> alt.Chart:
     chart: alt.Chart = (
         alt.Chart(data)
         .mark_rule(color=canvas.palette.muted, aria=False)
-        .encode(x=canvas.x, x2="end", y=canvas.y("top"), y2="bottom")
+        .encode(x=canvas.x, x2=alt.X2("end"), y=canvas.y("top"), y2=alt.Y2("bottom"))
     )
     return chart
 
@@ -230,7 +230,9 @@ def _moves(points: pd.DataFrame, canvas: _Canvas, *, size: int) -> list[alt.Char
     return [
         alt.Chart(data)
         .mark_rule(strokeWidth=1.5, aria=False)
-        .encode(x=canvas.x, x2="returned", y=canvas.y("top"), y2="bottom", color=colour),
+        .encode(
+            x=canvas.x, x2=alt.X2("returned"), y=canvas.y("top"), y2=alt.Y2("bottom"), color=colour
+        ),
         alt.Chart(landed)
         .mark_point(shape="diamond", filled=True, size=2 * size, opacity=1, aria=False)
         .encode(x=canvas.x, y=canvas.y("bottom"), color=colour, tooltip=said),
@@ -241,7 +243,7 @@ def _moves(points: pd.DataFrame, canvas: _Canvas, *, size: int) -> list[alt.Char
             y=canvas.y("top"),
             color=colour,
             tooltip=said,
-            description="words:N",
+            description=alt.Description("words:N"),
         ),
     ]
 
@@ -258,7 +260,7 @@ def _text(
         .encode(
             x=canvas.x,
             y=canvas.y("height"),
-            text="text:N",
+            text=alt.Text("text:N"),
             color=alt.Color("colour:N", scale=None),
         )
     )

@@ -110,7 +110,7 @@ def channel_boxes(
         layers.append(
             alt.Chart(zone)
             .mark_rect(color=palette.zero_zone, aria=False)
-            .encode(y=y("low"), y2="high:Q")
+            .encode(y=y("low"), y2=alt.Y2("high:Q"))
         )
     if len(columns) > MOST_BOXES:
         # Palest from smallest to largest, solid from quartile to quartile.
@@ -121,7 +121,7 @@ def channel_boxes(
         ):
             layers.append(
                 base.mark_rect(opacity=opacity, aria=False).encode(
-                    x=x, x2="right:Q", y=y(low), y2=f"{high}:Q", color=colour
+                    x=x, x2=alt.X2("right:Q"), y=y(low), y2=alt.Y2(f"{high}:Q"), color=colour
                 )
             )
     else:
@@ -134,7 +134,7 @@ def channel_boxes(
         layers.append(
             alt.Chart(columns[columns["is_outlier"]])
             .mark_point(shape="triangle-down", size=42, filled=True, color=palette.text, aria=False)
-            .encode(x=axis_x("slot"), y=alt.value(4))
+            .encode(x=axis_x("slot"), y=alt.YValue(4))
         )
     return styled(alt.layer(*layers).properties(height=BOXES_HEIGHT), palette)
 
@@ -154,7 +154,7 @@ def channel_sqnr(
         .mark_rect(aria=False)
         .encode(
             x=axis_x("left"),
-            x2="right:Q",
+            x2=alt.X2("right:Q"),
             y=alt.Y(
                 "hang:Q",
                 scale=y_scale,
@@ -165,7 +165,7 @@ def channel_sqnr(
                 ),
                 title="SQNR, dB" if height >= SQNR_HEIGHT else "dB",
             ),
-            y2="bottom:Q",
+            y2=alt.Y2("bottom:Q"),
             color=band_colour(palette),
         )
     )
@@ -206,9 +206,9 @@ def code_bars(
                 title=f"{format_name} code",
                 axis=alt.Axis(values=code_ticks, grid=False, labelExpr=_number_label()),
             ),
-            x2="right:Q",
+            x2=alt.X2("right:Q"),
             y=_count_y("bottom", bars["weights"].max() if len(bars) else 1),
-            y2="weights:Q",
+            y2=alt.Y2("weights:Q"),
             color=alt.condition(
                 alt.datum.code == zero,
                 alt.value(palette.bands[band].fill),
@@ -217,7 +217,7 @@ def code_bars(
             tooltip=tooltip(
                 ("said_code", "code"), ("said_value", "stands for"), ("said_weights", "weights")
             ),
-            description="said_code:N",
+            description=alt.Description("said_code:N"),
         )
     )
     above = _top_axis(
@@ -297,7 +297,7 @@ def whole_range(histogram: pd.DataFrame, palette: Palette) -> AnyChart:
     bars = _merged(histogram, np.arange(len(histogram)) // per_bar)
     window = (float(bars["left"].min()), float(bars["right"].max()))
     drawn = _histogram_bars(bars, _fitting(window, bars)).encode(
-        y=_count_y("bottom", bars["weights"].max()), color=alt.value(palette.bar)
+        y=_count_y("bottom", bars["weights"].max()), color=alt.ColorValue(palette.bar)
     )
     return styled(alt.layer(drawn).properties(height=CODES_HEIGHT), palette)
 
@@ -380,14 +380,14 @@ def _boxes(
     high_enough = columns[height * BOXES_HEIGHT >= 6]
     boxes = [
         base.mark_rule(strokeWidth=1, aria=False).encode(
-            x=centre, y=y("whisker_low"), y2="whisker_high:Q", color=colour
+            x=centre, y=y("whisker_low"), y2=alt.Y2("whisker_high:Q"), color=colour
         ),
         # The outline keeps a box without height visible.
         base.mark_rect(strokeWidth=1, aria=False).encode(
             x=x,
-            x2="right:Q",
+            x2=alt.X2("right:Q"),
             y=y("q1"),
-            y2="q3:Q",
+            y2=alt.Y2("q3:Q"),
             color=colour,
             stroke=alt.Stroke(
                 "band:N",
@@ -397,7 +397,7 @@ def _boxes(
         ),
         alt.Chart(high_enough)
         .mark_rule(strokeWidth=1.5, color=palette.background, aria=False)
-        .encode(x="left:Q", x2="right:Q", y=y("median")),
+        .encode(x=alt.X("left:Q"), x2=alt.X2("right:Q"), y=y("median")),
     ]
     if not dots.empty:
         boxes.append(
@@ -414,9 +414,9 @@ def _hover(base: alt.Chart, axis_x: "_ChannelAxis", palette: Palette) -> alt.Cha
     """The whole slot of a channel answers the pointer, however thin its mark is."""
     hover: alt.Chart = base.mark_rect(color=palette.text, opacity=0).encode(
         x=axis_x("slot_left"),
-        x2="slot_right:Q",
-        y=alt.value(0),
-        y2=alt.value("height"),
+        x2=alt.X2("slot_right:Q"),
+        y=alt.YValue(0),
+        y2=alt.Y2Value("height"),
         tooltip=tooltip(
             ("said_channel", "output"),
             ("said_sqnr", "SQNR"),
@@ -425,7 +425,7 @@ def _hover(base: alt.Chart, axis_x: "_ChannelAxis", palette: Palette) -> alt.Cha
             ("said_middle", "quartiles"),
             ("said_outliers", "beyond the fences"),
         ),
-        description="said:N",
+        description=alt.Description("said:N"),
     )
     return hover
 
@@ -584,10 +584,10 @@ def _histogram_bars(bars: pd.DataFrame, x_scale: alt.Scale) -> alt.Chart:
                 title="weight",
                 axis=alt.Axis(grid=False, tickCount=7, labelExpr=_number_label()),
             ),
-            x2="right:Q",
-            y2="weights:Q",
+            x2=alt.X2("right:Q"),
+            y2=alt.Y2("weights:Q"),
             tooltip=tooltip(("said_bin", "weight"), ("said_weights", "weights")),
-            description="said_bin:N",
+            description=alt.Description("said_bin:N"),
         )
     )
     return drawn

@@ -43,7 +43,7 @@ def layer_map(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
                     values=_ticks(count),
                 ),
             ),
-            x2="right:Q",
+            x2=alt.X2("right:Q"),
             y=alt.Y(
                 "top:Q",
                 scale=alt.Scale(domain=[0, HANG_FROM_DB], nice=False),
@@ -52,7 +52,7 @@ def layer_map(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
                     values=[0, 10, 20, 30, 40], labelExpr="format(datum.value, ',~r') + ' dB'"
                 ),
             ),
-            y2="bottom:Q",
+            y2=alt.Y2("bottom:Q"),
             color=band_colour(palette),
             tooltip=tooltip(
                 ("said_layer", "layer"),
@@ -60,7 +60,7 @@ def layer_map(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
                 ("said_position", "position"),
                 ("said_operator", "operator"),
             ),
-            description="said:N",
+            description=alt.Description("said:N"),
         )
         .add_params(opens_layer())
     )

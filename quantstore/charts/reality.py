@@ -82,15 +82,15 @@ def scatter(
                 ),
                 title="measured SQNR at the outputs, dB",
             ),
-            y2="high:Q",
+            y2=alt.Y2("high:Q"),
             color=alt.Color("tint:N", scale=None),
         ),
         alt.Chart(tints)
         .mark_text(align="left", dx=8, fontSize=12)
         .encode(
-            x=alt.value("width"),
+            x=alt.XValue("width"),
             y=alt.Y("middle:Q", scale=y_scale),
-            text="band:N",
+            text=alt.Text("band:N"),
             color=alt.Color("ink:N", scale=None),
         ),
         alt.Chart(frame)
@@ -106,7 +106,7 @@ def scatter(
                 ("band", "band"),
                 ("input_source", "run on"),
             ),
-            description="said:N",
+            description=alt.Description("said:N"),
         )
         .add_params(alt.selection_point(name=CLICK, fields=["model"], on="click", empty=False)),
     ]
@@ -121,7 +121,7 @@ def scatter(
                 color=palette.text,
                 aria=False,
             )
-            .encode(x=x, y=y, text="label:N")
+            .encode(x=x, y=y, text=alt.Text("label:N"))
         )
     chart = alt.layer(*layers).resolve_scale(color="independent")
     return styled(

@@ -142,7 +142,7 @@ def drawn_as(
         **_axes(data, kind, x, y),
         color=_group_colour(data, colours),
         tooltip=tooltip(("x_words", x), ("y_words", y), *([("group", colour)] if colour else [])),
-        description="x_words:N",
+        description=alt.Description("x_words:N"),
     )
     rows = data["row"].nunique() if kind == "nominal" else 0
     height = 22 * rows + 60 if kind == "nominal" else 380
@@ -291,10 +291,10 @@ def _bars(
         y=y,
         color=alt.Color("colour:N", scale=None),
         tooltip=tooltip(("label", "row"), ("words", name)),
-        description="label:N",
+        description=alt.Description("label:N"),
     )
     figures = base.mark_text(align="left", dx=5, color=palette.muted, fontSize=11).encode(
-        x=alt.X("text_at:Q"), y=y, text="words:N"
+        x=alt.X("text_at:Q"), y=y, text=alt.Text("words:N")
     )
     chart = alt.layer(bars, figures).properties(height=22 * len(data) + 44)
     limit = _cut(len(data), len(frame))
@@ -339,7 +339,7 @@ def _rows_of_dots(
             size=alt.Size("size:Q", scale=alt.Scale(range=[12, 520]), legend=None),
             color=alt.Color("colour:N", scale=None),
             tooltip=tooltip(("label", text), ("x_words", x_name), ("size_words", size_name)),
-            description="label:N",
+            description=alt.Description("label:N"),
         )
         .properties(height=30 * len(first_labels) + 44)
     )
@@ -429,12 +429,12 @@ def _boxes(
         for field, beyond in (("smallest", "< datum.low"), ("largest", "> datum.high"))
     ]
     chart = alt.layer(
-        base.mark_rule(aria=False).encode(x=x, y=y, y2="high", color=colour),
+        base.mark_rule(aria=False).encode(x=x, y=y, y2=alt.Y2("high"), color=colour),
         *extremes,
         base.mark_bar().encode(
             x=x,
             y=alt.Y("q1:Q"),
-            y2="q3",
+            y2=alt.Y2("q3"),
             color=colour,
             tooltip=tooltip(
                 ("label", category),
@@ -444,7 +444,7 @@ def _boxes(
                 ("q1_words", "q1"),
                 ("low_words", low),
             ),
-            description="label:N",
+            description=alt.Description("label:N"),
         ),
         base.mark_tick(color=palette.background, thickness=2, aria=False).encode(
             x=x, y=alt.Y("median:Q")

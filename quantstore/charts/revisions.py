@@ -61,20 +61,20 @@ def dumbbells(
                 axis=alt.Axis(values=[0, 10, 20, 30, 40, 50], grid=False),
                 title="SQNR that nine in ten channels reach, dB",
             ),
-            y2="high:Q",
+            y2=alt.Y2("high:Q"),
             color=alt.Color("tint:N", scale=None),
         ),
         alt.Chart(tints)
         .mark_text(align="left", dx=8, fontSize=12)
         .encode(
-            x=alt.value("width"),
+            x=alt.XValue("width"),
             y=alt.Y("middle:Q", scale=y_scale),
-            text="band:N",
+            text=alt.Text("band:N"),
             color=alt.Color("ink:N", scale=None),
         ),
         alt.Chart(frame[frame["has_changed"]])
         .mark_rule(color=palette.muted, strokeWidth=1.5)
-        .encode(x=x, y=alt.Y("was:Q", scale=y_scale), y2="is_now:Q"),
+        .encode(x=x, y=alt.Y("was:Q", scale=y_scale), y2=alt.Y2("is_now:Q")),
         _dots(frame, x, y_scale, palette),
     ]
     layers += _named(frame, x, y_scale, palette)
@@ -176,7 +176,7 @@ def _dots(frame: pd.DataFrame, x: alt.X, y_scale: alt.Scale, palette: Palette) -
                 ("said_range", "weight range"),
                 ("said_operator", "operator"),
             ),
-            description="said:N",
+            description=alt.Description("said:N"),
         )
         .add_params(opens_layer())
     )
@@ -208,5 +208,7 @@ def _named(frame: pd.DataFrame, x: alt.X, y_scale: alt.Scale, palette: Palette) 
                 strokeWidth=halo,
                 strokeJoin="round",
             )
-            charts.append(words.encode(x=x, y=alt.Y("is_now:Q", scale=y_scale), text="label:N"))
+            charts.append(
+                words.encode(x=x, y=alt.Y("is_now:Q", scale=y_scale), text=alt.Text("label:N"))
+            )
     return charts

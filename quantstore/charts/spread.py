@@ -72,7 +72,7 @@ def cumulative(
             ("said_percent", "share of the layers up to here"),
             ("band", "band"),
         ),
-        description="said:N",
+        description=alt.Description("said:N"),
     )
     dots = base.mark_circle(
         size=18 if is_roomy else 30, opacity=1 if is_roomy else 0, cursor="pointer"
@@ -93,7 +93,7 @@ def _steps(steps: pd.DataFrame, x: alt.X, y: alt.Y, colour: alt.Color) -> alt.Ch
     lines: alt.Chart = (
         alt.Chart(steps)
         .mark_line(interpolate="step-after", strokeWidth=1.8)
-        .encode(x=x, y=y, color=colour, detail="model:N")
+        .encode(x=x, y=y, color=colour, detail=alt.Detail("model:N"))
     )
     return lines
 
@@ -145,15 +145,15 @@ def ridges(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyCha
         .encode(
             x=x,
             y=alt.Y("floor:Q", scale=y_scale, axis=names),
-            y2="y:Q",
-            detail="model:N",
+            y2=alt.Y2("y:Q"),
+            detail=alt.Detail("model:N"),
         ),
         alt.Chart(frame)
         .mark_rule(strokeWidth=2, cursor="pointer")
         .encode(
             x=x,
             y=alt.Y("low:Q", scale=y_scale, axis=names),
-            y2="high:Q",
+            y2=alt.Y2("high:Q"),
             color=band_colour(palette),
             tooltip=tooltip(
                 ("said_layer", "layer"),
@@ -162,7 +162,7 @@ def ridges(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyCha
                 ("band", "band"),
                 ("said_operator", "operator"),
             ),
-            description="said:N",
+            description=alt.Description("said:N"),
         )
         .add_params(opens_layer()),
     )

@@ -85,13 +85,12 @@ def _page_of(ranked: list[str]) -> list[str]:
         return ranked
     address.link("page", default="1", options=[str(number) for number in range(1, pages + 1)])
     number = int(st.session_state["page"])
-    # The widget counts; an address holds words.
-    st.session_state["compare_page"] = number
     return ranked[(number - 1) * MODELS_PER_PAGE : number * MODELS_PER_PAGE]
 
 
-def _turn_page() -> None:
-    address.choose("page", str(st.session_state["compare_page"]))
+def _turn_page(key: str) -> None:
+    # The widget counts; an address holds words.
+    address.choose("page", str(st.session_state[key]))
 
 
 def _verdict_section(
@@ -106,7 +105,16 @@ def _verdict_section(
         sorts=SORTS if total > 1 else None,
     )
     if total > MODELS_PER_PAGE:
-        st.pagination(-(-total // MODELS_PER_PAGE), key="compare_page", on_change=_turn_page)
+        number = int(st.session_state["page"])
+        # A widget of its own for each page: one with a default may not be set from outside.
+        key = f"compare_page_{number}"
+        st.pagination(
+            -(-total // MODELS_PER_PAGE),
+            default=number,
+            key=key,
+            on_change=_turn_page,
+            args=(key,),
+        )
         st.caption(f"{len(shown)} of {count(total)} models. The charts below show the same.")
     shared.legend(limits)
     shared.evidence_notes(verdicts)
