@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8501
-PYTEST_ARGS ?= -n auto --dist worksteal
+# One more than there are cores: the worker with the browser waits a good deal.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
+PYTEST_ARGS ?= -n $(WORKERS) --dist loadgroup
 
 .PHONY: app test check bench bench-quick bench-pages kill stress format clean bench-store attacks
 

@@ -52,6 +52,7 @@ LAYER = ("[data-testid=stHtml] h1", r".")
 EXAMPLE = ("h2", r"values merge|nothing to merge with|stay apart")
 ROW = (".name button", r".")
 SQL = ("h2", r"[\d,]+\srows? in ")
+MODELS = ("h2", r"models, [\d,]+\slayers")
 REVISIONS = ("h2", r"got (better|worse)|better or worse|in common|two networks")
 
 # Clock and watcher live in the page: nothing of Playwright's own pace is measured.
@@ -322,7 +323,8 @@ def _walk(page: Page, screenshots: Path | None) -> Iterator[tuple[str, dict[str,
         ("Model, from the navigation", "nav:Model", MODEL),
         ("Layer, from the navigation", "nav:Layer", LAYER),
         ("Revisions, from the navigation", "nav:Revisions", REVISIONS),
-        ("Compare, from the Revisions page", "nav:Compare", COMPARE),
+        ("Models, from the navigation", "nav:Models", MODELS),
+        ("Compare, from the Models page", "nav:Compare", COMPARE),
         ("Layer, from a brick", f"{charts} >> nth=0 >> {marks} >> nth=20", LAYER),
         ("Compare, again", "nav:Compare", COMPARE),
         ("Layer, from a bar of Compare", f"{charts} >> nth=1 >> {marks} >> nth=40", LAYER),

@@ -162,6 +162,12 @@ class Visitor:
     def query(self) -> dict[str, list[str]]:
         return parse_qs(urlparse(self.page.url).query)
 
+    def reaches(self, key: str, *values: str) -> None:
+        """Wait until the address says so; a page writes it when it is done."""
+        self.page.wait_for_url(
+            lambda url: parse_qs(urlparse(url).query).get(key, []) == list(values), timeout=30_000
+        )
+
     def back_to(self, text: str) -> None:
         """Press Back, once."""
         self.page.go_back()

@@ -17,6 +17,18 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.load_profile("repeatable")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, one has the browser and its servers, and one each real model."""
+    for item in items:
+        name = item.path.stem
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("browser"))
+        elif name == "test_shared_models":
+            parameters = getattr(item, "callspec", None)
+            group = str(parameters.params.get("model", "")) if parameters else ""
+            item.add_marker(pytest.mark.xdist_group(f"real {group}"))
+
+
 @pytest.fixture(autouse=True)
 def own_main(monkeypatch):
     """AppTest leaves its script behind as ``__main__``, which new processes would run first."""

@@ -49,7 +49,7 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
         "In the noise probe it breaks under int8 per tensor, symmetric: 1 dB at the outputs"
     )
     visitor.settle()
-    assert visitor.query()["model"] == ["digits-rescaled"]
+    visitor.reaches("model", "digits-rescaled")
     # What became of the files stays on every page, until somebody has read it.
     visitor.shows("failed: not an ONNX file")
     page.get_by_role("button", name="Dismiss finished").click()
@@ -59,7 +59,7 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     visitor.marks().first.click()
     visitor.shows("What would rescue it")
     visitor.settle()
-    assert visitor.query()["model"] == ["digits-rescaled"]
+    visitor.reaches("model", "digits-rescaled")
     assert "layer" in visitor.query()
     layer = page.locator("h1").first.inner_text()
     visitor.screenshot("layer")
@@ -182,7 +182,7 @@ def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
     page.get_by_role("button", name="per channel symmetric", exact=True).click()
     visitor.shows("under int8 per channel, symmetric")
     visitor.settle()
-    assert visitor.query()["scheme"] == ["int8_channel_symmetric"]
+    visitor.reaches("scheme", "int8_channel_symmetric")
     page.get_by_role("button", name="digits-rescaled", exact=True).click()
     visitor.shows("No blocker found in the weights under int8 per channel, symmetric")
     visitor.settle()
@@ -195,7 +195,7 @@ def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
     visitor.back_to("Worst layers first")
     assert page.locator("h1").first.inner_text() == "digits-rescaled"
     visitor.back_to("How the layers differ")
-    assert visitor.query()["scheme"] == ["int8_channel_symmetric"]
+    visitor.reaches("scheme", "int8_channel_symmetric")
     visitor.back_to("under int8 per tensor, symmetric")
     for text in ("under int8 per channel, symmetric", "Worst layers first", "What would rescue it"):
         page.go_forward()
@@ -252,7 +252,7 @@ def test_a_model_is_labelled_found_and_removed(visit, full_app, tmp_path) -> Non
     page.get_by_role("button", name="gate", exact=True).click()
     expect(page.get_by_role("button", name="digits-plain", exact=True)).to_have_count(0)
     visitor.settle()
-    assert visitor.query()["models_tag"] == ["gate"]
+    visitor.reaches("models_tag", "gate")
 
     model.producer_name = "another hand"
     onnx.save(model, path)

@@ -39,7 +39,7 @@ def test_a_rectangle_over_the_dots_lists_layers_and_the_address_brings_it_back(
     page.mouse.click(place["x"] + 80, place["y"] + 50)
     expect(page.get_by_text("layers in the rectangle")).to_have_count(0)
     visitor.settle()
-    assert "box" not in visitor.query()
+    visitor.reaches("box")
     visitor.leaves_no_trace()
 
 
@@ -52,7 +52,7 @@ def test_the_keyboard_sorts_the_matrix_and_opens_a_cell(visit, full_app: str) ->
     page.get_by_label("Sort the models by").focus()
     page.keyboard.press("ArrowDown")  # from the worst verdict to the name
     visitor.settle()
-    assert visitor.query()["sort"] == ["name"]
+    visitor.reaches("sort", "name")
     expect(names.first).not_to_have_text(worst)
     page.locator("button.cell").first.focus()
     page.keyboard.press("Enter")
@@ -68,7 +68,7 @@ def test_two_models_lead_to_their_revisions_and_a_dot_to_its_layer(visit, full_a
     page.get_by_text("layer by layer").click()
     visitor.shows("What changed")
     visitor.settle()
-    assert visitor.query()["before"] == ["digits-separable"]
+    visitor.reaches("before", "digits-separable")
     marks = page.locator("[data-testid=stVegaLiteChart] path[aria-roledescription='point']")
     marks.first.click()
     visitor.shows("What would rescue it")

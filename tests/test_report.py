@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import os
 import re
 import shutil
 from datetime import UTC, datetime
@@ -35,9 +34,6 @@ NASTY = {
     "long": "kilometre/" * 1000,
     "url": '"https://example.com/x.js"; var(--text) url(https://example.com) datum.secret',
 }
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 
 
 def write(path, models, scheme=DEFAULT_SCHEME, **more):
@@ -414,21 +410,6 @@ def test_schemes_that_are_not_int8_are_refused(demo_store, capsys):
 
 
 # In a browser, from the disk, without a network.
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if os.environ.get("QUANTSTORE_REQUIRE_BROWSER"):
-        from playwright.sync_api import sync_playwright
-    else:
-        api = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright")
-        sync_playwright = api.sync_playwright
-        if CHROMIUM is None:
-            pytest.skip("browser tests need Chromium")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
 
 
 class Opened:

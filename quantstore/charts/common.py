@@ -13,8 +13,8 @@ from quantstore.palette import BANDS, Palette
 # and the tests do that.
 schemapi.disable_debug_mode()
 
-# For the same reason every channel is an object of its class, ``x2=alt.X2("right:Q")``: to find the
-# class for a bare ``x2="right:Q"``, Altair hashes its whole schema anew, ten milliseconds each time.
+# For the same reason every channel is an object of its class, ``x2=alt.X2("right:Q")``. To find
+# the class for a bare ``x2="right:Q"``, Altair hashes its whole schema anew, which takes 10 ms.
 
 # In Streamlit the page's own font is there; elsewhere the generic name at the end keeps the text.
 FONT = "Source Sans, Source Sans Pro, sans-serif"

@@ -50,7 +50,11 @@ def main() -> None:
         shown = _page_of(_sorted(ranked, st.session_state["sort"])["model"].tolist())
         limits = queries.band_limits(con)
         _verdict_section(queries.verdicts(con, shown), shown, len(ranked), scheme, limits)
-        report_button.draw(picked or shown, scheme, key="report_compare")
+        with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+            report_button.draw(picked or shown, scheme, key="report_compare")
+            if len(ranked) == 2:
+                # As they were picked, or as an alphabet has them.
+                _revisions_link(*(picked or sorted(shown)))
         profiles = queries.layer_profiles(con, shown, scheme.name)
     st.space("small")
     kept = filters.draw(profiles)
@@ -58,6 +62,18 @@ def main() -> None:
         st.info("No layer passes the filter.")
         return
     compare_charts.draw(kept, scheme, limits)
+
+
+def _revisions_link(before: str, after: str) -> None:
+    st.page_link(
+        shared.PAGES / "revisions.py",
+        label=shared.escaped(
+            f"{short_name(before, 40)} against {short_name(after, 40)}, layer by layer"
+        ),
+        icon=":material/difference:",
+        query_params={"before": before, "after": after},
+        width="content",
+    )
 
 
 def _findings(ranked: pd.DataFrame) -> list[Finding]:
@@ -119,17 +135,6 @@ def _verdict_section(
     shared.legend(limits)
     shared.evidence_notes(verdicts)
     shared.explain("probe", "sqnr", "bands", "per_channel")
-    if total == 2:
-        # As they were picked, or as an alphabet has them.
-        before, after = st.session_state.get("models") or sorted(shown)
-        st.page_link(
-            shared.PAGES / "revisions.py",
-            label=shared.escaped(
-                f"{short_name(before, 40)} against {short_name(after, 40)}, layer by layer"
-            ),
-            icon=":material/difference:",
-            query_params={"before": before, "after": after},
-        )
     with st.expander("The figures behind it: SQNR at the outputs, range, spread, channels"):
         own = verdicts[verdicts["scheme"] == scheme.name].set_index("model").loc[shown]
         said_of = [verdict(queries.finding(row)) for row in own.to_dict("records")]
