@@ -17,6 +17,7 @@ from quantstore.charts.compare import (
     Measure,
     axis_of,
     band_tints,
+    band_zones,
     dot_domain,
     in_colours,
     landmarks,
@@ -101,7 +102,10 @@ def scatter(
     if _is_db(up):
         y_axis = alt.Axis(title=up.title, values=[0, 10, 20, 30, 40, 50], grid=False)
     y = alt.Y("y:Q", scale=y_scale, axis=y_axis)
-    layers = _bands(limits, palette, y_scale, y_axis, y_domain) if _is_db(up) else []
+    layers: list[alt.Chart] = []
+    if _is_db(up):
+        tints = band_tints(limits, palette, low=y_domain[0], high=y_domain[1])
+        layers = band_zones(tints, scale=y_scale, axis=y_axis)
     if across.has_db_labels and _is_db(up):
         layers.append(_law(x, y, x_domain, palette))
     brush = alt.selection_interval(
@@ -277,30 +281,6 @@ def _tick_words(value: float, measure: Measure) -> str:
     units = {"_db": "dB", "_bits": "bits", "_percent": "%"}
     unit = next((unit for end, unit in units.items() if measure.column.endswith(end)), "")
     return f"{value:,.4g}{NO_BREAK_SPACE + unit if unit else ''}"
-
-
-def _bands(
-    limits: dict[str, float], palette: Palette, scale: alt.Scale, axis: alt.Axis, domain: Domain
-) -> list[alt.Chart]:
-    """The bands of SQNR behind the dots, named on the right."""
-    tints = band_tints(limits, palette, low=domain[0], high=domain[1])
-    return [
-        alt.Chart(tints)
-        .mark_rect()
-        .encode(
-            y=alt.Y("low:Q", scale=scale, axis=axis),
-            y2=alt.Y2("high:Q"),
-            color=alt.Color("tint:N", scale=None),
-        ),
-        alt.Chart(tints)
-        .mark_text(align="left", dx=8, fontSize=12)
-        .encode(
-            x=alt.XValue("width"),
-            y=alt.Y("middle:Q", scale=scale, axis=axis),
-            text=alt.Text("band:N"),
-            color=alt.Color("ink:N", scale=None),
-        ),
-    ]
 
 
 def _law(x: alt.X, y: alt.Y, domain: Domain, palette: Palette) -> alt.Chart:

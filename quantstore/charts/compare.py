@@ -542,6 +542,32 @@ def band_tints(
     return pd.DataFrame(rows)
 
 
+def band_zones(tints: pd.DataFrame, *, scale: alt.Scale, axis: alt.Axis) -> list[alt.Chart]:
+    """The bands of SQNR behind what is drawn over them, named on the right.
+
+    Args:
+        tints: from :func:`band_tints`.
+        axis: with its title.
+    """
+    return [
+        alt.Chart(tints)
+        .mark_rect()
+        .encode(
+            y=alt.Y("low:Q", scale=scale, axis=axis),
+            y2=alt.Y2("high:Q"),
+            color=alt.Color("tint:N", scale=None),
+        ),
+        alt.Chart(tints)
+        .mark_text(align="left", dx=8, fontSize=12)
+        .encode(
+            x=alt.XValue("width"),
+            y=alt.Y("middle:Q", scale=scale, axis=axis),
+            text=alt.Text("band:N"),
+            color=alt.Color("ink:N", scale=None),
+        ),
+    ]
+
+
 def room(*, right: int) -> dict[str, int]:
     """Padding around a chart with words to the right of its plot."""
     return {"right": right, "left": 5, "top": 5, "bottom": 5}

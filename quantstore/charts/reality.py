@@ -14,6 +14,7 @@ from quantstore.charts.compare import (
     Measure,
     axis_of,
     band_tints,
+    band_zones,
     dot_domain,
     room,
     scale_of,
@@ -69,29 +70,16 @@ def scatter(
     x = alt.X("x:Q", scale=scale_of(domain, measure), axis=axis_of(domain, measure, grid=False))
     y_scale = alt.Scale(domain=[low, high], nice=False)
     y = alt.Y("y:Q", scale=y_scale)
-    tints = band_tints(limits, palette, low=low, high=high)
     layers: list[alt.Chart] = [
-        alt.Chart(tints)
-        .mark_rect()
-        .encode(
-            y=alt.Y(
-                "low:Q",
-                scale=y_scale,
-                axis=alt.Axis(
-                    grid=False, tickCount=6, labelExpr="replace(datum.label, '-', '\u2212')"
-                ),
+        *band_zones(
+            band_tints(limits, palette, low=low, high=high),
+            scale=y_scale,
+            axis=alt.Axis(
+                grid=False,
+                tickCount=6,
+                labelExpr="replace(datum.label, '-', '\u2212')",
                 title="measured SQNR at the outputs, dB",
             ),
-            y2=alt.Y2("high:Q"),
-            color=alt.Color("tint:N", scale=None),
-        ),
-        alt.Chart(tints)
-        .mark_text(align="left", dx=8, fontSize=12)
-        .encode(
-            x=alt.XValue("width"),
-            y=alt.Y("middle:Q", scale=y_scale),
-            text=alt.Text("band:N"),
-            color=alt.Color("ink:N", scale=None),
         ),
         alt.Chart(frame)
         .mark_circle(size=90, opacity=1, stroke=palette.background, strokeWidth=1, cursor="pointer")

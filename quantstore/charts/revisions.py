@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from quantstore.charts.common import AnyChart, opens_layer, styled, tooltip
-from quantstore.charts.compare import band_tints, room
+from quantstore.charts.compare import band_tints, band_zones, room
 from quantstore.palette import Palette
 from quantstore.revisions import from_to
 from quantstore.words import db, operator, short_name, weight
@@ -50,27 +50,15 @@ def dumbbells(
         title=title,
         axis=alt.Axis(grid=False, labels=order == "depth", tickMinStep=1),
     )
-    tints = band_tints(limits, palette)
     layers: list[alt.Chart] = [
-        alt.Chart(tints)
-        .mark_rect()
-        .encode(
-            y=alt.Y(
-                "low:Q",
-                scale=y_scale,
-                axis=alt.Axis(values=[0, 10, 20, 30, 40, 50], grid=False),
+        *band_zones(
+            band_tints(limits, palette),
+            scale=y_scale,
+            axis=alt.Axis(
+                values=[0, 10, 20, 30, 40, 50],
+                grid=False,
                 title="SQNR that nine in ten channels reach, dB",
             ),
-            y2=alt.Y2("high:Q"),
-            color=alt.Color("tint:N", scale=None),
-        ),
-        alt.Chart(tints)
-        .mark_text(align="left", dx=8, fontSize=12)
-        .encode(
-            x=alt.XValue("width"),
-            y=alt.Y("middle:Q", scale=y_scale),
-            text=alt.Text("band:N"),
-            color=alt.Color("ink:N", scale=None),
         ),
         alt.Chart(frame[frame["has_changed"]])
         .mark_rule(color=palette.muted, strokeWidth=1.5)
