@@ -9,11 +9,11 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +84,11 @@ class Running:
         self._timeout_seconds = timeout_seconds
         self._wait_seconds = settings.wait_seconds()
         self._reason_to_stop: RejectedQueryError | None = None
+        self._has_opened = threading.Event()
+        self._table: pa.Table | None = None
+        self._elapsed = 0.0
+        self._trouble: Exception | None = None
+        self._reader = threading.Thread(target=self._read, name="answer", daemon=True)
         try:
             sql.encode()
         except UnicodeEncodeError as error:
@@ -131,25 +136,51 @@ class Running:
         no_start = RejectedQueryError(
             f"the query did not start within {start_seconds:g} seconds", "try again in a moment"
         )
-        table = None
+        self._reader.start()
         try:
-            # The child says one byte when the store is open.
-            with self._stopping_after(start_seconds, no_start):
-                has_opened = self._output.read(1) != b""
-            started = time.perf_counter()
-            if has_opened:
-                with self._stopping_after(seconds + GRACE_SECONDS, too_slow):
-                    table = self._read_table()
-                    elapsed = time.perf_counter() - started
+            # Here is only waiting, so that Ctrl-C finds it at once and never inside pyarrow.
+            if not self._has_opened.wait(start_seconds):
+                self._stop(no_start)
+            self._reader.join(seconds + GRACE_SECONDS)
+            if self._reader.is_alive():
+                self._stop(too_slow)
+                self._reader.join()
             failure = self._failure(too_slow)
         finally:
-            self._close()
+            self.close()
         if failure is not None:
             raise failure
-        if table is None:
+        if self._trouble is not None:
+            raise self._trouble
+        if self._table is None:
             raise RuntimeError("the console's child ended without an answer and without a reason")
-        was_cut = self._row_limit is not None and table.num_rows > self._row_limit
-        return Answer(table.slice(0, self._row_limit), was_cut, elapsed)
+        was_cut = self._row_limit is not None and self._table.num_rows > self._row_limit
+        return Answer(self._table.slice(0, self._row_limit), was_cut, self._elapsed)
+
+    def close(self) -> None:
+        """End it, whatever it was doing; an answer that nobody fetched is gone."""
+        self._process.kill()
+        self._process.wait()
+        if self._reader.is_alive():
+            self._reader.join()
+        self._output.close()
+        self._complaints.close()
+
+    def _read(self) -> None:
+        """Take in the whole answer, in a thread of its own: waiting for it can be cut short."""
+        try:
+            # The child says one byte when the store is open.
+            is_open = self._output.read(1) != b""
+            started = time.perf_counter()
+            self._has_opened.set()
+            if is_open:
+                self._table = self._read_table()
+                self._elapsed = time.perf_counter() - started
+        except Exception as error:
+            # Raised where the answer is waited for.
+            self._trouble = error
+        finally:
+            self._has_opened.set()
 
     def _read_table(self) -> "pa.Table | None":
         """The whole answer, None where the child stops before its end."""
@@ -195,6 +226,9 @@ class Running:
         # Negative: killed by a signal. The child arms its own clocks, in case this side is gone.
         if -code in _CLOCK_SIGNALS:
             return too_slow
+        if -code == signal.SIGINT:
+            # Ctrl-C reaches every process of a terminal, this one in a moment.
+            return RejectedQueryError(CANCELLED)
         if -code == _SIGKILL:
             # Not by this side: the system kills what takes too much memory.
             return out_of_memory()
@@ -206,21 +240,6 @@ class Running:
         if self._reason_to_stop is None:
             self._reason_to_stop = reason
         self._process.kill()
-
-    @contextlib.contextmanager
-    def _stopping_after(self, seconds: float, reason: RejectedQueryError) -> Iterator[None]:
-        timer = threading.Timer(seconds, self._stop, [reason])
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._output.close()
-        self._complaints.close()
 
 
 _SIGKILL = 9

@@ -1,7 +1,9 @@
 """The console answers one SELECT; nothing that somebody types reaches further than the store."""
 
 import hashlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -378,6 +380,18 @@ def test_a_query_can_be_cancelled(demo_store):
     with pytest.raises(RejectedQueryError, match="cancelled"):
         running.result()
     assert time.monotonic() - started < SOON_SECONDS
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_while_waiting_leaves_nothing_behind(demo_store):
+    running = console.start(
+        demo_store, "select len(range(60_000_000))", row_limit=1, timeout_seconds=30
+    )
+    threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        running.result()
+    assert running._process.returncode is not None
+    assert not running._reader.is_alive()
 
 
 def test_a_query_that_nobody_waits_for_ends_by_itself(demo_store):

@@ -1,5 +1,6 @@
 """Commands that ask the store: models, layers, compare, diff, sql, report."""
 
+import contextlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -309,10 +310,11 @@ def sql(
         raise click.UsageError("--output and --format exclude each other")
     statement = standard_input() if query == "-" else query
     running = console.start(db, statement, row_limit=limit, timeout_seconds=timeout)
-    # pandas loads while the child does.
-    from quantstore import formats  # noqa: F401
+    with contextlib.closing(running):
+        # pandas loads while the child does.
+        from quantstore import formats  # noqa: F401
 
-    answer = running.result()
+        answer = running.result()
     if output is not None:
         write_answer(answer, output)
         say(f"wrote {counted(answer.table.num_rows, 'row')} to {output}")

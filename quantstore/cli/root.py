@@ -2,10 +2,13 @@
 
 import functools
 import logging
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -27,21 +30,49 @@ def main(argv: list[str] | None = None) -> int:
     0: done. 1: some input failed or a query was wrong, the rest is done. 2: usage, or a model that
     the store does not hold. 3: the store cannot be used. 130: interrupted.
     """
-    try:
-        outcome = commands.main(args=argv, prog_name="quantstore", standalone_mode=False)
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "quantstore"
-        complain(f"{one_line(error.format_message())}; try: {command} --help")
-        return USAGE
-    except QuantstoreError as error:
-        complain(error.sentence)
-        return error.exit_code
-    except click.Abort:
-        return INTERRUPTED
-    except SystemExit as error:
-        # click leaves in this way where a pipe is closed, and after completing a shell's line.
-        return error.code if isinstance(error.code, int) else OK
+    with _watching_for_ctrl_c() as was_pressed:
+        try:
+            outcome = commands.main(args=argv, prog_name="quantstore", standalone_mode=False)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "quantstore"
+            complain(f"{one_line(error.format_message())}; try: {command} --help")
+            return USAGE
+        except click.Abort:
+            return INTERRUPTED
+        except SystemExit as error:
+            # click leaves in this way where a pipe is closed, and after completing a shell's line.
+            return error.code if isinstance(error.code, int) else OK
+        except Exception as error:
+            # Code that is interrupted while it loads or closes tells of that in its own way.
+            if was_pressed():
+                return INTERRUPTED
+            if not isinstance(error, QuantstoreError):
+                raise
+            complain(error.sentence)
+            return error.exit_code
     return outcome if isinstance(outcome, int) else OK
+
+
+@contextmanager
+def _watching_for_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed, which interrupts as ever."""
+    presses: list[int] = []
+
+    def press(number: int, frame: FrameType | None) -> None:
+        presses.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if before is not signal.default_int_handler or not is_main:
+        # A program around this one has decided otherwise, or nobody can decide here.
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: bool(presses)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # The order of use, in which --help lists them.
