@@ -2,15 +2,12 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
+from visits import opened, unopened
 
 from quantstore import queries, questions, store
 from quantstore.sql_examples import EXAMPLES
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -20,17 +17,22 @@ def page(monkeypatch, demo_store):
     # The page waits for its answer, however busy the computer is.
     monkeypatch.setattr(questions, "PATIENCE_SECONDS", 60)
 
-    def open_page(path=demo_store, **address):
+    def open_page(path=demo_store, asked=None, **address):
         monkeypatch.setenv("QUANTSTORE_DB", str(path))
-        app = AppTest.from_file(ROOT / "app.py", default_timeout=30)
-        for key, value in address.items():
-            app.query_params[key] = value
-        app.switch_page("quantstore/pages/sql.py")
-        app.run()
+        app = unopened("sql", **address)
+        ask(app, asked) if asked is not None else app.run()
         assert not app.exception
         return app
 
     return open_page
+
+
+@pytest.fixture
+def seen(demo_store):
+    """The page as it opens, which others look at as well."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(questions, "PATIENCE_SECONDS", 60)
+        return opened("sql", demo_store)
 
 
 def ask(app, statement):
@@ -61,12 +63,11 @@ def plain(text):
     return re.sub(r"\\(.)", r"\1", text)
 
 
-def test_the_page_opens_with_the_verdict_of_each_model(page):
-    app = page()
-    assert in_editor(app) == EXAMPLES["Verdict per model"]
-    assert app.pills(key="example").value == "Verdict per model"
-    assert headline(app) == "4 rows"
-    frame = app.dataframe[0].value
+def test_the_page_opens_with_the_verdict_of_each_model(seen):
+    assert in_editor(seen) == EXAMPLES["Verdict per model"]
+    assert seen.pills(key="example").value == "Verdict per model"
+    assert headline(seen) == "4 rows"
+    frame = seen.dataframe[0].value
     assert frame["model"][0] == "digits-rescaled"
     assert frame["verdict"][0] == "breaks"
 
@@ -91,9 +92,7 @@ def test_no_example_names_a_column_twice(demo_store):
 
 
 def test_the_drowned_channels_are_there_although_the_tensor_looks_healthy(page):
-    app = page()
-    app.pills(key="example").set_value("Healthy tensor, drowned channels").run()
-    frame = app.dataframe[0].value
+    frame = page(query=EXAMPLES["Healthy tensor, drowned channels"]).dataframe[0].value
     assert (frame["sqnr_db"] > 30).all()
     assert (frame["channels_below_10db"] > 0).all()
 
@@ -107,27 +106,27 @@ def test_a_link_that_carries_a_statement_shows_its_result(page):
 
 
 def test_a_statement_is_run_and_put_into_the_address(page):
-    app = ask(page(), "select model from models order by model limit 3")
+    app = page(asked="select model from models order by model limit 3")
     assert headline(app) == "3 rows"
     assert app.query_params["query"] == "select model from models order by model limit 3"
 
 
 def test_more_rows_than_the_limit_are_cut_and_said_to_be(page):
-    app = ask(page(), "select * from range(20000)")
+    app = page(asked="select * from range(20000)")
     assert headline(app) == "First 10,000 rows"
     assert any("There are more rows than 10,000" in caption.value for caption in app.caption)
     assert len(app.dataframe[0].value) == 10_000
 
 
 def test_no_rows_is_an_answer(page):
-    app = ask(page(), "select model from models where false")
+    app = page(asked="select model from models where false")
     assert headline(app) == "0 rows"
     assert not app.dataframe
     assert any("nothing matches" in caption.value for caption in app.caption)
 
 
 def test_a_wrong_statement_is_explained_and_shown_where_it_is_wrong(page):
-    app = ask(page(), "select modell\nfrom models")
+    app = page(asked="select modell\nfrom models")
     (error,) = app.error
     assert "modell" in plain(error.value)
     assert "perhaps" in plain(error.value) or "did you mean" in plain(error.value)
@@ -136,7 +135,7 @@ def test_a_wrong_statement_is_explained_and_shown_where_it_is_wrong(page):
 
 
 def test_what_was_typed_is_no_markup_in_the_explanation(page):
-    app = ask(page(), 'select "**bold** <img src=x>" from models')
+    app = page(asked='select "**bold** <img src=x>" from models')
     (error,) = app.error
     assert "**bold** <img src=x>" in plain(error.value)
     assert r"\<img" in error.value
@@ -153,13 +152,13 @@ def test_what_was_typed_is_no_markup_in_the_explanation(page):
 )
 def test_anything_but_one_question_is_refused(page, demo_store, statement):
     before = demo_store.read_bytes()
-    app = ask(page(), statement)
+    app = page(asked=statement)
     assert len(app.error) == 1
     assert demo_store.read_bytes() == before
 
 
 def test_an_empty_editor_asks_for_a_statement(page):
-    app = ask(page(), "  ")
+    app = page(asked="  ")
     assert not app.error
     assert "Write a statement" in app.info[0].value
 
@@ -180,11 +179,10 @@ def test_the_answer_is_kept_while_only_its_view_changes(page, monkeypatch):
     assert app.session_state["sql_outcome"] is not asked
 
 
-def test_every_table_and_view_is_listed_with_its_columns(page, demo_store):
-    app = page()
+def test_every_table_and_view_is_listed_with_its_columns(seen, demo_store):
     with store.reading(demo_store) as con:
         schema = queries.schema(con)
-    things = data_of(app, "things")["things"]
+    things = data_of(seen, "things")["things"]
     assert things[0]["name"] == "verdicts"
     assert things[0]["meaning"].startswith("View. ")
     assert [thing["name"] for thing in things if thing["is_open"]] == ["verdicts"]
@@ -194,7 +192,7 @@ def test_every_table_and_view_is_listed_with_its_columns(page, demo_store):
     assert types["sqnr_db"] == "double, dB"
     assert types["zeroed_fraction"] == "double, 0 to 1"
     # The editor completes the same names.
-    assert [one["name"] for one in data_of(app, "statement")["tables"]] == [
+    assert [one["name"] for one in data_of(seen, "statement")["tables"]] == [
         thing["name"] for thing in things
     ]
 
@@ -209,19 +207,19 @@ def test_a_new_statement_from_python_replaces_what_is_typed_and_an_answer_does_n
 
 
 def test_what_was_asked_can_be_asked_again(page):
-    app = ask(ask(page(), "select 1 as one"), "select nothing")
+    app = ask(page(asked="select 1 as one"), "select nothing")
     assert plain(app.button(key="history_0").label) == "select nothing :gray[refused]"
     assert "select 1 as one :gray[1\u00a0row in" in plain(app.button(key="history_1").label)
     app.button(key="history_1").click().run()
     assert in_editor(app) == "select 1 as one"
     assert headline(app) == "1 row"
     # Once, however often it is asked.
-    assert len([button for button in app.button if "history" in str(button.key)]) == 3
+    assert len([button for button in app.button if "history" in str(button.key)]) == 2
 
 
 def test_a_statement_too_long_for_a_link_stays_out_of_the_address_and_on_the_page(page):
     long = f"select 1 as one -- {'é' * 1200}"
-    app = ask(page(), long)
+    app = page(asked=long)
     assert headline(app) == "1 row"
     assert "query" not in app.query_params
     assert any("too long for a link" in caption.value for caption in app.caption)
@@ -230,12 +228,12 @@ def test_a_statement_too_long_for_a_link_stays_out_of_the_address_and_on_the_pag
 
 
 def test_a_statement_without_end_is_refused(page):
-    app = ask(page(), f"select 1 -- {'x' * 20_000}")
+    app = page(asked=f"select 1 -- {'x' * 20_000}")
     assert "longer than 20,000 characters" in plain(app.error[0].value)
 
 
-def test_an_answer_can_be_taken_along_in_three_forms(page):
-    found = page().get("download_button")
+def test_an_answer_can_be_taken_along_in_three_forms(seen):
+    found = seen.get("download_button")
     assert [button.label for button in found] == ["CSV", "JSON", "Parquet"]
 
 

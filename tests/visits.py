@@ -1,0 +1,55 @@
+"""Pages without a browser. One takes half a second to draw: who only looks shares what is drawn.
+
+A whole page comes from an address, as in the browser; a section comes from its arguments.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def unopened(page: str, **address: str) -> AppTest:
+    """A page of the app at an address, to be prepared and run; the store is QUANTSTORE_DB."""
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
+    for key, value in address.items():
+        app.query_params[key] = value
+    app.switch_page(f"quantstore/pages/{page}.py")
+    return app
+
+
+def opened(page: str, store: Path, **address: str) -> AppTest:
+    """A page to look at and not to touch: everybody who asks for the address gets the same one."""
+    return _opened(page, store, tuple(sorted(address.items())))
+
+
+@cache
+def _opened(page: str, store: Path, address: tuple[tuple[str, str], ...]) -> AppTest:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("QUANTSTORE_DB", str(store))
+        app = unopened(page, **dict(address)).run()
+    assert not app.exception
+
+    def run(**_: object) -> AppTest:
+        raise AssertionError("others look at this page too: open one to touch")
+
+    # Clicks and choices come here as well.
+    app.run = run  # type: ignore[method-assign]
+    return app
+
+
+def section(draw: Callable[..., None], *arguments: Any) -> AppTest:
+    """What a function of the pages draws, alone."""
+
+    # Streamlit takes its text alone: no name from outside, not even in annotations.
+    def script(draw, arguments):  # type: ignore[no-untyped-def]
+        draw(*arguments)
+
+    app = AppTest.from_function(script, default_timeout=30, args=(draw, arguments)).run()
+    assert not app.exception
+    return app
