@@ -5,6 +5,7 @@ time in UTC, the level, the module and the process, so that several processes ma
 """
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,12 +28,30 @@ class Logging:
 
 
 NOWHERE = Logging()
+# For processes that the app starts, and that nobody but it talks to.
+FILE_VARIABLE = "QUANTSTORE_LOG_FILE"
+STDERR_VARIABLE = "QUANTSTORE_LOG_STDERR"
 _current = ContextVar("logging", default=NOWHERE)
 
 
 def current() -> Logging:
     """How this thread was told to log; for a process that it starts."""
     return _current.get()
+
+
+def hand_down() -> None:
+    """Let every process that this one starts log where this thread does, if it asks for it."""
+    where = current()
+    if where.file is not None:
+        os.environ[FILE_VARIABLE] = str(where.file)
+    if where.to_stderr:
+        os.environ[STDERR_VARIABLE] = "1"
+
+
+def handed_down() -> Logging:
+    """Where the process that started this one wants it to log."""
+    file = os.environ.get(FILE_VARIABLE)
+    return Logging(STDERR_VARIABLE in os.environ, Path(file) if file else None)
 
 
 @contextmanager

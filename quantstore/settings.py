@@ -7,12 +7,15 @@ from contextvars import ContextVar
 from pathlib import Path
 
 ENVIRONMENT_VARIABLE = "QUANTSTORE_DB"
+# What the command that starts the app was told, for every thread and process of the app.
+WAIT_VARIABLE = "QUANTSTORE_WAIT"
 DEFAULT_STORE = "quantstore.duckdb"
 
 # Writers hold the store for milliseconds; a large migration may take some seconds.
 DEFAULT_WAIT_SECONDS = 30.0
+MOST_PATIENCE_SECONDS = 10.0
 
-_wait_seconds = ContextVar("wait_seconds", default=DEFAULT_WAIT_SECONDS)
+_wait_seconds: ContextVar[float | None] = ContextVar("wait_seconds", default=None)
 
 
 def store_path() -> Path:
@@ -22,7 +25,15 @@ def store_path() -> Path:
 
 def wait_seconds() -> float:
     """How long to wait for a store that others use, where nobody says otherwise."""
-    return _wait_seconds.get()
+    here = _wait_seconds.get()
+    if here is not None:
+        return here
+    return float(os.environ.get(WAIT_VARIABLE, DEFAULT_WAIT_SECONDS))
+
+
+def patience_seconds() -> float:
+    """How long a page waits: a person at a page has less patience than a script."""
+    return min(MOST_PATIENCE_SECONDS, wait_seconds())
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from quantstore import logs
 from quantstore.errors import QuantstoreError
 from quantstore.ingestion import Choices, IngestResult, Progress, ingest_file
 
@@ -41,7 +42,8 @@ def main(arguments: list[str]) -> int:
         name=None if replaced is None else replaced.removeprefix(_REPLACE),
     )
     try:
-        result = ingest_file(Path(path), Path(store_path), choices, _report)
+        with logs.logging_to(logs.handed_down()):
+            result = ingest_file(Path(path), Path(store_path), choices, _report)
     except QuantstoreError as error:
         result = IngestResult(path=path, outcome="failed", error=error.sentence)
     _say({"result": dataclasses.asdict(result)})

@@ -62,6 +62,44 @@ def test_the_worst_verdict_comes_first_unless_somebody_sorts(page):
 
 
 @pytest.fixture
+def tagged(monkeypatch, demo_store, tmp_path, page):
+    """Opens the page on models of which two are tagged, one with a name like markup."""
+    path = tmp_path / "tagged.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        store.set_tags(con, "digits-plain", ["edge", "<b>"])
+        store.set_tags(con, "digits-rescaled", ["edge"])
+    monkeypatch.setenv("QUANTSTORE_DB", str(path))
+    return page
+
+
+def test_a_tag_chooses_the_models_and_what_there_is_to_pick_from(tagged):
+    app = tagged(tag="edge")
+    assert [row["model"] for row in matrix(app)["rows"]] == ["digits-rescaled", "digits-plain"]
+    assert app.header[0].value.startswith("1 of 2 models breaks")
+    assert app.multiselect(key="models").options == ["digits-plain", "digits-rescaled"]
+    assert app.multiselect(key="models").proto.placeholder == "All 2 models with the tag edge"
+    app.multiselect(key="models").set_value(["digits-plain"]).run()
+    assert [row["model"] for row in matrix(app)["rows"]] == ["digits-plain"]
+    app.selectbox(key="tag").set_value("<b>").run()
+    assert [row["model"] for row in matrix(app)["rows"]] == ["digits-plain"]
+    assert app.selectbox(key="tag").options == ["Any tag", "<b> (1)", "edge (2)"]
+    app.selectbox(key="tag").set_value("").run()
+    assert len(matrix(app)["rows"]) == 4
+    assert "tag" not in app.query_params
+
+
+def test_a_tag_that_is_gone_is_any_tag(tagged):
+    app = tagged(tag="gone")
+    assert len(matrix(app)["rows"]) == 4
+    assert app.selectbox(key="tag").value == ""
+
+
+def test_without_tags_there_is_no_choice_among_them(page):
+    assert not [one for one in page().selectbox if one.key == "tag"]
+
+
+@pytest.fixture
 def many_models(monkeypatch, demo_store, tmp_path):
     """A store of 16 models: each example four times over, under names that count."""
     path = tmp_path / "many.duckdb"

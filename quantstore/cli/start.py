@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from quantstore import settings
+from quantstore import logs, settings
 from quantstore.cli.exits import OK
 from quantstore.cli.fill import load_demo
 from quantstore.cli.root import commands, everywhere
@@ -33,6 +33,8 @@ def app(db: Path, port: int | None, headless: bool, with_demo: bool) -> int:
     from streamlit.web import cli as streamlit
 
     os.environ[settings.ENVIRONMENT_VARIABLE] = str(db.absolute())
+    os.environ[settings.WAIT_VARIABLE] = str(settings.wait_seconds())
+    logs.hand_down()
     script = Path(__file__).parents[1] / "start" / "app.py"
     sys.argv = ["streamlit", "run", str(script), "--server.address=127.0.0.1"]
     if port is not None:

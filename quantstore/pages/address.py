@@ -107,7 +107,7 @@ def publish() -> None:
         # A default is not written, but one that a link spells out stays: the link keeps its meaning
         # in a store with another default.
         is_spelt_out = is_always_written or tuple(st.query_params.get_all(key)) == texts
-        if value == default and not is_spelt_out:
+        if value == default and (not is_spelt_out or texts == ("",)):
             texts = ()
         seen[key] = texts
         if texts:

@@ -4,8 +4,10 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
+from quantstore.errors import printable
 from quantstore.pages import address, compare_charts, filters, report_button, shared
 from quantstore.schemes import Scheme
+from quantstore.store import Connection
 from quantstore.words import Finding, count, models_headline, short_name, verdict
 
 # Beyond this many rows a chart is a texture; the others are one page further.
@@ -25,26 +27,16 @@ def main() -> None:
     """Draw the page."""
     shared.follow_click()
     with shared.open_store() as con:
-        names = queries.model_names(con)
         scheme = shared.scheme()
         st.title("Compare")
-        # The answer stands above the picker it depends on.
+        # The answer stands above the pickers it depends on.
         headline = st.empty()
-        picked: list[str] = []
-        if len(names) > 1:
-            address.link("models", default=[], options=names)
-            picked = st.multiselect(
-                "Models",
-                names,
-                key="models",
-                placeholder=f"All {count(len(names))} models",
-                label_visibility="collapsed",
-            )
-        ranked = queries.ranking(con, scheme.name, picked or None)
+        picked, among = _models(con)
+        ranked = queries.ranking(con, scheme.name, among)
         twin = ranked
         if not scheme.per_channel and (ranked["verdict"] == "breaks").any():
             twin_name = scheme.name.replace("_tensor_", "_channel_")
-            twin = queries.ranking(con, twin_name, picked or None)
+            twin = queries.ranking(con, twin_name, among)
         headline.header(models_headline(_findings(ranked), _findings(twin), scheme), anchor=False)
         address.link("sort", default="verdict", options=list(SORTS))
         shown = _page_of(_sorted(ranked, st.session_state["sort"])["model"].tolist())
@@ -62,6 +54,26 @@ def main() -> None:
         st.info("No layer passes the filter.")
         return
     compare_charts.draw(kept, scheme, limits)
+
+
+def _models(con: Connection) -> tuple[list[str], list[str] | None]:
+    """The models that the person has picked, and those that are meant; None for all of them."""
+    # Tags come first: they decide what there is to pick from.
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        tag = shared.tag_picker(queries.tag_counts(con), key="tag")
+        names = queries.model_names(con, tag)
+        picked: list[str] = []
+        if len(names) > 1:
+            address.link("models", default=[], options=names)
+            with_tag = f" with the tag {printable(tag)}" if tag else ""
+            picked = st.multiselect(
+                "Models",
+                names,
+                key="models",
+                placeholder=f"All {count(len(names))} models{with_tag}",
+                label_visibility="collapsed",
+            )
+    return picked, picked or (names if tag else None)
 
 
 def _revisions_link(before: str, after: str) -> None:

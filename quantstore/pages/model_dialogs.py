@@ -137,7 +137,7 @@ def _edit(model: str, scheme: Scheme) -> None:
 
 def _save(model: str, name: str, tags: Sequence[str], note: str) -> None:
     """All of it or, where a part is refused, nothing."""
-    with store.writing(settings.store_path(), shared.PATIENCE_SECONDS) as con:
+    with store.writing(settings.store_path(), settings.patience_seconds()) as con:
         name = store.rename_model(con, model, name)
         store.set_tags(con, name, tags)
         store.set_note(con, name, note)
@@ -163,7 +163,7 @@ def _file(origin: queries.Origin) -> None:
     if not state.can_be_refreshed:
         return
     if state.is_changed:
-        with store.reading(settings.store_path(), shared.PATIENCE_SECONDS) as con:
+        with store.reading(settings.store_path(), settings.patience_seconds()) as con:
             twin = queries.model_of_content(con, state.sha256 or "", folded=origin.folded)
         if twin is not None:
             st.caption(f"What the file holds now is stored already, as {markdown(twin)}.")
@@ -194,7 +194,7 @@ def _tag(models: Sequence[str]) -> None:
         )
         is_sent = st.form_submit_button("Add", type="primary", key="add_tags")
     if is_sent and tags:
-        with store.writing(settings.store_path(), shared.PATIENCE_SECONDS) as con:
+        with store.writing(settings.store_path(), settings.patience_seconds()) as con:
             for model in models:
                 store.set_tags(con, model, {*store.labels(con, model).tags, *tags})
         _close_and_redraw()
@@ -218,7 +218,7 @@ def _remove(models: Sequence[str]) -> None:
     )
     with st.container(horizontal=True):
         if st.button("Remove", type="primary", icon=":material/delete:", key="really_remove"):
-            with store.writing(settings.store_path(), shared.PATIENCE_SECONDS) as con:
+            with store.writing(settings.store_path(), settings.patience_seconds()) as con:
                 for model in models:
                     store.remove_model_named(con, model)
             _close_and_redraw()

@@ -37,7 +37,8 @@ from quantstore.words import (
 
 MODELS_PER_PAGE = 25
 INGESTS = 10
-ANY_TAG = ""
+# More names than this make an address that no program passes on whole; a tag has no such limit.
+MOST_COMPARED = 50
 ORDERS: dict[str, queries.Order] = {
     "name": "name",
     "newest": "newest",
@@ -80,7 +81,7 @@ def main() -> None:
         verdicts = queries.ranking(con, scheme.name, rows["model"].tolist())
     marked = _marked({one.model for one in origins})
     stale = [one for one in origins if one.model in marked and fresh[one.model].can_be_refreshed]
-    _actions(marked, stale, scheme, disk_bytes)
+    _actions(marked, stale, scheme, disk_bytes, tag)
     if rows.empty:
         st.info("No model fits: search for less, or choose another tag.")
     else:
@@ -94,7 +95,7 @@ def main() -> None:
 def _filters(tags: dict[str, int], care: list[str]) -> tuple[str, str | None, list[str] | None]:
     """What is searched for, the tag, and the models that are meant (None for all)."""
     address.link("models_order", default="name", options=list(ORDERS))
-    tag, among = ANY_TAG, None
+    among = None
     with st.container(horizontal=True, vertical_alignment="bottom"):
         address.link("models_search", default="")
         text = st.text_input(
@@ -104,23 +105,13 @@ def _filters(tags: dict[str, int], care: list[str]) -> tuple[str, str | None, li
             key="models_search",
             width=300,
         )
-        if tags:
-            options = [ANY_TAG, *tags]
-            address.link("models_tag", default=ANY_TAG, options=options)
-            tag = st.selectbox(
-                "Tag",
-                options,
-                key="models_tag",
-                format_func=lambda one: f"{printable(one)} ({tags[one]})" if one else "Any tag",
-                label_visibility="collapsed",
-                width=220,
-            )
+        tag = shared.tag_picker(tags, key="models_tag")
         if care:
             shown = shared.choice(
                 "Show", ["All", "Needs care"], key="models_show", label_is_hidden=True
             )
             among = care if shown == "Needs care" else None
-    return text, tag or None, among
+    return text, tag, among
 
 
 def _page_of(
@@ -152,12 +143,16 @@ def _marked(models: set[str]) -> list[str]:
 
 
 def _actions(
-    marked: list[str], stale: list[queries.Origin], scheme: Scheme, disk_bytes: int
+    marked: list[str],
+    stale: list[queries.Origin],
+    scheme: Scheme,
+    disk_bytes: int,
+    tag: str | None,
 ) -> None:
-    """What can be done with the marked models.
+    """What can be done with the marked models, or with those that have the tag.
 
     Args:
-        stale: those of them that another measurement would change.
+        stale: the marked ones that another measurement would change.
     """
     # The key lets the stylesheet keep them in sight while the table scrolls.
     with st.container(
@@ -165,10 +160,16 @@ def _actions(
     ):
         if not marked:
             st.caption(
-                "Choose a model to rename, tag, note or remove it; mark several to act on all."
+                "Choose a model to rename, tag, note or remove it; mark several to act on all.",
+                width="content" if tag else "stretch",
             )
+            if tag:
+                _compare_link("Compare the models with this tag", tag=tag)
             return
         st.markdown(f"**{count(len(marked))} marked**", width="content")
+        if 1 < len(marked) <= MOST_COMPARED:
+            # The tag that Compare showed last must not hide one of them.
+            _compare_link("Compare", tag=shared.ANY_TAG, models=marked)
         st.button(
             "Add a tag", icon=":material/label:", key="tag_marked", on_click=model_dialogs.ask_tag
         )
@@ -190,6 +191,16 @@ def _actions(
             args=(marked,),
         )
         st.button("Clear", type="tertiary", key="clear_marked", on_click=_clear_marked)
+
+
+def _compare_link(label: str, **where: str | list[str]) -> None:
+    st.page_link(
+        shared.PAGES / "compare.py",
+        label=label,
+        icon=":material/compare_arrows:",
+        query_params=where,
+        width="content",
+    )
 
 
 def _clear_marked() -> None:
@@ -214,7 +225,7 @@ def _table(
         if "sort" in target:
             address.choose("models_order", str(target["sort"]).replace(" ", "-"))
         if "tag" in target:
-            address.choose("models_tag", target["tag"] or ANY_TAG)
+            address.choose("models_tag", target["tag"] or shared.ANY_TAG)
 
     shelf.draw(
         columns=[

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,7 @@ from quantstore.words import (
 )
 
 PAGES = Path(__file__).resolve().parent
-
-# Nothing of ours holds the store for long; a person at a page waits less than a script would.
-PATIENCE_SECONDS = 10.0
+ANY_TAG = ""
 
 
 def theme() -> ThemeName:
@@ -67,7 +65,7 @@ def open_store() -> Iterator[store.Connection]:
     Raises:
         MissingStoreError: also where the store is empty; the frame then shows how to begin.
     """
-    patience = 0.0 if st.session_state.get("store_is_locked") else PATIENCE_SECONDS
+    patience = 0.0 if st.session_state.get("store_is_locked") else settings.patience_seconds()
     with store.reading(settings.store_path(), patience) as con:
         if queries.store_size(con).models == 0:
             raise MissingStoreError("the store is empty")
@@ -199,6 +197,27 @@ def open_layer(layer_id: int) -> None:
         address.choose("model", found[0])
         address.choose("layer", found[1])
         st.session_state["go_to"] = "layer"
+
+
+def tag_picker(tags: Mapping[str, int], *, key: str) -> str | None:
+    """A choice among the tags in use, part of the address; None for any, or where there is none.
+
+    Args:
+        tags: how many models have each.
+    """
+    if not tags:
+        return None
+    options = [ANY_TAG, *tags]
+    address.link(key, default=ANY_TAG, options=options)
+    tag = st.selectbox(
+        "Tag",
+        options,
+        key=key,
+        format_func=lambda one: f"{printable(one)} ({tags[one]})" if one else "Any tag",
+        label_visibility="collapsed",
+        width=220,
+    )
+    return tag or None
 
 
 def clickable_chart(chart: AnyChart, *, key: str, alt: str) -> None:
@@ -443,7 +462,7 @@ def offer_update(older: OlderStoreError) -> None:
         return
     try:
         with st.spinner("Updating the store"):
-            store.update(settings.store_path(), PATIENCE_SECONDS)
+            store.update(settings.store_path(), settings.patience_seconds())
     except QuantstoreError as error:
         st.error(markdown(error.sentence))
     else:

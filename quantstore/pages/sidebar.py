@@ -256,7 +256,7 @@ def _store_size() -> queries.StoreSize | None:
     if not path.exists():
         return None
     try:
-        with store.reading(path, shared.PATIENCE_SECONDS) as con:
+        with store.reading(path, settings.patience_seconds()) as con:
             return queries.store_size(con)
     except QuantstoreError as error:
         # The page itself says what is wrong with the store, and need not wait for it once more.

@@ -24,9 +24,18 @@ def store_size(con: Connection) -> StoreSize:
     return StoreSize(*row)
 
 
-def model_names(con: Connection) -> list[str]:
-    """Every model, in alphabetical order."""
-    return [row[0] for row in con.rows("select model from models order by lower(model), model")]
+def model_names(con: Connection, tag: str | None = None) -> list[str]:
+    """Every model, or those with the tag, in alphabetical order."""
+    found = con.rows(
+        """
+        select model
+        from models
+        where $tag is null or list_contains(tags, $tag)
+        order by lower(model), model
+        """,
+        {"tag": tag},
+    )
+    return [model for (model,) in found]
 
 
 def models(con: Connection) -> pd.DataFrame:
