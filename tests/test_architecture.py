@@ -73,7 +73,7 @@ MAY_IMPORT = {
     ),
     # The app.
     "uploads": "",
-    "worker": "ingestion errors",
+    "worker": "ingestion errors logs",
     "jobs": "errors",
     "runs_queue": "errors simulation",
     "app": "streamlit errors pages words",
