@@ -372,9 +372,7 @@ def test_an_answer_that_nobody_could_hold_is_refused(demo_store, monkeypatch):
 
 
 def test_a_query_can_be_cancelled(demo_store):
-    running = console.start(
-        demo_store, "select len(range(60_000_000))", row_limit=1, timeout_seconds=30
-    )
+    running = console.start(demo_store, "select sleep_ms(100_000)", row_limit=1, timeout_seconds=30)
     threading.Timer(0.4, running.cancel).start()
     started = time.monotonic()
     with pytest.raises(RejectedQueryError, match="cancelled"):
@@ -384,9 +382,7 @@ def test_a_query_can_be_cancelled(demo_store):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_while_waiting_leaves_nothing_behind(demo_store):
-    running = console.start(
-        demo_store, "select len(range(60_000_000))", row_limit=1, timeout_seconds=30
-    )
+    running = console.start(demo_store, "select sleep_ms(100_000)", row_limit=1, timeout_seconds=30)
     threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         running.result()
