@@ -133,10 +133,16 @@ def imported(node):
 
 
 @cache
+def tree_of(path):
+    """The syntax tree of a file, which several tests walk."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imports_of(path):
     """What a file imports: modules of ours without ``quantstore.``, others in full."""
     ours, others = set(), set()
-    for name in imported(ast.parse(path.read_text(encoding="utf-8"))):
+    for name in imported(tree_of(path)):
         top = name.split(".")[0]
         if top == "quantstore":
             inside = name.removeprefix("quantstore").lstrip(".")
@@ -209,7 +215,7 @@ ASKING = ("rows", "value", "frame", "execute", "executemany", "sql", "answering"
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_values_reach_sql_as_parameters(path):
     allowed = OWN_WORDS if row_of(path) == "store" else set()
-    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for call in ast.walk(tree_of(path)):
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.args):
             continue
         statement = call.args[0]
@@ -228,7 +234,7 @@ PICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "sh
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_nothing_is_ever_unpickled(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     assert {name.split(".")[0] for name in imported(tree)} & PICKLERS == set()
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = ast.unparse(call.func)
