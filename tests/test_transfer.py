@@ -269,7 +269,8 @@ def test_an_import_into_an_empty_store_shows_the_same_through_every_view(
     assert contents(ours) == everything
 
 
-def test_importing_twice_adds_nothing(small_export, ours):
+def test_importing_twice_adds_nothing(small_export, ours, empty_store):
+    shutil.copy(empty_store, ours)
     store.merge(ours, small_export)
     before = contents(ours)
     summary = store.merge(ours, small_export)
