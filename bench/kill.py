@@ -30,6 +30,7 @@ from quantstore import ingestion, store
 from quantstore.errors import MissingStoreError, OlderStoreError
 from quantstore.schemes import INT8_SCHEMES
 from quantstore.store import SCHEMA_VERSION
+from quantstore.store.arrow import load_arrow
 from quantstore.sweep import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -334,6 +335,8 @@ def small_models(folder: Path, count: int) -> list[Path]:
 
 def run(kills: int, seed: int) -> dict[str, Tally]:
     """Kill so often, an equal number of each kind; returns what was found."""
+    # Every child would load it, and be killed doing so.
+    load_arrow()
     chance = random.Random(seed)
     tallies = {kind: Tally() for kind in KINDS}
     with tempfile.TemporaryDirectory(prefix="quantstore-kill-") as name:

@@ -8,7 +8,7 @@ import pytest
 from browsing import browser, empty_app, full_app, hostile_app, visit  # noqa: F401
 from hypothesis import settings
 
-from quantstore import ingestion
+from quantstore import ingestion, store
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,6 +41,15 @@ def demo_store(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("demo") / "demo.duckdb"
     for model in ingestion.demo_paths():
         ingestion.ingest_file(model, path, ingestion.Choices(probe=False))
+    return path
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """A store without a model: a copy of it is there sooner than a new one. Never write to it."""
+    path = tmp_path_factory.mktemp("empty") / "empty.duckdb"
+    with store.writing(path):
+        pass
     return path
 
 

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "errors": "",
     "settings": "",
     "memory": "",
+    "deferred": "",
     "logs": "errors",
     "palette": "",
     "schemes": "",
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "layers": "numpy",
     "words": "errors schemes",
     # From files to numbers to tables.
-    "graph": "onnx onnx_ir google.protobuf numpy errors layers",
+    "graph": "onnx onnx_ir google.protobuf numpy deferred errors layers",
     "distribution": "numpy",
     "quantization": "numpy schemes",
     "columns": "numpy quantization schemes",
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     "measure": "numpy layers distribution quantization schemes sweep records",
     "store": "duckdb numpy pyarrow settings errors records schemes",
     # Where a model is run.
-    "run": "onnx onnx_ir numpy errors graph layers memory quantization records schemes",
+    "run": "onnx onnx_ir numpy deferred errors graph layers memory quantization records schemes",
     "run.inputs": "PIL numpy errors",
     "run.runtime": "onnx onnxruntime numpy errors",
     "parallel": "errors",
@@ -132,10 +133,16 @@ def imported(node):
 
 
 @cache
+def tree_of(path):
+    """The syntax tree of a file, which several tests walk."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imports_of(path):
     """What a file imports: modules of ours without ``quantstore.``, others in full."""
     ours, others = set(), set()
-    for name in imported(ast.parse(path.read_text(encoding="utf-8"))):
+    for name in imported(tree_of(path)):
         top = name.split(".")[0]
         if top == "quantstore":
             inside = name.removeprefix("quantstore").lstrip(".")
@@ -208,7 +215,7 @@ ASKING = ("rows", "value", "frame", "execute", "executemany", "sql", "answering"
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_values_reach_sql_as_parameters(path):
     allowed = OWN_WORDS if row_of(path) == "store" else set()
-    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for call in ast.walk(tree_of(path)):
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.args):
             continue
         statement = call.args[0]
@@ -227,7 +234,7 @@ PICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "sh
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_nothing_is_ever_unpickled(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     assert {name.split(".")[0] for name in imported(tree)} & PICKLERS == set()
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = ast.unparse(call.func)
@@ -285,3 +292,16 @@ def test_a_channel_is_an_object_of_its_class_which_is_quicker_than_text(path):
 
 def is_encoding(node):
     return isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "encode"
+
+
+def test_reading_models_does_not_load_what_computes_with_symbols():
+    # A fifth of a second in every process that reads a model; where it is needed, it is there.
+    program = (
+        "import sys; from quantstore import worker; from quantstore.run import simulate\n"
+        "print('sympy.core' in sys.modules)\n"
+        "import onnx_ir; print(onnx_ir.SymbolicDim('n') + 1, 'sympy.core' in sys.modules)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.splitlines() == ["False", "n + 1 True"]

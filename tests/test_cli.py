@@ -57,6 +57,7 @@ HEAVY = ["altair", "duckdb", "numpy", "onnx", "onnx_ir", "pandas", "pyarrow", "s
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
 HOSTILE = "evil\x1b[31m\n\u202ename"
 
+with_a_store_here = pytest.mark.usefixtures("store_here")
 every_command = pytest.mark.parametrize("command", COMMANDS)
 
 
@@ -77,6 +78,12 @@ def run(monkeypatch, tmp_path, capsys):
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def store_here(empty_store, tmp_path):
+    """A store without a model where ``run`` looks for one, so that none has to be made first."""
+    shutil.copy(empty_store, tmp_path / "quantstore.duckdb")
 
 
 @pytest.fixture
@@ -322,6 +329,7 @@ def test_ingest_says_what_became_of_a_file(run, plain_model):
     assert err.startswith("replaced digits-plain: 6 layers in ")
 
 
+@with_a_store_here
 def test_ingest_goes_on_after_a_failure_and_ends_with_1(run, tmp_path, plain_model):
     shutil.copy(plain_model, tmp_path / "good.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"no model")
@@ -336,6 +344,7 @@ def test_ingest_goes_on_after_a_failure_and_ends_with_1(run, tmp_path, plain_mod
     assert run("models", "--format", "csv")[1].count("good") == 2
 
 
+@with_a_store_here
 def test_ingest_tells_scripts_what_became_of_each_file(run, tmp_path, plain_model):
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     code, out, err = run("ingest", plain_model, "bad.onnx", "--json", "--jobs", 1)
@@ -350,12 +359,14 @@ def test_ingest_tells_scripts_what_became_of_each_file(run, tmp_path, plain_mode
     assert f"error: bad.onnx: {failed['error']}" in err
 
 
+@with_a_store_here
 def test_ingest_measures_several_files_at_once(run):
     code, _, err = run("ingest", ingestion.demo_paths()[0].parent, "--jobs", 2)
     assert code == 0
     assert err.splitlines()[-1].endswith(": 4 stored")
 
 
+@with_a_store_here
 def test_ingest_names_one_file_and_no_more(run, tmp_path, plain_model):
     assert run("ingest", plain_model, "--name", "mine")[0] == 0
     assert rows_of(run("models", "--format", "csv")[1])[0]["model"] == "mine"
@@ -364,6 +375,7 @@ def test_ingest_names_one_file_and_no_more(run, tmp_path, plain_model):
     assert "--name" in error_line(err)
 
 
+@with_a_store_here
 def test_ingest_refuses_a_name_that_is_taken_unless_told_to_replace(run, plain_model):
     other = ingestion.demo_paths()[1]
     run("ingest", plain_model)
@@ -373,6 +385,7 @@ def test_ingest_refuses_a_name_that_is_taken_unless_told_to_replace(run, plain_m
     assert run("ingest", other, "--name", "digits-plain", "--replace")[0] == 0
 
 
+@with_a_store_here
 def test_ingest_leaves_batch_normalization_alone_if_told_to(run):
     (path,) = (p for p in ingestion.demo_paths() if p.stem == "digits-separable-unfolded")
     assert run("ingest", path, "--no-fold")[0] == 0
@@ -381,6 +394,7 @@ def test_ingest_leaves_batch_normalization_alone_if_told_to(run):
     assert row["layers_with_batchnorm_folded"] == 0
 
 
+@with_a_store_here
 def test_names_from_outside_are_escaped_wherever_they_are_printed(run, tmp_path, plain_model):
     path = tmp_path / f"{HOSTILE}.onnx"
     shutil.copy(plain_model, path)
@@ -402,6 +416,7 @@ def test_names_from_outside_are_escaped_wherever_they_are_printed(run, tmp_path,
             assert "\\x1b[31m\\n\\u202ename" in out + err
 
 
+@with_a_store_here
 def test_csv_on_a_terminal_is_escaped_too(run, tmp_path, plain_model, monkeypatch):
     shutil.copy(plain_model, tmp_path / f"{HOSTILE}.onnx")
     run("ingest", tmp_path / f"{HOSTILE}.onnx")
@@ -411,11 +426,12 @@ def test_csv_on_a_terminal_is_escaped_too(run, tmp_path, plain_model, monkeypatc
     assert "\x1b" not in run("models", "--format", "csv")[1]
 
 
+@with_a_store_here
 def test_a_progress_bar_shows_on_a_terminal_and_cleans_up(run, plain_model, monkeypatch):
     monkeypatch.setattr("quantstore.cli.talk.PATIENCE_SECONDS", 0.0)
     assert "\x1b" not in run("ingest", plain_model)[2]
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    for paths in ([plain_model], ingestion.demo_paths()):
+    for paths in ([plain_model], ingestion.demo_paths()[:2]):
         code, _, err = run("ingest", *paths, "--replace", "--jobs", 1)
         assert code == 0
         assert "%" in err
@@ -438,9 +454,8 @@ def test_models_in_three_formats(ask):
     assert objects[0]["ingested_at"].endswith("Z")
 
 
+@with_a_store_here
 def test_an_empty_store_has_no_models_and_says_how_to_get_some(run):
-    with store.writing(Path("quantstore.duckdb")):
-        pass
     code, out, err = run("models", "--format", "json")
     assert (code, strict_json(out)) == (0, [])
     assert "quantstore demo" in err
@@ -521,6 +536,16 @@ def test_a_table_shows_the_column_it_is_sorted_by(ask):
     assert "kurtosis" in ask("layers", "digits-rescaled", "--sort", "kurtosis").split()
 
 
+@pytest.fixture(scope="module")
+def store_of_odd_names(empty_store, tmp_path_factory):
+    """A model whose layers have names that mean something to SQL. Read it, never write to it."""
+    folder = tmp_path_factory.mktemp("odd")
+    path = Path(shutil.copy(empty_store, folder / "odd.duckdb"))
+    save_model(folder / "m.onnx", ["Conv_A", "conv%b", "x_y"])
+    ingestion.ingest_file(folder / "m.onnx", path, ingestion.Choices(probe=False))
+    return path
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
@@ -532,10 +557,9 @@ def test_a_table_shows_the_column_it_is_sorted_by(ask):
         ("nothing", []),
     ],
 )
-def test_search_is_literal_and_ignores_case(run, text, found):
-    save_model("m.onnx", ["Conv_A", "conv%b", "x_y"])
-    run("ingest", "m.onnx")
-    code, out, _ = run("layers", "m", "--search", text, "--format", "csv")
+def test_search_is_literal_and_ignores_case(run, store_of_odd_names, text, found):
+    words = ("layers", "m", "--search", text, "--format", "csv")
+    code, out, _ = run("--db", store_of_odd_names, *words)
     assert code == 0
     assert sorted(row["layer"] for row in rows_of(out)) == found
 
@@ -691,9 +715,7 @@ def test_a_wrong_query_is_one_line_and_exit_code_1(run, demo_store, query, part)
 
 
 def test_a_query_that_takes_too_long_is_stopped(run, demo_store):
-    code, _, err = run(
-        "--db", demo_store, "sql", "select len(range(60_000_000))", "--timeout", "0.3"
-    )
+    code, _, err = run("--db", demo_store, "sql", "select sleep_ms(100_000)", "--timeout", "0.3")
     assert code == 1
     assert "stopped after 0.3 seconds" in error_line(err)
 
@@ -718,7 +740,8 @@ def test_demo_loads_the_examples_and_says_what_next(run):
     assert "4 already stored" in run("demo")[2]
 
 
-def test_demo_repeats_the_store_in_what_it_suggests(run, tmp_path):
+def test_demo_repeats_the_store_in_what_it_suggests(run, demo_store, tmp_path):
+    shutil.copy(demo_store, tmp_path / "my store.duckdb")
     _, _, err = run("demo", "--db", tmp_path / "my store.duckdb")
     assert f"  quantstore --db '{tmp_path}/my store.duckdb' app" in err
 
@@ -738,7 +761,7 @@ def start(*arguments, **options):
 
 
 def test_a_reader_that_has_enough_is_no_error(demo_store):
-    query = "select range as n, repeat('x', 50) as s from range(100_000)"
+    query = "select range as n, repeat('x', 50) as s from range(20_000)"
     process = start("--db", demo_store, "sql", query, "--format", "csv")
     assert process.stdout.readline() == "n,s\n"
     process.stdout.close()
@@ -750,7 +773,7 @@ def test_a_reader_that_has_enough_is_no_error(demo_store):
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_ends_quietly_with_130(demo_store):
     process = start(
-        *("--db", demo_store, "sql", "select len(range(60_000_000))", "--timeout", 20),
+        *("--db", demo_store, "sql", "select sleep_ms(100_000)", "--timeout", 20),
         start_new_session=True,
     )
     time.sleep(1.5)

@@ -41,27 +41,25 @@ def in_order(sql):
     )
 
 
+# All that DuckDB knows of tables, views, columns, constraints, sequences and comments.
+CATALOG = {
+    "columns": "select table_name, column_index, column_name, data_type, column_default,"
+    " is_nullable, comment from duckdb_columns() where not internal",
+    "tables": "select table_name, comment, sql from duckdb_tables() where not internal",
+    "views": "select view_name, comment, sql from duckdb_views() where not internal",
+    "constraints": "select table_name, constraint_type, constraint_column_names"
+    " from duckdb_constraints()",
+    "sequences": "select sequence_name from duckdb_sequences()",
+    "schemes": "from schemes",
+}
+
+
 def catalog(path):
-    """All that DuckDB knows of tables, views, columns, constraints, sequences and comments."""
-    columns = ask(
-        path,
-        "select table_name, column_index, column_name, data_type, column_default, is_nullable,"
-        " comment from duckdb_columns() where not internal",
-    )
-    tables = ask(path, "select table_name, comment, sql from duckdb_tables() where not internal")
-    views = ask(path, "select view_name, comment, sql from duckdb_views() where not internal")
-    constraints = ask(
-        path,
-        "select table_name, constraint_type, constraint_column_names from duckdb_constraints()",
-    )
-    return {
-        "columns": sorted(columns, key=repr),
-        "tables": sorted((*names, in_order(sql)) for *names, sql in tables),
-        "views": sorted((*names, in_order(sql)) for *names, sql in views),
-        "constraints": sorted(constraints, key=repr),
-        "sequences": sorted(ask(path, "select sequence_name from duckdb_sequences()")),
-        "schemes": sorted(ask(path, "from schemes")),
-    }
+    with duckdb.connect(path, read_only=True) as connection:
+        found = {part: connection.execute(sql).fetchall() for part, sql in CATALOG.items()}
+    for part in ("tables", "views"):
+        found[part] = [(*names, in_order(sql)) for *names, sql in found[part]]
+    return {part: sorted(rows, key=repr) for part, rows in found.items()}
 
 
 @pytest.mark.parametrize("version", FILES)

@@ -176,10 +176,13 @@ def test_the_bits_of_a_model_are_those_of_its_neediest_layer(demo_store, tmp_pat
         assert queries.model_bits_needed(con, "no such model") == {}
 
 
-@pytest.fixture
-def many_channels(demo_store, tmp_path):
-    """A store whose layer 1 has 2,048 channels: number n is n wide, and has 2048 - n dB / 40."""
-    path = tmp_path / "many.duckdb"
+@pytest.fixture(scope="module")
+def many_channels(demo_store, tmp_path_factory):
+    """A store whose layer 1 has 2,048 channels: number n is n wide, and has 2048 - n dB / 40.
+
+    Read it, never write to it.
+    """
+    path = tmp_path_factory.mktemp("many") / "many.duckdb"
     shutil.copy(demo_store, path)
     with store.writing(path) as con:
         con.rows("delete from channels where layer_id = 1")

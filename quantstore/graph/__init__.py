@@ -1,5 +1,6 @@
 """ONNX file in, layers out. The only package that knows onnx and onnx-ir."""
 
+import quantstore.deferred  # noqa: F401 - before onnx_ir
 from quantstore.graph.file import ModelFile, open_model, require_unchanged
 from quantstore.graph.findings import Finding, of_layer, of_model
 from quantstore.graph.limits import within_limits

@@ -6,7 +6,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-import numpy as np
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,6 +35,7 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, columns: "dict[str
 
 def _arrow(values: Any) -> "pa.Array":
     """An Arrow array; NaN and infinities, which mean "not defined", become NULL."""
+    import numpy as np
     import pyarrow as pa
 
     if isinstance(values, np.ndarray):
@@ -61,6 +61,8 @@ def columns_of(records: Sequence[Any]) -> dict[str, list[Any]]:
 
 def stacked(layers: "Sequence[tuple[int, Any]]") -> "dict[str, Any]":
     """Columns of several layers below one another, with the key of the layer beside each row."""
+    import numpy as np
+
     stacked: dict[str, Any] = {}
     sizes = [len(columns.channel) for _, columns in layers]
     stacked["layer_id"] = np.repeat(np.array([i for i, _ in layers], dtype=np.int64), sizes)

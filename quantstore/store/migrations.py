@@ -27,7 +27,7 @@ from quantstore.store.schema import (
 
 logger = logging.getLogger(__name__)
 
-# Every statement of schema.sql starts in one of these ways.
+# Every statement of schema.sql starts in one of these ways, or is a comment on what they made.
 _MADE = re.compile(r"^(?:create|insert) (?P<kind>table|sequence|view|into) (?P<name>\w+)", re.M)
 
 
@@ -116,14 +116,16 @@ def _remove(unfinished: Path) -> None:
 
 def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
     statements = [statement.query for statement in connection.extract_statements(schema_sql())]
-    made = [_MADE.search(statement) for statement in statements]
+    comments = [statement for statement in statements if _MADE.search(statement) is None]
+    made = [match for match in map(_MADE.search, statements) if match is not None]
     for match in made:
-        if match is not None and match["kind"] == "view":
+        if match["kind"] == "view":
             connection.execute(f"drop view if exists {match['name']}")
 
     had = _tables(connection)
     with duckdb.connect(":memory:") as fresh:
-        fresh.execute(schema_sql())
+        for match in made:
+            fresh.execute(match.string)
         wanted = _tables(fresh)
         columns = {table: _columns(fresh, table) for table in wanted}
     found = connection.execute("select sequence_name from duckdb_sequences()").fetchall()
@@ -134,14 +136,13 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"create temporary table kept_{table} as from main.{table}")
         connection.execute(f"drop table main.{table}")
 
-    for statement, match in zip(statements, made, strict=True):
+    for match in made:
         # A table that had rows keeps them: bands, for example, may have been changed by somebody.
-        is_there = match is not None and (
-            match["name"] in (sequences if match["kind"] == "sequence" else staying)
-            or (match["kind"] == "into" and match["name"] in had)
+        is_there = match["name"] in (sequences if match["kind"] == "sequence" else staying) or (
+            match["kind"] == "into" and match["name"] in had
         )
         if not is_there:
-            connection.execute(statement)
+            connection.execute(match.string)
 
     for table in to_refill:
         common = ", ".join(
@@ -151,7 +152,7 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
         )
         connection.execute(f"insert into {table} by name select {common} from kept_{table}")
         connection.execute(f"drop table temp.kept_{table}")
-    _renew_comments(connection, statements, staying)
+    _renew_comments(connection, comments, staying)
     fill_schemes(connection)
     connection.executemany(
         "insert or replace into store_info values (?, ?)",
@@ -164,15 +165,14 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _renew_comments(
-    connection: duckdb.DuckDBPyConnection, statements: list[str], staying: set[str]
+    connection: duckdb.DuckDBPyConnection, comments: list[str], staying: set[str]
 ) -> None:
     """Forget what the columns of tables that stayed were said to mean, and say it anew."""
     for table in staying:
         for column in _columns(connection, table):
             connection.execute(f"comment on column {table}.{_quoted(column)} is null")
-    for statement in statements:
-        if statement.lstrip().startswith("comment on"):
-            connection.execute(statement)
+    for comment in comments:
+        connection.execute(comment)
     hand_down_comments(connection)
 
 

@@ -1,21 +1,23 @@
 """Write a model and what is known about it into the open store, take one out."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantstore.errors import UnknownModelError
-from quantstore.records import (
-    ActivationErrorRecord,
-    EqualizationRecord,
-    FindingRecord,
-    IngestRecord,
-    LayerMeasures,
-    ModelRecord,
-    SensitivityRecord,
-    SimulationRecord,
-)
 from quantstore.store.arrow import columns_of, insert, stacked
 from quantstore.store.connection import Connection
+
+if TYPE_CHECKING:
+    from quantstore.records import (
+        ActivationErrorRecord,
+        EqualizationRecord,
+        FindingRecord,
+        IngestRecord,
+        LayerMeasures,
+        ModelRecord,
+        SensitivityRecord,
+        SimulationRecord,
+    )
 
 
 def find_model(connection: Connection, model: str) -> int:
@@ -43,9 +45,9 @@ def model_with_content(
 
 def add_model(
     connection: Connection,
-    record: ModelRecord,
-    measures: Sequence[LayerMeasures],
-    equalization: Sequence[EqualizationRecord] = (),
+    record: "ModelRecord",
+    measures: "Sequence[LayerMeasures]",
+    equalization: "Sequence[EqualizationRecord]" = (),
 ) -> int:
     """Write a whole model inside the open transaction; returns its key."""
     duck = connection._connection
@@ -86,7 +88,7 @@ def add_model(
     return model_id
 
 
-def add_findings(connection: Connection, model_id: int, records: Sequence[FindingRecord]) -> None:
+def add_findings(connection: Connection, model_id: int, records: "Sequence[FindingRecord]") -> None:
     """Write what the graph and the weights of a model give away."""
     if not records:
         return
@@ -97,7 +99,7 @@ def add_findings(connection: Connection, model_id: int, records: Sequence[Findin
     insert(connection._connection, "findings", columns)
 
 
-def add_ingest(connection: Connection, record: IngestRecord) -> int:
+def add_ingest(connection: Connection, record: "IngestRecord") -> int:
     """Write what became of one file that somebody tried to ingest; returns its key."""
     ingest_id = int(connection.value("select nextval('ingest_ids')"))
     insert(connection._connection, "ingests", columns_of([record]) | {"ingest_id": [ingest_id]})
@@ -107,8 +109,8 @@ def add_ingest(connection: Connection, record: IngestRecord) -> int:
 def add_simulation(
     connection: Connection,
     model_id: int,
-    record: SimulationRecord,
-    activation_errors: Sequence[ActivationErrorRecord] = (),
+    record: "SimulationRecord",
+    activation_errors: "Sequence[ActivationErrorRecord]" = (),
 ) -> int:
     """Write a run of a model, and how far each tensor drifted; returns its key."""
     duck = connection._connection
@@ -122,7 +124,7 @@ def add_simulation(
 
 
 def add_sensitivities(
-    connection: Connection, model_id: int, records: Sequence[SensitivityRecord]
+    connection: Connection, model_id: int, records: "Sequence[SensitivityRecord]"
 ) -> None:
     """Write what quantizing one layer at a time does; it replaces what an earlier run found."""
     if not records:
