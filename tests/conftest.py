@@ -18,15 +18,19 @@ settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers, one has the browser and its servers, and one each real model."""
+    """With several workers, one has the browser and its servers, and one the real models.
+
+    The largest of these is measured by another; each of the rest is measured once for all tests.
+    """
     for item in items:
         name = item.path.stem
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("browser"))
         elif name == "test_shared_models":
             parameters = getattr(item, "callspec", None)
-            group = str(parameters.params.get("model", "")) if parameters else ""
-            item.add_marker(pytest.mark.xdist_group(f"real {group}"))
+            name = parameters.params.get("model", "") if parameters else ""
+            group = "largest real model" if name == "fasterrcnn-structure" else "real models"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
