@@ -1,5 +1,6 @@
 """What many tests share: repeatable examples, the demo models in a store, and real models."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from browsing import browser, empty_app, full_app, hostile_app, visit  # noqa: F
 from hypothesis import settings
 
 from quantstore import ingestion
+from quantstore.run.probe import Prober
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,6 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(group))
 
 
+def pytest_collection_finish() -> None:
+    """The libraries and tests that are loaded now stay: the garbage collector may skip them.
+
+    A run of the simulator collects garbage to give memory back, and would look at a million of them.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def own_main(monkeypatch):
     """AppTest leaves its script behind as ``__main__``, which new processes would run first."""
@@ -46,6 +57,13 @@ def demo_store(tmp_path_factory) -> Path:
     for model in ingestion.demo_paths():
         ingestion.ingest_file(model, path, ingestion.Choices(probe=False))
     return path
+
+
+@pytest.fixture(scope="session")
+def prober():
+    """One process that runs models, for all tests that ingest with a probe and want no new one."""
+    with Prober() as prober:
+        yield prober
 
 
 @pytest.fixture(scope="session")
