@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """The libraries and tests that are loaded now stay: the garbage collector may skip them.
 
-    A run of the simulator collects garbage to give memory back, and would look at a million of them.
+    A run of the simulator collects garbage to give memory back, and would look at all of them.
     """
     gc.collect()
     gc.freeze()
