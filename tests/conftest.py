@@ -9,7 +9,7 @@ import pytest
 from browsing import browser, empty_app, full_app, hostile_app, visit  # noqa: F401
 from hypothesis import settings
 
-from quantstore import ingestion
+from quantstore import ingestion, store
 from quantstore.run.probe import Prober
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,6 +57,14 @@ def demo_store(tmp_path_factory) -> Path:
     for model in ingestion.demo_paths():
         ingestion.ingest_file(model, path, ingestion.Choices(probe=False))
     return path
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """A store without a model, to be copied: making one takes longer than filling it."""
+    path = tmp_path_factory.mktemp("empty") / "empty.duckdb"
+    with store.writing(path):
+        return path
 
 
 @pytest.fixture(scope="session")
