@@ -287,6 +287,9 @@ def test_a_store_that_cannot_be_used_stops_everything(tmp_path, path):
         list(ingest_many(files, path, jobs=1))
 
 
+TABLES = ("channels", "errors", "channel_errors", "histograms", "clipping", "bits_needed")
+
+
 def everything(path):
     """Every row of every table, without keys, times and the order of arrival."""
     with store.reading(path) as connection:
@@ -300,13 +303,23 @@ def everything(path):
                     f"select model, depth, {table}.* exclude (layer_id) from {table}"
                     " join layers using (layer_id) join models using (model_id) order by all"
                 )
-                for table in ("channels", "errors", "channel_errors", "histograms")
+                for table in TABLES
             },
+            "equalization": connection.rows(
+                "select model, layers.depth, partner.depth,"
+                " equalization.* exclude (layer_id, partner_layer_id) from equalization"
+                " join layers using (layer_id) join models using (model_id)"
+                " join layers as partner on partner.layer_id = partner_layer_id order by all"
+            ),
             "layers": connection.rows(
                 "select model, layers.* exclude (layer_id, model_id) from layers"
                 " join models using (model_id) order by all"
             ),
         }
+
+
+# One worker fills that store, and no other has to.
+same_worker = pytest.mark.xdist_group("a store that two processes filled")
 
 
 @pytest.fixture(scope="module")
@@ -322,6 +335,7 @@ def two_processes(tmp_path_factory):
     return path, list(ingest_many(files, path, jobs=2))
 
 
+@same_worker
 def test_one_process_and_two_write_the_same_tables(two_processes, demo_store):
     path, results = two_processes
     outcomes = sorted(result.outcome for result in results)
@@ -330,6 +344,16 @@ def test_one_process_and_two_write_the_same_tables(two_processes, demo_store):
     for table, rows in one.items():
         assert rows == two[table], table
         assert rows
+
+
+def test_processes_that_share_one_file_find_the_same(tmp_path, empty_store, monkeypatch):
+    # Sharing the work on a file this small takes longer than doing it.
+    monkeypatch.setattr(ingestion, "WORTH_A_PROCESS", 0)
+    (model,) = (file for file in ingestion.demo_paths() if file.stem == "digits-rescaled")
+    alone, shared = (shutil.copy(empty_store, tmp_path / f"{jobs}.duckdb") for jobs in (1, 2))
+    ingest_file(model, alone, Choices(jobs=1))
+    ingest_file(model, shared, Choices(jobs=2))
+    assert everything(alone) == everything(shared)
 
 
 # --- which files -------------------------------------------------------------------------------
@@ -463,6 +487,7 @@ def test_a_first_file_that_fails_makes_no_store(tmp_path, no_store):
     assert [file.name for file in tmp_path.iterdir()] == ["broken.onnx"]
 
 
+@same_worker
 def test_files_measured_by_other_processes_leave_rows_too(two_processes):
     path, _ = two_processes
     first, *others = (file.stem for file in ingestion.demo_paths())

@@ -45,8 +45,6 @@ REFUSED = {
 
 
 LARGEST = "fasterrcnn-structure"
-# Models that are measured by several processes, pairs of layers and all; one is enough for others.
-SHARED_OUT = (LARGEST, "rtmdet-nano")
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,8 @@ class Known:
 
 @cache
 def measured(path):
-    """Each model is measured once, whoever asks for it."""
-    return measure_file(path, jobs=None if path.stem in SHARED_OUT else 1)
+    """Each model is measured once, whoever asks for it; only the largest by several processes."""
+    return measure_file(path, jobs=None if path.stem == LARGEST else 1)
 
 
 @pytest.fixture(scope="module", params=LAYER_COUNTS)
