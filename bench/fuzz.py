@@ -35,6 +35,7 @@ from quantstore import graph, ingestion, store
 from quantstore.errors import QuantstoreError
 from quantstore.ingestion import Choices, ingest_file
 from quantstore.layers import Layer
+from quantstore.run.probe import Prober
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
 from quantstore.sweep import FULL_PLAN, Plan
 
@@ -277,9 +278,19 @@ def read(path: Path) -> None:
 
 
 def run(
-    models: Sequence[bytes], seed: int, number: int, folder: Path, *, is_stored: bool = True
+    models: Sequence[bytes],
+    seed: int,
+    number: int,
+    folder: Path,
+    *,
+    is_stored: bool = True,
+    prober: Prober | None = None,
 ) -> Case:
-    """Damage one model and ingest it into the store in a folder, or only read it."""
+    """Damage one model and ingest it into the store in a folder, or only read it.
+
+    Args:
+        prober: the process that runs it; by default a new one, which takes a second to start.
+    """
     path = folder / f"case{number}.onnx"
     path.write_bytes(damaged(models, seed, number))
     plan = FULL_PLAN if number % FULL_EVERY == 0 else LIGHT_PLAN
@@ -290,7 +301,8 @@ def run(
         outcome, detail = "read", ""
         if is_stored:
             choices = Choices(jobs=1, plan=plan)
-            outcome = str(ingest_file(path, folder / "store.duckdb", choices).outcome)
+            done = ingest_file(path, folder / "store.duckdb", choices, prober=prober)
+            outcome = str(done.outcome)
         else:
             read(path)
     except QuantstoreError as error:

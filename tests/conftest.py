@@ -1,5 +1,6 @@
 """What many tests share: repeatable examples, the demo models in a store, and real models."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from browsing import browser, empty_app, full_app, hostile_app, visit  # noqa: F
 from hypothesis import settings
 
 from quantstore import ingestion, store
+from quantstore.run.probe import Prober
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,15 +20,28 @@ settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers, one has the browser and its servers, and one each real model."""
+    """With several workers, one has the browser and its servers, and one the real models.
+
+    The largest of these is measured by another; each of the rest is measured once for all tests.
+    """
     for item in items:
         name = item.path.stem
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("browser"))
         elif name == "test_shared_models":
             parameters = getattr(item, "callspec", None)
-            group = str(parameters.params.get("model", "")) if parameters else ""
-            item.add_marker(pytest.mark.xdist_group(f"real {group}"))
+            name = parameters.params.get("model", "") if parameters else ""
+            group = "largest real model" if name == "fasterrcnn-structure" else "real models"
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish() -> None:
+    """The libraries and tests that are loaded now stay: the garbage collector may skip them.
+
+    A run of the simulator collects garbage to give memory back, and would look at all of them.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +66,13 @@ def empty_store(tmp_path_factory) -> Path:
     with store.writing(path):
         pass
     return path
+
+
+@pytest.fixture(scope="session")
+def prober():
+    """One process that runs models, for all tests that ingest with a probe and want no new one."""
+    with Prober() as prober:
+        yield prober
 
 
 @pytest.fixture(scope="session")

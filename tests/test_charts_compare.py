@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantstore.charts import against, compare, model, spread
@@ -95,7 +95,16 @@ def test_a_linear_axis_uses_the_width_that_was_chosen():
     assert bricks.loc[("narrow", "Conv_1"), "bin"] == 1  # 10 to 20
 
 
-@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=200))
+def crowd(count, decades, seed):
+    """Ranges of many layers, over so many powers of ten."""
+    return (10 ** np.random.default_rng(seed).uniform(-decades, decades, count)).tolist()
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20)
+    | st.builds(crowd, st.integers(1, 200), st.floats(0, 6), st.integers(0, 2**32))
+)
 def test_no_two_bricks_lie_in_the_same_place_and_no_stack_grows_too_high(ranges):
     frame = profiles({"one": [(value, 35.0) for value in ranges]})
     for measure, highest in ((RANGE, 26), (LINEAR, 16)):

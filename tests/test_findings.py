@@ -254,7 +254,8 @@ def test_constant_weights_that_cannot_be_read_are_counted(found):
 
 def stored(tmp_path, model, name="net"):
     path = tmp_path / "s.duckdb"
-    ingest_file(save(quiet(model), tmp_path / f"{name}.onnx"), path, Choices(name=name))
+    choices = Choices(name=name, probe=False)
+    ingest_file(save(quiet(model), tmp_path / f"{name}.onnx"), path, choices)
     return path
 
 

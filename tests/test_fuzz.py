@@ -26,8 +26,9 @@ def test_every_damaged_model_is_read_or_refused_in_one_sentence(models, tmp_path
     assert outcomes == {"read", "refused"}
 
 
-def test_what_is_stored_is_whole_and_the_rest_leaves_no_trace(models, tmp_path):
-    found = [fuzz.run(models, SEED, number, tmp_path) for number in range(CASES, CASES + 8)]
+def test_what_is_stored_is_whole_and_the_rest_leaves_no_trace(models, tmp_path, prober):
+    cases = range(CASES, CASES + 8)
+    found = [fuzz.run(models, SEED, number, tmp_path, prober=prober) for number in cases]
     assert [case for case in found if case.is_failure] == []
     stored = sum(case.outcome == "stored" for case in found)
     assert 0 < stored < len(found)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -33,7 +34,14 @@ def ingest_many(paths, store_path, choices=None, **more):
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path, empty_store):
+    """A store without a model."""
+    return Path(shutil.copy(empty_store, tmp_path / "test.duckdb"))
+
+
+@pytest.fixture
+def no_store(tmp_path):
+    """Where a store will be."""
     return tmp_path / "test.duckdb"
 
 
@@ -60,8 +68,8 @@ def broken_file(path):
 # --- the same content is stored once -----------------------------------------------------------
 
 
-def test_a_model_is_stored_with_what_is_known_about_its_file(tmp_path, path):
-    file = model_file(tmp_path / "net.onnx")
+def test_a_model_is_stored_with_what_is_known_about_its_file(tmp_path, no_store):
+    file, path = model_file(tmp_path / "net.onnx"), no_store
     result = ingest_file(file, path)
     assert (result.outcome, result.model, result.layers, result.error) == ("stored", "net", 1, None)
     assert result.path == str(file)
@@ -198,10 +206,10 @@ def test_nothing_is_stored_of_a_model_whose_last_layer_cannot_be_read(tmp_path, 
     assert names() == ["sound"]
 
 
-def test_a_file_that_fails_does_not_create_a_store(tmp_path, path):
+def test_a_file_that_fails_does_not_create_a_store(tmp_path, no_store):
     with pytest.raises(ModelFileError):
-        ingest_file(broken_file(tmp_path / "text.onnx"), path)
-    assert not path.exists()
+        ingest_file(broken_file(tmp_path / "text.onnx"), no_store)
+    assert not no_store.exists()
 
 
 def test_a_replacement_that_fails_leaves_the_old_model(tmp_path, path, names):
@@ -279,6 +287,9 @@ def test_a_store_that_cannot_be_used_stops_everything(tmp_path, path):
         list(ingest_many(files, path, jobs=1))
 
 
+TABLES = ("channels", "errors", "channel_errors", "histograms", "clipping", "bits_needed")
+
+
 def everything(path):
     """Every row of every table, without keys, times and the order of arrival."""
     with store.reading(path) as connection:
@@ -292,8 +303,14 @@ def everything(path):
                     f"select model, depth, {table}.* exclude (layer_id) from {table}"
                     " join layers using (layer_id) join models using (model_id) order by all"
                 )
-                for table in ("channels", "errors", "channel_errors", "histograms")
+                for table in TABLES
             },
+            "equalization": connection.rows(
+                "select model, layers.depth, partner.depth,"
+                " equalization.* exclude (layer_id, partner_layer_id) from equalization"
+                " join layers using (layer_id) join models using (model_id)"
+                " join layers as partner on partner.layer_id = partner_layer_id order by all"
+            ),
             "layers": connection.rows(
                 "select model, layers.* exclude (layer_id, model_id) from layers"
                 " join models using (model_id) order by all"
@@ -301,17 +318,42 @@ def everything(path):
         }
 
 
-def test_one_process_and_two_write_the_same_tables(tmp_path, demo_store):
-    path = tmp_path / "two.duckdb"
-    text = broken_file(tmp_path / "text.onnx")
-    results = list(ingest_many([*ingestion.demo_paths(), text], path, jobs=2))
-    assert sorted(result.outcome for result in results) == ["failed", *["stored"] * 4]
+# One worker fills that store, and no other has to.
+same_worker = pytest.mark.xdist_group("a store that two processes filled")
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """A store that two processes filled with the demo models, and what became of each file.
+
+    The first model is in there already, and a file is none.
+    """
+    folder = tmp_path_factory.mktemp("two")
+    path = folder / "two.duckdb"
+    files = [*ingestion.demo_paths(), broken_file(folder / "text.onnx")]
+    ingest_file(files[0], path)
+    return path, list(ingest_many(files, path, jobs=2))
+
+
+@same_worker
+def test_one_process_and_two_write_the_same_tables(two_processes, demo_store):
+    path, results = two_processes
+    outcomes = sorted(result.outcome for result in results)
+    assert outcomes == ["already stored", "failed", *["stored"] * 3]
     one, two = everything(demo_store), everything(path)
     for table, rows in one.items():
         assert rows == two[table], table
         assert rows
-    again = list(ingest_many(ingestion.demo_paths()[:2], path, jobs=2))
-    assert [result.outcome for result in again] == ["already stored"] * 2
+
+
+def test_processes_that_share_one_file_find_the_same(tmp_path, empty_store, monkeypatch):
+    # Sharing the work on a file this small takes longer than doing it.
+    monkeypatch.setattr(ingestion, "WORTH_A_PROCESS", 0)
+    (model,) = (file for file in ingestion.demo_paths() if file.stem == "digits-rescaled")
+    alone, shared = (shutil.copy(empty_store, tmp_path / f"{jobs}.duckdb") for jobs in (1, 2))
+    ingest_file(model, alone, Choices(jobs=1))
+    ingest_file(model, shared, Choices(jobs=2))
+    assert everything(alone) == everything(shared)
 
 
 # --- which files -------------------------------------------------------------------------------
@@ -393,16 +435,16 @@ def test_a_path_that_no_system_accepts_is_a_sentence(pattern):
 # --- what became of each file ------------------------------------------------------------------
 
 
+def attempts_in(path):
+    """The rows of ``ingests``, oldest first, as dicts."""
+    with store.reading(path) as connection:
+        found = connection.rows("select ingests from ingests order by ingest_id")
+        return [row for (row,) in found]
+
+
 @pytest.fixture
 def attempts(path):
-    """The rows of ``ingests``, oldest first, as dicts."""
-
-    def rows():
-        with store.reading(path) as connection:
-            found = connection.rows("select ingests from ingests order by ingest_id")
-            return [row for (row,) in found]
-
-    return rows
+    return partial(attempts_in, path)
 
 
 def test_every_attempt_leaves_a_row(tmp_path, path, attempts):
@@ -439,23 +481,20 @@ def test_a_name_that_is_taken_is_a_failure_with_a_row_and_without_a_model(
     assert names() == ["net"]
 
 
-def test_a_first_file_that_fails_makes_no_store(tmp_path, path):
+def test_a_first_file_that_fails_makes_no_store(tmp_path, no_store):
     with pytest.raises(ModelFileError):
-        ingest_file(broken_file(tmp_path / "broken.onnx"), path)
+        ingest_file(broken_file(tmp_path / "broken.onnx"), no_store)
     assert [file.name for file in tmp_path.iterdir()] == ["broken.onnx"]
 
 
-def test_files_measured_by_other_processes_leave_rows_too(tmp_path, path, attempts):
-    first = model_file(tmp_path / "first.onnx", seed=1)
-    ingest_file(first, path)
-    files = [
-        first,
-        model_file(tmp_path / "second.onnx", seed=2),
-        broken_file(tmp_path / "broken.onnx"),
-    ]
-    list(ingest_many(files, path, jobs=2))
-    outcomes = {(Path(row["path"]).stem, row["outcome"]) for row in attempts()[1:]}
-    assert outcomes == {("first", "already stored"), ("second", "stored"), ("broken", "failed")}
+@same_worker
+def test_files_measured_by_other_processes_leave_rows_too(two_processes):
+    path, _ = two_processes
+    first, *others = (file.stem for file in ingestion.demo_paths())
+    outcomes = [(Path(row["path"]).stem, row["outcome"]) for row in attempts_in(path)[1:]]
+    assert sorted(outcomes) == sorted(
+        [(first, "already stored"), *((name, "stored") for name in others), ("text", "failed")]
+    )
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["already stored", "failed"])

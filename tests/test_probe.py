@@ -235,27 +235,26 @@ def check_rows(records):
         assert math.isnan(one.top1_agreement)
 
 
-def test_one_process_probes_several_models_and_finds_the_same(tmp_path):
+def test_one_process_probes_several_models_and_finds_the_same(tmp_path, prober):
     path, _ = two_layers(tmp_path)
     broken = tmp_path / "broken.onnx"
     broken.write_text("no model")
-    with Prober() as prober:
-        for one in (path, broken, demo("digits-plain")):
-            prober.start(one)
-            records = prober.result()
-            check_rows(records)
-            if one is broken:
-                assert {record.failure for record in records} == {
-                    "not an ONNX file, but a text file; check that this is the right file"
-                }
-                continue
-            here = found_in(one)[1]
-            for record in records:
-                figure = here[record.scheme, record.mode]
-                assert record.output_sqnr_db == pytest.approx(figure.output_sqnr_db)
-                assert record.failure is None
-                assert record.seconds > 0
-                assert record.onnxruntime_version.startswith("1.")
+    for one in (path, broken, demo("digits-plain")):
+        prober.start(one)
+        records = prober.result()
+        check_rows(records)
+        if one is broken:
+            assert {record.failure for record in records} == {
+                "not an ONNX file, but a text file; check that this is the right file"
+            }
+            continue
+        here = found_in(one)[1]
+        for record in records:
+            figure = here[record.scheme, record.mode]
+            assert record.output_sqnr_db == pytest.approx(figure.output_sqnr_db)
+            assert record.failure is None
+            assert record.seconds > 0
+            assert record.onnxruntime_version.startswith("1.")
 
 
 @pytest.fixture
@@ -322,7 +321,7 @@ def test_without_onnxruntime_the_rows_say_what_to_install(sabotage):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit memory")
-def test_a_model_that_wants_all_memory_gets_a_row_and_no_more(tmp_path):
+def test_a_model_that_wants_all_memory_gets_a_row_and_no_more(tmp_path, prober):
     """Four terabytes, asked for by the model itself."""
     size = helper.make_tensor("size", TensorProto.INT64, [2], [1 << 20, 1 << 20])
     nodes = [
@@ -331,7 +330,8 @@ def test_a_model_that_wants_all_memory_gets_a_row_and_no_more(tmp_path):
         node("Expand", ["h", "size"], ["y"]),
     ]
     model = make_model(nodes, {"w": gaussian(5, 1)})
-    records = probe.probe(save(model, tmp_path / "huge.onnx"))
+    prober.start(save(model, tmp_path / "huge.onnx"))
+    records = prober.result()
     check_rows(records)
     assert {one.failure for one in records} == {"the model needs more memory than it may have"}
 
@@ -409,11 +409,12 @@ def test_ingest_stores_the_probe_with_the_model_and_only_once(tmp_path):
     assert evidence == [("digits-plain", "weights"), ("digits-rescaled", "probe")]
 
 
-def test_a_model_that_cannot_be_run_is_stored_all_the_same(tmp_path):
+def test_a_model_that_cannot_be_run_is_stored_all_the_same(tmp_path, prober):
     nodes = [node("MatMul", ["x", "w"], ["h"]), node("Nonsense", ["h"], ["y"])]
     file = save(make_model(nodes, {"w": gaussian(5, 8)}), tmp_path / "net.onnx")
     seen = []
-    assert ingest_file(file, tmp_path / "s.duckdb", report=seen.append).outcome == "stored"
+    done = ingest_file(file, tmp_path / "s.duckdb", report=seen.append, prober=prober)
+    assert done.outcome == "stored"
     assert [one.is_probing for one in seen] == [False, False, True]
     rows = stored(tmp_path / "s.duckdb")
     assert len(rows) == len(PLAN)
@@ -422,13 +423,12 @@ def test_a_model_that_cannot_be_run_is_stored_all_the_same(tmp_path):
         assert failure.startswith("onnxruntime refuses the model: ")
 
 
-def test_a_model_that_cannot_be_measured_leaves_no_process(tmp_path):
+def test_a_model_that_cannot_be_measured_leaves_no_process(tmp_path, prober):
     file = save(make_model([node("Relu", ["x"], ["y"])], {}), tmp_path / "net.onnx")
-    with Prober() as prober:
-        with pytest.raises(quantstore.errors.NoLayersError):
-            ingest_file(file, tmp_path / "s.duckdb", prober=prober)
-        prober.start(demo("digits-plain"))
-        check_rows(prober.result())
+    with pytest.raises(quantstore.errors.NoLayersError):
+        ingest_file(file, tmp_path / "s.duckdb", prober=prober)
+    prober.start(demo("digits-plain"))
+    check_rows(prober.result())
 
 
 # --- real networks -----------------------------------------------------------------------------

@@ -35,17 +35,18 @@ from quantstore.schemes import (
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 
 
-def schemes_where(condition):
-    chosen = [scheme for scheme in SCHEMES.values() if condition(scheme)]
-    return pytest.mark.parametrize("scheme", chosen, ids=[scheme.name for scheme in chosen])
+def every_one_of(schemes):
+    return pytest.mark.parametrize("scheme", schemes, ids=[scheme.name for scheme in schemes])
 
 
-every_integer_scheme = schemes_where(lambda scheme: scheme.number == "int")
-every_integer_grid = schemes_where(lambda scheme: (scheme.number, scheme.clip) == ("int", "minmax"))
+INTEGER_SCHEMES = [scheme for scheme in SCHEMES.values() if scheme.number == "int"]
+INTEGER_GRIDS = [scheme for scheme in INTEGER_SCHEMES if scheme.clip == "minmax"]
 # What QuantizeLinear can hold in int8 or uint8, one scale per tensor or channel.
-every_onnx_scheme = schemes_where(
-    lambda scheme: scheme.format == "int8" and scheme.granularity != "block"
-)
+ONNX_SCHEMES = [
+    scheme
+    for scheme in SCHEMES.values()
+    if scheme.format == "int8" and scheme.granularity != "block"
+]
 every_tensor_scheme = pytest.mark.parametrize(
     "scheme", [INT8_TENSOR_SYMMETRIC, INT8_TENSOR_ASYMMETRIC], ids=lambda scheme: scheme.name
 )
@@ -73,12 +74,18 @@ AWKWARD = {
     "all zero": np.zeros((2, 3)),
     "one channel zero": np.array([[0.0, 0.0], [1.0, -3.0]]),
     "denormal": np.array([[1e-45, -1e-44], [1e-40, 3e-39]]),
-    "just above the smallest scale": np.array([[300 * SMALLEST_SCALE, -1e-37], [1e-36, 2e-38]]),
+    # Float32's smallest normal number is 1.2e-38.
+    "just above the smallest scale": np.array([[3.6e-36, -1e-37], [1e-36, 2e-38]]),
     "huge": np.array([[1e38, -1e38], [3e37, -2e36]]),
     "wide": np.array([[1e-6, 1e6], [-1e3, 1e-3]]),
 }
 AWKWARD = {name: weights.astype(np.float32) for name, weights in AWKWARD.items()}
 every_awkward_tensor = pytest.mark.parametrize("weights", AWKWARD.values(), ids=AWKWARD)
+
+
+# A law is held to every scheme by the same weights: hypothesis takes longer to draw them than we
+# to measure them.
+many_examples = settings(max_examples=60)
 
 
 def with_awkward_examples(test):
@@ -199,17 +206,21 @@ def onnxruntime_session(*, is_symmetric: bool, per_channel: bool):
     )
 
 
-@every_onnx_scheme
+@settings(max_examples=200)
 @given(weights=any_weights)
 @with_awkward_examples
-def test_codes_and_round_trip_are_onnxruntimes_bit_for_bit(scheme, weights):
-    session = onnxruntime_session(is_symmetric=scheme.is_symmetric, per_channel=scheme.per_channel)
-    codes, returned = session.run(None, feeds(weights, scheme))
-    np.testing.assert_array_equal(quantize(weights, grid_for(weights, scheme)), codes)
-    np.testing.assert_array_equal(round_trip(weights, scheme), returned)
+def test_codes_and_round_trip_are_onnxruntimes_bit_for_bit(weights):
+    for scheme in ONNX_SCHEMES:
+        session = onnxruntime_session(
+            is_symmetric=scheme.is_symmetric, per_channel=scheme.per_channel
+        )
+        codes, returned = session.run(None, feeds(weights, scheme))
+        own = quantize(weights, grid_for(weights, scheme))
+        np.testing.assert_array_equal(own, codes, err_msg=scheme.name)
+        np.testing.assert_array_equal(round_trip(weights, scheme), returned, err_msg=scheme.name)
 
 
-@every_onnx_scheme
+@every_one_of(ONNX_SCHEMES)
 @every_awkward_tensor
 def test_codes_and_round_trip_are_those_of_the_onnx_reference(scheme, weights):
     reference = ReferenceEvaluator(
@@ -220,130 +231,142 @@ def test_codes_and_round_trip_are_those_of_the_onnx_reference(scheme, weights):
     np.testing.assert_array_equal(round_trip(weights, scheme), returned)
 
 
-@every_onnx_scheme
+@settings(max_examples=200)
 @given(weights=any_weights)
 @with_awkward_examples
-def test_scale_and_zero_point_are_what_onnxruntimes_quantizer_computes(scheme, weights):
+def test_scale_and_zero_point_are_what_onnxruntimes_quantizer_computes(weights):
     quant_utils = pytest.importorskip("onnxruntime.quantization.quant_utils")
-    code = np.int8 if scheme.is_symmetric else np.uint8
-    qmin, qmax = np.array(scheme.qmin, dtype=code), np.array(scheme.qmax, dtype=code)
-    grid = grid_for(weights, scheme)
-    for row, values in enumerate(weights if scheme.per_channel else [weights]):
-        zero_point, scale = quant_utils.compute_scale_zp(
-            values.min(), values.max(), qmin, qmax, symmetric=scheme.is_symmetric
-        )
-        assert grid.scale[row, 0] == np.float32(scale)
-        assert grid.zero_point[row, 0] == zero_point
+    for scheme in ONNX_SCHEMES:
+        code = np.int8 if scheme.is_symmetric else np.uint8
+        qmin, qmax = np.array(scheme.qmin, dtype=code), np.array(scheme.qmax, dtype=code)
+        grid = grid_for(weights, scheme)
+        for row, values in enumerate(weights if scheme.per_channel else [weights]):
+            zero_point, scale = quant_utils.compute_scale_zp(
+                values.min(), values.max(), qmin, qmax, symmetric=scheme.is_symmetric
+            )
+            assert grid.scale[row, 0] == np.float32(scale), scheme.name
+            assert grid.zero_point[row, 0] == zero_point, scheme.name
 
 
 # --- laws --------------------------------------------------------------------------------------
 
 
-@every_integer_scheme
-@settings(max_examples=25)
+@many_examples
 @given(weights=any_weights)
 @with_awkward_examples
-def test_no_weight_moves_by_more_than_half_a_step(scheme, weights):
-    step = grid_for(weights, scheme).scale.astype(np.float64)
-    moved = np.abs(round_trip(weights, scheme).astype(np.float64) - weights)
-    # Codes go up to 255, and float32 keeps seven digits of weight / step.
-    assert np.all(moved <= step * (0.5 + 255 * 3e-7))
+def test_no_weight_moves_by_more_than_half_a_step(weights):
+    for scheme in INTEGER_SCHEMES:
+        step = grid_for(weights, scheme).scale.astype(np.float64)
+        moved = np.abs(round_trip(weights, scheme).astype(np.float64) - weights)
+        # Codes go up to 255, and float32 keeps seven digits of weight / step.
+        assert np.all(moved <= step * (0.5 + 255 * 3e-7)), scheme.name
 
 
-@every_scheme
-@settings(max_examples=25)
+@many_examples
 @given(weights=any_weights)
 @with_awkward_examples
-def test_zero_is_always_a_code(scheme, weights):
-    grid = grid_for(weights, scheme)
-    assert np.all((grid.zero_point >= grid.qmin) & (grid.zero_point <= grid.qmax))
+def test_zero_is_always_a_code(weights):
     zeros = np.zeros_like(weights)
-    np.testing.assert_array_equal(dequantize(quantize(zeros, grid), grid), zeros)
+    for scheme in SCHEMES.values():
+        grid = grid_for(weights, scheme)
+        codes = grid.zero_point
+        assert np.all((codes >= grid.qmin) & (codes <= grid.qmax)), scheme.name
+        returned = dequantize(quantize(zeros, grid), grid)
+        np.testing.assert_array_equal(returned, zeros, err_msg=scheme.name)
 
 
-@every_scheme
-@settings(max_examples=25)
+@many_examples
 @given(weights=any_weights)
 @with_awkward_examples
-def test_noise_never_exceeds_the_signal(scheme, weights):
-    error = measure_error(weights, scheme)
-    assert error.sqnr_db >= -1e-4 or not np.any(weights)
-    assert not np.any(error.channel_sqnr_db < -1e-4)
+def test_noise_never_exceeds_the_signal(weights):
+    for scheme in SCHEMES.values():
+        error = measure_error(weights, scheme)
+        assert error.sqnr_db >= -1e-4 or not np.any(weights), scheme.name
+        assert not np.any(error.channel_sqnr_db < -1e-4), scheme.name
 
 
-@every_scheme
-@settings(max_examples=25)
+@many_examples
 @given(weights=quarters, exponent=st.integers(-20, 20))
-def test_a_power_of_two_changes_the_step_and_nothing_else(scheme, weights, exponent):
+def test_a_power_of_two_changes_the_step_and_nothing_else(weights, exponent):
     factor = np.float32(2.0**exponent)
-    original, scaled = measure_error(weights, scheme), measure_error(weights * factor, scheme)
-    assert scaled.sqnr_db == original.sqnr_db or not np.any(weights)
-    np.testing.assert_array_equal(scaled.channel_sqnr_db, original.channel_sqnr_db)
-    assert scaled.zeroed_fraction == original.zeroed_fraction
-    assert scaled.levels_used == original.levels_used
-    assert scaled.max_abs_error == original.max_abs_error * factor
+    for scheme in SCHEMES.values():
+        original, scaled = measure_error(weights, scheme), measure_error(weights * factor, scheme)
+        assert scaled.sqnr_db == original.sqnr_db or not np.any(weights), scheme.name
+        np.testing.assert_array_equal(
+            scaled.channel_sqnr_db, original.channel_sqnr_db, err_msg=scheme.name
+        )
+        assert scaled.zeroed_fraction == original.zeroed_fraction, scheme.name
+        assert scaled.levels_used == original.levels_used, scheme.name
+        assert scaled.max_abs_error == original.max_abs_error * factor, scheme.name
 
 
-@every_scheme
 @settings(max_examples=25)
 @given(factor=st.floats(1e-20, 1e20))
-def test_scaling_a_tensor_does_not_change_its_sqnr(scheme, factor):
+def test_scaling_a_tensor_does_not_change_its_sqnr(factor):
     weights = np.random.default_rng(4).normal(size=(4, 50))
-    original = measure_error(weights.astype(np.float32), scheme)
-    scaled = measure_error((weights * factor).astype(np.float32), scheme)
-    assert scaled.sqnr_db == pytest.approx(original.sqnr_db, abs=0.001)
-    np.testing.assert_allclose(scaled.channel_sqnr_db, original.channel_sqnr_db, atol=0.001)
+    for scheme in SCHEMES.values():
+        original = measure_error(weights.astype(np.float32), scheme)
+        scaled = measure_error((weights * factor).astype(np.float32), scheme)
+        assert scaled.sqnr_db == pytest.approx(original.sqnr_db, abs=0.001), scheme.name
+        np.testing.assert_allclose(
+            scaled.channel_sqnr_db, original.channel_sqnr_db, atol=0.001, err_msg=scheme.name
+        )
 
 
-@every_scheme
-@settings(max_examples=25)
+@many_examples
 @given(weights=any_weights, random=st.randoms(use_true_random=False))
-def test_permuting_channels_permutes_channel_rows(scheme, weights, random):
+def test_permuting_channels_permutes_channel_rows(weights, random):
     order = random.sample(range(len(weights)), len(weights))
-    original, permuted = measure_error(weights, scheme), measure_error(weights[order], scheme)
-    np.testing.assert_array_equal(permuted.channel_sqnr_db, original.channel_sqnr_db[order])
-    np.testing.assert_array_equal(permuted.zeroed_count, original.zeroed_count[order])
-    assert permuted.levels_used == original.levels_used
+    for scheme in SCHEMES.values():
+        original, permuted = measure_error(weights, scheme), measure_error(weights[order], scheme)
+        np.testing.assert_array_equal(
+            permuted.channel_sqnr_db, original.channel_sqnr_db[order], err_msg=scheme.name
+        )
+        np.testing.assert_array_equal(
+            permuted.zeroed_count, original.zeroed_count[order], err_msg=scheme.name
+        )
+        assert permuted.levels_used == original.levels_used, scheme.name
 
 
 @given(weights=any_weights)
 @with_awkward_examples
-@pytest.mark.parametrize(
-    ("channel", "tensor"),
-    [
+def test_a_channels_own_step_never_exceeds_the_tensors(weights):
+    for channel, tensor in (
         (INT8_CHANNEL_SYMMETRIC, INT8_TENSOR_SYMMETRIC),
         (INT8_CHANNEL_ASYMMETRIC, INT8_TENSOR_ASYMMETRIC),
-    ],
-)
-def test_a_channels_own_step_never_exceeds_the_tensors(channel, tensor, weights):
-    own, shared = grid_for(weights, channel).scale, grid_for(weights, tensor).scale
-    # A step of exactly 1 may also stand for "no usable step at all".
-    assert np.all((own <= shared) | (own == 1))
+    ):
+        own, shared = grid_for(weights, channel).scale, grid_for(weights, tensor).scale
+        # A step of exactly 1 may also stand for "no usable step at all".
+        assert np.all((own <= shared) | (own == 1)), channel.name
 
 
-@every_integer_grid
-@settings(max_examples=25)
+@many_examples
 @given(
     codes=arrays(np.int64, SHAPES, elements=st.integers(0, 255)),
     exponents=st.lists(st.integers(-60, 60), min_size=7, max_size=7),
     zero_point=st.integers(0, 255),
 )
-def test_a_tensor_already_on_the_grid_has_no_error_at_all(scheme, codes, exponents, zero_point):
+def test_a_tensor_already_on_the_grid_has_no_error_at_all(codes, exponents, zero_point):
+    step = 2.0 ** np.array(exponents[: len(codes)])[:, np.newaxis]
+    for scheme in INTEGER_GRIDS:
+        on_grid = codes_on(scheme, codes, zero_point)
+        steps = step[0] if scheme.granularity == "tensor" else step
+        weights = (on_grid * steps).astype(np.float32)
+        np.testing.assert_array_equal(round_trip(weights, scheme), weights, err_msg=scheme.name)
+        error = measure_error(weights, scheme)
+        assert (error.mse, error.max_abs_error, error.sqnr_db) == (0, 0, np.inf), scheme.name
+        assert error.zeroed_fraction == 0, scheme.name
+        summary = summarize_channels(error.channel_sqnr_db)
+        assert summary.min_db == summary.p10_db == summary.median_db == np.inf, scheme.name
+
+
+def codes_on(scheme, codes, zero_point):
+    """Codes as weights of step 1: within the grid, and every channel reaches its ends."""
     top = scheme.qmax
     if scheme.is_symmetric:
-        codes = codes % (2 * top + 1) - top
-        codes = np.column_stack([codes, np.full(len(codes), top)])
-    else:
-        ends = np.tile([0, top], (len(codes), 1))
-        codes = np.column_stack([codes % (top + 1), ends]) - zero_point % (top + 1)
-    step = 2.0 ** np.array(exponents[: len(codes)])[:, np.newaxis]
-    weights = (codes * (step[0] if scheme.granularity == "tensor" else step)).astype(np.float32)
-    np.testing.assert_array_equal(round_trip(weights, scheme), weights)
-    error = measure_error(weights, scheme)
-    assert (error.mse, error.max_abs_error, error.sqnr_db) == (0, 0, np.inf)
-    assert error.zeroed_fraction == 0
-    summary = summarize_channels(error.channel_sqnr_db)
-    assert summary.min_db == summary.p10_db == summary.median_db == np.inf
+        return np.column_stack([codes % (2 * top + 1) - top, np.full(len(codes), top)])
+    ends = np.tile([0, top], (len(codes), 1))
+    return np.column_stack([codes % (top + 1), ends]) - zero_point % (top + 1)
 
 
 @every_scheme
@@ -432,7 +455,7 @@ def test_levels_used_counts_distinct_codes(scheme, weights):
     assert measure_error(weights, scheme).levels_used == len(np.unique(codes))
 
 
-@schemes_where(lambda scheme: scheme.granularity != "tensor")
+@every_one_of([scheme for scheme in SCHEMES.values() if scheme.granularity != "tensor"])
 def test_levels_used_is_undefined_where_every_channel_has_a_grid_of_its_own(scheme):
     assert measure_error(TENSORS["small"], scheme).levels_used is None
 

@@ -39,7 +39,7 @@ from quantstore.ingestion import ingest_file, measure_file
 
 
 @pytest.fixture
-def refused(tmp_path):
+def refused(tmp_path, prober):
     """Ingest bytes or a model, and hand back the one sentence that refuses it."""
 
     def run(content):
@@ -49,7 +49,7 @@ def refused(tmp_path):
         path.write_bytes(content)
         started = time.monotonic()
         with pytest.raises(QuantstoreError) as caught:
-            ingest_file(path, tmp_path / "store.duckdb")
+            ingest_file(path, tmp_path / "store.duckdb", prober=prober)
         assert time.monotonic() - started < 10
         sentence = caught.value.sentence
         assert sentence.isprintable()
@@ -292,7 +292,7 @@ def test_a_thousand_functions_in_a_row_are_too_deep(refused):
     assert "nested more than 100 deep" in refused(calling(functions | {"f1000": [("Relu", "")]}))
 
 
-def test_a_graph_in_a_circle(tmp_path):
+def test_a_graph_in_a_circle(tmp_path, prober):
     model = make_model(
         [
             node("Conv", ["b", "w"], ["a"], "conv"),
@@ -303,7 +303,8 @@ def test_a_graph_in_a_circle(tmp_path):
         ],
         {"w": gaussian(3, 3, 3, 3)},
     )
-    stored = ingest_file(save(model, tmp_path / "m.onnx"), tmp_path / "s.duckdb")
+    path = save(model, tmp_path / "m.onnx")
+    stored = ingest_file(path, tmp_path / "s.duckdb", prober=prober)
     assert stored.layers == 1
 
 
@@ -343,7 +344,7 @@ def test_an_unknown_domain_is_passed_over(tmp_path):
     assert [layer.name for layer in layers_of(save(model, tmp_path / "m.onnx"))] == ["conv"]
 
 
-def test_twenty_thousand_nodes_that_share_a_weight(tmp_path, monkeypatch):
+def test_twenty_thousand_nodes_that_share_a_weight(tmp_path, prober, monkeypatch):
     monkeypatch.setattr(limits, "MOST_CHANNELS", 40_000)
     weights = gaussian(4096, 1, 1, 1)
     model = conv_model(weights)
@@ -355,7 +356,7 @@ def test_twenty_thousand_nodes_that_share_a_weight(tmp_path, monkeypatch):
         copy.name = f"n{number}"
         copy.output[0] = f"y{number}"
     path = save(model, tmp_path / "m.onnx")
-    result = ingest_file(path, tmp_path / "s.duckdb")
+    result = ingest_file(path, tmp_path / "s.duckdb", prober=prober)
     assert result.layers == 9
     with store.reading(tmp_path / "s.duckdb") as con:
         (finding,) = con.rows("select kind, message from findings where kind = 'left out'")
@@ -380,22 +381,22 @@ def test_a_name_that_is_no_utf8(refused, name):
     assert "a name that is no text" in refused(garbled(model, name))
 
 
-def test_a_producer_that_is_no_utf8_is_no_obstacle(tmp_path):
+def test_a_producer_that_is_no_utf8_is_no_obstacle(tmp_path, prober):
     model = conv_model()
     model.producer_name = "PRODUCER"
     path = tmp_path / "m.onnx"
     path.write_bytes(garbled(model, b"PRODUCER"))
-    stored = ingest_file(path, tmp_path / "s.duckdb")
+    stored = ingest_file(path, tmp_path / "s.duckdb", prober=prober)
     assert stored.layers == 1
 
 
 @pytest.mark.parametrize("version", [2**62, -1, 2**31])
-def test_versions_that_fit_no_column_are_unknown(tmp_path, version):
+def test_versions_that_fit_no_column_are_unknown(tmp_path, prober, version):
     model = conv_model()
     model.ir_version = version
     model.opset_import[0].version = version
     path = save(model, tmp_path / "m.onnx")
-    assert ingest_file(path, tmp_path / "s.duckdb").layers == 1
+    assert ingest_file(path, tmp_path / "s.duckdb", prober=prober).layers == 1
     file = open_model(path)
     assert (file.ir_version, file.opset) == (None, None)
 
@@ -403,12 +404,12 @@ def test_versions_that_fit_no_column_are_unknown(tmp_path, version):
 HOSTILE = "a\nb\x1b[31mc\u202e\0d"
 
 
-def test_names_with_newlines_and_terminal_escapes_are_kept_and_made_visible(tmp_path):
+def test_names_with_newlines_and_terminal_escapes_are_kept_and_made_visible(tmp_path, prober):
     model = conv_model()
     model.graph.node[0].name = HOSTILE
     model.graph.node[0].input[1] = model.graph.initializer[0].name = HOSTILE
     path = tmp_path / "s.duckdb"
-    ingest_file(save(model, tmp_path / "m.onnx"), path)
+    ingest_file(save(model, tmp_path / "m.onnx"), path, prober=prober)
     with store.reading(path) as con:
         (name, weight_name) = con.rows("select layer, weight_name from layers")[0]
     assert name == weight_name == HOSTILE
@@ -529,11 +530,11 @@ def test_the_initializer_of_a_subgraph_is_read_from_the_models_own_folder(tmp_pa
 # Invalid, but readable
 
 
-def test_what_the_checker_rejects_is_ingested_with_its_complaint(tmp_path):
+def test_what_the_checker_rejects_is_ingested_with_its_complaint(tmp_path, prober):
     model = conv_model()
     model.graph.name = ""
     path = tmp_path / "s.duckdb"
-    assert ingest_file(save(model, tmp_path / "m.onnx"), path).layers == 1
+    assert ingest_file(save(model, tmp_path / "m.onnx"), path, prober=prober).layers == 1
     with store.reading(path) as con:
         ((severity, message),) = con.rows(
             "select severity, message from findings where kind = 'invalid'"
