@@ -177,7 +177,9 @@ def mobile_like(path: Path, seed: int = 0, spread: float = 0.5) -> int:
         name = f"blocks.{depth // 2}/{'depthwise' if is_depthwise else 'pointwise'}"
         scales = np.exp(random.normal(0, spread * random.uniform(0.2, 1.8), (out, 1, 1, 1)))
         shape = (out, 1 if is_depthwise else in_, kernel, kernel)
-        weights = (random.standard_normal(shape) * scales).astype(np.float32)
+        # What comes out is about as large as what goes in, or no float could hold it at the end.
+        gain = np.sqrt(np.prod(shape[1:]) * np.exp(2 * np.var(np.log(scales))))
+        weights = (random.standard_normal(shape) * scales / gain).astype(np.float32)
         value = network.node(
             "Conv",
             f"{name}/Conv",

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from models import mobile_like
 from playwright.sync_api import Page, sync_playwright
 
@@ -30,12 +31,15 @@ ROOT = HERE.parent
 RESULTS = HERE / "results" / "pages.json"
 
 sys.path.insert(0, str(ROOT))
-from quantstore import ingestion, store  # noqa: E402
+from quantstore import ingestion, simulation, store  # noqa: E402
 
 # How far the channels of the models that are copied spread, from none to a lot.
 SPREADS = (0.2, 0.4, 0.7, 1.1)
 # Copied at a time, and sorted: an ingest appends a model's rows together, too.
 MODELS_PER_BATCH = 50
+
+# Each model is run beside its twin, for the page Drift: its tensors count, not its pixels.
+IMAGES_SHAPE = (4, 3, 16, 16)
 
 # What a copy changes: every figure in weight units is stretched, every SQNR is shifted.
 STRETCHED = frozenset(
@@ -47,12 +51,14 @@ STRETCHED = frozenset(
 
 # What each page's answer looks like: a selector, and what its text must hold.
 COMPARE = ("h2", r"\d models (break|breaks|has|have) |in the weights of [\d,]+ models")
-MODEL = ("h2", r"of [\d,]+\slayers? |No blocker found in the weights under")
+MODEL = ("h2", r"of [\d,]+\slayers? |in the weights under|[Ii]n the noise probe |On the grid of")
 LAYER = ("[data-testid=stHtml] h1", r".")
 EXAMPLE = ("h2", r"values merge|nothing to merge with|stay apart")
 ROW = (".name button", r".")
 SQL = ("h2", r"[\d,]+\srows? in ")
 MODELS = ("h2", r"models, [\d,]+\slayers")
+DRIFT = ("h2", r"\bdB\b")
+REALITY = ("h2", r"\bmodels\b")
 REVISIONS = ("h2", r"got (better|worse)|better or worse|in common|two networks")
 
 # Clock and watcher live in the page: nothing of Playwright's own pace is measured.
@@ -136,10 +142,13 @@ def _options() -> argparse.Namespace:
 def generate(path: Path, model_count: int, folder: Path) -> None:
     """Write a store of copies of a few measured models."""
     started = time.perf_counter()
+    images = folder / "images.npy"
+    np.save(images, np.random.default_rng(0).standard_normal(IMAGES_SHAPE, np.float32))
     for seed, spread in enumerate(SPREADS):
         model = folder / f"base-{seed}.onnx"
         mobile_like(model, seed=seed, spread=spread)
-        ingestion.ingest_file(model, path, ingestion.Choices(probe=False))
+        ingestion.ingest_file(model, path)
+        simulation.run(model, path, str(images))
         model.unlink()
     with store.writing(path) as con:
         bases = [row[0] for row in con.rows("select model_id from models order by model_id")]
@@ -231,13 +240,58 @@ def _copy(con: store.Connection, bases: list[int], numbers: range) -> None:
             order by new_layer_id
             """
         )
+    _copy_runs(con)
     con.rows("drop table new_models")
     con.rows("drop table new_layers")
 
 
+def _copy_runs(con: store.Connection) -> None:
+    """Append the runs of the copied models, each with the shift of its model."""
+    con.rows(
+        """
+        create temp table new_runs as
+        select
+            nextval('simulation_ids')::integer as new_simulation_id, simulation_id, new_model_id,
+            shift_db
+        from (
+            select new_models.*, simulation_id
+            from new_models
+            join simulations using (model_id)
+            order by new_model_id, simulation_id
+        )
+        """
+    )
+    con.rows(
+        """
+        insert into simulations by name
+        select simulations.* replace (
+            new_simulation_id as simulation_id, new_model_id as model_id,
+            greatest(0, output_sqnr_db + shift_db) as output_sqnr_db
+        )
+        from new_runs
+        join simulations using (simulation_id)
+        """
+    )
+    con.rows(
+        """
+        insert into activation_errors by name
+        select activation_errors.* replace (
+            new_simulation_id as simulation_id, greatest(0, sqnr_db + shift_db) as sqnr_db
+        )
+        from new_runs
+        join activation_errors using (simulation_id)
+        order by new_simulation_id
+        """
+    )
+    con.rows("drop table new_runs")
+
+
 def contents(path: Path) -> dict[str, int]:
     """How many rows the tables that grow hold."""
-    tables = ("models", "layers", "channels", "errors", "channel_errors", "histograms")
+    tables = (
+        *("models", "layers", "channels", "errors", "channel_errors", "histograms"),
+        *("simulations", "activation_errors"),
+    )
     with store.reading(path) as con:
         return {table: con.value(f"select count(*) from {table}") for table in tables}
 
@@ -323,6 +377,8 @@ def _walk(page: Page, screenshots: Path | None) -> Iterator[tuple[str, dict[str,
         ("Model, from the navigation", "nav:Model", MODEL),
         ("Layer, from the navigation", "nav:Layer", LAYER),
         ("Revisions, from the navigation", "nav:Revisions", REVISIONS),
+        ("Drift, from the navigation", "nav:Drift", DRIFT),
+        ("Weights against reality, from the navigation", "nav:Weights against reality", REALITY),
         ("Models, from the navigation", "nav:Models", MODELS),
         ("Compare, from the Models page", "nav:Compare", COMPARE),
         ("Layer, from a brick", f"{charts} >> nth=0 >> {marks} >> nth=20", LAYER),

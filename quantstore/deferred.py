@@ -1,8 +1,8 @@
-"""Loads sympy when it is first used, which reading and running models never does.
+"""Loads onnx_ir without sympy, which reading and running models never needs.
 
 onnx_ir imports it to compute with symbolic dimensions, and it takes as long to load as all the rest
 together: a quarter of a second in every process that reads a model. To be imported before onnx_ir.
-Where onnx_ir comes to use it at once, it is loaded at once, as if this were not here.
+Its first use loads it; where onnx_ir comes to use it at once, that is as if this were not here.
 """
 
 import sys
@@ -12,10 +12,10 @@ from importlib.util import LazyLoader
 from types import ModuleType
 
 # sympy, and the part of onnx_ir that takes functions out of it while being imported.
-DEFERRED = ("sympy", "onnx_ir._symbolic_shapes")
+_DEFERRED = ("sympy", "onnx_ir._symbolic_shapes")
 
 
-class Finder:
+class _Finder:
     """Finds these modules where they are, and has them loaded by their first use."""
 
     @staticmethod
@@ -23,10 +23,15 @@ class Finder:
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """What ``import`` asks for; None leaves the module to the other finders."""
-        spec = PathFinder.find_spec(name, path, target) if name in DEFERRED else None
+        spec = PathFinder.find_spec(name, path, target) if name in _DEFERRED else None
         if spec is not None and spec.loader is not None:
             spec.loader = LazyLoader(spec.loader)
         return spec
 
 
-sys.meta_path.insert(0, Finder)
+# Only while onnx_ir loads: a program around this one imports what it wants, as it wants.
+sys.meta_path.insert(0, _Finder)
+try:
+    import onnx_ir  # noqa: F401
+finally:
+    sys.meta_path.remove(_Finder)

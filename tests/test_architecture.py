@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "errors": "",
     "settings": "",
     "memory": "",
-    "deferred": "",
+    "deferred": "onnx_ir",
     "logs": "errors",
     "palette": "",
     "schemes": "",
@@ -90,7 +90,7 @@ MAY_IMPORT = {
 OWNERS = {
     "duckdb": {"store"},
     "onnx": {"graph", "run", "run.runtime"},
-    "onnx_ir": {"graph", "run"},
+    "onnx_ir": {"deferred", "graph", "run"},
     "google": {"graph"},
     "altair": {"charts"},
     # The command line starts the server; nothing else of it draws.
