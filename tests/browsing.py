@@ -76,7 +76,12 @@ def serving(path: Path) -> Iterator[str]:
     with subprocess.Popen(
         [*command, "--db", str(path)],
         cwd=path.parent,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # Nobody edits the sources meanwhile.
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "STREAMLIT_SERVER_FILE_WATCHER_TYPE": "none",
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
     ) as server:
@@ -139,10 +144,17 @@ class Visitor:
     def open(self, path: str) -> None:
         """Load the app at this address; a session begins."""
         self.page.goto(self.url + path)
-        self.settle()
+        self._rest_after_run(0)
 
     def turn_to(self, path: str) -> None:
-        """Come to this address as Back and Forward do: the session goes on."""
+        """Come to this address: as Back and Forward do, so that the session goes on.
+
+        A tab that is not at the app opens it.
+        """
+        if not self.page.url.startswith(self.url):
+            self.open(path)
+            return
+        runs = self._runs()
         self.page.evaluate(
             """(path) => {
                 history.pushState({}, "", path);
@@ -150,16 +162,34 @@ class Visitor:
             }""",
             path,
         )
-        self.settle()
+        self._rest_after_run(runs)
 
     def go(self, name: str) -> None:
         """Follow a link of the navigation."""
+        runs = self._runs()
         self.page.get_by_role("link", name=name, exact=True).first.click()
-        self.settle()
+        self._rest_after_run(runs)
 
     def settle(self) -> None:
         """Wait until the script has run and what it draws has arrived."""
         self.page.wait_for_timeout(150)
+        self._rest()
+
+    def _runs(self) -> int:
+        """How often the script has run since the app was loaded, as Streamlit itself notes it."""
+        return self.page.evaluate("performance.getEntriesByName('script-run-cycle').length")
+
+    def _rest_after_run(self, runs: int) -> None:
+        """Wait for a run beyond the first so many, however late it begins."""
+        self.page.wait_for_function(
+            "runs => performance.getEntriesByName('script-run-cycle').length > runs",
+            arg=runs,
+            polling=50,
+            timeout=60_000,
+        )
+        self._rest()
+
+    def _rest(self) -> None:
         self.page.wait_for_selector(
             "[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000
         )

@@ -82,7 +82,7 @@ def test_a_large_model_can_be_cancelled_and_the_pages_stay_usable(visit, full_ap
     small = save(conv_model(), tmp_path / "small.onnx")
     visitor = visit(full_app)
     page = visitor.page
-    visitor.open("/")
+    visitor.turn_to("/")
     box = page.get_by_placeholder("or a path on this computer")
     box.fill(str(large))
     box.press("Enter")
@@ -123,7 +123,7 @@ def stands_every_check(visitor, name: str, background: str) -> None:
 # Both themes and both widths; all four pairings cost as much again and never differed.
 def test_every_page_is_accessible_in_light_and_wide(visit, full_app) -> None:
     visitor = visit(full_app)
-    visitor.open("/")
+    visitor.turn_to("/")
     for name in PAGES:
         if name != "Compare":
             visitor.go(name)
@@ -191,7 +191,7 @@ def test_the_main_path_works_by_keyboard_alone(visit, full_app) -> None:
     visitor.shows("What would rescue it")
     visitor.settle()
     visitor.back_to("Worst layers first")
-    visitor.open("/sql")
+    visitor.turn_to("/sql")
     editor = page.locator("textarea").first
     visitor.tab_to("SQL statement")
     page.keyboard.press("Control+A")
@@ -206,7 +206,7 @@ def test_the_main_path_works_by_keyboard_alone(visit, full_app) -> None:
 def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
     visitor = visit(full_app)
     page = visitor.page
-    visitor.open("/")
+    visitor.turn_to("/")
     page.get_by_role("button", name="per channel symmetric", exact=True).click()
     visitor.shows("under int8 per channel, symmetric")
     visitor.settle()
@@ -236,7 +236,7 @@ def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
 def test_charts_follow_the_theme_menu_and_the_page_comes_to_rest(visit, full_app) -> None:
     visitor = visit(full_app)
     page = visitor.page
-    visitor.open("/")
+    visitor.turn_to("/")
     page.locator("[data-testid=stMainMenu] button, [data-testid=stMainMenuButton]").first.click()
     page.locator('text="Dark"').last.click(force=True)
     page.keyboard.press("Escape")
@@ -306,7 +306,7 @@ def test_marked_models_are_handed_out_as_a_report_and_as_parquet(
     """The report is one file that opens without a network, its charts at work."""
     visitor = visit(full_app)
     page = visitor.page
-    visitor.open("/models")
+    visitor.turn_to("/models")
     for name in ("digits-plain", "digits-rescaled"):
         page.get_by_role("checkbox", name=f"Mark {name}", exact=True).click()
         visitor.settle()

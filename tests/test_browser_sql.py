@@ -15,7 +15,7 @@ def sql(visit, full_app: str) -> Visitor:
     """The page as it opens, or as the test before has left it: each begins with its own words."""
     visitor: Visitor = visit(full_app)
     if urlparse(visitor.page.url).path != "/sql":
-        visitor.open("/sql")
+        visitor.turn_to("/sql")
         visitor.shows("rows in")
     return visitor
 
