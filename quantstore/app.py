@@ -4,6 +4,7 @@
 an installed package.
 """
 
+import gc
 import logging
 from pathlib import Path
 
@@ -22,6 +23,10 @@ JUDGING = (
 )
 
 logger = logging.getLogger(__name__)
+
+# Streamlit looks for garbage after every run, also of a part of a page, and would each time go
+# through all that was imported: a tenth of a second. That is never garbage.
+gc.freeze()
 
 
 def run() -> None:

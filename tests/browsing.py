@@ -1,6 +1,7 @@
 """A real server and a real browser for the tests that need them; skipped where there is none.
 
-Opening a page costs more than looking at it: tests share one browser and one server per store.
+Opening a page costs more than looking at it: tests share one server, one browser and one tab, whose
+JavaScript is then compiled once.
 """
 
 import os
@@ -34,9 +35,9 @@ except ImportError:
 
 ROOT = Path(__file__).resolve().parent.parent
 SCREENSHOTS = ROOT / "screenshots"
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+# The shell is the same browser without its window: a fifth less work for the processor.
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 IS_REQUIRED = bool(os.environ.get("QUANTSTORE_REQUIRE_BROWSER"))
 LOCAL = (
     "http://127.0.0.1",
@@ -75,7 +76,12 @@ def serving(path: Path) -> Iterator[str]:
     with subprocess.Popen(
         [*command, "--db", str(path)],
         cwd=path.parent,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # Nobody edits the sources meanwhile.
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "STREAMLIT_SERVER_FILE_WATCHER_TYPE": "none",
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
     ) as server:
@@ -113,6 +119,7 @@ class Visitor:
     def __init__(self, page: "Page", url: str) -> None:
         self.page = page
         self.url = url
+        self.is_spotless = False
         self.outside: list[str] = []
         self.errors: list[str] = []
         page.on("request", self._note_request)
@@ -135,17 +142,54 @@ class Visitor:
         dialog.dismiss()
 
     def open(self, path: str) -> None:
+        """Load the app at this address; a session begins."""
         self.page.goto(self.url + path)
-        self.settle()
+        self._rest_after_run(0)
+
+    def turn_to(self, path: str) -> None:
+        """Come to this address: as Back and Forward do, so that the session goes on.
+
+        A tab that is not at the app opens it.
+        """
+        if not self.page.url.startswith(self.url):
+            self.open(path)
+            return
+        runs = self._runs()
+        self.page.evaluate(
+            """(path) => {
+                history.pushState({}, "", path);
+                dispatchEvent(new PopStateEvent("popstate", {state: {}}));
+            }""",
+            path,
+        )
+        self._rest_after_run(runs)
 
     def go(self, name: str) -> None:
         """Follow a link of the navigation."""
+        runs = self._runs()
         self.page.get_by_role("link", name=name, exact=True).first.click()
-        self.settle()
+        self._rest_after_run(runs)
 
     def settle(self) -> None:
         """Wait until the script has run and what it draws has arrived."""
         self.page.wait_for_timeout(150)
+        self._rest()
+
+    def _runs(self) -> int:
+        """How often the script has run since the app was loaded, as Streamlit itself notes it."""
+        return self.page.evaluate("performance.getEntriesByName('script-run-cycle').length")
+
+    def _rest_after_run(self, runs: int) -> None:
+        """Wait for a run beyond the first so many, however late it begins."""
+        self.page.wait_for_function(
+            "runs => performance.getEntriesByName('script-run-cycle').length > runs",
+            arg=runs,
+            polling=50,
+            timeout=60_000,
+        )
+        self._rest()
+
+    def _rest(self) -> None:
         self.page.wait_for_selector(
             "[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000
         )
@@ -224,8 +268,9 @@ class Visitor:
             self.page.evaluate(axe_script())
         found = self.page.evaluate(
             """async (tags) => {
+                // Selectors cost a quarter of the time, and nobody reads them here.
                 const options = {runOnly: {type: "tag", values: tags},
-                                 resultTypes: ["violations"]};
+                                 resultTypes: ["violations"], selectors: false};
                 const answer = await axe.run(document, options);
                 return answer.violations.map((one) =>
                     [one.id, one.nodes.map((node) => node.html.slice(0, 200))]);
@@ -241,8 +286,10 @@ class Visitor:
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
     def leaves_no_trace(self) -> None:
+        """Nothing went outside, nothing went wrong: the next test may have the tab."""
         assert self.outside == []
         assert self.errors == []
+        self.is_spotless = True
 
 
 @pytest.fixture(scope="session")
@@ -260,58 +307,103 @@ def browser() -> "Iterator[Browser]":
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def tabs(browser: "Browser") -> Iterator[list[Visitor]]:
+    """The tab that the tests share, once there is one."""
+    found: list[Visitor] = []
+    yield found
+    for visitor in found:
+        visitor.page.context.close()
+
+
 @pytest.fixture
-def visit(browser: "Browser") -> Iterator[Callable[..., Visitor]]:
-    """Opens a tab of its own on an app."""
-    contexts = []
+def visit(browser: "Browser", tabs: list[Visitor]) -> Callable[..., Visitor]:
+    """The shared tab, set to this width and theme; a new one after a test that failed."""
 
-    def open_tab(url: str, *, width: int = 1440, theme: str = "light", **options: Any) -> Visitor:
-        contexts.append(
-            browser.new_context(
-                viewport={"width": width, "height": 1000}, color_scheme=theme, **options
-            )
-        )
-        return Visitor(contexts[-1].new_page(), url)
+    def take_tab(url: str, *, width: int = 1440, theme: Any = "light") -> Visitor:
+        if tabs and not tabs[0].is_spotless:
+            tabs.pop().page.context.close()
+        if not tabs:
+            tabs.append(Visitor(browser.new_context().new_page(), url))
+        else:
+            # What the browser remembers of the app is the choice of a theme and the like.
+            tabs[0].page.evaluate("localStorage.clear()")
+        tabs[0].is_spotless = False
+        tabs[0].page.emulate_media(color_scheme=theme)
+        tabs[0].page.set_viewport_size({"width": width, "height": 1000})
+        return tabs[0]
 
-    yield open_tab
-    for context in contexts:
-        context.close()
+    return take_tab
+
+
+class Served:
+    """An app, and the store below it, which can be exchanged as a person would copy a file."""
+
+    def __init__(self, url: str, path: Path) -> None:
+        self.url = url
+        self.path = path
+        self._shown: Path | None = None
+
+    def showing(self, store_path: Path | None) -> str:
+        """The address of the app, on a copy of this store; tests that share it may add to it."""
+        if store_path is None or store_path != self._shown:
+            for file in self.path.parent.glob(f"{self.path.name}*"):
+                file.unlink()
+            if store_path is not None:
+                shutil.copy(store_path, self.path)
+            self._shown = store_path
+        return self.url
 
 
 @pytest.fixture(scope="session")
-def empty_app(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An app on a store that does not exist yet."""
-    with serving(tmp_path_factory.mktemp("browser") / "empty.duckdb") as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def full_app(
-    browser: "Browser", demo_store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """An app with the example models; tests share it, and may add to it."""
-    path = tmp_path_factory.mktemp("browser") / "full.duckdb"
-    shutil.copy(demo_store, path)
+def served(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    path = tmp_path_factory.mktemp("browser") / "quantstore.duckdb"
     with serving(path) as url:
-        yield url
+        yield Served(url, path)
+
+
+@pytest.fixture
+def empty_app(served: Served) -> str:
+    """An app on a store that does not exist yet."""
+    return served.showing(None)
+
+
+@pytest.fixture
+def full_app(served: Served, demo_store: Path) -> str:
+    """An app with the example models; tests share it, and may add to it."""
+    return served.showing(demo_store)
 
 
 @pytest.fixture(scope="session")
-def hostile_app(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An app on models whose names, layers, tags and notes would all like to be markup."""
-    folder = tmp_path_factory.mktemp("browser")
+def hostile_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models whose names, layers, tags and notes would all like to be markup.
+
+    Every name is one of a model; two models have a layer of every name, of which some break, the
+    others have one.
+    """
+    folder = tmp_path_factory.mktemp("hostile")
     path = folder / "hostile.duckdb"
-    count = len(HOSTILE)
     for number, name in enumerate(HOSTILE):
+        layers = HOSTILE if name in (HOSTILE[0], HOSTILE[2]) else (name,)
         nodes = [
             node("Conv", [f"t{i}" if i else "x", f"w{i}"], [f"t{i + 1}"], layer)
-            for i, layer in enumerate(HOSTILE)
+            for i, layer in enumerate(layers)
         ]
-        weights = {f"w{i}": gaussian(4, 4, 1, 1, seed=count * number + i) for i in range(count)}
-        file = save(make_model(nodes, weights, outputs=(f"t{count}",)), folder / "h.onnx")
+        weights = {
+            f"w{i}": gaussian(4, 4, 1, 1, seed=len(HOSTILE) * number + i)
+            for i in range(len(layers))
+        }
+        if len(layers) > 1:
+            for i in range(0, len(layers), 3):
+                weights[f"w{i}"][0] *= 10.0**i
+        file = save(make_model(nodes, weights, outputs=(f"t{len(layers)}",)), folder / "h.onnx")
         ingestion.ingest_file(file, path, ingestion.Choices(name=name, probe=False))
     with store.writing(path) as con:
         store.set_tags(con, HOSTILE[0], ["<b>tag</b>", "$x$"])
         store.set_note(con, HOSTILE[0], "**note** <script>alert(2)</script> $x$")
-    with serving(path) as url:
-        yield url
+    return path
+
+
+@pytest.fixture
+def hostile_app(served: Served, hostile_store: Path) -> str:
+    return served.showing(hostile_store)

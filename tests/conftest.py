@@ -6,7 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from browsing import browser, empty_app, full_app, hostile_app, visit  # noqa: F401
+from browsing import (  # noqa: F401
+    browser,
+    empty_app,
+    full_app,
+    hostile_app,
+    hostile_store,
+    served,
+    tabs,
+    visit,
+)
 from hypothesis import settings
 
 from quantstore import ingestion, store

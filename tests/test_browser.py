@@ -6,8 +6,7 @@ from urllib.parse import quote
 
 import numpy as np
 import onnx
-import pytest
-from browsing import HOSTILE, expect
+from browsing import HOSTILE, Visitor, expect
 from graphs import conv_model, gaussian, make_model, node, save
 
 from quantstore.errors import printable
@@ -83,7 +82,7 @@ def test_a_large_model_can_be_cancelled_and_the_pages_stay_usable(visit, full_ap
     small = save(conv_model(), tmp_path / "small.onnx")
     visitor = visit(full_app)
     page = visitor.page
-    visitor.open("/")
+    visitor.turn_to("/")
     box = page.get_by_placeholder("or a path on this computer")
     box.fill(str(large))
     box.press("Enter")
@@ -105,34 +104,33 @@ def test_a_large_model_can_be_cancelled_and_the_pages_stay_usable(visit, full_ap
     visitor.leaves_no_trace()
 
 
-# Both themes and both widths; all four pairings cost as much again and never differed.
-@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 800)])
-def test_every_page_is_accessible_in_both_themes_and_widths(visit, full_app, width, theme) -> None:
+def stands_every_check(visitor, name: str, background: str) -> None:
     """Drawn in its colours, not wider than the window, by the rules of WCAG, charts in words."""
-    visitor = visit(full_app, width=width, theme=theme)
     page = visitor.page
-    visitor.open("/")
+    expect(page.locator("h1").first).to_be_visible()
+    assert background == page.evaluate(
+        "getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor"
+    )
+    assert visitor.sideways() <= 0, name
+    width = page.viewport_size["width"]
+    visitor.screenshot(f"{name}-{width}".replace(" ", "-").lower())
+    assert visitor.violations() == [], name
+    for chart in page.locator("[data-testid=stVegaLiteChart]").all():
+        expect(chart.locator("svg.marks")).to_be_attached()
+        assert len(chart.locator("[aria-label]").first.get_attribute("aria-label")) > 10
+
+
+# Both themes and both widths; all four pairings cost as much again and never differed.
+def test_every_page_is_accessible_in_light_and_wide(visit, full_app) -> None:
+    visitor = visit(full_app)
+    visitor.turn_to("/")
     for name in PAGES:
         if name != "Compare":
             visitor.go(name)
-        expect(page.locator("h1").first).to_be_visible()
-        background = page.evaluate(
-            "getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor"
-        )
-        assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 21, 26)"}[theme]
-        assert visitor.sideways() <= 0, name
-        visitor.screenshot(f"{name}-{theme}-{width}".replace(" ", "-").lower())
-        assert visitor.violations() == [], name
-        for chart in page.locator("[data-testid=stVegaLiteChart]").all():
-            expect(chart.locator("svg.marks")).to_be_attached()
-            assert len(chart.locator("[aria-label]").first.get_attribute("aria-label")) > 10
+        stands_every_check(visitor, name, "rgb(255, 255, 255)")
     visitor.leaves_no_trace()
 
-
-def test_axe_would_notice(visit, full_app) -> None:
-    """What the test above rests on: faint words inside a component are found."""
-    visitor = visit(full_app)
-    visitor.open("/models")
+    # What all this rests on: axe does find faint words inside a component.
     visitor.page.evaluate(
         """() => {
             const hosts = [...document.querySelectorAll("*")].filter((one) => one.shadowRoot);
@@ -141,6 +139,36 @@ def test_axe_would_notice(visit, full_app) -> None:
         }"""
     )
     assert [rule for rule, _ in visitor.violations()] == ["color-contrast"]
+
+
+def test_every_page_is_accessible_in_dark_and_narrow_and_shows_names_as_themselves(
+    visit, hostile_app
+) -> None:
+    """Wherever a name comes from, it neither becomes markup nor widens a page."""
+    visitor = visit(hostile_app, width=800, theme="dark")
+    page = visitor.page
+    visitor.open("/")
+    for name in PAGES:
+        if name != "Compare":
+            visitor.go(name)
+        stands_every_check(visitor, name, "rgb(18, 21, 26)")
+        if name in ("Compare", "Models"):
+            for model in HOSTILE:
+                shown = page.get_by_role("button", name=printable(model), exact=True)
+                expect(shown.first).to_be_visible()
+    for words in ("<b>tag</b>", "**note** <script>alert(2)</script> $x$"):
+        visitor.shows(words)
+    for name in (HOSTILE[0], HOSTILE[2], HOSTILE[5], HOSTILE[8]):
+        for path in (
+            f"/model?model={quote(name)}",
+            f"/layer?model={quote(HOSTILE[2])}&layer={quote(name)}",
+        ):
+            visitor.turn_to(path)
+            expect(page.locator("h1").first).to_have_text(printable(name))
+            assert page.locator("h1").first.inner_text() == printable(name)
+            assert visitor.sideways() <= 0, path
+    visitor.screenshot("hostile-layer")
+    visitor.leaves_no_trace()
 
 
 def test_the_main_path_works_by_keyboard_alone(visit, full_app) -> None:
@@ -163,7 +191,7 @@ def test_the_main_path_works_by_keyboard_alone(visit, full_app) -> None:
     visitor.shows("What would rescue it")
     visitor.settle()
     visitor.back_to("Worst layers first")
-    visitor.open("/sql")
+    visitor.turn_to("/sql")
     editor = page.locator("textarea").first
     visitor.tab_to("SQL statement")
     page.keyboard.press("Control+A")
@@ -178,7 +206,7 @@ def test_the_main_path_works_by_keyboard_alone(visit, full_app) -> None:
 def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
     visitor = visit(full_app)
     page = visitor.page
-    visitor.open("/")
+    visitor.turn_to("/")
     page.get_by_role("button", name="per channel symmetric", exact=True).click()
     visitor.shows("under int8 per channel, symmetric")
     visitor.settle()
@@ -208,7 +236,7 @@ def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
 def test_charts_follow_the_theme_menu_and_the_page_comes_to_rest(visit, full_app) -> None:
     visitor = visit(full_app)
     page = visitor.page
-    visitor.open("/")
+    visitor.turn_to("/")
     page.locator("[data-testid=stMainMenu] button, [data-testid=stMainMenuButton]").first.click()
     page.locator('text="Dark"').last.click(force=True)
     page.keyboard.press("Escape")
@@ -272,11 +300,13 @@ def test_a_model_is_labelled_found_and_removed(visit, full_app, tmp_path) -> Non
     visitor.leaves_no_trace()
 
 
-def test_marked_models_are_handed_out_as_a_report_and_as_parquet(visit, full_app, tmp_path):
+def test_marked_models_are_handed_out_as_a_report_and_as_parquet(
+    browser, visit, full_app, tmp_path
+) -> None:
     """The report is one file that opens without a network, its charts at work."""
     visitor = visit(full_app)
     page = visitor.page
-    visitor.open("/models")
+    visitor.turn_to("/models")
     for name in ("digits-plain", "digits-rescaled"):
         page.get_by_role("checkbox", name=f"Mark {name}", exact=True).click()
         visitor.settle()
@@ -293,7 +323,8 @@ def test_marked_models_are_handed_out_as_a_report_and_as_parquet(visit, full_app
     assert report.name == "quantstore-2-models.html"
     # Ten models shall stay below 5 MB, most of which every report carries.
     assert report.stat().st_size < 2_000_000
-    reader = visit("", offline=True)
+    offline = browser.new_context(offline=True)
+    reader = Visitor(offline.new_page(), "")
     reader.page.goto(report.as_uri())
     expect(reader.page.get_by_role("heading", name="digits-rescaled", level=2)).to_be_visible()
     bar = reader.page.locator("svg path[aria-roledescription='rect mark']").first
@@ -302,30 +333,7 @@ def test_marked_models_are_handed_out_as_a_report_and_as_parquet(visit, full_app
     expect(reader.page.locator("#vg-tooltip-element, .vg-tooltip").first).to_be_visible()
     assert reader.errors == []
     assert [url for url in reader.outside if not url.startswith("file:")] == []
+    offline.close()
 
     with zipfile.ZipFile(files["Export as Parquet"]) as archive:
         assert "models.parquet" in archive.namelist()
-
-
-def test_names_show_as_themselves_wherever_they_come_from(visit, hostile_app) -> None:
-    visitor = visit(hostile_app, width=800)
-    page = visitor.page
-    for path in ("/", "/models", "/revisions", "/drift", "/reality"):
-        visitor.open(path)
-        assert visitor.sideways() <= 0, path
-        if path in ("/", "/models"):
-            for name in HOSTILE:
-                shown = page.get_by_role("button", name=printable(name), exact=True)
-                expect(shown.first).to_be_visible()
-    for tag in ("<b>tag</b>", "**note** <script>alert(2)</script> $x$"):
-        visitor.open("/models")
-        visitor.shows(tag)
-    for name in (HOSTILE[0], HOSTILE[2], HOSTILE[5], HOSTILE[8]):
-        visitor.open(f"/model?model={quote(name)}")
-        assert page.locator("h1").first.inner_text() == printable(name)
-        assert visitor.sideways() <= 0, name
-        visitor.open(f"/layer?model={quote(HOSTILE[2])}&layer={quote(name)}")
-        assert page.locator("h1").first.inner_text() == printable(name)
-        assert visitor.sideways() <= 0, name
-    visitor.screenshot("hostile-layer")
-    visitor.leaves_no_trace()
