@@ -334,9 +334,8 @@ Times = dict[str, list[dict[str, float]]]
 
 def measure(url: str, rounds: int, screenshots: Path | None) -> Times:
     """Milliseconds of every click, ``rounds`` times over."""
-    chromium = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
+    names = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
     if chromium is None:
         raise SystemExit("there is no Chromium on the PATH")
     with sync_playwright() as driver:

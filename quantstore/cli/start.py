@@ -36,7 +36,9 @@ def app(db: Path, port: int | None, headless: bool, with_demo: bool) -> int:
     os.environ[settings.WAIT_VARIABLE] = str(settings.wait_seconds())
     logs.hand_down()
     script = Path(__file__).parents[1] / "start" / "app.py"
-    sys.argv = ["streamlit", "run", str(script), "--server.address=127.0.0.1"]
+    # Whoever works on the code wants a page that follows it, and starts: streamlit run app.py
+    own = ("--server.address=127.0.0.1", "--server.fileWatcherType=none")
+    sys.argv = ["streamlit", "run", str(script), *own]
     if port is not None:
         sys.argv.append(f"--server.port={port}")
     if headless:
