@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 import tomllib
@@ -305,3 +306,10 @@ def test_reading_models_does_not_load_what_computes_with_symbols():
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert said.stdout.splitlines() == ["False", "n + 1 True"]
+
+
+def test_every_chart_of_a_page_is_made_ready():
+    """Held against the schema of Vega-Lite again, a chart takes twice as long to draw."""
+    for path in sorted((PACKAGE / "pages").glob("*.py")):
+        for call in re.findall(r"altair_chart\(\s*(\w+)\(?", path.read_text("utf-8")):
+            assert call == "ready", path.name

@@ -229,7 +229,8 @@ def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
         page.go_forward()
         visitor.shows(text)
         visitor.settle()
-    assert page.url == layer
+    # The page writes its address when it is done.
+    expect(page).to_have_url(layer, timeout=30_000)
     visitor.leaves_no_trace()
 
 

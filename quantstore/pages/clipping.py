@@ -37,7 +37,7 @@ def section(curves: pd.DataFrame, channel_count: int) -> None:
         "Symmetric, one scale for the whole tensor; weights beyond the threshold are cut off to"
         f" it. A dot marks the best threshold of each line.{tried}"
     )
-    st.altair_chart(
+    shared.chart(
         charts.clipping_lines(curves, shared.palette()),
         key="clipping",
         alt=f"SQNR against the clipping threshold. {finding}",
