@@ -61,8 +61,12 @@ def lines(
         "run:N",
         sort=runs,
         scale=alt.Scale(domain=runs, range=list(palette.models[: len(runs)])),
-        legend=alt.Legend(
-            labelLimit=520,
+        # What one run is called stands above the chart already.
+        legend=None
+        if len(runs) == 1
+        else alt.Legend(
+            # The rest of the line, beside the stroke.
+            labelLimit=alt.ExprRef("max(120, width - 40)"),
             symbolType="stroke",
             symbolStrokeWidth=2.5,
             symbolSize=250,
@@ -122,7 +126,8 @@ def lines(
                 text=alt.Text("label:N")
             ),
         ]
-    return styled(alt.layer(*layers).properties(height=LINES_HEIGHT + 20 * len(runs)), palette)
+    legend_height = 20 * len(runs) if len(runs) > 1 else 0
+    return styled(alt.layer(*layers).properties(height=LINES_HEIGHT + legend_height), palette)
 
 
 def histograms(tensor: pd.Series, palette: Palette) -> AnyChart:
