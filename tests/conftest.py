@@ -1,7 +1,10 @@
 """What many tests share: repeatable examples, the demo models in a store, and real models."""
 
 import gc
+import importlib
 import os
+import pkgutil
+import re
 import sys
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from browsing import (  # noqa: F401
 )
 from hypothesis import settings
 
+import quantstore
 from quantstore import ingestion, store
 from quantstore.run.probe import Prober
 
@@ -45,10 +49,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """The libraries and tests that are loaded now stay: the garbage collector may skip them.
+    """Load the package and freeze it.
 
-    A run of the simulator collects garbage to give memory back, and would look at all of them.
+    Hypothesis draws constants that stand in loaded modules: which test comes first must not decide
+    what a law is tried on. And what is loaded stays: a run of the simulator collects garbage to
+    give memory back, and would look at all of it.
     """
+    for module in pkgutil.walk_packages(quantstore.__path__, "quantstore."):
+        # Pages and scripts do something when they are loaded.
+        if not re.search(r"\.(pages|start)\b|__main__|_child$|\.app$", module.name):
+            importlib.import_module(module.name)
     gc.collect()
     gc.freeze()
 

@@ -125,6 +125,15 @@ def test_sums_over_samples_are_those_over_everything_at_once(x, y):
     np.testing.assert_array_equal(row.quantized_counts, np.histogram(v, edges)[0])
 
 
+def test_a_quantized_tensor_that_all_but_vanished_keeps_its_direction():
+    x, y = np.ones(40, np.float32), np.full(40, 1e-20, np.float32)
+    tally = drift.Tally()
+    tally.add(x, y)
+    row = tally.record(depth=0, node_name="n", op_type="Conv", tensor="t", kind="local")
+    assert row.cosine == pytest.approx(1.0)
+    assert row.sqnr_db == pytest.approx(0.0)
+
+
 def test_the_histogram_is_no_wider_than_it_must_be():
     tally = drift.Tally()
     for scale in (1e-3, 1.0, 50.0):

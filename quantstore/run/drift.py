@@ -101,14 +101,16 @@ class Counts:
 class Tally:
     """Running sums over a tensor x of the float model and the same tensor y of the quantized one.
 
-    Sums are taken about ``center``, a value near both means: a variance far smaller than the mean
-    would drown otherwise. Values that are not finite in either are left out and counted.
+    Those for the variances are taken about ``center``, a value near both means: a variance far
+    smaller than the mean would drown otherwise. Those for the energies are not: a quantized tensor
+    far smaller than the float one would. Values that are not finite in either are left out and
+    counted.
     """
 
     count: int = 0
     nonfinite_count: int = 0
     center: float = 0.0
-    sums: Values = field(default_factory=lambda: np.zeros(6))
+    sums: Values = field(default_factory=lambda: np.zeros(8))
     float_min: float = math.inf
     float_max: float = -math.inf
     quantized_min: float = math.inf
@@ -143,22 +145,21 @@ class Tally:
             self.center = float(x.mean())
         self.count += x.size
         error = y - x
+        energies = (x @ x, y @ y, x @ y, error @ error)
         x -= self.center
         y -= self.center
-        self.sums += (x.sum(), y.sum(), x @ x, y @ y, x @ y, error @ error)
+        self.sums += (x.sum(), y.sum(), x @ x, y @ y, *energies)
 
     def record(
         self, *, depth: int, node_name: str, op_type: str, tensor: str, kind: str
     ) -> ActivationErrorRecord:
         """The row of ``activation_errors``."""
-        n, c = max(self.count, 1), self.center
-        sum_x, sum_y, sum_xx, sum_yy, sum_xy, squared_error = (float(one) for one in self.sums)
-        energy_x = sum_xx + 2 * c * sum_x + n * c * c
-        energy_y = sum_yy + 2 * c * sum_y + n * c * c
-        product = sum_xy + c * (sum_x + sum_y) + n * c * c
+        n = max(self.count, 1)
+        sum_x, sum_y, sum_xx, sum_yy, *energies = (float(one) for one in self.sums)
+        energy_x, energy_y, product, squared_error = energies
         std_x = math.sqrt(max(sum_xx / n - (sum_x / n) ** 2, 0.0))
         std_y = math.sqrt(max(sum_yy / n - (sum_y / n) ** 2, 0.0))
-        norms = math.sqrt(max(energy_x, 0.0)) * math.sqrt(max(energy_y, 0.0))
+        norms = math.sqrt(energy_x) * math.sqrt(energy_y)
         low, high, counts = self.counts.joined()
         return ActivationErrorRecord(
             depth=depth,
