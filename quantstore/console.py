@@ -33,6 +33,8 @@ START_SECONDS = 30.0
 GRACE_SECONDS = 0.5
 # An answer is held in memory here. Beyond this nobody reads it, and it would hurt everybody.
 LARGEST_ANSWER_BYTES = 1 << 30
+# Of an answer that is wider nobody sees the end either, and every column costs as much as a table.
+MOST_COLUMNS = 10_000
 
 CANCELLED = "the query was cancelled"
 
@@ -190,6 +192,13 @@ class Running:
         size = 0
         try:
             with pa.ipc.open_stream(self._output) as reader:
+                if len(reader.schema) > MOST_COLUMNS:
+                    self._stop(
+                        RejectedQueryError(
+                            f"the answer has {len(reader.schema):,} columns", "choose fewer columns"
+                        )
+                    )
+                    return None
                 for batch in reader:
                     batches.append(batch)
                     size += batch.nbytes
@@ -270,14 +279,22 @@ def _environment() -> dict[str, str]:
 
 def _unique(names: list[str]) -> list[str]:
     """The names, each once: ``a``, ``a_1``, ``a_2``."""
-    unique: dict[str, None] = {}
+    taken = set(names)
+    seen: set[str] = set()
+    # A statement may ask for a hundred thousand columns: where the count of each name stands.
+    numbers: dict[str, int] = {}
+    unique = []
     for name in names:
-        candidate, number = name, 0
-        while candidate in unique or (number and candidate in names):
-            number += 1
-            candidate = f"{name}_{number}"
-        unique[candidate] = None
-    return list(unique)
+        candidate = name
+        if name in seen:
+            number = numbers.get(name, 0) + 1
+            while (candidate := f"{name}_{number}") in taken:
+                number += 1
+            numbers[name] = number
+            taken.add(candidate)
+        seen.add(name)
+        unique.append(candidate)
+    return unique
 
 
 def frame_of(table: "pa.Table") -> "pd.DataFrame":

@@ -149,7 +149,7 @@ class Visitor:
     def turn_to(self, path: str) -> None:
         """Come to this address: as Back and Forward do, so that the session goes on.
 
-        A tab that is not at the app opens it.
+        The first time in a test, the app is loaded.
         """
         if not self.page.url.startswith(self.url):
             self.open(path)
@@ -318,7 +318,10 @@ def tabs(browser: "Browser") -> Iterator[list[Visitor]]:
 
 @pytest.fixture
 def visit(browser: "Browser", tabs: list[Visitor]) -> Callable[..., Visitor]:
-    """The shared tab, set to this width and theme; a new one after a test that failed."""
+    """The shared tab, empty, set to this width and theme; a new one after a test that failed.
+
+    What was loaded stays in its cache, but every test begins a session of its own.
+    """
 
     def take_tab(url: str, *, width: int = 1440, theme: Any = "light") -> Visitor:
         if tabs and not tabs[0].is_spotless:
@@ -328,6 +331,7 @@ def visit(browser: "Browser", tabs: list[Visitor]) -> Callable[..., Visitor]:
         else:
             # What the browser remembers of the app is the choice of a theme and the like.
             tabs[0].page.evaluate("localStorage.clear()")
+            tabs[0].page.goto("about:blank")
         tabs[0].is_spotless = False
         tabs[0].page.emulate_media(color_scheme=theme)
         tabs[0].page.set_viewport_size({"width": width, "height": 1000})
@@ -342,16 +346,13 @@ class Served:
     def __init__(self, url: str, path: Path) -> None:
         self.url = url
         self.path = path
-        self._shown: Path | None = None
 
     def showing(self, store_path: Path | None) -> str:
-        """The address of the app, on a copy of this store; tests that share it may add to it."""
-        if store_path is None or store_path != self._shown:
-            for file in self.path.parent.glob(f"{self.path.name}*"):
-                file.unlink()
-            if store_path is not None:
-                shutil.copy(store_path, self.path)
-            self._shown = store_path
+        """The address of the app, on a copy of this store that the test may change."""
+        for file in self.path.parent.glob(f"{self.path.name}*"):
+            file.unlink()
+        if store_path is not None:
+            shutil.copy(store_path, self.path)
         return self.url
 
 
@@ -370,7 +371,7 @@ def empty_app(served: Served) -> str:
 
 @pytest.fixture
 def full_app(served: Served, demo_store: Path) -> str:
-    """An app with the example models; tests share it, and may add to it."""
+    """An app with the example models, of one's own to add to."""
     return served.showing(demo_store)
 
 

@@ -1,7 +1,6 @@
 """The SQL page as a person types in it: completion, the schema, running, cancelling."""
 
 import re
-from urllib.parse import urlparse
 
 import pytest
 from browsing import Visitor, expect
@@ -12,11 +11,10 @@ ENDLESS = "select count(*) from range(900000) as a, range(900000) as b where a.r
 
 @pytest.fixture
 def sql(visit, full_app: str) -> Visitor:
-    """The page as it opens, or as the test before has left it: each begins with its own words."""
+    """The page as it opens."""
     visitor: Visitor = visit(full_app)
-    if urlparse(visitor.page.url).path != "/sql":
-        visitor.turn_to("/sql")
-        visitor.shows("rows in")
+    visitor.open("/sql")
+    visitor.shows("rows in")
     return visitor
 
 
@@ -91,8 +89,6 @@ def test_a_click_in_the_schema_goes_where_the_cursor_is(sql) -> None:
 
 
 def test_a_slow_statement_is_cancelled_while_the_page_stays_usable(sql) -> None:
-    sql.open("/sql")  # whose history is then its own
-    sql.shows("rows in")
     box(sql).fill(ENDLESS)
     box(sql).press("Control+Enter")
     sql.shows("of 5 seconds")

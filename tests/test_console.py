@@ -371,6 +371,16 @@ def test_a_crash_of_duckdb_takes_down_nobody_else(demo_store):
     assert value(demo_store, "select count(*) from models") == 4
 
 
+def test_an_answer_wider_than_anybody_reads_is_refused(demo_store):
+    error = refusal(demo_store, f"select {'1, ' * 10_000}1", timeout_seconds=30)
+    assert error.sentence == "the answer has 10,001 columns; choose fewer columns"
+
+
+def test_columns_of_one_name_are_numbered_around_those_that_have_a_number(demo_store):
+    found = ask(demo_store, "select 1 as a, 2 as a, 3 as a_1, 4 as a, 5 as a_1").table
+    assert found.column_names == ["a", "a_2", "a_1", "a_3", "a_1_1"]
+
+
 def test_an_answer_that_nobody_could_hold_is_refused(demo_store, monkeypatch):
     monkeypatch.setattr(console, "LARGEST_ANSWER_BYTES", 1 << 24)
     error = refusal(demo_store, "from range(1_000_000_000_000)", timeout_seconds=10)
