@@ -192,6 +192,7 @@ def test_the_main_path_works_by_keyboard_alone(visit, full_app) -> None:
     visitor.settle()
     visitor.back_to("Worst layers first")
     visitor.turn_to("/sql")
+    visitor.shows("rows in")
     editor = page.locator("textarea").first
     visitor.tab_to("SQL statement")
     page.keyboard.press("Control+A")

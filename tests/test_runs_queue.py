@@ -91,6 +91,9 @@ def test_one_run_at_a_time_with_its_progress_and_its_result(queue_of):
     queue, starter = queue_of(first, second)
     add(queue), add(queue)
     running, waiting = until(queue, "running", "waiting")
+    while running.stage == "starting":
+        # Its first report comes a moment later.
+        running, waiting = until(queue, "running", "waiting")
     assert (running.stage, running.done, running.total) == ("calibrating", 3, 12)
     assert running.share_done == 0.25
     assert waiting.share_done == 0
