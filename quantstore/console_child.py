@@ -33,7 +33,9 @@ SPARE_SECONDS = 5
 def main() -> int:
     """Answer the request on standard input; returns the exit code."""
     # Ctrl-C ends it at once: Python's own handler would wait for DuckDB to come back.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Not where it was started to ignore it, in the background of a script.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     request = json.load(sys.stdin.buffer)
     # Whatever a library prints must not end up among the rows.
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

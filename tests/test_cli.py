@@ -771,7 +771,7 @@ def test_a_reader_that_has_enough_is_no_error(demo_store):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_ctrl_c_ends_quietly_with_130(demo_store):
+def test_ctrl_c_ends_quietly_with_130(ctrl_c, demo_store):
     process = start(
         *("--db", demo_store, "sql", "select sleep_ms(100_000)", "--timeout", 20),
         start_new_session=True,
@@ -786,7 +786,7 @@ def test_ctrl_c_ends_quietly_with_130(demo_store):
 
 
 @pytest.mark.parametrize("failure", [ImportError("numpy is half loaded"), StoreError("no")])
-def test_a_failure_that_ctrl_c_caused_is_no_failure(failure, monkeypatch, capsys):
+def test_a_failure_that_ctrl_c_caused_is_no_failure(ctrl_c, failure, monkeypatch, capsys):
     def interrupted(**_):
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

@@ -397,7 +397,7 @@ def test_a_query_can_be_cancelled(demo_store):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_ctrl_c_while_waiting_leaves_nothing_behind(demo_store):
+def test_ctrl_c_while_waiting_leaves_nothing_behind(ctrl_c, demo_store):
     running = console.start(demo_store, "select sleep_ms(100_000)", row_limit=1, timeout_seconds=30)
     threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
