@@ -1,8 +1,9 @@
 """How long a page takes to answer on a store of a thousand models.
 
-Generates such a store (a few measured models, copied inside DuckDB with changed figures), starts
-the app on it, and clicks through it in Chromium. Every figure runs from the click to the moment at
-which the answer, the headline of the page, is visible, and to the end of the page's script.
+Generates such a store (a few measured models and their runs, copied inside DuckDB with changed
+figures), starts the app on it, and clicks through it in Chromium. Every figure runs from the click
+to the moment at which the answer, the headline of the page, is visible, and to the end of the
+page's script.
 ``python bench/pages.py --help`` names the options.
 """
 

@@ -147,13 +147,13 @@ class Running:
             if self._reader.is_alive():
                 self._stop(too_slow)
                 self._reader.join()
+            if self._trouble is not None:
+                raise self._trouble
             failure = self._failure(too_slow)
         finally:
             self.close()
         if failure is not None:
             raise failure
-        if self._trouble is not None:
-            raise self._trouble
         if self._table is None:
             raise RuntimeError("the console's child ended without an answer and without a reason")
         was_cut = self._row_limit is not None and self._table.num_rows > self._row_limit

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+from quantstore.errors import QuantstoreError
+
 ENVIRONMENT_VARIABLE = "QUANTSTORE_DB"
 # What the command that starts the app was told, for every thread and process of the app.
 WAIT_VARIABLE = "QUANTSTORE_WAIT"
@@ -28,7 +30,13 @@ def wait_seconds() -> float:
     here = _wait_seconds.get()
     if here is not None:
         return here
-    return float(os.environ.get(WAIT_VARIABLE, DEFAULT_WAIT_SECONDS))
+    told = os.environ.get(WAIT_VARIABLE, DEFAULT_WAIT_SECONDS)
+    try:
+        return float(told)
+    except ValueError:
+        raise QuantstoreError(
+            f"{WAIT_VARIABLE} is no number of seconds: {told!r}", "unset it"
+        ) from None
 
 
 def patience_seconds() -> float:

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "__init__": "",
     "__main__": "cli",
     "errors": "",
-    "settings": "",
+    "settings": "errors",
     "memory": "",
     "deferred": "onnx_ir",
     "logs": "errors",

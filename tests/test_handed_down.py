@@ -9,6 +9,7 @@ import pytest
 from graphs import gaussian, make_model, node, save
 
 from quantstore import logs, settings, store
+from quantstore.errors import QuantstoreError
 
 
 @pytest.mark.parametrize(("told", "page", "process"), [(None, 10, 30), ("0", 0, 0), ("60", 10, 60)])
@@ -32,6 +33,12 @@ def test_what_a_block_says_comes_before_what_the_app_was_told(monkeypatch):
     with settings.waiting_at_most(2):
         assert settings.wait_seconds() == 2
     assert settings.wait_seconds() == 60
+
+
+def test_seconds_that_are_none_are_a_sentence(monkeypatch):
+    monkeypatch.setenv(settings.WAIT_VARIABLE, "soon")
+    with pytest.raises(QuantstoreError, match="QUANTSTORE_WAIT is no number of seconds: 'soon'"):
+        settings.wait_seconds()
 
 
 def test_where_to_log_is_handed_down(monkeypatch, tmp_path):

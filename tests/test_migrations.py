@@ -7,7 +7,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from streamlit.testing.v1 import AppTest
+from visits import unopened
 
 from quantstore import ingestion, store
 from quantstore.cli import main
@@ -228,9 +228,7 @@ def test_where_no_copy_can_be_kept_nothing_is_changed(tmp_path, monkeypatch):
 @pytest.fixture
 def app(monkeypatch, tmp_path):
     monkeypatch.setenv("QUANTSTORE_DB", str(unpacked(1, tmp_path)))
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
-    app.switch_page("quantstore/pages/model.py")
-    return app.run()
+    return unopened("model").run()
 
 
 def the_button(app):

@@ -2,17 +2,14 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from streamlit.testing.v1 import AppTest
+from visits import unopened
 
 from quantstore import store
 from quantstore.pages.compare_charts import _box, _box_in_words
 from quantstore.pages.filters import LayerFilter
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -23,11 +20,7 @@ def page(monkeypatch, demo_store):
     monkeypatch.setattr("quantstore.pages.compare_charts.ready", lambda chart: chart)
 
     def open_page(**address):
-        app = AppTest.from_file(ROOT / "app.py", default_timeout=30)
-        for key, value in address.items():
-            app.query_params[key] = value
-        app.switch_page("quantstore/pages/compare.py")
-        app.run()
+        app = unopened("compare", **address).run()
         assert not app.exception
         assert not app.error
         return app

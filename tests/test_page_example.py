@@ -2,18 +2,15 @@
 
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-from streamlit.testing.v1 import AppTest
+from visits import unopened
 
 from quantstore import worked_example
 from quantstore.quantization import measure_error
 from quantstore.schemes import Scheme
 from quantstore.worked_example import UnreadableValuesError, parse_values
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -22,11 +19,7 @@ def page(monkeypatch, tmp_path):
     monkeypatch.setenv("QUANTSTORE_DB", str(tmp_path / "none.duckdb"))
 
     def open_page(**address):
-        app = AppTest.from_file(ROOT / "app.py", default_timeout=20)
-        for key, value in address.items():
-            app.query_params[key] = value
-        app.switch_page("quantstore/pages/example.py")
-        app.run()
+        app = unopened("example", **address).run()
         assert not app.exception
         return app
 

@@ -2,14 +2,12 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
+from visits import unopened
 
 from quantstore import queries, store, words
 
-ROOT = Path(__file__).resolve().parent.parent
 MODEL = "digits-rescaled"
 RESCUES = "What would rescue it"
 
@@ -18,11 +16,7 @@ RESCUES = "What would rescue it"
 def page(monkeypatch, demo_store):
     def open_page(path=demo_store, **address):
         monkeypatch.setenv("QUANTSTORE_DB", str(path))
-        app = AppTest.from_file(ROOT / "app.py", default_timeout=30)
-        for key, value in {"model": MODEL, **address}.items():
-            app.query_params[key] = value
-        app.switch_page("quantstore/pages/model.py")
-        app.run()
+        app = unopened("model", **{"model": MODEL, **address}).run()
         assert not app.exception
         assert not app.error
         return app

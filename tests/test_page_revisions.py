@@ -2,17 +2,15 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
+from visits import unopened
 
 from quantstore import queries, revisions, store
 from quantstore.charts.revisions import dumbbells
 from quantstore.palette import LIGHT
 from quantstore.schemes import DEFAULT_SCHEME
 
-ROOT = Path(__file__).resolve().parent.parent
 LIMITS = {"fine": 30.0, "watch": 20.0, "at risk": 10.0, "broken": float("-inf")}
 
 
@@ -21,11 +19,7 @@ def page(monkeypatch, demo_store):
     monkeypatch.setenv("QUANTSTORE_DB", str(demo_store))
 
     def open_page(**address):
-        app = AppTest.from_file(ROOT / "app.py", default_timeout=30)
-        for key, value in address.items():
-            app.query_params[key] = value
-        app.switch_page("quantstore/pages/revisions.py")
-        app.run()
+        app = unopened("revisions", **address).run()
         assert not app.exception
         assert not app.error
         return app
@@ -95,9 +89,7 @@ def test_with_one_model_the_page_says_what_it_is_for(monkeypatch, demo_store, tm
         for model in queries.model_names(con)[1:]:
             store.remove_model_named(con, model)
     monkeypatch.setenv("QUANTSTORE_DB", str(path))
-    app = AppTest.from_file(ROOT / "app.py", default_timeout=30)
-    app.switch_page("quantstore/pages/revisions.py")
-    app.run()
+    app = unopened("revisions").run()
     assert not app.exception
     assert app.header[0].value == "There is nothing to compare yet"
 

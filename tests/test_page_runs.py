@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from runs import CHANNEL, TENSOR, a_run, a_sensitivity, a_tensor, add, layer_names
 from streamlit.testing.v1 import AppTest
+from visits import unopened
 
 from quantstore import ingestion, runs_queue, store
 from quantstore.pages import run_form
 from quantstore.runs_queue import RunsQueue
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -29,11 +28,7 @@ def open_app(monkeypatch: pytest.MonkeyPatch):
         # Pages show runs, they never run anything themselves.
         for name in ("scipy", "sklearn", "onnxruntime"):
             monkeypatch.setitem(sys.modules, name, None)
-        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
-        for key, value in address.items():
-            app.query_params[key] = value
-        app.switch_page(f"quantstore/pages/{page}.py")
-        return app.run()
+        return unopened(page, **address).run()
 
     return run
 

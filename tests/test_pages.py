@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from visits import unopened
 
 from quantstore import store
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("compare", "revisions", "model", "layer", "drift", "reality", "example", "sql", "models")
 # These answer without a model; the others say how to get one.
 NEED_NO_MODEL = ("example",)
@@ -29,11 +29,7 @@ def open_app(monkeypatch: pytest.MonkeyPatch):
         # Only the tests bring these; pandas would use scipy where it finds it.
         for name in ("scipy", "sklearn", "onnxruntime"):
             monkeypatch.setitem(sys.modules, name, None)
-        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
-        for key, value in address.items():
-            app.query_params[key] = value
-        app.switch_page(f"quantstore/pages/{page}.py")
-        return app.run()
+        return unopened(page, **address).run()
 
     return run
 
@@ -208,10 +204,12 @@ def test_one_model_alone_is_designed_too(open_app, tmp_path, demo_store):
     with store.writing(path) as con:
         for name in ("digits-plain", "digits-separable", "digits-separable-unfolded"):
             store.remove_model(con, store.find_model(con, name))
+        store.set_tags(con, "digits-rescaled", ["alone"])
     app = open_app(path, "compare")
     assert fails(app) == []
     assert app.header[0].value.startswith("The model breaks under int8 per tensor, symmetric")
     assert len(app.multiselect) == 0
+    assert not [box for box in app.selectbox if box.key == "tag"]
 
 
 def test_embeddings_are_shown_apart_from_layers(open_app, demo_store, tmp_path):

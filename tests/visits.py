@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def unopened(page: str, **address: str) -> AppTest:
+def unopened(page: str, /, **address: str | list[str]) -> AppTest:
     """A page of the app at an address, to be prepared and run; the store is QUANTSTORE_DB."""
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
     for key, value in address.items():
@@ -23,7 +23,7 @@ def unopened(page: str, **address: str) -> AppTest:
     return app
 
 
-def opened(page: str, store: Path, **address: str) -> AppTest:
+def opened(page: str, store: Path, /, **address: str) -> AppTest:
     """A page to look at and not to touch: everybody who asks for the address gets the same one."""
     return _opened(page, store, tuple(sorted(address.items())))
 

@@ -58,6 +58,8 @@ def main() -> None:
 
 def _models(con: Connection) -> tuple[list[str], list[str] | None]:
     """The models that the person has picked, and those that are meant; None for all of them."""
+    if queries.store_size(con).models == 1:
+        return [], None
     # Tags come first: they decide what there is to pick from.
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         tag = shared.tag_picker(queries.tag_counts(con), key="tag")
