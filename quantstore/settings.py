@@ -1,5 +1,6 @@
 """Where the store is and how long to wait for it, for the app and the command line alike."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from quantstore.errors import QuantstoreError
 
 ENVIRONMENT_VARIABLE = "QUANTSTORE_DB"
-# What the command that starts the app was told, for every thread and process of the app.
+# By this the command that starts the app tells every thread and process of the app.
 WAIT_VARIABLE = "QUANTSTORE_WAIT"
 DEFAULT_STORE = "quantstore.duckdb"
 
@@ -32,11 +33,12 @@ def wait_seconds() -> float:
         return here
     told = os.environ.get(WAIT_VARIABLE, DEFAULT_WAIT_SECONDS)
     try:
-        return float(told)
+        seconds = float(told)
     except ValueError:
-        raise QuantstoreError(
-            f"{WAIT_VARIABLE} is no number of seconds: {told!r}", "unset it"
-        ) from None
+        seconds = math.nan
+    if not seconds >= 0:
+        raise QuantstoreError(f"{WAIT_VARIABLE} is no number of seconds: {told!r}", "unset it")
+    return seconds
 
 
 def patience_seconds() -> float:

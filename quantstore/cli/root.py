@@ -158,7 +158,7 @@ def _with_options(command: Command) -> Command:
             expose_value=False,
             callback=_for_this_command(settings.waiting_at_most),
             help="How long to wait while others use the store; 0: not at all."
-            f" [default: {settings.DEFAULT_WAIT_SECONDS:g}]",
+            f" [default: ${settings.WAIT_VARIABLE} or {settings.DEFAULT_WAIT_SECONDS:g}]",
         ),
         click.option(
             "-v",
