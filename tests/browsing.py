@@ -212,10 +212,13 @@ class Visitor:
             lambda url: parse_qs(urlparse(url).query).get(key, []) == list(values), timeout=30_000
         )
 
-    def back_to(self, text: str) -> None:
-        """Press Back, once."""
-        self.page.go_back()
-        self.shows(text)
+    def arrives(self, page: str, words: str) -> None:
+        """Wait until the address names this page, and until it shows these words and rests.
+
+        Words alone may still be those of the page that was left.
+        """
+        self.page.wait_for_url(lambda url: urlparse(url).path == f"/{page}", timeout=60_000)
+        self.shows(words)
         self.settle()
 
     def focus(self) -> str:

@@ -56,8 +56,7 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     visitor.screenshot("model")
 
     visitor.marks().first.click()
-    visitor.shows("What would rescue it")
-    visitor.settle()
+    visitor.arrives("layer", "What would rescue it")
     visitor.reaches("model", "digits-rescaled")
     assert "layer" in visitor.query()
     layer = page.locator("h1").first.inner_text()
@@ -66,9 +65,8 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     # The address alone brings a colleague to the same layer.
     address = page.url
     page.goto(address)
-    visitor.shows("What would rescue it")
-    visitor.settle()
-    assert page.locator("h1").first.inner_text() == layer
+    expect(page.locator("h1").first).to_have_text(layer, timeout=60_000)
+    visitor.arrives("layer", "What would rescue it")
     visitor.leaves_no_trace()
 
 
@@ -181,16 +179,14 @@ def test_the_main_path_works_by_keyboard_alone(visit, full_app) -> None:
     visitor.tab_to("digits-rescaled, int8 per tensor, symmetric: breaks")
     assert visitor.has_visible_focus()
     page.keyboard.press("Enter")
-    visitor.shows("Worst layers first")
-    visitor.settle()
-    page.locator("h1").first.wait_for()
-    assert page.locator("h1").first.inner_text() == "digits-rescaled"
+    visitor.arrives("model", "Worst layers first")
+    expect(page.locator("h1").first).to_have_text("digits-rescaled")
     visitor.tab_to("/", most=60)
     assert visitor.has_visible_focus()
     page.keyboard.press("Enter")
-    visitor.shows("What would rescue it")
-    visitor.settle()
-    visitor.back_to("Worst layers first")
+    visitor.arrives("layer", "What would rescue it")
+    page.go_back()
+    visitor.arrives("model", "Worst layers first")
     visitor.turn_to("/sql")
     visitor.shows("rows in")
     editor = page.locator("textarea").first
@@ -216,20 +212,26 @@ def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
     visitor.shows("No blocker found in the weights under int8 per channel, symmetric")
     visitor.settle()
     visitor.marks().nth(3).click()
-    visitor.shows("What would rescue it")
-    visitor.settle()
+    visitor.arrives("layer", "What would rescue it")
     layer = page.url
     visitor.go("Worked example")
-    visitor.back_to("What would rescue it")
-    visitor.back_to("Worst layers first")
-    assert page.locator("h1").first.inner_text() == "digits-rescaled"
-    visitor.back_to("How the layers differ")
+    page.go_back()
+    visitor.arrives("layer", "What would rescue it")
+    page.go_back()
+    visitor.arrives("model", "Worst layers first")
+    expect(page.locator("h1").first).to_have_text("digits-rescaled")
+    page.go_back()
+    visitor.arrives("", "How the layers differ")
     visitor.reaches("scheme", "int8_channel_symmetric")
-    visitor.back_to("under int8 per tensor, symmetric")
-    for text in ("under int8 per channel, symmetric", "Worst layers first", "What would rescue it"):
+    page.go_back()
+    visitor.arrives("", "under int8 per tensor, symmetric")
+    for path, text in (
+        ("", "under int8 per channel, symmetric"),
+        ("model", "Worst layers first"),
+        ("layer", "What would rescue it"),
+    ):
         page.go_forward()
-        visitor.shows(text)
-        visitor.settle()
+        visitor.arrives(path, text)
     # The page writes its address when it is done.
     expect(page).to_have_url(layer, timeout=30_000)
     visitor.leaves_no_trace()

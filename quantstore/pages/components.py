@@ -342,6 +342,23 @@ const save = (blob, name) => {
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 };
 
+const saveOnceDrawn = (key, title, deadline) => {
+    const place = document.querySelector(`.st-key-${CSS.escape(key)}`);
+    const drawing = place?.querySelector("svg.marks");
+    const pixels = place?.querySelector("canvas");
+    const name = title.replace(/[^A-Za-z0-9]+/g, "-").replace(/^-|-$/g, "").toLowerCase();
+    if (drawing) {
+        const text = new XMLSerializer().serializeToString(drawing);
+        save(new Blob([text], { type: "image/svg+xml" }), `${name}.svg`);
+    } else if (pixels) {
+        // Charts of very many marks are drawn as pixels.
+        pixels.toBlob((blob) => save(blob, `${name}.png`));
+    } else if (performance.now() < deadline) {
+        // The button may be there before its chart is.
+        setTimeout(saveOnceDrawn, 100, key, title, deadline);
+    }
+};
+
 export default function ({ data, parentElement }) {
     const line = document.createElement("div");
     line.className = "small";
@@ -349,18 +366,7 @@ export default function ({ data, parentElement }) {
     data.charts.forEach(({ key, title }, index) => {
         const button = document.createElement("button");
         button.textContent = title;
-        button.onclick = () => {
-            const place = document.querySelector(`.st-key-${CSS.escape(key)}`);
-            const drawing = place?.querySelector("svg.marks");
-            const name = title.replace(/[^A-Za-z0-9]+/g, "-").replace(/^-|-$/g, "").toLowerCase();
-            if (drawing) {
-                const text = new XMLSerializer().serializeToString(drawing);
-                save(new Blob([text], { type: "image/svg+xml" }), `${name}.svg`);
-                return;
-            }
-            // Charts of very many marks are drawn as pixels.
-            place?.querySelector("canvas")?.toBlob((blob) => save(blob, `${name}.png`));
-        };
+        button.onclick = () => saveOnceDrawn(key, title, performance.now() + 20000);
         if (index) line.append(" · ");
         line.append(button);
     });
