@@ -8,6 +8,10 @@ PORT ?= 8501
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 PYTEST_ARGS ?= -n $(WORKERS) --dist loadgroup
 
+# Tests and servers start many processes: what they load is compiled once, also where the machine says
+# that nothing is to be written.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: app test check bench bench-quick bench-pages kill stress format clean bench-store attacks
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app

@@ -336,7 +336,7 @@ def visit(browser: "Browser", tabs: list[Visitor]) -> Callable[..., Visitor]:
             tabs[0].page.evaluate("localStorage.clear()")
             tabs[0].page.goto("about:blank")
         tabs[0].is_spotless = False
-        tabs[0].page.emulate_media(color_scheme=theme)
+        tabs[0].page.emulate_media(color_scheme=theme, reduced_motion="reduce")
         tabs[0].page.set_viewport_size({"width": width, "height": 1000})
         return tabs[0]
 

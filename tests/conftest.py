@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from browsing import (  # noqa: F401
     visit,
 )
 from hypothesis import settings
+from streamlit.components.v2 import manifest_scanner
 
 import quantstore
 from quantstore import ingestion, store
@@ -63,6 +65,15 @@ def pytest_collection_finish() -> None:
             importlib.import_module(module.name)
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def known_components() -> Iterator[None]:
+    """AppTest looks for components in every installed package, for every page; once is enough."""
+    with pytest.MonkeyPatch.context() as patched:
+        scan = manifest_scanner.scan_component_manifests
+        patched.setattr(manifest_scanner, "scan_component_manifests", cache(scan))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -9,14 +9,18 @@ from hypothesis import strategies as st
 
 from quantstore.correlation import Correlation, ranks, spearman
 
-stats = pytest.importorskip("scipy.stats", reason="it is the referee")
-
 # Few different values, so that many are equal.
 pairs = st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=4, max_size=40)
 
 
+@pytest.fixture(scope="module")
+def stats():
+    """Loaded by whoever asks it: that takes a second."""
+    return pytest.importorskip("scipy.stats", reason="it is the referee")
+
+
 @given(pairs)
-def test_it_is_the_correlation_that_scipy_computes_ties_included(pairs):
+def test_it_is_the_correlation_that_scipy_computes_ties_included(stats, pairs):
     x, y = (list(map(float, side)) for side in zip(*pairs, strict=True))
     found = spearman(x, y)
     if len(set(x)) == 1 or len(set(y)) == 1:
@@ -27,7 +31,7 @@ def test_it_is_the_correlation_that_scipy_computes_ties_included(pairs):
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=40))
-def test_ranks_are_those_of_scipy_infinities_included(values):
+def test_ranks_are_those_of_scipy_infinities_included(stats, values):
     np.testing.assert_array_equal(ranks(np.array(values)), stats.rankdata(values))
 
 

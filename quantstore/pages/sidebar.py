@@ -3,6 +3,7 @@
 import html
 import shutil
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path, PurePath
 from threading import Lock
 
@@ -256,9 +257,16 @@ def _store_size() -> queries.StoreSize | None:
     if not path.exists():
         return None
     try:
-        with store.reading(path, settings.patience_seconds()) as con:
-            return queries.store_size(con)
+        return _size_at(path, store.stamp(path))
     except QuantstoreError as error:
         # The page itself says what is wrong with the store, and need not wait for it once more.
         st.session_state["store_is_locked"] = isinstance(error, LockedStoreError)
         return None
+
+
+# Every run of every page asks this, and seldom has it changed.
+@lru_cache(maxsize=1)
+def _size_at(path: Path, stamp: store.Stamp) -> queries.StoreSize:
+    """What the store held when it had this stamp, or holds since."""
+    with store.reading(path, settings.patience_seconds()) as con:
+        return queries.store_size(con)

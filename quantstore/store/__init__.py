@@ -22,8 +22,10 @@ from quantstore.store.connection import (
     Config,
     Connection,
     Parameters,
+    Stamp,
     reading,
     sandbox,
+    stamp,
     update,
     writing,
 )
@@ -62,6 +64,7 @@ __all__ = [
     "Labels",
     "MergeSummary",
     "Parameters",
+    "Stamp",
     "add_findings",
     "add_ingest",
     "add_model",
@@ -83,6 +86,7 @@ __all__ = [
     "sandbox",
     "set_note",
     "set_tags",
+    "stamp",
     "update",
     "writing",
 ]

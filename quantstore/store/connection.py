@@ -309,6 +309,23 @@ def _forget_unfinished(path: Path, own: Path) -> None:
                 left.unlink(missing_ok=True)
 
 
+# When the file and its log were last written, and what they are: device, inode, bytes, nanoseconds.
+Stamp = tuple[tuple[int, int, int, int] | None, ...]
+
+
+def stamp(path: Path) -> Stamp:
+    """What differs after every change of the store, told without opening it."""
+    return tuple(map(_stamp_of, (path, path.with_name(f"{path.name}.wal"))))
+
+
+def _stamp_of(file: Path) -> tuple[int, int, int, int] | None:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
