@@ -78,6 +78,8 @@ def test_a_tag_chooses_the_models_and_what_there_is_to_pick_from(tagged):
     assert [row["model"] for row in matrix(app)["rows"]] == ["digits-plain"]
     assert app.selectbox(key="tag").options == ["Any tag", "<b> (1)", "edge (2)"]
     app.selectbox(key="tag").set_value("").run()
+    assert app.multiselect(key="models").value == ["digits-plain"]
+    app.multiselect(key="models").set_value([]).run()
     assert len(matrix(app)["rows"]) == 4
     assert "tag" not in app.query_params
 

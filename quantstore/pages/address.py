@@ -5,20 +5,33 @@ the widget nor may the script change the page (1.67). So the address is read bef
 drawn and written once, when the page is done: one step in the browser's history for one change.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 Value = str | list[str]
 
 # These mean the same on every page and travel along.
 TRAVELLING = ("scheme", "model", "layer")
 
+# How a person got to an address: from another page or from outside, or by Back and Forward.
+FROM_ELSEWHERE, BY_HISTORY = "from elsewhere", "by history"
+
 
 def begin(page: str) -> None:
-    """Once a run, before any widget: notice whether the person came from another page."""
-    st.session_state["_address_page_changed"] = st.session_state.get("_address_page") != page
+    """Once a run, before any widget: notice whether the person came to another address.
+
+    Every other address is what the browser knew when it asked for this run, and a run before may
+    have written another since: it is no news.
+    """
+    context = get_script_run_ctx()
+    if st.session_state.get("_address_page") != page:
+        st.session_state["_address_arrival"] = FROM_ELSEWHERE
+    elif context is not None and context.is_history_navigation:
+        st.session_state["_address_arrival"] = BY_HISTORY
     st.session_state["_address_page"] = page
     st.session_state["_address_links"] = {}
 
@@ -39,10 +52,10 @@ def link(
     in_address = tuple(st.query_params.get_all(key))
     seen = _store("_address_seen")
     memory = _store("_address_memory")
-    if in_address != seen.get(key, ()) and (
-        in_address or not st.session_state.get("_address_page_changed")
-    ):
-        # A first visit, a link, Back or Forward; not a change that we wrote ourselves.
+    arrival = st.session_state.get("_address_arrival")
+    is_news = in_address != seen.get(key, ())
+    # Another page keeps what its address says nothing of.
+    if is_news and (arrival == BY_HISTORY or (arrival == FROM_ELSEWHERE and in_address)):
         wanted: Value = default
         if isinstance(default, list):
             wanted = list(in_address)
@@ -61,15 +74,6 @@ def link(
     st.session_state[key] = wanted
     memory[key] = wanted
     st.session_state["_address_links"][key] = (default, is_always_written)
-
-
-def hold(key: str) -> None:
-    """Let no address change a linked value in this run: what the browser sends may be outdated.
-
-    A part of the page that runs by itself may ask for a run before the browser knows the address
-    that the run before has written.
-    """
-    _store("_address_seen")[key] = tuple(st.query_params.get_all(key))
 
 
 def leave_out(key: str) -> None:
@@ -99,6 +103,7 @@ def choose(key: str, value: Value) -> None:
 def publish() -> None:
     """Once a run, when the page is drawn: write what its widgets show into the address."""
     memory, seen = _store("_address_memory"), _store("_address_seen")
+    st.session_state["_address_arrival"] = None
     wanted: dict[str, list[str]] = {}
     for key, (default, is_always_written) in st.session_state["_address_links"].items():
         value = st.session_state.get(key, default)
@@ -115,6 +120,34 @@ def publish() -> None:
     # What another page wrote does not belong to this one.
     if {key: st.query_params.get_all(key) for key in st.query_params} != wanted:
         st.query_params.from_dict(wanted)
+
+
+def rerun() -> None:
+    """Run the page, from a part of it that looks after something by itself.
+
+    Such a part runs on what the browser knew of the widgets when it asked, perhaps before the page
+    set them anew: they stay as they were shown last.
+    """
+    memory = _store("_address_memory")
+    for key in st.session_state.get("_address_links", ()):
+        st.session_state[key] = memory[key]
+    st.rerun()
+
+
+def by_hand(callback: Callable[[], None]) -> Callable[[], None]:
+    """A callback of a widget that the page sets, too, for what a person does to it alone.
+
+    Where a part of the page asks for a run of its own, the browser may still have the widget as it
+    was before the page set it, which looks like a change.
+    """
+
+    @wraps(callback)
+    def called() -> None:
+        context = get_script_run_ctx()
+        if context is None or not context.fragment_ids_this_run:
+            callback()
+
+    return called
 
 
 def travel() -> dict[str, str]:

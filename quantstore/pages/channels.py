@@ -124,7 +124,7 @@ def _stretch(layer_id: int, known: int, order: charts.Order) -> tuple[int, int]:
             0,
             known - 1,
             key=key,
-            on_change=moved,
+            on_change=address.by_hand(moved),
             width=420,
         )
         if (first, last) != (0, known - 1):

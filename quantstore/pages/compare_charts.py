@@ -264,7 +264,7 @@ def _against(
     heading = st.empty()
     with st.container(horizontal=True, gap="small"):
         across, up = (
-            _pick_measure(label, key=key, default=default, on_change=_wipe_box)
+            _pick_measure(label, key=key, default=default, on_change=address.by_hand(_wipe_box))
             for label, key, default in (("Across", "x", LABELS[0]), ("Up", "y", SQNR))
         )
         focus = None

@@ -128,7 +128,7 @@ def _pick_layer(model: str, ranked: pd.DataFrame) -> dict[Any, Any]:
         key="layer",
         format_func=printable,
         label_visibility="collapsed",
-        on_change=_forget_missing,
+        on_change=address.by_hand(_forget_missing),
     )
     return rows[labels.index(picked) if picked in labels else 0]
 

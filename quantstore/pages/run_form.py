@@ -10,7 +10,7 @@ import streamlit as st
 from quantstore import settings
 from quantstore.errors import printable
 from quantstore.ingestion import demo_paths
-from quantstore.pages import reach, shared
+from quantstore.pages import address, reach, shared
 from quantstore.palette import DARK, LIGHT, both
 from quantstore.run.inputs import PRESETS
 from quantstore.runs_queue import FINISHED, RUNS, Job
@@ -197,7 +197,7 @@ def _queue() -> None:
     jobs = RUNS.snapshot()
     if _finished(jobs) != st.session_state.get("runs_finished"):
         # A run is over: the page has something new to show.
-        st.rerun()
+        address.rerun()
     for job in jobs:
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             st.html(_line(job), width="stretch")

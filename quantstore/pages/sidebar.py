@@ -14,7 +14,7 @@ from quantstore import queries, settings, store
 from quantstore.errors import LockedStoreError, QuantstoreError
 from quantstore.ingestion import find_files
 from quantstore.jobs import FINISHED, QUEUE, Job
-from quantstore.pages import frame, reach, shared
+from quantstore.pages import address, frame, reach, shared
 from quantstore.palette import DARK, LIGHT, both
 from quantstore.uploads import Upload, remove_leftovers
 from quantstore.words import counted, file_size, seconds, short_name
@@ -183,7 +183,7 @@ def _queue() -> None:
     jobs = QUEUE.snapshot()
     if _finished_ids(jobs) != st.session_state.get("jobs_finished"):
         # A model has arrived, or failed: every page may have something new to show.
-        st.rerun()
+        address.rerun()
     running = [job for job in jobs if job.state not in FINISHED]
     if running:
         with st.container(horizontal=True, vertical_alignment="center"):

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pandas as pd
 import streamlit as st
 
-from quantstore import console, formats, queries, questions, settings
+from quantstore import console, formats, queries, questions, settings, store
 from quantstore.charts import result as charts
 from quantstore.console import Answer
 from quantstore.errors import RejectedQueryError
@@ -19,7 +19,7 @@ from quantstore.sql_examples import EXAMPLES
 from quantstore.words import counted, markdown, seconds
 
 ROW_LIMIT = 10_000
-TIMEOUT_SECONDS = 5
+TIMEOUT_SECONDS = 30
 LONGEST_STATEMENT = 20_000
 # What servers and messengers let through.
 LONGEST_LINK_BYTES = 6_000
@@ -63,8 +63,6 @@ def main() -> None:
 
 def _editor(schema: list[dict[str, Any]]) -> str:
     """Examples, the box, what was asked before; returns the statement to answer."""
-    if "sql_question" in st.session_state:
-        address.hold("query")
     address.link("query", default=next(iter(EXAMPLES.values())))
     statement = str(st.session_state["query"])
     # The example that is in the editor is the one that is marked, however it got there.
@@ -75,7 +73,7 @@ def _editor(schema: list[dict[str, Any]]) -> str:
         "Examples",
         list(EXAMPLES),
         key="example",
-        on_change=_fill_in,
+        on_change=address.by_hand(_fill_in),
         label_visibility="collapsed",
     )
     if st.session_state.get("sql_in_editor") != statement:
@@ -89,7 +87,7 @@ def _editor(schema: list[dict[str, Any]]) -> str:
         words=WORDS,
         label=(
             "Ctrl + Enter runs, Ctrl + Space completes. Read-only,"
-            f" first {ROW_LIMIT:,} rows, five seconds at most."
+            f" first {ROW_LIMIT:,} rows, {TIMEOUT_SECONDS} seconds at most."
         ),
         is_running=False,
         key="sql_editor",
@@ -188,7 +186,7 @@ def _outcome(statement: str) -> Outcome | None:
         StoreError: the frame shows it.
     """
     path = settings.store_path()
-    asked = (statement, str(path.absolute()), _stamp(path))
+    asked = (statement, str(path.absolute()), store.stamp(path))
     is_sent = st.session_state.pop("sql_is_sent", False)
     known = st.session_state.get("sql_outcome")
     if known is not None and known[0] == asked and not is_sent:
@@ -234,7 +232,7 @@ def _waiting() -> None:
     @st.fragment(run_every=0.3)
     def look() -> None:
         if question.is_over():
-            st.rerun()
+            address.rerun()
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             took = min(question.seconds, TIMEOUT_SECONDS)
             st.markdown(f"Running: {took:.1f} of {TIMEOUT_SECONDS} seconds", width="content")
@@ -246,12 +244,6 @@ def _waiting() -> None:
             )
 
     look()
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Changes when the store does. The file itself must not be opened beside DuckDB."""
-    state = path.stat()
-    return state.st_mtime_ns, state.st_size
 
 
 # What was asked before
