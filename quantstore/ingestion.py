@@ -146,7 +146,10 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestResult:
-    """What became of one path. ``error`` is one sentence where the outcome is ``failed``."""
+    """What became of one path. ``error`` is one sentence where the outcome is ``failed``.
+
+    ``runs_removed``: what people ran on other content that had the name, and what went with it.
+    """
 
     path: str
     outcome: Outcome
@@ -154,6 +157,7 @@ class IngestResult:
     layers: int | None = None
     seconds: float | None = None
     error: str | None = None
+    runs_removed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -606,27 +610,28 @@ def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> Inges
     with store.writing(store_path) as connection:
         wanted = choices.name or _name_of(measured.path)
         same_content = store.model_with_content(connection, measured.sha256, measured.folded)
-        replaced = False
-        # What people wrote on a model outlives its figures.
-        labels = store.Labels()
+        former_id, former, replaced = None, None, same_content is not None
+        # What people wrote on a model outlives its figures; what they ran stays with the content.
+        labels, runs_removed = store.Labels(), 0
         if same_content is not None:
-            model_id, model, measures_version = same_content
+            former_id, former, measures_version = same_content
             if not choices.replace and measures_version >= MEASURES_VERSION:
                 # Another process stored it while we measured.
                 ended = measured.attempt.ended(
-                    "already stored", model=model, peak_bytes=measured.peak_bytes
+                    "already stored", model=former, peak_bytes=measured.peak_bytes
                 )
                 store.add_ingest(connection, ended)
-                return IngestResult(path=str(measured.path), outcome="already stored", model=model)
-            labels = store.labels(connection, model)
-            store.remove_model(connection, model_id)
-            replaced = True
-            wanted = choices.name or model
-        if choices.replace:
+                return IngestResult(path=str(measured.path), outcome="already stored", model=former)
+            labels = store.labels(connection, former)
+            wanted = choices.name or former
+        if choices.replace and wanted != former:
             labels = store.labels(connection, wanted).joined(labels)
+            runs_removed = store.own_runs(connection, wanted)
             replaced = store.remove_model_named(connection, wanted) or replaced
         record = ModelRecord(
-            model=_free_name(connection, wanted, measured.sha256, is_chosen=bool(choices.name)),
+            model=_free_name(
+                connection, wanted, measured.sha256, former=former, is_chosen=bool(choices.name)
+            ),
             sha256=measured.sha256,
             folded=measured.folded,
             source=choices.source or str(measured.path.resolve()),
@@ -643,7 +648,9 @@ def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> Inges
             tags=labels.tags,
             note=labels.note,
         )
-        model_id = store.add_model(connection, record, measured.layers, measured.equalization)
+        model_id = store.add_model(
+            connection, record, measured.layers, measured.equalization, instead_of=former_id
+        )
         for simulation in measured.probes:
             store.add_simulation(connection, model_id, simulation)
         store.add_findings(connection, model_id, measured.findings)
@@ -657,6 +664,7 @@ def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> Inges
         model=record.model,
         layers=record.layer_count,
         seconds=measured.seconds,
+        runs_removed=runs_removed,
     )
 
 
@@ -681,8 +689,11 @@ def _name_of(path: Path) -> str:
     return path.stem
 
 
-def _free_name(connection: store.Connection, wanted: str, sha256: str, *, is_chosen: bool) -> str:
-    taken = {row[0] for row in connection.rows("select model from models")}
+def _free_name(
+    connection: store.Connection, wanted: str, sha256: str, *, former: str | None, is_chosen: bool
+) -> str:
+    """A name that no other model has; ``former`` is the one that gives way to this one."""
+    taken = {row[0] for row in connection.rows("select model from models")} - {former}
     if is_chosen and wanted in taken:
         raise QuantstoreError(
             f"another model is named {wanted!r} already", "choose another name or add --replace"

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +25,23 @@ _wait_seconds: ContextVar[float | None] = ContextVar("wait_seconds", default=Non
 def store_path() -> Path:
     """The store that ``QUANTSTORE_DB`` names, else ``quantstore.duckdb`` in the working folder."""
     return Path(os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_STORE)
+
+
+def command(words: str, path: Path | None = None) -> str:
+    """A command for a shell that acts on one store: ``quantstore --db FILE compact``.
+
+    The store is left out where a bare command would act on it.
+
+    Args:
+        words: what follows the name of the program.
+        path: the store of a reader in this terminal. By default the store of this process, for a
+            reader in another one: ``QUANTSTORE_DB`` need not say the same there.
+    """
+    usual = Path(DEFAULT_STORE) if path is None else store_path()
+    path = path or store_path()
+    if path.absolute() == usual.absolute():
+        return f"quantstore {words}"
+    return f"quantstore --db {shlex.quote(str(path))} {words}"
 
 
 def wait_seconds() -> float:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -25,6 +26,7 @@ import onnx
 import pandas as pd
 import pytest
 from onnx import helper, numpy_helper
+from runs import a_run, add
 
 from quantstore import __version__, cli, ingestion, logs, queries, settings, store
 from quantstore.errors import StoreError
@@ -327,6 +329,34 @@ def test_ingest_says_what_became_of_a_file(run, plain_model):
     code, _, err = run("ingest", plain_model, "--replace")
     assert code == 0
     assert err.startswith("replaced digits-plain: 6 layers in ")
+    assert err.count("\n") == 1
+
+
+@with_a_store_here
+def test_ingest_says_that_another_name_is_not_given_and_how_to_give_it(run, plain_model):
+    run("ingest", plain_model)
+    code, _, err = run("ingest", plain_model, "--name", "the other")
+    said, command = err.rstrip("\n").split("; to give it the other name: ")
+    assert (code, said) == (0, f"already stored as digits-plain: {plain_model}")
+    assert command == "quantstore rename digits-plain 'the other'"
+    run(*shlex.split(command)[1:])
+    again = run("ingest", plain_model, "--name", "the other")
+    assert again[2] == f"already stored as the other: {plain_model}\n"
+
+
+@with_a_store_here
+def test_ingest_says_which_runs_go_with_what_is_replaced(run, plain_model):
+    run("ingest", plain_model)
+    for number, said in (
+        (1, "1 run of its former content is"),
+        (2, "2 runs of its former content are"),
+    ):
+        with store.writing(Path("quantstore.duckdb")) as con:
+            for _ in range(number):
+                add(con, "digits-plain", a_run(source="12 images"))
+        other = ingestion.demo_paths()[number]
+        _, _, err = run("ingest", other, "--name", "digits-plain", "--replace")
+        assert err.endswith(f"; {said} gone\n")
 
 
 @with_a_store_here
@@ -350,7 +380,15 @@ def test_ingest_tells_scripts_what_became_of_each_file(run, tmp_path, plain_mode
     code, out, err = run("ingest", plain_model, "bad.onnx", "--json", "--jobs", 1)
     assert code == 1
     stored, failed = strict_json(out)
-    assert list(stored) == ["path", "outcome", "model", "layers", "seconds", "error"]
+    assert list(stored) == [
+        "path",
+        "outcome",
+        "model",
+        "layers",
+        "seconds",
+        "error",
+        "runs_removed",
+    ]
     assert stored["path"] == str(plain_model)
     assert (stored["model"], stored["outcome"], stored["layers"]) == ("digits-plain", "stored", 6)
     assert stored["seconds"] > 0

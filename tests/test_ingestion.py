@@ -9,6 +9,7 @@ import duckdb
 import numpy as np
 import pytest
 from graphs import conv_model, gaussian, make_model, move_outside, node, save
+from runs import a_run, a_sensitivity, a_tensor, add
 
 from quantstore import ingestion, settings, store
 from quantstore.errors import (
@@ -126,6 +127,46 @@ def test_replace_puts_other_content_in_the_place_of_the_same_name(tmp_path, path
         assert (
             connection.value("select weight_max from layers") == gaussian(4, 3, 3, 3, seed=2).max()
         )
+
+
+@pytest.mark.parametrize("name", [None, "renamed"])
+def test_what_people_ran_stays_with_the_content_that_is_measured_anew(tmp_path, path, name):
+    file = model_file(tmp_path / "net.onnx")
+    ingest_file(file, path)
+    with store.writing(path) as connection:
+        add(connection, "net", a_run(minute=1))
+        add(connection, "net", a_run(source="12 images"), [a_tensor(0, 20.0), a_tensor(1, 10.0)])
+        store.add_sensitivities(
+            connection, store.find_model(connection, "net"), [a_sensitivity(0, 30.0)]
+        )
+    again = ingest_file(file, path, Choices(replace=True, name=name))
+    assert (again.outcome, again.runs_removed) == ("replaced", 0)
+    with store.reading(path) as connection:
+        model_id = store.find_model(connection, name or "net")
+        # The probe is part of the measurement, and this one went without.
+        assert connection.rows("select model_id, input_source from simulations") == [
+            (model_id, "12 images")
+        ]
+        tensors = "from activation_errors semi join simulations using (simulation_id)"
+        assert connection.value(f"select count(*) {tensors}") == 2
+        assert connection.rows(
+            "select models.model, layers.layer, output_sqnr_db from sensitivities"
+            " join models using (model_id) join layers using (layer_id)"
+        ) == [(name or "net", "conv", 30.0)]
+        assert connection.value("select count(*) from layers") == 1
+
+
+def test_what_people_ran_on_other_content_goes_with_it_and_is_counted(tmp_path, path):
+    file = tmp_path / "net.onnx"
+    ingest_file(model_file(file, seed=1), path)
+    with store.writing(path) as connection:
+        add(connection, "net", a_run())
+        add(connection, "net", a_run(source="12 images"), [a_tensor(0, 20.0)])
+    again = ingest_file(model_file(file, seed=2), path, Choices(replace=True))
+    assert (again.outcome, again.runs_removed) == ("replaced", 1)
+    with store.reading(path) as connection:
+        for table in ("simulations", "activation_errors"):
+            assert connection.value(f"select count(*) from {table}") == 0
 
 
 def test_replace_may_rename(tmp_path, path, names):

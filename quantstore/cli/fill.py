@@ -78,7 +78,7 @@ def ingest(
 def demo(db: Path) -> int:
     """Load the example models that ship with quantstore.
 
-    Four small networks that read handwritten digits: digits-plain survives int8, and
+    Four small networks that read handwritten digits. digits-separable survives int8;
     digits-rescaled computes the same function with weights that do not.
 
     \b
@@ -87,13 +87,13 @@ def demo(db: Path) -> int:
       quantstore --db /tmp/try.duckdb demo
     """
     code = load_demo(db)
-    program = "quantstore"
-    if db.absolute() != settings.store_path().absolute():
-        program += f" --db {shlex.quote(str(db))}"
     say("what next:")
-    say(f"  {program} compare digits-plain digits-rescaled")
-    say(f"  {program} layers digits-rescaled --limit 5")
-    say(f"  {program} app")
+    for following in (
+        "compare digits-separable digits-rescaled",
+        "layers digits-rescaled --limit 5",
+        "app",
+    ):
+        say(f"  {settings.command(following, db)}")
     return code
 
 
@@ -110,7 +110,7 @@ def _ingested(
     results = []
     with Talk() as talk:
         for failure in failures:
-            talk.say(_sentence(failure))
+            talk.say(_sentence(failure, db, choices.name))
         found = (
             _ingest_alone(files[0], db, choices, talk)
             if len(files) == 1
@@ -118,7 +118,7 @@ def _ingested(
         )
         for result in found:
             results.append(result)
-            talk.say(_sentence(result))
+            talk.say(_sentence(result, db, choices.name))
             talk.progress(len(results), len(files), "files")
     if len(files) > 1:
         say(_summary([*failures, *results], talk.seconds))
@@ -146,14 +146,24 @@ def _ingest_alone(
         yield IngestResult(path=str(path), outcome="failed", error=error.sentence)
 
 
-def _sentence(result: "IngestResult") -> str:
+def _sentence(result: "IngestResult", db: Path, name: str | None) -> str:
+    """What became of a file for which somebody may have chosen a name."""
     if result.outcome == "failed":
         return f"error: {result.path}: {result.error}"
     if result.outcome == "already stored":
-        return f"already stored as {result.model}: {result.path}"
+        said = f"already stored as {result.model}: {result.path}"
+        if name in (None, result.model):
+            return said
+        rename = settings.command(shlex.join(["rename", str(result.model), str(name)]), db)
+        return f"{said}; to give it the other name: {rename}"
     layers = counted(result.layers or 0, "layer")
     took = words.seconds(result.seconds or 0).replace(words.NO_BREAK_SPACE, " ")
-    return f"{result.outcome} {result.model}: {layers} in {took}"
+    gone = ""
+    if result.runs_removed:
+        runs = counted(result.runs_removed, "run")
+        verb = "is" if result.runs_removed == 1 else "are"
+        gone = f"; {runs} of its former content {verb} gone"
+    return f"{result.outcome} {result.model}: {layers} in {took}{gone}"
 
 
 def _summary(results: "list[IngestResult]", seconds: float) -> str:

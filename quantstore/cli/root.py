@@ -238,7 +238,7 @@ def commands(context: click.Context, db: Path | None) -> None:
     \b
     Start here:
       quantstore demo                      load four small example models
-      quantstore compare digits-plain digits-rescaled
+      quantstore compare digits-separable digits-rescaled
       quantstore layers digits-rescaled    which layers break, worst first
       quantstore app                       the same and more, in the browser
 

@@ -171,7 +171,11 @@ def _file(origin: queries.Origin) -> None:
     if st.button("Measure it again", icon=":material/refresh:", key="measure_again"):
         measure_again([origin])
         _close_and_redraw()
-    st.caption("Its name, tags and note stay; runs of the old file go.")
+    st.caption(
+        "Its name, tags and note stay; runs of what the file held before go."
+        if state.is_changed
+        else "Its name, tags, note and runs stay."
+    )
 
 
 def _what_became(state: Freshness) -> str:

@@ -41,6 +41,7 @@ from quantstore.store.models import (
     add_simulation,
     find_model,
     model_with_content,
+    own_runs,
     remove_model,
     remove_model_named,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "labels",
     "merge",
     "model_with_content",
+    "own_runs",
     "reading",
     "remove_model",
     "remove_model_named",

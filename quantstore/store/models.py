@@ -48,9 +48,18 @@ def add_model(
     record: "ModelRecord",
     measures: "Sequence[LayerMeasures]",
     equalization: "Sequence[EqualizationRecord]" = (),
+    *,
+    instead_of: int | None = None,
 ) -> int:
-    """Write a whole model inside the open transaction; returns its key."""
+    """Write a whole model inside the open transaction; returns its key.
+
+    Args:
+        instead_of: the model of the same content that goes; what people ran on it stays.
+    """
     duck = connection._connection
+    if instead_of is not None:
+        # Its content and its name are free from here on, and its layers are still known.
+        connection.rows("delete from models where model_id = ?", [instead_of])
     model_id = int(connection.value("select nextval('model_ids')"))
     insert(duck, "models", columns_of([record]) | {"model_id": [model_id]})
     layer_ids = [
@@ -85,7 +94,42 @@ def add_model(
         columns["layer_id"] = [layer_ids[depth] for depth in columns.pop("depth")]
         columns["partner_layer_id"] = [layer_ids[depth] for depth in columns.pop("partner_depth")]
         insert(duck, "equalization", columns)
+    if instead_of is not None:
+        _move_runs(connection, instead_of, model_id)
+        remove_model(connection, instead_of)
     return model_id
+
+
+def own_runs(connection: Connection, model: str) -> int:
+    """How many times people ran a model; the probe, whose inputs are all noise, is not theirs."""
+    return int(
+        connection.value(
+            "select count(*) from simulations join models using (model_id)"
+            " where model = ? and input_source <> 'noise'",
+            [model],
+        )
+    )
+
+
+def _move_runs(connection: Connection, old: int, new: int) -> None:
+    """Give what people ran on a model to its new measurement, which has a new probe."""
+    connection.rows(
+        "update simulations set model_id = ? where model_id = ? and input_source <> 'noise'",
+        [new, old],
+    )
+    # An earlier release may have known another number of layers: by name, then, not by depth.
+    connection.rows(
+        """
+        update sensitivities
+        set model_id = new_layers.model_id, layer_id = new_layers.layer_id
+        from layers as old_layers
+        join layers as new_layers using (layer, operand)
+        where old_layers.layer_id = sensitivities.layer_id
+            and old_layers.model_id = $old
+            and new_layers.model_id = $new
+        """,
+        {"old": old, "new": new},
+    )
 
 
 def add_findings(connection: Connection, model_id: int, records: "Sequence[FindingRecord]") -> None:
