@@ -1,13 +1,13 @@
 """Is the file that a model was read from still what was measured?
 
-Times and sizes tell at once that most files are; only a file that was written since is read again.
+Times and sizes tell at once that most files are; only a file that was written, moved or replaced
+since is read again, and once. Of a model with external data the file of the graph is watched.
 """
 
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -38,8 +38,13 @@ class Freshness:
 
     @property
     def is_changed(self) -> bool:
-        """Whether the file holds something else than was measured, as far as that is known."""
-        return self.kind in ("changed", "perhaps changed", "unreadable")
+        """Whether the file was read again and holds something else than was measured."""
+        return self.kind in ("changed", "unreadable")
+
+    @property
+    def may_have_changed(self) -> bool:
+        """Whether only reading the file again would tell."""
+        return self.kind == "perhaps changed"
 
     @property
     def can_be_refreshed(self) -> bool:
@@ -56,10 +61,25 @@ class Freshness:
     @property
     def needs_care(self) -> bool:
         """Whether somebody should look at it."""
-        return self.is_changed or self.is_outdated
+        return self.is_changed or self.may_have_changed or self.is_outdated
 
 
 OUT_OF_REACH = Freshness("out of reach")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """What a folder says of a file; as long as it says the same, nobody has written the file."""
+
+    device: int
+    inode: int
+    written_ns: int
+    moved_ns: int
+    size: int
+
+
+# What files held when they were read here, and their stamps right before.
+_read: dict[Path, tuple[_Stamp, str]] = {}
 
 
 def all_fresh(
@@ -71,52 +91,76 @@ def all_fresh(
     """What became of each model's file, by the model's name.
 
     Args:
-        budget_bytes: of files that were written since; beyond it they are ``perhaps changed``.
+        budget_bytes: of files to be read again, the smallest first; those beyond it are ``perhaps
+            changed``.
         may_look: whether files may be looked into at all. A path in a store may come from anybody,
             and whoever reaches an app from elsewhere must not learn what lies on this disk.
     """
     found: dict[str, Freshness] = {}
+    unread: list[tuple[int, Origin, _Stamp]] = []
     for origin in origins:
-        state, spent = _freshness(origin, budget_bytes) if may_look else (OUT_OF_REACH, 0)
-        budget_bytes -= spent
+        state = _at_a_glance(origin) if may_look else OUT_OF_REACH
+        if isinstance(state, _Stamp):
+            # External data is read along with the graph, and counted in the stored size only.
+            unread.append((max(state.size, origin.file_bytes), origin, state))
+            state = Freshness("perhaps changed")
         found[origin.model] = _dated(state, origin)
+    for size, origin, stamp in sorted(unread, key=lambda one: one[0]):
+        if not _is_read(origin, stamp):
+            budget_bytes -= size
+        if budget_bytes < 0:
+            break
+        found[origin.model] = _dated(_compared(origin, stamp), origin)
     return found
 
 
 def freshness(origin: Origin, *, may_look: bool = True) -> Freshness:
-    """What became of one model's file, read again whatever its size if it was written since."""
-    return _dated(_freshness(origin, None)[0] if may_look else OUT_OF_REACH, origin)
+    """What became of one model's file, read again whatever its size if it may have changed."""
+    state = _at_a_glance(origin) if may_look else OUT_OF_REACH
+    return _dated(_compared(origin, state) if isinstance(state, _Stamp) else state, origin)
 
 
 def _dated(state: Freshness, origin: Origin) -> Freshness:
     return dataclasses.replace(state, is_outdated=origin.measures_version < MEASURES_VERSION)
 
 
-def _freshness(origin: Origin, budget_bytes: int | None) -> tuple[Freshness, int]:
-    """The state, and how many bytes were read to know it."""
+def _at_a_glance(origin: Origin) -> Freshness | _Stamp:
+    """The state, or the stamp of a file that must be read to know it."""
     path = Path(origin.source)
     # An upload and an example are told by a word, which is no place on a disk.
     if not path.is_absolute():
-        return Freshness("no file"), 0
+        return Freshness("no file")
     try:
         status = path.stat()
     except (OSError, ValueError):
-        return Freshness("gone"), 0
-    written_at = datetime.fromtimestamp(status.st_mtime, UTC).replace(tzinfo=None)
+        return Freshness("gone")
+    # What is moved or copied to this place may have been written long before.
+    touched_at = datetime.fromtimestamp(max(status.st_mtime, status.st_ctime), UTC)
+    is_as_old = touched_at.replace(tzinfo=None) <= origin.ingested_at
     # External data is counted in the stored size, so a smaller file may be the same.
-    if written_at <= origin.ingested_at and status.st_size <= origin.file_bytes:
-        return Freshness("same"), 0
-    if budget_bytes is not None and status.st_size > budget_bytes:
-        return Freshness("perhaps changed"), 0
-    try:
-        sha256 = _content(path, status.st_mtime_ns, status.st_size)
-    except QuantstoreError as error:
-        return Freshness("unreadable", error.sentence), status.st_size
-    kind: Kind = "same" if sha256 == origin.sha256 else "changed"
-    return Freshness(kind, sha256=sha256), status.st_size
+    if is_as_old and status.st_size <= origin.file_bytes:
+        return Freshness("same")
+    return _Stamp(
+        device=status.st_dev,
+        inode=status.st_ino,
+        written_ns=status.st_mtime_ns,
+        moved_ns=status.st_ctime_ns,
+        size=status.st_size,
+    )
 
 
-@lru_cache(maxsize=4096)
-def _content(path: Path, _mtime_ns: int, _size: int) -> str:
-    """The same file is not read twice, as long as nobody writes it."""
-    return content_of(path)
+def _is_read(origin: Origin, stamp: _Stamp) -> bool:
+    """Whether the content is known from an earlier reading."""
+    return _read.get(Path(origin.source), (None, ""))[0] == stamp
+
+
+def _compared(origin: Origin, stamp: _Stamp) -> Freshness:
+    """The state by the content, which is read unless it is known."""
+    path = Path(origin.source)
+    if not _is_read(origin, stamp):
+        try:
+            _read[path] = (stamp, content_of(path))
+        except QuantstoreError as error:
+            return Freshness("unreadable", error.sentence)
+    sha256 = _read[path][1]
+    return Freshness("same" if sha256 == origin.sha256 else "changed", sha256=sha256)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import quantstore
+from quantstore import settings
 from quantstore.errors import printable
 
 logger = logging.getLogger(__name__)
@@ -223,7 +224,8 @@ class Queue:
                 self._set(
                     job_id,
                     state="failed",
-                    message=f"not done after {hours:.3g} hours; ingest it with: quantstore ingest",
+                    message=f"not done after {hours:.3g} hours; ingest it with:"
+                    f" {settings.command('ingest FILE')}",
                 )
         process.kill()
 

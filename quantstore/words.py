@@ -385,12 +385,13 @@ def visible_lines(text: str) -> str:
 
 
 def shelf_headline(
-    models: int, layers: int, disk_bytes: int, *, changed: int, outdated: int
+    models: int, layers: int, disk_bytes: int, *, changed: int, perhaps: int, outdated: int
 ) -> str:
     """The Models page's answer: ``18 models, 653 layers, 36.7 MB on disk; all in order``.
 
     Args:
         changed: models whose file holds something else than was measured.
+        perhaps: models whose file may do so; nobody has looked.
         outdated: models that an older release measured in another way.
     """
     held = (
@@ -401,6 +402,13 @@ def shelf_headline(
         found.append(
             f"{changed:,} {'file has' if changed == 1 else 'files have'} changed since"
             f" {'it was' if changed == 1 else 'they were'} measured"
+        )
+    if perhaps and changed:
+        found.append(f"{counted(perhaps, 'other')} may have")
+    elif perhaps:
+        found.append(
+            f"{counted(perhaps, 'file')} may have changed since"
+            f" {'it was' if perhaps == 1 else 'they were'} measured"
         )
     if outdated:
         found.append(

@@ -76,7 +76,7 @@ MAY_IMPORT = {
     # The app.
     "uploads": "",
     "worker": "ingestion errors logs",
-    "jobs": "errors",
+    "jobs": "errors settings",
     "runs_queue": "errors simulation",
     "app": "streamlit errors pages words",
     "start": "app",

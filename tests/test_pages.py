@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 from visits import unopened
 
 from quantstore import store
+from quantstore.ingestion import demo_paths
 
 PAGES = ("compare", "revisions", "model", "layer", "drift", "reality", "example", "sql", "models")
 # These answer without a model; the others say how to get one.
@@ -53,6 +54,9 @@ def test_without_a_store_a_page_says_how_to_begin(open_app, tmp_path, page):
         assert [b.label for b in app.button if b.key == "add_examples"] == [
             "Add the example models"
         ]
+    if page == "compare":
+        command = f"quantstore --db {tmp_path / 'none.duckdb'} ingest path/to/models"
+        assert [one.value for one in app.code] == [command]
     assert not (tmp_path / "none.duckdb").exists()
 
 
@@ -239,6 +243,35 @@ def test_models_says_what_the_store_holds_and_whether_it_is_in_order(open_app, d
     app = open_app(demo_store, "models")
     assert app.header[0].value.startswith("4\u00a0models, 36\u00a0layers, ")
     assert app.header[0].value.endswith("; all in order")
+
+
+def test_models_tells_a_file_that_changed_from_one_that_may_have(
+    open_app, demo_store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("quantstore.pages.reach.is_this_computer_only", lambda: True)
+    path = tmp_path / "s.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        # One of a size that nobody reads while a page is drawn.
+        for model, file_bytes in (("digits-separable", 1), ("digits-rescaled", 10**12)):
+            changed = shutil.copy(demo_paths()[0], tmp_path / f"{model}.onnx")
+            con.rows(
+                "update models set source = ?, file_bytes = ?, ingested_at = '2020-01-01'"
+                " where model = ?",
+                [str(changed), file_bytes, model],
+            )
+    app = open_app(path, "models")
+    assert app.header[0].value.split("; ")[1].replace("\u00a0", " ") == (
+        "1 file has changed since it was measured and 1 other may have"
+    )
+    (shelf,) = [one for one in app.get("bidi_component") if "marked" in str(one.proto)]
+    rows = {row["name"]: row["file"]["text"] for row in json.loads(shelf.proto.json)["rows"]}
+    assert rows == {
+        "digits-plain": "",
+        "digits-rescaled": "the file may have changed since",
+        "digits-separable": "the file changed since",
+        "digits-separable-unfolded": "",
+    }
 
 
 def test_models_finds_by_name_as_its_address_says(open_app, demo_store):

@@ -197,3 +197,5 @@ def test_the_box_for_paths_is_there_on_this_computer_only_and_its_absence_explai
     )
     explained = any("Paths are off" in caption.value for caption in app.sidebar.caption)
     assert explained is not is_local
+    command = f"quantstore --db {tmp_path / 's.duckdb'} ingest FILE"
+    assert [one.value for one in app.sidebar.code] == ([] if is_local else [command])

@@ -439,3 +439,25 @@ def test_settings_of_a_node_in_words(attributes, groups, said):
 )
 def test_the_best_remedy_is_named_with_its_gain(now, remedies, said):
     assert words.best_remedy(now, remedies) == said
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((0, 0, 0), "all in order"),
+        ((1, 0, 0), "1 file has changed since it was measured"),
+        ((0, 1, 0), "1 file may have changed since it was measured"),
+        ((0, 4, 0), "4 files may have changed since they were measured"),
+        (
+            (2, 1, 1),
+            "2 files have changed since they were measured, 1 other may have and 1 model was"
+            " measured by an older release",
+        ),
+    ],
+)
+def test_the_headline_of_the_shelf_tells_what_changed_from_what_may_have(counts, said):
+    changed, perhaps, outdated = counts
+    headline = words.shelf_headline(
+        18, 653, 36_700_000, changed=changed, perhaps=perhaps, outdated=outdated
+    )
+    assert headline.replace(NBSP, " ") == f"18 models, 653 layers, 36.7 MB on disk; {said}"

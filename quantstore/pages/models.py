@@ -70,6 +70,7 @@ def main() -> None:
                 size.layers,
                 disk_bytes,
                 changed=sum(state.is_changed for state in fresh.values()),
+                perhaps=sum(state.may_have_changed for state in fresh.values()),
                 outdated=sum(state.is_outdated for state in fresh.values()),
             ),
             anchor=False,
@@ -332,7 +333,7 @@ def _disk(disk_bytes: int, free_bytes: int) -> None:
             " back to the disk, run:"
         )
         st.markdown(markdown(words))
-        st.code("quantstore compact", language=None, width="content")
+        st.code(settings.command("compact"), language=None, width="content")
     else:
         st.markdown(markdown(words))
     export_button.draw(

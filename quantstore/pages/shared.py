@@ -498,7 +498,7 @@ def empty_page(title: str) -> None:
         )
         st.caption("four small digit classifiers that ship with quantstore; one of them breaks")
     st.markdown("or upload a file or give its path in the sidebar, or run")
-    st.code("quantstore ingest path/to/models", language=None, width="content")
+    st.code(settings.command("ingest path/to/models"), language=None, width="content")
     st.space("small")
     st.header("What you will see", anchor=False)
     with st.grid(3, min_column_width=140, gap="medium"):
@@ -527,12 +527,12 @@ _PROMISES = (
 
 def file_words(state: Freshness) -> str:
     """What became of the file that a model was read from."""
-    if state.is_outdated and not state.is_changed:
+    if state.is_outdated and not (state.is_changed or state.may_have_changed):
         return "measured by an older release"
     return {
         "same": "the file is unchanged",
         "changed": "the file changed since",
-        "perhaps changed": "the file was written since",
+        "perhaps changed": "the file may have changed since",
         "unreadable": "the file is no model any more",
         "gone": "the file is not there now",
         "no file": "no file to compare",

@@ -17,7 +17,7 @@ from quantstore.jobs import FINISHED, QUEUE, Job
 from quantstore.pages import address, frame, reach, shared
 from quantstore.palette import DARK, LIGHT, both
 from quantstore.uploads import Upload, remove_leftovers
-from quantstore.words import counted, file_size, seconds, short_name
+from quantstore.words import counted, file_size, markdown, seconds, short_name
 
 _COPY_BYTES = 1 << 20
 
@@ -37,9 +37,10 @@ def draw(*, has_scheme: bool) -> None:
             _path()
         else:
             st.caption(
-                "Paths are off, because other computers can reach this app; for files on the"
-                " server: `quantstore ingest`"
+                "Paths are off, because other computers can reach this app. For files on the"
+                " server, run there:"
             )
+            st.code(settings.command("ingest FILE"), language=None, wrap_lines=True)
         jobs = QUEUE.snapshot()
         is_busy = any(job.state not in FINISHED for job in jobs)
         st.session_state["jobs_finished"] = _finished_ids(jobs)
@@ -66,7 +67,7 @@ def _upload() -> None:
         label_visibility="collapsed",
         key=f"upload_{round_number}",
         help="Several at once. A model with external data needs its data files in the same upload;"
-        f" beyond {st.get_option('server.maxUploadSize')} MB {_otherwise()}.",
+        f" beyond {st.get_option('server.maxUploadSize')} MB {markdown(_otherwise())}.",
     )
     if files:
         _queue_uploads(files)
@@ -79,7 +80,7 @@ def _otherwise() -> str:
     """How to add what cannot be uploaded."""
     if reach.is_this_computer_only():
         return "give the path instead"
-    return "run quantstore ingest on the server"
+    return f"run on the server: {settings.command('ingest FILE')}"
 
 
 def _queue_uploads(files: list[UploadedFile]) -> None:
