@@ -9,7 +9,7 @@ among floats and texts, ``<NA>`` among integers and NaT among times.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -21,7 +21,12 @@ import pandas as pd
 
 from quantstore import checks, console, queries, settings, store, words
 from quantstore.checks import Check, Config, Limits
-from quantstore.errors import MissingStoreError, RejectedQueryError
+from quantstore.errors import (
+    LimitsError,
+    MissingStoreError,
+    RejectedQueryError,
+    UnknownSchemeError,
+)
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
 
 if TYPE_CHECKING:
@@ -75,8 +80,9 @@ class Store:
         wait_seconds: how long a call waits for another process that writes; 30 by default.
 
     Every method raises a :class:`quantstore.QuantstoreError`, which says in one sentence what is
-    wrong and what to do: the store is missing, in use, damaged or too new (``StoreError``), or it
-    does not hold the model (``UnknownModelError``).
+    wrong and what to do: the store is missing, in use, damaged or too new (``StoreError``), it
+    does not hold the model (``UnknownModelError``), or there is no such scheme
+    (``UnknownSchemeError``).
     """
 
     path: Path
@@ -129,9 +135,11 @@ class Store:
         with self._reading() as connection:
             return queries.verdicts(connection)
 
-    def compare(self, models: Sequence[str], scheme: str = DEFAULT_SCHEME.name) -> pd.DataFrame:
-        """The verdicts of some models under one scheme, in the order given."""
-        chosen = list(dict.fromkeys(models))
+    def compare(
+        self, models: str | Iterable[str], scheme: str = DEFAULT_SCHEME.name
+    ) -> pd.DataFrame:
+        """The verdicts of one or some models under one scheme, in the order given."""
+        chosen = _names(models)
         with self._reading() as connection:
             for model in chosen:
                 store.find_model(connection, model)
@@ -147,8 +155,16 @@ class Store:
         Args:
             limits: the same for all, or what :func:`quantstore.checks.read_config` reads from a
                 file; by default a model must not break.
+
+        Raises:
+            LimitsError: the limits are something else, such as a dict.
         """
-        names = [models] if isinstance(models, str) else list(models)
+        names = _names(models)
+        if not (limits is None or isinstance(limits, Limits | Config)):
+            raise LimitsError(
+                f"limits are quantstore.Limits, not {type(limits).__name__}",
+                "for example: quantstore.Limits(min_sqnr_db=20)",
+            )
         if not isinstance(limits, Config):
             chosen = dict.fromkeys(names, limits or Limits())
         else:
@@ -286,6 +302,11 @@ def demo_models() -> list[Path]:
     return demo_paths()
 
 
+def _names(models: str | Iterable[str]) -> list[str]:
+    """The models that are meant, each once."""
+    return [models] if isinstance(models, str) else list(dict.fromkeys(models))
+
+
 def _plain(parameters: store.Parameters) -> store.Parameters:
     """Values taken out of a frame are numpy's, which DuckDB does not take."""
     if isinstance(parameters, Mapping):
@@ -299,5 +320,7 @@ def _item(value: object) -> object:
 
 def _known(scheme: str) -> str:
     if scheme not in SCHEMES:
-        raise ValueError(f"there is no scheme {scheme!r}; there are {', '.join(SCHEMES)}")
+        raise UnknownSchemeError(
+            f"there is no scheme {scheme!r}", f"there are {', '.join(SCHEMES)}"
+        )
     return scheme

@@ -324,13 +324,18 @@ def _series(column: "pa.ChunkedArray") -> "pd.Series[Any]":
 
 
 def _number(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    """Decimals as numbers: sums of integers are decimals to Arrow, and integers to a reader."""
+    """Decimals as numbers: sums of integers are decimals to Arrow, and integers to a reader.
+
+    Integers that no integer of a frame holds arrive as text, which has every digit.
+    """
     import pyarrow as pa
 
-    if column.type.scale == 0:
-        with contextlib.suppress(pa.ArrowInvalid):
-            return column.cast(pa.int64())
-    return column.cast(pa.float64())
+    if column.type.scale != 0:
+        return column.cast(pa.float64())
+    try:
+        return column.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return column.cast(pa.string())
 
 
 _DUCKDB_ERROR = re.compile(r"(?:[\w ]+ Error: )?(?P<json>\{.*\})", re.DOTALL)

@@ -92,6 +92,12 @@ class UnknownModelError(QuantstoreError):
     hint = "list what it holds with: quantstore models"
 
 
+class UnknownSchemeError(QuantstoreError, ValueError):
+    """There is no scheme of this name; Python knows such a mistake as a ValueError."""
+
+    exit_code = 2
+
+
 class RefusedImportError(QuantstoreError):
     """A store or an export of somebody else that ours does not take over; nothing was changed."""
 

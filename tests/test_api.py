@@ -15,6 +15,7 @@ import quantstore
 from quantstore import checks, queries, store
 from quantstore.errors import (
     DamagedStoreError,
+    LimitsError,
     MissingStoreError,
     RejectedQueryError,
     UnknownLayerError,
@@ -133,6 +134,16 @@ def test_compare_keeps_the_order_given(demo):
     assert set(frame["scheme"]) == {"int8_channel_symmetric"}
 
 
+def test_one_name_is_one_model_and_not_its_letters(demo):
+    assert demo.compare("digits-plain")["model"].tolist() == ["digits-plain"]
+
+
+def test_limits_that_are_none_are_a_sentence(demo):
+    with pytest.raises(LimitsError, match=r"quantstore\.Limits, not dict") as caught:
+        demo.check("digits-plain", {"min-sqnr-db": 20})
+    assert "Limits(min_sqnr_db=20)" in caught.value.hint
+
+
 def test_check_takes_limits_of_python_and_of_a_file(demo, tmp_path):
     (check,) = demo.check("digits-rescaled")
     assert (check.check, check.is_held) == ("verdict", False)
@@ -161,10 +172,12 @@ def test_an_unknown_model_is_an_error_everywhere(demo, ask):
         ask(demo)
 
 
-@pytest.mark.parametrize("method", ["layers", "verdict"])
-def test_an_unknown_scheme_is_an_error(demo, method):
-    with pytest.raises(ValueError, match="no scheme 'int9'"):
+@pytest.mark.parametrize("method", ["layers", "verdict", "compare"])
+@pytest.mark.parametrize("kind", [quantstore.QuantstoreError, ValueError])
+def test_an_unknown_scheme_is_an_error_that_names_the_others(demo, method, kind):
+    with pytest.raises(kind, match="no scheme 'int9'") as caught:
         getattr(demo, method)("digits-plain", "int9")
+    assert "int8_channel_symmetric" in caught.value.sentence
 
 
 # SQL.

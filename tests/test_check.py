@@ -485,6 +485,25 @@ def run(monkeypatch, tmp_path, capsys):
     return run
 
 
+@pytest.mark.parametrize("name", ["nofile.onnx", "build/model"])
+def test_of_a_path_without_a_file_both_meanings_are_told(run, demo_store, tmp_path, name):
+    unknown = f"error: there is no file {name}, and the store holds no model named {name!r}"
+    code, _, err = run(demo_store, name)
+    assert (code, err.split(";")[0]) == (2, unknown)
+    absent = f"error: there is no file {name}, and there is no store at {tmp_path / 'none.duckdb'}"
+    code, _, err = run(tmp_path / "none.duckdb", name)
+    assert (code, err.split(";")[0]) == (3, absent)
+    # A name that is no path is a name and nothing else.
+    assert run(demo_store, "nobody")[2].startswith("error: the store holds no model named")
+
+
+def test_a_model_may_be_named_like_a_path(run, demo_store, tmp_path):
+    path = shutil.copy(demo_store, tmp_path / "s.duckdb")
+    with store.writing(path) as connection:
+        store.rename_model(connection, "digits-plain", "build/model.onnx")
+    assert run(path, "build/model.onnx")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

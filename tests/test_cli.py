@@ -773,6 +773,8 @@ def test_demo_loads_the_examples_and_says_what_next(run):
     assert [row["model"] for row in rows_of(run("models", "--format", "csv")[1])] == DEMO_MODELS
     following = [line.split() for line in err.splitlines() if line.startswith("  quantstore")]
     assert [words[1] for words in following] == ["compare", "layers", "app"]
+    # The two that compute the same.
+    assert following[0][2:] == ["digits-separable", "digits-rescaled"]
     for words in following[:-1]:
         assert run(*words[1:])[0] == 0
     assert "4 already stored" in run("demo")[2]
@@ -782,6 +784,20 @@ def test_demo_repeats_the_store_in_what_it_suggests(run, demo_store, tmp_path):
     shutil.copy(demo_store, tmp_path / "my store.duckdb")
     _, _, err = run("demo", "--db", tmp_path / "my store.duckdb")
     assert f"  quantstore --db '{tmp_path}/my store.duckdb' app" in err
+
+
+def test_a_command_names_the_store_unless_it_finds_it_by_itself(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QUANTSTORE_DB", raising=False)
+    default, other = tmp_path / "quantstore.duckdb", tmp_path / "other.duckdb"
+    named = f"quantstore --db {other} compact"
+    assert settings.command("compact") == "quantstore compact"
+    assert settings.command("compact", default) == "quantstore compact"
+    assert settings.command("compact", other) == named
+    monkeypatch.setenv("QUANTSTORE_DB", str(other))
+    assert settings.command("compact", other) == "quantstore compact"
+    # Who reads it on a page has another terminal, in which the variable may be unset.
+    assert settings.command("compact") == named
 
 
 # As a process.

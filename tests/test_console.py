@@ -126,6 +126,8 @@ def test_types_that_a_frame_lacks_arrive_as_text(demo_store):
         "'\\xAA'::blob": "\\xAA",
         "[1::variant]": "[1]",
         f"{2**128 - 1}::uhugeint": str(2**128 - 1),
+        f"{2**127 - 1}::hugeint": str(2**127 - 1),
+        f"-{2**63 + 1}::hugeint": f"-{2**63 + 1}",
         "{'at': timestamp 'infinity'}": "{'at': infinity}",
         "map {[1]: 2}": "{[1]=2}",
     }

@@ -377,6 +377,7 @@ def test_what_is_wrong_is_one_line(argv, code, sentence, tmp_path, capsys):
 
 
 def test_presets_are_listed(capsys, tmp_path):
-    argv = ["simulate", str(RESCALED), "--inputs", "noise", "--preprocess", "help"]
-    assert cli.main(argv) == cli.OK
-    assert "mmdet-bgr, rtmdet: BGR" in capsys.readouterr().out
+    # With nothing else, as the help has it, and with everything.
+    for argv in (["--preprocess", "help"], [str(RESCALED), "--inputs=noise", "--preprocess=help"]):
+        assert cli.main(["simulate", *argv]) == cli.OK
+        assert "mmdet-bgr, rtmdet: BGR" in capsys.readouterr().out

@@ -9,7 +9,13 @@ import click
 from quantstore.cli.exits import OK, SOME_FAILED
 from quantstore.cli.root import commands, everywhere
 from quantstore.cli.talk import Talk, counted, emit, say, unwritable
-from quantstore.errors import QuantstoreError, StoreError, printable
+from quantstore.errors import (
+    MissingStoreError,
+    QuantstoreError,
+    StoreError,
+    UnknownModelError,
+    printable,
+)
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
 
 
@@ -164,9 +170,26 @@ class _Held:
         """The name in the store of what somebody gave; whether the store holds it shows later."""
         if given not in self._names:
             path = Path(given)
-            is_file = path.suffix.lower() == ".onnx" and path.is_file()
-            self._names[given] = self._ingested(path) if is_file else given
+            is_onnx = path.suffix.lower() == ".onnx"
+            if is_onnx and path.is_file():
+                self._names[given] = self._ingested(path)
+            else:
+                if (is_onnx or len(path.parts) > 1) and not path.exists():
+                    self._require(given)
+                self._names[given] = given
         return self._names[given]
+
+    def _require(self, given: str) -> None:
+        """Say of a path that there is no such file, unless a model has that name."""
+        from quantstore import store
+
+        try:
+            with store.reading(self._db) as connection:
+                store.find_model(connection, given)
+        except (MissingStoreError, UnknownModelError) as error:
+            raise type(error)(
+                f"there is no file {given}, and {error}", f"check the path, or {error.hint}"
+            ) from error
 
     def _ingested(self, path: Path) -> str:
         from quantstore.ingestion import Choices, Progress, ingest_file

@@ -30,6 +30,14 @@ DRIFT_COLUMNS = (
 )
 
 
+def _help_with_presets(context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """Where ``help`` stands for a preset, print them and end; nothing else need be there then."""
+    if value == "help" and not context.resilient_parsing:
+        _print_presets()
+        context.exit(OK)
+    return value
+
+
 @commands.command()
 @click.argument("path", type=click.Path(path_type=Path), metavar="MODEL.onnx")
 @click.option(
@@ -43,6 +51,8 @@ DRIFT_COLUMNS = (
     "--preprocess",
     default="auto",
     show_default=True,
+    is_eager=True,
+    callback=_help_with_presets,
     metavar="PRESET",
     help="What becomes of pixels; --preprocess help lists the presets. auto is imagenet, gray for"
     " one channel.",
@@ -147,9 +157,6 @@ def simulate(
     from quantstore import simulation
     from quantstore.run.simulate import Choices, Progress
 
-    if preprocess == "help":
-        _print_presets()
-        return OK
     if not path.is_file():
         raise QuantstoreError(f"{path}: there is no such file", "check the path")
     how = _preprocessing(preprocess, size=size, mean=mean, std=std, scale=scale, color=color)
