@@ -320,6 +320,7 @@ def test_nobody_starts_a_run_from_another_computer(open_app, path, monkeypatch):
     assert fails(app) == []
     assert not [b for b in app.button if b.label == "Run"]
     assert "from its terminal only" in said(app)
+    assert app.code[0].value.startswith(f"quantstore --db {path} simulate ")
 
 
 def test_the_file_of_a_model_is_found_where_it_still_is(tmp_path):

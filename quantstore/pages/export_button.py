@@ -28,7 +28,7 @@ def draw(
             f"At {file_size(store_bytes)} it is too large for a download; to export it as Parquet"
             " files, run:"
         )
-        st.code(settings.command("export FOLDER"), language=None, width="content")
+        st.code(settings.command("export FOLDER"), language=None, width="content", wrap_lines=True)
         return
     names = None if models is None else list(models)
 

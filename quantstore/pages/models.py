@@ -333,7 +333,7 @@ def _disk(disk_bytes: int, free_bytes: int) -> None:
             " back to the disk, run:"
         )
         st.markdown(markdown(words))
-        st.code(settings.command("compact"), language=None, width="content")
+        st.code(settings.command("compact"), language=None, width="content", wrap_lines=True)
     else:
         st.markdown(markdown(words))
     export_button.draw(

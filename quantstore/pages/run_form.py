@@ -40,9 +40,9 @@ def is_offered() -> bool:
     return reach.is_this_computer_only()
 
 
-def command(model: str = "MODEL.onnx") -> str:
+def command() -> str:
     """The same from a terminal."""
-    return f"quantstore simulate {model} --inputs images/ --mode both"
+    return settings.command("simulate MODEL.onnx --inputs images/ --mode both")
 
 
 def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str | None) -> None:
@@ -56,7 +56,7 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str | None) -> None:
         st.caption(
             "This app listens beyond this computer, so runs are started from its terminal only:"
         )
-        st.code(command(), language=None, width="content")
+        st.code(command(), language=None, width="content", wrap_lines=True)
         return
     files = {
         str(row["model"]): path
@@ -68,7 +68,7 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str | None) -> None:
             "None of the files that the models were read from is there any more (uploads are not"
             " kept). Give the path in the sidebar, or run it from a terminal:"
         )
-        st.code(command(), language=None, width="content")
+        st.code(command(), language=None, width="content", wrap_lines=True)
         return
     names = list(files)
     with st.form("run_form", border=False):
@@ -272,4 +272,4 @@ def explain_and_offer(sources: pd.DataFrame, scheme: Scheme, first: str | None) 
     draw(sources, scheme, first=first)
     if is_offered():
         st.markdown("or in a terminal")
-        st.code(command(), language=None, width="content")
+        st.code(command(), language=None, width="content", wrap_lines=True)

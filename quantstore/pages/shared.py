@@ -498,7 +498,9 @@ def empty_page(title: str) -> None:
         )
         st.caption("four small digit classifiers that ship with quantstore; one of them breaks")
     st.markdown("or upload a file or give its path in the sidebar, or run")
-    st.code(settings.command("ingest path/to/models"), language=None, width="content")
+    st.code(
+        settings.command("ingest path/to/models"), language=None, width="content", wrap_lines=True
+    )
     st.space("small")
     st.header("What you will see", anchor=False)
     with st.grid(3, min_column_width=140, gap="medium"):
