@@ -88,6 +88,19 @@ def test_a_tag_that_is_gone_is_any_tag(tagged):
     app = tagged(tag="gone")
     assert len(matrix(app)["rows"]) == 4
     assert app.selectbox(key="tag").value == ""
+    assert [one.value for one in app.warning] == ["The store holds no tag named gone."]
+
+
+def test_a_model_that_a_tag_leaves_out_is_not_called_missing(tagged):
+    assert not tagged(tag="<b>", models=["digits-rescaled"]).warning
+
+
+def test_models_that_are_gone_are_said_and_the_others_shown(page):
+    app = page(models=["<i>", "digits-plain", "nope"])
+    assert [row["model"] for row in matrix(app)["rows"]] == ["digits-plain"]
+    (notice,) = app.warning
+    assert notice.value == r"The store holds no model named \<i\> or nope."
+    assert not page(models=["digits-plain"]).warning
 
 
 def test_without_tags_there_is_no_choice_among_them(page):

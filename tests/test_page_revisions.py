@@ -77,6 +77,12 @@ def test_where_nothing_changed_there_is_no_chart(page):
     assert [one.label.replace("\u00a0", " ") for one in app.expander] == ["10 layers unchanged"]
 
 
+def test_a_model_that_is_gone_is_said(page):
+    app = page(before="gone", after="digits-rescaled")
+    assert [one.value for one in app.warning] == ["The store holds no model named gone."]
+    assert app.selectbox(key="after").value == "digits-rescaled"
+
+
 def test_a_model_is_not_held_against_itself(page):
     app = page(before="digits-plain", after="digits-plain")
     assert app.header[0].value == "A model does not differ from itself"

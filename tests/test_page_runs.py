@@ -205,10 +205,55 @@ def test_drift_begins_with_the_model_and_the_scheme_looked_at(open_app, drifted)
     assert app.multiselect(key="runs").value == [str(keys[0])]
 
 
+def test_a_model_without_a_run_is_offered_one_and_never_shown_as_another(
+    open_app, drifted, on_loopback
+):
+    path, keys = drifted
+    app = open_app(path, "drift", model="digits-separable")
+    assert fails(app) == []
+    assert app.header[0].value == r"No run of digits\-separable yet"
+    assert app.expander[0].proto.expanded
+    assert app.selectbox(key="run_model").value == "digits-separable"
+    # The runs of others may still be picked; then the page is about them.
+    app.multiselect(key="runs").set_value([str(keys[2])]).run()
+    assert fails(app) == []
+    assert app.header[0].value.startswith(r"digits\-plain ends at")
+    assert not app.expander[0].proto.expanded
+    assert dict(app.query_params)["model"] == "digits-plain"
+
+
+@pytest.mark.parametrize("model", ["digits-plain", "digits-separable"])
+def test_from_another_model_drift_shows_that_one(open_app, drifted, model):
+    path, keys = drifted
+    app = open_app(path, "drift", model="digits-rescaled")
+    assert app.multiselect(key="runs").value == [str(keys[0])]
+    app.switch_page("quantstore/pages/model.py").run()
+    app.selectbox(key="model").set_value(model).run()
+    app.button(key="to_drift").click().run()
+    assert fails(app) == []
+    own = [str(keys[2])] if model == "digits-plain" else []
+    assert app.multiselect(key="runs").value == own
+    assert dict(app.query_params)["model"] == model
+    # Without a widget of its own here, it would come up again on other pages.
+    assert "model" not in app.session_state
+
+
+def test_a_run_of_a_model_whose_file_is_gone_is_not_offered_as_another(
+    open_app, drifted, on_loopback
+):
+    path, _ = drifted
+    with store.writing(path) as con:
+        con.rows("update models set source = '/gone.onnx' where model = 'digits-separable'")
+    assert "The file of digits-separable is not there any more" in said(
+        open_app(path, "drift", model="digits-separable")
+    )
+
+
 def test_a_run_that_is_gone_leaves_the_others(open_app, drifted):
     path, keys = drifted
     app = open_app(path, "drift", runs=["999", str(keys[2])])
     assert fails(app) == []
+    assert [one.value for one in app.warning] == ["The store holds no drift run numbered 999."]
     assert app.multiselect(key="runs").value == [str(keys[2])]
 
 
@@ -254,6 +299,12 @@ def test_names_of_runs_and_tensors_are_never_markup(open_app, drifted):
             + [element.proto.body for element in app.get("html")]
         )
         assert "<img" not in raw.replace("\\<img", "")
+
+
+def test_a_model_that_is_gone_is_said(open_app, drifted):
+    path, _ = drifted
+    app = open_app(path, "drift", model="gone")
+    assert [one.value for one in app.warning] == ["The store holds no model named gone."]
 
 
 # Starting a run

@@ -58,11 +58,14 @@ def main() -> None:
 
 def _models(con: Connection) -> tuple[list[str], list[str] | None]:
     """The models that the person has picked, and those that are meant; None for all of them."""
+    tags = queries.tag_counts(con)
+    shared.say_missing("tag", tags, "tag named")
+    shared.say_missing("models", queries.model_names(con), "model named")
     if queries.store_size(con).models == 1:
         return [], None
     # Tags come first: they decide what there is to pick from.
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        tag = shared.tag_picker(queries.tag_counts(con), key="tag")
+        tag = shared.tag_picker(tags, key="tag")
         names = queries.model_names(con, tag)
         picked: list[str] = []
         if len(names) > 1:

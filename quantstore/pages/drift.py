@@ -11,8 +11,7 @@ from quantstore.charts import drift as charts
 from quantstore.charts.common import ready
 from quantstore.correlation import spearman
 from quantstore.errors import printable
-from quantstore.pages import address, components, run_form, shared
-from quantstore.schemes import SCHEMES, Scheme
+from quantstore.pages import address, components, drift_runs, run_form, shared
 from quantstore.store import Connection
 from quantstore.words import (
     MODES,
@@ -25,13 +24,10 @@ from quantstore.words import (
     with_minus,
 )
 
-MOST_RUNS = 4
 # What a person reads of a list before it is only length.
 MOST_JUMPS, MOST_WORST, MOST_SENSITIVE = 6, 8, 8
 # A smaller fall is the ripple of every network.
 TELLING_FALL_DB = 1.0
-# What tells two runs apart, in the order of their name.
-PARTS = ("model", "scheme", "mode", "input_source")
 
 
 def main() -> None:
@@ -43,23 +39,29 @@ def main() -> None:
         headline = st.empty()
         runs = queries.drift_runs(con)
         sources = queries.sources(con)
-        picked = _pick_runs(runs, scheme)
-        run_form.under_way()
-        wanted = address.asked_for("model") or address.remembered("model")
+        model = drift_runs.about(queries.model_names(con))
         if runs.empty:
+            drift_runs.keep(model)
+            run_form.under_way()
             headline.header("No model was run layer by layer yet", anchor=False)
-            run_form.explain_and_offer(sources, scheme, wanted)
+            run_form.explain_and_offer(sources, scheme, model)
             return
-        first = str(runs.set_index("simulation_id").loc[picked[0], "model"]) if picked else wanted
-        with st.expander("Run a model beside its quantized twin"):
+        picked, model = drift_runs.pick(runs, scheme, model)
+        drift_runs.keep(model)
+        run_form.under_way()
+        is_first_run = bool(model) and model not in set(runs["model"])
+        with st.expander("Run a model beside its quantized twin", expanded=is_first_run):
             st.caption(run_form.WHAT_IT_IS)
-            run_form.draw(sources, scheme, first=first)
+            run_form.draw(sources, scheme, first=model)
         if not picked:
-            headline.header("Which runs?", anchor=False)
-            st.caption(f"Choose up to {MOST_RUNS} runs to set them side by side.")
+            headline.header(
+                f"No run of {shared.escaped(model)} yet" if is_first_run else "Which runs?",
+                anchor=False,
+            )
+            st.caption(f"Choose up to {drift_runs.MOST_RUNS} runs to set them side by side.")
             return
         chosen = runs.set_index("simulation_id").loc[picked].reset_index()
-        names = _names(chosen)
+        names = drift_runs.names(chosen)
         tensors = queries.drift(con, picked)
         tensors = tensors.assign(run=tensors["simulation_id"].map(names))
         jumps = _jumps(tensors)
@@ -71,105 +73,6 @@ def main() -> None:
         _sensitivity(con, list(dict.fromkeys(chosen["model"])))
 
 
-# Which runs
-
-
-def _pick_runs(runs: pd.DataFrame, scheme: Scheme) -> list[int]:
-    """The runs on show, part of the address; at first those of the model that was looked at."""
-    if runs.empty:
-        return []
-    options = [str(run) for run in runs["simulation_id"]]
-    labels = dict(zip(options, _labels(runs), strict=True))
-    address.link("runs", default=_first_runs(runs, scheme), options=options, is_always_written=True)
-    arrived = [run for run in run_form.adopt_results() if run in labels]
-    current = list(st.session_state["runs"])[:MOST_RUNS]
-    followed = _follow_scheme(runs, current, scheme)
-    wanted = [*arrived, *(run for run in followed if run not in arrived)][:MOST_RUNS]
-    if wanted != list(st.session_state["runs"]):
-        address.choose("runs", wanted)
-    found = st.multiselect(
-        "Runs",
-        options,
-        key="runs",
-        max_selections=MOST_RUNS,
-        format_func=lambda run: labels.get(run, run),
-        placeholder=f"Choose up to {MOST_RUNS} runs",
-        label_visibility="collapsed",
-    )
-    return [int(run) for run in found]
-
-
-def _labels(runs: pd.DataFrame) -> list[str]:
-    """What a run is called: model, scheme, mode and inputs; numbered where that is not enough."""
-    names = [
-        f"{printable(str(row['model']))}: {_title(str(row['scheme']))}, {MODES[row['mode']]},"
-        f" {printable(str(row['input_source']))}"
-        for row in runs.to_dict("records")
-    ]
-    twice = {name for name in names if names.count(name) > 1} if len(names) < 1000 else set()
-    return [
-        f"{name}, run {run}" if name in twice else name
-        for name, run in zip(names, runs["simulation_id"], strict=True)
-    ]
-
-
-def _names(chosen: pd.DataFrame) -> dict[int, str]:
-    """The runs on show, by what tells them apart."""
-    if len(chosen) == 1:
-        names = _labels(chosen)
-    else:
-        said = chosen.assign(
-            model=chosen["model"].map(lambda name: printable(str(name))),
-            scheme=chosen["scheme"].map(_title),
-            mode=chosen["mode"].map(MODES),
-            input_source=chosen["input_source"].map(lambda words: printable(str(words))),
-        )
-        differing = [part for part in PARTS if said[part].nunique() > 1]
-        names = [", ".join(map(str, row)) for row in said[differing].to_numpy().tolist()]
-        names = [
-            name if names.count(name) == 1 else f"{name}{', ' if name else ''}run {run}"
-            for name, run in zip(names, chosen["simulation_id"], strict=True)
-        ]
-    return dict(zip(chosen["simulation_id"].tolist(), names, strict=True))
-
-
-def _title(scheme: str) -> str:
-    return SCHEMES[scheme].title if scheme in SCHEMES else printable(scheme)
-
-
-def _first_runs(runs: pd.DataFrame, scheme: Scheme) -> list[str]:
-    """The latest runs of one model under the scheme of the sidebar, one for each mode."""
-    wanted = address.asked_for("model") or address.remembered("model")
-    own = runs[runs["model"] == wanted]
-    if own.empty:
-        own = runs[runs["model"] == runs.iloc[0]["model"]]
-    preferred = own[own["scheme"] == scheme.name]
-    found = (preferred if not preferred.empty else own).drop_duplicates(["scheme", "mode"])
-    return [str(run) for run in found["simulation_id"].head(MOST_RUNS)]
-
-
-def _follow_scheme(runs: pd.DataFrame, current: list[str], scheme: Scheme) -> list[str]:
-    """The same models under another scheme, once another is chosen; what was not run stays."""
-    before = st.session_state.get("drift_scheme")
-    st.session_state["drift_scheme"] = scheme.name
-    if before in (None, scheme.name):
-        return current
-    by_id = {str(row["simulation_id"]): row for row in runs.to_dict("records")}
-    found = []
-    for run in current:
-        row = by_id[run]
-        if row["scheme"] != before:
-            found.append(run)
-            continue
-        twins = runs[
-            (runs["model"] == row["model"])
-            & (runs["scheme"] == scheme.name)
-            & (runs["mode"] == row["mode"])
-        ]
-        found.append(run if twins.empty else str(twins.iloc[0]["simulation_id"]))
-    return list(dict.fromkeys(found))
-
-
 # Where the error comes in
 
 
@@ -178,7 +81,11 @@ def _headline(chosen: pd.DataFrame, jumps: pd.DataFrame) -> str:
     if known.empty:
         return "The outputs are exact, or could not be compared"
     worst = known.sort_values("output_sqnr_db", kind="stable").iloc[0]
-    which = "" if len(chosen) == 1 else f" ({_title(str(worst['scheme']))}, {MODES[worst['mode']]})"
+    which = (
+        ""
+        if len(chosen) == 1
+        else f" ({drift_runs.title(str(worst['scheme']))}, {MODES[worst['mode']]})"
+    )
     said = (
         f"{shared.escaped(str(worst['model']))}{which} ends at"
         f" {db(float(worst['output_sqnr_db']))} at the outputs"
@@ -461,9 +368,9 @@ def _sensitivity(con: Connection, models: list[str]) -> None:
     first = frame.iloc[0]
     st.markdown(_agreement(frame))
     st.caption(
-        f"{shared.escaped(model)} under {_title(str(first['scheme']))}, {MODES[first['mode']]}, on"
-        f" {shared.escaped(str(first['input_source']))}: only this layer is quantized, the SQNR is"
-        " that of the outputs. The lowest first; a row opens its layer."
+        f"{shared.escaped(model)} under {drift_runs.title(str(first['scheme']))},"
+        f" {MODES[first['mode']]}, on {shared.escaped(str(first['input_source']))}: only this layer"
+        " is quantized, the SQNR is that of the outputs. The lowest first; a row opens its layer."
     )
 
     def clicked() -> None:

@@ -45,12 +45,12 @@ def command() -> str:
     return settings.command("simulate MODEL.onnx --inputs images/ --mode both")
 
 
-def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str | None) -> None:
+def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
     """The form.
 
     Args:
         sources: as ``queries.sources`` gives them.
-        first: the model that is chosen at first, if its file is there.
+        first: the model that is chosen at first, if its file is there; empty for any.
     """
     if not is_offered():
         st.caption(
@@ -71,6 +71,11 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str | None) -> None:
         st.code(command(), language=None, width="content", wrap_lines=True)
         return
     names = list(files)
+    if first and first not in files:
+        st.caption(
+            f"The file of {markdown(first)} is not there any more: give its path in the sidebar to"
+            " run it, or choose another model."
+        )
     with st.form("run_form", border=False):
         with st.grid(3, min_column_width=220, gap="small"):
             model = st.selectbox(
@@ -261,7 +266,7 @@ def _finished(jobs: list[Job]) -> set[int]:
     return {job.job_id for job in jobs if job.state in FINISHED}
 
 
-def explain_and_offer(sources: pd.DataFrame, scheme: Scheme, first: str | None) -> None:
+def explain_and_offer(sources: pd.DataFrame, scheme: Scheme, first: str) -> None:
     """The page before there is a run: what it would show, and the form."""
     st.markdown(WHAT_IT_IS)
     shared.note(

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,13 +100,27 @@ def pick_model(ranked: list[str], *, is_always_written: bool = False) -> str:
     Args:
         is_always_written: whether the address names the worst one too.
     """
-    asked = address.asked_for("model")
-    if asked is not None and asked not in ranked:
-        st.warning(f"The store holds no model named {escaped(asked)}.")
+    say_missing("model", ranked, "model named")
     address.link("model", default=ranked[0], options=ranked, is_always_written=is_always_written)
     return st.selectbox(
         "Model", ranked, key="model", format_func=printable, label_visibility="collapsed"
     )
+
+
+def say_missing(key: str, existing: Collection[str], kind: str) -> None:
+    """A notice where the address asks for what is not, or no longer, in the store.
+
+    Before the key is linked: what the page shows instead must not pass for what was asked for.
+
+    Args:
+        existing: all that the store holds of its kind, not only what the page offers.
+        kind: in the singular, with what leads to its name: ``model named``.
+    """
+    asked = dict.fromkeys(st.query_params.get_all(key))
+    missing = [escaped(one) for one in asked if one and one not in existing]
+    if missing:
+        named = " or ".join(", ".join(part) for part in (missing[:-1], missing[-1:]) if part)
+        st.warning(f"The store holds no {kind} {named}.")
 
 
 def choice(
