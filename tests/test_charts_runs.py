@@ -91,7 +91,19 @@ def test_the_steepest_falls_carry_the_numbers_of_the_table():
 def test_marks_never_lie_over_one_another():
     jumps = pd.concat([tensors().iloc[[2]], tensors(("other",)).iloc[[2]]]).assign(number=[1, 2])
     marks = rows_of(drift.lines(tensors(), jumps, LIGHT, with_local=True), "label")
-    assert marks["label"].tolist() == ["1"]
+    assert marks["label"].tolist() == ["1", "2"]
+    assert marks["shown"].tolist() == [31, 31]
+    # Both are drawn, the steeper one at its point.
+    assert marks["at"].tolist()[0] == 31
+    assert abs(marks["at"].diff().iloc[1]) >= drift.APART[1]
+
+
+def test_marks_stay_in_the_chart():
+    many = pd.concat([tensors((str(run),)).iloc[[3]] for run in range(6)])
+    marks = rows_of(
+        drift.lines(tensors(), many.assign(number=range(1, 7)), LIGHT, with_local=True), "label"
+    )
+    assert sorted(marks["at"]) == [drift.APART[1] * step for step in range(6)]
 
 
 def test_both_histograms_lie_over_the_same_bins_and_keep_every_value():

@@ -93,6 +93,32 @@ def test_a_model_opens_with_what_the_probe_found(open_app, probed):
     assert [b.label for b in app.button if b.key == "to_reality"]
 
 
+def test_a_model_that_its_activations_break_says_so_where_it_breaks(open_app, path):
+    with store.writing(path) as con:
+        add(con, "digits-plain", a_run(4.9))
+        add(con, "digits-plain", a_run(35.0, mode="weights"))
+    app = open_app(path, "model", model="digits-plain")
+    assert fails(app) == []
+    assert (
+        "It is the activations that break it, not the weights: with quantized weights alone the"
+        " noise probe leaves 35.0 dB at the outputs, in full int8 4.9 dB." in said(app)
+    )
+    app.button(key="why_drift").click().run()
+    assert fails(app) == []
+    assert app.title[0].value == "Drift"
+    assert dict(app.query_params)["model"] == "digits-plain"
+
+
+@pytest.mark.parametrize(
+    ("weights_db", "both_db"), [(39.0, 34.0), (18.0, 4.0), (21.0, 19.0), (None, 5.0)]
+)
+def test_weights_that_suffer_too_are_not_let_off(open_app, path, weights_db, both_db):
+    with store.writing(path) as con:
+        add(con, "digits-plain", a_run(both_db))
+        add(con, "digits-plain", a_run(weights_db, mode="weights"))
+    assert "It is the activations" not in said(open_app(path, "model", model="digits-plain"))
+
+
 def test_a_failed_probe_is_said_with_its_reason(open_app, probed):
     app = open_app(probed, "model", model="digits-separable-unfolded")
     assert fails(app) == []
@@ -183,6 +209,15 @@ def test_drift_names_the_end_and_the_steepest_fall(open_app, drifted):
         " 12.0 dB"
     )
     assert len(app.get("vega_lite_chart")) == 2
+
+
+@pytest.mark.parametrize(("shift", "words"), [(-0.004, "0.00"), (-0.25, "−0.25")])
+def test_what_rounds_to_zero_has_no_sign(open_app, drifted, shift, words):
+    path, keys = drifted
+    with store.writing(path) as con:
+        con.rows("update activation_errors set mean_shift = ?", [shift])
+    app = open_app(path, "drift", runs=[str(keys[0])])
+    assert f"mean shift {words} standard deviations" in said(app)
 
 
 def test_the_address_brings_runs_and_tensor(open_app, drifted):

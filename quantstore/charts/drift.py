@@ -16,8 +16,8 @@ from quantstore.words import db, short_name, weight
 MOST_DB, LEAST_DB = 60.0, 0.0
 # Without the legend, which has a line per run.
 LINES_HEIGHT, HISTOGRAM_HEIGHT = 330, 240
-# Marks closer than this, as a share of the depth and in dB, would lie over one another.
-APART = (0.02, 5.0)
+# Marks closer than this, as a share of the depth of a narrow chart and in dB, would touch.
+APART = (0.045, 3.5)
 # What a click on a point is called; it carries the run and the tensor.
 CLICK = "pick_tensor"
 POINT_COLUMNS = [
@@ -51,9 +51,10 @@ def lines(
             ),
         ),
     )
+    y_scale = alt.Scale(domain=[LEAST_DB, MOST_DB], nice=False)
     y = alt.Y(
         "shown:Q",
-        scale=alt.Scale(domain=[LEAST_DB, MOST_DB], nice=False),
+        scale=y_scale,
         title="SQNR of the tensor, dB (higher is closer to float)",
         axis=alt.Axis(values=[0, 10, 20, 30, 40, 50, 60], labelOverlap=False),
     )
@@ -111,8 +112,13 @@ def lines(
     if not jumps.empty:
         marked = _apart(_with_words(jumps))
         marked = marked.assign(label=[str(number) for number in marked["number"]])
-        marks = alt.Chart(marked[["run", "place", "shown", "label"]]).encode(x=x, y=y)
+        moved = marked[marked["at"] != marked["shown"]]
+        at = alt.Y("at:Q", scale=y_scale)
+        marks = alt.Chart(marked[["run", "place", "shown", "at", "label"]]).encode(x=x, y=at)
         layers += [
+            alt.Chart(moved[["place", "shown", "at"]])
+            .mark_rule(color=palette.text, strokeWidth=1, aria=False)
+            .encode(x=x, y=y, y2=alt.Y2("at:Q")),
             marks.mark_point(
                 filled=True,
                 size=230,
@@ -204,16 +210,23 @@ def histograms(tensor: pd.Series, palette: Palette) -> AnyChart:
 
 
 def _apart(marked: pd.DataFrame) -> pd.DataFrame:
-    """The marks, steepest first, without those that would lie over an earlier one."""
-    kept: list[int] = []
-    places = list(zip(marked["place"].tolist(), marked["shown"].tolist(), strict=True))
-    for number, (place, level) in enumerate(places):
-        if all(
-            abs(place - places[other][0]) >= APART[0] or abs(level - places[other][1]) >= APART[1]
-            for other in kept
-        ):
-            kept.append(number)
-    return marked.iloc[kept]
+    """The marks, steepest first, with the level ``at`` which each touches no earlier one."""
+    kept: list[tuple[float, float]] = []
+    for place, shown in zip(marked["place"].tolist(), marked["shown"].tolist(), strict=True):
+        near = [level for other, level in kept if abs(place - other) < APART[0]]
+        kept.append((place, _free_level(shown, near)))
+    return marked.assign(at=[at for _, at in kept])
+
+
+def _free_level(shown: float, taken: list[float]) -> float:
+    """The level of a mark: that of its point, else the nearest where it touches none of these."""
+    beside = [level + side * APART[1] for level in taken for side in (1, -1)]
+    free = [
+        at
+        for at in (shown, *beside)
+        if LEAST_DB <= at <= MOST_DB and all(abs(at - one) > 0.99 * APART[1] for one in taken)
+    ]
+    return min(free, key=lambda at: abs(at - shown), default=shown)
 
 
 def _with_words(tensors: pd.DataFrame) -> pd.DataFrame:

@@ -5,6 +5,8 @@ Frames have one row per model, as ``queries.reality`` gives them.
 
 import math
 from dataclasses import dataclass
+from statistics import median
+from typing import Literal
 
 import altair as alt
 import pandas as pd
@@ -27,9 +29,33 @@ HEIGHT = 420
 CLICK = "open_model"
 # Names stand beside the dots up to here; beyond, only those that have room.
 ROOM_FOR_NAMES = 40
-# The narrowest plot that names are laid out for, in px; on a wider one they have more room.
-NARROW_PX = 430
+# The narrowest plot that names are laid out for, in px, without axis and title; on a wider one they
+# have more room.
+NARROW_PX, LOW_PX = 330, 340
 NAME_PX_PER_LETTER, NAME_HEIGHT_PX = 6.3, 15
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Where a name stands beside its dot, in px from the middle of the dot."""
+
+    align: Literal["left", "right"]
+    dx: int
+    dy: int = 0
+
+
+# Left, top, right and bottom.
+Box = tuple[float, float, float, float]
+
+# The best first.
+SIDES = {
+    "right": Side("left", 9),
+    "left": Side("right", -9),
+    "above right": Side("left", -4, -14),
+    "above left": Side("right", 4, -14),
+    "below right": Side("left", -4, 14),
+    "below left": Side("right", 4, 14),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +126,13 @@ def scatter(
     ]
     named = _with_room(frame, domain, (low, high), statistic)
     for side, part in named.groupby("side"):
+        place = SIDES[str(side)]
         layers.append(
             alt.Chart(part)
             .mark_text(
-                align="right" if side == "left" else "left",
-                dx=-9 if side == "left" else 9,
+                align=place.align,
+                dx=place.dx,
+                dy=place.dy,
                 fontSize=12,
                 color=palette.text,
                 aria=False,
@@ -148,7 +176,10 @@ def _with_room(
     height: tuple[float, float],
     statistic: Statistic,
 ) -> pd.DataFrame:
-    """The dots whose name touches no other name and no other dot, with its side."""
+    """The dots whose name touches no other name and no other dot, with its side.
+
+    What lies far out comes first: those are the ones that people ask about.
+    """
     if len(frame) > ROOM_FOR_NAMES:
         return frame.head(0).assign(side="")
     measure = Measure(
@@ -157,28 +188,34 @@ def _with_room(
     places = [
         (
             share_of(x, domain, measure) * NARROW_PX,
-            (height[1] - y) / (height[1] - height[0]) * HEIGHT,
+            (height[1] - y) / (height[1] - height[0]) * LOW_PX,
         )
         for x, y in zip(frame["x"], frame["y"], strict=True)
     ]
+    middle = [median(ends) for ends in zip(*places, strict=True)]
+    outermost_first = sorted(
+        range(len(places)), key=lambda row: math.dist(places[row], middle), reverse=True
+    )
     taken = [(px - 6, py - 6, px + 6, py + 6) for px, py in places]
-    kept, sides = [], []
-    for row, ((px, py), label) in enumerate(zip(places, frame["label"], strict=True)):
-        length = NAME_PX_PER_LETTER * len(label)
-        for side in ("right", "left"):
-            left = px + 8 if side == "right" else px - 8 - length
-            box = (left, py - NAME_HEIGHT_PX / 2, left + length, py + NAME_HEIGHT_PX / 2)
-            others = [one for number, one in enumerate(taken) if number != row]
+    sides: dict[int, str] = {}
+    for row in outermost_first:
+        others = [one for number, one in enumerate(taken) if number != row]
+        for name, side in SIDES.items():
+            box = _box(places[row], side, NAME_PX_PER_LETTER * len(frame["label"].iloc[row]))
             if box[0] < 0 or box[2] > NARROW_PX or any(_touch(box, one) for one in others):
                 continue
             taken.append(box)
-            kept.append(row)
-            sides.append(side)
+            sides[row] = name
             break
-    return frame.iloc[kept].assign(side=sides)
+    kept = sorted(sides)
+    return frame.iloc[kept].assign(side=[sides[row] for row in kept])
 
 
-Box = tuple[float, float, float, float]
+def _box(dot: tuple[float, float], side: Side, length: float) -> Box:
+    """Where a name of this length lies."""
+    start = dot[0] + side.dx - (length if side.align == "right" else 0)
+    top = dot[1] + side.dy - NAME_HEIGHT_PX / 2
+    return start, top, start + length, top + NAME_HEIGHT_PX
 
 
 def _touch(one: Box, other: Box) -> bool:

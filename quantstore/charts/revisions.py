@@ -21,6 +21,8 @@ HEIGHT = 340
 HIGHEST_DB = 50.0
 # Beyond this many layers their dots would touch.
 ROOMY_LAYERS = 150
+# On a narrower plot, in px, a name would lie over the dots beside its own; the table has them all.
+ROOM_FOR_NAMES_PX = 600
 # A name below a dot needs this much of the axis.
 LABEL_ROOM_DB = 4.0
 
@@ -195,6 +197,7 @@ def _named(frame: pd.DataFrame, x: alt.X, y_scale: alt.Scale, palette: Palette) 
                 stroke=palette.background,
                 strokeWidth=halo,
                 strokeJoin="round",
+                opacity=alt.ExprRef(f"width < {ROOM_FOR_NAMES_PX} ? 0 : 1"),
             )
             charts.append(
                 words.encode(x=x, y=alt.Y("is_now:Q", scale=y_scale), text=alt.Text("label:N"))

@@ -74,9 +74,21 @@ def cumulative(
         ),
         description=alt.Description("said:N"),
     )
-    dots = base.mark_circle(
-        size=18 if is_roomy else 30, opacity=1 if is_roomy else 0, cursor="pointer"
-    ).add_params(opens_layer())
+    # Where one model stands out its dots are shown; the others keep theirs for the pointer.
+    groups = list(dict.fromkeys(frame["group"]))
+    dots = (
+        base.mark_circle(size=18 if is_roomy else 30, cursor="pointer")
+        .encode(
+            opacity=alt.Opacity(
+                "group:N",
+                scale=alt.Scale(
+                    domain=groups, range=[int(group != "the others") for group in groups]
+                ),
+                legend=None,
+            )
+        )
+        .add_params(opens_layer())
+    )
     layers = [
         _steps(steps[steps["group"] == group], x, y, colour) for group in _back_to_front(steps)
     ]

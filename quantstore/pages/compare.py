@@ -8,7 +8,7 @@ from quantstore.errors import printable
 from quantstore.pages import address, compare_charts, filters, report_button, shared
 from quantstore.schemes import Scheme
 from quantstore.store import Connection
-from quantstore.words import Finding, count, models_headline, short_name, verdict
+from quantstore.words import Finding, count, models_headline, verdict
 
 # Beyond this many rows a chart is a texture; the others are one page further.
 MODELS_PER_PAGE = 12
@@ -43,7 +43,13 @@ def main() -> None:
         limits = queries.band_limits(con)
         _verdict_section(queries.verdicts(con, shown), shown, len(ranked), scheme, limits)
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-            report_button.draw(picked or shown, scheme, key="report_compare")
+            is_part = not picked and len(shown) < len(ranked)
+            report_button.draw(
+                picked or shown,
+                scheme,
+                key="report_compare",
+                label=f"Download report of these {len(shown)}" if is_part else "Download report",
+            )
             if len(ranked) == 2:
                 # As they were picked, or as an alphabet has them.
                 _revisions_link(*(picked or sorted(shown)))
@@ -59,8 +65,8 @@ def main() -> None:
 def _models(con: Connection) -> tuple[list[str], list[str] | None]:
     """The models that the person has picked, and those that are meant; None for all of them."""
     tags = queries.tag_counts(con)
-    shared.say_missing("tag", tags, "tag named")
-    shared.say_missing("models", queries.model_names(con), "model named")
+    shared.say_missing("tag named", tags, "tag")
+    shared.say_missing("model named", queries.model_names(con), "models")
     if queries.store_size(con).models == 1:
         return [], None
     # Tags come first: they decide what there is to pick from.
@@ -84,13 +90,19 @@ def _models(con: Connection) -> tuple[list[str], list[str] | None]:
 def _revisions_link(before: str, after: str) -> None:
     st.page_link(
         shared.PAGES / "revisions.py",
-        label=shared.escaped(
-            f"{short_name(before, 40)} against {short_name(after, 40)}, layer by layer"
-        ),
+        label=shared.escaped(f"{_both_ends(before)} against {_both_ends(after)}, layer by layer"),
         icon=":material/difference:",
         query_params={"before": before, "after": after},
         width="content",
     )
+
+
+def _both_ends(name: str, length: int = 40) -> str:
+    """A name of a model for a link: where it is long, revisions may differ at either end."""
+    name = printable(name.strip())
+    if len(name) <= length:
+        return name
+    return f"{name[: length // 2 - 1].rstrip()}…{name[-length // 2 :].lstrip()}"
 
 
 def _findings(ranked: pd.DataFrame) -> list[Finding]:
@@ -166,7 +178,7 @@ def _verdict_section(
                     "weights": own["weight_count"].to_numpy(),
                     "largest range": own["max_weight_range"].to_numpy(),
                     "median range": own["median_weight_range"].to_numpy(),
-                    "channel spread, bits": own["channel_spread_p90_bits"].to_numpy(),
+                    "spread, bits": own["channel_spread_p90_bits"].to_numpy(),
                     "broken": own["layers_broken"].to_numpy(),
                     "at risk": own["layers_at_risk"].to_numpy(),
                     "channels below 10 dB": own["channels_below_10db"].to_numpy(),
@@ -181,8 +193,8 @@ def _verdict_section(
                 "weights": st.column_config.NumberColumn(format="localized"),
                 "largest range": st.column_config.NumberColumn(format="%.2f"),
                 "median range": st.column_config.NumberColumn(format="%.2f"),
-                "channel spread, bits": st.column_config.NumberColumn(
-                    format="%.1f", help="90th percentile over the layers"
+                "spread, bits": st.column_config.NumberColumn(
+                    format="%.1f", help="channel spread: 90th percentile over the layers"
                 ),
                 "channels": st.column_config.NumberColumn(format="localized"),
             },

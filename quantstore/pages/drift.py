@@ -54,10 +54,10 @@ def main() -> None:
             st.caption(run_form.WHAT_IT_IS)
             run_form.draw(sources, scheme, first=model)
         if not picked:
-            headline.header(
-                f"No run of {shared.escaped(model)} yet" if is_first_run else "Which runs?",
-                anchor=False,
-            )
+            if is_first_run:
+                headline.header(f"No run of {shared.escaped(model)} yet", anchor=False)
+                return
+            headline.header("Which runs?", anchor=False)
             st.caption(f"Choose up to {drift_runs.MOST_RUNS} runs to set them side by side.")
             return
         chosen = runs.set_index("simulation_id").loc[picked].reset_index()
@@ -284,6 +284,8 @@ def _figure(value: Any, *, signed: bool = False) -> str:
     known = shared.known(value)
     if known is None:
         return "–"
+    if round(known, 2) == 0:
+        return "0.00"
     return with_minus(f"{known:+.2f}" if signed else f"{known:.2f}")
 
 

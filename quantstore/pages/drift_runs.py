@@ -19,7 +19,7 @@ def about(names: list[str]) -> str:
     Args:
         names: of every model in the store.
     """
-    shared.say_missing("model", names, "model named")
+    shared.say_missing("model named", names, "model")
     wanted = (address.asked_for("model"), address.remembered("model"))
     return next((one for one in wanted if one in names), "")
 
@@ -47,7 +47,7 @@ def pick(runs: pd.DataFrame, scheme: Scheme, model: str) -> tuple[list[int], str
     labels = dict(zip(options, _labels(runs), strict=True))
     models = dict(zip(options, runs["model"].map(str), strict=True))
     first = _first_runs(runs, scheme, model)
-    shared.say_missing("runs", options, "drift run numbered")
+    shared.say_missing("drift run numbered", options, "runs")
     address.link("runs", default=first, options=options, is_always_written=True)
     current = list(st.session_state["runs"])[:MOST_RUNS]
     if _is_another(model) and model not in {models[run] for run in current}:

@@ -70,7 +70,8 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     shared.evidence_notes(verdicts)
     shared.explain("probe", "sqnr", "bands", "per_channel")
     report_button.draw([name], scheme, key="report_model")
-    probe.section(queries.model_runs(con, name), scheme)
+    runs = queries.model_runs(con, name)
+    probe.section(runs, scheme)
     profiles = queries.layer_profiles(con, [name], scheme.name)
     layers = queries.worst_layers(con, name, scheme.name).merge(
         queries.layer_rescues(con, name, scheme.name), on="layer_id"
@@ -81,7 +82,7 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     hopes = None
     if scheme == DEFAULT_SCHEME:
         hopes = queries.model_equalization(con, name, scheme.name)
-    _map(profiles, own, limits)
+    _map(profiles, own, limits, runs, scheme)
     is_table = layers["op_family"] == "embedding"
     _worst(layers[~is_table], scheme, limits, _what_helps(bits_needed, hopes))
     if is_table.any():
@@ -90,9 +91,19 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     _spread(profiles)
 
 
-def _map(profiles: pd.DataFrame, own: dict[Any, Any], limits: dict[str, float]) -> None:
+def _map(
+    profiles: pd.DataFrame,
+    own: dict[Any, Any],
+    limits: dict[str, float],
+    runs: pd.DataFrame,
+    scheme: Scheme,
+) -> None:
     st.space("small")
     st.header("Where it breaks", anchor=False)
+    reason = probe.activations_to_blame(runs, scheme)
+    if reason is not None:
+        st.markdown(reason)
+        probe.drift_link(runs, key="why_drift")
     st.caption(
         "Input on the left, output on the right. Each bar hangs from 40 dB down to the SQNR that"
         " nine in ten of the layer's channels reach. Click a bar to open the layer."

@@ -97,7 +97,7 @@ def _filters(tags: dict[str, int], care: list[str]) -> tuple[str, str | None, li
     """What is searched for, the tag, and the models that are meant (None for all)."""
     address.link("models_order", default="name", options=list(ORDERS))
     among = None
-    shared.say_missing("models_tag", tags, "tag named")
+    shared.say_missing("tag named", tags, "models_tag")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         address.link("models_search", default="")
         text = st.text_input(

@@ -12,6 +12,8 @@ from quantstore.words import MODES, counted, db, listed, markdown, seconds, shar
 
 # What the probe quantizes, in the order of its columns.
 PROBED_MODES = ("weights", "both")
+# From here on the activations add more noise than the weights do.
+HALF_OF_THE_NOISE_DB = 3.0
 
 
 def section(runs: pd.DataFrame, scheme: Scheme) -> None:
@@ -35,12 +37,40 @@ def section(runs: pd.DataFrame, scheme: Scheme) -> None:
     if not others.empty:
         _other_runs(others)
     with st.container(horizontal=True, gap="small"):
-        if runs["has_drift"].any():
-            words = "Error layer by layer: Drift"
-        else:
-            words = "Run it on inputs of your own, layer by layer: Drift"
-        _link("drift", words, "to_drift")
+        drift_link(runs, key="to_drift")
         _link("reality", "How far weights can be trusted: Weights against reality", "to_reality")
+
+
+def activations_to_blame(runs: pd.DataFrame, scheme: Scheme) -> str | None:
+    """A sentence where the probe survives on quantized weights and not in full int8, else None.
+
+    Args:
+        runs: as ``queries.model_runs`` gives them.
+    """
+    probes = runs[(runs["input_source"] == "noise") & (runs["scheme"] == scheme.name)]
+    by_mode = {row["mode"]: row for row in probes.to_dict("records")}
+    if not {"weights", "both"} <= by_mode.keys():
+        return None
+    weights, both = by_mode["weights"], by_mode["both"]
+    if weights["band"] not in ("fine", "watch") or both["band"] not in ("broken", "at risk"):
+        return None
+    if not weights["output_sqnr_db"] - both["output_sqnr_db"] > HALF_OF_THE_NOISE_DB:
+        return None
+    verb = "break it" if both["band"] == "broken" else "put it at risk"
+    return (
+        f"It is the activations that {verb}, not the weights: with quantized weights alone the"
+        f" noise probe leaves {db(weights['output_sqnr_db'])} at the outputs, in full int8"
+        f" {db(both['output_sqnr_db'])}."
+    )
+
+
+def drift_link(runs: pd.DataFrame, *, key: str) -> None:
+    """A button that opens the drift runs of the model, or the form for its first one."""
+    if runs["has_drift"].any():
+        words = "Error layer by layer: Drift"
+    else:
+        words = "Run it on inputs of your own, layer by layer: Drift"
+    _link("drift", words, key)
 
 
 def _link(page: str, label: str, key: str) -> None:

@@ -205,7 +205,8 @@ def _table(found: dict[str, Correlation], chosen: str) -> None:
         name = STATISTICS[label].title
         interval = "–"
         if one.low is not None and one.high is not None:
-            interval = with_minus(f"{one.low:.2f} to {one.high:.2f}")
+            ends = f"{one.low:.2f} to {one.high:.2f}"
+            interval = with_minus(ends.replace(" ", NO_BREAK_SPACE))
         rows.append(
             {
                 "key": label,
@@ -223,8 +224,8 @@ def _table(found: dict[str, Correlation], chosen: str) -> None:
         columns=[
             {"title": "statistic of the weights", "kind": "name"},
             {"title": "Spearman", "kind": "pair", "number": True},
-            {"title": "95 % interval", "kind": "pair", "number": True, "wide": True},
-            {"title": "models", "kind": "pair", "number": True},
+            {"title": "95 % interval", "kind": "pair", "number": True},
+            {"title": "models", "kind": "pair", "number": True, "wide": True},
             {"title": "as a warning", "kind": "pair"},
         ],
         rows=rows,

@@ -35,8 +35,7 @@ def main() -> None:
                 " the sidebar."
             )
             return
-        for side in ("before", "after"):
-            shared.say_missing(side, names, "model named")
+        shared.say_missing("model named", names, "before", "after")
         before, after = _pickers(names, queries.likely_revisions(con) or (names[0], names[1]))
         if before == after:
             headline.header("A model does not differ from itself", anchor=False)

@@ -100,23 +100,23 @@ def pick_model(ranked: list[str], *, is_always_written: bool = False) -> str:
     Args:
         is_always_written: whether the address names the worst one too.
     """
-    say_missing("model", ranked, "model named")
+    say_missing("model named", ranked, "model")
     address.link("model", default=ranked[0], options=ranked, is_always_written=is_always_written)
     return st.selectbox(
         "Model", ranked, key="model", format_func=printable, label_visibility="collapsed"
     )
 
 
-def say_missing(key: str, existing: Collection[str], kind: str) -> None:
+def say_missing(kind: str, existing: Collection[str], *keys: str) -> None:
     """A notice where the address asks for what is not, or no longer, in the store.
 
-    Before the key is linked: what the page shows instead must not pass for what was asked for.
+    Before the keys are linked: what the page shows instead must not pass for what was asked for.
 
     Args:
-        existing: all that the store holds of its kind, not only what the page offers.
         kind: in the singular, with what leads to its name: ``model named``.
+        existing: all that the store holds of the kind, not only what the page offers.
     """
-    asked = dict.fromkeys(st.query_params.get_all(key))
+    asked = dict.fromkeys(one for key in keys for one in st.query_params.get_all(key))
     missing = [escaped(one) for one in asked if one and one not in existing]
     if missing:
         named = " or ".join(", ".join(part) for part in (missing[:-1], missing[-1:]) if part)

@@ -66,9 +66,11 @@ def _upload() -> None:
         accept_multiple_files=True,
         label_visibility="collapsed",
         key=f"upload_{round_number}",
-        help="Several at once. A model with external data needs its data files in the same upload;"
-        f" beyond {st.get_option('server.maxUploadSize')} MB {markdown(_otherwise())}.",
     )
+    larger = ""
+    if reach.is_this_computer_only():
+        larger = f"Beyond {st.get_option('server.maxUploadSize')} MB give the path below. "
+    st.caption(f"{larger}A model's data files go into the same upload.")
     if files:
         _queue_uploads(files)
         # A new key empties the widget and frees its memory.
