@@ -314,6 +314,13 @@ def test_every_measure_can_be_drawn_and_every_mark_opens_its_layer(draw, label):
     assert set(rows_of(made, "layer_id")["layer_id"]) == set(TWO["layer_id"])
 
 
+def test_of_many_cumulative_lines_the_one_that_stands_out_shows_its_dots():
+    many = pd.concat([TWO.assign(model=f"m{number}") for number in range(5)], ignore_index=True)
+    spec = spread.cumulative(many, RANGE, LIGHT, focus="m3").to_dict()
+    shown = spec["layer"][-1]["encoding"]["opacity"]["scale"]
+    assert dict(zip(shown["domain"], shown["range"], strict=True)) == {"the others": 0, "m3": 1}
+
+
 def test_along_the_network_every_row_has_the_same_scale():
     dots = rows_of(against.by_depth(TWO, RANGE, LIGHT), "floor")
     dots["rise"] = dots["y"] - dots["floor"]

@@ -334,6 +334,23 @@ def test_dashed_edges_lie_halfway_between_codes():
         assert bar["is_odd"] == (round(centre) % 2 == 1)
 
 
+@pytest.mark.parametrize(
+    ("window", "words", "edges"),
+    [
+        ((-0.4, 0.4), "all of them become one value", 0),
+        ((-0.4, 1.2), "all weights on one side of the dashed line become one value", 1),
+        ((-0.9, 1.2), "all weights between two dashed lines become one value", 2),
+    ],
+)
+def test_the_words_beside_the_bulk_speak_of_the_edges_that_are_drawn(window, words, edges):
+    histogram = histogram_of(np.append(np.linspace(*window, 401), [-127, 127]), 2048)
+    grid = codes.shared_grid(-127, 127, INT8_TENSOR_SYMMETRIC)
+    chart = charts.bulk_bars(histogram, window, grid, LIGHT).to_dict()
+    drawn = [rule for rule in marks(chart, "rule") if rule["mark"].get("strokeDash")]
+    assert len(rows_of(chart, drawn[0])) == edges
+    assert charts.codes_shown(codes.codes_between(*window, grid)) == words
+
+
 def test_no_weight_of_the_bulk_is_lost_when_bins_become_bars():
     weights = np.random.default_rng(0).standard_normal(5000)
     histogram = histogram_of(weights)

@@ -169,6 +169,17 @@ def test_names_never_lie_over_one_another():
     assert len(reality._with_room(reality._placed(FOUR, RANGE), (0.5, 400), (0, 50), RANGE)) == 4
 
 
+def test_the_outermost_dots_have_their_names_first():
+    crowd = [(f"middle-{number}", 8.0 + number / 10, 24.0) for number in range(8)]
+    frame = models([*crowd, ("beside-the-culprit", 110.0, 6.5), ("culprit", 200.0, 7.0)])
+    placed = reality._placed(frame, RANGE)
+    named = reality._with_room(placed, (0.8, 270.0), (-8.0, 50.0), RANGE)
+    sides = dict(zip(named["model"], named["side"], strict=True))
+    assert {"culprit", "beside-the-culprit"} <= sides.keys()
+    # Near the right edge a name ends at its dot.
+    assert reality.SIDES[sides["culprit"]].align == "right"
+
+
 def test_so_many_models_have_no_names_beside_them():
     crowd = models([(f"m{number}", 1.0 + number, 20.0) for number in range(41)])
     chart = reality.scatter(crowd, RANGE, LIMITS, LIGHT, title="")

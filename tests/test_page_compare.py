@@ -4,10 +4,12 @@ import json
 import shutil
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from runs import a_run, add
 from visits import unopened
 
-from quantstore import store
+from quantstore import queries, store
 from quantstore.pages.compare_charts import _box, _box_in_words
 from quantstore.pages.filters import LayerFilter
 
@@ -140,7 +142,21 @@ def test_more_than_twelve_models_come_in_pages_that_the_address_names(page, many
     assert (len(first), len(second)) == (12, 4)
     assert first + second == sorted(first + second)
     assert "of 16 models" in app.header[0].value
+    # A report of the models on show says that they are not all.
+    reports = [one.label for one in app.get("download_button") if "report" in one.label]
+    assert reports == ["Download report of these 4"]
     assert "4 of 16 models." in said(app)
+
+
+def test_the_figures_have_true_minus_signs(page, tmp_path, monkeypatch, demo_store):
+    path = tmp_path / "negative.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        add(con, "digits-rescaled", a_run(-6.3))
+    monkeypatch.setenv("QUANTSTORE_DB", str(path))
+    (figures,) = page().dataframe
+    shown = pa.ipc.open_stream(figures.proto.arrow_data.styler.display_values).read_all()
+    assert shown["outputs, dB"].to_pylist() == ["−6.3", "", "", ""]
 
 
 def test_one_model_has_nothing_to_sort(page):
@@ -154,6 +170,25 @@ def test_two_models_lead_to_their_revisions(page):
     own = r"digits\-plain against digits\-rescaled, layer by layer"
     assert own not in links(page())
     assert own in links(page(models=["digits-plain", "digits-rescaled"]))
+
+
+def test_long_names_keep_both_ends_in_the_link(page, tmp_path, monkeypatch, demo_store):
+    path = tmp_path / "long.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        con.rows(
+            "update models set model = 'before' || repeat(' ', 200) where model = 'digits-plain'"
+        )
+        con.rows(
+            "update models set model = 'net' || repeat('-x', 99) where model = 'digits-rescaled'"
+        )
+        names = queries.model_names(con)
+    monkeypatch.setenv("QUANTSTORE_DB", str(path))
+    labels = [
+        link.proto.label.replace("\\", "")
+        for link in page(models=[names[0], names[-1]]).get("page_link")
+    ]
+    assert labels[-1] == f"before against net{'-x' * 8}…{'-x' * 10}, layer by layer"
 
 
 def test_a_filter_says_what_it_leaves_out_and_holds_for_every_chart(page):

@@ -199,3 +199,6 @@ def test_the_box_for_paths_is_there_on_this_computer_only_and_its_absence_explai
     assert explained is not is_local
     command = f"quantstore --db {tmp_path / 's.duckdb'} ingest FILE"
     assert [one.value for one in app.sidebar.code] == ([] if is_local else [command])
+    hint = app.sidebar.caption[0].value
+    assert hint.endswith("A model's data files go into the same upload.")
+    assert ("Beyond 200 MB give the path below." in hint) is is_local

@@ -395,7 +395,8 @@ def in_colours(
     colour = alt.Color(
         "group:N",
         scale=alt.Scale(domain=groups, range=colours),
-        legend=alt.Legend(labelLimit=260, symbolType="circle"),
+        # Also where the marks themselves cannot be seen.
+        legend=alt.Legend(labelLimit=260, symbolType="circle", symbolOpacity=1),
     )
     return frame, colour
 

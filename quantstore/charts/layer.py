@@ -230,6 +230,19 @@ def code_bars(
     return styled(layered.properties(height=CODES_HEIGHT), palette)
 
 
+def codes_shown(code_count: int) -> str:
+    """How ``bulk_bars`` shows this many codes of a grid."""
+    if code_count == 1:
+        return "all of them become one value"
+    if code_count == 2:
+        return "all weights on one side of the dashed line become one value"
+    if code_count <= MOST_EDGES:
+        return "all weights between two dashed lines become one value"
+    if code_count <= MOST_SHADED_CODES:
+        return "all weights between two changes of shade become one value"
+    return "one bar per code"
+
+
 def bulk_bars(
     histogram: pd.DataFrame, window: tuple[float, float], grid: Grid | None, palette: Palette
 ) -> AnyChart:

@@ -32,7 +32,7 @@ ROOM_FOR_NAMES = 40
 # The narrowest plot that names are laid out for, in px, without axis and title; on a wider one they
 # have more room.
 NARROW_PX, LOW_PX = 330, 340
-NAME_PX_PER_LETTER, NAME_HEIGHT_PX = 6.3, 15
+NAME_PX_PER_LETTER, NAME_HEIGHT_PX, DOT_PX = 6.3, 13, 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ Box = tuple[float, float, float, float]
 SIDES = {
     "right": Side("left", 9),
     "left": Side("right", -9),
-    "above right": Side("left", -4, -14),
-    "above left": Side("right", 4, -14),
-    "below right": Side("left", -4, 14),
-    "below left": Side("right", 4, 14),
+    "above right": Side("left", -4, -12),
+    "above left": Side("right", 4, -12),
+    "below right": Side("left", -4, 12),
+    "below left": Side("right", 4, 12),
 }
 
 
@@ -196,7 +196,8 @@ def _with_room(
     outermost_first = sorted(
         range(len(places)), key=lambda row: math.dist(places[row], middle), reverse=True
     )
-    taken = [(px - 6, py - 6, px + 6, py + 6) for px, py in places]
+    half = DOT_PX / 2
+    taken = [(px - half, py - half, px + half, py + half) for px, py in places]
     sides: dict[int, str] = {}
     for row in outermost_first:
         others = [one for number, one in enumerate(taken) if number != row]

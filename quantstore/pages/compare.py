@@ -8,7 +8,7 @@ from quantstore.errors import printable
 from quantstore.pages import address, compare_charts, filters, report_button, shared
 from quantstore.schemes import Scheme
 from quantstore.store import Connection
-from quantstore.words import Finding, count, models_headline, verdict
+from quantstore.words import Finding, count, models_headline, verdict, with_minus
 
 # Beyond this many rows a chart is a texture; the others are one page further.
 MODELS_PER_PAGE = 12
@@ -172,8 +172,7 @@ def _verdict_section(
                 {
                     "model": own.index,
                     "verdict": [said.text for said in said_of],
-                    "evidence": [f"{said.where}{said.evidence}" for said in said_of],
-                    "SQNR at the outputs, dB": own["output_sqnr_db"].to_numpy(),
+                    "outputs, dB": own["output_sqnr_db"].to_numpy(),
                     "layers": own["layer_count"].to_numpy(),
                     "weights": own["weight_count"].to_numpy(),
                     "largest range": own["max_weight_range"].to_numpy(),
@@ -181,15 +180,18 @@ def _verdict_section(
                     "spread, bits": own["channel_spread_p90_bits"].to_numpy(),
                     "broken": own["layers_broken"].to_numpy(),
                     "at risk": own["layers_at_risk"].to_numpy(),
-                    "channels below 10 dB": own["channels_below_10db"].to_numpy(),
                     "channels": own["channel_count"].to_numpy(),
+                    "below 10 dB": own["channels_below_10db"].to_numpy(),
+                    "evidence": [f"{said.where}{said.evidence}" for said in said_of],
                 }
-            ),
+                # A format of Streamlit's own would write a hyphen for a minus.
+            ).style.format({"outputs, dB": _tenths}, na_rep=""),
             hide_index=True,
             column_config={
-                "SQNR at the outputs, dB": st.column_config.NumberColumn(
-                    format="%.1f", help="in the noise probe"
+                "outputs, dB": st.column_config.NumberColumn(
+                    help="SQNR at the outputs in the noise probe"
                 ),
+                "below 10 dB": st.column_config.NumberColumn(help="channels below 10 dB"),
                 "weights": st.column_config.NumberColumn(format="localized"),
                 "largest range": st.column_config.NumberColumn(format="%.2f"),
                 "median range": st.column_config.NumberColumn(format="%.2f"),
@@ -199,6 +201,10 @@ def _verdict_section(
                 "channels": st.column_config.NumberColumn(format="localized"),
             },
         )
+
+
+def _tenths(value: object) -> str:
+    return with_minus(f"{value:.1f}")
 
 
 main()

@@ -379,19 +379,9 @@ def _codes(
             verb = "fits into" if bulk_codes <= charts.MOST_SHADED_CODES else "spreads over"
             heading = f"The bulk {verb} {counted(bulk_codes, 'code')}"
             st.subheader(heading, anchor=False)
-            if bulk_codes == 1:
-                how = "all of them become one value"
-            elif bulk_codes == 2:
-                how = "all weights on one side of the dashed line become one value"
-            elif bulk_codes <= charts.MOST_EDGES:
-                how = "all weights between two dashed lines become one value"
-            elif bulk_codes <= charts.MOST_SHADED_CODES:
-                how = "all weights between two changes of shade become one value"
-            else:
-                how = "one bar per code"
             st.caption(
-                f"The middle of the weights, {inside}: {how}. The step is"
-                f" {weight(codes.step_of(grid))}."
+                f"The middle of the weights, {inside}: {charts.codes_shown(bulk_codes)}."
+                f" The step is {weight(codes.step_of(grid))}."
             )
             shared.chart(
                 charts.bulk_bars(histogram, window, grid, shared.palette()),
