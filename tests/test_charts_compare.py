@@ -316,9 +316,13 @@ def test_every_measure_can_be_drawn_and_every_mark_opens_its_layer(draw, label):
 
 def test_of_many_cumulative_lines_the_one_that_stands_out_shows_its_dots():
     many = pd.concat([TWO.assign(model=f"m{number}") for number in range(5)], ignore_index=True)
-    spec = spread.cumulative(many, RANGE, LIGHT, focus="m3").to_dict()
-    shown = spec["layer"][-1]["encoding"]["opacity"]["scale"]
-    assert dict(zip(shown["domain"], shown["range"], strict=True)) == {"the others": 0, "m3": 1}
+    made = spread.cumulative(many, RANGE, LIGHT, focus="m3")
+    opacity = made.to_dict()["layer"][-1]["encoding"]["opacity"]
+    assert opacity == {"condition": {"test": "datum.is_shown", "value": 1}, "value": 0}
+    dots = rows_of(made, "is_shown")
+    assert dots["is_shown"].tolist() == (dots["model"] == "m3").tolist()
+    few = rows_of(spread.cumulative(TWO, RANGE, LIGHT), "is_shown")
+    assert few["is_shown"].all()
 
 
 def test_along_the_network_every_row_has_the_same_scale():

@@ -395,8 +395,7 @@ def in_colours(
     colour = alt.Color(
         "group:N",
         scale=alt.Scale(domain=groups, range=colours),
-        # Also where the marks themselves cannot be seen.
-        legend=alt.Legend(labelLimit=260, symbolType="circle", symbolOpacity=1),
+        legend=alt.Legend(labelLimit=260, symbolType="circle"),
     )
     return frame, colour
 

@@ -9,7 +9,6 @@ import pandas as pd
 
 from quantstore.charts.common import AnyChart, band_colour, opens_layer, styled, tooltip
 from quantstore.charts.compare import (
-    ROOMY_MODELS,
     Measure,
     axis_of,
     dot_domain,
@@ -40,9 +39,9 @@ def cumulative(
     """
     frame = with_words(ranked_shares(profiles, measure), measure.column)
     frame, colour = in_colours(frame, palette, focus)
+    # Where one model stands out its dots are shown; the others keep theirs for the pointer.
+    frame = frame.assign(is_shown=frame["group"] != "the others")
     domain = dot_domain(frame["x"], measure)
-    models = list(dict.fromkeys(frame["model"]))
-    is_roomy = len(models) <= ROOMY_MODELS
     # Every line begins on the floor and ends at the right edge of the plot.
     ends = frame.groupby("model", sort=False, as_index=False).agg(
         group=("group", "first"), first=("x", "min"), percent=("percent", "max")
@@ -74,19 +73,9 @@ def cumulative(
         ),
         description=alt.Description("said:N"),
     )
-    # Where one model stands out its dots are shown; the others keep theirs for the pointer.
-    groups = list(dict.fromkeys(frame["group"]))
     dots = (
-        base.mark_circle(size=18 if is_roomy else 30, cursor="pointer")
-        .encode(
-            opacity=alt.Opacity(
-                "group:N",
-                scale=alt.Scale(
-                    domain=groups, range=[int(group != "the others") for group in groups]
-                ),
-                legend=None,
-            )
-        )
+        base.mark_circle(size=18, cursor="pointer")
+        .encode(opacity=alt.condition(alt.datum.is_shown, alt.value(1), alt.value(0)))
         .add_params(opens_layer())
     )
     layers = [
