@@ -286,6 +286,11 @@ def test_models_finds_by_name_as_its_address_says(open_app, demo_store):
     ]
 
 
+def test_models_says_that_a_tag_is_gone(open_app, demo_store):
+    app = open_app(demo_store, "models", models_tag="gone")
+    assert [one.value for one in app.warning] == ["The store holds no tag named gone."]
+
+
 @pytest.mark.parametrize("page", ["compare", "models"])
 def test_a_bug_is_a_sentence_without_a_traceback_and_is_logged(
     open_app, demo_store, page, monkeypatch, caplog
