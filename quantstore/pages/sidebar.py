@@ -17,7 +17,7 @@ from quantstore.jobs import FINISHED, QUEUE, Job
 from quantstore.pages import address, frame, reach, shared
 from quantstore.palette import DARK, LIGHT, both
 from quantstore.uploads import Upload, remove_leftovers
-from quantstore.words import counted, file_size, markdown, seconds, short_name
+from quantstore.words import counted, file_size, seconds, short_name
 
 _COPY_BYTES = 1 << 20
 
