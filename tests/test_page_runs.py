@@ -269,8 +269,8 @@ def test_from_another_model_drift_shows_that_one(open_app, drifted, model):
     own = [str(keys[2])] if model == "digits-plain" else []
     assert app.multiselect(key="runs").value == own
     assert dict(app.query_params)["model"] == model
-    # Without a widget of its own here, it would come up again on other pages.
-    assert "model" not in app.session_state
+    app.switch_page("quantstore/pages/model.py").run()
+    assert app.selectbox(key="model").value == model
 
 
 def test_a_run_of_a_model_whose_file_is_gone_is_not_offered_as_another(

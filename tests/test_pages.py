@@ -91,6 +91,19 @@ def test_compare_shows_the_models_of_its_address(open_app, demo_store):
     assert app.header[0].value.startswith("No blocker found in the weights of 2 models")
 
 
+def test_what_was_picked_last_is_what_other_pages_show(open_app, demo_store):
+    app = open_app(demo_store, "compare")
+    # What a click in the matrix does, before the page of the model opens.
+    app.session_state["model"] = "digits-rescaled"
+    app.session_state["_address_memory"]["model"] = "digits-rescaled"
+    app.switch_page("quantstore/pages/model.py").run()
+    assert app.selectbox(key="model").value == "digits-rescaled"
+    app.selectbox(key="model").set_value("digits-plain").run()
+    app.switch_page("quantstore/pages/compare.py").run()
+    app.switch_page("quantstore/pages/model.py").run()
+    assert app.selectbox(key="model").value == "digits-plain"
+
+
 def test_a_scheme_in_the_address_is_the_scheme_of_the_page(open_app, demo_store):
     app = open_app(demo_store, "compare", scheme="int8_channel_symmetric")
     assert app.selectbox(key="scheme").value == "int8_channel_symmetric"

@@ -30,6 +30,7 @@ def begin(page: str) -> None:
     context = get_script_run_ctx()
     if st.session_state.get("_address_page") != page:
         st.session_state["_address_arrival"] = FROM_ELSEWHERE
+        st.session_state["_address_shown"] = set()
     elif context is not None and context.is_history_navigation:
         st.session_state["_address_arrival"] = BY_HISTORY
     st.session_state["_address_page"] = page
@@ -62,8 +63,13 @@ def link(
         elif in_address:
             wanted = in_address[-1]
         seen[key] = in_address
-    else:
+    elif key in st.session_state["_address_shown"]:
         wanted = st.session_state.get(key, memory.get(key, default))
+    else:
+        # What the session says before a widget of this page is there may be older than what one of
+        # another page said.
+        wanted = memory.get(key, st.session_state.get(key, default))
+    st.session_state["_address_shown"].add(key)
     if options is not None:
         if isinstance(wanted, list):
             wanted = [one for one in wanted if one in options]

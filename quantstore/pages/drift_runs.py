@@ -25,14 +25,10 @@ def about(names: list[str]) -> str:
 
 
 def keep(model: str) -> None:
-    """Have the address name the model that the page is about.
-
-    No widget holds it here. What the session keeps without one would outlive what a widget of the
-    same key says on another page, so it is taken out again; the default is what gets written.
-    """
+    """Have the address name the model that the page is about, though no widget here holds it."""
     if model:
         address.link("model", default=model, is_always_written=True)
-        del st.session_state["model"]
+        address.choose("model", model)
 
 
 def pick(runs: pd.DataFrame, scheme: Scheme, model: str) -> tuple[list[int], str]:
