@@ -535,6 +535,16 @@ def test_paper_is_light_and_nothing_is_wider_than_it(page_tab):
     assert tab.page.evaluate(widest) <= 701
 
 
+@pytest.mark.parametrize("media", ["screen", "print"])
+@pytest.mark.parametrize("width", [1440, 800, 500])
+def test_what_a_verdict_rests_on_is_seen_however_narrow_the_page(page_tab, width, media):
+    tab = page_tab.seen(width=width, media=media)
+    cells = tab.page.locator(".cell .evidence")
+    assert cells.count() == len(PAIR) * len(INT8_SCHEMES)
+    assert all(cell.is_visible() for cell in cells.all())
+    assert "activations not measured" in cells.all_inner_texts()
+
+
 def test_without_javascript_the_tables_are_there(opened, page):
     tab = opened(page, javascript=False)
     assert tab.page.get_by_text("breaks: 8 layers").count()

@@ -234,11 +234,7 @@ def _matrix(
                         + more
                         # A space that is read aloud; the rest is layout.
                         + " "
-                        + element(
-                            "span",
-                            text(evidence),
-                            "evidence" if judged.is_probed(row) else "evidence alone",
-                        )
+                        + element("span", text(evidence), "evidence")
                         + strip(layers_by_band(row)),
                         f"cell {kind_of(said.band)}",
                     ),
