@@ -26,7 +26,9 @@ Doubles = npt.NDArray[np.float64]
 # problem: figures are missing or mean nothing; warning: int8 suffers; note: good to know.
 Severity = Literal["problem", "warning", "note"]
 
-# DequantizeLinear knows a scale per channel since this operator set.
+# DequantizeLinear is there since the first of these operator sets, and knows a scale per channel
+# since the second. https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html
+DEQUANTIZE_OPSET = 10
 PER_CHANNEL_OPSET = 13
 # A channel whose weights span less than this share of the layer's does nothing but add its bias.
 DEAD_SHARE = 1e-6
@@ -99,16 +101,7 @@ def of_model(
     if fold:
         found.extend(_lone_normalizations(file.model.graph))
     if file.opset is not None and file.opset < PER_CHANNEL_OPSET:
-        found.append(
-            Finding(
-                "old opset",
-                "warning",
-                f"The model uses operator set {file.opset}. Its DequantizeLinear knows one scale"
-                f" per tensor; a scale per channel needs {PER_CHANNEL_OPSET} or later.",
-                f"Export it with opset {PER_CHANNEL_OPSET} or later, or convert it with"
-                " onnx.version_converter, before quantizing per channel.",
-            )
-        )
+        found.append(_old_opset(file.opset))
     if file.complaint:
         found.append(
             Finding(
@@ -192,6 +185,25 @@ def of_layer(
                 )
             )
     return found
+
+
+def _old_opset(opset: int) -> Finding:
+    """What an operator set before 13 cannot say of integers."""
+    knows = (
+        "It has neither QuantizeLinear nor DequantizeLinear: they come with"
+        f" {DEQUANTIZE_OPSET}, and a scale per channel with {PER_CHANNEL_OPSET}."
+        if opset < DEQUANTIZE_OPSET
+        else "Its DequantizeLinear knows one scale per tensor; a scale per channel needs"
+        f" {PER_CHANNEL_OPSET} or later."
+    )
+    before = "quantizing" if opset < DEQUANTIZE_OPSET else "quantizing per channel"
+    return Finding(
+        "old opset",
+        "warning",
+        f"The model uses operator set {opset}. {knows}",
+        f"Export it with opset {PER_CHANNEL_OPSET} or later, or convert it with"
+        f" onnx.version_converter, before {before}.",
+    )
 
 
 def _unread(unread: tuple[Unread, ...]) -> Finding:
