@@ -13,6 +13,9 @@ from quantstore.schemes import BLOCK_SIZE, Scheme
 NO_BREAK_SPACE = "\u00a0"
 MINUS = "\u2212"
 
+# Of a model that was measured with --no-fold.
+UNFOLDED = "weights as stored, batch normalization not folded"
+
 # The field's measure everywhere in the app, said so that nobody has to know percentiles.
 NINE_IN_TEN = "SQNR that nine in ten channels reach"
 

@@ -232,6 +232,15 @@ def test_it_says_what_it_is_about_and_who_made_it(page, demo_store):
             assert sha256 in text
 
 
+def test_the_method_is_that_of_the_probe_and_of_the_law(page):
+    text = Reader(page).text
+    assert "Where only weights are quantized the noise is white" in text
+    assert "in full int8 it is image-like for images" in text
+    # A symmetric grid covers both sides of the largest weight, as symmetric_span_over_rms has it.
+    assert "58.9 − 20 log10(2 max|w| / rms) dB on a symmetric grid" in text
+    assert "58.9 − 20 log10((max(w, 0) − min(w, 0)) / rms) dB on an asymmetric one" in text
+
+
 def test_the_folders_of_the_sender_stay_private(nasty_page):
     assert "/somewhere/ada" not in nasty_page
 

@@ -110,7 +110,7 @@ def models(db: Path, style: str) -> None:
     if frame.empty:
         say("the store is empty; fill it with: quantstore ingest MODEL.onnx (or: quantstore demo)")
     if style == "table":
-        _say_already_quantized(frame)
+        _say_which_weights(frame)
 
 
 @commands.command()
@@ -202,7 +202,7 @@ def compare(db: Path, names: tuple[str, ...], scheme: str, style: str) -> None:
         say(f"{scheme}, judged by {_evidence(frame)}; {bands}")
         for model, failure in frame[["model", "probe_failure"]].dropna().itertuples(index=False):
             say(f"{model}: the probe failed: {failure}")
-        _say_already_quantized(frame)
+        _say_which_weights(frame)
 
 
 @commands.command()
@@ -408,12 +408,15 @@ def _evidence(frame: "pd.DataFrame") -> str:
 _FIRST_LOSS_UNKNOWN = "stored as integers; the first loss is unknown"
 
 
-def _say_already_quantized(frame: "pd.DataFrame") -> None:
+def _say_which_weights(frame: "pd.DataFrame") -> None:
+    """Of which models other weights were measured than those that a runtime would round."""
     quantized = frame[frame["layers_already_quantized"] > 0]
     for model, count, total in quantized[
         ["model", "layers_already_quantized", "layer_count"]
     ].itertuples(index=False):
         say(f"{model}: {count:,} of {total:,} layers are {_FIRST_LOSS_UNKNOWN}")
+    for model in frame.loc[~frame["folded"].astype(bool), "model"]:
+        say(f"{model}: {words.UNFOLDED}")
 
 
 def _bands(connection: "Connection") -> str:

@@ -164,6 +164,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
             facts.appendChild(element("span", "extra", " · " + row.facts.slice(1).join(" · ")));
         }
         name.appendChild(facts);
+        if (row.caveat) name.appendChild(element("div", "small", row.caveat));
         line.appendChild(name);
         row.cells.forEach((cell, index) => {
             const box = element("td");
@@ -435,9 +436,10 @@ def verdict_matrix(
 
     Args:
         schemes: ``name``, ``title`` and the ``lines`` of each head.
-        rows: ``model`` (None on the page of the model itself), ``name``, ``title``, ``facts`` and
-            ``cells`` with ``band``, ``text``, ``more``, ``where`` and ``evidence`` (what the words
-            rest on), ``tip`` and ``counts`` (pairs of band and layers).
+        rows: ``model`` (None on the page of the model itself), ``name``, ``title``, ``facts``,
+            ``caveat`` (a line of its own) and ``cells`` with ``band``, ``text``, ``more``,
+            ``where`` and ``evidence`` (what the words rest on), ``tip`` and ``counts`` (pairs of
+            band and layers).
         on_click: reads ``st.session_state[key].clicked``: ``{"model"?: ..., "scheme"?: ...}``, or
             ``{"sort": ...}``.
         sort: ``options`` (pairs of value and words) and the ``chosen`` value; None for no choice.

@@ -15,6 +15,7 @@ from quantstore.schemes import DEFAULT_SCHEME, Scheme
 from quantstore.store import Connection
 from quantstore.words import (
     MOST_BITS,
+    UNFOLDED,
     best_remedy,
     causes,
     count,
@@ -66,6 +67,7 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
         f"{layers_said[0].upper()}{layers_said[1:]}; {count(own['channels_below_10db'])} of"
         f" {count(own['channel_count'])} channels stay below 10 dB. Median weight range of a layer"
         f" {weight(own['median_weight_range'])}, largest {weight(own['max_weight_range'])}."
+        + ("" if own["folded"] else f" Measured with {UNFOLDED}.")
     )
     shared.evidence_notes(verdicts)
     shared.explain("probe", "sqnr", "bands", "per_channel")

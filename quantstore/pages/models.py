@@ -22,6 +22,7 @@ from quantstore.pages import (
 from quantstore.schemes import Scheme
 from quantstore.store import Connection
 from quantstore.words import (
+    UNFOLDED,
     count,
     counted,
     file_size,
@@ -254,6 +255,7 @@ def _row(row: dict[Any, Any], judged: dict[Any, Any], fresh: Freshness) -> dict[
     return {
         "name": row["model"],
         "title": printable(row["model"]),
+        "caveat": "" if row["folded"] else UNFOLDED,
         "note": visible_lines(row["note"]),
         "tags": [{"name": tag, "title": printable(tag)} for tag in row["tags"]],
         "verdict": {

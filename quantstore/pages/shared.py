@@ -22,6 +22,7 @@ from quantstore.palette import BANDS, DARK, LIGHT, PALETTES, Palette, ThemeName,
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, Scheme
 from quantstore.words import (
     MODES,
+    UNFOLDED,
     Finding,
     LayerFacts,
     counted,
@@ -311,6 +312,8 @@ def verdict_matrix(
                 "name": model,
                 "title": facts[0] if is_single else printable(model),
                 "facts": [*facts[1:], file_size(int(first["file_bytes"]))] if is_single else facts,
+                # The page of the model says so itself.
+                "caveat": "" if is_single or first["folded"] else UNFOLDED,
                 "cells": cells,
             }
         )

@@ -117,6 +117,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
         open.title = "Rename, tag, note, measure again or remove";
         name.appendChild(control(open, `open ${row.name}`, () => say({ open: row.name })));
         if (row.file.care) name.appendChild(element("div", "small care narrow", row.file.text));
+        if (row.caveat) name.appendChild(element("div", "small", row.caveat));
         if (row.note) name.appendChild(element("div", "small note", row.note));
         if (row.tags.length) {
             const tags = element("div", "tags");
@@ -174,9 +175,9 @@ def draw(
     Args:
         columns: ``title``, ``sort`` (None where it cannot be sorted by), ``number``, ``wide``
             (hidden where the table is narrow); the head of the check boxes comes by itself.
-        rows: ``name``, ``title``, ``note``, ``tags`` (``name`` and ``title`` of each), ``verdict``
-            (``band``, ``text``, ``small``), ``layers``, ``weights``, ``bytes``, ``share``,
-            ``when``, ``file`` (``text``, ``care``).
+        rows: ``name``, ``title``, ``caveat``, ``note``, ``tags`` (``name`` and ``title`` of each),
+            ``verdict`` (``band``, ``text``, ``small``), ``layers``, ``weights``, ``bytes``,
+            ``share``, ``when``, ``file`` (``text``, ``care``).
         marked: names, also of other pages of the table.
         on_click: reads ``st.session_state[key].clicked``, one of ``{"open": name}``,
             ``{"mark": names}``, ``{"sort": order}``, ``{"tag": name or null}``.

@@ -65,7 +65,7 @@ def verdicts(con: Connection, models: list[str] | None = None) -> pd.DataFrame:
             from model_summary
             where list_contains($models, model)
         )
-        select judged.*, layer_count, weight_count, file_bytes, layers_already_quantized,
+        select judged.*, folded, layer_count, weight_count, file_bytes, layers_already_quantized,
             max_weight_range, median_weight_range, channel_spread_p90_bits,
             if(evidence = 'weights', probe_failure, null) as probe_failure
         from judged

@@ -36,6 +36,7 @@ from quantstore.report.method import method
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES, Scheme
 from quantstore.store import Connection
 from quantstore.words import (
+    UNFOLDED,
     LayerFacts,
     bits,
     causes,
@@ -124,7 +125,7 @@ def html(
         _differences(profiles),
         _depth(profiles) if len(ranked) > 1 else "",
         *sections,
-        method(limits),
+        method(limits, ranked, [model for model in ranked if not summaries.loc[model, "folded"]]),
         _origin(summaries.loc[ranked].to_dict("records"), made),
         _all_layers(layers),
     ]
@@ -213,6 +214,8 @@ def _matrix(
         size = [plural(int(own["layer_count"]), "layer"), f"{weights(own['weight_count'])} weights"]
         if own["layers_already_quantized"]:
             size.append("stored as integers")
+        if not own["folded"]:
+            size.append(UNFOLDED)
         cells = [
             element(
                 "th",
@@ -636,7 +639,7 @@ def _file(row: Row) -> str:
     if folded:
         pairs.append(("batch normalization", text(f"folded into {counted(folded, 'layer')}")))
     elif not row["folded"]:
-        pairs.append(("batch normalization", "left unfolded"))
+        pairs.append(("batch normalization", "not folded (--no-fold)"))
     return element("h3", name(str(row["model"]))) + facts(pairs)
 
 

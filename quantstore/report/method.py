@@ -1,10 +1,10 @@
 """How the figures come about, in short, for somebody who has only this file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from quantstore.report.markup import element, text
 from quantstore.schemes import BLOCK_SIZE
-from quantstore.words import FINE_DB, MOST_BITS
+from quantstore.words import FINE_DB, MOST_BITS, listed
 
 SOURCES = (
     ("ONNX QuantizeLinear", "onnx.ai/onnx/operators/onnx__QuantizeLinear.html"),
@@ -20,14 +20,19 @@ SOURCES = (
 )
 
 
-def method(limits: Mapping[str, float]) -> str:
-    """The section on method; addresses are words, so that nothing in the file leads outside."""
+def method(limits: Mapping[str, float], models: Sequence[str], unfolded: Sequence[str]) -> str:
+    """The section on method; addresses are words, so that nothing in the file leads outside.
+
+    Args:
+        limits: the lower limit of each band in dB.
+        models: what the report is about.
+        unfolded: those of them that were measured without folding batch normalization.
+    """
     at_risk, watch, fine = (f"{limits[band]:g}" for band in ("at risk", "watch", "fine"))
     paragraphs = (
         (
             "Weights",
-            "Batch normalization is folded into the convolution before it, as a compiler does."
-            " Each tensor then goes through the grid and back:"
+            f"{_folding(models, unfolded)} Each tensor then goes through the grid and back:"
             " <code>q = clip(round(w / s) + z, q<sub>min</sub>, q<sub>max</sub>)</code>,"
             " <code>w′ = s (q − z)</code>. Symmetric: codes −127 to 127, <code>z = 0</code>,"
             " <code>s = max|w| / 127</code>. Asymmetric: codes 0 to 255,"
@@ -44,9 +49,11 @@ def method(limits: Mapping[str, float]) -> str:
         ),
         (
             "Noise probe",
-            "The float model and its quantized twin are run by onnxruntime on the same image-like"
-            " noise, and the SQNR is taken at the outputs of the network (before a final Softmax),"
-            " as the median over outputs and samples. It needs no data. A model without it is"
+            "The float model and its quantized twin are run by onnxruntime on the same noise, and"
+            " the SQNR is taken at the outputs of the network (before a final Softmax), as the"
+            " median over outputs and samples. Where only weights are quantized the noise is white;"
+            " in full int8 it is image-like for images, amplitude falling as 1/f, and white for"
+            " everything else. It needs no data. A model without it is"
             " judged by its weights alone, which can prove that it breaks and never that it"
             " survives.",
         ),
@@ -62,8 +69,10 @@ def method(limits: Mapping[str, float]) -> str:
         (
             "Range and spread",
             "Weight range is max − min. For one tensor alone only its shape counts: about"
-            " <code>58.9 − 20 log<sub>10</sub>(range / rms)</code> dB. What breaks a network is the"
-            " <i>spread</i> between the channels that share a scale,"
+            " <code>58.9 − 20 log<sub>10</sub>(2 max|w| / rms)</code> dB on a symmetric grid,"
+            " <code>58.9 − 20 log<sub>10</sub>((max(w, 0) − min(w, 0)) / rms)</code> dB on an"
+            " asymmetric one. What breaks a network is the <i>spread</i> between the channels that"
+            " share a scale,"
             " <code>log<sub>2</sub>(widest range / median range)</code> in bits.",
         ),
     )
@@ -76,4 +85,23 @@ def method(limits: Mapping[str, float]) -> str:
         element("h2", "How this was measured")
         + element("div", body, "method")
         + f'<p class="note">Sources: {sources}.</p>',
+    )
+
+
+def _folding(models: Sequence[str], unfolded: Sequence[str]) -> str:
+    """What became of batch normalization, as HTML."""
+    if len(unfolded) == len(models):
+        return (
+            "Batch normalization is not folded (<code>--no-fold</code>): these are the weights as"
+            " they are stored."
+        )
+    folded = (
+        "Batch normalization is folded into the convolution before it, as a compiler does, where"
+        " the graph allows it"
+    )
+    if not unfolded:
+        return f"{folded}."
+    return (
+        f"{folded}; not so in {text(listed(unfolded))} (<code>--no-fold</code>): there these are"
+        " the weights as they are stored."
     )
