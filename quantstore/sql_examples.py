@@ -3,12 +3,16 @@
 EXAMPLES = {
     "Verdict per model": """\
 -- Who survives int8 per tensor, symmetric? One row per model, worst first.
+-- The probe decides where there is one (evidence), else the worst layer.
 select
-    model, verdict, layers_broken, layers_at_risk, layers_watch, layers_fine,
-    channels_below_10db, worst_layer
+    model, verdict, output_sqnr_db, evidence, mode,
+    layers_broken, layers_at_risk, layers_watch, layers_fine, channels_below_10db, worst_layer
 from verdicts
 where scheme = 'int8_tensor_symmetric'
-order by layers_broken desc, layers_at_risk desc, layers_watch desc, model""",
+order by
+    list_position(['breaks', 'at risk', 'watch', 'fine'], verdict),
+    output_sqnr_db nulls last,
+    layers_broken desc, layers_at_risk desc, layers_watch desc, model""",
     "Worst layers": """\
 -- Where does it hurt? The layers whose channels keep least, over all models.
 select

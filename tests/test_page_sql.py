@@ -2,13 +2,16 @@
 
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import pytest
+from test_report import probed
 from visits import opened, unopened
 
 from quantstore import queries, questions, store
 from quantstore.pages import address
+from quantstore.schemes import DEFAULT_SCHEME
 from quantstore.sql_examples import EXAMPLES
 
 
@@ -91,6 +94,22 @@ def test_each_example_fills_the_editor_finds_rows_and_can_be_drawn(page):
         assert int(headline(app).split()[0]) > 0, name
         assert app.get("vega_lite_chart"), name
         assert not any("xa0" in caption.value for caption in app.caption), name
+
+
+def test_who_survives_is_ordered_as_compare_is_and_says_what_it_rests_on(demo_store, tmp_path):
+    path = tmp_path / "probed.duckdb"
+    shutil.copy(demo_store, path)
+    # One that breaks at its outputs without a broken layer, one whose broken layers do no harm.
+    figures = {"digits-plain": 4.9, "digits-rescaled": 41.2, "digits-separable": 16.0}
+    for model, output_sqnr_db in figures.items():
+        probed(path, model, DEFAULT_SCHEME.name, output_sqnr_db)
+    with store.reading(path) as con:
+        frame = con.frame(EXAMPLES["Verdict per model"])
+        assert frame["model"].tolist() == queries.rank_of_models(con, DEFAULT_SCHEME.name)
+    assert frame["verdict"].tolist() == ["breaks", "at risk", "fine", "fine"]
+    assert frame["evidence"].tolist() == ["probe", "probe", "probe", "weights"]
+    first = frame.iloc[0]
+    assert (first["output_sqnr_db"], first["mode"], first["layers_broken"]) == (4.9, "both", 0)
 
 
 def test_no_example_names_a_column_twice(demo_store):
