@@ -618,6 +618,21 @@ ELSEWHERE = {
 }
 
 
+def test_the_documents_list_every_row_of_the_table():
+    method = (ROOT / "docs" / "method.md").read_text("utf-8")
+    listed = dict(re.findall(r"^\| (\w+) \| (\w+(?:, \w+)*) \|$", method, re.MULTILINE))
+    families = {}
+    for operator in OPERATORS.values():
+        families.setdefault(operator.family, []).append(operator.op_type)
+    # An operator of both domains is named once.
+    assert {family: listed[family].split(", ") for family in families} == {
+        family: list(dict.fromkeys(names)) for family, names in families.items()
+    }
+    for document in ("README.md", "CHANGELOG.md", "docs/method.md"):
+        text = " ".join((ROOT / document).read_text("utf-8").split())
+        assert f"{len(OPERATORS)} operators" in text, document
+
+
 def test_every_row_of_the_table_is_tested():
     tested = {(case.domain, case.op_type) for case in (*FLOAT.values(), *INTEGER.values())}
     assert tested | ELSEWHERE == set(OPERATORS)
