@@ -3,6 +3,7 @@
 Every text is plain Markdown, and short enough to be read where it opens.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -12,6 +13,12 @@ class Explanation:
 
     title: str
     text: str
+
+    def under(self, limits: Mapping[str, float]) -> str:
+        """The text with the lower limits of the bands in dB, as the store has them."""
+        return self.text.format(
+            **{band.replace(" ", "_"): f"{lower:g}" for band, lower in limits.items()}
+        )
 
 
 EXPLANATIONS = {
@@ -25,9 +32,9 @@ EXPLANATIONS = {
     "bands": Explanation(
         "a band",
         "A layer is judged by its **p10**: the SQNR that nine in ten of its output channels reach."
-        " *Fine* is 30 dB and more, *watch* from 20, *at risk* from 10, *broken* below. The limits"
-        " are provisional, a rule of thumb. One figure for the whole tensor would hide the channels"
-        " that an outlier ruins.",
+        " *Fine* is {fine} dB and more, *watch* from {watch}, *at risk* from {at_risk}, *broken*"
+        " below. The limits are provisional, a rule of thumb. One figure for the whole tensor would"
+        " hide the channels that an outlier ruins.",
     ),
     "per_channel": Explanation(
         "per channel",

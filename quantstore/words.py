@@ -21,7 +21,7 @@ NINE_IN_TEN = "SQNR that nine in ten channels reach"
 
 # What fine means for the bits needed, in dB, as the store explains them.
 FINE_DB = 30.0
-# The limits of the bands as they come; a store may hold others.
+# The limits of the bands as they come, where no store says otherwise.
 BAND_LIMITS_DB = (10, 20, 30)
 # The most bits that the search for the bits needed tries.
 MOST_BITS = 16
@@ -43,8 +43,18 @@ def db(value: float | None, *, signed: bool = False) -> str:
     """``12.2 dB``; an exact layer has an infinite ratio and is called ``exact``."""
     if value is None or not math.isfinite(value):
         return "exact"
-    text = f"{value:+.1f}" if signed else f"{value:.1f}"
+    text = f"{value:+.1f}" if signed else f"{tenths(value):.1f}"
     return with_minus(text).replace("+0.0", "0.0").replace(f"{MINUS}0.0", "0.0") + _unit("dB")
+
+
+def tenths(value: float) -> float:
+    """A figure to one decimal, and never a whole number that it does not reach.
+
+    Limits are whole numbers: a layer to watch with 29.96 dB must not read 30.0, which is fine.
+    """
+    rounded = round(value, 1) + 0.0  # no minus zero
+    is_short = 0 < value < rounded and rounded.is_integer()
+    return rounded - 0.1 if is_short else rounded
 
 
 def count(value: int) -> str:
@@ -193,6 +203,7 @@ class Finding:
     is_already_quantized: bool = False
     are_layers_exact: bool = False  # nothing but float rounding is lost in any of them
     probe_failure: str | None = None
+    next_limit_db: float | None = None  # of the bands, the lowest that the outputs do not reach
 
     @property
     def is_probed(self) -> bool:
@@ -248,7 +259,7 @@ def verdict(found: Finding) -> Verdict:
     survives = {"weights": "weights survive", "activations": "activations survive"}
     words = survives.get(mode, "survives") if found.verdict == "fine" else found.verdict
     band = "broken" if found.verdict == "breaks" else found.verdict
-    text = f"{words}: {about_db(found.output_sqnr_db)}"
+    text = f"{words}: {_outputs(found)}"
     evidence = _MODES_IN_A_CELL[mode]
     if found.layers_broken:
         evidence += f"; {counted(found.layers_broken, 'layer')} broken"
@@ -273,17 +284,24 @@ def weights_verdict(layers_broken: int, layers_at_risk: int) -> Verdict:
     return Verdict("fine", "no weight-side blocker")
 
 
-def about_db(value: float | None) -> str:
+def about_db(value: float | None, next_limit_db: float | None = None) -> str:
     """``7 dB``: another seed moves the probe by more than a decimal.
 
     Right below a limit of the bands a decimal stays: 9.7 dB must not read 10.
+
+    Args:
+        next_limit_db: the lowest limit above the value, None where there is none.
     """
     if value is None or not math.isfinite(value):
         return "exact"
     whole = round(value)
-    if whole in BAND_LIMITS_DB and value < whole:
+    if next_limit_db is not None and whole >= next_limit_db > value:
         return with_minus(f"{math.floor(10 * value) / 10:.1f}") + _unit("dB")
     return with_minus(str(whole)) + _unit("dB")
+
+
+def _outputs(found: Finding) -> str:
+    return about_db(found.output_sqnr_db, found.next_limit_db)
 
 
 def models_headline(
@@ -367,11 +385,9 @@ def model_headline(found: Finding, per_channel: Finding, scheme: Scheme) -> str:
         "watch": "its loss is visible under",
         "fine": is_survivor,
     }[found.verdict]
-    said = (
-        f"In the noise probe {told} {scheme.title}: {about_db(found.output_sqnr_db)} at the outputs"
-    )
+    said = f"In the noise probe {told} {scheme.title}: {_outputs(found)} at the outputs"
     if not scheme.per_channel and per_channel.is_probed and per_channel.mode == found.mode:
-        said += f", {about_db(per_channel.output_sqnr_db)} per channel"
+        said += f", {_outputs(per_channel)} per channel"
     if found.mode == "weights":
         return f"{said}; activations not measured"
     return said

@@ -68,6 +68,26 @@ def test_a_failed_probe_comes_with_its_reason_and_only_where_nothing_else_is_kno
     assert (found.is_probed, found.probe_failure) == (False, "it was stopped")
 
 
+def test_a_figure_comes_with_the_limit_that_it_stays_below(path):
+    with store.writing(path) as con:
+        con.rows("update bands set lower_db = 24.9 where band = 'watch'")
+        add(con, "digits-plain", a_run(24.7))
+        add(con, "digits-rescaled", a_run(24.9))
+        add(con, "digits-separable", a_run(30.0))
+    with store.reading(path) as con:
+        verdicts = queries.verdicts(con)
+        ranked = queries.ranking(con, TENSOR).set_index("model")
+    rows = verdicts[verdicts["scheme"] == TENSOR].set_index("model")
+    for found in (rows, ranked):
+        limits = {name: queries.finding(row).next_limit_db for name, row in found.iterrows()}
+        assert limits == {
+            "digits-plain": 24.9,
+            "digits-rescaled": 30.0,
+            "digits-separable": None,
+            "digits-separable-unfolded": None,
+        }
+
+
 def test_the_runs_of_a_model_are_the_latest_of_each_kind_probes_first(path):
     with store.writing(path) as con:
         add(con, "digits-plain", a_run(10, source="12 images"), [a_tensor(0, 30)])

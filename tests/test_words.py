@@ -21,6 +21,15 @@ NBSP = "\u00a0"
         (words.db(-0.04), f"0.0{NBSP}dB"),
         (words.db(31.14, signed=True), f"+31.1{NBSP}dB"),
         (words.db(-3.0, signed=True), f"−3.0{NBSP}dB"),
+        (words.db(29.96), f"29.9{NBSP}dB"),
+        (words.db(29.94), f"29.9{NBSP}dB"),
+        (words.db(30.0), f"30.0{NBSP}dB"),
+        (words.db(30.04), f"30.0{NBSP}dB"),
+        (words.db(12.26), f"12.3{NBSP}dB"),
+        (words.db(9.999999999999998), f"9.9{NBSP}dB"),
+        (words.db(-9.96), f"−10.0{NBSP}dB"),
+        # A gain has no band.
+        (words.db(29.96, signed=True), f"+30.0{NBSP}dB"),
         (words.db(None), "exact"),
         (words.db(math.nan), "exact"),
         (words.counted(1, "layer"), f"1{NBSP}layer"),
@@ -151,7 +160,26 @@ def test_a_verdict_says_what_it_rests_on(found, band, cell):
     ],
 )
 def test_a_figure_of_the_probe_never_reads_as_a_better_band(value, said):
-    assert words.about_db(value).replace(NBSP, " ") == said
+    limit = min((one for one in words.BAND_LIMITS_DB if one > (value or 0)), default=None)
+    assert words.about_db(value, limit).replace(NBSP, " ") == said
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "said"),
+    [
+        (24.6, 25, "24.6 dB"),
+        (24.6, 35, "25 dB"),
+        (29.7, 35, "30 dB"),
+        (24.7, 24.8, "24.7 dB"),
+        (35.6, None, "36 dB"),
+    ],
+)
+def test_the_limits_are_those_of_the_store(value, limit, said):
+    assert words.about_db(value, limit).replace(NBSP, " ") == said
+    found = finding("at risk", "both", value, next_limit_db=limit)
+    assert f" {said} " in f" {words.verdict(found).text} ".replace(NBSP, " ")
+    headline = words.model_headline(found, found, INT8_TENSOR_SYMMETRIC).replace(NBSP, " ")
+    assert f": {said} at the outputs, {said} per channel" in headline
 
 
 def many(breaking=0, at_risk=0, total=1, **of) -> list[Finding]:

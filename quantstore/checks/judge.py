@@ -433,7 +433,7 @@ def _by_p10(layers: Iterable[LayerFigures]) -> tuple[Offender, ...]:
 
 def _db(value: float) -> str:
     # Adding zero turns a -0.0 into 0.0.
-    return f"{round(value, 1) + 0.0:.1f} dB" if math.isfinite(value) else "exact"
+    return f"{words.tenths(value):.1f} dB" if math.isfinite(value) else "exact"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 from quantstore.checks.judge import Check, Offender
 from quantstore.errors import printable
+from quantstore.words import tenths
 
 # What a log shows of the layers beyond a limit; JSON has all of them.
 OFFENDERS_IN_TEXT = 5
@@ -116,7 +117,7 @@ def _offender(one: Offender, unit: str) -> str:
 
 
 def _db(value: float) -> str:
-    return f"{round(value, 1) + 0.0:>6.1f} dB" if math.isfinite(value) else "    exact"
+    return f"{tenths(value):>6.1f} dB" if math.isfinite(value) else "    exact"
 
 
 def _object(check: Check) -> dict[str, object]:

@@ -163,7 +163,7 @@ def _verdict_section(
         st.caption(f"{len(shown)} of {count(total)} models. The charts below show the same.")
     shared.legend(limits)
     shared.evidence_notes(verdicts)
-    shared.explain("probe", "sqnr", "bands", "per_channel")
+    shared.explain("probe", "sqnr", "bands", "per_channel", limits=limits)
     with st.expander("The figures behind it: SQNR at the outputs, range, spread, channels"):
         own = verdicts[verdicts["scheme"] == scheme.name].set_index("model").loc[shown]
         said_of = [verdict(queries.finding(row)) for row in own.to_dict("records")]

@@ -87,7 +87,7 @@ def _draw(con: Connection, row: dict[Any, Any], ranked: pd.DataFrame, scheme: Sc
         st.info("None of its weights is a finite number, so there is nothing to measure or draw.")
         return
     _facts(row, details, scheme)
-    shared.explain("bands", "sqnr", "spread", "per_channel")
+    shared.explain("bands", "sqnr", "spread", "per_channel", limits=limits)
     grid = None
     if not scheme.per_channel:
         grid = codes.shared_grid(row["weight_min"], row["weight_max"], scheme)

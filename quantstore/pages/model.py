@@ -57,6 +57,7 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     own = by_scheme[scheme.name]
     twin = by_scheme.get(scheme.name.replace("_tensor_", "_channel_"), own)
     found = queries.finding(own)
+    limits = queries.band_limits(con)
     st.header(
         model_headline(found, queries.finding(twin), scheme),
         anchor=False,
@@ -70,7 +71,7 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
         + ("" if own["folded"] else f" Measured with {UNFOLDED}.")
     )
     shared.evidence_notes(verdicts)
-    shared.explain("probe", "sqnr", "bands", "per_channel")
+    shared.explain("probe", "sqnr", "bands", "per_channel", limits=limits)
     report_button.draw([name], scheme, key="report_model")
     runs = queries.model_runs(con, name)
     probe.section(runs, scheme)
@@ -79,7 +80,6 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
         queries.layer_rescues(con, name, scheme.name), on="layer_id"
     )
     layers["label"] = shared.layer_labels(layers)
-    limits = queries.band_limits(con)
     bits_needed = queries.model_bits_needed(con, name)
     hopes = None
     if scheme == DEFAULT_SCHEME:

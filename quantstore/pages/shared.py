@@ -433,11 +433,12 @@ def note(text: str) -> None:
     st.html(f'<div style="font-size:12px;color:{both(LIGHT.muted, DARK.muted)}">{text}</div>')
 
 
-def explain(*names: str) -> None:
+def explain(*names: str, limits: Mapping[str, float]) -> None:
     """A line of buttons, one per word, each of which opens what the word means.
 
     Args:
         names: keys of ``EXPLANATIONS``.
+        limits: the lower limit of each band in dB.
     """
     with st.container(
         horizontal=True, gap="small", vertical_alignment="center", key=_row_key(names)
@@ -445,7 +446,7 @@ def explain(*names: str) -> None:
         st.caption("What is", width="content")
         for name in names:
             with st.popover(EXPLANATIONS[name].title, type="tertiary", key=f"explain_{name}"):
-                st.markdown(EXPLANATIONS[name].text)
+                st.markdown(EXPLANATIONS[name].under(limits))
                 st.page_link(
                     PAGES / "example.py",
                     label="See it happen to a few numbers",

@@ -46,7 +46,8 @@ def models(con: Connection) -> pd.DataFrame:
 def verdicts(con: Connection, models: list[str] | None = None) -> pd.DataFrame:
     """One row per model and scheme, with the size of the model; every model by default.
 
-    ``probe_failure`` says why the latest probe has no figure, where there is no other.
+    ``probe_failure`` says why the latest probe has no figure, where there is no other;
+    ``next_limit_db`` is the limit of the bands that the SQNR at the outputs stays below.
     """
     return con.frame(
         """
@@ -67,6 +68,7 @@ def verdicts(con: Connection, models: list[str] | None = None) -> pd.DataFrame:
         )
         select judged.*, folded, layer_count, weight_count, file_bytes, layers_already_quantized,
             max_weight_range, median_weight_range, channel_spread_p90_bits,
+            (select min(lower_db) from bands where lower_db > output_sqnr_db) as next_limit_db,
             if(evidence = 'weights', probe_failure, null) as probe_failure
         from judged
         join summaries using (model)
@@ -94,6 +96,7 @@ def finding(row: Mapping[Any, Any]) -> Finding:
         is_already_quantized=bool(row["layers_already_quantized"]),
         are_layers_exact=bool(pd.isna(worst_db) or worst_db > OWN_GRID_DB),
         probe_failure=None if pd.isna(failure) else str(failure),
+        next_limit_db=None if pd.isna(row["next_limit_db"]) else float(row["next_limit_db"]),
     )
 
 
@@ -169,7 +172,8 @@ def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd
         select
             model, verdict, evidence, mode, output_sqnr_db,
             layers_broken, layers_at_risk, layer_count, layers_already_quantized,
-            weight_count, broken_weight_share
+            weight_count, broken_weight_share,
+            (select min(lower_db) from bands where lower_db > output_sqnr_db) as next_limit_db
         from judged
         order by list_position(['breaks', 'at risk', 'watch', 'fine'], verdict),
             output_sqnr_db nulls last,
