@@ -342,27 +342,49 @@ def models_headline(
 
 def _none_breaks(found: Sequence[Finding], scheme: Scheme) -> str:
     total = len(found)
-    of_models = "the model" if total == 1 else f"{total:,} models"
-    modes = {one.mode if one.is_probed else None for one in found}
-    watch = sum(one.verdict == "watch" and one.is_probed for one in found)
-    if modes == {"both"}:
-        subject = "The model survives" if total == 1 else f"All {total:,} models survive"
-        said = f"{subject} {scheme.title} in the noise probe"
-    elif None not in modes:
-        said = (
-            f"The weights of {of_models} survive {scheme.title} in the noise probe;"
-            " activations were not always measured"
-            if len(modes) > 1
-            else f"The weights of {of_models} survive {scheme.title} in the noise probe;"
-            " activations were not measured"
+    judged = [one for one in found if not one.is_on_its_own_grid]
+    stored = total - len(judged)
+    if not judged:
+        verb = "is" if total == 1 else "are"
+        return (
+            f"{_capital(_models(total, total))} {verb} stored on the grid of {scheme.title}"
+            " already; what that cost is unknown"
         )
-    elif modes == {None}:
-        return f"No blocker found in the weights of {of_models} under {scheme.title}"
+    modes = {one.mode if one.is_probed else None for one in judged}
+    # Without a probe, layers to watch change nothing.
+    watch = sum(one.verdict == "watch" and one.is_probed for one in judged)
+    surviving = len(judged) - watch
+    whom = _models(surviving or watch, total)
+    if modes == {None}:
+        said = f"No blocker found in the weights of {whom} under {scheme.title}"
+    elif None in modes:
+        none = "Neither model" if total == 2 else f"None of {total:,} models"
+        said = f"{none} breaks under {scheme.title}; not all could be probed"
+    elif not surviving:
+        said = f"The loss of {whom} is visible under {scheme.title} in the noise probe"
+    elif modes == {"both"}:
+        verb = "survives" if surviving == 1 else "survive"
+        said = f"{_capital(whom)} {verb} {scheme.title} in the noise probe"
     else:
-        said = f"None of {total:,} models breaks under {scheme.title}; not all could be probed"
-    if watch:
-        said += "; its loss is visible" if total == 1 else f"; {watch:,} to watch"
+        said = f"The weights of {whom} survive {scheme.title} in the noise probe"
+    if None not in modes and modes != {"both"}:
+        said += f"; activations were not {'always ' if 'both' in modes else ''}measured"
+    if watch and (surviving or None in modes):
+        said += f"; {watch:,} to watch"
+    if stored:
+        said += f"; {stored:,} {'is' if stored == 1 else 'are'} stored on this grid already"
     return said
+
+
+def _models(some: int, total: int) -> str:
+    """``the model``, ``both models``, ``all 4 models``, ``3 of 4 models``."""
+    if some < total:
+        return f"{some:,} of {total:,} models"
+    return {1: "the model", 2: "both models"}.get(total, f"all {total:,} models")
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def model_headline(found: Finding, per_channel: Finding, scheme: Scheme) -> str:
@@ -375,15 +397,14 @@ def model_headline(found: Finding, per_channel: Finding, scheme: Scheme) -> str:
         return f"Stored on the grid of {scheme.title} already; what that cost is unknown"
     if not found.is_probed:
         return _headline_from_weights(found, per_channel.layers_broken, scheme)
-    subject, is_survivor = {
-        "weights": ("its weights", "its weights survive"),
-        "activations": ("its activations", "its activations survive"),
-    }.get(found.mode or "", ("it", "it survives"))
     told = {
         "breaks": "it breaks under",
-        "at risk": f"{subject} {'is' if subject == 'it' else 'are'} at risk under",
+        "at risk": "it is at risk under",
         "watch": "its loss is visible under",
-        "fine": is_survivor,
+        "fine": {
+            "weights": "its weights survive",
+            "activations": "its activations survive",
+        }.get(found.mode or "", "it survives"),
     }[found.verdict]
     said = f"In the noise probe {told} {scheme.title}: {_outputs(found)} at the outputs"
     if not scheme.per_channel and per_channel.is_probed and per_channel.mode == found.mode:
@@ -449,7 +470,12 @@ def layers_in_words(found: Finding) -> str:
         verb = "is" if found.layers_at_risk == 1 else "are"
         whose = "its" if found.layers_at_risk == 1 else "their"
         return f"{found.layers_at_risk:,} of {total} {verb} at risk by {whose} weights"
-    return f"none of {total} is broken or at risk by its weights"
+    said = f"none of {total} is broken or at risk by its weights"
+    if found.is_probed and found.verdict in ("breaks", "at risk"):
+        # What each layer loses, and what the network does, are two questions.
+        theirs = "their losses" if found.mode == "weights" else "their losses and the activations'"
+        said += f", but at the outputs {theirs} add up"
+    return said
 
 
 def _headline_from_weights(found: Finding, broken_per_channel: int, scheme: Scheme) -> str:

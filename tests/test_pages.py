@@ -88,7 +88,7 @@ def test_compare_opens_with_the_answer(open_app, demo_store):
 def test_compare_shows_the_models_of_its_address(open_app, demo_store):
     app = open_app(demo_store, "compare", models=["digits-plain", "digits-separable"])
     assert app.multiselect(key="models").value == ["digits-plain", "digits-separable"]
-    assert app.header[0].value.startswith("No blocker found in the weights of 2 models")
+    assert app.header[0].value.startswith("No blocker found in the weights of both models")
 
 
 def test_what_was_picked_last_is_what_other_pages_show(open_app, demo_store):

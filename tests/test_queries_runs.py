@@ -44,6 +44,16 @@ def test_the_ranking_says_what_the_view_of_verdicts_says(probed, scheme):
     )
 
 
+def test_a_ranking_knows_integers_of_this_very_grid_as_the_view_does(path):
+    with store.writing(path) as con:
+        con.rows("update layers set already_quantized = true")
+        con.rows("update errors set channel_sqnr_p10_db = null where scheme = $1", [CHANNEL])
+    with store.reading(path) as con:
+        for scheme in (TENSOR, CHANNEL):
+            ranked = map(queries.finding, queries.ranking(con, scheme).to_dict("records"))
+            assert {one.is_on_its_own_grid for one in ranked} == {scheme == CHANNEL}
+
+
 def test_models_are_ranked_by_verdict_then_by_what_came_out(probed):
     with store.reading(probed) as con:
         assert queries.rank_of_models(con, TENSOR) == [

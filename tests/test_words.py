@@ -182,6 +182,9 @@ def test_the_limits_are_those_of_the_store(value, limit, said):
     assert f": {said} at the outputs, {said} per channel" in headline
 
 
+ON_ITS_GRID = finding("fine", is_already_quantized=True, are_layers_exact=True)
+
+
 def many(breaking=0, at_risk=0, total=1, **of) -> list[Finding]:
     verdicts = ["breaks"] * breaking + ["at risk"] * at_risk
     verdicts += ["fine"] * (total - len(verdicts))
@@ -206,7 +209,7 @@ def many(breaking=0, at_risk=0, total=1, **of) -> list[Finding]:
         ((0, 1, 4, 0), "1 of 4 models has layers at risk under int8 per tensor, symmetric"),
         (
             (0, 0, 4, 0),
-            "No blocker found in the weights of 4 models under int8 per tensor, symmetric",
+            "No blocker found in the weights of all 4 models under int8 per tensor, symmetric",
         ),
         (
             (1, 0, 1, 0),
@@ -230,16 +233,52 @@ def test_the_headline_of_compare_is_the_answer(figures, said):
         (many(0, 0, 1, mode="both", db=35), "The model survives {scheme} in the noise probe"),
         (
             many(0, 0, 4, mode="weights", db=35),
-            "The weights of 4 models survive {scheme} in the noise probe; activations were not"
+            "The weights of all 4 models survive {scheme} in the noise probe; activations were not"
             " measured",
         ),
+        (many(0, 0, 2, mode="both", db=35), "Both models survive {scheme} in the noise probe"),
+        # A loss that is visible is no survival: the cell says watch.
         (
             [finding("watch", "both", 25), finding("fine", "both", 35)],
-            "All 2 models survive {scheme} in the noise probe; 1 to watch",
+            "1 of 2 models survives {scheme} in the noise probe; 1 to watch",
+        ),
+        (
+            [finding("watch", "both", 25)],
+            "The loss of the model is visible under {scheme} in the noise probe",
+        ),
+        (
+            [finding("watch", "both", 25), finding("watch", "both", 21)],
+            "The loss of both models is visible under {scheme} in the noise probe",
+        ),
+        (
+            [finding("watch", "weights", 25), *many(0, 0, 2, mode="weights", db=35)],
+            "The weights of 2 of 3 models survive {scheme} in the noise probe; activations were not"
+            " measured; 1 to watch",
         ),
         (
             [finding("fine", "both", 35), finding("fine")],
-            "None of 2 models breaks under {scheme}; not all could be probed",
+            "Neither model breaks under {scheme}; not all could be probed",
+        ),
+        (
+            [finding("watch", "both", 25), finding("fine"), finding("fine")],
+            "None of 3 models breaks under {scheme}; not all could be probed; 1 to watch",
+        ),
+        (
+            [ON_ITS_GRID],
+            "The model is stored on the grid of {scheme} already; what that cost is unknown",
+        ),
+        (
+            [ON_ITS_GRID, ON_ITS_GRID],
+            "Both models are stored on the grid of {scheme} already; what that cost is unknown",
+        ),
+        (
+            [ON_ITS_GRID, finding("fine", "both", 35), finding("fine", "both", 41)],
+            "2 of 3 models survive {scheme} in the noise probe; 1 is stored on this grid already",
+        ),
+        (
+            [ON_ITS_GRID, finding("fine")],
+            "No blocker found in the weights of 1 of 2 models under {scheme}; 1 is stored on this"
+            " grid already",
         ),
     ],
 )
@@ -273,6 +312,11 @@ def test_the_headline_of_a_model_is_the_answer():
     assert said(finding("watch", "both", 22), finding()).startswith(
         "In the noise probe its loss is visible under"
     )
+    # The figure is one of the outputs: it says nothing of a layer.
+    assert said(finding("at risk", "weights", 12), finding()) == (
+        "In the noise probe it is at risk under int8 per tensor, symmetric: 12 dB at the outputs;"
+        " activations not measured"
+    )
     own_grid = finding("fine", "weights", 130, is_already_quantized=True)
     assert said(own_grid, own_grid) == (
         "Stored on the grid of int8 per tensor, symmetric already; what that cost is unknown"
@@ -286,8 +330,15 @@ def test_the_layers_stay_the_reason():
     assert words.layers_in_words(finding(at_risk=1)).replace(NBSP, " ") == (
         "1 of 123 layers is at risk by its weights"
     )
-    assert words.layers_in_words(finding()).replace(NBSP, " ") == (
-        "none of 123 layers is broken or at risk by its weights"
+    none = "none of 123 layers is broken or at risk by its weights"
+    assert words.layers_in_words(finding()).replace(NBSP, " ") == none
+    assert words.layers_in_words(finding("watch", "both", 25)).replace(NBSP, " ") == none
+    # Where the whole network is in trouble without such a layer, that needs a word.
+    assert words.layers_in_words(finding("at risk", "weights", 12)).replace(NBSP, " ") == (
+        f"{none}, but at the outputs their losses add up"
+    )
+    assert words.layers_in_words(finding("breaks", "both", 5)).replace(NBSP, " ") == (
+        f"{none}, but at the outputs their losses and the activations' add up"
     )
 
 

@@ -84,8 +84,8 @@ def finding(row: Mapping[Any, Any]) -> Finding:
     """What words need of a row of ``verdicts`` or ``ranking``."""
     is_probed = row["evidence"] == "probe"
     failure = row.get("probe_failure")
-    # NULL: no error at all. A ranking does not know it.
-    worst_db = row.get("worst_channel_sqnr_p10_db", 0.0)
+    # NULL: no error at all.
+    worst_db = row["worst_channel_sqnr_p10_db"]
     return Finding(
         verdict=str(row["verdict"]),
         mode=str(row["mode"]) if is_probed else None,
@@ -127,6 +127,7 @@ def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd
                 count(*) filter (band = 'at risk') as layers_at_risk,
                 count(*) filter (band = 'watch') as layers_watch,
                 count(*) filter (already_quantized) as layers_already_quantized,
+                min(channel_sqnr_p10_db) as worst_channel_sqnr_p10_db,
                 coalesce(sum(layers.weight_count) filter (band = 'broken'), 0)
                     / sum(layers.weight_count) as broken_weight_share
             from errors
@@ -172,7 +173,7 @@ def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd
         select
             model, verdict, evidence, mode, output_sqnr_db,
             layers_broken, layers_at_risk, layer_count, layers_already_quantized,
-            weight_count, broken_weight_share,
+            worst_channel_sqnr_p10_db, weight_count, broken_weight_share,
             (select min(lower_db) from bands where lower_db > output_sqnr_db) as next_limit_db
         from judged
         order by list_position(['breaks', 'at risk', 'watch', 'fine'], verdict),
