@@ -68,6 +68,25 @@ def rows_of(chart, field: str) -> pd.DataFrame:
     raise AssertionError(f"no layer has {field}")
 
 
+def test_a_distribution_counts_convolutions_and_every_layer_of_a_model_without_any():
+    families = ["conv", "linear", "conv_transpose", "linear", "embedding"]
+    mixed = TWO.assign(op_family=families)
+    counted = compare.convolutions(mixed)
+    assert counted.index.tolist() == [0, 2, 3, 4]
+    assert compare.kind_of(counted) == "layer"
+    assert compare.not_counted(mixed, counted) == (1, ["narrow"])
+
+    wide = mixed[mixed["model"] == "wide"]
+    assert compare.kind_of(compare.convolutions(wide)) == "convolution"
+    assert compare.not_counted(wide, compare.convolutions(wide)) == (1, [])
+
+    narrow = mixed[mixed["model"] == "narrow"]
+    assert compare.convolutions(narrow).equals(narrow)
+    assert compare.kind_of(narrow) == "layer"
+    # All layers alike: nothing is left out, and nothing to be said.
+    assert compare.not_counted(narrow, narrow) == (0, [])
+
+
 def test_every_layer_is_one_brick_in_the_bin_of_its_range():
     bricks = compare.lay_bricks(TWO, RANGE)
     assert len(bricks) == len(TWO)

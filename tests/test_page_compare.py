@@ -159,6 +159,16 @@ def test_the_figures_have_true_minus_signs(page, tmp_path, monkeypatch, demo_sto
     assert shown["outputs, dB"].to_pylist() == ["−6.3", "", "", ""]
 
 
+def test_the_distribution_counts_convolutions_until_somebody_chooses_operators(page):
+    pair = ["digits-plain", "digits-rescaled"]
+    counted = said(page(models=pair))
+    assert "One brick per convolution" in counted
+    assert "Convolutions are counted; 3 other layers are not: choose operators" in counted
+    chosen = said(page(models=pair, family=["linear"]))
+    assert "One brick per layer" in chosen
+    assert "Convolutions are counted" not in chosen
+
+
 def test_one_model_has_nothing_to_sort(page):
     assert matrix(page(models=["digits-plain"]))["sort"] is None
 

@@ -241,6 +241,13 @@ def test_the_method_is_that_of_the_probe_and_of_the_law(page):
     assert "58.9 − 20 log10((max(w, 0) − min(w, 0)) / rms) dB on an asymmetric one" in text
 
 
+def test_the_distribution_counts_what_that_of_the_app_counts(page):
+    text = Reader(page).text
+    assert "One brick per convolution" in text
+    assert "Convolutions are counted; 3 other layers are not." in text
+    assert "A tenth of the counted convolutions spread" in text
+
+
 def test_the_folders_of_the_sender_stay_private(nasty_page):
     assert "/somewhere/ada" not in nasty_page
 

@@ -37,6 +37,37 @@ ROOMY_MODELS = 4
 SINGLE_BRICKS = 400
 
 
+# The families of operators that are convolutions.
+CONVOLUTIONS = ("conv", "conv_transpose")
+
+
+def convolutions(profiles: pd.DataFrame) -> pd.DataFrame:
+    """What a distribution counts unless somebody chooses operators: convolutions, as the article.
+
+    Of a model that has none, every layer counts.
+    """
+    is_conv = profiles["op_family"].isin(CONVOLUTIONS)
+    return profiles[is_conv | ~profiles["model"].isin(profiles.loc[is_conv, "model"])]
+
+
+def kind_of(counted: pd.DataFrame) -> str:
+    """What one count stands for: ``convolution``, or ``layer`` where there are others."""
+    return "convolution" if counted["op_family"].isin(CONVOLUTIONS).all() else "layer"
+
+
+def not_counted(profiles: pd.DataFrame, counted: pd.DataFrame) -> tuple[int, list[str]]:
+    """How many layers of other kinds are left out, and the models that have no convolution.
+
+    Where no model has any, all layers count alike and there is nothing to say.
+    """
+    is_conv = counted["op_family"].isin(CONVOLUTIONS)
+    if not is_conv.any():
+        return 0, []
+    with_some = set(counted.loc[is_conv, "model"])
+    without = [model for model in dict.fromkeys(counted["model"]) if model not in with_some]
+    return len(profiles) - len(counted), without
+
+
 @dataclass(frozen=True, slots=True)
 class Measure:
     """What the bricks are sorted by: a column, its words, and how its axis is cut into bins."""

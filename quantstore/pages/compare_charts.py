@@ -72,11 +72,14 @@ def _differences(profiles: pd.DataFrame, models: list[str], scheme: Scheme) -> D
             shapes = [BRICKS, RIDGES, CUMULATIVE]
         shape = shared.choice("Shape", shapes, key="shape")
         measure = measure_of(label, scheme)
+        everything = profiles
+        if not st.session_state.get("family"):
+            profiles = charts.convolutions(everything)
         if measure.column == "weight_range":
             with st.popover("Axis"):
                 measure = _axis(measure, profiles, has_bins=shape in (BRICKS, BARS))
         focus = _focus(models) if shape == CUMULATIVE else None
-    st.caption(_story(profiles, measure, shape))
+    st.caption(f"{_story(profiles, measure, shape)}{_not_counted(everything, profiles)}")
     words = f"{_medians(profiles, measure)}; {shape.lower()}, {measure.title}"
     palette = shared.palette()
     if shape == BARS:
@@ -154,8 +157,26 @@ def _left_out(profiles: pd.DataFrame, measure: Measure, shape: str) -> None:
     shared.note(f"{counted(missing, 'layer')} {verb} no {title}, and no place in this chart.")
 
 
+def _not_counted(everything: pd.DataFrame, profiles: pd.DataFrame) -> str:
+    """What the distribution leaves out where nobody has chosen operators."""
+    if st.session_state.get("family"):
+        return ""
+    left, without = charts.not_counted(everything, profiles)
+    said = ""
+    if left:
+        said += (
+            f" Convolutions are counted; {counted(left, 'other layer')}"
+            f" {'is' if left == 1 else 'are'} not: choose operators under Filter layers."
+        )
+    if without:
+        names = listed([short_name(str(model), 40) for model in without])
+        verb = "has" if len(without) == 1 else "have"
+        said += f" {shared.escaped(names)} {verb} no convolution: every layer counts there."
+    return said
+
+
 _MARKS = {
-    BRICKS: "One brick per layer, coloured by band; click one to open it.",
+    BRICKS: "One brick per {kind}, coloured by band; click one to open it.",
     BARS: "",
     CUMULATIVE: "Each line climbs by one layer at a time; click a dot to open the layer.",
     RIDGES: "Each ridge is scaled to its own peak; a tick below it is a layer, coloured by band.",
@@ -163,7 +184,8 @@ _MARKS = {
 
 
 def _story(profiles: pd.DataFrame, measure: Measure, shape: str) -> str:
-    mark, column = _MARKS[shape], measure.column
+    kind = charts.kind_of(profiles)
+    mark, column = _MARKS[shape].format(kind=kind), measure.column
     if column == "channel_spread_bits":
         spread_bits = profiles.groupby("model", sort=False)[column].quantile(0.9).sort_values()
         text = (
@@ -172,7 +194,7 @@ def _story(profiles: pd.DataFrame, measure: Measure, shape: str) -> str:
         )
         if len(spread_bits) > 1:
             text += (
-                f" A tenth of the layers spread {bits(spread_bits.iloc[-1])} or more in"
+                f" A tenth of the counted {kind}s spread {bits(spread_bits.iloc[-1])} or more in"
                 f" {shared.escaped(str(spread_bits.index[-1]))}, {bits(spread_bits.iloc[0])} in"
                 f" {shared.escaped(str(spread_bits.index[0]))}."
             )

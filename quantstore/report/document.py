@@ -64,7 +64,6 @@ LEAST_LAYERS = 3
 CHART_NAME = 26
 # A layer's name in a sentence.
 LAYER_NAME = 40
-CONVOLUTIONS = ("conv", "conv_transpose")
 Row = dict[Any, Any]
 Progress = Callable[[int, int], None]
 
@@ -283,12 +282,13 @@ def _notes(rows: Any) -> list[str]:
 
 
 def _differences(profiles: pd.DataFrame) -> str:
-    is_conv = profiles["op_family"].isin(CONVOLUTIONS)
-    # The article that this follows counts convolutions.
-    chosen = profiles[is_conv] if is_conv.any() else profiles
-    left_out = [model for model in profiles["model"].unique() if model not in set(chosen["model"])]
-    parts = [element("h2", "How the layers differ")]
-    kinds = "convolution" if is_conv.any() else "layer"
+    # The page says the same as the app where nobody has chosen operators.
+    chosen = compare_charts.convolutions(profiles)
+    kind = compare_charts.kind_of(chosen)
+    parts = [
+        element("h2", "How the layers differ"),
+        paragraph(_counted_kinds(profiles, chosen), "story"),
+    ]
     ranges = chosen[chosen["weight_range"] > 0]
     if len(ranges):
         measure = compare_charts.Measure(
@@ -298,11 +298,11 @@ def _differences(profiles: pd.DataFrame) -> str:
         )
         parts += [
             element("h3", "Weight range"),
-            paragraph(_range_story(chosen, kinds), "story"),
+            paragraph(_range_story(chosen, kind), "story"),
             figure(
                 compare_charts.bricks(chosen, measure, PROPERTIES),
                 key="range",
-                alt="Weight range of the layers, one brick per layer, one row per model",
+                alt=f"Weight range of the layers, one brick per {kind}, one row per model",
             ),
         ]
     if chosen["channel_spread_bits"].notna().any():
@@ -314,17 +314,26 @@ def _differences(profiles: pd.DataFrame) -> str:
         )
         parts += [
             element("h3", "Channel spread"),
-            paragraph(_spread_story(chosen), "story"),
+            paragraph(_spread_story(chosen, kind), "story"),
             figure(
                 compare_charts.bricks(chosen, measure, PROPERTIES),
                 key="spread",
-                alt="Channel spread of the layers in bits, one brick per layer",
+                alt=f"Channel spread of the layers in bits, one brick per {kind}",
             ),
         ]
-    if left_out:
-        verb = "has" if len(left_out) == 1 else "have"
-        parts.append(paragraph(f"{listed(left_out)} {verb} no convolution.", "note"))
     return element("section", "".join(parts))
+
+
+def _counted_kinds(profiles: pd.DataFrame, chosen: pd.DataFrame) -> str:
+    left, without = compare_charts.not_counted(profiles, chosen)
+    said = []
+    if left:
+        verb = "is" if left == 1 else "are"
+        said.append(f"Convolutions are counted; {counted(left, 'other layer')} {verb} not.")
+    if without:
+        verb = "has" if len(without) == 1 else "have"
+        said.append(f"{listed(without)} {verb} no convolution: every layer counts there.")
+    return " ".join(said)
 
 
 def _range_story(profiles: pd.DataFrame, kind: str) -> str:
@@ -352,7 +361,7 @@ def _range_story(profiles: pd.DataFrame, kind: str) -> str:
     return words
 
 
-def _spread_story(profiles: pd.DataFrame) -> str:
+def _spread_story(profiles: pd.DataFrame, kind: str) -> str:
     spread = profiles.groupby("model", sort=False)["channel_spread_bits"].quantile(0.9)
     spread = spread.dropna().sort_values()
     words = (
@@ -361,7 +370,7 @@ def _spread_story(profiles: pd.DataFrame) -> str:
     )
     if len(spread) > 1:
         words += (
-            f" A tenth of the layers spread {bits(spread.iloc[-1])} or more in"
+            f" A tenth of the counted {kind}s spread {bits(spread.iloc[-1])} or more in"
             f" {spread.index[-1]}, {bits(spread.iloc[0])} in {spread.index[0]}."
         )
     return words
