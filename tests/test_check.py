@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from test_report import probed
 
 from quantstore import checks, cli, ingestion, queries, store
 from quantstore.checks import Config, Limits, Subject, find_config, judge, read_config
@@ -413,6 +414,19 @@ def test_text_has_one_line_per_check_and_the_worst_layers_below(hostile):
     heads = [line.split("  ")[0] for line in lines if not line.startswith(" ")]
     assert heads == ["holds", "not measured", "breaks", "breaks"]
     assert any(line.strip() == "and 5 more" for line in lines)
+
+
+def test_no_figure_is_rounded_up_to_the_limit_that_it_misses(demo_store, tmp_path):
+    found = judge(subject(layer("Conv_212", 9.96)), Limits(max_broken_layers=0))
+    for text in (checks.to_text(found), checks.to_junit(found)):
+        assert "9.9 dB  Conv_212" in text
+    path = shutil.copy(demo_store, tmp_path / "strict.duckdb")
+    probed(path, "digits-plain", SCHEME, 24.6)
+    with store.writing(path) as con:
+        con.rows("update bands set lower_db = 25 where band = 'watch'")
+    with store.reading(path) as con:
+        (verdict,) = judge(checks.read_subject(con, "digits-plain", SCHEME), Limits())
+    assert verdict.message == "at risk: 24.6 dB at the outputs, full int8"
 
 
 def test_json_carries_everything(hostile):

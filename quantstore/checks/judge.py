@@ -163,6 +163,7 @@ class _Gate:
             is_already_quantized=any(one.already_quantized for one in self._layers),
             are_layers_exact=all(one.p10_db > words.OWN_GRID_DB for one in self._layers),
             probe_failure=self._failure,
+            next_limit_db=probe.next_limit_db if probe else None,
         )
         return self._check(
             "verdict",

@@ -22,12 +22,16 @@ class LayerFigures:
 
 @dataclass(frozen=True, slots=True)
 class ProbeFigures:
-    """The latest noise probe of one mode; either figure and band, or why there is none."""
+    """The latest noise probe of one mode; either figure and band, or why there is none.
+
+    ``next_limit_db`` is the lower limit of the next better band, None where there is none.
+    """
 
     mode: str
     output_sqnr_db: float | None
     band: str | None
     failure: str | None
+    next_limit_db: float | None = None
 
 
 def layer_figures(con: Connection, model_id: int, scheme: str) -> list[LayerFigures]:
@@ -74,7 +78,12 @@ def probe_figures(con: Connection, model_id: int, scheme: str) -> list[ProbeFigu
                 order by output_sqnr_db is null, created_at desc, simulation_id desc
             ) = 1
         )
-        select mode, output_sqnr_db, band, failure
+        select
+            mode,
+            output_sqnr_db,
+            band,
+            failure,
+            (select min(lower_db) from bands where lower_db > output_sqnr_db) as next_limit_db
         from latest
         asof left join bands on output_sqnr_db >= bands.lower_db
         order by mode = 'both' desc, created_at desc, simulation_id desc
