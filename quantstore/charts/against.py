@@ -139,7 +139,7 @@ def scatter(
     if up.column == "channel_sqnr_p10_db":
         layers += _rings(_marked_cases(frame, across), x, y, palette)
     chart = alt.layer(*layers).resolve_scale(color="independent")
-    return styled(chart.properties(height=HEIGHT, padding=room(right=70)), palette)
+    return styled(chart, palette, height=HEIGHT, padding=room(right=70))
 
 
 def by_depth(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyChart:
@@ -224,7 +224,7 @@ def by_depth(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyC
         ),
     )
     height_px = len(models) * pitch + 56
-    return styled(chart.properties(height=height_px, padding=room(right=64)), palette)
+    return styled(chart, palette, height=height_px, padding=room(right=64))
 
 
 def depth_axis() -> alt.Axis:

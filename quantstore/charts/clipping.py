@@ -135,4 +135,4 @@ def clipping_lines(curves: pd.DataFrame, palette: Palette) -> AnyChart:
             description=alt.Description("said:N"),
         )
     )
-    return styled((drawn + best + hover).properties(height=HEIGHT), palette)
+    return styled(alt.layer(drawn, best, hover), palette, height=HEIGHT)

@@ -25,10 +25,17 @@ CLICK = "open_layer"
 AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 
-def styled(chart: AnyChart, palette: Palette) -> AnyChart:
-    """A finished chart: quiet axes, hairline grid, no frame, colours of the theme on screen."""
-    finished = chart.copy(deep=False)
-    finished.config = {
+def styled(chart: AnyChart, palette: Palette, **properties: Any) -> AnyChart:
+    """A finished chart: quiet axes, hairline grid, no frame, colours of the theme on screen.
+
+    The chart is changed itself: a copy costs Altair as much as all of the rest.
+
+    Args:
+        properties: of the chart, such as its ``height`` in pixels.
+    """
+    for name, value in properties.items():
+        chart[name] = value
+    chart.config = {
         "font": FONT,
         "background": "transparent",
         "view": {"strokeWidth": 0},
@@ -55,7 +62,7 @@ def styled(chart: AnyChart, palette: Palette) -> AnyChart:
         },
         "text": {"font": FONT},
     }
-    return finished
+    return chart
 
 
 def ready(chart: AnyChart) -> AnyChart:

@@ -154,8 +154,7 @@ def bricks(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyCha
     ]
     if roomy:
         layers.append(_stack_counts(laid, measure, domain, palette))
-    chart = alt.layer(*layers).properties(height=levels * unit + 62)
-    return styled(chart, palette)
+    return styled(alt.layer(*layers), palette, height=levels * unit + 62)
 
 
 def grouped_bars(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyChart:
@@ -201,7 +200,7 @@ def grouped_bars(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> 
     labels = base.mark_text(dy=-7, fontSize=11, color=palette.muted, align="left").encode(
         text=alt.Text("size:Q")
     )
-    return styled(alt.layer(bars, labels).properties(height=300), palette)
+    return styled(alt.layer(bars, labels), palette, height=300)
 
 
 def hanging_bars(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
@@ -291,7 +290,7 @@ def hanging_bars(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
         ),
     )
     height = len(models) * pitch + 56
-    return styled(chart.properties(height=height, padding=room(right=40)), palette)
+    return styled(chart, palette, height=height, padding=room(right=40))
 
 
 def lay_bricks(profiles: pd.DataFrame, measure: Measure) -> pd.DataFrame:

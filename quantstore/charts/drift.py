@@ -133,7 +133,7 @@ def lines(
             ),
         ]
     legend_height = 20 * len(runs) if len(runs) > 1 else 0
-    return styled(alt.layer(*layers).properties(height=LINES_HEIGHT + legend_height), palette)
+    return styled(alt.layer(*layers), palette, height=LINES_HEIGHT + legend_height)
 
 
 def histograms(tensor: pd.Series, palette: Palette) -> AnyChart:
@@ -206,7 +206,7 @@ def histograms(tensor: pd.Series, palette: Palette) -> AnyChart:
             color=alt.Color("which:N", scale=colour, legend=legend),
         )
     )
-    return styled((floats + line).properties(height=HISTOGRAM_HEIGHT), palette)
+    return styled(alt.layer(floats, line), palette, height=HISTOGRAM_HEIGHT)
 
 
 def _apart(marked: pd.DataFrame) -> pd.DataFrame:

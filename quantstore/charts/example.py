@@ -46,7 +46,7 @@ class _Canvas:
 
     def drawn(self, *layers: alt.Chart) -> AnyChart:
         height = round(_UNIT * (self.top - self.bottom))
-        return styled(alt.layer(*layers).properties(height=height), self.palette)
+        return styled(alt.layer(*layers), self.palette, height=height)
 
 
 def whole_line(

@@ -136,7 +136,7 @@ def channel_boxes(
             .mark_point(shape="triangle-down", size=42, filled=True, color=palette.text, aria=False)
             .encode(x=axis_x("slot"), y=alt.YValue(4))
         )
-    return styled(alt.layer(*layers).properties(height=BOXES_HEIGHT), palette)
+    return styled(alt.layer(*layers), palette, height=BOXES_HEIGHT)
 
 
 def channel_sqnr(
@@ -170,7 +170,7 @@ def channel_sqnr(
         )
     )
     layered = alt.layer(drawn, _hover(alt.Chart(columns), axis_x, palette))
-    return styled(layered.properties(height=height), palette)
+    return styled(layered, palette, height=height)
 
 
 def code_bars(
@@ -227,7 +227,7 @@ def code_bars(
         "weight",
     )
     layered = alt.layer(drawn, above).resolve_axis(x="independent")
-    return styled(layered.properties(height=CODES_HEIGHT), palette)
+    return styled(layered, palette, height=CODES_HEIGHT)
 
 
 def codes_shown(code_count: int) -> str:
@@ -274,7 +274,7 @@ def bulk_bars(
         )
     )
     if grid is None:
-        return styled(alt.layer(*layers).properties(height=CODES_HEIGHT), palette)
+        return styled(alt.layer(*layers), palette, height=CODES_HEIGHT)
     step, zero = step_of(grid), zero_code(grid)
     first, last = codes_of(np.array(window, dtype=np.float32), grid).astype(np.int64).tolist()
     if last - first + 1 <= MOST_EDGES:
@@ -297,7 +297,7 @@ def bulk_bars(
         _top_axis(x_scale, positions, f"datum.value / {json.dumps(step)} + {zero}", "code", "d")
     )
     layered = alt.layer(*layers).resolve_axis(x="independent")
-    return styled(layered.properties(height=CODES_HEIGHT), palette)
+    return styled(layered, palette, height=CODES_HEIGHT)
 
 
 def whole_range(histogram: pd.DataFrame, palette: Palette) -> AnyChart:
@@ -312,7 +312,7 @@ def whole_range(histogram: pd.DataFrame, palette: Palette) -> AnyChart:
     drawn = _histogram_bars(bars, _fitting(window, bars)).encode(
         y=_count_y("bottom", bars["weights"].max()), color=alt.ColorValue(palette.bar)
     )
-    return styled(alt.layer(drawn).properties(height=CODES_HEIGHT), palette)
+    return styled(alt.layer(drawn), palette, height=CODES_HEIGHT)
 
 
 # The channels

@@ -64,7 +64,7 @@ def layer_map(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
         )
         .add_params(opens_layer())
     )
-    return styled(bars.properties(height=250), palette)
+    return styled(bars, palette, height=250)
 
 
 def _ticks(count: int) -> list[int]:

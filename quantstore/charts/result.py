@@ -151,7 +151,7 @@ def drawn_as(
     words = f"{_named(y)} {over} {_named(x)}{_cut(len(data), len(frame))}.{unsaid}"
     if data.duplicated("x").any():
         words += stacked
-    return QuickChart(styled(chart.properties(height=height), palette), words)
+    return QuickChart(styled(chart, palette, height=height), words)
 
 
 def _marked(base: alt.Chart, mark: Mark) -> alt.Chart:

@@ -69,7 +69,7 @@ def dumbbells(
     ]
     layers += _named(frame, x, y_scale, palette)
     chart = alt.layer(*layers).resolve_scale(color="independent")
-    return styled(chart.properties(height=HEIGHT, padding=room(right=70)), palette)
+    return styled(chart, palette, height=HEIGHT, padding=room(right=70))
 
 
 def _placed(pairs: pd.DataFrame, order: Order) -> pd.DataFrame:

@@ -81,7 +81,7 @@ def cumulative(
     layers = [
         _steps(steps[steps["group"] == group], x, y, colour) for group in _back_to_front(steps)
     ]
-    return styled(alt.layer(*layers, dots).properties(height=CUMULATIVE_HEIGHT), palette)
+    return styled(alt.layer(*layers, dots), palette, height=CUMULATIVE_HEIGHT)
 
 
 def _back_to_front(steps: pd.DataFrame) -> list[str]:
@@ -167,7 +167,7 @@ def ridges(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyCha
         )
         .add_params(opens_layer()),
     )
-    return styled(chart.properties(height=len(models) * RIDGE_PITCH + 56), palette)
+    return styled(chart, palette, height=len(models) * RIDGE_PITCH + 56)
 
 
 def _ridge(values: pd.Series, domain: tuple[float, float], measure: Measure) -> pd.DataFrame:
