@@ -191,7 +191,7 @@ class _Gate:
             "min-sqnr-db",
             is_held=found_db >= least_db,
             message=(
-                f"{_db(found_db)} at the outputs in the noise probe ({words.MODES[probe.mode]}),"
+                f"{db(found_db)} at the outputs in the noise probe ({words.MODES[probe.mode]}),"
                 f" at least {least_db:g} dB wanted"
             ),
             value=found_db,
@@ -209,7 +209,7 @@ class _Gate:
             below,
             is_held=not below,
             message=(
-                f"{_some_of(below, self._layers)} below {least_db:g} dB, the worst {_db(worst_db)}"
+                f"{_some_of(below, self._layers)} below {least_db:g} dB, the worst {db(worst_db)}"
                 " (what nine in ten channels reach)"
             ),
             value=worst_db,
@@ -281,7 +281,7 @@ class _Gate:
             message=(
                 f"{len(pairs):,} of {_counted(len(self._layers), 'layer')} compared with"
                 f" {baseline.model}: {number} lost more than {most_db:g} dB,"
-                f" the most {_db(most_lost)}"
+                f" the most {db(most_lost)}"
             ),
             value=most_lost,
             limit=most_db,
@@ -432,8 +432,8 @@ def _by_p10(layers: Iterable[LayerFigures]) -> tuple[Offender, ...]:
     return tuple(Offender(one.layer, one.operand, one.p10_db) for one in worst_first)
 
 
-def _db(value: float) -> str:
-    # Adding zero turns a -0.0 into 0.0.
+def db(value: float) -> str:
+    """``9.9 dB``, in ASCII for logs; never a limit that the figure misses."""
     return f"{words.tenths(value):.1f} dB" if math.isfinite(value) else "exact"
 
 

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from xml.etree import ElementTree
 
-from quantstore.checks.judge import Check, Offender
+from quantstore.checks.judge import Check, Offender, db
 from quantstore.errors import printable
-from quantstore.words import tenths
 
 # What a log shows of the layers beyond a limit; JSON has all of them.
 OFFENDERS_IN_TEXT = 5
@@ -112,12 +111,8 @@ def _details(check: Check, most: int) -> list[str]:
 def _offender(one: Offender, unit: str) -> str:
     if unit == "channels":
         return f"{one.value:>5,.0f} channels  {one.layer}"
-    was = "" if one.baseline is None else f" ({_db(one.baseline).strip()} in the baseline)"
-    return f"{_db(one.value)}  {one.layer}{was}"
-
-
-def _db(value: float) -> str:
-    return f"{tenths(value):>6.1f} dB" if math.isfinite(value) else "    exact"
+    was = "" if one.baseline is None else f" ({db(one.baseline)} in the baseline)"
+    return f"{db(one.value):>9}  {one.layer}{was}"
 
 
 def _object(check: Check) -> dict[str, object]:
