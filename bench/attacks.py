@@ -18,7 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantstore import console, formats, ingestion
+from quantstore import formats, ingestion
+from quantstore.console import statement
+from quantstore.console.answer import out_of_memory
 from quantstore.errors import RejectedQueryError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -74,7 +76,7 @@ def run(attack: Attack, path: Path, seconds: float) -> Result:
     sql = hostile.aimed(attack.sql, path.parent)
     started = time.monotonic()
     try:
-        answer = console.run(path, sql, row_limit=1_000, timeout_seconds=seconds)
+        answer = statement.run(path, sql, row_limit=1_000, timeout_seconds=seconds)
         frame = answer.frame
         said = formats.to_table(frame) + formats.to_json(frame) + formats.to_csv(frame)
         outcome = ANSWERED
@@ -101,7 +103,7 @@ def outcome_of(error: RejectedQueryError) -> str:
     text = str(error)
     if text.startswith("stopped after"):
         return TOO_SLOW
-    if text == str(console.out_of_memory()) or text.startswith("the answer is larger than"):
+    if text == str(out_of_memory()) or text.startswith("the answer is larger than"):
         return TOO_LARGE
     return CRASHED if "crashed" in text else REFUSED
 
@@ -151,7 +153,7 @@ def report(folder: Path, path: Path, options: argparse.Namespace) -> int:
     ]
     if fingerprint(folder) != before:
         wrong.append("the folder of the store is not as it was")
-    alive = console.run(path, "select count(*) from models", row_limit=1, timeout_seconds=30)
+    alive = statement.run(path, "select count(*) from models", row_limit=1, timeout_seconds=30)
     if alive.table.column(0).to_pylist() != [4]:
         wrong.append("the store does not answer as it did")
     for line in wrong:

@@ -14,13 +14,13 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from quantstore.version import __version__
+
 if TYPE_CHECKING:
     from quantstore.api import Store, Verdict, demo_models, ingest, open_store
     from quantstore.checks import Check, Limits
     from quantstore.errors import QuantstoreError
     from quantstore.ingestion import IngestResult
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Check",

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from quantstore import checks, console, queries, settings, store, words
+from quantstore import checks, queries, settings, store, words
 from quantstore.checks import Check, Config, Limits
+from quantstore.console.answer import explained, frame_of
 from quantstore.errors import (
     LimitsError,
     MissingStoreError,
@@ -185,7 +186,7 @@ class Store:
         Raises:
             RejectedQueryError: it does not only read, or it is wrong.
         """
-        return console.frame_of(self.query_arrow(sql, parameters))
+        return frame_of(self.query_arrow(sql, parameters))
 
     def query_arrow(self, sql: str, parameters: store.Parameters = ()) -> "pa.Table":
         """The same as :meth:`query`, as an Arrow table: exact types, NULL stays NULL."""
@@ -196,7 +197,7 @@ class Store:
                 with connection.answering(sql, _plain(parameters)) as reader:
                     return reader.read_all()
             except RejectedQueryError as error:
-                raise console.explained(error, sql) from error
+                raise explained(error, sql) from error
 
     def schema(self) -> pd.DataFrame:
         """One row per column of every view and table, with its type and what it means."""

@@ -24,7 +24,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
-from quantstore import __version__, graph, logs, parallel, settings, store
+from quantstore import graph, settings, store
 from quantstore.equalization import p10_after_db
 from quantstore.errors import (
     LockedStoreError,
@@ -37,7 +37,8 @@ from quantstore.errors import (
 )
 from quantstore.layers import Layer
 from quantstore.measure import MEASURES_VERSION, measure_layer
-from quantstore.memory import peak_bytes_with_children
+from quantstore.process import logs, pool
+from quantstore.process.memory import peak_bytes_with_children
 from quantstore.records import (
     EqualizationRecord,
     FindingRecord,
@@ -49,6 +50,7 @@ from quantstore.records import (
 from quantstore.run.probe import SECONDS, Prober
 from quantstore.schemes import DEFAULT_SCHEME
 from quantstore.sweep import FULL_PLAN, Plan
+from quantstore.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,11 @@ class Progress:
     bytes_done: int
     bytes_total: int
     is_probing: bool = False
+
+    @property
+    def share_done(self) -> float:
+        """From 0 to 1, by bytes of weights: layers differ too much in size."""
+        return self.bytes_done / self.bytes_total if self.bytes_total else 0.0
 
 
 Report = Callable[[Progress], None]
@@ -282,7 +289,7 @@ def ingest_many(
     """
     choices = choices or Choices()
     waiting = list(dict.fromkeys(paths))
-    jobs = jobs or parallel.cores()
+    jobs = jobs or pool.cores()
     files = min(jobs, len(waiting))
     # The cores that are left over when every file has one share the work on each.
     choices = dataclasses.replace(choices, jobs=jobs // max(1, files))
@@ -382,7 +389,7 @@ def _measure(
         # Beside the measuring, which leaves a core idle now and then.
         prober.start(file.path, fold=choices.fold, seconds=choices.probe_seconds)
     tasks = _tasks(work)
-    jobs = choices.jobs or parallel.cores()
+    jobs = choices.jobs or pool.cores()
     if _seconds(work.sites) < WORTH_A_PROCESS:
         jobs = 1
 
@@ -394,7 +401,7 @@ def _measure(
     after: dict[tuple[int, int], tuple[float, float]] = {}
     if report is not None:
         report(Progress(0, len(work.sites), 0, bytes_total))
-    for done in parallel.each(_do, work, tasks, jobs):
+    for done in pool.each(_do, work, tasks, jobs):
         found |= done.measures
         of_layers |= done.findings
         unread += done.unread
@@ -747,10 +754,10 @@ def _ingest_in_pool(
         mp_context=get_context("spawn"),
         initializer=_begin_worker,
         initargs=(settings.wait_seconds(), logs.current()),
-    ) as pool:
-        with parallel.without_main():
+    ) as executor:
+        with pool.without_main():
             futures: dict[Future[MeasuredModel | IngestResult], Path] = {
-                pool.submit(_measure_unless_stored, path, store_path, choices): path
+                executor.submit(_measure_unless_stored, path, store_path, choices): path
                 for path in paths
             }
         try:
@@ -761,7 +768,7 @@ def _ingest_in_pool(
                     continue
                 yield _caught(path, partial(_finish, future, store_path, choices))
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            executor.shutdown(wait=True, cancel_futures=True)
     if jobs == 1 and crashed:
         # Alone in its process, so this file is the one that crashed it.
         error = "the file crashed its reader; check it with onnx.checker"

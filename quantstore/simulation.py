@@ -6,21 +6,13 @@ its activations stands beside its weights.
 """
 
 import contextlib
-import contextvars
-import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
-import quantstore
-from quantstore import correlation, errors, ingestion, store
+from quantstore import correlation, ingestion, store
 from quantstore.errors import (
     CancelledError,
     MissingStoreError,
@@ -28,8 +20,11 @@ from quantstore.errors import (
     QuantstoreError,
     RunError,
 )
+from quantstore.process import limits
+from quantstore.process.child import SINGLE_THREADED, BugInChildError, Cause, Child, EndedError
+from quantstore.process.running import Running
+from quantstore.run import simulate_child
 from quantstore.run.simulate import Choices, Progress, Simulation
-from quantstore.run.simulate_child import out_of_memory, request
 
 __all__ = ["Choices", "Done", "Progress", "Running", "Simulation", "run", "start"]
 
@@ -55,13 +50,33 @@ class Done:
     notes: tuple[str, ...]
 
 
-def start(path: Path, store_path: Path, inputs: str, choices: Choices | None = None) -> "Running":
+def start(
+    path: Path, store_path: Path, inputs: str, choices: Choices | None = None
+) -> Running[Done]:
     """Begin a simulation and return at once.
 
     Args:
         inputs: a folder of images, an image, an ``.npz`` or ``.npy`` file, or ``noise``.
+
+    Returns:
+        Its progress is :class:`Progress`. Its thread reads what the child says and writes the
+        store; cancelled, it stores nothing, unless it was being written already.
     """
-    return Running(path, store_path, inputs, choices or Choices())
+    choices = choices or Choices()
+    child = Child(simulate_child.__name__, extra_environment=SINGLE_THREADED)
+
+    def work(report: Callable[[Any], None]) -> Done:
+        child.ask(simulate_child.request(path.absolute(), inputs, choices), limits.sharing_memory())
+        try:
+            answer = child.answer(lambda progress: report(Progress(**progress)))
+        except EndedError as error:
+            raise _explained(error) from error
+        except BugInChildError as error:
+            raise RunError(f"the run failed: {error.summary}") from error
+        simulation = Simulation.from_json(answer["simulation"])
+        return _stored(path, store_path, choices, simulation, answer["peak_bytes"], report)
+
+    return Running(child, work)
 
 
 def run(
@@ -76,201 +91,66 @@ def run(
     Raises:
         QuantstoreError: it failed, in a sentence; nothing is stored then.
     """
-    running = start(path, store_path, inputs, choices)
-    try:
-        return running.wait(report)
-    except BaseException:
-        running.cancel()
-        raise
+    return start(path, store_path, inputs, choices).wait(report)
 
 
-class Running:
-    """A simulation under way. Its thread reads what the child says and writes the store."""
+def _explained(error: EndedError) -> QuantstoreError:
+    """Why a child ended without an answer."""
+    if error.cause is Cause.CANCELLED:
+        return CancelledError("cancelled")
+    if error.cause in (Cause.OUT_OF_MEMORY, Cause.KILLED):
+        return RunError("the run needs more memory than there is", "try smaller inputs with --size")
+    if error.cause is Cause.CRASHED:
+        return RunError(f"onnxruntime crashed on this model ({error.signal_name})")
+    return RunError(f"the run has no result: {error}")
 
-    def __init__(self, path: Path, store_path: Path, inputs: str, choices: Choices) -> None:
-        self.path, self.inputs, self.choices = path, inputs, choices
-        self._store_path = store_path
-        self._changed = threading.Condition()
-        self._progress: Progress | None = None
-        self._done: Done | None = None
-        self._failure: BaseException | None = None
-        self._is_over = self._is_cancelled = False
-        self._process = _child()
-        # A daemon: it must not hold up the end of a server.
-        self._thread = threading.Thread(
-            # With what the command line was told: how long to wait, where to log.
-            target=contextvars.copy_context().run,
-            args=[self._work],
-            daemon=True,
+
+def _stored(
+    path: Path,
+    store_path: Path,
+    choices: Choices,
+    simulation: Simulation,
+    peak_bytes: int | None,
+    report: Report,
+) -> Done:
+    stored_name = _stored_name(store_path, simulation)
+    was_ingested = stored_name is None
+    if stored_name is None:
+        report(Progress("measuring the weights", 0, 1))
+        result = ingestion.ingest_file(path, store_path, ingestion.Choices(fold=choices.fold))
+        stored_name = str(result.model)
+        was_ingested = result.outcome != "already stored"
+    with store.writing(store_path) as connection:
+        model_id = store.find_model(connection, stored_name)
+        simulation_id = store.add_simulation(
+            connection, model_id, simulation.record, simulation.activation_errors
         )
-        self._thread.start()
-
-    @property
-    def progress(self) -> Progress | None:
-        """How far it is; None at the very beginning."""
-        with self._changed:
-            return self._progress
-
-    @property
-    def is_over(self) -> bool:
-        """Whether :meth:`wait` would return at once."""
-        with self._changed:
-            return self._is_over
-
-    def cancel(self) -> None:
-        """Stop it. Nothing is stored, unless it was being written already."""
-        with self._changed:
-            if not self._is_over:
-                self._is_cancelled = True
-        _kill(self._process)
-
-    def wait(self, report: Report | None = None) -> Done:
-        """The result, when it is there.
-
-        Raises:
-            CancelledError: somebody stopped it.
-            QuantstoreError: it failed, in a sentence.
-        """
-        with self._changed:
-            said: Progress | None = None
-            while not self._is_over:
-                # Woken now and then, so that Ctrl+C gets through.
-                self._changed.wait(0.5)
-                if report is not None and self._progress is not None and self._progress != said:
-                    said = self._progress
-                    report(said)
-        if self._done is not None:
-            return self._done
-        raise self._failure or CancelledError("cancelled")
-
-    def _work(self) -> None:
-        try:
-            result, peak_bytes = self._listen()
-            done = self._stored(Simulation.from_json(result), peak_bytes)
-        except BaseException as error:
-            # Raised again by wait(), in the thread of whoever asked.
-            with self._changed:
-                self._failure = error
-        else:
-            with self._changed:
-                self._done = done
-        with self._changed:
-            self._is_over = True
-            self._changed.notify_all()
-
-    def _listen(self) -> tuple[str, int | None]:
-        """What the child finds."""
-        process = self._process
-        line = request(self.path.absolute(), self.inputs, self.choices)
-        # A child that is dead already is noticed below.
-        with contextlib.suppress(OSError):
-            stdin = cast("IO[bytes]", process.stdin)
-            stdin.write(line.encode())
-            stdin.flush()
-        answer: dict[str, Any] = {}
-        for said in cast("IO[bytes]", process.stdout):
-            # What is no JSON was cut off by the end of the process.
-            with contextlib.suppress(json.JSONDecodeError):
-                answer = json.loads(said)
-            if "progress" not in answer:
-                break
-            with self._changed:
-                self._progress = Progress(**answer["progress"])
-                self._changed.notify_all()
-        for stream in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):
-                cast("IO[bytes]", stream).close()
-        code = process.wait()
-        with self._changed:
-            if self._is_cancelled:
-                raise CancelledError("cancelled")
-        if "result" in answer:
-            return answer["result"], answer["peak_bytes"]
-        if "failure" in answer:
-            raise _restored(answer["failure"])
-        raise _ended(code)
-
-    def _stored(self, simulation: Simulation, peak_bytes: int | None) -> Done:
-        model, was_ingested = self._model(simulation)
-        with store.writing(self._store_path) as connection:
-            model_id = store.find_model(connection, model)
-            simulation_id = store.add_simulation(
-                connection, model_id, simulation.record, simulation.activation_errors
-            )
-            store.add_sensitivities(connection, model_id, simulation.sensitivities)
-            agreement = _agreement(connection, model_id, simulation)
-            layers = dict(
-                connection.rows("select depth, layer from layers where model_id = ?", [model_id])
-            )
-        return Done(
-            model=model,
-            simulation_id=simulation_id,
-            simulation=simulation,
-            was_ingested=was_ingested,
-            agreement=agreement,
-            layers=layers,
-            peak_bytes=peak_bytes,
-            notes=simulation.notes,
+        store.add_sensitivities(connection, model_id, simulation.sensitivities)
+        agreement = _agreement(connection, model_id, simulation)
+        layers = dict(
+            connection.rows("select depth, layer from layers where model_id = ?", [model_id])
         )
-
-    def _model(self, simulation: Simulation) -> tuple[str, bool]:
-        """The name under which the store holds the content, and whether it was new."""
-        with (
-            contextlib.suppress(MissingStoreError, OlderStoreError),
-            store.reading(self._store_path) as connection,
-        ):
-            found = store.model_with_content(connection, simulation.sha256, simulation.folded)
-            if found is not None:
-                return found[1], False
-        with self._changed:
-            self._progress = Progress("measuring the weights", 0, 1)
-            self._changed.notify_all()
-        choices = ingestion.Choices(fold=self.choices.fold)
-        result = ingestion.ingest_file(self.path, self._store_path, choices)
-        return str(result.model), result.outcome != "already stored"
-
-
-def _child() -> "subprocess.Popen[bytes]":
-    package_parent = str(Path(quantstore.__file__).resolve().parent.parent)
-    search_path = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH"))))
-    return subprocess.Popen(
-        # -P: a file in the working folder must not shadow a module.
-        [sys.executable, "-P", "-m", "quantstore.run.simulate_child"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        # What libraries complain of there, they also say in exceptions.
-        stderr=subprocess.DEVNULL,
-        env={
-            **os.environ,
-            "PYTHONPATH": search_path,
-            # Sums here are short: waking a thread for one takes longer than adding it up.
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        },
-        # Ctrl+C is for this process alone.
-        start_new_session=True,
+    return Done(
+        model=stored_name,
+        simulation_id=simulation_id,
+        simulation=simulation,
+        was_ingested=was_ingested,
+        agreement=agreement,
+        layers=layers,
+        peak_bytes=peak_bytes,
+        notes=simulation.notes,
     )
 
 
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.kill()
-
-
-def _restored(failure: dict[str, str]) -> QuantstoreError:
-    kind = getattr(errors, failure["kind"], QuantstoreError)
-    error: QuantstoreError = kind(failure["message"], failure["hint"])
-    return error
-
-
-def _ended(code: int) -> QuantstoreError:
-    """Why a child ended without an answer."""
-    # Windows has no signals to die of.
-    if code == -getattr(signal, "SIGKILL", 9):
-        return out_of_memory()
-    if code < 0:
-        return RunError(f"onnxruntime crashed on this model (signal {-code})")
-    return RunError("the run ended without saying why")
+def _stored_name(store_path: Path, simulation: Simulation) -> str | None:
+    """The name under which the store holds the content; None where it does not."""
+    with (
+        contextlib.suppress(MissingStoreError, OlderStoreError),
+        store.reading(store_path) as connection,
+    ):
+        model = store.model_with_content(connection, simulation.sha256, simulation.folded)
+        return None if model is None else model[1]
+    return None
 
 
 def _agreement(connection: store.Connection, model_id: int, simulation: Simulation) -> float:
@@ -283,9 +163,9 @@ def _agreement(connection: store.Connection, model_id: int, simulation: Simulati
         " where model_id = ? and scheme = ? order by depth",
         [model_id, simulation.record.scheme],
     )
-    known = [(alone[d], p10) for d, p10 in rows if d in alone and not math.isnan(alone[d])]
+    pairs = [(alone[d], p10) for d, p10 in rows if d in alone and not math.isnan(alone[d])]
+    by_output = [output_sqnr_db for output_sqnr_db, _ in pairs]
     # NULL: infinite.
-    by_output = [one for one, _ in known]
-    by_weights = [math.inf if p10 is None else p10 for _, p10 in known]
-    found = correlation.spearman(by_output, by_weights).rho
-    return math.nan if found is None else found
+    by_weights = [math.inf if p10 is None else p10 for _, p10 in pairs]
+    rho = correlation.spearman(by_output, by_weights).rho
+    return math.nan if rho is None else rho

@@ -1,82 +1,93 @@
-"""One file in, JSON lines out: how the app ingests, in a process of its own.
+"""Ingesting a file for the app, in a process of its own.
 
 A process can be cancelled, and a crash inside a parser takes down nothing else; nor does a file
-that asks for more memory than the machine has, because the process may not take all of it. Lines
-on standard output are ``{"progress": {...}}`` and, last, ``{"result": {...}}``.
+that asks for more memory than there is. :func:`start` begins one; the module, run as a program, is
+what it runs.
 """
 
 import dataclasses
-import json
-import os
-import sys
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from quantstore import logs
-from quantstore.errors import QuantstoreError
+from quantstore import settings
+from quantstore.errors import CancelledError, QuantstoreError
 from quantstore.ingestion import Choices, IngestResult, Progress, ingest_file
+from quantstore.process import limits, logs
+from quantstore.process.child import Cause, Child, EndedError
+from quantstore.process.running import Running
+from quantstore.process.serve import Reply, serve
 
-# Of the machine's memory, so that the app and the system keep the rest. The limit counts addresses,
-# not pages in use, and libraries reserve more of those than they need: hence a least.
-MEMORY_SHARE = 0.75
-LEAST_MEMORY_BYTES = 4 << 30
+# Generous: a gigabyte of weights takes a minute. The command line waits for ever.
+TIME_LIMIT_SECONDS = 3600.0
 
-_REPLACE = "--replace="
+CRASHED = "the file crashed its reader; check it with onnx.checker"
+OUT_OF_MEMORY = "it needs more memory than there is; free some, or ingest it on a larger machine"
 
 
-def main(arguments: list[str]) -> int:
-    """Ingest ``PATH`` into ``STORE``; ``SOURCE`` is what the store says of the file's origin.
+class StoppedIngestError(QuantstoreError):
+    """The process that ingested a file ended, or was ended, before it was done."""
+
+
+def start(path: Path, store_path: Path, choices: Choices) -> Running[IngestResult]:
+    """Begin to ingest a file and return at once; the model is in the store when it is over.
 
     Args:
-        arguments: ``STORE PATH SOURCE [--no-probe] [--no-fold] [--replace=MODEL]``; the model of
-            that name gets what the file holds now.
+        choices: of these, ``source``, ``name``, ``replace``, ``fold`` and ``probe`` count.
+
+    Returns:
+        Its progress is :class:`quantstore.ingestion.Progress`; waiting raises QuantstoreError
+        where the file cannot be ingested.
     """
-    _limit_memory()
-    store_path, path, source, *options = arguments
-    replaced = next((one for one in options if one.startswith(_REPLACE)), None)
-    choices = Choices(
-        source=source,
-        probe="--no-probe" not in options,
-        fold="--no-fold" not in options,
-        replace=replaced is not None,
-        name=None if replaced is None else replaced.removeprefix(_REPLACE),
-    )
-    try:
-        with logs.logging_to(logs.handed_down()):
-            result = ingest_file(Path(path), Path(store_path), choices, _report)
-    except QuantstoreError as error:
-        result = IngestResult(path=path, outcome="failed", error=error.sentence)
-    _say({"result": dataclasses.asdict(result)})
-    return 0
+    # What the child complains of goes to the server's own standard error.
+    child = Child(__name__, shows_errors=True)
+    request = {
+        "path": str(path),
+        "store_path": str(store_path),
+        "choices": {
+            field: getattr(choices, field)
+            for field in ("source", "name", "replace", "fold", "probe")
+        },
+    }
+
+    def work(report: Callable[[Any], None]) -> IngestResult:
+        child.ask(request, limits.sharing_memory(wall_seconds=TIME_LIMIT_SECONDS))
+        try:
+            answer = child.answer(lambda progress: report(Progress(**progress)))
+        except EndedError as error:
+            raise _explained(error) from error
+        return IngestResult(**answer)
+
+    return Running(child, work)
 
 
-def _limit_memory() -> None:
-    """Let allocations beyond the limit fail here instead of the system ending any process."""
-    try:
-        import resource
-    except ImportError:
-        # Windows knows no such limit.
-        return
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):
-        # A container has less than the machine; "max" says that it has not.
-        machine = min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
-    limit = max(LEAST_MEMORY_BYTES, int(MEMORY_SHARE * machine))
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    if most != resource.RLIM_INFINITY:
-        limit = min(limit, most)
-    # macOS refuses; the limit is a safety net, not a condition.
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+def _explained(error: EndedError) -> QuantstoreError:
+    if error.cause is Cause.CANCELLED:
+        return CancelledError("cancelled")
+    if error.cause in (Cause.TOO_SLOW, Cause.TOO_MUCH_CPU):
+        hours = TIME_LIMIT_SECONDS / 3600
+        return StoppedIngestError(
+            f"not done after {hours:.3g} hours",
+            f"ingest it with: {settings.command('ingest FILE')}",
+        )
+    if error.cause in (Cause.OUT_OF_MEMORY, Cause.KILLED):
+        return StoppedIngestError(OUT_OF_MEMORY)
+    return StoppedIngestError(CRASHED)
 
 
-def _report(progress: Progress) -> None:
-    _say({"progress": dataclasses.asdict(progress)})
+def _answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
+    def report(progress: Progress) -> None:
+        reply.progress(dataclasses.asdict(progress))
 
-
-def _say(message: dict[str, object]) -> None:
-    print(json.dumps(message), flush=True)
+    with logs.logging_to(logs.handed_down()):
+        result = ingest_file(
+            Path(request["path"]),
+            Path(request["store_path"]),
+            Choices(**request["choices"]),
+            report,
+        )
+    return dataclasses.asdict(result)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    serve(_answer)

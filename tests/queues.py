@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from quantstore.jobs import FINISHED, Job, Queue
+from quantstore.process.queue import FINISHED, Job, Queue
 
 
 def finished(queue: Queue) -> list[Job]:

@@ -17,13 +17,13 @@ PACKAGE = ROOT / "quantstore"
 # One row per module, besides the standard library and what is only a type. A folder is one row,
 # its files may import one another; a file inside with a row of its own answers to that one.
 MAY_IMPORT = {
-    "__init__": "",
+    "__init__": "version",
     "__main__": "cli",
     "errors": "",
     "settings": "errors",
-    "memory": "",
+    "version": "",
     "deferred": "onnx_ir",
-    "logs": "errors",
+    "process": "errors",
     "palette": "",
     "schemes": "",
     "records": "numpy",
@@ -38,35 +38,31 @@ MAY_IMPORT = {
     "sweep": "numpy quantization schemes columns tensor_scale",
     "equalization": "numpy layers quantization schemes columns sweep",
     "measure": "numpy layers distribution quantization schemes sweep records",
-    "store": "duckdb numpy pyarrow settings errors records schemes",
+    "store": "duckdb numpy pyarrow settings errors records schemes version",
     # Where a model is run.
-    "run": "onnx onnx_ir numpy deferred errors graph layers memory quantization records schemes",
+    "run": "onnx onnx_ir numpy deferred errors graph layers process quantization records schemes",
     "run.inputs": "PIL numpy errors",
     "run.runtime": "onnx onnxruntime numpy errors",
-    "parallel": "errors",
     "ingestion": (
-        "graph layers measure equalization schemes sweep parallel run.probe store records errors"
-        " settings memory logs"
+        "graph layers measure equalization schemes sweep process run.probe store records errors"
+        " settings version"
     ),
-    "simulation": "run correlation ingestion store errors",
+    "simulation": "run correlation ingestion process store errors",
     # From tables to answers.
     "queries": "pandas errors store words",
     "checks": "pandas errors queries revisions run.probe schemes store words",
     "correlation": "numpy",
     "revisions": "numpy pandas words",
     "freshness": "ingestion queries measure errors",
-    "console": "pandas pyarrow store settings errors",
-    "questions": "console errors",
-    "console_child": "pyarrow store console errors",
+    "console": "pandas pyarrow process store settings errors",
     "formats": "pandas numpy pyarrow tabulate errors",
     "codes": "numpy pandas quantization schemes",
-    "sql_examples": "",
     "explanations": "",
     "worked_example": "numpy pandas quantization schemes errors words",
     "charts": "altair pandas numpy palette revisions words codes quantization schemes",
-    "report": "pandas charts errors formats palette queries schemes store words",
+    "report": "pandas charts errors formats palette queries schemes store version words",
     "cli": (
-        "click pandas streamlit settings logs errors records schemes store ingestion simulation run"
+        "click pandas streamlit settings process version errors records schemes store ingestion simulation run"
         " queries checks console formats report revisions words"
     ),
     "api": (
@@ -75,15 +71,14 @@ MAY_IMPORT = {
     ),
     # The app.
     "uploads": "",
-    "worker": "ingestion errors logs",
-    "jobs": "errors settings",
-    "runs_queue": "errors simulation",
+    "worker": "ingestion errors process settings",
+    "jobs": "ingestion process simulation words worker",
     "app": "streamlit errors pages words",
     "start": "app",
     "pages": (
         "streamlit numpy pandas charts codes console correlation errors explanations formats"
-        " freshness ingestion jobs palette quantization queries questions report revisions"
-        " run.inputs runs_queue schemes settings sql_examples store uploads words worked_example"
+        " freshness ingestion jobs palette quantization process queries report revisions"
+        " run.inputs schemes settings store uploads words worked_example"
     ),
 }
 
@@ -147,8 +142,7 @@ def imports_of(path):
         top = name.split(".")[0]
         if top == "quantstore":
             inside = name.removeprefix("quantstore").lstrip(".")
-            # ``from quantstore import __version__`` is a word, not a module.
-            if inside and inside != "__version__":
+            if inside:
                 ours.add(inside)
         elif top not in sys.stdlib_module_names:
             others.add(name)

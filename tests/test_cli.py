@@ -28,8 +28,9 @@ import pytest
 from onnx import helper, numpy_helper
 from runs import a_run, add
 
-from quantstore import __version__, cli, ingestion, logs, queries, settings, store
+from quantstore import __version__, cli, ingestion, queries, settings, store
 from quantstore.errors import StoreError
+from quantstore.process import logs
 
 COMMANDS = [
     "ingest",

@@ -16,7 +16,8 @@ import hostile
 import numpy as np
 import pytest
 
-from quantstore import console, formats, store
+from quantstore import formats, store
+from quantstore.console import answer, statement
 from quantstore.errors import DamagedStoreError, MissingStoreError, RejectedQueryError
 
 SECRET = "a variable of the process that asks"
@@ -25,7 +26,7 @@ SOON_SECONDS = 20
 
 
 def ask(path, sql, *, row_limit=None, timeout_seconds=20.0):
-    return console.run(path, sql, row_limit=row_limit, timeout_seconds=timeout_seconds)
+    return statement.run(path, sql, row_limit=row_limit, timeout_seconds=timeout_seconds)
 
 
 def refusal(path, sql, **limits):
@@ -188,7 +189,7 @@ def test_a_mistake_is_one_readable_line(demo_store, sql, part):
         store.sandbox(demo_store, timeout_seconds=5) as connection,
     ):
         whole_answer(connection, sql)
-    error = console.explained(caught.value, sql)
+    error = answer.explained(caught.value, sql)
     assert part in error.sentence
     assert error.sentence.isprintable()
     assert "{" not in error.sentence
@@ -347,7 +348,7 @@ def test_what_takes_too_long_is_stopped(demo_store, sql):
     started = time.monotonic()
     error = refusal(demo_store, sql, timeout_seconds=0.2)
     # Reading a wide list is refused for its memory on some computers before its time is up.
-    assert str(error) in ("stopped after 0.2 seconds", str(console.out_of_memory()))
+    assert str(error) in ("stopped after 0.2 seconds", str(answer.out_of_memory()))
     assert time.monotonic() - started < SOON_SECONDS
 
 
@@ -355,7 +356,7 @@ def test_what_takes_too_long_is_stopped(demo_store, sql):
 def test_what_takes_too_much_memory_is_stopped(demo_store, sql):
     started = time.monotonic()
     error = refusal(demo_store, sql, timeout_seconds=2)
-    assert str(error) in ("stopped after 2 seconds", str(console.out_of_memory()))
+    assert str(error) in ("stopped after 2 seconds", str(answer.out_of_memory()))
     assert time.monotonic() - started < SOON_SECONDS
 
 
@@ -364,7 +365,7 @@ def test_what_nobody_would_write_ends_soon_with_an_answer_or_without(demo_store,
     started = time.monotonic()
     # A quick machine answers in time.
     with suppress(RejectedQueryError):
-        console.run(demo_store, hostile.MONSTROUS[kind], row_limit=10, timeout_seconds=0.2)
+        statement.run(demo_store, hostile.MONSTROUS[kind], row_limit=10, timeout_seconds=0.2)
     assert time.monotonic() - started < SOON_SECONDS
 
 
@@ -384,38 +385,32 @@ def test_columns_of_one_name_are_numbered_around_those_that_have_a_number(demo_s
 
 
 def test_an_answer_that_nobody_could_hold_is_refused(demo_store, monkeypatch):
-    monkeypatch.setattr(console, "LARGEST_ANSWER_BYTES", 1 << 24)
+    monkeypatch.setattr(statement, "LARGEST_ANSWER_BYTES", 1 << 24)
     error = refusal(demo_store, "from range(1_000_000_000_000)", timeout_seconds=10)
     assert "the answer is larger than" in error.sentence
 
 
 def test_a_query_can_be_cancelled(demo_store):
-    running = console.start(demo_store, "select sleep_ms(100_000)", row_limit=1, timeout_seconds=30)
+    running = statement.start(
+        demo_store, "select sleep_ms(100_000)", row_limit=1, timeout_seconds=30
+    )
     threading.Timer(0.4, running.cancel).start()
     started = time.monotonic()
     with pytest.raises(RejectedQueryError, match="cancelled"):
-        running.result()
+        running.wait()
     assert time.monotonic() - started < SOON_SECONDS
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_while_waiting_leaves_nothing_behind(ctrl_c, demo_store):
-    running = console.start(demo_store, "select sleep_ms(100_000)", row_limit=1, timeout_seconds=30)
+    running = statement.start(
+        demo_store, "select sleep_ms(100_000)", row_limit=1, timeout_seconds=30
+    )
     threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        running.result()
-    assert running._process.returncode is not None
-    assert not running._reader.is_alive()
-
-
-def test_a_query_that_nobody_waits_for_ends_by_itself(demo_store):
-    running = console.start(
-        demo_store, "from range(1e12::bigint)", row_limit=None, timeout_seconds=1
-    )
-    process = running._process
-    process.stdout.close()
-    assert process.wait(timeout=10) is not None
-    process.stderr.close()
+        running.wait()
+    assert running.is_over()
+    assert not running._child.is_alive
 
 
 def test_a_folder_full_of_module_names_changes_nothing(demo_store, tmp_path, monkeypatch):

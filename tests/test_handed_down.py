@@ -1,15 +1,13 @@
 """What the command that starts the app was told reaches its pages and the processes they start."""
 
-import os
-import subprocess
-import sys
 import threading
 
 import pytest
 from graphs import gaussian, make_model, node, save
 
-from quantstore import logs, settings, store
-from quantstore.errors import QuantstoreError
+from quantstore import ingestion, settings, store, worker
+from quantstore.errors import LockedStoreError, QuantstoreError
+from quantstore.process import logs
 
 
 @pytest.mark.parametrize(("told", "page", "process"), [(None, 10, 30), ("0", 0, 0), ("60", 10, 60)])
@@ -54,22 +52,15 @@ def test_where_to_log_is_handed_down(monkeypatch, tmp_path):
     assert logs.handed_down() == where
 
 
-def test_the_process_that_ingests_for_the_app_logs_and_waits_as_it_was_told(tmp_path):
+def test_the_process_that_ingests_for_the_app_logs_and_waits_as_it_was_told(tmp_path, monkeypatch):
     weights = {"w": gaussian(4, 3, 3, 3)}
     model = make_model([node("Conv", ["x", "w"], ["y"])], weights)
     file = save(model, tmp_path / "model.onnx")
     path = tmp_path / "store.duckdb"
-    environment = {
-        **os.environ,
-        logs.FILE_VARIABLE: str(tmp_path / "steps.log"),
-        settings.WAIT_VARIABLE: "0",
-    }
-    with store.writing(path):
-        pass
-    subprocess.run(
-        [sys.executable, "-m", "quantstore.worker", str(path), str(file), "upload", "--no-probe"],
-        check=True,
-        capture_output=True,
-        env=environment,
-    )
+    monkeypatch.setenv(logs.FILE_VARIABLE, str(tmp_path / "steps.log"))
+    monkeypatch.setenv(settings.WAIT_VARIABLE, "0")
+    choices = ingestion.Choices(source="upload", probe=False)
+    worker.start(file, path, choices).wait()
     assert "opened " in (tmp_path / "steps.log").read_text("utf-8")
+    with store.writing(path), pytest.raises(LockedStoreError):
+        worker.start(file, path, choices).wait()

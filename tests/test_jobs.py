@@ -1,6 +1,5 @@
 """The app's queue: one file at a time, each in a process of its own, nothing half written."""
 
-import json
 import subprocess
 import sys
 import time
@@ -11,21 +10,23 @@ from graphs import gaussian, make_model, node, point_outside, save
 from queues import finished
 
 from quantstore import ingestion, queries, store
-from quantstore.jobs import Job, Queue
+from quantstore.jobs import FileQueue, RunQueue
+from quantstore.process import limits
+from quantstore.process.queue import UNFORESEEN, Job
 
 
 @pytest.fixture
 def queue():
-    queue = Queue(probe=False)
+    queue = FileQueue(probe=False)
     yield queue
-    queue.cancel()
+    queue.cancel_all()
 
 
 def demo(name: str) -> Path:
     return next(path for path in ingestion.demo_paths() if path.stem == name)
 
 
-def add(queue: Queue, path: Path, store_path: Path, **more) -> int:
+def add(queue: FileQueue, path: Path, store_path: Path, **more) -> int:
     return queue.add(path, store_path, name=path.name, source=f"upload {path.name}", **more)
 
 
@@ -40,9 +41,9 @@ def test_good_and_bad_files_each_get_their_outcome_and_the_rest_goes_on(queue, t
 
     assert failed.state == "failed"
     assert failed.message.startswith("not an ONNX file")
-    assert (done.state, done.model, done.layers) == ("done", "digits-plain", 6)
+    assert (done.state, done.result.model, done.result.layers) == ("done", "digits-plain", 6)
     assert done.share_done == 1.0
-    assert again.was_stored
+    assert again.result.outcome == "already stored"
     while len(cleaned) < 3:  # an upload is removed right after its outcome is known
         time.sleep(0.01)
     assert sorted(cleaned) == ["bad.onnx", "digits-plain.onnx", "digits-plain.onnx"]
@@ -58,7 +59,7 @@ def test_a_model_is_measured_again_under_its_own_name(queue, tmp_path):
     path.write_bytes(demo("digits-separable").read_bytes())
     add(queue, path, store_path, replaces="--mine", fold=False)
     (job,) = finished(queue)
-    assert (job.state, job.model, job.was_stored) == ("done", "--mine", False)
+    assert (job.state, job.result.model, job.result.outcome) == ("done", "--mine", "replaced")
     with store.reading(store_path) as con:
         assert con.rows("select model, folded, layer_count from models") == [("--mine", False, 10)]
 
@@ -67,7 +68,7 @@ def test_cancelling_stops_what_runs_and_what_waits_and_stores_nothing(queue, tmp
     store_path = tmp_path / "s.duckdb"
     for _ in range(3):
         add(queue, demo("digits-plain"), store_path)
-    queue.cancel()
+    queue.cancel_all()
     assert {job.state for job in finished(queue)} == {"cancelled"}
     time.sleep(0.5)
     assert not store_path.exists()
@@ -76,7 +77,7 @@ def test_cancelling_stops_what_runs_and_what_waits_and_stores_nothing(queue, tmp
 def test_the_queue_works_again_after_a_cancel(queue, tmp_path):
     store_path = tmp_path / "s.duckdb"
     add(queue, demo("digits-plain"), store_path)
-    queue.cancel()
+    queue.cancel_all()
     add(queue, demo("digits-rescaled"), store_path)
     assert [job.state for job in finished(queue)] == ["cancelled", "done"]
 
@@ -87,20 +88,9 @@ def test_a_file_that_vanished_is_a_sentence(queue, tmp_path):
     assert job.message == "does not exist; check the path"
 
 
-def test_finished_jobs_stay_until_they_are_dismissed(queue, tmp_path):
-    queue.refuse("notes.txt", "no .onnx file among the upload")
-    assert [job.state for job in queue.snapshot()] == ["failed"]
-    queue.dismiss_finished()
-    assert queue.snapshot() == []
-
-
-def test_names_with_control_characters_are_made_visible(queue):
-    queue.refuse("a\x1b[31mb.onnx", "…")
-    assert queue.snapshot()[0].name == "a\\x1b[31mb.onnx"
-
-
 def test_progress_counts_bytes_not_layers():
-    job = Job(1, "x", 10, "running", layers_done=9, layers_total=10, bytes_done=1, bytes_total=4)
+    progress = ingestion.Progress(9, 10, 1, 4)
+    job = Job(1, "x", "10 B", "running", progress)
     assert job.share_done == 0.25
 
 
@@ -112,7 +102,7 @@ def test_a_job_may_be_cancelled_and_dismissed_while_its_process_starts(
     def impatient(*arguments, **options):
         monkeypatch.setattr(subprocess, "Popen", start)
         process = start(*arguments, **options)
-        queue.cancel()
+        queue.cancel_all()
         queue.dismiss_finished()
         return process
 
@@ -124,20 +114,15 @@ def test_a_job_may_be_cancelled_and_dismissed_while_its_process_starts(
     assert [job.state for job in finished(queue)] == ["done"]
 
 
-def test_what_a_library_prints_is_no_message(queue, tmp_path, monkeypatch):
-    noisy = tmp_path / "sitecustomize.py"
-    noisy.write_text("print('a library says hello', flush=True)")
+def test_a_bug_in_the_child_fails_one_file_and_the_queue_goes_on(queue, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nfrom quantstore import ingestion\n"
+        "def ingest_file(*arguments):\n    return 1 / 0\ningestion.ingest_file = ingest_file"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     add(queue, demo("digits-plain"), tmp_path / "s.duckdb")
-    assert [job.state for job in finished(queue)] == ["done"]
-
-
-def test_a_bug_fails_one_file_and_the_queue_goes_on(queue, tmp_path, monkeypatch):
-    run = queue._run
-    monkeypatch.setattr(queue, "_run", lambda job_id, task: 1 / 0)
-    add(queue, demo("digits-plain"), tmp_path / "s.duckdb")
-    assert [job.state for job in finished(queue)] == ["failed"]
-    monkeypatch.setattr(queue, "_run", run)
+    assert [job.message for job in finished(queue)] == [UNFORESEEN]
+    monkeypatch.delenv("PYTHONPATH")
     add(queue, demo("digits-plain"), tmp_path / "s.duckdb")
     assert [job.state for job in finished(queue)] == ["failed", "done"]
 
@@ -150,7 +135,7 @@ def test_a_file_in_the_working_folder_is_not_taken_for_a_library(queue, tmp_path
 
 
 def test_a_file_that_takes_for_ever_is_stopped(queue, tmp_path, monkeypatch):
-    monkeypatch.setattr("quantstore.jobs.TIME_LIMIT_SECONDS", 0.01)
+    monkeypatch.setattr("quantstore.worker.TIME_LIMIT_SECONDS", 0.01)
     add(queue, demo("digits-plain"), tmp_path / "s.duckdb")
     (job,) = finished(queue)
     assert job.state == "failed"
@@ -158,18 +143,9 @@ def test_a_file_that_takes_for_ever_is_stopped(queue, tmp_path, monkeypatch):
     assert not (tmp_path / "s.duckdb").exists()
 
 
-WITH_LITTLE_MEMORY = """
-import sys
-from pathlib import Path
-from quantstore import worker
-pages = int(Path("/proc/self/statm").read_text().split()[0])
-worker.MEMORY_SHARE, worker.LEAST_MEMORY_BYTES = 0, 4096 * pages + (512 << 20)
-sys.exit(worker.main(sys.argv[1:]))
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
-def test_a_file_that_takes_all_memory_is_a_sentence(tmp_path):
+def test_a_file_that_takes_all_memory_is_a_sentence(queue, tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "memory_bytes", lambda: 512 << 20)
     model = make_model([node("MatMul", ["x", "w"], ["y"], "product")], {"w": gaussian(1, 1)})
     tensor = model.graph.initializer[0]
     del tensor.dims[:]
@@ -178,13 +154,34 @@ def test_a_file_that_takes_all_memory_is_a_sentence(tmp_path):
     with (tmp_path / "w.bin").open("wb") as stream:
         # 640 MiB of nothing: a hole in the file.
         stream.truncate(640 << 20)
-    path = save(model, tmp_path / "m.onnx")
-    answer = subprocess.run(
-        [sys.executable, "-c", WITH_LITTLE_MEMORY, str(tmp_path / "s.duckdb"), str(path), "test"],
-        capture_output=True,
-        text=True,
-        check=True,
+    add(queue, save(model, tmp_path / "m.onnx"), tmp_path / "s.duckdb")
+    (job,) = finished(queue)
+    assert job.message == (
+        "it needs more memory than there is; free some, or ingest it on a larger machine"
     )
-    result = json.loads(answer.stdout.splitlines()[-1])["result"]
-    assert result["outcome"] == "failed"
-    assert result["error"].startswith("it needs more memory than there is")
+
+
+def test_a_run_is_started_with_what_was_chosen():
+    asked = []
+
+    class Over:
+        progress = None
+
+        def cancel(self):
+            """Nothing to end."""
+
+        def wait(self):
+            return "done"
+
+    queue = RunQueue(lambda *arguments: asked.append(arguments) or Over())
+    queue.add(
+        Path("tiny.onnx"),
+        Path("s.duckdb"),
+        "noise",
+        {"mode": "both"},
+        name="tiny",
+        description="int8, both, noise",
+    )
+    (job,) = finished(queue)
+    assert (job.description, job.result) == ("int8, both, noise", "done")
+    assert asked == [(Path("tiny.onnx"), Path("s.duckdb"), "noise", {"mode": "both"})]

@@ -3,15 +3,18 @@
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from runs import CHANNEL, TENSOR, a_run, a_sensitivity, a_tensor, add, layer_names
 from streamlit.testing.v1 import AppTest
 from visits import unopened
 
-from quantstore import ingestion, runs_queue, store
+from quantstore import ingestion, store
+from quantstore.jobs import RunQueue
 from quantstore.pages import run_form
-from quantstore.runs_queue import RunsQueue
+from quantstore.process.queue import Job
+from quantstore.run.simulate import Progress
 
 
 @pytest.fixture
@@ -362,11 +365,11 @@ def asked(monkeypatch):
     """What the form asks for, without running it."""
     asked = []
 
-    def add(self, path, store_path, inputs, choices, *, name, what):
-        asked.append((path, store_path, inputs, choices, name, what))
+    def add(self, path, store_path, inputs, choices, *, name, description):
+        asked.append((path, store_path, inputs, choices, name, description))
         return len(asked)
 
-    monkeypatch.setattr(RunsQueue, "add", add)
+    monkeypatch.setattr(RunQueue, "add", add)
     return asked
 
 
@@ -420,17 +423,16 @@ def test_the_file_of_a_model_is_found_where_it_still_is(tmp_path):
 
 def test_a_run_under_way_is_shown_and_its_result_appears(open_app, drifted, monkeypatch):
     path, keys = drifted
-    job = runs_queue.Job(1, "digits-plain", "both, noise", "running", "calibrating", 3, 12)
+    job = Job(1, "digits-plain", "both, noise", "running", Progress("calibrating", 3, 12))
     jobs = [job]
-    monkeypatch.setattr(RunsQueue, "snapshot", lambda self: list(jobs))
+    monkeypatch.setattr(RunQueue, "snapshot", lambda self: list(jobs))
     app = open_app(path, "drift", runs=[str(keys[0])])
     assert fails(app) == []
     assert "calibrating 3 of 12" in said(app)
     assert [b.label for b in app.button if b.key == "cancel_run_1"] == ["Cancel"]
     app.session_state["own_jobs"] = {1}
-    jobs[0] = runs_queue.Job(
-        1, "digits-plain", "both, noise", "done", model="digits-plain", simulation_id=keys[2]
-    )
+    result = SimpleNamespace(simulation_id=keys[2], notes=["the opset was raised to 13"])
+    jobs[0] = Job(1, "digits-plain", "both, noise", "done", result=result)
     app.run()
     assert fails(app) == []
     assert app.multiselect(key="runs").value == [str(keys[2]), str(keys[0])]

@@ -9,10 +9,11 @@ import pytest
 from test_report import probed
 from visits import opened, unopened
 
-from quantstore import queries, questions, store
+from quantstore import queries, store
+from quantstore.console import statement
+from quantstore.console.examples import EXAMPLES
 from quantstore.pages import address
 from quantstore.schemes import DEFAULT_SCHEME
-from quantstore.sql_examples import EXAMPLES
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def page(monkeypatch, demo_store):
     """The page as the app frames it, over the demo models or another store."""
 
     # The page waits for its answer, however busy the computer is.
-    monkeypatch.setattr(questions, "PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(statement, "PATIENCE_SECONDS", 60)
 
     def open_page(path=demo_store, asked=None, **address):
         monkeypatch.setenv("QUANTSTORE_DB", str(path))
@@ -36,7 +37,7 @@ def page(monkeypatch, demo_store):
 def seen(demo_store):
     """The page as it opens, which others look at as well."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(questions, "PATIENCE_SECONDS", 60)
+        patched.setattr(statement, "PATIENCE_SECONDS", 60)
         return opened("sql", demo_store)
 
 
@@ -87,9 +88,9 @@ def test_the_page_opens_with_the_verdict_of_each_model(seen):
 
 def test_each_example_fills_the_editor_finds_rows_and_can_be_drawn(page):
     app = page(view="Chart")
-    for name, statement in reversed(EXAMPLES.items()):
+    for name, example in reversed(EXAMPLES.items()):
         app.pills(key="example").set_value(name).run()
-        assert in_editor(app) == statement
+        assert in_editor(app) == example
         assert not app.error, name
         assert int(headline(app).split()[0]) > 0, name
         assert app.get("vega_lite_chart"), name
@@ -267,7 +268,7 @@ def test_an_answer_can_be_taken_along_in_three_forms(seen):
 
 
 def test_a_slow_statement_can_be_cancelled(page, monkeypatch):
-    monkeypatch.setattr(questions, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(statement, "PATIENCE_SECONDS", 0)
     app = page(
         query="select count(*) from range(900000) a, range(900000) b where a.range < b.range"
     )

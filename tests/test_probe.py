@@ -2,9 +2,6 @@
 
 import dataclasses
 import math
-import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -215,13 +212,15 @@ def test_a_network_without_float_outputs_is_not_compared(tmp_path):
 
 def in_process(path):
     """The rows of ``simulations``, without a process: what the child would have said."""
-    said = []
+    messages, reason = [], None
     try:
-        for one in figures(path):
-            said.append({"facts" if isinstance(one, Facts) else "figure": dataclasses.asdict(one)})
+        messages += [
+            {"facts" if isinstance(figure, Facts) else "figure": dataclasses.asdict(figure)}
+            for figure in figures(path)
+        ]
     except quantstore.errors.QuantstoreError as error:
-        said.append({"failure": error.sentence})
-    return list(probe._records(said, None))
+        reason = error.sentence
+    return list(probe._records(messages, reason))
 
 
 # --- in a process of its own -------------------------------------------------------------------
@@ -334,45 +333,6 @@ def test_a_model_that_wants_all_memory_gets_a_row_and_no_more(tmp_path, prober):
     records = prober.result()
     check_rows(records)
     assert {one.failure for one in records} == {"the model needs more memory than it may have"}
-
-
-ORPHAN = """
-import sys, time
-from pathlib import Path
-from quantstore.run.probe import Prober
-prober = Prober()
-prober.start(Path(sys.argv[1]))
-print(prober._process.pid, flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
-def test_the_process_ends_with_its_parent(sabotage):
-    sabotage(WITH_THE_QUANTIZER.format("time.sleep(60)"))
-    path = f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}"
-    parent = subprocess.Popen(
-        [sys.executable, "-c", ORPHAN, demo("digits-plain")],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    child = int(parent.stdout.readline())
-    assert Path(f"/proc/{child}").exists()
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    parent.stdout.close()
-    deadline = time.monotonic() + 10
-    while is_alive(child) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not is_alive(child)
-
-
-def is_alive(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
 
 
 # --- at ingest ---------------------------------------------------------------------------------

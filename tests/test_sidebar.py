@@ -15,7 +15,7 @@ from queues import finished
 from streamlit.testing.v1 import AppTest
 
 from quantstore import ingestion, uploads
-from quantstore.jobs import Queue
+from quantstore.jobs import FileQueue
 from quantstore.pages import reach, sidebar
 
 
@@ -36,10 +36,10 @@ def queue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "uploads"))
     # What an earlier test left to the garbage collector is none of this one's.
     monkeypatch.setattr(uploads, "_live_bytes", 0)
-    queue = Queue(probe=False)
-    monkeypatch.setattr(sidebar, "QUEUE", queue)
+    queue = FileQueue(probe=False)
+    monkeypatch.setattr(sidebar, "FILES", queue)
     yield queue
-    queue.cancel()
+    queue.cancel_all()
 
 
 def is_soon_empty(folder: Path) -> bool:
@@ -54,7 +54,7 @@ PLAIN = next(path for path in ingestion.demo_paths() if path.stem == "digits-pla
 
 def test_an_upload_called_model_is_not_named_after_a_temporary_folder(queue, tmp_path):
     sidebar._queue_uploads([Upload("model.onnx", PLAIN)])
-    assert [job.model for job in finished(queue)] == ["model"]
+    assert [job.result.model for job in finished(queue)] == ["model"]
     assert is_soon_empty(tmp_path / "uploads")
 
 
@@ -96,7 +96,7 @@ def test_uploads_together_have_a_limit_and_make_room_again(queue, tmp_path, monk
 
 def test_an_upload_that_is_cancelled_is_removed(queue, tmp_path):
     sidebar._queue_uploads([Upload("a.onnx", PLAIN), Upload("b.onnx", PLAIN)])
-    queue.cancel()
+    queue.cancel_all()
     assert is_soon_empty(tmp_path / "uploads")
 
 

@@ -329,16 +329,16 @@ def test_a_cancelled_run_leaves_nothing_behind(model, arrays, tmp_path):
     running.cancel()
     with pytest.raises(CancelledError):
         running.wait()
-    assert running.is_over
+    assert running.is_over()
     assert not (tmp_path / "store.duckdb").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 def test_a_child_that_crashes_is_a_sentence(model, arrays, tmp_path):
     running = simulation.start(model, tmp_path / "store.duckdb", arrays)
-    while running.progress is None and not running.is_over:
+    while running.progress is None and not running.is_over():
         time.sleep(0.01)
-    os.kill(running._process.pid, signal.SIGSEGV)
+    os.kill(running._child.pid, signal.SIGSEGV)
     with pytest.raises(QuantstoreError, match="onnxruntime crashed on this model"):
         running.wait()
 

@@ -33,7 +33,7 @@ from quantstore.errors import (
     QuantstoreError,
     printable,
 )
-from quantstore.graph import limits, open_model
+from quantstore.graph import open_model, walk
 from quantstore.graph.checker import complaint_of
 from quantstore.ingestion import ingest_file, measure_file
 
@@ -345,7 +345,7 @@ def test_an_unknown_domain_is_passed_over(tmp_path):
 
 
 def test_twenty_thousand_nodes_that_share_a_weight(tmp_path, prober, monkeypatch):
-    monkeypatch.setattr(limits, "MOST_CHANNELS", 40_000)
+    monkeypatch.setattr(walk, "MOST_CHANNELS", 40_000)
     weights = gaussian(4096, 1, 1, 1)
     model = conv_model(weights)
     shared = model.graph.node[0]

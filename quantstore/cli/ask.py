@@ -300,7 +300,7 @@ def sql(
       quantstore sql "from layer_errors where band = 'broken'" --output broken.parquet
       quantstore sql - --format json < question.sql | jq '.[0]'
     """
-    from quantstore import console
+    from quantstore.console import statement
 
     if not 0 < timeout <= LONGEST_TIMEOUT_SECONDS:
         raise click.UsageError(f"--timeout must lie between 0 and {LONGEST_TIMEOUT_SECONDS:,.0f}")
@@ -308,13 +308,13 @@ def sql(
         raise click.UsageError("--output must end in .csv, .json or .parquet")
     if output is not None and style is not None:
         raise click.UsageError("--output and --format exclude each other")
-    statement = standard_input() if query == "-" else query
-    running = console.start(db, statement, row_limit=limit, timeout_seconds=timeout)
+    sql = standard_input() if query == "-" else query
+    running = statement.start(db, sql, row_limit=limit, timeout_seconds=timeout)
     with contextlib.closing(running):
         # pandas loads while the child does.
         from quantstore import formats  # noqa: F401
 
-        answer = running.result()
+        answer = running.wait()
     if output is not None:
         write_answer(answer, output)
         say(f"wrote {counted(answer.table.num_rows, 'row')} to {output}")

@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 
 import click
 
-from quantstore import __version__, logs, settings
+from quantstore import settings
 from quantstore.cli.exits import INTERRUPTED, OK, USAGE
 from quantstore.cli.talk import complain, one_line, unwritable
 from quantstore.errors import QuantstoreError
+from quantstore.process import logs
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
+from quantstore.version import __version__
 
 logger = logging.getLogger(__name__)
 

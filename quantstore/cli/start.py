@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from quantstore import logs, settings
+from quantstore import settings
 from quantstore.cli.exits import OK
 from quantstore.cli.fill import load_demo
 from quantstore.cli.root import commands, everywhere
 from quantstore.errors import MissingStoreError
+from quantstore.process import logs
 
 
 @commands.command()

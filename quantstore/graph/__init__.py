@@ -3,7 +3,6 @@
 import quantstore.deferred  # noqa: F401 - before onnx_ir
 from quantstore.graph.file import ModelFile, open_model, require_unchanged
 from quantstore.graph.findings import Finding, of_layer, of_model
-from quantstore.graph.limits import within_limits
 from quantstore.graph.pairs import find_pairs
 from quantstore.graph.walk import (
     Site,
@@ -13,6 +12,7 @@ from quantstore.graph.walk import (
     read_layer,
     read_or_reason,
     survey,
+    within_limits,
 )
 
 __all__ = [

@@ -1,29 +1,16 @@
 """How much a file may ask for: what is 3 kB on disk can unfold to more than any machine holds.
 
 Each limit lies far beyond what a real network needs. A graph that exceeds one is refused in a
-sentence; only a model of too many rows is read in part, and a finding says what is missing.
+sentence.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import onnx
 
 from quantstore.errors import ModelFileError
-from quantstore.graph.tensors import dimensions
-
-if TYPE_CHECKING:
-    from quantstore.graph.walk import Site
-
-# Five rows of the store for each: 10 million rows, about a gigabyte while they are written. A
-# language model of 7 billion weights has 1.4 million channels.
-MOST_CHANNELS = 2_000_000
-# A histogram takes 16 kB of memory until it is written.
-MOST_LAYERS = 20_000
-# A tensor that several nodes use is read again for each of them.
-MOST_BYTES_READ_AGAIN = 16 << 30
 
 # Protobuf itself allows about 33 subgraphs inside one another, but functions call functions.
 MOST_LEVELS = 100
@@ -38,29 +25,6 @@ _MOST_VALUES_PER_BYTE = 8
 MOST_SPARSE_ELEMENTS = 1 << 27
 
 _AGAIN = "export the model again"
-
-
-def within_limits(sites: "Sequence[Site]") -> "tuple[tuple[Site, ...], str]":
-    """As many of a model's layers as the store takes, and what is missing, empty if nothing is."""
-    channels = read_again = 0
-    seen: set[int] = set()
-    for count, site in enumerate(sites):
-        shape = dimensions(site.tensor)
-        axis = site.operand.channel_axis(site.node, len(shape))
-        channels += 1 if axis is None or axis >= len(shape) else max(1, shape[axis])
-        if id(site.tensor) in seen:
-            read_again += site.weight_bytes
-        seen.add(id(site.tensor))
-        too_many = (
-            channels > MOST_CHANNELS or count >= MOST_LAYERS or read_again > MOST_BYTES_READ_AGAIN
-        )
-        # A single layer, however large, is one that a runtime would hold as well.
-        if count > 0 and too_many:
-            return tuple(sites[:count]), (
-                f"only the first {count:,} of {len(sites):,} layers were measured: the others"
-                " would fill the store with more rows than it is made for"
-            )
-    return tuple(sites), ""
 
 
 def require_bounded(model: onnx.ModelProto) -> None:

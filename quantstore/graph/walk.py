@@ -1,7 +1,7 @@
 """A graph in, its layers out, one at a time: only one layer's weights are in memory."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,14 @@ from quantstore.graph.operators import MICROSOFT, UNREAD, Operand, Operator, ope
 from quantstore.graph.packed import READERS
 from quantstore.graph.tensors import FLOAT_TYPES, INTEGER_TYPES, dimensions, is_float
 from quantstore.layers import Layer
+
+# Five rows of the store for each: 10 million rows, about a gigabyte while they are written. A
+# language model of 7 billion weights has 1.4 million channels.
+MOST_CHANNELS = 2_000_000
+# A histogram takes 16 kB of memory until it is written.
+MOST_LAYERS = 20_000
+# A tensor that several nodes use is read again for each of them.
+MOST_BYTES_READ_AGAIN = 16 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,3 +446,26 @@ def _channels_first(
         return np.ascontiguousarray(moved).reshape(moved.shape[0] * moved.shape[1], -1)
     moved = np.moveaxis(weights, axis, 0)
     return np.ascontiguousarray(moved).reshape(moved.shape[0], -1)
+
+
+def within_limits(sites: Sequence[Site]) -> tuple[tuple[Site, ...], str]:
+    """As many of a model's layers as the store takes, and what is missing, empty if nothing is."""
+    channels = read_again = 0
+    seen: set[int] = set()
+    for count, site in enumerate(sites):
+        shape = dimensions(site.tensor)
+        axis = site.operand.channel_axis(site.node, len(shape))
+        channels += 1 if axis is None or axis >= len(shape) else max(1, shape[axis])
+        if id(site.tensor) in seen:
+            read_again += site.weight_bytes
+        seen.add(id(site.tensor))
+        too_many = (
+            channels > MOST_CHANNELS or count >= MOST_LAYERS or read_again > MOST_BYTES_READ_AGAIN
+        )
+        # A single layer, however large, is one that a runtime would hold as well.
+        if count > 0 and too_many:
+            return tuple(sites[:count]), (
+                f"only the first {count:,} of {len(sites):,} layers were measured: the others"
+                " would fill the store with more rows than it is made for"
+            )
+    return tuple(sites), ""

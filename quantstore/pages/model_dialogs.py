@@ -13,7 +13,7 @@ import streamlit as st
 from quantstore import freshness, queries, settings, store
 from quantstore.errors import QuantstoreError, printable
 from quantstore.freshness import Freshness
-from quantstore.jobs import QUEUE
+from quantstore.jobs import FILES
 from quantstore.pages import address, reach, report_button, shared
 from quantstore.pages.shared import file_words
 from quantstore.schemes import Scheme
@@ -41,7 +41,7 @@ def ask_remove(models: Sequence[str]) -> None:
 def measure_again(origins: Sequence[queries.Origin]) -> None:
     """Queue the files that these models were read from; names, tags and notes stay."""
     for origin in origins:
-        QUEUE.add(
+        FILES.add(
             Path(origin.source),
             settings.store_path(),
             name=printable(origin.model),

@@ -10,10 +10,10 @@ import streamlit as st
 from quantstore import settings
 from quantstore.errors import printable
 from quantstore.ingestion import demo_paths
+from quantstore.jobs import FINISHED, RUNS, Job
 from quantstore.pages import address, reach, shared
 from quantstore.palette import DARK, LIGHT, both
 from quantstore.run.inputs import PRESETS
-from quantstore.runs_queue import FINISHED, RUNS, Job
 from quantstore.schemes import INT8_SCHEMES, Scheme
 from quantstore.words import MODES, NO_BREAK_SPACE, markdown
 
@@ -146,8 +146,14 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
         "preprocess": preset,
         "sensitivity": bool(sensitivity),
     }
-    what = f"{INT8_SCHEMES[scheme_name].title}, {MODES[mode]}, {inputs}"
-    job_id = RUNS.add(files[model], settings.store_path(), inputs, choices, name=model, what=what)
+    job_id = RUNS.add(
+        files[model],
+        settings.store_path(),
+        inputs,
+        choices,
+        name=model,
+        description=f"{INT8_SCHEMES[scheme_name].title}, {MODES[mode]}, {inputs}",
+    )
     st.session_state.setdefault("own_jobs", set()).add(job_id)
     st.rerun()
 
@@ -184,8 +190,8 @@ def adopt_results() -> list[str]:
     for job in RUNS.snapshot():
         if job.job_id in own and job.state in FINISHED:
             own.discard(job.job_id)
-            if job.simulation_id is not None:
-                found.append(str(job.simulation_id))
+            if job.result is not None:
+                found.append(str(job.result.simulation_id))
     return found
 
 
@@ -246,19 +252,24 @@ def _line(job: Job) -> str:
         f"{_MARKS[job.state]}</span>"
         '<div style="flex:1;min-width:0;overflow-wrap:anywhere">'
         f'<div><span style="font-weight:600">{html.escape(job.name)}</span>'
-        f' <span style="color:{muted}">{html.escape(job.what)}</span></div>'
+        f' <span style="color:{muted}">{html.escape(job.description)}</span></div>'
         f'<div style="color:{colour}">{html.escape(_words(job))}</div>{bar}</div></div>'
     )
 
 
 def _words(job: Job) -> str:
     if job.state == "running":
-        of = f" {job.done:,} of {job.total:,}" if job.total else ""
-        return f"{printable(job.stage)}{of}".replace(" of ", f"{NO_BREAK_SPACE}of{NO_BREAK_SPACE}")
+        progress = job.progress
+        if progress is None:
+            return "starting"
+        of = f" {progress.done:,} of {progress.total:,}" if progress.total else ""
+        return f"{printable(progress.stage)}{of}".replace(
+            " of ", f"{NO_BREAK_SPACE}of{NO_BREAK_SPACE}"
+        )
     if job.state == "failed":
         return f"failed: {job.message}"
     if job.state == "done":
-        return "; ".join(["done", *(printable(note) for note in job.notes)])
+        return "; ".join(["done", *(printable(note) for note in job.result.notes)])
     return job.state
 
 

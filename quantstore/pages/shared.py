@@ -16,7 +16,7 @@ from quantstore.errors import MissingStoreError, OlderStoreError, QuantstoreErro
 from quantstore.explanations import EXPLANATIONS
 from quantstore.freshness import Freshness
 from quantstore.ingestion import demo_paths
-from quantstore.jobs import QUEUE
+from quantstore.jobs import FILES
 from quantstore.pages import address, components
 from quantstore.palette import BANDS, DARK, LIGHT, PALETTES, Palette, ThemeName, both
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, Scheme
@@ -466,7 +466,7 @@ def file_name(*parts: str) -> str:
 def add_examples() -> None:
     """Queue the example models that ship with the package."""
     for path in demo_paths():
-        QUEUE.add(path, settings.store_path(), name=path.name, source=f"example {path.name}")
+        FILES.add(path, settings.store_path(), name=path.name, source=f"example {path.name}")
 
 
 def offer_update(older: OlderStoreError) -> None:

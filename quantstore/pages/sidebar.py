@@ -13,7 +13,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from quantstore import queries, settings, store
 from quantstore.errors import LockedStoreError, QuantstoreError
 from quantstore.ingestion import find_files
-from quantstore.jobs import FINISHED, QUEUE, Job
+from quantstore.jobs import FILES, FINISHED, Job
 from quantstore.pages import address, frame, reach, shared
 from quantstore.palette import DARK, LIGHT, both
 from quantstore.uploads import Upload, remove_leftovers
@@ -41,7 +41,7 @@ def draw(*, has_scheme: bool) -> None:
                 " server, run there:"
             )
             st.code(settings.command("ingest FILE"), language=None, wrap_lines=True)
-        jobs = QUEUE.snapshot()
+        jobs = FILES.snapshot()
         is_busy = any(job.state not in FINISHED for job in jobs)
         st.session_state["jobs_finished"] = _finished_ids(jobs)
         if jobs:
@@ -91,22 +91,22 @@ def _queue_uploads(files: list[UploadedFile]) -> None:
     try:
         upload = Upload(sum(file.size for file in files))
     except OSError as error:
-        QUEUE.refuse(names, f"cannot be copied: {error.strerror}; {_otherwise()}")
+        FILES.refuse(names, f"cannot be copied: {error.strerror}; {_otherwise()}")
         return
     try:
         models = _copied(files, upload.folder)
     except OSError as error:
         upload.remove()
-        QUEUE.refuse(names, f"cannot be copied: {error.strerror}; {_otherwise()}")
+        FILES.refuse(names, f"cannot be copied: {error.strerror}; {_otherwise()}")
         return
     if not models:
         upload.remove()
-        QUEUE.refuse(names, "no .onnx file among the upload; add the model together with its data")
+        FILES.refuse(names, "no .onnx file among the upload; add the model together with its data")
         return
     # Removed when its last model is ingested, failed or was cancelled.
     remaining = _Countdown(len(models), upload.remove)
     for model in models:
-        QUEUE.add(
+        FILES.add(
             model,
             settings.store_path(),
             name=model.name,
@@ -123,7 +123,7 @@ def _copied(files: list[UploadedFile], folder: Path) -> list[Path]:
         # A browser sends a bare name; anything more would be an attempt to leave the folder.
         target = folder / (PurePath(file.name.replace("\\", "/")).name or "upload.onnx")
         if target.is_file():
-            QUEUE.refuse(file.name, "another file of this upload has this name; add it by itself")
+            FILES.refuse(file.name, "another file of this upload has this name; add it by itself")
             continue
         with target.open("wb") as stream:
             shutil.copyfileobj(file, stream, _COPY_BYTES)
@@ -172,18 +172,18 @@ def _queue_path(text: str) -> None:
         found = [(path, path.exists(), str(path.resolve())) for path in files]
     except (OSError, RuntimeError, ValueError):
         # Too long a name, the home of somebody unknown, a character that no path may have.
-        QUEUE.refuse(short_name(text, 80), "this cannot be a path; check it")
+        FILES.refuse(short_name(text, 80), "this cannot be a path; check it")
         return
     for failure in failures:
-        QUEUE.refuse(short_name(failure.path, 80), failure.error or "")
+        FILES.refuse(short_name(failure.path, 80), failure.error or "")
     for path, exists, source in found:
         name = path.name if exists else str(path)
-        QUEUE.add(path, settings.store_path(), name=name, source=source)
+        FILES.add(path, settings.store_path(), name=name, source=source)
 
 
 def _queue() -> None:
     """The files under way and what became of the others; reruns by itself while it moves."""
-    jobs = QUEUE.snapshot()
+    jobs = FILES.snapshot()
     if _finished_ids(jobs) != st.session_state.get("jobs_finished"):
         # A model has arrived, or failed: every page may have something new to show.
         address.rerun()
@@ -191,14 +191,14 @@ def _queue() -> None:
     if running:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{len(running)} of {len(jobs)} under way**")
-            st.button("Cancel", type="tertiary", on_click=QUEUE.cancel, key="cancel_jobs")
+            st.button("Cancel", type="tertiary", on_click=FILES.cancel_all, key="cancel_jobs")
     st.html(f'<div style="font-size:12px">{"".join(_job_line(job) for job in jobs)}</div>')
     if any(job.state in FINISHED for job in jobs):
         st.button(
             "Dismiss finished",
             icon=":material/done_all:",
             type="tertiary",
-            on_click=QUEUE.dismiss_finished,
+            on_click=FILES.dismiss_finished,
             key="dismiss_jobs",
         )
 
@@ -231,22 +231,26 @@ def _job_line(job: Job) -> str:
 
 def _job_words(job: Job) -> str:
     if job.state == "waiting":
-        return f"waiting, {file_size(job.file_bytes)}"
+        return f"waiting, {job.description}"
     if job.state == "running":
-        if not job.layers_total:
-            return f"opening, {file_size(job.file_bytes)}"
-        if job.is_probing:
+        progress = job.progress
+        if progress is None:
+            return f"opening, {job.description}"
+        if progress.is_probing:
             return "running it on noise"
-        done, total = file_size(job.bytes_done), file_size(job.bytes_total)
-        return f"reading: layer {job.layers_done} of {job.layers_total}, {done} of {total}"
+        done, total = file_size(progress.bytes_done), file_size(progress.bytes_total)
+        return (
+            f"reading: layer {progress.layers_done} of {progress.layers_total}, {done} of {total}"
+        )
     if job.state == "failed":
         return f"failed: {job.message}"
     if job.state == "cancelled":
         return "cancelled"
-    if job.was_stored:
-        return f"already stored as {job.model}"
-    renamed = "" if job.model is None or job.name.startswith(job.model) else f" as {job.model}"
-    return f"done{renamed}: {counted(job.layers or 0, 'layer')} in {seconds(job.seconds or 0)}"
+    result = job.result
+    if result.outcome == "already stored":
+        return f"already stored as {result.model}"
+    renamed = "" if job.name.startswith(result.model) else f" as {result.model}"
+    return f"done{renamed}: {counted(result.layers, 'layer')} in {seconds(result.seconds)}"
 
 
 def _finished_ids(jobs: list[Job]) -> set[int]:

@@ -9,14 +9,17 @@ from urllib.parse import quote
 import pandas as pd
 import streamlit as st
 
-from quantstore import console, formats, queries, questions, settings, store
+from quantstore import formats, queries, settings, store
 from quantstore.charts import result as charts
-from quantstore.console import Answer
+from quantstore.console import statement as console
+from quantstore.console.answer import Answer
+from quantstore.console.examples import EXAMPLES
 from quantstore.errors import RejectedQueryError
 from quantstore.pages import address, editor, shared
-from quantstore.questions import Outcome, Question
-from quantstore.sql_examples import EXAMPLES
+from quantstore.process.running import Running
 from quantstore.words import counted, markdown, seconds
+
+Outcome = Answer | RejectedQueryError
 
 ROW_LIMIT = 10_000
 TIMEOUT_SECONDS = 30
@@ -201,7 +204,7 @@ def _outcome(statement: str) -> Outcome | None:
 
 def _ask(path: Path, statement: str, asked: object, *, is_new: bool) -> Outcome | None:
     """Ask, or look after what was asked already; None while it is under way."""
-    pending: tuple[object, Question] | None = st.session_state.get("sql_question")
+    pending: tuple[object, Running[Answer]] | None = st.session_state.get("sql_question")
     if pending is not None and (is_new or pending[0] != asked):
         pending[1].cancel()
         pending = None
@@ -211,23 +214,24 @@ def _ask(path: Path, statement: str, asked: object, *, is_new: bool) -> Outcome 
                 f"the statement is longer than {LONGEST_STATEMENT:,} characters",
                 "run it with: quantstore sql",
             )
-        question = (
-            pending[1]
-            if pending is not None
-            else Question(path, statement, row_limit=ROW_LIMIT, timeout_seconds=TIMEOUT_SECONDS)
-        )
+        if pending is not None:
+            question = pending[1]
+        else:
+            question = console.start(
+                path, statement, row_limit=ROW_LIMIT, timeout_seconds=TIMEOUT_SECONDS
+            )
     except RejectedQueryError as error:
         return error
     st.session_state["sql_question"] = (asked, question)
-    if not question.is_over(questions.PATIENCE_SECONDS):
+    if not question.is_over(console.PATIENCE_SECONDS):
         return None
     del st.session_state["sql_question"]
-    return question.outcome()
+    return console.outcome(question)
 
 
 def _waiting() -> None:
     """How long it has taken and how long it may, and a way to end it; looks again by itself."""
-    question: Question = st.session_state["sql_question"][1]
+    question: Running[Answer] = st.session_state["sql_question"][1]
 
     @st.fragment(run_every=0.3)
     def look() -> None:

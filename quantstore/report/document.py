@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from quantstore import __version__, formats, queries
+from quantstore import formats, queries
 from quantstore.charts import compare as compare_charts
 from quantstore.charts import model as model_charts
 from quantstore.errors import printable
@@ -35,6 +35,7 @@ from quantstore.report.markup import (
 from quantstore.report.method import method
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES, Scheme
 from quantstore.store import Connection
+from quantstore.version import __version__
 from quantstore.words import (
     UNFOLDED,
     LayerFacts,

@@ -91,6 +91,11 @@ class Progress:
     done: int
     total: int
 
+    @property
+    def share_done(self) -> float:
+        """From 0 to 1, within the stage."""
+        return min(1.0, self.done / self.total) if self.total else 0.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:

@@ -1,92 +1,54 @@
-"""A simulation in a process of its own: one request in, JSON lines out.
+"""A simulation in a process of its own: the side that answers.
 
-The request is ``{"path": ..., "inputs": ..., "choices": {...}}``; the answer is any number of
-``{"progress": {...}}`` and, last, ``{"result": ..., "peak_bytes": ...}`` or ``{"failure": {...}}``.
-A process can be cancelled, and a runtime that crashes takes down nothing else. It ends when its
-standard input does, because then its parent is gone.
+A process can be cancelled, and a runtime that crashes takes down nothing else. :func:`request` is
+what it is asked, its result ``{"simulation": ..., "peak_bytes": ...}``.
 """
 
 import dataclasses
-import json
-import os
-import sys
-import threading
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from quantstore.errors import QuantstoreError, RunError
-from quantstore.memory import peak_bytes
+from quantstore.process.memory import peak_bytes
+from quantstore.process.serve import Reply, serve
 
 # Nobody reads faster.
 _PAUSE_SECONDS = 0.1
 
 
-def main() -> int:
-    """Answer the request on standard input."""
-    # Whatever a library prints must not end up among the answers.
-    output = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    request = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        _answer(output, request)
-    except QuantstoreError as error:
-        _say(output, {"failure": failure(error)})
-    except MemoryError:
-        _say(output, {"failure": failure(out_of_memory())})
-    return 0
+def request(path: Path, inputs: str, choices: Any) -> dict[str, Any]:
+    """What :func:`answer` reads."""
+    return {"path": str(path), "inputs": inputs, "choices": dataclasses.asdict(choices)}
 
 
-def failure(error: QuantstoreError) -> dict[str, str]:
-    """A failure for the process that asked."""
-    return {"kind": type(error).__name__, "message": str(error), "hint": error.hint}
-
-
-def out_of_memory() -> RunError:
-    """The sentence for a run that wants more memory than there is."""
-    return RunError("the run needs more memory than there is", "try smaller inputs with --size")
-
-
-def request(path: Path, inputs: str, choices: Any) -> str:
-    """The line that :func:`main` reads."""
-    content = {"path": str(path), "inputs": inputs, "choices": dataclasses.asdict(choices)}
-    return json.dumps(content) + "\n"
-
-
-def _answer(output: IO[str], request: dict[str, Any]) -> None:
+def answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
+    """Run the model, say how far it is, and give everything that was measured."""
     from quantstore.run.inputs import Preprocessing
     from quantstore.run.simulate import Choices, Progress, simulate
 
-    chosen = request["choices"]
-    how = chosen["preprocess"]
-    if isinstance(how, dict):
-        how |= {name: tuple(how[name]) for name in ("mean", "std", "size") if how[name]}
-        chosen["preprocess"] = Preprocessing(**how)
-    chosen["exclude"] = tuple(chosen["exclude"])
-    said: tuple[str, float] = ("", 0.0)
+    choices = request["choices"]
+    preprocess = choices["preprocess"]
+    if isinstance(preprocess, dict):
+        # JSON has no tuples.
+        preprocess |= {
+            field: tuple(preprocess[field])
+            for field in ("mean", "std", "size")
+            if preprocess[field]
+        }
+        choices["preprocess"] = Preprocessing(**preprocess)
+    choices["exclude"] = tuple(choices["exclude"])
+    last_stage, last_time = "", 0.0
 
     def report(progress: Progress) -> None:
-        nonlocal said
+        nonlocal last_stage, last_time
         now = time.monotonic()
-        if progress.stage != said[0] or now - said[1] >= _PAUSE_SECONDS:
-            said = progress.stage, now
-            _say(output, {"progress": dataclasses.asdict(progress)})
+        if progress.stage != last_stage or now - last_time >= _PAUSE_SECONDS:
+            last_stage, last_time = progress.stage, now
+            reply.progress(dataclasses.asdict(progress))
 
-    found = simulate(Path(request["path"]), request["inputs"], Choices(**chosen), report)
-    _say(output, {"result": found.to_json(), "peak_bytes": peak_bytes()})
-
-
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    os._exit(1)
-
-
-def _say(output: IO[str], message: dict[str, Any]) -> None:
-    print(json.dumps(message), file=output, flush=True)
+    simulation = simulate(Path(request["path"]), request["inputs"], Choices(**choices), report)
+    return {"simulation": simulation.to_json(), "peak_bytes": peak_bytes()}
 
 
 if __name__ == "__main__":
-    code = main()
-    # Without the interpreter's tidying up, which waits for the thread that listens.
-    os._exit(code)
+    serve(answer)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from quantstore import __version__
 from quantstore.errors import QuantstoreError
 from quantstore.store.beside import room_beside
 from quantstore.store.connection import BATCH_ROWS, Connection, reading
 from quantstore.store.models import find_model
 from quantstore.store.schema import SCHEMA_VERSION, schema_sql
 from quantstore.store.tables import ALL_TABLES, OF_MODELS
+from quantstore.version import __version__
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from quantstore import __version__
 from quantstore.errors import DamagedStoreError, RefusedImportError
 from quantstore.schemes import SCHEMES
 from quantstore.store.care import Labels, labels
@@ -32,6 +31,7 @@ from quantstore.store.exports import (
 from quantstore.store.models import remove_model
 from quantstore.store.schema import SCHEMA_VERSION, create_schema
 from quantstore.store.tables import ALL_TABLES, OF_MODELS, Table
+from quantstore.version import __version__
 
 if TYPE_CHECKING:
     from pyarrow import dataset

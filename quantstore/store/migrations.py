@@ -14,7 +14,6 @@ from pathlib import Path
 
 import duckdb
 
-from quantstore import __version__
 from quantstore.errors import StoreError
 from quantstore.store.schema import (
     SCHEMA_VERSION,
@@ -24,6 +23,7 @@ from quantstore.store.schema import (
     now,
     schema_sql,
 )
+from quantstore.version import __version__
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import duckdb
 
-from quantstore import __version__
 from quantstore.errors import DamagedStoreError, MissingStoreError, NewerStoreError, OlderStoreError
 from quantstore.schemes import SCHEMES
+from quantstore.version import __version__
 
 SCHEMA_VERSION = 2
 

@@ -1,0 +1,121 @@
+"""The side that answers: a child reads requests, one at a time, and says what comes of each.
+
+Standard input carries requests, a JSON line each: ``{"limits": {...}, "deadline": ...,
+"request": ...}``. Standard output carries messages, a JSON line each: any number of
+``{"progress": ...}`` and ``{"chunk": N}`` (N bytes follow), then one ``{"result": ...}``,
+``{"failure": {...}}`` or ``{"bug": {...}}``. A child ends when its standard input does, because
+then its parent is gone.
+"""
+
+import io
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, BinaryIO, NoReturn
+
+from quantstore.errors import QuantstoreError, printable
+from quantstore.process import limits
+from quantstore.process.limits import Limits
+
+OUT_OF_MEMORY = "MemoryError"
+MOST_CHUNK_BYTES = 1 << 24
+
+
+class Reply:
+    """What a child says of one request."""
+
+    def __init__(self, output: BinaryIO) -> None:
+        self._output = output
+
+    def progress(self, content: Any) -> None:
+        """Say how far the work is; any JSON value."""
+        self._say({"progress": content})
+
+    def chunks(self) -> "io.BufferedWriter":
+        """A stream of bytes to the parent, for what is no JSON; flush it before the result."""
+        return io.BufferedWriter(_Chunks(self._output), 1 << 20)
+
+    def end_with(self, result: Any) -> NoReturn:
+        """Give the result and end this process at once, without any tidying up."""
+        self._say({"result": result})
+        os._exit(0)
+
+    def _say(self, message: dict[str, Any]) -> None:
+        self._output.write(json.dumps(message).encode() + b"\n")
+        self._output.flush()
+
+
+class _Chunks(io.RawIOBase):
+    """Bytes as messages of the protocol."""
+
+    def __init__(self, output: BinaryIO) -> None:
+        self._output = output
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        # What is left over comes again: that is the contract of a raw stream.
+        view = memoryview(content).cast("B")[:MOST_CHUNK_BYTES]
+        self._output.write(b'{"chunk": %d}\n' % view.nbytes)
+        self._output.write(view)
+        self._output.flush()
+        return view.nbytes
+
+
+Answer = Callable[[Any, Reply], Any]
+
+
+def serve(answer: Answer) -> NoReturn:
+    """Answer requests until the parent closes standard input.
+
+    Args:
+        answer: gets a request and says how far it is; what it returns, a JSON value, is the result.
+            A :class:`QuantstoreError` is a failure that the parent raises again.
+    """
+    # Whatever a library prints must not end up among the messages.
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=[requests], daemon=True).start()
+    try:
+        while True:
+            _answer_one(answer, json.loads(requests.get()), Reply(output))
+    except BrokenPipeError:
+        # Nobody listens any more.
+        os._exit(1)
+
+
+def _answer_one(answer: Answer, request: dict[str, Any], reply: Reply) -> None:
+    message: dict[str, Any]
+    try:
+        limits.put_on(Limits(**request["limits"]))
+        if request["deadline"] is not None:
+            limits.put_on(Limits(wall_seconds=request["deadline"] - time.time()))
+        message = {"result": answer(request["request"], reply)}
+    except QuantstoreError as error:
+        message = {
+            "failure": {"kind": type(error).__name__, "message": str(error), "hint": error.hint}
+        }
+    except MemoryError:
+        message = {"failure": {"kind": OUT_OF_MEMORY, "message": "", "hint": ""}}
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        # The parent shows it where somebody looks for it.
+        first_line = (str(error).strip() or "no message").splitlines()[0]
+        summary = printable(f"{type(error).__name__}: {first_line}")
+        message = {"bug": {"summary": summary, "traceback": traceback.format_exc()}}
+    limits.take_off_clocks()
+    reply._say(message)
+
+
+def _listen(requests: "queue.SimpleQueue[bytes]") -> None:
+    for line in sys.stdin.buffer:
+        requests.put(line)
+    os._exit(1)

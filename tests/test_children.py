@@ -1,0 +1,269 @@
+"""The four callers that keep a child (ingest, probe, run, SQL), in every trouble a child can have.
+
+Each ends in a sentence, soon, with nothing left behind. How a child is limited and ended stands in
+``test_child.py``; here it is tried through what people use.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from quantstore import errors, ingestion, simulation, worker
+from quantstore.console import statement
+from quantstore.process import memory
+from quantstore.run import probe
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits")
+MODEL = next(path for path in ingestion.demo_paths() if path.stem == "digits-plain")
+# Left alone, a child of these tests sleeps for a minute.
+SOON_SECONDS = 15
+
+
+@dataclass
+class Ingest:
+    """A file on its way into the store, as the app does it."""
+
+    store_path: Path
+    has_clock = True
+    killed = "it needs more memory than there is; free some"
+    silent = "the file crashed its reader; check it with onnx.checker"
+
+    def start(self):
+        self.running = worker.start(MODEL, self.store_path, ingestion.Choices(probe=False))
+
+    def cancel(self):
+        self.running.cancel()
+
+    def sentence(self):
+        try:
+            self.running.wait()
+        except errors.QuantstoreError as error:
+            return error.sentence
+        return ""
+
+
+@dataclass
+class Run(Ingest):
+    """A model beside its quantized twin."""
+
+    has_clock = False
+    killed = "the run needs more memory than there is; try smaller inputs"
+    silent = "the run has no result: "
+
+    def start(self):
+        choices = simulation.Choices(mode="weights", samples=2)
+        self.running = simulation.start(MODEL, self.store_path, "noise", choices)
+
+
+@dataclass
+class Sql(Ingest):
+    """A statement that somebody typed."""
+
+    killed = "the query needs more memory than it may have; ask for fewer rows"
+    silent = "the query crashed DuckDB; the store is unharmed"
+
+    def start(self):
+        self.running = statement.start(
+            self.store_path, "from models", row_limit=10, timeout_seconds=20
+        )
+
+
+@dataclass
+class Probe(Ingest):
+    """A model on noise, at ingest."""
+
+    killed = "the probe was killed, probably for want of memory"
+    silent = "the probe ended without saying why"
+
+    def start(self):
+        self.prober = probe.Prober()
+        self.prober.start(MODEL, seconds=probe.SECONDS)
+
+    def cancel(self):
+        self.prober.close()
+
+    def sentence(self):
+        with self.prober:
+            reasons = {record.failure for record in self.prober.result()}
+        (reason,) = reasons
+        return reason or ""
+
+
+CALLERS = {"ingest": Ingest, "probe": Probe, "run": Run, "SQL": Sql}
+every_caller = pytest.mark.parametrize("caller", CALLERS)
+
+
+@pytest.fixture
+def begin(tmp_path, monkeypatch, demo_store):
+    """Starts a caller's child, which runs this code first."""
+
+    def begin(caller, sabotage=""):
+        folder = tmp_path / "sabotage"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(sabotage)
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+        path = tmp_path / "store.duckdb"
+        if caller == "SQL":
+            shutil.copy(demo_store, path)
+        asking = CALLERS[caller](path)
+        asking.start()
+        return asking
+
+    return begin
+
+
+# When the request has come and the limits are on.
+ON_REQUEST = """
+from quantstore.process import limits
+put_on = limits.put_on
+def first(allowed):
+    put_on(allowed)
+    {}
+limits.put_on = first
+"""
+HANGING = "import time; time.sleep(60)"
+
+
+def children() -> set[int]:
+    """The processes that this one started and that have not ended."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            rest = path.read_text().rsplit(")", 1)[1]
+        except OSError:
+            continue
+        state, parent = rest.split()[:2]
+        if int(parent) == os.getpid() and state != "Z":
+            found.add(int(path.parent.name))
+    return found
+
+
+@every_caller
+def test_it_works_while_libraries_print(caller, begin):
+    rubbish = (
+        "print('a library says hello', flush=True)\nimport os\nos.write(1, b'{\"result\": ')\n"
+    )
+    assert begin(caller, f"{rubbish}os.write(1, b'\\n[1, 2]\\n')").sentence() == ""
+
+
+@every_caller
+def test_one_that_prints_without_end_is_ended(caller, begin):
+    asking = begin(caller, "import os\nwhile True: os.write(1, b'rubbish' * 10_000)")
+    assert asking.sentence().startswith(asking.silent)
+
+
+@every_caller
+def test_one_that_is_killed_is_a_sentence(caller, begin):
+    asking = begin(caller, "import os; os.kill(os.getpid(), 9)")
+    assert asking.sentence().startswith(asking.killed)
+
+
+@every_caller
+def test_one_that_ends_without_a_word_is_a_sentence(caller, begin):
+    asking = begin(caller, "raise SystemExit(1)")
+    assert asking.sentence().startswith(asking.silent)
+
+
+@every_caller
+@pytest.mark.parametrize("sabotage", [HANGING, ON_REQUEST.format(HANGING)], ids=["early", "late"])
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+def test_one_that_hangs_can_be_ended_and_leaves_no_process(caller, sabotage, begin):
+    before = children()
+    started = time.monotonic()
+    asking = begin(caller, sabotage)
+    assert children() - before
+    asking.cancel()
+    if caller == "probe":
+        asking.prober.close()
+    else:
+        assert "cancelled" in asking.sentence()
+    assert children() <= before
+    assert time.monotonic() - started < SOON_SECONDS
+
+
+@pytest.mark.parametrize("caller", [name for name, kind in CALLERS.items() if kind.has_clock])
+def test_one_that_hangs_is_ended_by_the_clock(caller, begin, monkeypatch):
+    monkeypatch.setattr(worker, "TIME_LIMIT_SECONDS", 0.3)
+    monkeypatch.setattr(probe, "SECONDS", 0.3)
+    monkeypatch.setattr(statement, "START_SECONDS", 0.3)
+    monkeypatch.setenv("QUANTSTORE_WAIT", "0")
+    started = time.monotonic()
+    sentence = begin(caller, HANGING).sentence()
+    assert re.match("not done after|stopped after 0.3 s|the query did not start within", sentence)
+    assert time.monotonic() - started < SOON_SECONDS
+
+
+@pytest.fixture
+def container(tmp_path, monkeypatch):
+    """This process seems to run in a container of so many bytes."""
+
+    def container(size):
+        (tmp_path / "memory.max").write_text(str(size))
+        (tmp_path / "cgroup").write_text("0::/\n")
+        monkeypatch.setattr(memory, "CGROUPS_OF_PROCESS", tmp_path / "cgroup")
+        monkeypatch.setattr(memory, "CGROUP_ROOT", tmp_path)
+
+    return container
+
+
+# Address space that is reserved and not used; only a limit on memory refuses it.
+ONE_GIB = ON_REQUEST.format("bytearray(1 << 30)")
+
+
+@every_caller
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit memory")
+def test_one_that_eats_memory_is_a_sentence_and_a_container_counts(caller, begin, container):
+    assert begin(caller, ONE_GIB).sentence() == ""
+    container(1 << 30)
+    sentence = begin(caller, ONE_GIB).sentence()
+    assert "memory" in sentence
+    assert begin(caller).sentence() == ""  # enough for a small model all the same
+
+
+STARTING = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = {path!r}
+import test_children
+asking = test_children.CALLERS[{caller!r}](Path({store!r}))
+asking.start()
+child = getattr(asking, "prober", None) or asking.running
+print(child._child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@every_caller
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+def test_one_whose_parent_dies_ends_too(caller, begin, tmp_path, monkeypatch):
+    (tmp_path / "sabotage").mkdir()
+    (tmp_path / "sabotage" / "sitecustomize.py").write_text(
+        f"import sys\nif '-m' in sys.orig_argv:\n    exec({ON_REQUEST.format(HANGING)!r})"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "sabotage"))
+    program = STARTING.format(path=sys.path, caller=caller, store=str(tmp_path / "s.duckdb"))
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    child = int(parent.stdout.readline())
+    assert Path(f"/proc/{child}").exists()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not is_alive(child)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
