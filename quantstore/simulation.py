@@ -28,7 +28,7 @@ from quantstore.errors import (
     QuantstoreError,
     RunError,
 )
-from quantstore.run.simulate import Choices, Progress, Simulation
+from quantstore.run.choices import Choices, Progress, Simulation
 from quantstore.run.simulate_child import out_of_memory, request
 
 __all__ = ["Choices", "Done", "Progress", "Running", "Simulation", "run", "start"]

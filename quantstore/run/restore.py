@@ -20,8 +20,6 @@ from quantstore.graph.dequantize import weight_scale
 from quantstore.graph.tensors import read_array
 from quantstore.run.runtime import Array
 
-Floats = npt.NDArray[np.float32]
-
 _DYNAMIC = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 _SCALED = {"QLinearConv": "Conv", "QLinearMatMul": "MatMul"}
 # They move integers about without computing, and so do the same with floats.
@@ -100,15 +98,17 @@ class _Restored:
                 rounded = _before_moves(_input(node, 0))
                 if rounded is None or rounded.op_type != "QuantizeLinear":
                     continue
-                own_scale = _far_constant(_input(rounded, 1))
+                activation_scale = _far_constant(_input(rounded, 1))
                 zero_value = _input(rounded, 2)
-                own_zero = _far_constant(zero_value)
+                activation_zero = _far_constant(zero_value)
                 stored = _constant(zero_value)
-                kind = stored if stored is not None else own_zero
-                if own_scale is None or own_scale.size != 1:
+                typed_zero = stored if stored is not None else activation_zero
+                if activation_scale is None or activation_scale.size != 1:
                     continue
-                dtype = np.dtype(np.uint8) if kind is None else kind.dtype
-                new = self._clipped(rounded.inputs[0], own_scale, own_zero, dtype, rounded)
+                dtype = np.dtype(np.uint8) if typed_zero is None else typed_zero.dtype
+                new = self._clipped(
+                    rounded.inputs[0], activation_scale, activation_zero, dtype, rounded
+                )
             node.outputs[0].replace_all_uses_with(new, replace_graph_outputs=True)
             self._count += 1
         return self._count - before
@@ -133,8 +133,8 @@ class _Restored:
             self._note(node, self._clipped(data, scale, zero, dtype, node))
         elif op in _SCALED and data in self._float_of:
             codes, scale = _constant(inputs[3]), _constant(inputs[4])
-            own_scale = _constant(inputs[1])
-            if codes is None or scale is None or own_scale is None:
+            activation_scale = _constant(inputs[1])
+            if codes is None or scale is None or activation_scale is None:
                 return
             axis = 0 if op == "QLinearConv" else codes.ndim - 1
             weights = _floats(codes, scale, _constant(inputs[5]), axis)
@@ -145,7 +145,7 @@ class _Restored:
             bias = _constant(_input(node, 8)) if op == "QLinearConv" else None
             if bias is not None:
                 # A bias is stored in units of both scales.
-                step = own_scale.astype(np.float64) * scale.astype(np.float64)
+                step = activation_scale.astype(np.float64) * scale.astype(np.float64)
                 operands.append(self._new("bias", (bias * step).astype(np.float32)))
             self._note_rounded(node, _SCALED[op], operands, dict(node.attributes))
         elif op == "QLinearAdd":
@@ -201,8 +201,8 @@ class _Restored:
         old.outputs[0].replace_all_uses_with(new.outputs[0], replace_graph_outputs=True)
         self._count += 1
 
-    def _new(self, what: str, array: Array) -> ir.Value:
-        name = f"quantstore_{what}_{len(self._main.initializers)}"
+    def _new(self, purpose: str, array: Array) -> ir.Value:
+        name = f"quantstore_{purpose}_{len(self._main.initializers)}"
         return new_constant(self._main, name, array)
 
     def _clipped(
@@ -211,7 +211,7 @@ class _Restored:
         scale: Array,
         zero_point: Array | None,
         dtype: np.dtype[Any],
-        place: ir.Node,
+        reader: ir.Node,
     ) -> ir.Value:
         """The value, limited to what codes of ``dtype`` can stand for."""
         limits = np.iinfo(dtype)
@@ -222,11 +222,13 @@ class _Restored:
             for code in (limits.min, limits.max)
         ]
         clip = ir.node("Clip", [value, *bounds])
-        self._main.insert_before(place, clip)
+        self._main.insert_before(reader, clip)
         return clip.outputs[0]
 
 
-def _floats(codes: Array, scale: Array, zero_point: Array | None, axis: int) -> Floats:
+def _floats(
+    codes: Array, scale: Array, zero_point: Array | None, axis: int
+) -> npt.NDArray[np.float32]:
     """``scale * (code - zero point)``, one scale for all or one for each slice along the axis."""
     zero = np.zeros(1, np.float32) if zero_point is None else zero_point.astype(np.float32)
     shape = [1] * codes.ndim
@@ -237,7 +239,7 @@ def _floats(codes: Array, scale: Array, zero_point: Array | None, axis: int) -> 
         shape[axis] = values.size
         return values.reshape(shape)
 
-    floats: Floats = (codes.astype(np.float32) - along(zero)) * along(scale.astype(np.float32))
+    floats: Array = (codes.astype(np.float32) - along(zero)) * along(scale.astype(np.float32))
     return floats.astype(np.float32)
 
 
@@ -252,10 +254,10 @@ def _constant(value: ir.Value | None) -> Array | None:
 
 def _far_constant(value: ir.Value | None) -> Array | None:
     """A constant, also behind Identity and Cast."""
-    for one in _backwards(value):
-        found = _constant(one)
-        if found is not None:
-            return found
+    for source in _backwards(value):
+        array = _constant(source)
+        if array is not None:
+            return array
     return None
 
 

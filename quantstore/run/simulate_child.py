@@ -55,8 +55,9 @@ def request(path: Path, inputs: str, choices: Any) -> str:
 
 
 def _answer(output: IO[str], request: dict[str, Any]) -> None:
+    from quantstore.run.choices import Choices, Progress
     from quantstore.run.inputs import Preprocessing
-    from quantstore.run.simulate import Choices, Progress, simulate
+    from quantstore.run.simulate import simulate
 
     chosen = request["choices"]
     how = chosen["preprocess"]
