@@ -7,6 +7,7 @@ Tensors are observed a bounded block at a time, and only sums are kept, in float
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -216,8 +217,7 @@ def measure_drift(
     beside, local = with_local_twins(pair)
     tensors = _observed_tensors(pair, local, samples)
     kept_outside(beside, folder, "beside")
-    quantized = onnx.ModelProto()
-    quantized.CopyFrom(pair.quantized)
+    quantized = deepcopy(pair.quantized)
     kept_outside(quantized, folder, "quantized")
 
     blocks = packed(
@@ -312,8 +312,7 @@ def _observed_tensors(
 
 def bytes_of_tensors(model: Any, samples: Samples) -> dict[str, int]:
     """Bytes of each tensor as far as shapes tell; 0 for what holds no floats."""
-    shaped = onnx.ModelProto()
-    shaped.CopyFrom(model)
+    shaped = deepcopy(model)
     feed = samples[0]
     for value in shaped.graph.input:
         if value.name in feed:

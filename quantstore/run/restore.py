@@ -7,7 +7,6 @@ to that range stays: saturation is part of what the network computes. Rounding o
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,10 +37,7 @@ def float_arithmetic(model: ir.Model) -> int:
 def new_constant(main: ir.Graph, name: str, array: Array) -> ir.Value:
     """A new initializer of a graph."""
     # Not ascontiguousarray, which turns a scalar into a vector.
-    tensor = ir.Tensor(np.array(array, order="C"), name=name)
-    value = ir.Value(
-        name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype)
-    )
+    value = ir.val(name, const_value=ir.Tensor(np.array(array, order="C"), name=name))
     main.register_initializer(value)
     return value
 
@@ -99,16 +95,10 @@ class _Restored:
                 if rounded is None or rounded.op_type != "QuantizeLinear":
                     continue
                 activation_scale = _far_constant(_input(rounded, 1))
-                zero_value = _input(rounded, 2)
-                activation_zero = _far_constant(zero_value)
-                stored = _constant(zero_value)
-                typed_zero = stored if stored is not None else activation_zero
+                activation_zero = _far_constant(_input(rounded, 2))
                 if activation_scale is None or activation_scale.size != 1:
                     continue
-                dtype = np.dtype(np.uint8) if typed_zero is None else typed_zero.dtype
-                new = self._clipped(
-                    rounded.inputs[0], activation_scale, activation_zero, dtype, rounded
-                )
+                new = self._clipped(rounded.inputs[0], activation_scale, activation_zero, rounded)
             node.outputs[0].replace_all_uses_with(new, replace_graph_outputs=True)
             self._count += 1
         return self._count - before
@@ -128,9 +118,7 @@ class _Restored:
             scale = _constant(_input(node, 1))
             if scale is None or not any(name.startswith("QLinear") for name in users):
                 return
-            zero = _constant(_input(node, 2))
-            dtype = np.dtype(np.uint8) if zero is None else zero.dtype
-            self._note(node, self._clipped(data, scale, zero, dtype, node))
+            self._note(node, self._clipped(data, scale, _constant(_input(node, 2)), node))
         elif op in _SCALED and data in self._float_of:
             codes, scale = _constant(inputs[3]), _constant(inputs[4])
             activation_scale = _constant(inputs[1])
@@ -185,8 +173,7 @@ class _Restored:
         if scale is None:
             self._note(node, new.outputs[0])
             return
-        dtype = np.dtype(np.uint8) if zero is None else zero.dtype
-        self._note(node, self._clipped(new.outputs[0], scale, zero, dtype, node))
+        self._note(node, self._clipped(new.outputs[0], scale, zero, node))
 
     def _side(self, node: ir.Node, start: int) -> ir.Value | None:
         """One addend with its scale and zero point: stored, or computed before."""
@@ -210,11 +197,10 @@ class _Restored:
         value: ir.Value | None,
         scale: Array,
         zero_point: Array | None,
-        dtype: np.dtype[Any],
         reader: ir.Node,
     ) -> ir.Value:
-        """The value, limited to what codes of ``dtype`` can stand for."""
-        limits = np.iinfo(dtype)
+        """The value, limited to what codes of the zero point's type can stand for."""
+        limits = np.iinfo(np.uint8 if zero_point is None else zero_point.dtype)
         step = float(np.ravel(scale)[0])
         zero = 0.0 if zero_point is None else float(np.ravel(zero_point)[0])
         bounds = [
@@ -254,11 +240,8 @@ def _constant(value: ir.Value | None) -> Array | None:
 
 def _far_constant(value: ir.Value | None) -> Array | None:
     """A constant, also behind Identity and Cast."""
-    for source in _backwards(value):
-        array = _constant(source)
-        if array is not None:
-            return array
-    return None
+    arrays = map(_constant, _backwards(value))
+    return next((array for array in arrays if array is not None), None)
 
 
 def _before_moves(value: ir.Value | None) -> ir.Node | None:

@@ -6,6 +6,7 @@ DequantizeLinear around every operator. Graphs are taken apart and put together 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -203,10 +204,8 @@ class _Additions:
         new_name = self.prefix + name
         tensor = self.pair.tensor(name)
         if tensor is not None and new_name not in self.tensors:
-            copy = onnx.TensorProto()
-            copy.CopyFrom(tensor)
-            copy.name = new_name
-            self.tensors[new_name] = copy
+            self.tensors[new_name] = deepcopy(tensor)
+            self.tensors[new_name].name = new_name
         return new_name
 
     def rounded(self, base: str, rounding: Sequence[Node], suffix: str = "") -> str:
@@ -215,27 +214,27 @@ class _Additions:
         for node in rounding:
             new_name = self.prefix + node.output[0] + suffix
             if new_name not in self.added_names:
-                copy = onnx.NodeProto()
-                copy.CopyFrom(node)
-                copy.name = self.prefix + node.name + suffix
                 scale = [self.constant(name) if name else "" for name in node.input[1:]]
-                del copy.input[:], copy.output[:]
-                copy.input.extend([current, *scale])
-                copy.output.append(new_name)
-                self.nodes.append(copy)
+                self.copy(node, [current, *scale], [new_name], suffix)
                 self.added_names.add(new_name)
             current = new_name
         return current
 
-    def copy(self, node: Node, inputs: Sequence[str], outputs: Sequence[str]) -> Node:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.name = self.prefix + node.name
-        del copy.input[:], copy.output[:]
-        copy.input.extend(inputs)
-        copy.output.extend(outputs)
-        self.nodes.append(copy)
-        return copy
+    def stored(self, operand: TwinOperand) -> str:
+        """A stored constant as the twin reads it."""
+        name = operand.rounding[0].input[0] if operand.rounding else operand.name
+        return self.rounded(self.constant(name), operand.rounding)
+
+    def copy(
+        self, node: Node, inputs: Sequence[str], outputs: Sequence[str], suffix: str = ""
+    ) -> None:
+        """The node once more, between other tensors."""
+        copied = deepcopy(node)
+        copied.name = self.prefix + node.name + suffix
+        del copied.input[:], copied.output[:]
+        copied.input.extend(inputs)
+        copied.output.extend(outputs)
+        self.nodes.append(copied)
 
 
 def with_local_twins(pair: TwinPair) -> tuple[Model, dict[str, str]]:
@@ -256,8 +255,7 @@ def with_local_twins(pair: TwinPair) -> tuple[Model, dict[str, str]]:
             if operand.is_weight:
                 inputs.append(added.constant(operand.name))
             elif operand.is_constant:
-                stored = operand.rounding[0].input[0] if operand.rounding else operand.name
-                inputs.append(added.rounded(added.constant(stored), operand.rounding))
+                inputs.append(added.stored(operand))
             else:
                 inputs.append(added.rounded(operand.base, operand.rounding))
         outputs = [LOCAL + result.name if result.name else "" for result in operator.results]
@@ -304,21 +302,19 @@ def with_switches(pair: TwinPair, group_of: dict[str, str]) -> tuple[Model, list
         operator = touched.get(key_of(node))
         if operator is None:
             # Whatever it reads carries the float model's name already.
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
-            for index, name in enumerate(copy.input):
+            untouched = deepcopy(node)
+            for index, name in enumerate(node.input):
                 operand = pair._operand(name)
                 if operand is not None and operand.base:
-                    copy.input[index] = operand.base
-            added.nodes.append(copy)
+                    untouched.input[index] = operand.base
+            added.nodes.append(untouched)
             continue
         flag = FLAG + group_of.get(key_of(node), "")
         flags[flag] = None
         inputs = []
         for operand in operator.operands:
             if operand.is_constant:
-                stored = operand.rounding[0].input[0] if operand.rounding else operand.name
-                rounded = added.rounded(added.constant(stored), operand.rounding)
+                rounded = added.stored(operand)
                 original = _original(operand, pair)
                 inputs.append(
                     gate(flag, rounded, original, f"{flag}/{operand.name}") if original else rounded
@@ -337,8 +333,7 @@ def with_switches(pair: TwinPair, group_of: dict[str, str]) -> tuple[Model, list
             if result.rounding:
                 rounded = added.rounded(name, result.rounding, "/result")
                 gate(flag, rounded, _activated(pair, added, node, result, name), result.float_name)
-    model = onnx.ModelProto()
-    model.CopyFrom(pair.float_model)
+    model = deepcopy(pair.float_model)
     del model.graph.node[:]
     model.graph.node.extend(added.nodes)
     model.graph.initializer.extend(added.tensors.values())
@@ -434,8 +429,7 @@ def has_subgraph(node: Node) -> bool:
 
 
 def _extended(model: Model, added: _Additions) -> Model:
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
+    extended = deepcopy(model)
     extended.graph.node.extend(added.nodes)
     extended.graph.initializer.extend(added.tensors.values())
     _join_opsets(extended, added.pair.quantized)
@@ -450,8 +444,7 @@ def _join_opsets(model: Model, other: Model) -> None:
 
 def with_float_constants(pair: TwinPair) -> Model:
     """The twin with its stored constants in float again: only activations stay quantized."""
-    model = onnx.ModelProto()
-    model.CopyFrom(pair.quantized)
+    model = deepcopy(pair.quantized)
     tensors = {tensor.name: tensor for tensor in pair.float_model.graph.initializer}
     stored = {tensor.name for tensor in model.graph.initializer}
     replaced = {}
@@ -464,7 +457,7 @@ def with_float_constants(pair: TwinPair) -> Model:
     for node in nodes:
         for index, name in enumerate(node.input):
             node.input[index] = replaced.get(name, name)
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    kept = deepcopy(nodes)
     del model.graph.node[:]
     model.graph.node.extend(kept)
     model.graph.initializer.extend(
