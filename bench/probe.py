@@ -185,14 +185,14 @@ def compare(network: Network) -> list[dict[str, object]]:
     floats = {str(slot.value.name): twin.float_weights(slot) for slot in slots}
     inputs = accepted_inputs(session, choices, floats)
     calibration_count, count = noise.sample_counts(inputs)
-    kind = noise.kind_for(inputs)
+    kind = noise.spectrum_for(inputs)
     # Three photographs are few; small inputs have enough samples as it is.
     real_count = count if count > 3 else 6
 
     rows = []
     fed = {
-        "white": noise.samples(inputs, count, seed=WEIGHTS_SEED, kind="white"),
-        "image": noise.samples(inputs, count, seed=1, kind="image"),
+        "white": noise.samples(inputs, count, seed=WEIGHTS_SEED, spectrum="white"),
+        "image": noise.samples(inputs, count, seed=1, spectrum="image"),
         "real": network.make(inputs, real_count),
     }
     if not network.is_image:
@@ -225,7 +225,7 @@ def compare(network: Network) -> list[dict[str, object]]:
     }
     for name in ("white", "image") if network.is_image else ("white",):
         fed[name] = tuple(
-            noise.samples(inputs, size, seed=seed, kind=name)
+            noise.samples(inputs, size, seed=seed, spectrum=name)
             for size, seed in ((calibration_count, CALIBRATION_SEED), (count, TEST_SEED))
         )
     found_by = {scheme: {} for scheme, mode in PLAN if mode == "both"}
@@ -254,8 +254,8 @@ def compare(network: Network) -> list[dict[str, object]]:
         rows.append({"scheme": scheme, "mode": "both", "probe_db": found[kind]} | found)
     seconds = time.perf_counter() - started
     facts = {
-        "input_shape": noise.words(inputs),
-        "compared": compared.words,
+        "input_shape": noise.shapes_text(inputs),
+        "compared": compared.description,
         "weights_seconds": weights_seconds,
         "seconds": seconds,
         "is_image": network.is_image,

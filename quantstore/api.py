@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from quantstore.ingestion import IngestResult
-    from quantstore.run.simulate import Choices, Progress
+    from quantstore.run.choices import Choices, Progress
     from quantstore.simulation import Done
 
 AnyPath = str | os.PathLike[str]

@@ -24,7 +24,7 @@ from quantstore.process import limits
 from quantstore.process.child import SINGLE_THREADED, BugInChildError, Cause, Child, EndedError
 from quantstore.process.running import Running
 from quantstore.run import simulate_child
-from quantstore.run.simulate import Choices, Progress, Simulation
+from quantstore.run.choices import Choices, Progress, Simulation
 
 __all__ = ["Choices", "Done", "Progress", "Running", "Simulation", "run", "start"]
 

@@ -78,7 +78,7 @@ def db(x, y):
 @pytest.fixture(scope="module")
 def weights_pair():
     model = network()
-    return surgery.Pair(model, with_weights(model, rounded), frozenset({"w0", "w1", "w2"}))
+    return surgery.TwinPair(model, with_weights(model, rounded), frozenset({"w0", "w1", "w2"}))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def quantized_pair(tmp_path_factory):
     source = quantizable(network(), folder)
     feeds = [samples(8)[index] for index in range(8)]
     target = quantize_file(source, folder / "q.onnx", feeds, per_channel=False)
-    return surgery.Pair(onnx.load(source), onnx.load(target))
+    return surgery.TwinPair(onnx.load(source), onnx.load(target))
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ finite = st.floats(-1e4, 1e4, width=32)
     y=arrays.arrays(np.float32, (3, 40), elements=finite),
 )
 def test_sums_over_samples_are_those_over_everything_at_once(x, y):
-    tally = drift.Tally()
+    tally = drift.DriftSums()
     for one, other in zip(x, y, strict=True):
         tally.add(one, other)
     row = tally.record(depth=0, node_name="n", op_type="Conv", tensor="t", kind="local")
@@ -127,7 +127,7 @@ def test_sums_over_samples_are_those_over_everything_at_once(x, y):
 
 def test_a_quantized_tensor_that_all_but_vanished_keeps_its_direction():
     x, y = np.ones(40, np.float32), np.full(40, 1e-20, np.float32)
-    tally = drift.Tally()
+    tally = drift.DriftSums()
     tally.add(x, y)
     row = tally.record(depth=0, node_name="n", op_type="Conv", tensor="t", kind="local")
     assert row.cosine == pytest.approx(1.0)
@@ -135,7 +135,7 @@ def test_a_quantized_tensor_that_all_but_vanished_keeps_its_direction():
 
 
 def test_the_histogram_is_no_wider_than_it_must_be():
-    tally = drift.Tally()
+    tally = drift.DriftSums()
     for scale in (1e-3, 1.0, 50.0):
         values = np.linspace(-scale, 2 * scale, 1000, dtype=np.float32)
         tally.add(values, values)
@@ -148,14 +148,14 @@ def test_the_histogram_is_no_wider_than_it_must_be():
 
 def test_a_variance_far_below_the_mean_is_not_drowned():
     x = (1e4 + np.random.default_rng(0).normal(size=20_000)).astype(np.float32)
-    tally = drift.Tally()
+    tally = drift.DriftSums()
     tally.add(x, x + np.float32(0.5))
     row = tally.record(depth=0, node_name="n", op_type="Add", tensor="t", kind="local")
     assert row.mean_shift == pytest.approx(0.5 / x.astype(np.float64).std(), rel=1e-3)
 
 
 def test_equal_tensors_have_no_error_and_constant_ones_no_spread():
-    tally = drift.Tally()
+    tally = drift.DriftSums()
     tally.add(np.full(9, 3.0, np.float32), np.full(9, 3.0, np.float32))
     row = tally.record(depth=0, node_name="n", op_type="Conv", tensor="t", kind="local")
     assert row.sqnr_db == np.inf  # stored as NULL: exact
@@ -165,7 +165,7 @@ def test_equal_tensors_have_no_error_and_constant_ones_no_spread():
 
 
 def test_values_that_are_no_numbers_are_left_out_and_counted():
-    tally = drift.Tally()
+    tally = drift.DriftSums()
     tally.add(np.float32([1, 2, np.nan, 4]), np.float32([1, np.inf, 3, 5]))
     row = tally.record(depth=0, node_name="n", op_type="Conv", tensor="t", kind="local")
     assert tally.nonfinite_count == 2
@@ -271,7 +271,9 @@ def test_switches_lead_from_the_float_model_to_the_quantized_one(quantized_pair,
 
 
 def test_activations_alone_leave_the_weights_as_they_are(quantized_pair, tmp_path):
-    pair = surgery.Pair(quantized_pair.float_model, surgery.with_float_constants(quantized_pair))
+    pair = surgery.TwinPair(
+        quantized_pair.float_model, surgery.with_float_constants(quantized_pair)
+    )
     onnx.save(pair.quantized, tmp_path / "activations.onnx")
     Session(tmp_path / "activations.onnx")
     both = {row.tensor: row for row in drift.measure_drift(quantized_pair, samples(), tmp_path)}
@@ -281,18 +283,12 @@ def test_activations_alone_leave_the_weights_as_they_are(quantized_pair, tmp_pat
     assert alone["d"].sqnr_db > both["d"].sqnr_db
 
 
-def test_part_of_a_model_is_what_its_outputs_need():
-    part = surgery.pruned(network(), ["d"])
-    assert [one.name for one in part.graph.node] == ["first", "relu", "third"]
-    assert {tensor.name for tensor in part.graph.initializer} == {"w0", "w2"}
-
-
 # Where a network is lost
 
 
 def test_a_network_collapses_where_its_layers_fall_below_ten_db():
     def row(depth, op_type, sqnr_db, kind="accumulated"):
-        tally = drift.Tally()
+        tally = drift.DriftSums()
         signal = np.ones(4, np.float32)
         tally.add(signal, signal + np.float32(10 ** (-sqnr_db / 20)))
         return tally.record(
@@ -336,9 +332,9 @@ def test_ranges_found_block_by_block_are_those_the_quantizer_finds(quantized_pai
 def test_each_operator_runs_once_however_many_blocks_there_are():
     model = network()
     blocks = [["a"], ["b"], ["d"], ["c", "y"]]
-    parts = relay.parts_of(model, blocks)
+    parts = relay.block_plans(model, blocks)
     assert [part.nodes for part in parts] == [{"a"}, {"b"}, {"d"}, {"c", "y"}]
-    assert [part.given for part in parts] == [set(), {"a"}, {"b"}, {"b", "d"}]
+    assert [part.inherited for part in parts] == [set(), {"a"}, {"b"}, {"b", "d"}]
     # Each tensor goes as soon as nobody needs it any more.
     assert [part.last_read for part in parts] == [set(), {"a"}, set(), {"b", "d"}]
 

@@ -6,11 +6,11 @@ from PIL import Image
 
 from quantstore.errors import InputsError
 from quantstore.run import inputs
-from quantstore.run.inputs import PRESETS, Preprocessing, Wanted, read_samples
+from quantstore.run.inputs import PRESETS, ModelInput, Preprocessing, read_samples
 
 FLOAT = np.dtype(np.float32)
-NCHW = Wanted("image", (1, 3, 4, 6), FLOAT)
-NHWC = Wanted("image", (1, 4, 6, 3), FLOAT)
+NCHW = ModelInput("image", (1, 3, 4, 6), FLOAT)
+NHWC = ModelInput("image", (1, 4, 6, 3), FLOAT)
 
 
 def pixels(seed=0, size=(4, 6)):
@@ -89,7 +89,7 @@ def test_an_image_is_stretched_to_the_size_of_the_input(tmp_path):
 
 
 def test_a_size_left_open_is_320_unless_somebody_says_another(folder):
-    wanted = Wanted("image", (None, 3, None, None), FLOAT)
+    wanted = ModelInput("image", (None, 3, None, None), FLOAT)
     samples = read_samples(str(folder), [wanted], count=1)
     assert samples[0]["image"].shape == (1, 3, 320, 320)
     assert "leaves its size open; images are 320x320" in " ".join(samples.notes)
@@ -103,19 +103,19 @@ def test_a_size_that_the_model_does_not_have_is_refused(folder):
 
 
 def test_one_channel_takes_grey_images(folder):
-    wanted = Wanted("image", (1, 1, 4, 6), FLOAT)
+    wanted = ModelInput("image", (1, 1, 4, 6), FLOAT)
     found = read_samples(str(folder), [wanted])[0]["image"]
     luminance = pixels(0) @ [0.299, 0.587, 0.114]
     np.testing.assert_allclose(found[0, 0], luminance / 255, atol=1.01 / 255)
 
 
 def test_an_input_of_bytes_takes_pixels_as_they_are(folder):
-    wanted = Wanted("image", (1, 4, 6, 3), np.dtype(np.uint8))
+    wanted = ModelInput("image", (1, 4, 6, 3), np.dtype(np.uint8))
     np.testing.assert_array_equal(read_samples(str(folder), [wanted])[0]["image"][0], pixels(0))
 
 
 def test_a_fixed_batch_takes_as_many_images_at_a_time(folder):
-    samples = read_samples(str(folder), [Wanted("image", (2, 3, 4, 6), FLOAT)])
+    samples = read_samples(str(folder), [ModelInput("image", (2, 3, 4, 6), FLOAT)])
     assert len(samples) == 1
     assert samples[0]["image"].shape == (2, 3, 4, 6)
 
@@ -154,11 +154,11 @@ def test_what_is_not_there_is_refused(tmp_path):
 
 
 def test_images_do_not_fill_a_model_with_other_inputs(folder):
-    wanted = [NCHW, Wanted("scale", (1, 2), FLOAT)]
+    wanted = [NCHW, ModelInput("scale", (1, 2), FLOAT)]
     with pytest.raises(InputsError, match="images fill input 'image', but scale would be missing"):
         read_samples(str(folder), wanted)
     with pytest.raises(InputsError, match="its inputs are tokens 1x8"):
-        read_samples(str(folder), [Wanted("tokens", (1, 8), FLOAT)])
+        read_samples(str(folder), [ModelInput("tokens", (1, 8), FLOAT)])
 
 
 @pytest.mark.parametrize("wrong", [{"mean": (1.0, 2.0)}, {"std": (0.0,)}, {"scale": 0.0}])
@@ -171,7 +171,7 @@ def test_numbers_that_make_no_sense_are_refused(wrong):
 
 
 def test_arrays_go_to_inputs_by_name_and_the_first_axis_counts_samples(tmp_path):
-    wanted = [Wanted("a", (None, 2), FLOAT), Wanted("b", (1, 3), np.dtype(np.int64))]
+    wanted = [ModelInput("a", (None, 2), FLOAT), ModelInput("b", (1, 3), np.dtype(np.int64))]
     a, b = np.arange(8.0).reshape(4, 2), np.arange(12).reshape(4, 3)
     samples = read_samples(arrays(tmp_path, a=a, b=b), wanted)
     assert len(samples) == 4
@@ -181,7 +181,7 @@ def test_arrays_go_to_inputs_by_name_and_the_first_axis_counts_samples(tmp_path)
 
 
 def test_an_array_for_one_run_is_fed_to_every_run(tmp_path):
-    wanted = [Wanted("x", (1, 2), FLOAT), Wanted("state", (2, 1, 4), FLOAT)]
+    wanted = [ModelInput("x", (1, 2), FLOAT), ModelInput("state", (2, 1, 4), FLOAT)]
     state = np.ones((2, 1, 4), np.float32)
     samples = read_samples(arrays(tmp_path, x=np.zeros((3, 2)), state=state), wanted)
     assert len(samples) == 3
@@ -189,7 +189,7 @@ def test_an_array_for_one_run_is_fed_to_every_run(tmp_path):
 
 
 def test_a_number_is_an_array_too(tmp_path):
-    wanted = [Wanted("x", (1, 2), FLOAT), Wanted("sr", (), np.dtype(np.int64))]
+    wanted = [ModelInput("x", (1, 2), FLOAT), ModelInput("sr", (), np.dtype(np.int64))]
     samples = read_samples(arrays(tmp_path, x=np.zeros((3, 2)), sr=16000), wanted)
     assert samples[1]["sr"] == 16000
     assert samples[1]["sr"].shape == ()
@@ -197,14 +197,14 @@ def test_a_number_is_an_array_too(tmp_path):
 
 def test_one_array_for_one_input_needs_no_name(tmp_path):
     np.save(tmp_path / "x.npy", np.ones((2, 5)))
-    wanted = [Wanted("image", (None, 5), FLOAT)]
+    wanted = [ModelInput("image", (None, 5), FLOAT)]
     assert len(read_samples(str(tmp_path / "x.npy"), wanted)) == 2
     assert len(read_samples(arrays(tmp_path, anything=np.ones((2, 5))), wanted)) == 2
 
 
 def test_labels_are_kept_apart_and_follow_the_samples_that_are_taken(tmp_path):
     path = arrays(tmp_path, x=np.arange(6.0).reshape(6, 1), labels=np.arange(6))
-    samples = read_samples(path, [Wanted("x", (None, 1), FLOAT)], count=3)
+    samples = read_samples(path, [ModelInput("x", (None, 1), FLOAT)], count=3)
     np.testing.assert_array_equal(samples.labels, [0, 2, 4])
     assert samples[1]["x"] == 2
 
@@ -222,11 +222,11 @@ def test_labels_are_kept_apart_and_follow_the_samples_that_are_taken(tmp_path):
 )
 def test_arrays_that_do_not_fit_are_refused_in_a_sentence(tmp_path, content, sentence):
     with pytest.raises(InputsError, match=sentence):
-        read_samples(arrays(tmp_path, **content), [Wanted("x", (None, 6), FLOAT)])
+        read_samples(arrays(tmp_path, **content), [ModelInput("x", (None, 6), FLOAT)])
 
 
 def test_different_numbers_of_samples_are_refused(tmp_path):
-    wanted = [Wanted("a", (1, 2), FLOAT), Wanted("b", (1, 2), FLOAT)]
+    wanted = [ModelInput("a", (1, 2), FLOAT), ModelInput("b", (1, 2), FLOAT)]
     with pytest.raises(InputsError, match="different numbers of samples: a has 3, b has 2"):
         read_samples(arrays(tmp_path, a=np.zeros((3, 2)), b=np.zeros((2, 2))), wanted)
 
@@ -234,7 +234,7 @@ def test_different_numbers_of_samples_are_refused(tmp_path):
 def test_fractions_for_whole_numbers_are_refused(tmp_path):
     with pytest.raises(InputsError, match="wants int64, not float64"):
         read_samples(
-            arrays(tmp_path, x=np.full((1, 2), 0.5)), [Wanted("x", (1, 2), np.dtype(np.int64))]
+            arrays(tmp_path, x=np.full((1, 2), 0.5)), [ModelInput("x", (1, 2), np.dtype(np.int64))]
         )
 
 

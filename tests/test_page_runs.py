@@ -14,7 +14,7 @@ from quantstore import ingestion, store
 from quantstore.jobs import RunQueue
 from quantstore.pages import run_form
 from quantstore.process.queue import Job
-from quantstore.run.simulate import Progress
+from quantstore.run.choices import Progress
 
 
 @pytest.fixture

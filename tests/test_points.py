@@ -35,7 +35,7 @@ def parsed(nodes, *, weights=None, inputs=(("x", [1, 4]),), outputs=("y",), kind
 
 def points_of(*nodes, **more):
     found = cut(parsed([node("MatMul", ["x", "w"], ["scores"]), *nodes], **more))
-    return found.names, found.words
+    return found.names, found.description
 
 
 # --- where outputs are compared ----------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_both_branches_of_a_choice_end_before_they_squash():
         inputs=(("x", [1, 4]), ("flag", [])),
         kinds={"flag": TensorProto.BOOL},
     )
-    assert cut(model).words == "before the final Sigmoid"
+    assert cut(model).description == "before the final Sigmoid"
     (chooser,) = (one for one in model.graph if one.op_type == "If")
     ends = [chooser.attributes[f"{name}_branch"].as_graph().outputs[0] for name in ("then", "else")]
     assert [end.producer().op_type for end in ends] == ["Relu", "Relu"]
@@ -150,7 +150,7 @@ def test_both_branches_of_a_choice_end_before_they_squash():
 
 def test_outputs_that_no_input_reaches_are_no_points():
     found = cut(parsed([node("Relu", ["w"], ["y"])]))
-    assert (found.names, found.words) == ((), "nothing")
+    assert (found.names, found.description) == ((), "nothing")
 
 
 # --- shapes of inputs that a model leaves open -------------------------------------------------
@@ -205,7 +205,7 @@ def test_a_sequence_has_64_steps():
 
 def test_shapes_are_told_in_words():
     chosen = first_choice(["n", 3, "h", "w"])
-    assert noise.words((chosen,)) == "x 1x3x320x320"
+    assert noise.shapes_text((chosen,)) == "x 1x3x320x320"
 
 
 # --- what is fed -------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_shapes_are_told_in_words():
 
 def sample(name, shape, dtype="float32", *, kind="white", seed=0, limit=noise.INTEGER_LIMIT):
     one = noise.Input(name, shape, np.dtype(dtype), limit)
-    return noise.samples((one,), 1, seed=seed, kind=kind)[0][name]
+    return noise.samples((one,), 1, seed=seed, spectrum=kind)[0][name]
 
 
 def test_white_noise_has_zero_mean_and_unit_variance():
@@ -255,7 +255,7 @@ def test_integers_are_small_positive_and_inside_the_table_they_look_into():
     weights = {"table": gaussian(7, 4)}
     nodes = [node("Gather", ["table", "x"], ["y"])]
     chosen = first_choice(["n", "t"], *nodes, kind=TensorProto.INT64, weights=weights)
-    assert noise.samples((chosen,), 1, seed=0, kind="white")[0]["x"].max() == 6
+    assert noise.samples((chosen,), 1, seed=0, spectrum="white")[0]["x"].max() == 6
 
 
 def test_states_are_zero_and_masks_are_one():

@@ -88,7 +88,7 @@ def test_with_activations_it_is_what_onnx_makes_of_the_quantized_file(tmp_path, 
     model = twin.open_float(path)
     inputs = next(noise.choices(model.model))
     calibration, test = (
-        noise.samples(inputs, count, seed=seed, kind="white")
+        noise.samples(inputs, count, seed=seed, spectrum="white")
         for count, seed in ((48, CALIBRATION_SEED), (24, TEST_SEED))
     )
     source = quantizable(twin.to_proto(model), tmp_path)

@@ -18,7 +18,8 @@ from quantstore import cli, simulation, store
 from quantstore.errors import CancelledError, InputsError, QuantstoreError, RunError
 from quantstore.ingestion import demo_paths
 from quantstore.quantization import round_trip
-from quantstore.run.simulate import Choices, Simulation, simulate
+from quantstore.run.choices import Choices, Simulation
+from quantstore.run.simulate import simulate
 from quantstore.schemes import SCHEMES
 
 WEIGHTS = Choices(mode="weights")

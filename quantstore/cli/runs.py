@@ -155,7 +155,7 @@ def simulate(
     models is then reported.
     """
     from quantstore import simulation
-    from quantstore.run.simulate import Choices, Progress
+    from quantstore.run.choices import Choices, Progress
 
     if not path.is_file():
         raise QuantstoreError(f"{path}: there is no such file", "check the path")

@@ -25,15 +25,15 @@ class Reference:
         """
         self._outputs = outputs
         self._moving = [
-            place
-            for place, first in enumerate(outputs[0])
+            index
+            for index, first in enumerate(outputs[0])
             if first.dtype.kind in "fV"
-            and (len(outputs) == 1 or not _is_same(first, outputs[-1][place]))
+            and (len(outputs) == 1 or not _is_same(first, outputs[-1][index]))
         ]
         # An output of NaN alone is the same everywhere; that is not what is wrong with it.
-        for place in self._moving or range(len(names)):
-            if any(not _is_finite(sample[place]).any() for sample in outputs):
-                raise RunError(f"output {names[place]!r} of the float model is not a number")
+        for index in self._moving or range(len(names)):
+            if any(not _is_finite(sample[index]).any() for sample in outputs):
+                raise RunError(f"output {names[index]!r} of the float model is not a number")
         if not self._moving:
             raise RunError("no output depends on the inputs")
 
@@ -48,9 +48,9 @@ class Reference:
                 the float one is zero everywhere.
         """
         figures = [
-            sqnr_db(known[place], found[place])
-            for known, found in zip(self._outputs, outputs, strict=True)
-            for place in self._moving
+            sqnr_db(expected[index], actual[index])
+            for expected, actual in zip(self._outputs, outputs, strict=True)
+            for index in self._moving
         ]
         if any(np.isnan(figure) for figure in figures):
             raise RunError("an output of the quantized model is not a number")
@@ -61,15 +61,15 @@ class Reference:
         return float(np.median(figures))
 
 
-def sqnr_db(known: Array, found: Array) -> float:
+def sqnr_db(expected: Array, actual: Array) -> float:
     """``10 log10(sum y^2 / sum (y' - y)^2)`` in dB, in float64, where the float output is finite.
 
     +infinity where nothing changed, -infinity where the float output is all zero and the other not,
     NaN where the other is not finite.
     """
-    usable = _is_finite(known)
-    y = known[usable].astype(np.float64)
-    changed = found[usable].astype(np.float64)
+    usable = _is_finite(expected)
+    y = expected[usable].astype(np.float64)
+    changed = actual[usable].astype(np.float64)
     if not np.isfinite(changed).all():
         return np.nan
     return float(quantization.sqnr_db(np.sum(y**2), np.sum((changed - y) ** 2)))

@@ -7,6 +7,7 @@ Tensors are observed a bounded block at a time, and only sums are kept, in float
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +18,12 @@ import onnx
 from onnx import shape_inference
 
 from quantstore.quantization import sqnr_db
-from quantstore.records import ActivationErrorRecord
+from quantstore.records import ActivationErrorRecord, Counts, Doubles
+from quantstore.run.choices import ReportSteps
 from quantstore.run.inputs import Samples
 from quantstore.run.relay import Relay, rounds
 from quantstore.run.runtime import Array
-from quantstore.run.surgery import Pair, computed, kept_outside, with_local_twins
+from quantstore.run.surgery import TwinPair, computed, kept_outside, with_local_twins
 
 BINS = 64
 # Fine bins are kept while samples come in, and joined in the end. A power of two: bins twice as
@@ -39,13 +41,11 @@ _CHUNK = 1 << 13
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 ACCUMULATED, LOCAL = "accumulated", "local"
 
-Item = TypeVar("Item")
-Report = Callable[[int, int], None]
-Values = npt.NDArray[np.float64]
+Packed = TypeVar("Packed")
 
 
 @dataclass(slots=True)
-class Counts:
+class SharedHistogram:
     """A histogram of values whose range is not known before the last of them.
 
     Bin ``i`` counts what lies from ``(start + i) * width`` up to the next edge: the first row in
@@ -54,7 +54,7 @@ class Counts:
 
     width: float = 0.0
     start: int = 0
-    rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, 0), np.int64))
+    rows: Counts = field(default_factory=lambda: np.zeros((2, 0), np.int64))
 
     def widen(self, low: float, high: float) -> None:
         """Make room for values from ``low`` to ``high``."""
@@ -69,16 +69,16 @@ class Counts:
             first = min(self.start, math.floor(low / self.width))
             last = max(self.start + self.rows.shape[1] - 1, math.floor(high / self.width))
         wider = np.zeros((2, last - first + 1), np.int64)
-        place = self.start - first
-        wider[:, place : place + self.rows.shape[1]] = self.rows
+        offset = self.start - first
+        wider[:, offset : offset + self.rows.shape[1]] = self.rows
         self.rows, self.start = wider, first
 
-    def add(self, row: int, values: Values) -> None:
+    def add(self, row: int, values: Doubles) -> None:
         """Count values, which lie within the range."""
-        places = np.floor(values / self.width).astype(np.int64) - self.start
-        self.rows[row] += np.bincount(places, minlength=self.rows.shape[1])
+        bins = np.floor(values / self.width).astype(np.int64) - self.start
+        self.rows[row] += np.bincount(bins, minlength=self.rows.shape[1])
 
-    def joined(self) -> tuple[float, float, npt.NDArray[np.int64]]:
+    def joined(self) -> tuple[float, float, Counts]:
         """Both histograms over the same 64 bins: left edge, right edge, counts."""
         each = max(1, -(-self.rows.shape[1] // BINS))
         padded = np.zeros((2, BINS * each), np.int64)
@@ -98,7 +98,7 @@ class Counts:
 
 
 @dataclass(slots=True)
-class Tally:
+class DriftSums:
     """Running sums over a tensor x of the float model and the same tensor y of the quantized one.
 
     Those for the variances are taken about ``center``, a value near both means: a variance far
@@ -110,12 +110,12 @@ class Tally:
     count: int = 0
     nonfinite_count: int = 0
     center: float = 0.0
-    sums: Values = field(default_factory=lambda: np.zeros(8))
+    sums: Doubles = field(default_factory=lambda: np.zeros(8))
     float_min: float = math.inf
     float_max: float = -math.inf
     quantized_min: float = math.inf
     quantized_max: float = -math.inf
-    counts: Counts = field(default_factory=Counts)
+    counts: SharedHistogram = field(default_factory=SharedHistogram)
 
     def add(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
         """Take in one sample's tensors, of one shape."""
@@ -126,7 +126,7 @@ class Tally:
                 y[start : start + _CHUNK].astype(np.float64),
             )
 
-    def _add(self, x: Values, y: Values) -> None:
+    def _add(self, x: Doubles, y: Doubles) -> None:
         is_finite = np.isfinite(x) & np.isfinite(y)
         if not is_finite.all():
             self.nonfinite_count += int(x.size - is_finite.sum())
@@ -155,7 +155,7 @@ class Tally:
     ) -> ActivationErrorRecord:
         """The row of ``activation_errors``."""
         n = max(self.count, 1)
-        sum_x, sum_y, sum_xx, sum_yy, *energies = (float(one) for one in self.sums)
+        sum_x, sum_y, sum_xx, sum_yy, *energies = (float(total) for total in self.sums)
         energy_x, energy_y, product, squared_error = energies
         std_x = math.sqrt(max(sum_xx / n - (sum_x / n) ** 2, 0.0))
         std_y = math.sqrt(max(sum_yy / n - (sum_y / n) ** 2, 0.0))
@@ -183,22 +183,22 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A tensor to observe: its node, and its names in the twin and beside the float one."""
+class _ObservedTensor:
+    """A tensor to observe: its node, its name in the twin, and that of its local twin."""
 
-    tensor: str
+    name: str
     node_name: str
     op_type: str
-    observed: str
-    local: str | None
+    twin_name: str
+    local_name: str | None
     nbytes: int
 
 
 def measure_drift(
-    pair: Pair,
+    pair: TwinPair,
     samples: Samples,
     folder: Path,
-    report: Report | None = None,
+    report: ReportSteps | None = None,
     *,
     order: Sequence[str] = (),
     block_bytes: int = BLOCK_BYTES,
@@ -215,38 +215,44 @@ def measure_drift(
         RunError: onnxruntime refuses one of the models, or stops.
     """
     beside, local = with_local_twins(pair)
-    places = _places(pair, local, samples)
+    tensors = _observed_tensors(pair, local, samples)
     kept_outside(beside, folder, "beside")
-    quantized = onnx.ModelProto()
-    quantized.CopyFrom(pair.quantized)
+    quantized = deepcopy(pair.quantized)
     kept_outside(quantized, folder, "quantized")
 
-    blocks = packed(places, lambda one: one.nbytes * (3 if one.local else 2), block_bytes)
+    blocks = packed(
+        tensors, lambda tensor: tensor.nbytes * (3 if tensor.local_name else 2), block_bytes
+    )
     as_float = Relay(
         beside,
         [
-            [name for one in block for name in (one.tensor, one.local) if name is not None]
+            [
+                name
+                for tensor in block
+                for name in (tensor.name, tensor.local_name)
+                if name is not None
+            ]
             for block in blocks
         ],
         folder,
         "float",
     )
     as_int = Relay(
-        quantized, [[one.observed for one in block] for block in blocks], folder, "quantized"
+        quantized, [[tensor.twin_name for tensor in block] for block in blocks], folder, "quantized"
     )
     done, total = 0, len(blocks) * len(samples)
-    tallies: dict[tuple[str, str], Tally] = {}
+    sums_of: dict[tuple[str, str], DriftSums] = {}
     for indices in rounds(len(samples), lambda: as_float.most_bytes + as_int.most_bytes):
         for number, block in enumerate(blocks):
             as_float.open(number)
             as_int.open(number)
             for index in indices:
                 feed = samples[index]
-                _add(tallies, block, as_float.run(index, feed), as_int.run(index, feed))
+                _add(sums_of, block, as_float.run(index, feed), as_int.run(index, feed))
                 done += 1
                 if report is not None:
                     report(done, total)
-    return tuple(_records(_ordered(places, order), tallies))
+    return tuple(_records(_ordered(tensors, order), sums_of))
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,8 +272,12 @@ def collapse(records: Sequence[ActivationErrorRecord], limit_db: float = 10.0) -
 
     Layers alone count, where there are any: a Sigmoid between them squeezes the error away.
     """
-    drifted = [one for one in records if one.kind == ACCUMULATED and not math.isnan(one.sqnr_db)]
-    drifted = [one for one in drifted if one.op_type in LAYERS] or drifted
+    drifted = [
+        record
+        for record in records
+        if record.kind == ACCUMULATED and not math.isnan(record.sqnr_db)
+    ]
+    drifted = [record for record in drifted if record.op_type in LAYERS] or drifted
     first = for_good = None
     for record in sorted(drifted, key=lambda record: record.depth):
         if record.sqnr_db >= limit_db:
@@ -278,35 +288,38 @@ def collapse(records: Sequence[ActivationErrorRecord], limit_db: float = 10.0) -
     return Collapse(first, for_good)
 
 
-def _places(pair: Pair, local: dict[str, str], samples: Samples) -> list[_Place]:
+def _observed_tensors(
+    pair: TwinPair, local: dict[str, str], samples: Samples
+) -> list[_ObservedTensor]:
     sizes = bytes_of_tensors(pair.float_model, samples)
     # The quantizer drops a Relu that rounding replaces: the layer before it then makes the tensor.
     makers: dict[str, Any] = {
-        one.known: operator.node for operator in pair.operators() for one in operator.results
+        result.float_name: operator.node
+        for operator in pair.operators()
+        for result in operator.results
     }
-    places = []
-    for tensor, producer in computed(pair.float_model):
-        node: Any = makers.get(tensor, producer)
-        observed = pair.observed.get(tensor)
-        nbytes = sizes.get(tensor, UNKNOWN_BYTES)
-        if observed is not None and nbytes:
-            places.append(
-                _Place(tensor, node.name, node.op_type, observed, local.get(tensor), nbytes)
+    tensors = []
+    for name, producer in computed(pair.float_model):
+        node: Any = makers.get(name, producer)
+        twin_name = pair.observed.get(name)
+        nbytes = sizes.get(name, UNKNOWN_BYTES)
+        if twin_name is not None and nbytes:
+            tensors.append(
+                _ObservedTensor(name, node.name, node.op_type, twin_name, local.get(name), nbytes)
             )
-    return places
+    return tensors
 
 
 def bytes_of_tensors(model: Any, samples: Samples) -> dict[str, int]:
     """Bytes of each tensor as far as shapes tell; 0 for what holds no floats."""
-    shaped = onnx.ModelProto()
-    shaped.CopyFrom(model)
+    shaped = deepcopy(model)
     feed = samples[0]
     for value in shaped.graph.input:
         if value.name in feed:
-            kind = value.type.tensor_type
-            kind.ClearField("shape")
+            tensor_type = value.type.tensor_type
+            tensor_type.ClearField("shape")
             for size in feed[value.name].shape:
-                kind.shape.dim.add().dim_value = size
+                tensor_type.shape.dim.add().dim_value = size
     for tensor in shaped.graph.initializer:
         # Only shapes matter, and a copy of all weights would be passed around.
         if len(tensor.raw_data) > 1024:
@@ -322,15 +335,19 @@ def bytes_of_tensors(model: Any, samples: Samples) -> dict[str, int]:
         return {}
     sizes = {}
     for value in (*inferred.graph.value_info, *inferred.graph.output):
-        kind = value.type.tensor_type
-        if not kind.elem_type:
+        tensor_type = value.type.tensor_type
+        if not tensor_type.elem_type:
             continue
-        if kind.elem_type not in _ELEMENT_BYTES:
+        if tensor_type.elem_type not in _ELEMENT_BYTES:
             sizes[value.name] = 0
             continue
-        dims = [dim.dim_value for dim in kind.shape.dim] if kind.HasField("shape") else [0]
+        dims = (
+            [dim.dim_value for dim in tensor_type.shape.dim]
+            if tensor_type.HasField("shape")
+            else [0]
+        )
         if all(size > 0 for size in dims):
-            sizes[value.name] = max(1, math.prod(dims) * _ELEMENT_BYTES[kind.elem_type])
+            sizes[value.name] = max(1, math.prod(dims) * _ELEMENT_BYTES[tensor_type.elem_type])
     return sizes
 
 
@@ -341,19 +358,21 @@ _ELEMENT_BYTES = {
 }
 
 
-def _ordered(places: Sequence[_Place], order: Sequence[str]) -> list[_Place]:
-    """The places in the given order; what it does not know stays behind what came before it."""
-    known = {name: position for position, name in enumerate(order)}
+def _ordered(tensors: Sequence[_ObservedTensor], order: Sequence[str]) -> list[_ObservedTensor]:
+    """The tensors in the given order; what it does not know stays behind what came before it."""
+    position_of = {name: position for position, name in enumerate(order)}
     keys, last = [], -1
-    for place in places:
-        last = known.get(place.tensor, last)
+    for tensor in tensors:
+        last = position_of.get(tensor.name, last)
         keys.append(last)
-    return [places[index] for index in sorted(range(len(places)), key=lambda i: (keys[i], i))]
+    return [tensors[index] for index in sorted(range(len(tensors)), key=lambda i: (keys[i], i))]
 
 
-def packed(items: Sequence[Item], cost: Callable[[Item], int], room_bytes: int) -> list[list[Item]]:
+def packed(
+    items: Sequence[Packed], cost: Callable[[Packed], int], room_bytes: int
+) -> list[list[Packed]]:
     """Items in order, as many at a time as there is room for, at least one."""
-    blocks: list[list[Item]] = []
+    blocks: list[list[Packed]] = []
     room = 0
     for item in items:
         if not blocks or cost(item) > room:
@@ -365,22 +384,22 @@ def packed(items: Sequence[Item], cost: Callable[[Item], int], room_bytes: int) 
 
 
 def _add(
-    tallies: dict[tuple[str, str], Tally],
-    block: Sequence[_Place],
-    found: dict[str, Array],
-    drifted: dict[str, Array],
+    sums_of: dict[tuple[str, str], DriftSums],
+    block: Sequence[_ObservedTensor],
+    float_tensors: dict[str, Array],
+    twin_tensors: dict[str, Array],
 ) -> None:
     """Take in a block's tensors of one sample."""
-    for place in block:
-        x = found[place.tensor]
+    for tensor in block:
+        x = float_tensors[tensor.name]
         if not _is_float(x):
             continue
-        others = [(ACCUMULATED, drifted[place.observed])]
-        if place.local is not None:
-            others.append((LOCAL, found[place.local]))
-        for kind, y in others:
+        others = [(ACCUMULATED, twin_tensors[tensor.twin_name])]
+        if tensor.local_name is not None:
+            others.append((LOCAL, float_tensors[tensor.local_name]))
+        for error_kind, y in others:
             if _is_float(y) and y.shape == x.shape:
-                tallies.setdefault((place.tensor, kind), Tally()).add(x, y)
+                sums_of.setdefault((tensor.name, error_kind), DriftSums()).add(x, y)
 
 
 def _is_float(array: object) -> bool:
@@ -388,22 +407,22 @@ def _is_float(array: object) -> bool:
 
 
 def _records(
-    places: Sequence[_Place], tallies: dict[tuple[str, str], Tally]
+    tensors: Sequence[_ObservedTensor], sums_of: dict[tuple[str, str], DriftSums]
 ) -> list[ActivationErrorRecord]:
-    found = []
+    records = []
     # Depth counts what was compared.
-    compared = [place for place in places if (place.tensor, ACCUMULATED) in tallies]
-    for depth, place in enumerate(compared):
-        for kind in (ACCUMULATED, LOCAL):
-            tally = tallies.get((place.tensor, kind))
-            if tally is not None:
-                found.append(
-                    tally.record(
+    compared = [tensor for tensor in tensors if (tensor.name, ACCUMULATED) in sums_of]
+    for depth, tensor in enumerate(compared):
+        for error_kind in (ACCUMULATED, LOCAL):
+            sums = sums_of.get((tensor.name, error_kind))
+            if sums is not None:
+                records.append(
+                    sums.record(
                         depth=depth,
-                        node_name=place.node_name,
-                        op_type=place.op_type,
-                        tensor=place.tensor,
-                        kind=kind,
+                        node_name=tensor.node_name,
+                        op_type=tensor.op_type,
+                        tensor=tensor.name,
+                        kind=error_kind,
                     )
                 )
-    return found
+    return records

@@ -25,7 +25,7 @@ WEIGHTS_SEED, CALIBRATION_SEED, TEST_SEED = 0, 11, 12
 # Rounding to 8 bits cannot come near; what lies above is float32's own noise: nothing was rounded.
 EXACT_DB = 100.0
 # Fixing the shapes around them makes onnxruntime fail, or crash.
-_BRANCHING = ("If", "Loop", "Scan")
+BRANCHING = ("If", "Loop", "Scan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,12 @@ def figures(path: Path, *, fold: bool = True) -> Iterator[Facts | Figure]:
     session = Session(twin.to_proto(model))
     floats = {_name(slot): twin.float_weights(slot) for slot in slots}
     inputs = accepted_inputs(session, choices, floats)
-    facts = Facts(noise.words(inputs), compared.words)
+    facts = Facts(noise.shapes_text(inputs), compared.description)
     yield facts
 
     _, count = noise.sample_counts(inputs)
-    samples = noise.samples(inputs, count, seed=WEIGHTS_SEED, kind="white")
-    reference = Reference(compared.names, [session.run({**floats, **one}) for one in samples])
+    samples = noise.samples(inputs, count, seed=WEIGHTS_SEED, spectrum="white")
+    reference = Reference(compared.names, [session.run({**floats, **sample}) for sample in samples])
     del floats
     for scheme in _schemes("weights"):
         output_sqnr_db, failure = np.nan, None
@@ -88,7 +88,9 @@ def figures(path: Path, *, fold: bool = True) -> Iterator[Facts | Figure]:
             rounded = {
                 _name(slot): twin.quantized_weights(model, slot, SCHEMES[scheme]) for slot in slots
             }
-            output_sqnr_db = reference.median_db(session.run({**rounded, **one}) for one in samples)
+            output_sqnr_db = reference.median_db(
+                session.run({**rounded, **sample}) for sample in samples
+            )
             if output_sqnr_db > EXACT_DB:
                 failure = _on_grid(was_quantized=model.was_quantized)
         except RunError as error:
@@ -106,15 +108,15 @@ def _both(
     """Weights and activations, by onnxruntime's own quantizer."""
     started = time.perf_counter()
     calibration_count, count = noise.sample_counts(inputs)
-    kind = noise.kind_for(inputs)
+    spectrum = noise.spectrum_for(inputs)
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)
         try:
             fix_shapes(whole, inputs)
             source = quantizable(whole, room, fold=fold)
             session = Session(source)
-            samples = noise.samples(inputs, count, seed=TEST_SEED, kind=kind)
-            reference = Reference(names, [session.run(one, names) for one in samples])
+            samples = noise.samples(inputs, count, seed=TEST_SEED, spectrum=spectrum)
+            reference = Reference(names, [session.run(sample, names) for sample in samples])
             del session
         except RunError as error:
             for scheme in _schemes("both"):
@@ -122,7 +124,9 @@ def _both(
                     scheme, "both", count, np.nan, error.sentence, time.perf_counter() - started
                 )
             return
-        calibration = noise.samples(inputs, calibration_count, seed=CALIBRATION_SEED, kind=kind)
+        calibration = noise.samples(
+            inputs, calibration_count, seed=CALIBRATION_SEED, spectrum=spectrum
+        )
         for scheme in _schemes("both"):
             output_sqnr_db, failure = np.nan, None
             try:
@@ -146,7 +150,7 @@ def _both(
 def _compared(
     session: Session, samples: list[Feeds], names: tuple[str, ...], reference: Reference
 ) -> float:
-    return reference.median_db(session.run(one, names) for one in samples)
+    return reference.median_db(session.run(sample, names) for sample in samples)
 
 
 def _figure(
@@ -192,7 +196,7 @@ def accepted_inputs(
     """
     first: RunError | None = None
     for inputs in choices:
-        (sample,) = noise.samples(inputs, 1, seed=WEIGHTS_SEED, kind="white")
+        (sample,) = noise.samples(inputs, 1, seed=WEIGHTS_SEED, spectrum="white")
         try:
             session.run({**floats, **sample})
         except RunError as error:
@@ -204,9 +208,9 @@ def accepted_inputs(
 
 def fix_shapes(whole: onnx.ModelProto, inputs: tuple[noise.Input, ...]) -> None:
     """Write the chosen shapes into the model, so that what is computed from them folds away."""
-    if any(node.op_type in _BRANCHING for node in whole.graph.node):
+    if any(node.op_type in BRANCHING for node in whole.graph.node):
         return
-    shapes = {one.name: one.shape for one in inputs}
+    shapes = {model_input.name: model_input.shape for model_input in inputs}
     for value in whole.graph.input:
         shape = value.type.tensor_type.shape
         del shape.dim[:]

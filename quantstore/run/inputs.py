@@ -1,7 +1,7 @@
 """Files in, feeds out: images and arrays as the samples a model is run on.
 
 A sample is one run of the model: the arrays of all its inputs, by name. Knows Pillow and numpy, not
-the runtime: what a model asks for comes as :class:`Wanted`.
+the runtime: what a model asks for comes as :class:`ModelInput`.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from quantstore.errors import InputsError
 
 Feed = dict[str, npt.NDArray[Any]]
 Color = Literal["rgb", "bgr", "gray"]
-Item = TypeVar("Item")
+Spaced = TypeVar("Spaced")
 
 # Enough for a stable figure, few enough to wait for.
 DEFAULT_SAMPLES = 32
@@ -35,7 +35,7 @@ COLORS = (1, 3)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ModelInput:
     """One input of a model. A dimension is None where the model leaves it open."""
 
     name: str
@@ -43,7 +43,7 @@ class Wanted:
     dtype: np.dtype[Any]
 
     @property
-    def words(self) -> str:
+    def shape_text(self) -> str:
         """The shape as people write it, open dimensions as ``?``."""
         return "x".join("?" if size is None else str(size) for size in self.shape) or "scalar"
 
@@ -91,10 +91,10 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         channels = 1 if self.color == "gray" else 3
-        for what, numbers in (("mean", self.mean), ("std", self.std)):
+        for field, numbers in (("mean", self.mean), ("std", self.std)):
             if len(numbers) not in (1, channels) or not all(map(math.isfinite, numbers)):
                 raise InputsError(
-                    f"{what} must be one number or {channels}, one per channel of {self.color}"
+                    f"{field} must be one number or {channels}, one per channel of {self.color}"
                 )
         if 0 in self.std or not math.isfinite(self.scale) or self.scale == 0:
             raise InputsError("neither std nor scale may be 0")
@@ -102,8 +102,8 @@ class Preprocessing:
             raise InputsError("an image has at least one row and one column")
 
 
-def _preset(name: str, description: str, **how: Any) -> Preprocessing:
-    return Preprocessing(name=name, description=description, **how)
+def _preset(name: str, description: str, **settings: Any) -> Preprocessing:
+    return Preprocessing(name=name, description=description, **settings)
 
 
 # By convention, not by guess: torchvision, PaddleOCR, OpenMMLab and Caffe write theirs down.
@@ -164,25 +164,25 @@ def preset(name: str) -> Preprocessing:
     Raises:
         InputsError: there is none.
     """
-    found = PRESETS.get(ALIASES.get(name, name))
-    if found is None:
+    preprocessing = PRESETS.get(ALIASES.get(name, name))
+    if preprocessing is None:
         raise InputsError(f"no preprocessing is named {name!r}", f"choose {', '.join(PRESETS)}")
-    return found
+    return preprocessing
 
 
-def changed(how: Preprocessing, **given: Any) -> Preprocessing:
+def changed(base: Preprocessing, **changes: Any) -> Preprocessing:
     """A preset with something else in it; it then goes by another name.
 
     Raises:
         InputsError: the numbers do not fit together.
     """
-    if not given:
-        return how
-    if given.get("color") == "gray" and "mean" not in given and len(how.mean) > 1:
-        given["mean"] = (sum(how.mean) / 3,)
-        given["std"] = given.get("std", (sum(how.std) / len(how.std),))
-    name = how.name if given.keys() <= {"size"} else f"{how.name}, changed"
-    return dataclasses.replace(how, **given, name=name)
+    if not changes:
+        return base
+    if changes.get("color") == "gray" and "mean" not in changes and len(base.mean) > 1:
+        changes["mean"] = (sum(base.mean) / 3,)
+        changes["std"] = changes.get("std", (sum(base.std) / len(base.std),))
+    name = base.name if changes.keys() <= {"size"} else f"{base.name}, changed"
+    return dataclasses.replace(base, **changes, name=name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ class Samples:
 
 def read_samples(
     source: str,
-    wanted: Sequence[Wanted],
+    model_inputs: Sequence[ModelInput],
     *,
     count: int | None = None,
     preprocess: str | Preprocessing = AUTO,
@@ -254,9 +254,9 @@ def read_samples(
             "name a folder of images, an .npz or .npy file, or noise",
         )
     if is_folder or path.suffix.lower() in IMAGE_SUFFIXES:
-        return _images(path, wanted, limit, preprocess)
+        return _images(path, model_inputs, limit, preprocess)
     if path.suffix.lower() in (".npz", ".npy"):
-        return _arrays(path, wanted, limit)
+        return _arrays(path, model_inputs, limit)
     raise InputsError(
         f"{source}: inputs of this kind are not known",
         "name a folder of images, an .npz or .npy file, or noise",
@@ -267,19 +267,19 @@ def read_samples(
 
 
 def _images(
-    path: Path, wanted: Sequence[Wanted], limit: int, preprocess: str | Preprocessing
+    path: Path, model_inputs: Sequence[ModelInput], limit: int, preprocess: str | Preprocessing
 ) -> Samples:
-    target, shape = _image_input(wanted)
-    how = _resolved(preprocess, shape, target)
-    height, width = _size(shape, how, target)
+    target, shape = _image_input(model_inputs)
+    preprocessing = _resolved(preprocess, shape, target)
+    height, width = _size(shape, preprocessing, target)
     per_run = _batch_of(target) if shape.has_batch else 1
     files = _image_files(path)
     notes = []
     if preprocess == AUTO:
-        notes.append(f"preprocessing by default: {how.name}, {how.description}")
-    if how.size is None and None in (shape.height, shape.width):
+        notes.append(f"preprocessing by default: {preprocessing.name}, {preprocessing.description}")
+    if preprocessing.size is None and None in (shape.height, shape.width):
         notes.append(f"input {target.name!r} leaves its size open; images are {height}x{width}")
-    reader = _Reader(how, height, width, target, shape)
+    reader = _ImageReader(preprocessing, height, width, target, shape)
 
     readable: list[Path] = []
     unreadable: list[str] = []
@@ -307,22 +307,28 @@ def _images(
 
     images = "1 image" if len(readable) == 1 else f"{len(readable)} images"
     return Samples(
-        description=f"{images} of {path.name or path}, {how.name}",
+        description=f"{images} of {path.name or path}, {preprocessing.name}",
         count=runs,
         feed=feed,
         notes=tuple(notes),
     )
 
 
-def _image_input(wanted: Sequence[Wanted]) -> tuple[Wanted, ImageShape]:
-    fitting = [(one, shape) for one in wanted if (shape := one.image) is not None]
+def _image_input(model_inputs: Sequence[ModelInput]) -> tuple[ModelInput, ImageShape]:
+    fitting = [
+        (model_input, shape)
+        for model_input in model_inputs
+        if (shape := model_input.image) is not None
+    ]
     if len(fitting) != 1:
-        inputs = ", ".join(f"{one.name} {one.words}" for one in wanted)
+        inputs = ", ".join(
+            f"{model_input.name} {model_input.shape_text}" for model_input in model_inputs
+        )
         raise InputsError(
             f"the model does not take images alone, its inputs are {inputs}",
             "give arrays by input name in an .npz file",
         )
-    others = [one.name for one in wanted if one is not fitting[0][0]]
+    others = [model_input.name for model_input in model_inputs if model_input is not fitting[0][0]]
     if others:
         raise InputsError(
             f"images fill input {fitting[0][0].name!r}, but {', '.join(others)} would be missing",
@@ -331,39 +337,45 @@ def _image_input(wanted: Sequence[Wanted]) -> tuple[Wanted, ImageShape]:
     return fitting[0]
 
 
-def _resolved(preprocess: str | Preprocessing, shape: ImageShape, target: Wanted) -> Preprocessing:
+def _resolved(
+    preprocess: str | Preprocessing, shape: ImageShape, target: ModelInput
+) -> Preprocessing:
     if isinstance(preprocess, Preprocessing):
-        how = preprocess
+        preprocessing = preprocess
     elif preprocess != AUTO:
-        how = preset(preprocess)
+        preprocessing = preset(preprocess)
     elif target.dtype.kind in "iu":
-        how = PRESETS["raw-rgb"]
+        preprocessing = PRESETS["raw-rgb"]
     else:
-        how = PRESETS["gray" if shape.channels == 1 else "imagenet"]
+        preprocessing = PRESETS["gray" if shape.channels == 1 else "imagenet"]
     channels = 3 if shape.channels is None else shape.channels
-    if channels == 1 and how.color != "gray":
-        if max(len(how.mean), len(how.std)) > 1:
+    if channels == 1 and preprocessing.color != "gray":
+        if max(len(preprocessing.mean), len(preprocessing.std)) > 1:
             raise InputsError(
-                f"input {target.name!r} has one channel, {how.name} is for three",
+                f"input {target.name!r} has one channel, {preprocessing.name} is for three",
                 "choose gray, or give one mean and one std",
             )
-        how = dataclasses.replace(how, color="gray")
-    if channels == 3 and how.color == "gray":
+        preprocessing = dataclasses.replace(preprocessing, color="gray")
+    if channels == 3 and preprocessing.color == "gray":
         raise InputsError(f"input {target.name!r} has three channels, gray images have one")
-    return how
+    return preprocessing
 
 
-def _size(shape: ImageShape, how: Preprocessing, target: Wanted) -> tuple[int, int]:
+def _size(shape: ImageShape, preprocessing: Preprocessing, target: ModelInput) -> tuple[int, int]:
     sizes = []
-    for side, given, asked in zip(
-        ("height", "width"), (shape.height, shape.width), how.size or (None, None), strict=True
+    for side, fixed, asked in zip(
+        ("height", "width"),
+        (shape.height, shape.width),
+        preprocessing.size or (None, None),
+        strict=True,
     ):
-        if given is not None and asked is not None and given != asked:
+        if fixed is not None and asked is not None and fixed != asked:
             raise InputsError(
-                f"input {target.name!r} has {side} {given} (shape {target.words}), not {asked}",
+                f"input {target.name!r} has {side} {fixed} (shape {target.shape_text}), not"
+                f" {asked}",
                 "leave the size out",
             )
-        size = given if given is not None else asked
+        size = fixed if fixed is not None else asked
         sizes.append(OPEN_SIDE if size is None else size)
     return sizes[0], sizes[1]
 
@@ -380,13 +392,18 @@ def _image_files(path: Path) -> list[Path]:
     return files
 
 
-class _Reader:
+class _ImageReader:
     """Images as arrays of one size, kept while there is room."""
 
     def __init__(
-        self, how: Preprocessing, height: int, width: int, target: Wanted, shape: ImageShape
+        self,
+        preprocessing: Preprocessing,
+        height: int,
+        width: int,
+        target: ModelInput,
+        shape: ImageShape,
     ) -> None:
-        self._how, self._size = how, (width, height)
+        self._preprocessing, self._size = preprocessing, (width, height)
         self._dtype, self._channels_first = target.dtype, shape.channels_first
         self._kept: dict[Path, npt.NDArray[Any]] = {}
         self._bytes = 0
@@ -406,23 +423,25 @@ class _Reader:
         return array
 
     def _decoded(self, path: Path) -> npt.NDArray[Any]:
-        how = self._how
+        chosen = self._preprocessing
         try:
             with Image.open(path) as file:
                 upright = ImageOps.exif_transpose(file)
-                image = upright.convert("L" if how.color == "gray" else "RGB")
+                image = upright.convert("L" if chosen.color == "gray" else "RGB")
                 pixels = np.asarray(image.resize(self._size, Image.Resampling.BILINEAR))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputsError(f"{path.name} is no readable image ({error})") from error
         pixels = pixels.reshape(*pixels.shape[:2], -1)
-        if how.color == "bgr":
+        if chosen.color == "bgr":
             pixels = pixels[..., ::-1]
-        values = (pixels.astype(np.float64) * how.scale - np.array(how.mean)) / np.array(how.std)
+        values = (pixels.astype(np.float64) * chosen.scale - np.array(chosen.mean)) / np.array(
+            chosen.std
+        )
         if self._dtype.kind in "iu":
             values = np.rint(values)
             limits = np.iinfo(self._dtype)
             if values.min() < limits.min or values.max() > limits.max:
-                raise InputsError(f"{how.name} leaves the range of {self._dtype}")
+                raise InputsError(f"{chosen.name} leaves the range of {self._dtype}")
         if self._channels_first:
             values = values.transpose(2, 0, 1)
         return np.ascontiguousarray(values, dtype=self._dtype)
@@ -431,21 +450,21 @@ class _Reader:
 # Arrays
 
 
-def _arrays(path: Path, wanted: Sequence[Wanted], limit: int) -> Samples:
+def _arrays(path: Path, model_inputs: Sequence[ModelInput], limit: int) -> Samples:
     arrays = _loaded(path)
-    by_name, rest = _matched(path, arrays, wanted)
+    by_name, rest = _matched(path, arrays, model_inputs)
     notes: list[str] = []
     split = {
-        one.name: _runs(path, one, by_name[one.name], notes)
-        for one in wanted
-        if one.name in by_name
+        model_input.name: _runs(path, model_input, by_name[model_input.name], notes)
+        for model_input in model_inputs
+        if model_input.name in by_name
     }
     counts = {name: len(runs) for name, runs in split.items()}
     runs = max(counts.values())
     uneven = {name: count for name, count in counts.items() if count not in (1, runs)}
     if uneven:
-        said = ", ".join(f"{name} has {count}" for name, count in counts.items())
-        raise InputsError(f"{path.name} holds different numbers of samples: {said}")
+        listing = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise InputsError(f"{path.name} holds different numbers of samples: {listing}")
     labels = None
     for name, array in rest.items():
         per_run = runs == array.size and array.dtype.kind in "iu"
@@ -455,7 +474,7 @@ def _arrays(path: Path, wanted: Sequence[Wanted], limit: int) -> Samples:
             notes.append(f"{path.name}: array {name!r} is no input of the model and is left out")
 
     def feed(index: int) -> Feed:
-        return {name: parts[index if len(parts) > 1 else 0] for name, parts in split.items()}
+        return {name: per_run[index if len(per_run) > 1 else 0] for name, per_run in split.items()}
 
     samples = Samples(
         description="",
@@ -472,11 +491,11 @@ def _arrays(path: Path, wanted: Sequence[Wanted], limit: int) -> Samples:
 
 def _loaded(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return {"": found}
-        with found:
-            return {name: found[name] for name in found.files}
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise InputsError(
             f"{path.name} cannot be read as numpy arrays ({str(error).splitlines()[0]})",
@@ -485,20 +504,22 @@ def _loaded(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _matched(
-    path: Path, arrays: Mapping[str, npt.NDArray[Any]], wanted: Sequence[Wanted]
+    path: Path, arrays: Mapping[str, npt.NDArray[Any]], model_inputs: Sequence[ModelInput]
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
     """Arrays by the input they fill, and those that fill none."""
-    names = {one.name for one in wanted}
+    names = {model_input.name for model_input in model_inputs}
     by_name = {name: array for name, array in arrays.items() if name in names}
     rest = {name: array for name, array in arrays.items() if name not in names}
     unnamed = [name for name in rest if name not in LABEL_NAMES]
-    if not by_name and len(wanted) == 1 and len(unnamed) == 1:
+    if not by_name and len(model_inputs) == 1 and len(unnamed) == 1:
         # One array for one input needs no name.
-        by_name = {wanted[0].name: rest.pop(unnamed[0])}
-    missing = [one for one in wanted if one.name not in by_name]
+        by_name = {model_inputs[0].name: rest.pop(unnamed[0])}
+    missing = [model_input for model_input in model_inputs if model_input.name not in by_name]
     if missing:
         holds = ", ".join(repr(name) for name in arrays if name) or "one array without a name"
-        wants = ", ".join(f"{one.name!r} ({one.words})" for one in missing)
+        wants = ", ".join(
+            f"{model_input.name!r} ({model_input.shape_text})" for model_input in missing
+        )
         raise InputsError(
             f"the model also needs input {wants}; {path.name} holds {holds}",
             "give every input by its name in an .npz file",
@@ -507,13 +528,13 @@ def _matched(
 
 
 def _runs(
-    path: Path, wanted: Wanted, array: npt.NDArray[Any], notes: list[str]
+    path: Path, target: ModelInput, array: npt.NDArray[Any], notes: list[str]
 ) -> Sequence[npt.NDArray[Any]]:
     """An array as one array per run."""
-    array = _cast(path, wanted, array)
-    shape, rank = wanted.shape, len(wanted.shape)
+    array = _cast(path, target, array)
+    shape, rank = target.shape, len(target.shape)
     wrong = InputsError(
-        f"input {wanted.name!r} wants shape {wanted.words}, {path.name} holds"
+        f"input {target.name!r} wants shape {target.shape_text}, {path.name} holds"
         f" {'x'.join(map(str, array.shape)) or 'a single number'}",
         "the first axis may count the samples",
     )
@@ -525,43 +546,45 @@ def _runs(
         raise wrong
     if rank == 0:
         return [array]
-    per_run = _batch_of(wanted)
-    runs, left = divmod(len(array), per_run)
+    per_run = _batch_of(target)
+    runs, leftover = divmod(len(array), per_run)
     if not runs:
         raise wrong
-    if left:
-        notes.append(f"{path.name}: the last {left} of {len(array)} samples fill no whole batch")
+    if leftover:
+        notes.append(
+            f"{path.name}: the last {leftover} of {len(array)} samples fill no whole batch"
+        )
     return [array[run * per_run : (run + 1) * per_run] for run in range(runs)]
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        size == want or want is None for size, want in zip(shape, wanted, strict=True)
+def _fits(shape: tuple[int, ...], model_shape: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(model_shape) and all(
+        size == want or want is None for size, want in zip(shape, model_shape, strict=True)
     )
 
 
-def _cast(path: Path, wanted: Wanted, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if array.dtype == wanted.dtype:
+def _cast(path: Path, target: ModelInput, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if array.dtype == target.dtype:
         cast = array
     else:
         if array.dtype.kind not in "fiub":
-            raise InputsError(f"{path.name}: input {wanted.name!r} holds {array.dtype}, no numbers")
+            raise InputsError(f"{path.name}: input {target.name!r} holds {array.dtype}, no numbers")
         with np.errstate(all="ignore"):
-            cast = array.astype(wanted.dtype)
-        if wanted.dtype.kind in "iub" and not np.array_equal(cast, array):
+            cast = array.astype(target.dtype)
+        if target.dtype.kind in "iub" and not np.array_equal(cast, array):
             raise InputsError(
-                f"{path.name}: input {wanted.name!r} wants {wanted.dtype}, not {array.dtype}"
+                f"{path.name}: input {target.name!r} wants {target.dtype}, not {array.dtype}"
             )
     if cast.dtype.kind == "f" and not np.isfinite(cast).all():
-        raise InputsError(f"{path.name}: input {wanted.name!r} holds NaN or infinity")
+        raise InputsError(f"{path.name}: input {target.name!r} holds NaN or infinity")
     return cast
 
 
-def _batch_of(wanted: Wanted) -> int:
-    return wanted.shape[0] or 1
+def _batch_of(target: ModelInput) -> int:
+    return target.shape[0] or 1
 
 
-def _evenly(items: Sequence[Item], count: int) -> list[Item]:
+def _evenly(items: Sequence[Spaced], count: int) -> list[Spaced]:
     """At most so many of them, at even distances, the first among them."""
     if len(items) <= count:
         return list(items)

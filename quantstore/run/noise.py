@@ -16,9 +16,10 @@ from quantstore.errors import RunError
 from quantstore.graph.attributes import integer
 from quantstore.graph.constants import constant_tensor
 from quantstore.graph.tensors import dimensions
+from quantstore.records import Doubles
 from quantstore.run.runtime import Array, Feeds
 
-Noise = Literal["white", "image"]
+Spectrum = Literal["white", "image"]
 
 # Sides of a square image, tried in this order where a model leaves them open.
 IMAGE_SIDES = (320, 224, 256, 640, 416, 512, 128, 64, 32)
@@ -94,37 +95,43 @@ def frozen_inputs(model: ir.Model) -> dict[str, Array]:
     }
 
 
-def words(inputs: tuple[Input, ...]) -> str:
+def shapes_text(inputs: tuple[Input, ...]) -> str:
     """The shapes for a reader: ``input 1x3x320x320``."""
-    return ", ".join(f"{one.name} {'x'.join(map(str, one.shape)) or 'scalar'}" for one in inputs)
+    return ", ".join(
+        f"{model_input.name} {'x'.join(map(str, model_input.shape)) or 'scalar'}"
+        for model_input in inputs
+    )
 
 
 def sample_counts(inputs: tuple[Input, ...]) -> tuple[int, int]:
     """How many samples to calibrate on, and how many to compare on."""
-    largest = max(inputs, key=lambda one: np.prod(one.shape), default=None)
+    largest = max(inputs, key=lambda model_input: np.prod(model_input.shape), default=None)
     if largest is None or not largest.is_image:
         return 48, 24
     height, width = _sides(largest.shape)
     return (48, 24) if height * width <= SMALL_SIDE**2 else (5, 3)
 
 
-def kind_for(inputs: tuple[Input, ...]) -> Noise:
+def spectrum_for(inputs: tuple[Input, ...]) -> Spectrum:
     """Image-like noise where there is an image among the inputs."""
-    return "image" if any(one.is_image for one in inputs) else "white"
+    return "image" if any(model_input.is_image for model_input in inputs) else "white"
 
 
-def samples(inputs: tuple[Input, ...], count: int, *, seed: int, kind: Noise) -> list[Feeds]:
+def samples(inputs: tuple[Input, ...], count: int, *, seed: int, spectrum: Spectrum) -> list[Feeds]:
     """The same seed gives the same samples.
 
     Floats have zero mean and unit variance; states of recurrent networks are zero, masks and truth
-    values one, other integers small and positive. ``kind`` speaks of images; the rest is white.
+    values one, other integers small and positive. ``spectrum`` speaks of images; the rest is white.
     """
     random = np.random.default_rng(seed)
-    return [{one.name: _values(one, random, kind) for one in inputs} for _ in range(count)]
+    return [
+        {model_input.name: _values(model_input, random, spectrum) for model_input in inputs}
+        for _ in range(count)
+    ]
 
 
 def image_like(random: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Noise with amplitude spectrum 1/f, zero mean and unit variance in every channel.
+    """Spectrum with amplitude spectrum 1/f, zero mean and unit variance in every channel.
 
     Channels share a field, so that any two correlate by :data:`CHANNEL_CORRELATION`.
 
@@ -136,47 +143,49 @@ def image_like(random: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArr
     # No constant part: the mean is zero.
     amplitude = np.divide(1, frequency, out=np.zeros_like(frequency), where=frequency > 0)
 
-    def field(count: int) -> npt.NDArray[np.float64]:
+    def field(count: int) -> Doubles:
         white = random.standard_normal((batch, count, height, width))
         colored = np.fft.irfft2(np.fft.rfft2(white) * amplitude, s=(height, width))
         return _unit(colored)
 
-    own = field(channels)
+    fields = field(channels)
     if channels > 1:
         shared = np.sqrt(CHANNEL_CORRELATION) * field(1)
-        own = _unit(shared + np.sqrt(1 - CHANNEL_CORRELATION) * own)
-    return own.astype(np.float32)
+        fields = _unit(shared + np.sqrt(1 - CHANNEL_CORRELATION) * fields)
+    return fields.astype(np.float32)
 
 
-def _unit(fields: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    scaled: npt.NDArray[np.float64] = fields / fields.std((2, 3), keepdims=True)
+def _unit(fields: Doubles) -> Doubles:
+    scaled: Doubles = fields / fields.std((2, 3), keepdims=True)
     return scaled
 
 
-def _values(one: Input, random: np.random.Generator, kind: Noise) -> Array:
-    name = one.name.lower()
-    if np.issubdtype(one.dtype, np.floating) or one.dtype.kind == "V":
-        if one.is_state:
-            return np.zeros(one.shape, one.dtype)
-        return _floats(one, random, kind).astype(one.dtype)
-    if one.dtype == np.bool_ or "mask" in name:
-        return np.ones(one.shape, one.dtype)
-    if one.is_state or "token_type" in name or "segment" in name:
-        return np.zeros(one.shape, one.dtype)
+def _values(model_input: Input, random: np.random.Generator, spectrum: Spectrum) -> Array:
+    name = model_input.name.lower()
+    if np.issubdtype(model_input.dtype, np.floating) or model_input.dtype.kind == "V":
+        if model_input.is_state:
+            return np.zeros(model_input.shape, model_input.dtype)
+        return _floats(model_input, random, spectrum).astype(model_input.dtype)
+    if model_input.dtype == np.bool_ or "mask" in name:
+        return np.ones(model_input.shape, model_input.dtype)
+    if model_input.is_state or "token_type" in name or "segment" in name:
+        return np.zeros(model_input.shape, model_input.dtype)
     if name in _RATES:
-        return np.full(one.shape, SAMPLE_RATE, one.dtype)
-    if one.is_image and one.dtype == np.uint8:
+        return np.full(model_input.shape, SAMPLE_RATE, model_input.dtype)
+    if model_input.is_image and model_input.dtype == np.uint8:
         # Bytes of a picture: a mean grey, and two standard deviations to either end.
-        return np.clip(128 + 64 * _floats(one, random, kind), 0, 255).astype(np.uint8)
-    return random.integers(min(1, one.limit - 1), one.limit, one.shape).astype(one.dtype)
+        return np.clip(128 + 64 * _floats(model_input, random, spectrum), 0, 255).astype(np.uint8)
+    return random.integers(
+        min(1, model_input.limit - 1), model_input.limit, model_input.shape
+    ).astype(model_input.dtype)
 
 
-def _floats(one: Input, random: np.random.Generator, kind: Noise) -> npt.NDArray[np.float64]:
-    if kind == "white" or not one.is_image:
-        return random.standard_normal(one.shape)
-    if not _has_channels_last(one.shape):
-        return image_like(random, one.shape).astype(np.float64)
-    batch, height, width, channels = one.shape
+def _floats(model_input: Input, random: np.random.Generator, spectrum: Spectrum) -> Doubles:
+    if spectrum == "white" or not model_input.is_image:
+        return random.standard_normal(model_input.shape)
+    if not _has_channels_last(model_input.shape):
+        return image_like(random, model_input.shape).astype(np.float64)
+    batch, height, width, channels = model_input.shape
     fields = image_like(random, (batch, channels, height, width))
     return np.moveaxis(fields, 1, 3).astype(np.float64)
 
@@ -200,9 +209,11 @@ def _decided(value: ir.Value, side: int, length: int) -> Input:
             )
         dims = expected
     else:
-        dims = [one if isinstance(one, int) and one > 0 else None for one in value.shape]
+        dims = [size if isinstance(size, int) and size > 0 else None for size in value.shape]
         if expected is not None and len(expected) == len(dims):
-            dims = [given or wanted for given, wanted in zip(dims, expected, strict=True)]
+            dims = [
+                size or expected_size for size, expected_size in zip(dims, expected, strict=True)
+            ]
     dtype = (value.dtype or ir.DataType.FLOAT).numpy()
     draft = Input(name, (), np.dtype(dtype), _limit(value))
     if len(dims) == 4:
@@ -211,7 +222,7 @@ def _decided(value: ir.Value, side: int, length: int) -> Input:
         fill = [1] * len(dims)
     else:
         fill = [1] + [length] * (len(dims) - 1)
-    shape = tuple(given or chosen for given, chosen in zip(dims, fill, strict=True))
+    shape = tuple(size or chosen for size, chosen in zip(dims, fill, strict=True))
     return Input(name, shape, draft.dtype, draft.limit)
 
 
@@ -219,9 +230,9 @@ def _expected_by_reader(value: ir.Value) -> list[int | None] | None:
     """The dimensions that the first layer behind an input prescribes, None where it has no say."""
     for _ in range(8):
         for use in value.uses():
-            found = _expected_by(use.node, use.idx)
-            if found is not None:
-                return found
+            prescribed = _expected_by(use.node, use.idx)
+            if prescribed is not None:
+                return prescribed
         following = [use.node for use in value.uses() if use.node.op_type in _ELEMENTWISE]
         if not following:
             return None

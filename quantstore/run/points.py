@@ -58,7 +58,7 @@ class Points:
     """Names of the tensors to compare, in graph order, and where that is, in words."""
 
     names: tuple[str, ...]
-    words: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +75,16 @@ def cut(model: ir.Model) -> Points:
     There may be none, where no float tensor depends on the inputs.
     """
     search = _Search(model.graph)
-    found = search.points()
+    compared = search.points()
     model.graph.outputs.clear()
-    for value in found:
+    for value in compared:
         if value.type is None:
             value.type = ir.TensorType(ir.DataType.FLOAT)
         # Inferred shapes of a file can be wrong, and nobody needs that of an output.
         value.shape = None
         model.graph.outputs.append(value)
     passes.RemoveUnusedNodesPass()(model)
-    return Points(tuple(str(value.name) for value in found), search.words())
+    return Points(tuple(str(value.name) for value in compared), search.description())
 
 
 class _Search:
@@ -112,31 +112,31 @@ class _Search:
 
     def points(self) -> list[ir.Value]:
         """What to compare, each value once."""
-        found: dict[ir.Value, None] = {}
+        compared: dict[ir.Value, None] = {}
         for output in list(self._main.outputs):
             if output in self._selected:
                 self._has_selection = True
                 seen: set[ir.Value] = set()
-                found |= dict.fromkeys(self._before_selection(output, seen))
+                compared |= dict.fromkeys(self._before_selection(output, seen))
             elif output in self._live and self._is_comparable(output):
                 stripped = self._stripped(output, is_selected=False)
                 self._note(stripped)
                 self._has_plain = self._has_plain or not stripped.stepped_over
-                found |= dict.fromkeys(stripped.values)
-        return [value for value in found if self._is_comparable(value)]
+                compared |= dict.fromkeys(stripped.values)
+        return [value for value in compared if self._is_comparable(value)]
 
-    def words(self) -> str:
+    def description(self) -> str:
         """Where the points are, for a reader: of :meth:`points`, called before."""
-        parts = ["the outputs"] if self._has_plain else []
+        phrases = ["the outputs"] if self._has_plain else []
         squashing = _listed(self._squashing)
         if self._has_selection:
-            what = f"the last tensors before {_listed(self._selecting)}"
+            phrase = f"the last tensors before {_listed(self._selecting)}"
             extra = [f"before {squashing}"] if squashing else []
             extra += ["before boxes are decoded"] if self._has_decoding else []
-            parts.append(f"{what} ({', '.join(extra)})" if extra else what)
+            phrases.append(f"{phrase} ({', '.join(extra)})" if extra else phrase)
         elif squashing:
-            parts.append(f"before the final {squashing}")
-        return " and ".join(parts) or "nothing"
+            phrases.append(f"before the final {squashing}")
+        return " and ".join(phrases) or "nothing"
 
     def _is_comparable(self, value: ir.Value) -> bool:
         # An input is the same in both models.
@@ -186,30 +186,34 @@ class _Search:
             inner = whole if source is None else self._stripped(source, is_selected=is_selected)
             return inner if inner.stepped_over else whole
         if op_type == "Concat":
-            parts = [
-                self._stripped(one, is_selected=is_selected)
-                for one in node.inputs
-                if one is not None and one in self._live
+            stripped_inputs = [
+                self._stripped(operand, is_selected=is_selected)
+                for operand in node.inputs
+                if operand is not None and operand in self._live
             ]
-            stepped = tuple(name for part in parts for name in part.stepped_over)
+            stepped = tuple(name for part in stripped_inputs for name in part.stepped_over)
             if stepped:
-                return _Stripped(tuple(one for part in parts for one in part.values), stepped)
+                return _Stripped(
+                    tuple(leaf for part in stripped_inputs for leaf in part.values), stepped
+                )
         if op_type == "If":
-            place = list(node.outputs).index(value)
-            return _Stripped((value,), tuple(_strip_branches(node, place)))
+            output_index = list(node.outputs).index(value)
+            return _Stripped((value,), tuple(_strip_branches(node, output_index)))
         if is_selected and op_type in DECODING:
-            moving = [one for one in node.inputs if one is not None and one in self._live]
+            moving = [
+                operand for operand in node.inputs if operand is not None and operand in self._live
+            ]
             if len(moving) == 1:
                 inner = self._stripped(moving[0], is_selected=True)
                 return _Stripped(inner.values, (op_type, *inner.stepped_over))
         return whole
 
 
-def _strip_branches(node: ir.Node, place: int) -> Iterator[str]:
+def _strip_branches(node: ir.Node, output_index: int) -> Iterator[str]:
     """Let both branches of an If give what they have before they squash, in place; over what."""
     for name in ("then_branch", "else_branch"):
         branch = node.attributes[name].as_graph()
-        value = output = branch.outputs[place]
+        value = output = branch.outputs[output_index]
         inner = value.producer()
         while inner is not None and inner.op_type in (*PASSING, *SQUASHING, "If"):
             if inner.op_type == "If":
@@ -219,7 +223,7 @@ def _strip_branches(node: ir.Node, place: int) -> Iterator[str]:
             if source is None:
                 break
             if inner.op_type in SQUASHING:
-                branch.outputs[place] = source
+                branch.outputs[output_index] = source
                 source.type = source.type or output.type
                 yield inner.op_type
                 break

@@ -6,17 +6,15 @@ the file that the quantizer keeps such figures in.
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from quantstore.run.choices import ReportSteps
 from quantstore.run.drift import BLOCK_BYTES, UNKNOWN_BYTES, bytes_of_tensors, packed
 from quantstore.run.inputs import Samples
 from quantstore.run.relay import Relay, rounds
-
-Report = Callable[[int, int], None]
 
 
 def write_minmax(
@@ -24,7 +22,7 @@ def write_minmax(
     samples: Samples,
     folder: Path,
     target: Path,
-    report: Report | None = None,
+    report: ReportSteps | None = None,
     *,
     block_bytes: int = BLOCK_BYTES,
 ) -> None:
@@ -38,17 +36,17 @@ def write_minmax(
         RunError: onnxruntime refuses the model, or stops.
     """
     sizes = bytes_of_tensors(model, samples)
-    wanted = [
+    named_sizes = [
         (name, sizes.get(name, UNKNOWN_BYTES))
         for node in model.graph.node
         for name in node.output
         if name and sizes.get(name, UNKNOWN_BYTES)
     ]
-    blocks = packed(wanted, lambda one: one[1], block_bytes)
-    found: dict[str, tuple[Any, Any]] = {}
+    blocks = packed(named_sizes, lambda named_size: named_size[1], block_bytes)
+    limits: dict[str, tuple[Any, Any]] = {}
     for index in range(len(samples)):
         for name, array in samples[index].items():
-            _widen(found, name, array)
+            _widen(limits, name, array)
     relay = Relay(model, [[name for name, _ in block] for block in blocks], folder, "ranges")
     done = 0
     for indices in rounds(len(samples), lambda: relay.most_bytes):
@@ -56,7 +54,7 @@ def write_minmax(
             relay.open(number)
             for index in indices:
                 for name, array in relay.run(index, samples[index]).items():
-                    _widen(found, name, array)
+                    _widen(limits, name, array)
                 done += 1
                 if report is not None:
                     report(done, len(blocks) * len(samples))
@@ -64,7 +62,7 @@ def write_minmax(
         "CLS": "TensorsData",
         "data": {
             name: {"CLS": "TensorData", "lowest": _number(low), "highest": _number(high)}
-            for name, (low, high) in found.items()
+            for name, (low, high) in limits.items()
         },
         "calibration_method": {"CLS": "CalibrationMethod", "value": "CalibrationMethod.MinMax"},
         "smooth_quant": False,
@@ -72,13 +70,13 @@ def write_minmax(
     target.write_text(json.dumps(content), encoding="utf-8")
 
 
-def _widen(found: dict[str, tuple[Any, Any]], name: str, array: Any) -> None:
+def _widen(limits: dict[str, tuple[Any, Any]], name: str, array: Any) -> None:
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or not array.size:
         return
     low, high = array.min(), array.max()
-    if name in found:
-        low, high = np.minimum(low, found[name][0]), np.maximum(high, found[name][1])
-    found[name] = low, high
+    if name in limits:
+        low, high = np.minimum(low, limits[name][0]), np.maximum(high, limits[name][1])
+    limits[name] = low, high
 
 
 def _number(value: Any) -> dict[str, object]:

@@ -23,28 +23,28 @@ _NO_TENSORS = ("Sequence", "SplitToSequence", "ConcatFromSequence", "Optional")
 
 
 @dataclass(slots=True)
-class Part:
+class BlockPlan:
     """The nodes of a block, by what :func:`key_of` makes of them.
 
-    ``given`` are tensors of earlier parts that it reads, ``wanted`` its outputs, ``handed`` what it
-    must give to later parts, ``last_read`` what no later part reads.
+    ``inherited`` are tensors of earlier blocks that it reads, ``requested`` its outputs, ``handed``
+    what it must give to later blocks, ``last_read`` what no later block reads.
     """
 
     nodes: set[str] = field(default_factory=set)
-    given: set[str] = field(default_factory=set)
-    wanted: tuple[str, ...] = ()
+    inherited: set[str] = field(default_factory=set)
+    requested: tuple[str, ...] = ()
     handed: set[str] = field(default_factory=set)
     last_read: set[str] = field(default_factory=set)
 
 
-def parts_of(model: Any, blocks: Sequence[Sequence[str]]) -> list[Part]:
+def block_plans(model: Any, blocks: Sequence[Sequence[str]]) -> list[BlockPlan]:
     """How to compute the tensors of each block, in order, from what the blocks before computed."""
     made_by = producers(model)
     made_in: dict[str, int] = {}
-    parts: list[Part] = []
+    plans: list[BlockPlan] = []
     for number, block in enumerate(blocks):
-        part = Part(wanted=tuple(dict.fromkeys(block)))
-        waiting, seen = list(part.wanted), set()
+        plan = BlockPlan(requested=tuple(dict.fromkeys(block)))
+        waiting, seen = list(plan.requested), set()
         while waiting:
             name = waiting.pop()
             node = made_by.get(name)
@@ -53,20 +53,20 @@ def parts_of(model: Any, blocks: Sequence[Sequence[str]]) -> list[Part]:
             seen.add(name)
             key = key_of(node)
             if key in made_in and made_in[key] < number and _is_tensor(node):
-                part.given.add(name)
-                parts[made_in[key]].handed.add(name)
-            elif key not in part.nodes:
-                part.nodes.add(key)
+                plan.inherited.add(name)
+                plans[made_in[key]].handed.add(name)
+            elif key not in plan.nodes:
+                plan.nodes.add(key)
                 waiting.extend(read_by(node))
-        for key in part.nodes:
+        for key in plan.nodes:
             made_in.setdefault(key, number)
-        parts.append(part)
+        plans.append(plan)
     last: dict[str, int] = {}
-    for number, part in enumerate(parts):
-        last |= dict.fromkeys(part.given, number)
+    for number, plan in enumerate(plans):
+        last |= dict.fromkeys(plan.inherited, number)
     for name, number in last.items():
-        parts[number].last_read.add(name)
-    return parts
+        plans[number].last_read.add(name)
+    return plans
 
 
 class Relay:
@@ -82,12 +82,12 @@ class Relay:
             name: of the files it writes there.
         """
         self._model, self._folder, self._name = model, folder, name
-        self._parts = parts_of(model, blocks)
+        self._plans = block_plans(model, blocks)
         self._initializers = {tensor.name for tensor in model.graph.initializer}
         self._files: dict[tuple[int, str], Path] = {}
         self._bytes: dict[tuple[int, str], int] = {}
         self._types: dict[str, int] = {}
-        self._places: dict[str, int] = {}
+        self._file_numbers: dict[str, int] = {}
         self._number = 0
         self._session: Session | None = None
         self.most_bytes = 0
@@ -99,10 +99,10 @@ class Relay:
             RunError: onnxruntime refuses it.
         """
         self._number, self._session = number, None
-        part = self._parts[number]
-        if part.nodes:
+        plan = self._plans[number]
+        if plan.nodes:
             path = self._folder / f"{self._name}-block.onnx"
-            onnx.save(self._model_of(part), path)
+            onnx.save(self._model_of(plan), path)
             self._session = Session(path, is_optimized=False)
 
     def run(self, index: int, feed: Feeds) -> dict[str, Array]:
@@ -111,59 +111,59 @@ class Relay:
         Raises:
             RunError: onnxruntime stops.
         """
-        part = self._parts[self._number]
-        given = {name: np.load(self._files[index, name]) for name in part.given}
-        found = {name: given[name] for name in part.wanted if name in given}
+        plan = self._plans[self._number]
+        inherited = {name: np.load(self._files[index, name]) for name in plan.inherited}
+        tensors = {name: inherited[name] for name in plan.requested if name in inherited}
         if self._session is not None:
-            outputs = self._session.run({**feed, **given})
-            made = dict(zip(self._session.outputs, outputs, strict=True))
-            for name in part.handed:
-                self._keep(index, name, made[name])
-            found |= {name: made[name] for name in part.wanted if name in made}
-        for name in part.last_read:
+            outputs = self._session.run({**feed, **inherited})
+            computed = dict(zip(self._session.outputs, outputs, strict=True))
+            for name in plan.handed:
+                self._keep(index, name, computed[name])
+            tensors |= {name: computed[name] for name in plan.requested if name in computed}
+        for name in plan.last_read:
             self._files.pop((index, name)).unlink()
             del self._bytes[index, name]
-        return found
+        return tensors
 
     def _keep(self, index: int, name: str, array: Array) -> None:
         self._types.setdefault(name, helper.np_dtype_to_tensor_dtype(array.dtype))
         # Names of tensors are no names of files.
-        place = self._places.setdefault(name, len(self._places))
-        path = self._folder / f"{self._name}-{index}-{place}.npy"
+        file_number = self._file_numbers.setdefault(name, len(self._file_numbers))
+        path = self._folder / f"{self._name}-{index}-{file_number}.npy"
         np.save(path, array)
         self._files[index, name] = path
         self._bytes[index, name] = array.nbytes
-        kept = sum(size for (one, _), size in self._bytes.items() if one == index)
+        kept = sum(size for (sample, _), size in self._bytes.items() if sample == index)
         self.most_bytes = max(self.most_bytes, kept)
 
-    def _model_of(self, part: Part) -> Any:
+    def _model_of(self, plan: BlockPlan) -> Any:
         model = self._model
-        nodes = [node for node in model.graph.node if key_of(node) in part.nodes]
+        nodes = [node for node in model.graph.node if key_of(node) in plan.nodes]
         read = {name for node in nodes for name in read_by(node)}
-        found = onnx.ModelProto()
-        found.ir_version = model.ir_version
-        found.opset_import.extend(model.opset_import)
-        found.functions.extend(model.functions)
-        found.graph.name = f"block {self._number}"
-        found.graph.node.extend(nodes)
-        found.graph.initializer.extend(t for t in model.graph.initializer if t.name in read)
-        found.graph.input.extend(
+        block_model = onnx.ModelProto()
+        block_model.ir_version = model.ir_version
+        block_model.opset_import.extend(model.opset_import)
+        block_model.functions.extend(model.functions)
+        block_model.graph.name = f"block {self._number}"
+        block_model.graph.node.extend(nodes)
+        block_model.graph.initializer.extend(t for t in model.graph.initializer if t.name in read)
+        block_model.graph.input.extend(
             value
             for value in model.graph.input
             if value.name in read and value.name not in self._initializers
         )
-        found.graph.input.extend(
+        block_model.graph.input.extend(
             helper.make_tensor_value_info(name, self._types[name], None)
-            for name in sorted(part.given & read)
+            for name in sorted(plan.inherited & read)
         )
-        made = {name for node in nodes for name in node.output}
-        found.graph.output.extend(
+        computed = {name for node in nodes for name in node.output}
+        block_model.graph.output.extend(
             # Without a type: the runtime infers it.
             onnx.ValueInfoProto(name=name)
-            for name in dict.fromkeys([*part.wanted, *sorted(part.handed)])
-            if name in made
+            for name in dict.fromkeys([*plan.requested, *sorted(plan.handed)])
+            if name in computed
         )
-        return found
+        return block_model
 
 
 def rounds(count: int, most_bytes: Callable[[], int]) -> Iterator[range]:

@@ -7,7 +7,6 @@ to that range stays: saturation is part of what the network computes. Rounding o
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +18,6 @@ from quantstore.graph.constants import constant_tensor
 from quantstore.graph.dequantize import weight_scale
 from quantstore.graph.tensors import read_array
 from quantstore.run.runtime import Array
-
-Floats = npt.NDArray[np.float32]
 
 _DYNAMIC = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 _SCALED = {"QLinearConv": "Conv", "QLinearMatMul": "MatMul"}
@@ -40,10 +37,7 @@ def float_arithmetic(model: ir.Model) -> int:
 def new_constant(main: ir.Graph, name: str, array: Array) -> ir.Value:
     """A new initializer of a graph."""
     # Not ascontiguousarray, which turns a scalar into a vector.
-    tensor = ir.Tensor(np.array(array, order="C"), name=name)
-    value = ir.Value(
-        name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype)
-    )
+    value = ir.val(name, const_value=ir.Tensor(np.array(array, order="C"), name=name))
     main.register_initializer(value)
     return value
 
@@ -100,15 +94,11 @@ class _Restored:
                 rounded = _before_moves(_input(node, 0))
                 if rounded is None or rounded.op_type != "QuantizeLinear":
                     continue
-                own_scale = _far_constant(_input(rounded, 1))
-                zero_value = _input(rounded, 2)
-                own_zero = _far_constant(zero_value)
-                stored = _constant(zero_value)
-                kind = stored if stored is not None else own_zero
-                if own_scale is None or own_scale.size != 1:
+                activation_scale = _far_constant(_input(rounded, 1))
+                activation_zero = _far_constant(_input(rounded, 2))
+                if activation_scale is None or activation_scale.size != 1:
                     continue
-                dtype = np.dtype(np.uint8) if kind is None else kind.dtype
-                new = self._clipped(rounded.inputs[0], own_scale, own_zero, dtype, rounded)
+                new = self._clipped(rounded.inputs[0], activation_scale, activation_zero, rounded)
             node.outputs[0].replace_all_uses_with(new, replace_graph_outputs=True)
             self._count += 1
         return self._count - before
@@ -128,13 +118,11 @@ class _Restored:
             scale = _constant(_input(node, 1))
             if scale is None or not any(name.startswith("QLinear") for name in users):
                 return
-            zero = _constant(_input(node, 2))
-            dtype = np.dtype(np.uint8) if zero is None else zero.dtype
-            self._note(node, self._clipped(data, scale, zero, dtype, node))
+            self._note(node, self._clipped(data, scale, _constant(_input(node, 2)), node))
         elif op in _SCALED and data in self._float_of:
             codes, scale = _constant(inputs[3]), _constant(inputs[4])
-            own_scale = _constant(inputs[1])
-            if codes is None or scale is None or own_scale is None:
+            activation_scale = _constant(inputs[1])
+            if codes is None or scale is None or activation_scale is None:
                 return
             axis = 0 if op == "QLinearConv" else codes.ndim - 1
             weights = _floats(codes, scale, _constant(inputs[5]), axis)
@@ -145,7 +133,7 @@ class _Restored:
             bias = _constant(_input(node, 8)) if op == "QLinearConv" else None
             if bias is not None:
                 # A bias is stored in units of both scales.
-                step = own_scale.astype(np.float64) * scale.astype(np.float64)
+                step = activation_scale.astype(np.float64) * scale.astype(np.float64)
                 operands.append(self._new("bias", (bias * step).astype(np.float32)))
             self._note_rounded(node, _SCALED[op], operands, dict(node.attributes))
         elif op == "QLinearAdd":
@@ -185,8 +173,7 @@ class _Restored:
         if scale is None:
             self._note(node, new.outputs[0])
             return
-        dtype = np.dtype(np.uint8) if zero is None else zero.dtype
-        self._note(node, self._clipped(new.outputs[0], scale, zero, dtype, node))
+        self._note(node, self._clipped(new.outputs[0], scale, zero, node))
 
     def _side(self, node: ir.Node, start: int) -> ir.Value | None:
         """One addend with its scale and zero point: stored, or computed before."""
@@ -201,8 +188,8 @@ class _Restored:
         old.outputs[0].replace_all_uses_with(new.outputs[0], replace_graph_outputs=True)
         self._count += 1
 
-    def _new(self, what: str, array: Array) -> ir.Value:
-        name = f"quantstore_{what}_{len(self._main.initializers)}"
+    def _new(self, purpose: str, array: Array) -> ir.Value:
+        name = f"quantstore_{purpose}_{len(self._main.initializers)}"
         return new_constant(self._main, name, array)
 
     def _clipped(
@@ -210,11 +197,10 @@ class _Restored:
         value: ir.Value | None,
         scale: Array,
         zero_point: Array | None,
-        dtype: np.dtype[Any],
-        place: ir.Node,
+        reader: ir.Node,
     ) -> ir.Value:
-        """The value, limited to what codes of ``dtype`` can stand for."""
-        limits = np.iinfo(dtype)
+        """The value, limited to what codes of the zero point's type can stand for."""
+        limits = np.iinfo(np.uint8 if zero_point is None else zero_point.dtype)
         step = float(np.ravel(scale)[0])
         zero = 0.0 if zero_point is None else float(np.ravel(zero_point)[0])
         bounds = [
@@ -222,11 +208,13 @@ class _Restored:
             for code in (limits.min, limits.max)
         ]
         clip = ir.node("Clip", [value, *bounds])
-        self._main.insert_before(place, clip)
+        self._main.insert_before(reader, clip)
         return clip.outputs[0]
 
 
-def _floats(codes: Array, scale: Array, zero_point: Array | None, axis: int) -> Floats:
+def _floats(
+    codes: Array, scale: Array, zero_point: Array | None, axis: int
+) -> npt.NDArray[np.float32]:
     """``scale * (code - zero point)``, one scale for all or one for each slice along the axis."""
     zero = np.zeros(1, np.float32) if zero_point is None else zero_point.astype(np.float32)
     shape = [1] * codes.ndim
@@ -237,7 +225,7 @@ def _floats(codes: Array, scale: Array, zero_point: Array | None, axis: int) -> 
         shape[axis] = values.size
         return values.reshape(shape)
 
-    floats: Floats = (codes.astype(np.float32) - along(zero)) * along(scale.astype(np.float32))
+    floats: Array = (codes.astype(np.float32) - along(zero)) * along(scale.astype(np.float32))
     return floats.astype(np.float32)
 
 
@@ -252,11 +240,8 @@ def _constant(value: ir.Value | None) -> Array | None:
 
 def _far_constant(value: ir.Value | None) -> Array | None:
     """A constant, also behind Identity and Cast."""
-    for one in _backwards(value):
-        found = _constant(one)
-        if found is not None:
-            return found
-    return None
+    arrays = map(_constant, _backwards(value))
+    return next((array for array in arrays if array is not None), None)
 
 
 def _before_moves(value: ir.Value | None) -> ir.Node | None:

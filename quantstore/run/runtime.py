@@ -85,10 +85,10 @@ class Session:
         missing = [name for name in self.inputs if name not in feeds]
         if missing:
             raise RunError(f"there is no array for the input {missing[0]!r}", "add it")
-        known = {name: feeds[name] for name in self.inputs}
+        fed = {name: feeds[name] for name in self.inputs}
         with _translated("onnxruntime stops"):
-            found: list[Array] = self._session.run(list(outputs) if outputs else None, known)
-        return found
+            arrays: list[Array] = self._session.run(list(outputs) if outputs else None, fed)
+        return arrays
 
 
 def quantizable(
@@ -118,7 +118,7 @@ def raise_opset(model: onnx.ModelProto, lowest: int = LOWEST_QDQ_OPSET) -> onnx.
     Raises:
         RunError: onnx cannot convert it.
     """
-    opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
+    opset = next((used.version for used in model.opset_import if used.domain in ("", "ai.onnx")), 0)
     if opset >= lowest:
         return model
     with _translated(f"the model cannot be raised from operator set {opset} to {lowest}"):
@@ -168,11 +168,11 @@ def quantize_file(
         }
         if "calibration_cache_path" in inspect.signature(library.quantize_static).parameters:
             options["calibration_cache_path"] = cache
-        library.quantize_static(source, target, _Reader(samples), **options)
+        library.quantize_static(source, target, _CalibrationReader(samples), **options)
     return target
 
 
-class _Reader:
+class _CalibrationReader:
     """Samples one after another, None at the end: what the quantizer asks for."""
 
     def __init__(self, samples: Sequence[Feeds]) -> None:
@@ -180,10 +180,10 @@ class _Reader:
         self.rewind()
 
     def rewind(self) -> None:
-        self._left = iter(self._samples)
+        self._remaining = iter(self._samples)
 
     def get_next(self) -> Feeds | None:
-        return next(self._left, None)
+        return next(self._remaining, None)
 
 
 def _onnxruntime() -> Any:
@@ -218,7 +218,7 @@ def _loaded(model: onnx.ModelProto | Path, options: Any, disabled: Sequence[str]
 
 
 @contextlib.contextmanager
-def _translated(what: str) -> Iterator[None]:
+def _translated(failure: str) -> Iterator[None]:
     """Turn an exception of onnxruntime, which has no base class, into one of ours."""
     try:
         yield
@@ -228,9 +228,9 @@ def _translated(what: str) -> Iterator[None]:
         raise RunError("the model needs more memory than it may have") from error
     except Exception as error:
         message = str(error).strip() or type(error).__name__
-        if any(words in message.lower() for words in _OUT_OF_MEMORY):
+        if any(phrase in message.lower() for phrase in _OUT_OF_MEMORY):
             raise RunError("the model needs more memory than it may have") from error
-        raise RunError(f"{what}: {_shortened(message)}") from error
+        raise RunError(f"{failure}: {_shortened(message)}") from error
 
 
 def _shortened(message: str) -> str:

@@ -6,31 +6,30 @@ it.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 
 from quantstore.errors import RunError
+from quantstore.run.choices import ReportSteps
 from quantstore.run.comparison import Reference
 from quantstore.run.inputs import Samples
 from quantstore.run.runtime import Array, Session
 
-Kind = Literal["alone", "all but"]
-KINDS: tuple[Kind, ...] = ("alone", "all but")
+Scope = Literal["alone", "all but"]
+SCOPES: tuple[Scope, ...] = ("alone", "all but")
 # Enough for a ranking; fewer where the budget does not allow for so many.
 MOST_SAMPLES = 16
 
-Report = Callable[[int, int], None]
-
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LayerSensitivity:
     """The SQNR at the outputs with one layer quantized alone, or all but this one."""
 
     depth: int
-    kind: Kind
+    scope: Scope
     output_sqnr_db: float
     sample_count: int
 
@@ -90,21 +89,21 @@ def measure_sensitivity(
     samples: Samples,
     compared: Sequence[str],
     budget_seconds: float,
-    report: Report | None = None,
-) -> tuple[Finding, ...]:
+    report: ReportSteps | None = None,
+) -> tuple[LayerSensitivity, ...]:
     """Quantize each layer alone, then all but each, as far as the time allows.
 
     Args:
         compared: names of the outputs to compare.
 
     Returns:
-        Two findings per layer; fewer where the budget ran out. Both kinds see the same samples.
+        Two per layer; fewer where the budget ran out. Both scopes see the same samples.
     """
     started = time.perf_counter()
     everything = frozenset(board.depths)
     settings = [
-        (depth, kind, frozenset([depth]) if kind == "alone" else everything - {depth})
-        for kind in KINDS
+        (depth, scope, frozenset([depth]) if scope == "alone" else everything - {depth})
+        for scope in SCOPES
         for depth in board.depths
     ]
     nothing = board.settings(frozenset(), rest=False)
@@ -118,11 +117,11 @@ def measure_sensitivity(
     expected += [board.session.run({**feed, **nothing}, compared) for feed in feeds[1:]]
     reference = Reference(compared, expected)
 
-    found = []
-    for done, (depth, kind, quantized) in enumerate(settings):
+    sensitivities = []
+    for done, (depth, scope, quantized) in enumerate(settings):
         if time.perf_counter() - started > budget_seconds:
             break
-        setting = board.settings(quantized, rest=kind == "all but")
+        setting = board.settings(quantized, rest=scope == "all but")
         try:
             figure = reference.median_db(
                 board.session.run({**feed, **setting}, compared) for feed in feeds
@@ -130,7 +129,7 @@ def measure_sensitivity(
         except RunError:
             # Not a number: the row has no figure.
             figure = math.nan
-        found.append(Finding(depth, kind, figure, count))
+        sensitivities.append(LayerSensitivity(depth, scope, figure, count))
         if report is not None:
             report(done + 1, len(settings))
-    return tuple(found)
+    return tuple(sensitivities)

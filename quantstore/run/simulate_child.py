@@ -24,7 +24,7 @@ def request(path: Path, inputs: str, choices: Any) -> dict[str, Any]:
 def answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
     """Run the model, say how far it is, and give everything that was measured."""
     from quantstore.run.inputs import Preprocessing
-    from quantstore.run.simulate import Choices, Progress, simulate
+    from quantstore.run.simulate import simulate
 
     choices = request["choices"]
     preprocess = choices["preprocess"]

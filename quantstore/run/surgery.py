@@ -5,14 +5,15 @@ same names (``weights``), or is what onnxruntime's quantizer writes: QuantizeLin
 DequantizeLinear around every operator. Graphs are taken apart and put together here, never run.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 from onnx import external_data_helper, helper
 
 # In front of the names of what is added; no exporter writes a slash-tailed word like it.
@@ -30,7 +31,7 @@ Model = Any
 
 
 @dataclass(frozen=True)
-class Pair:
+class TwinPair:
     """A float model and its quantized twin.
 
     ``weights`` are the initializers that differ, where the twin is the same graph; empty where it
@@ -80,14 +81,14 @@ class Pair:
 
         Where it is rounded, the rounded one: that is what every later operator reads.
         """
-        found = {name: name for name in self._producers if name in self._float_names}
+        observed_names = {name: name for name in self._producers if name in self._float_names}
         for name, (_, dequantize) in self._rounding_of.items():
-            known = self._known(name)
-            if known is not None:
-                found[known] = dequantize.output[0]
-        return found
+            float_name = self._name_in_float_model(name)
+            if float_name is not None:
+                observed_names[float_name] = dequantize.output[0]
+        return observed_names
 
-    def _known(self, name: str) -> str | None:
+    def _name_in_float_model(self, name: str) -> str | None:
         """What the float model calls a tensor of the twin; None where it has none like it."""
         if name in self._float_names:
             return name
@@ -97,7 +98,7 @@ class Pair:
             return str(rounding[1].output[0])
         return None
 
-    def operators(self) -> Iterator["Operator"]:
+    def operators(self) -> Iterator["TwinOperator"]:
         """The operators of the twin that quantizing touches, in its order."""
         for node in self.quantized.graph.node:
             if node.op_type in (_QUANTIZE, _DEQUANTIZE) or has_subgraph(node):
@@ -106,7 +107,7 @@ class Pair:
             if operator is not None and operator.is_touched:
                 yield operator
 
-    def _operator(self, node: Node) -> "Operator | None":
+    def _operator(self, node: Node) -> "TwinOperator | None":
         """The node with what is around it; None where the float model has no such inputs."""
         operands = []
         for name in node.input:
@@ -116,28 +117,28 @@ class Pair:
             operands.append(operand)
         results = []
         for name in node.output:
-            known = self._known(name) if name else ""
-            if known is None:
+            float_name = self._name_in_float_model(name) if name else ""
+            if float_name is None:
                 return None
-            results.append(Result(name, known, self._rounding_of.get(name)))
-        return Operator(node, tuple(operands), tuple(results))
+            results.append(TwinResult(name, float_name, self._rounding_of.get(name)))
+        return TwinOperator(node, tuple(operands), tuple(results))
 
-    def _operand(self, name: str) -> "Operand | None":
+    def _operand(self, name: str) -> "TwinOperand | None":
         if not name:
-            return Operand(name, "", ())
+            return TwinOperand(name, "", ())
         dequantize = self._producers.get(name)
         if dequantize is None or dequantize.op_type != _DEQUANTIZE:
             if name in self.weights:
-                return Operand(name, "", (), is_weight=True)
-            known = self._known(name)
-            if known is None and name in self._tensors:
-                return Operand(name, "", (), is_constant=True)
-            return None if known is None else Operand(name, known, ())
+                return TwinOperand(name, "", (), is_weight=True)
+            float_name = self._name_in_float_model(name)
+            if float_name is None and name in self._tensors:
+                return TwinOperand(name, "", (), is_constant=True)
+            return None if float_name is None else TwinOperand(name, float_name, ())
         quantize = self._producers.get(dequantize.input[0])
         if quantize is None:
-            return Operand(name, "", (dequantize,), is_constant=True)
-        known = self._known(quantize.input[0])
-        return None if known is None else Operand(name, known, (quantize, dequantize))
+            return TwinOperand(name, "", (dequantize,), is_constant=True)
+        float_name = self._name_in_float_model(quantize.input[0])
+        return None if float_name is None else TwinOperand(name, float_name, (quantize, dequantize))
 
     def tensor(self, name: str) -> Any | None:
         """An initializer of the twin."""
@@ -149,7 +150,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Operand:
+class TwinOperand:
     """An input of an operator of the twin: ``base`` is the float model's tensor behind it.
 
     ``rounding`` is QuantizeLinear and DequantizeLinear, or DequantizeLinear alone for a stored
@@ -164,27 +165,27 @@ class Operand:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """An output of an operator of the twin, ``known`` is its name in the float model."""
+class TwinResult:
+    """An output of an operator of the twin, ``float_name`` is what the float model calls it."""
 
     name: str
-    known: str
+    float_name: str
     rounding: tuple[Node, Node] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Operator:
+class TwinOperator:
     """A node of the twin with what is around it."""
 
     node: Node
-    operands: tuple[Operand, ...]
-    results: tuple[Result, ...]
+    operands: tuple[TwinOperand, ...]
+    results: tuple[TwinResult, ...]
 
     @property
     def is_touched(self) -> bool:
         """Whether anything of it is quantized."""
-        return any(one.rounding or one.is_weight for one in self.operands) or any(
-            one.rounding for one in self.results
+        return any(operand.rounding or operand.is_weight for operand in self.operands) or any(
+            result.rounding for result in self.results
         )
 
 
@@ -192,53 +193,51 @@ class Operator:
 class _Additions:
     """Nodes and initializers that a graph gains; each name once."""
 
-    pair: Pair
+    pair: TwinPair
     prefix: str
     nodes: list[Node] = field(default_factory=list)
     tensors: dict[str, Any] = field(default_factory=dict)
-    made: set[str] = field(default_factory=set)
+    added_names: set[str] = field(default_factory=set)
 
     def constant(self, name: str) -> str:
         """A copy of an initializer of the twin, under a name of its own."""
-        own = self.prefix + name
+        new_name = self.prefix + name
         tensor = self.pair.tensor(name)
-        if tensor is not None and own not in self.tensors:
-            copy = onnx.TensorProto()
-            copy.CopyFrom(tensor)
-            copy.name = own
-            self.tensors[own] = copy
-        return own
+        if tensor is not None and new_name not in self.tensors:
+            self.tensors[new_name] = deepcopy(tensor)
+            self.tensors[new_name].name = new_name
+        return new_name
 
     def rounded(self, base: str, rounding: Sequence[Node], suffix: str = "") -> str:
         """``base`` through copies of QuantizeLinear and DequantizeLinear."""
         current = base
         for node in rounding:
-            own = self.prefix + node.output[0] + suffix
-            if own not in self.made:
-                copy = onnx.NodeProto()
-                copy.CopyFrom(node)
-                copy.name = self.prefix + node.name + suffix
+            new_name = self.prefix + node.output[0] + suffix
+            if new_name not in self.added_names:
                 scale = [self.constant(name) if name else "" for name in node.input[1:]]
-                del copy.input[:], copy.output[:]
-                copy.input.extend([current, *scale])
-                copy.output.append(own)
-                self.nodes.append(copy)
-                self.made.add(own)
-            current = own
+                self.copy(node, [current, *scale], [new_name], suffix)
+                self.added_names.add(new_name)
+            current = new_name
         return current
 
-    def copy(self, node: Node, inputs: Sequence[str], outputs: Sequence[str]) -> Node:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.name = self.prefix + node.name
-        del copy.input[:], copy.output[:]
-        copy.input.extend(inputs)
-        copy.output.extend(outputs)
-        self.nodes.append(copy)
-        return copy
+    def stored(self, operand: TwinOperand) -> str:
+        """A stored constant as the twin reads it."""
+        name = operand.rounding[0].input[0] if operand.rounding else operand.name
+        return self.rounded(self.constant(name), operand.rounding)
+
+    def copy(
+        self, node: Node, inputs: Sequence[str], outputs: Sequence[str], suffix: str = ""
+    ) -> None:
+        """The node once more, between other tensors."""
+        copied = deepcopy(node)
+        copied.name = self.prefix + node.name + suffix
+        del copied.input[:], copied.output[:]
+        copied.input.extend(inputs)
+        copied.output.extend(outputs)
+        self.nodes.append(copied)
 
 
-def with_local_twins(pair: Pair) -> tuple[Model, dict[str, str]]:
+def with_local_twins(pair: TwinPair) -> tuple[Model, dict[str, str]]:
     """The float model and, beside each operator, its quantized twin fed with the float inputs.
 
     One run then gives every tensor twice: as it should be, and as this operator alone, quantized,
@@ -256,8 +255,7 @@ def with_local_twins(pair: Pair) -> tuple[Model, dict[str, str]]:
             if operand.is_weight:
                 inputs.append(added.constant(operand.name))
             elif operand.is_constant:
-                stored = operand.rounding[0].input[0] if operand.rounding else operand.name
-                inputs.append(added.rounded(added.constant(stored), operand.rounding))
+                inputs.append(added.stored(operand))
             else:
                 inputs.append(added.rounded(operand.base, operand.rounding))
         outputs = [LOCAL + result.name if result.name else "" for result in operator.results]
@@ -266,11 +264,11 @@ def with_local_twins(pair: Pair) -> tuple[Model, dict[str, str]]:
             if not output:
                 continue
             # A later operator quantizes the float tensor with the same nodes; this one its own.
-            local[result.known] = added.rounded(output, result.rounding or (), "/result")
-            following = readers.get(result.known, [])
+            local[result.float_name] = added.rounded(output, result.rounding or (), "/result")
+            following = readers.get(result.float_name, [])
             if operator.operands and result.rounding is None and len(following) == 1:
                 (node,) = following
-                if node.op_type == "BatchNormalization" and node.input[0] == result.known:
+                if node.op_type == "BatchNormalization" and node.input[0] == result.float_name:
                     # Folded by every int8 runtime: the layer's error is known behind it.
                     name = LOCAL + node.output[0]
                     added.copy(node, [output, *node.input[1:]], [name])
@@ -278,7 +276,7 @@ def with_local_twins(pair: Pair) -> tuple[Model, dict[str, str]]:
     return _extended(pair.float_model, added), local
 
 
-def with_switches(pair: Pair, group_of: dict[str, str]) -> tuple[Model, list[str]]:
+def with_switches(pair: TwinPair, group_of: dict[str, str]) -> tuple[Model, list[str]]:
     """A model that is float or quantized operator by operator, as its extra inputs say.
 
     Args:
@@ -293,9 +291,9 @@ def with_switches(pair: Pair, group_of: dict[str, str]) -> tuple[Model, list[str
     touched = {key_of(operator.node): operator for operator in pair.operators()}
 
     def gate(flag: str, quantized: str, as_float: str, name: str) -> str:
-        if name not in added.made:
+        if name not in added.added_names:
             added.nodes.append(helper.make_node("Where", [flag, quantized, as_float], [name], name))
-            added.made.add(name)
+            added.added_names.add(name)
         return name
 
     for node in pair.quantized.graph.node:
@@ -304,21 +302,19 @@ def with_switches(pair: Pair, group_of: dict[str, str]) -> tuple[Model, list[str
         operator = touched.get(key_of(node))
         if operator is None:
             # Whatever it reads carries the float model's name already.
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
-            for index, name in enumerate(copy.input):
+            untouched = deepcopy(node)
+            for index, name in enumerate(node.input):
                 operand = pair._operand(name)
                 if operand is not None and operand.base:
-                    copy.input[index] = operand.base
-            added.nodes.append(copy)
+                    untouched.input[index] = operand.base
+            added.nodes.append(untouched)
             continue
         flag = FLAG + group_of.get(key_of(node), "")
         flags[flag] = None
         inputs = []
         for operand in operator.operands:
             if operand.is_constant:
-                stored = operand.rounding[0].input[0] if operand.rounding else operand.name
-                rounded = added.rounded(added.constant(stored), operand.rounding)
+                rounded = added.stored(operand)
                 original = _original(operand, pair)
                 inputs.append(
                     gate(flag, rounded, original, f"{flag}/{operand.name}") if original else rounded
@@ -328,73 +324,45 @@ def with_switches(pair: Pair, group_of: dict[str, str]) -> tuple[Model, list[str
                 inputs.append(gate(flag, rounded, operand.base, f"{flag}/{operand.name}"))
             else:
                 inputs.append(operand.base)
-        raw = [f"{GATED}raw/{one.known}" if one.rounding else one.known for one in operator.results]
+        raw = [
+            f"{GATED}raw/{result.float_name}" if result.rounding else result.float_name
+            for result in operator.results
+        ]
         added.copy(node, inputs, raw)
         for result, name in zip(operator.results, raw, strict=True):
             if result.rounding:
                 rounded = added.rounded(name, result.rounding, "/result")
-                gate(flag, rounded, _activated(pair, added, node, result, name), result.known)
-    model = onnx.ModelProto()
-    model.CopyFrom(pair.float_model)
+                gate(flag, rounded, _activated(pair, added, node, result, name), result.float_name)
+    model = deepcopy(pair.float_model)
     del model.graph.node[:]
-    model.graph.node.extend(_sorted(added.nodes, pair.float_model))
+    model.graph.node.extend(added.nodes)
     model.graph.initializer.extend(added.tensors.values())
     model.graph.input.extend(
         helper.make_tensor_value_info(flag, onnx.TensorProto.BOOL, []) for flag in flags
     )
     _join_opsets(model, pair.quantized)
-    return model, list(flags)
+    in_any_order = ir.from_proto(model)
+    in_any_order.graph.sort()
+    return ir.to_proto(in_any_order), list(flags)
 
 
-def _original(operand: Operand, pair: Pair) -> str:
+def _original(operand: TwinOperand, pair: TwinPair) -> str:
     """The float initializer that a quantized constant was made of; empty where it is gone."""
     name = operand.name.removesuffix(_DEQUANTIZED)
     return name if name in pair._float_names else ""
 
 
-def _activated(pair: Pair, added: _Additions, node: Node, result: Result, name: str) -> str:
+def _activated(pair: TwinPair, added: _Additions, node: Node, result: TwinResult, name: str) -> str:
     """What the float model makes of an operator's result before it bears the tensor's name.
 
     The quantizer drops a Relu or Clip whose work the rounding does as well.
     """
-    producer = pair.float_producer(result.known)
+    producer = pair.float_producer(result.float_name)
     if producer is None or producer.name == node.name or producer.op_type == node.op_type:
         return name
-    output = f"{GATED}activated/{result.known}"
+    output = f"{GATED}activated/{result.float_name}"
     added.copy(producer, [name, *producer.input[1:]], [output])
     return output
-
-
-def pruned(model: Model, outputs: Sequence[str]) -> Model:
-    """The part of a model that these tensors depend on, with them as its outputs."""
-    made_by = producers(model)
-    needed: set[str] = set()
-    waiting = list(outputs)
-    seen: set[str] = set()
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        node = made_by.get(name)
-        if node is not None and key_of(node) not in needed:
-            needed.add(key_of(node))
-            waiting.extend(read_by(node))
-    part = onnx.ModelProto()
-    part.ir_version = model.ir_version
-    part.opset_import.extend(model.opset_import)
-    part.functions.extend(model.functions)
-    part.graph.name = model.graph.name or "part"
-    part.graph.input.extend(model.graph.input)
-    part.graph.node.extend(node for node in model.graph.node if key_of(node) in needed)
-    part.graph.initializer.extend(t for t in model.graph.initializer if t.name in seen)
-    known = {value.name: value for value in model.graph.output}
-    part.graph.output.extend(
-        # Without a type: the runtime infers it.
-        known.get(name) or onnx.ValueInfoProto(name=name)
-        for name in outputs
-    )
-    return part
 
 
 def kept_outside(model: Model, folder: Path, name: str) -> Model:
@@ -413,15 +381,15 @@ def computed(model: Model) -> list[tuple[str, Node]]:
     """Tensors that depend on the inputs' values, with the nodes that compute them, in order."""
     weights = {tensor.name for tensor in model.graph.initializer}
     alive = {value.name for value in model.graph.input} - weights
-    found = []
+    tensors = []
     for node in model.graph.node:
         if node.op_type in ("Shape", "Size") or alive.isdisjoint(read_by(node)):
             continue
         for output in node.output:
             if output:
                 alive.add(output)
-                found.append((output, node))
-    return found
+                tensors.append((output, node))
+    return tensors
 
 
 def key_of(node: Node) -> str:
@@ -436,13 +404,13 @@ def producers(model: Model) -> dict[str, Node]:
 
 def consumers(model: Model) -> dict[str, list[Node]]:
     """The nodes that read a tensor, by its name; outputs of the graph count as one that is none."""
-    found: dict[str, list[Node]] = {}
+    readers: dict[str, list[Node]] = {}
     for node in model.graph.node:
         for name in set(read_by(node)):
-            found.setdefault(name, []).append(node)
+            readers.setdefault(name, []).append(node)
     for value in model.graph.output:
-        found.setdefault(value.name, []).append(onnx.NodeProto())
-    return found
+        readers.setdefault(value.name, []).append(onnx.NodeProto())
+    return readers
 
 
 def read_by(node: Node) -> Iterator[str]:
@@ -461,8 +429,7 @@ def has_subgraph(node: Node) -> bool:
 
 
 def _extended(model: Model, added: _Additions) -> Model:
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
+    extended = deepcopy(model)
     extended.graph.node.extend(added.nodes)
     extended.graph.initializer.extend(added.tensors.values())
     _join_opsets(extended, added.pair.quantized)
@@ -471,40 +438,13 @@ def _extended(model: Model, added: _Additions) -> Model:
 
 def _join_opsets(model: Model, other: Model) -> None:
     """Domains that the other model uses as well; the quantizer writes some into its files."""
-    known = {one.domain for one in model.opset_import}
-    model.opset_import.extend(one for one in other.opset_import if one.domain not in known)
+    domains = {opset.domain for opset in model.opset_import}
+    model.opset_import.extend(opset for opset in other.opset_import if opset.domain not in domains)
 
 
-def _sorted(nodes: Sequence[Node], model: Model) -> list[Node]:
-    """The nodes so that each comes after what it reads."""
-    made_here = {name for node in nodes for name in node.output}
-    waiting: Counter[int] = Counter()
-    readers: dict[str, list[int]] = {}
-    for place, node in enumerate(nodes):
-        for name in set(read_by(node)) & made_here:
-            readers.setdefault(name, []).append(place)
-            waiting[place] += 1
-    ready = [place for place in range(len(nodes)) if not waiting[place]]
-    ordered = []
-    while ready:
-        place = ready.pop(0)
-        ordered.append(nodes[place])
-        for name in _made(nodes[place]):
-            for reader in readers.get(name, ()):
-                waiting[reader] -= 1
-                if not waiting[reader]:
-                    ready.append(reader)
-    return ordered
-
-
-def _made(node: Node) -> Iterable[str]:
-    return [name for name in node.output if name]
-
-
-def with_float_constants(pair: Pair) -> Model:
+def with_float_constants(pair: TwinPair) -> Model:
     """The twin with its stored constants in float again: only activations stay quantized."""
-    model = onnx.ModelProto()
-    model.CopyFrom(pair.quantized)
+    model = deepcopy(pair.quantized)
     tensors = {tensor.name: tensor for tensor in pair.float_model.graph.initializer}
     stored = {tensor.name for tensor in model.graph.initializer}
     replaced = {}
@@ -517,7 +457,7 @@ def with_float_constants(pair: Pair) -> Model:
     for node in nodes:
         for index, name in enumerate(node.input):
             node.input[index] = replaced.get(name, name)
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    kept = deepcopy(nodes)
     del model.graph.node[:]
     model.graph.node.extend(kept)
     model.graph.initializer.extend(
@@ -532,7 +472,7 @@ def name_every_node(model: Model) -> None:
         node.name = node.name or key_of(node)
 
 
-def successor(model: Model, name: str, known: Callable[[str], bool]) -> str | None:
+def successor(model: Model, name: str, is_match: Callable[[str], bool]) -> str | None:
     """The first tensor from ``name`` on, along single readers, that is known; None without one.
 
     Finds a layer again after an optimizer: what a node computed is gone, what the node behind it
@@ -540,7 +480,7 @@ def successor(model: Model, name: str, known: Callable[[str], bool]) -> str | No
     """
     readers = consumers(model)
     for _ in range(8):
-        if known(name):
+        if is_match(name):
             return name
         following = readers.get(name, [])
         if len(following) != 1 or not following[0].output:

@@ -113,7 +113,7 @@ def lift_weights(model: FloatModel, *, fold: bool = True) -> tuple[Slot, ...]:
         if layer is None:
             continue
         depth += 1
-        place = len(slots)
+        slot_index = len(slots)
         weights = values_of(site.constant.value, model.file.opset)
         if weights is None or weights.shape != layer.shape:
             # Packed codes that onnxruntime unpacks by itself: there is no place for floats.
@@ -121,7 +121,7 @@ def lift_weights(model: FloatModel, *, fold: bool = True) -> tuple[Slot, ...]:
         if not site.is_stored:
             # The nodes that compute them have no reader any more, and are removed below.
             site = dataclasses.replace(site, constant=computed(weights, site.tensor.name))
-        value = new_constant(main, _SLOT.format(place), weights)
+        value = new_constant(main, _SLOT.format(slot_index), weights)
         factor = _factor(model.file, site, layer)
         site.node.replace_input_with(site.operand.index, value)
         slots.append(Slot(depth, site, value, factor, model.file.opset))
@@ -252,5 +252,5 @@ def _as_read(
         return rows.reshape(layer.shape)
     if axis is None:
         return rows.reshape(layer.shape)
-    rest = [size for place, size in enumerate(layer.shape) if place != axis]
+    rest = [size for index, size in enumerate(layer.shape) if index != axis]
     return np.moveaxis(rows.reshape(layer.shape[axis], *rest), 0, axis)

@@ -1,0 +1,133 @@
+"""What a run is asked for, and what it answers: choices in, progress on the way, a simulation out.
+
+Data alone, which crosses from one process to another as JSON. Nothing here runs a model.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+
+from quantstore.errors import InputsError
+from quantstore.records import ActivationErrorRecord, SensitivityRecord, SimulationRecord
+from quantstore.run.inputs import AUTO, Preprocessing
+from quantstore.run.runtime import Calibration
+from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES
+
+Mode = Literal["weights", "activations", "both"]
+MODES: tuple[Mode, ...] = ("weights", "activations", "both")
+CALIBRATIONS: tuple[Calibration, ...] = ("minmax", "percentile", "entropy")
+NOISE = "noise"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What is run, and how.
+
+    ``samples``: at most so many inputs are used, the calibration's included. ``exclude``: layers or
+    nodes that stay float. ``calibration_inputs``: where ranges of activations are found; by default
+    every other sample is for that, and the figures come from the rest. ``drift``: whether tensors
+    inside are compared as well, not the outputs alone.
+    """
+
+    scheme: str = DEFAULT_SCHEME.name
+    mode: Mode = "both"
+    calibration: Calibration = "minmax"
+    samples: int | None = None
+    exclude: tuple[str, ...] = ()
+    preprocess: str | Preprocessing = AUTO
+    calibration_inputs: str | None = None
+    drift: bool = True
+    sensitivity: bool = False
+    budget_seconds: float = 60.0
+    fold: bool = True
+
+    def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise InputsError(f"no scheme is named {self.scheme!r}", f"choose {', '.join(SCHEMES)}")
+        if self.mode != "weights" and self.scheme not in INT8_SCHEMES:
+            raise InputsError(
+                f"activations are quantized by onnxruntime, which does not know {self.scheme}",
+                f"choose {', '.join(INT8_SCHEMES)}, or mode weights",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is, ``stage`` in words."""
+
+    stage: str
+    done: int
+    total: int
+
+    @property
+    def share_done(self) -> float:
+        """From 0 to 1, within the stage."""
+        return min(1.0, self.done / self.total) if self.total else 0.0
+
+
+ReportProgress = Callable[[Progress], None]
+# Within one stage: how many steps are done, of how many.
+ReportSteps = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """What a run found. ``accuracy``: of the float and the quantized model, given the labels."""
+
+    sha256: str
+    folded: bool
+    record: SimulationRecord
+    activation_errors: tuple[ActivationErrorRecord, ...] = ()
+    sensitivities: tuple[SensitivityRecord, ...] = ()
+    accuracy: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """One line, for another process."""
+        return json.dumps(dataclasses.asdict(self), default=_plain)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Simulation":
+        """What :meth:`to_json` wrote."""
+        content = json.loads(text)
+        accuracy = content["accuracy"]
+        return cls(
+            sha256=content["sha256"],
+            folded=content["folded"],
+            record=SimulationRecord(**_timed(content["record"])),
+            activation_errors=tuple(
+                ActivationErrorRecord(
+                    **{
+                        **row,
+                        "float_counts": np.array(row["float_counts"], np.int64),
+                        "quantized_counts": np.array(row["quantized_counts"], np.int64),
+                    }
+                )
+                for row in content["activation_errors"]
+            ),
+            sensitivities=tuple(
+                SensitivityRecord(**_timed(row)) for row in content["sensitivities"]
+            ),
+            accuracy=None if accuracy is None else (accuracy[0], accuracy[1]),
+            notes=tuple(content["notes"]),
+        )
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+def _timed(row: dict[str, Any]) -> dict[str, Any]:
+    with contextlib.suppress(KeyError):
+        row["created_at"] = datetime.fromisoformat(row["created_at"])
+    return row
