@@ -85,9 +85,9 @@ def of_model(
         left_out: what exceeds the limits, as ``limits.within_limits`` says; empty for nothing.
         fold: whether BatchNormalization is folded at all.
     """
-    found = []
+    findings = []
     if left_out:
-        found.append(
+        findings.append(
             Finding(
                 "left out",
                 "problem",
@@ -96,14 +96,14 @@ def of_model(
             )
         )
     if unread:
-        found.append(_unread(unread))
-    found.extend(_mixed_outputs(file.model.graph))
+        findings.append(_unread(unread))
+    findings.extend(_mixed_outputs(file.model.graph))
     if fold:
-        found.extend(_lone_normalizations(file.model.graph))
+        findings.extend(_lone_normalizations(file.model.graph))
     if file.opset is not None and file.opset < PER_CHANNEL_OPSET:
-        found.append(_old_opset(file.opset))
+        findings.append(_old_opset(file.opset))
     if file.complaint:
-        found.append(
+        findings.append(
             Finding(
                 "invalid",
                 "note",
@@ -112,7 +112,7 @@ def of_model(
                 " yours does.",
             )
         )
-    return found
+    return findings
 
 
 def of_layer(
@@ -131,9 +131,9 @@ def of_layer(
         channel_max: the largest.
         nonfinite_count: NaN and infinities among its weights.
     """
-    found = []
+    findings = []
     if nonfinite_count:
-        found.append(
+        findings.append(
             Finding(
                 "not finite",
                 "problem",
@@ -147,7 +147,7 @@ def of_layer(
     if dead:
         named = ", ".join(map(str, dead[:_MOST_NAMED])) + (", …" if len(dead) > _MOST_NAMED else "")
         are, them = ("is", "its") if len(dead) == 1 else ("are", "their")
-        found.append(
+        findings.append(
             Finding(
                 "dead channel",
                 "warning",
@@ -161,7 +161,7 @@ def of_layer(
         )
     constant = _not_learned(layer)
     if constant:
-        found.append(
+        findings.append(
             Finding(
                 "not learned",
                 "note",
@@ -173,7 +173,7 @@ def of_layer(
     if fold:
         reason = _why_not_folded(site, layer)
         if reason:
-            found.append(
+            findings.append(
                 Finding(
                     "not folded",
                     "warning",
@@ -184,7 +184,7 @@ def of_layer(
                     " the export, if the graph allows.",
                 )
             )
-    return found
+    return findings
 
 
 def _old_opset(opset: int) -> Finding:
@@ -208,15 +208,15 @@ def _old_opset(opset: int) -> Finding:
 
 def _unread(unread: tuple[Unread, ...]) -> Finding:
     named = "; ".join(
-        f"{one.op_type} {_short(one.name)} ({one.operand} {one.reason})"
-        for one in unread[:_MOST_NAMED]
+        f"{operand.op_type} {_short(operand.name)} ({operand.operand} {operand.reason})"
+        for operand in unread[:_MOST_NAMED]
     )
-    more = f"; and {len(unread) - _MOST_NAMED:,} more" if len(unread) > _MOST_NAMED else ""
+    rest_note = f"; and {len(unread) - _MOST_NAMED:,} more" if len(unread) > _MOST_NAMED else ""
     operands = "weight operand is" if len(unread) == 1 else "weight operands are"
     return Finding(
         "unread",
         "warning",
-        f"{len(unread):,} constant {operands} not measured: {named}{more}.",
+        f"{len(unread):,} constant {operands} not measured: {named}{rest_note}.",
         "The model's figures leave them out. Export it with plain float weights to see them.",
     )
 
@@ -301,7 +301,9 @@ def _lone_normalizations(graph: ir.Graph) -> Iterator[Finding]:
             behind[source.op_type] += 1
     if behind:
         count = sum(behind.values())
-        where = ", ".join(f"{number} behind {what}" for what, number in behind.most_common(4))
+        where = ", ".join(
+            f"{number} behind {source_name}" for source_name, number in behind.most_common(4)
+        )
         nodes, them = (
             ("BatchNormalization follows", "it")
             if count == 1
@@ -337,7 +339,10 @@ def _why_not_folded(site: Site, layer: Layer) -> str:
         return "the convolution's own result is an output of the graph"
     if len(users) > 1:
         return f"{len(users)} nodes read the convolution's result"
-    if integer(norm, "training_mode", 0) or len([one for one in norm.outputs if one.name]) > 1:
+    if (
+        integer(norm, "training_mode", 0)
+        or len([output_value for output_value in norm.outputs if output_value.name]) > 1
+    ):
         return "it is in training mode, so that it normalizes by what it sees"
     if len(norm.inputs) < 5:
         return "it lacks parameters"

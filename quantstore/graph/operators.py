@@ -121,12 +121,12 @@ def einsum_axis(equation: str, index: int, rank: int) -> int | None:
     # What the dots stand for has no letters, so count from the nearer end.
     axis_of = {letter: axis for axis, letter in enumerate(head)}
     axis_of |= {letter: rank - len(tail) + axis for axis, letter in enumerate(tail) if dots}
-    own = [
+    channel_axes = [
         axis
         for letter, axis in axis_of.items()
         if letter in output and letter not in others and mine.count(letter) == 1
     ]
-    return max((axis for axis in own if 0 <= axis < rank), default=None)
+    return max((axis for axis in channel_axes if 0 <= axis < rank), default=None)
 
 
 def _linear(

@@ -93,15 +93,20 @@ def survey(file: ModelFile) -> Survey:
             if node.domain == MICROSOFT and node.op_type in UNREAD:
                 unread.append(Unread(name, "", node.op_type, "an operator that is not read yet"))
             continue
-        found, missed = _constant_operands(node, operator)
-        if found:
+        weight_operands, unread_operands = _constant_operands(node, operator)
+        if weight_operands:
             layer_name = _unique(name, taken, repeats)
-            sites += [Site(layer_name, node, operator, *one) for one in found]
-        elif not missed:
+            sites += [
+                Site(layer_name, node, operator, *weight_operand)
+                for weight_operand in weight_operands
+            ]
+        elif not unread_operands:
             computed[_source_of(node, operator)] += 1
-        unread += [Unread(name, operand, node.op_type, reason) for operand, reason in missed]
+        unread += [
+            Unread(name, operand, node.op_type, reason) for operand, reason in unread_operands
+        ]
     if not sites:
-        computed.update(f"{one.op_type} {one.reason}" for one in unread)
+        computed.update(f"{operand.op_type} {operand.reason}" for operand in unread)
         raise NoLayersError(
             "no layer whose weights quantstore can read" + _what_was_met(computed or others),
             "it reads convolutions, matrix products, recurrent layers and embeddings with constant"
@@ -119,8 +124,8 @@ def read_layer(file: ModelFile, site: Site, *, fold: bool = True) -> Layer | Non
     Raises:
         ModelFileError: data that is missing or does not match its declared shape.
     """
-    found = read_or_reason(file, site, fold=fold)
-    return found if isinstance(found, Layer) else None
+    layer_or_reason = read_or_reason(file, site, fold=fold)
+    return layer_or_reason if isinstance(layer_or_reason, Layer) else None
 
 
 def read_or_reason(file: ModelFile, site: Site, *, fold: bool = True) -> Layer | Unread:
@@ -180,7 +185,7 @@ def read_or_reason(file: ModelFile, site: Site, *, fold: bool = True) -> Layer |
             *_restored_by(site),
             axis,
             joined,
-            *(() if folding is None else (id(one) for one in folding.nodes)),
+            *(() if folding is None else (id(folded_node) for folded_node in folding.nodes)),
         ),
         weights=_channels_first(weights, axis, joined),
     )
@@ -199,13 +204,13 @@ def _weights(
     if site.operator.is_packed:
         # Codes, scales, zero points, and whatever else the operator has behind them.
         return READERS[node.op_type](
-            node, [array, *(_given(file, node, index) for index in (2, 3, 4))]
+            node, [array, *(_optional_input(file, node, index) for index in (2, 3, 4))]
         )
     scale_value = _scale_value(node, site.operator, operand)
     if scale_value is not None:
         axis = operand.channel_axis(node, array.ndim)
         scale = values_of(scale_value, file.opset)
-        zero_point = _given(file, node, operand.zero_point)
+        zero_point = _optional_input(file, node, operand.zero_point)
         if scale is None or not is_float(scale):
             return None, None
         if operand.joined_axis is not None:
@@ -233,7 +238,7 @@ def _scale_value(node: ir.Node, operator: Operator, operand: Operand) -> ir.Valu
     return _input(node, operand.scale)
 
 
-def _given(file: ModelFile, node: ir.Node, index: int | None) -> npt.NDArray[Any] | None:
+def _optional_input(file: ModelFile, node: ir.Node, index: int | None) -> npt.NDArray[Any] | None:
     """An input that may be left out.
 
     Raises:
@@ -274,9 +279,9 @@ def _for_directions(
         return values
     per_channel = (codes.shape[0], codes.shape[axis])
     if values.shape in (per_channel, per_channel[:1]):
-        wanted = [1] * codes.ndim
-        wanted[0], wanted[axis] = codes.shape[0], values.size // codes.shape[0]
-        return values.reshape(wanted)
+        broadcast_shape = [1] * codes.ndim
+        broadcast_shape[0], broadcast_shape[axis] = codes.shape[0], values.size // codes.shape[0]
+        return values.reshape(broadcast_shape)
     return values
 
 
@@ -310,10 +315,10 @@ def _constant_operands(
     node: ir.Node, operator: Operator
 ) -> tuple[list[tuple[Operand, Constant]], list[tuple[str, str]]]:
     """The operands that are layers; and those that are constant and yet no layers, with why."""
-    found: list[tuple[Operand, Constant]] = []
-    missed: list[tuple[str, str]] = []
+    weight_operands: list[tuple[Operand, Constant]] = []
+    unread_operands: list[tuple[str, str]] = []
     for operand in operator.operands:
-        if found and not operator.measures_all:
+        if weight_operands and not operator.measures_all:
             break
         constant = find_constant(_input(node, operand.index))
         if constant is None:
@@ -324,10 +329,10 @@ def _constant_operands(
             else _why_not(node, operator, operand, constant)
         )
         if isinstance(constant, Constant) and not reason:
-            found.append((operand, constant))
+            weight_operands.append((operand, constant))
         elif not _is_plumbing(node, operator, constant):
-            missed.append((operand.name, reason))
-    return found, missed if operator.measures_all or not found else []
+            unread_operands.append((operand.name, reason))
+    return weight_operands, unread_operands if operator.measures_all or not weight_operands else []
 
 
 def _why_not(node: ir.Node, operator: Operator, operand: Operand, constant: Constant) -> str:
@@ -382,7 +387,7 @@ def _source_of(node: ir.Node, operator: Operator) -> str:
 def _what_was_met(unread: Counter[str]) -> str:
     if not unread:
         return ""
-    met = ", ".join(f"{count} {what}" for what, count in unread.most_common(3))
+    met = ", ".join(f"{count} {source}" for source, count in unread.most_common(3))
     return f" (met {met})"
 
 
