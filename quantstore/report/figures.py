@@ -67,8 +67,8 @@ def _column(values: list[Any]) -> dict[str, Any]:
     different = list(dict.fromkeys(values))
     if len(different) > 0.6 * len(values):
         return {"values": values}
-    places = {value: place for place, value in enumerate(different)}
-    return {"different": different, "index": [places[value] for value in values]}
+    positions = {value: index for index, value in enumerate(different)}
+    return {"different": different, "index": [positions[value] for value in values]}
 
 
 def _short(value: Any) -> Any:
@@ -85,11 +85,11 @@ def _fields(node: Any) -> Iterator[str]:
             if key == "field" and isinstance(value, str):
                 yield value
             elif key == "fields" and isinstance(value, list):
-                yield from (one for one in value if isinstance(one, str))
+                yield from (column_name for column_name in value if isinstance(column_name, str))
             else:
                 yield from _fields(value)
     elif isinstance(node, list):
-        for one in node:
-            yield from _fields(one)
+        for child in node:
+            yield from _fields(child)
     elif isinstance(node, str):
         yield from (plain or quoted for plain, quoted in _DATUM_FIELD.findall(node))
