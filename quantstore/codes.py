@@ -17,7 +17,7 @@ BULK_IQRS = 3.0
 
 def shared_grid(weight_min: float, weight_max: float, scheme: Scheme) -> Grid:
     """The grid that a per-tensor scheme lays over a layer with these extreme weights."""
-    if scheme.per_channel:
+    if scheme.is_per_channel:
         raise ValueError(f"{scheme.name} has a grid per channel")
     return grid_for(np.array([[weight_min, weight_max]], dtype=np.float32), scheme)
 

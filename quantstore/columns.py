@@ -367,9 +367,9 @@ class _Sums:
             values: those columns of the piece that ``where`` marks.
         """
         scheme = self._schemes[row]
-        if scheme.granularity == "tensor":
+        if scheme.is_per_tensor:
             low, high = self._range
-        elif scheme.granularity == "channel":
+        elif scheme.is_per_channel:
             ends = self._columns.low[piece.channels], self._columns.high[piece.channels]
             low, high = (np.repeat(end, piece.each)[where] for end in ends)
         else:

@@ -112,7 +112,7 @@ def grid_for(weights: Floats, scheme: Scheme, threshold: float | None = None) ->
             channel; for a scheme in blocks it is a block (see :func:`blocks_of`).
         threshold: weights beyond it in either direction are cut off, in weight units.
     """
-    axis = None if scheme.granularity == "tensor" else 1
+    axis = None if scheme.is_per_tensor else 1
     where = np.isfinite(weights)
     low = np.min(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
     high = np.max(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
@@ -252,7 +252,7 @@ def measure_error(
     nonzero = original != 0
     error = returned.astype(np.float64) - original
     levels_used = None
-    if scheme.granularity == "tensor":
+    if scheme.is_per_tensor:
         grid = grid_for(original, scheme, threshold)
         levels_used = int(np.unique(quantize(original, grid)[finite]).size)
     return RoundTripError(

@@ -183,7 +183,7 @@ def channel_p10_db(columns: Columns, energy: Doubles, schemes: Sequence[Scheme])
 def _levels_used(
     columns: Columns, ordered: Floats, schemes: list[Scheme], cuts: Doubles
 ) -> dict[str, int]:
-    indices = [index for index, scheme in enumerate(schemes) if scheme.granularity == "tensor"]
+    indices = [index for index, scheme in enumerate(schemes) if scheme.is_per_tensor]
     indices.sort(key=lambda index: schemes[index].number)
     if not indices:
         return {}

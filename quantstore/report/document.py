@@ -94,9 +94,9 @@ def html(
     profiles = profiles.assign(
         model=profiles["model"].map(labels), layer=profiles["layer"].map(printable)
     )
-    twin = scheme.name.replace("_tensor_", "_channel_")
+    per_channel = scheme.per_channel.name
     rows = [by_cell[(model, scheme.name)] for model in ranked]
-    headline = judged.models(rows, [by_cell[(model, twin)] for model in ranked], scheme)
+    headline = judged.models(rows, [by_cell[(model, per_channel)] for model in ranked], scheme)
     sections, layers = [], []
     for number, model in enumerate(ranked, 1):
         worst = queries.worst_layers(connection, model, scheme.name).merge(
@@ -108,7 +108,7 @@ def html(
                 connection,
                 number,
                 by_cell[(model, scheme.name)],
-                by_cell[(model, twin)],
+                by_cell[(model, per_channel)],
                 worst,
                 profiles[profiles["model"] == labels[model]],
                 scheme,
@@ -534,7 +534,7 @@ def _worst(worst: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> str
         ("p10 would be", "rescue"),
         ("bits needed", "rescue"),
     ]
-    if scheme.per_channel:
+    if scheme.is_per_channel:
         heads.remove(("p10 would be", "rescue"))
     rows = [_layer(layer, scheme, limits) for layer in shown.to_dict("records")]
     shown_rows, hidden_rows = rows[:FIRST_LAYERS], rows[FIRST_LAYERS:]
@@ -585,7 +585,7 @@ def _layer(layer: Row, scheme: Scheme, limits: dict[str, float]) -> str:
         (_rescues(layer), "rescue"),
         (_bits(layer), "rescue"),
     ]
-    if scheme.per_channel:
+    if scheme.is_per_channel:
         # It is per channel already, and neither clipping nor equalization is stored for it.
         del cells[-2]
     return element(

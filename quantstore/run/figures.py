@@ -130,7 +130,7 @@ def _both(
                     source,
                     room / "quantized.onnx",
                     calibration,
-                    per_channel=SCHEMES[scheme].per_channel,
+                    per_channel=SCHEMES[scheme].is_per_channel,
                     cache=room / "ranges.json",
                 )
                 output_sqnr_db = _compared(Session(target), samples, names, reference)

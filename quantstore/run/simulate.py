@@ -407,7 +407,7 @@ class _Run:
             source,
             work / "quantized.onnx",
             _Listed(calibrating, fed, lambda n: self._say("calibrating", n, len(calibrating))),
-            per_channel=scheme.per_channel,
+            per_channel=scheme.is_per_channel,
             calibration=self._choices.calibration,
             cache=cache,
             nodes_to_exclude=sorted(excluded),
