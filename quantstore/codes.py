@@ -8,7 +8,8 @@ say "about"; exact counts are columns of the store.
 import numpy as np
 import pandas as pd
 
-from quantstore.quantization import Floats, Grid, grid_for, quantize
+from quantstore.quantization import Grid, grid_for, quantize
+from quantstore.records import Floats
 from quantstore.schemes import Scheme
 
 # Beyond three interquartile ranges Tukey calls a value far out; the bulk is what lies within.

@@ -22,13 +22,11 @@ import numpy.typing as npt
 
 from quantstore.quantization import (
     LARGEST_WEIGHT,
-    Counts,
-    Doubles,
-    Floats,
     exact_scale,
     float8_rounding,
     scale_and_zero_point,
 )
+from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import BLOCK_SIZE, Format, Scheme
 
 # Weights in a piece: it and two buffers of its size fit into a core's second cache.

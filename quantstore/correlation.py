@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from quantstore.records import Doubles
+
 # Fewer pairs order themselves by chance: three do so in one of three draws.
 LEAST_PAIRS = 4
 # Two-sided 95 % of a normal distribution.
@@ -13,8 +15,6 @@ NORMAL_95 = 1.96
 # The variance of Fisher's z of a rank correlation is 1.06 / (n - 3).
 # E. C. Fieller, H. O. Hartley, E. S. Pearson, Tests for rank correlation coefficients, 1957.
 FIELLER_VARIANCE = 1.06
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

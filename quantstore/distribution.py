@@ -10,11 +10,8 @@ times faster than it finds a percentile.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
+from quantstore.records import Counts, Doubles, Floats
 
 # Tukey's inner fences, the whiskers of a box plot: about 7 in 1000 normally distributed weights
 # lie beyond them. J. W. Tukey, Exploratory Data Analysis, 1977.

@@ -15,11 +15,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import BLOCK_SIZE, FLOAT_FORMATS, Format, Scheme
-
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
 
 # Below the smallest normal float32 a scale has lost bits; the weights are then as good as zero.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)

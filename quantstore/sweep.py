@@ -11,18 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from quantstore.columns import Columns, round_columns, scales_of
-from quantstore.quantization import (
-    ChannelSummary,
-    Counts,
-    Doubles,
-    Floats,
-    RoundTripError,
-    sqnr_db,
-    summarize_rows,
-)
+from quantstore.quantization import ChannelSummary, RoundTripError, sqnr_db, summarize_rows
+from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import (
     INT8_TENSOR_SYMMETRIC,
     SCHEMES,
@@ -280,5 +272,5 @@ class _BitSearch:
         return self.enough if self.enough <= MOST_BITS else None
 
 
-def _channel_sqnr(energy: Doubles, squared_error: npt.NDArray[np.float64]) -> Doubles:
+def _channel_sqnr(energy: Doubles, squared_error: Doubles) -> Doubles:
     return np.where(energy > 0, sqnr_db(energy, squared_error), np.nan)

@@ -12,15 +12,8 @@ from functools import cache
 
 import numpy as np
 
-from quantstore.quantization import (
-    SMALLEST_SCALE,
-    Counts,
-    Doubles,
-    Floats,
-    float8_rounding,
-    float8_values,
-    sqnr_db,
-)
+from quantstore.quantization import SMALLEST_SCALE, float8_rounding, float8_values, sqnr_db
+from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import Format, Scheme
 
 # Clipping thresholds as shares of the largest absolute weight.

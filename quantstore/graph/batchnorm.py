@@ -8,19 +8,17 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.graph.attributes import integer, number
 from quantstore.graph.constants import Constant, find_constant, only_consumer
 from quantstore.graph.fold import values_of
 from quantstore.graph.operators import STANDARD_DOMAINS
+from quantstore.records import Doubles
 
 FOLDABLE = ("Conv", "ConvTranspose")
 # A normalization and a factor before and behind it; exporters write no longer chains.
 _MOST_FOLDED = 4
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,12 @@ fold.py computes what they give.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.graph.operators import MICROSOFT, STANDARD_DOMAINS
+from quantstore.records import Array
 
 # What can be computed ahead: no state, no randomness, and a size that is known before.
 SHAPING = frozenset(
@@ -80,7 +79,7 @@ def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     return constant.tensor if isinstance(constant, Constant) and constant.is_stored else None
 
 
-def computed(array: npt.NDArray[Any], name: str | None) -> Constant:
+def computed(array: Array, name: str | None) -> Constant:
     """A constant of its own, which outlives the nodes that it was computed by."""
     tensor = ir.tensor(array, name=name)
     value = ir.Value(name=name, const_value=tensor)

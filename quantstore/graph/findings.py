@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.graph.attributes import integer
@@ -20,8 +19,7 @@ from quantstore.graph.fold import values_of
 from quantstore.graph.operators import STANDARD_DOMAINS
 from quantstore.graph.walk import Site, Unread
 from quantstore.layers import Layer
-
-Doubles = npt.NDArray[np.float64]
+from quantstore.records import Doubles
 
 # problem: figures are missing or mean nothing; warning: int8 suffers; note: good to know.
 Severity = Literal["problem", "warning", "note"]

@@ -7,10 +7,8 @@ would be much larger than the tensors it is made of.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 from onnx import helper
 
@@ -23,13 +21,12 @@ from quantstore.graph.constants import (
 )
 from quantstore.graph.dequantize import dequantize
 from quantstore.graph.tensors import read_array
+from quantstore.records import Array
 
 # No constant grows beyond this, or beyond twice the tensors it is made of: a file of a few bytes
 # can ask for any size.
 MOST_ELEMENTS = 1 << 20
 MOST_NODES = 1_000
-
-Array = npt.NDArray[Any]
 
 
 class UnfoldableError(Exception):

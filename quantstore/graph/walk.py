@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from quantstore.graph.operators import MICROSOFT, UNREAD, Operand, Operator, ope
 from quantstore.graph.packed import READERS
 from quantstore.graph.tensors import FLOAT_TYPES, INTEGER_TYPES, dimensions, is_float
 from quantstore.layers import Layer
+from quantstore.records import Array, Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +195,7 @@ def _unread(site: Site, reason: str) -> Unread:
     return Unread(site.name, site.operand.name, site.node.op_type, reason)
 
 
-def _weights(
-    file: ModelFile, site: Site
-) -> tuple[npt.NDArray[np.float32], Stored] | tuple[npt.NDArray[np.float32] | None, None]:
+def _weights(file: ModelFile, site: Site) -> tuple[Floats, Stored] | tuple[Floats | None, None]:
     """The weights in the shape the node reads them in, and how integers are stored."""
     node, operand, constant = site.node, site.operand, site.constant
     array = folded(constant, file.opset)
@@ -238,7 +236,7 @@ def _scale_value(node: ir.Node, operator: Operator, operand: Operand) -> ir.Valu
     return _input(node, operand.scale)
 
 
-def _optional_input(file: ModelFile, node: ir.Node, index: int | None) -> npt.NDArray[Any] | None:
+def _optional_input(file: ModelFile, node: ir.Node, index: int | None) -> Array | None:
     """An input that may be left out.
 
     Raises:
@@ -271,9 +269,7 @@ def _restored_by(site: Site) -> Iterator[int]:
         yield id(constant.tensor) if isinstance(constant, Constant) else 0
 
 
-def _for_directions(
-    values: npt.NDArray[Any], codes: npt.NDArray[Any], axis: int | None
-) -> npt.NDArray[Any]:
+def _for_directions(values: Array, codes: Array, axis: int | None) -> Array:
     """Scales of a recurrent layer, one for each direction or each of its channels."""
     if axis is None or values.size == 1:
         return values
@@ -409,15 +405,13 @@ def _check_shape(site: Site, shape: tuple[int, ...]) -> int:
     return group_count
 
 
-def _as_float32(array: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+def _as_float32(array: npt.NDArray[np.generic]) -> Floats:
     # A double beyond float32's range becomes infinite: a runtime could not hold it either.
     with np.errstate(over="ignore"):
         return np.asarray(array, dtype=np.float32)
 
 
-def _folded(
-    weights: npt.NDArray[np.float32], folding: Folding, axis: int | None, group_count: int
-) -> npt.NDArray[np.float32]:
+def _folded(weights: Floats, folding: Folding, axis: int | None, group_count: int) -> Floats:
     """The weights times the factor of their output channel: in float64, rounded once."""
     trailing = (1,) * (weights.ndim - 2)
     if axis == 0:
@@ -433,9 +427,7 @@ def _folded(
         return (weights.astype(np.float64) * factor).astype(np.float32)
 
 
-def _channels_first(
-    weights: npt.NDArray[np.float32], axis: int | None, joined: int | None
-) -> npt.NDArray[np.float32]:
+def _channels_first(weights: Floats, axis: int | None, joined: int | None) -> Floats:
     if axis is None:
         return np.ascontiguousarray(weights).reshape(1, -1)
     if joined is not None:

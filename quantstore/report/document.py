@@ -17,6 +17,7 @@ from quantstore.errors import printable
 from quantstore.palette import BANDS, DARK, LIGHT, PROPERTIES, by_name
 from quantstore.report import judged
 from quantstore.report.figures import as_json, figure
+from quantstore.report.judged import Row
 from quantstore.report.markup import (
     band_class,
     chip,
@@ -64,7 +65,6 @@ LEAST_LAYERS = 3
 CHART_NAME = 26
 # A layer's name in a sentence.
 LAYER_NAME = 40
-Row = dict[Any, Any]
 ReportProgress = Callable[[int, int], None]
 
 

@@ -17,10 +17,9 @@ import onnx
 from onnx import shape_inference
 
 from quantstore.quantization import sqnr_db
-from quantstore.records import ActivationErrorRecord
+from quantstore.records import ActivationErrorRecord, Array
 from quantstore.run.inputs import Samples
 from quantstore.run.relay import Relay, rounds
-from quantstore.run.runtime import Array
 from quantstore.run.surgery import Pair, computed, kept_outside, with_local_twins
 
 BINS = 64

@@ -16,7 +16,8 @@ from quantstore.errors import RunError
 from quantstore.graph.attributes import integer
 from quantstore.graph.constants import constant_tensor
 from quantstore.graph.tensors import dimensions
-from quantstore.run.runtime import Array, Feeds
+from quantstore.records import Array
+from quantstore.run.runtime import Feeds
 
 Noise = Literal["white", "image"]
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
@@ -18,9 +17,7 @@ from quantstore.graph.attributes import integer
 from quantstore.graph.constants import constant_tensor
 from quantstore.graph.dequantize import weight_scale
 from quantstore.graph.tensors import read_array
-from quantstore.run.runtime import Array
-
-Floats = npt.NDArray[np.float32]
+from quantstore.records import Array, Floats
 
 _DYNAMIC = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 _SCALED = {"QLinearConv": "Conv", "QLinearMatMul": "MatMul"}

@@ -13,9 +13,10 @@ from typing import Literal, Protocol
 import numpy as np
 
 from quantstore.errors import RunError
+from quantstore.records import Array
 from quantstore.run.comparison import Reference
 from quantstore.run.inputs import Samples
-from quantstore.run.runtime import Array, Session
+from quantstore.run.runtime import Session
 
 Kind = Literal["alone", "all but"]
 KINDS: tuple[Kind, ...] = ("alone", "all but")

@@ -25,20 +25,13 @@ import onnx_ir as ir
 
 from quantstore import graph
 from quantstore.errors import InputsError, RunError
-from quantstore.records import ActivationErrorRecord, SensitivityRecord, SimulationRecord
+from quantstore.records import ActivationErrorRecord, Array, SensitivityRecord, SimulationRecord
 from quantstore.run import noise, points, ranges, sensitivity, surgery, twin
 from quantstore.run.comparison import Reference
 from quantstore.run.drift import measure_drift
 from quantstore.run.figures import EXACT_DB
 from quantstore.run.inputs import AUTO, Preprocessing, Samples, Wanted, read_samples
-from quantstore.run.runtime import (
-    Array,
-    Calibration,
-    Session,
-    quantizable,
-    quantize_file,
-    version,
-)
+from quantstore.run.runtime import Calibration, Session, quantizable, quantize_file, version
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES
 
 Mode = Literal["weights", "activations", "both"]
