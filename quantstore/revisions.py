@@ -257,19 +257,20 @@ def _named(
         for before_index, name in enumerate(names[0])
         if name in after_positions
     ]
-    anchored = [{pair[side] for pair in pairs} for side in (0, 1)]
+    matched = [{pair[side] for pair in pairs} for side in (0, 1)]
     # Names bound what lies between them as far as both networks have them in the same order.
     corners = [*_aligned(*names), (len(names[0]), len(names[1]))]
     low = (0, 0)
     for corner in corners:
-        mine, theirs = (
-            [index for index in range(low[side], corner[side]) if index not in anchored[side]]
+        before_free, after_free = (
+            [index for index in range(low[side], corner[side]) if index not in matched[side]]
             for side in (0, 1)
         )
         pairs += [
-            (mine[before_index], theirs[after_index])
+            (before_free[before_index], after_free[after_index])
             for before_index, after_index in _aligned(
-                [shapes[0][index] for index in mine], [shapes[1][index] for index in theirs]
+                [shapes[0][index] for index in before_free],
+                [shapes[1][index] for index in after_free],
             )
         ]
         low = corner

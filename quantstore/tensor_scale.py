@@ -264,9 +264,9 @@ class _RunningSums:
             return self.first[index]
         block = index // SUM_STRIDE
         places = (block * SUM_STRIDE)[..., np.newaxis] + np.arange(SUM_STRIDE)
-        rest = self.ordered[np.minimum(places, self.ordered.size - 1)].astype(np.float64)
-        rest[places >= index[..., np.newaxis]] = 0
-        sums: Doubles = self.first[block] + rest.sum(axis=-1)
+        partial_block = self.ordered[np.minimum(places, self.ordered.size - 1)].astype(np.float64)
+        partial_block[places >= index[..., np.newaxis]] = 0
+        sums: Doubles = self.first[block] + partial_block.sum(axis=-1)
         return sums
 
     def squared_error(self, scales: Doubles, lowest: Doubles, steps: int) -> Doubles:

@@ -266,8 +266,10 @@ class _Assessment:
 
     def regression(self, baseline: Subject, most_db: float) -> Check:
         """No layer worse than its counterpart in the baseline, by more than a margin."""
-        theirs = _included(baseline.layers, self._limits.exclude)
-        pairs, reason, notes = _paired(self._subject.model, self._layers, baseline.model, theirs)
+        baseline_layers = _included(baseline.layers, self._limits.exclude)
+        pairs, reason, notes = _paired(
+            self._subject.model, self._layers, baseline.model, baseline_layers
+        )
         if reason:
             return self._check(
                 "max-regression-db",
@@ -386,35 +388,38 @@ LayerPair = tuple[LayerFigures, LayerFigures]
 
 
 def _paired(
-    model: str, ours: Sequence[LayerFigures], baseline: str, theirs: Sequence[LayerFigures]
+    model: str,
+    model_layers: Sequence[LayerFigures],
+    baseline: str,
+    baseline_layers: Sequence[LayerFigures],
 ) -> tuple[list[LayerPair], str, tuple[str, ...]]:
     """Layers of two models that belong together, as the comparison of revisions matches them.
 
     Returns:
         The pairs; why they tell nothing, empty where they do; and what is to say about the rest.
     """
-    if not ours:
+    if not model_layers:
         return [], _NO_LAYER_LEFT, ()
-    if not theirs:
+    if not baseline_layers:
         return [], f"no layer of {baseline} is left to compare with", ()
-    changed = revisions.changes(_frame(theirs), _frame(ours))
+    changed = revisions.changes(_frame(baseline_layers), _frame(model_layers))
     counts = revisions.tally(changed)
     if not counts.are_alike or not counts.pairs:
         number = f"{counts.pairs:,} of {_counted(counts.smaller, 'layer')}"
         return [], f"{number} can be matched with {baseline}: these look like two networks", ()
-    pairs, alone_here, alone_there = [], [], []
+    pairs, only_in_model, only_in_baseline = [], [], []
     for now, before in zip(changed["position_after"], changed["position_before"], strict=True):
         if pd.isna(now):
-            alone_there.append(theirs[int(before)].layer)
+            only_in_baseline.append(baseline_layers[int(before)].layer)
         elif pd.isna(before):
-            alone_here.append(ours[int(now)].layer)
+            only_in_model.append(model_layers[int(now)].layer)
         else:
-            pairs.append((ours[int(now)], theirs[int(before)]))
+            pairs.append((model_layers[int(now)], baseline_layers[int(before)]))
     notes = []
     if counts.by_shape:
         match_note = revisions.how_matched(changed).replace(words.NO_BREAK_SPACE, " ")
         notes.append(f"{match_note[0].lower()}{match_note[1:]}".rstrip("."))
-    for name, alone in ((model, alone_here), (baseline, alone_there)):
+    for name, alone in ((model, only_in_model), (baseline, only_in_baseline)):
         if alone:
             notes.append(f"only in {name}: {_named(alone)}")
     return pairs, "", tuple(notes)

@@ -118,7 +118,10 @@ def _along(values: Array, codes: Array, axis: int | None, block: int, node: ir.N
             return np.take(values, np.arange(length) // block, axis=axis)
     elif values.ndim == codes.ndim > 1:
         # A row or a column for each matrix of a stack, as QLinearMatMul has it.
-        if all(size in (1, of) for size, of in zip(values.shape, codes.shape, strict=True)):
+        if all(
+            size in (1, code_size)
+            for size, code_size in zip(values.shape, codes.shape, strict=True)
+        ):
             return values
     elif axis is not None and axis < codes.ndim and values.shape == (codes.shape[axis],):
         return values.reshape([-1 if position == axis else 1 for position in range(codes.ndim)])

@@ -24,8 +24,8 @@ def find_layer(con: Connection, model: str, layer: str, operand: str | None = No
         {"model_id": find_model(con, model), "layer": layer, "operand": operand},
     )
     if not rows:
-        of = "" if operand is None else f" with the operand {operand!r}"
-        raise UnknownLayerError(f"{model} has no layer named {layer!r}{of}")
+        operand_note = "" if operand is None else f" with the operand {operand!r}"
+        raise UnknownLayerError(f"{model} has no layer named {layer!r}{operand_note}")
     if len(rows) > 1:
         operands = ", ".join(operand for _, operand in rows)
         raise UnknownLayerError(f"{layer!r} stands for several layers", f"choose one of {operands}")

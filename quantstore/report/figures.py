@@ -46,13 +46,13 @@ def as_json(value: object) -> str:
 
 def packed(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A specification whose datasets hold, column by column, what it draws."""
-    rest = {key: value for key, value in spec.items() if key != "datasets"}
-    drawn = set(_fields(rest))
+    without_data = {key: value for key, value in spec.items() if key != "datasets"}
+    drawn = set(_fields(without_data))
     datasets = {
         name: _columns(rows, drawn) if rows else {"rows": 0, "columns": {}}
         for name, rows in spec.get("datasets", {}).items()
     }
-    return rest | {"datasets": datasets}
+    return without_data | {"datasets": datasets}
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], drawn: set[str]) -> dict[str, Any]:

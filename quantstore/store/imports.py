@@ -311,19 +311,19 @@ def _problems(duck: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[str]:
 
 
 def _wrong_columns(duck: duckdb.DuckDBPyConnection, table: str) -> Iterator[str]:
-    ours = {name: data_type for name, (data_type, _) in _columns()[table].items()}
+    our_types = {name: data_type for name, (data_type, _) in _columns()[table].items()}
     incoming = duck.sql(f"from incoming_{table}")
-    theirs = dict(zip(incoming.columns, map(str, incoming.types), strict=True))
+    incoming_types = dict(zip(incoming.columns, map(str, incoming.types), strict=True))
     file = parquet_name(table)
-    if len(theirs) < len(incoming.columns):
+    if len(incoming_types) < len(incoming.columns):
         yield f"{file} has two columns of one name"
-    for column in ours.keys() - theirs.keys():
+    for column in our_types.keys() - incoming_types.keys():
         yield f"{file} lacks the column {column}"
-    for column in theirs.keys() - ours.keys():
+    for column in incoming_types.keys() - our_types.keys():
         yield f"{file} has a column {column}, which the table {table} has not"
-    for column, data_type in ours.items():
-        if theirs[column] != data_type:
-            yield f"{file} holds {column} as {theirs[column]}, not as {data_type}"
+    for column, data_type in our_types.items():
+        if incoming_types[column] != data_type:
+            yield f"{file} holds {column} as {incoming_types[column]}, not as {data_type}"
 
 
 def _wrong_values(
@@ -454,12 +454,12 @@ class _Merge:
 
     def _choose(self) -> dict[int, str]:
         """The incoming models to take over, by their key over there, with their name here."""
-        ours = {content: (key, name) for key, name, content in self._contents("models")}
-        keys = {name: key for key, name in ours.values()}
+        stored_contents = {content: (key, name) for key, name, content in self._contents("models")}
+        keys = {name: key for key, name in stored_contents.values()}
         taken = set(keys)
         names: dict[int, str] = {}
         for key, incoming_name, content in self._contents("incoming_models"):
-            same = ours.get(content)
+            same = stored_contents.get(content)
             if same is not None and not self._replace:
                 self._summary.already_stored.append(same[1])
                 continue
@@ -542,12 +542,12 @@ class _Merge:
 
     def _label(self) -> None:
         """What somebody here wrote on a model that had to go stays with the one that came."""
-        for name, kept in self._kept.items():
-            if kept != Labels():
-                both = kept.joined(labels(self._connection, name))
+        for name, former_labels in self._kept.items():
+            if former_labels != Labels():
+                joined_labels = former_labels.joined(labels(self._connection, name))
                 self._connection.rows(
                     "update models set tags = ?, note = ? where model = ?",
-                    [list(both.tags), both.note, name],
+                    [list(joined_labels.tags), joined_labels.note, name],
                 )
 
     def _insert_ingests(self) -> None:
