@@ -243,7 +243,7 @@ def compare(network: Network) -> list[dict[str, object]]:
                     source,
                     room / "quantized.onnx",
                     calibration,
-                    per_channel=SCHEMES[scheme].per_channel,
+                    per_channel=SCHEMES[scheme].is_per_channel,
                     cache=room / f"{name}.json",
                 )
                 quantized = Session(target)

@@ -98,7 +98,7 @@ class Store:
         """One row per layer of a model under one scheme, worst first."""
         with self._reading() as connection:
             store.find_model(connection, model)
-            return queries.worst_layers(connection, model, _known(scheme))
+            return queries.worst_layers(connection, model, _checked_scheme(scheme))
 
     def channels(
         self,
@@ -121,15 +121,15 @@ class Store:
         with self._reading() as connection:
             layer_id = queries.find_layer(connection, model, layer, operand)
             return queries.layer_channel_rows(
-                connection, layer_id, _known(scheme), order="by index"
+                connection, layer_id, _checked_scheme(scheme), order="by index"
             )
 
     def verdict(self, model: str, scheme: str = DEFAULT_SCHEME.name) -> Verdict:
         """Whether a model survives a scheme, and what says so."""
         frame = self.compare([model], scheme)
         (row,) = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        known = {field.name: row[field.name] for field in fields(Verdict) if field.name in row}
-        return Verdict(**known, sentence=words.verdict_sentence(queries.finding(row)))
+        figures = {field.name: row[field.name] for field in fields(Verdict) if field.name in row}
+        return Verdict(**figures, sentence=words.verdict_sentence(queries.finding(row)))
 
     def verdicts(self) -> pd.DataFrame:
         """One row per model and scheme: the verdict, what it rests on, layers per band."""
@@ -145,7 +145,7 @@ class Store:
             for model in chosen:
                 store.find_model(connection, model)
             frame = queries.verdicts(connection, chosen)
-        frame = frame[frame["scheme"] == _known(scheme)]
+        frame = frame[frame["scheme"] == _checked_scheme(scheme)]
         return frame.set_index("model").loc[chosen].reset_index()
 
     def check(
@@ -283,17 +283,17 @@ def ingest(
     from quantstore.ingestion import Choices, find_files, ingest_many
 
     target = store if isinstance(store, Store) else open_store(store)
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    files, failures = find_files([os.fspath(path) for path in given])
+    path_list = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    files, failures = find_files([os.fspath(path) for path in path_list])
     if name is not None and len(files) + len(failures) != 1:
         raise ValueError(f"a name is for one file, and these are {len(files) + len(failures)}")
     choices = Choices(name=name, replace=replace, fold=fold, probe=probe)
-    found = {}
+    results_by_path = {}
     for result in chain(failures, ingest_many(files, target.path, choices, jobs)):
-        found[result.path] = result
+        results_by_path[result.path] = result
         if progress is not None:
             progress(result)
-    return [*failures, *(found[str(path)] for path in files)]
+    return [*failures, *(results_by_path[str(path)] for path in files)]
 
 
 def demo_models() -> list[Path]:
@@ -319,7 +319,7 @@ def _item(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _known(scheme: str) -> str:
+def _checked_scheme(scheme: str) -> str:
     if scheme not in SCHEMES:
         raise UnknownSchemeError(
             f"there is no scheme {scheme!r}", f"there are {', '.join(SCHEMES)}"

@@ -8,7 +8,8 @@ say "about"; exact counts are columns of the store.
 import numpy as np
 import pandas as pd
 
-from quantstore.quantization import Floats, Grid, grid_for, quantize
+from quantstore.quantization import Grid, grid_for, quantize
+from quantstore.records import Floats
 from quantstore.schemes import Scheme
 
 # Beyond three interquartile ranges Tukey calls a value far out; the bulk is what lies within.
@@ -17,7 +18,7 @@ BULK_IQRS = 3.0
 
 def shared_grid(weight_min: float, weight_max: float, scheme: Scheme) -> Grid:
     """The grid that a per-tensor scheme lays over a layer with these extreme weights."""
-    if scheme.per_channel:
+    if scheme.is_per_channel:
         raise ValueError(f"{scheme.name} has a grid per channel")
     return grid_for(np.array([[weight_min, weight_max]], dtype=np.float32), scheme)
 

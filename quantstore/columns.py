@@ -22,13 +22,11 @@ import numpy.typing as npt
 
 from quantstore.quantization import (
     LARGEST_WEIGHT,
-    Counts,
-    Doubles,
-    Floats,
     exact_scale,
     float8_rounding,
     scale_and_zero_point,
 )
+from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import BLOCK_SIZE, Format, Scheme
 
 # Weights in a piece: it and two buffers of its size fit into a core's second cache.
@@ -118,9 +116,9 @@ class Columns:
             rows[:, : whole * height].reshape(len(rows), whole, height).transpose(2, 0, 1)
         )
         if whole < each:
-            rest = rows[:, whole * height :]
-            values[: rest.shape[1], :, whole] = rest.T
-            values[rest.shape[1] :, :, whole] = 0
+            remainder = rows[:, whole * height :]
+            values[: remainder.shape[1], :, whole] = remainder.T
+            values[remainder.shape[1] :, :, whole] = 0
         return values.reshape(height, -1)
 
 
@@ -138,15 +136,15 @@ def round_columns(
         squares_only: leave the other two figures out, which is quicker; they are 0 then.
     """
     cuts = np.full(len(schemes), np.inf) if thresholds is None else thresholds
-    order = sorted(range(len(schemes)), key=lambda place: _kind(schemes[place]))
-    work = _Work(columns, [schemes[place] for place in order], cuts[order], squares_only)
+    order = sorted(range(len(schemes)), key=lambda index: _computation_key(schemes[index]))
+    sums = _Sums(columns, [schemes[index] for index in order], cuts[order], squares_only)
     for piece in columns.pieces():
-        work.add(piece)
+        sums.add(piece)
     sorted_back = np.argsort(order)
     return Rounded(
-        work.squared_error[sorted_back],
-        work.zeroed_count[sorted_back],
-        work.largest_error[sorted_back],
+        sums.squared_error[sorted_back],
+        sums.zeroed_count[sorted_back],
+        sums.largest_error[sorted_back],
     )
 
 
@@ -203,13 +201,13 @@ def _numbers(schemes: tuple[Scheme, ...]) -> _Numbers:
 _GRANULARITIES = ("tensor", "channel", "block")
 
 
-def _kind(scheme: Scheme) -> tuple[int, str, str]:
+def _computation_key(scheme: Scheme) -> tuple[int, str, str]:
     """What is computed alike stands together."""
     return _GRANULARITIES.index(scheme.granularity), scheme.number, scheme.clip
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _SchemeGroup:
     """Neighbouring rows whose schemes are computed alike."""
 
     rows: slice
@@ -218,7 +216,7 @@ class _Run:
     is_shared: bool  # One scale for the tensor.
 
 
-class _Work:
+class _Sums:
     """The sums while they grow, and the buffers that every piece uses again."""
 
     def __init__(
@@ -233,19 +231,20 @@ class _Work:
         self._numbers = _numbers(tuple(schemes))
         self._in_doubt = ((self._numbers.qmax * _ROUNDING) ** 2).astype(np.float32)
         self._squares_only = squares_only
-        self._runs = _runs(tuple(schemes))
+        self._groups = _scheme_groups(tuple(schemes))
         granularities = [scheme.granularity for scheme in schemes]
         self._tensor = slice(0, granularities.count("tensor"))
         self._channel = slice(self._tensor.stop, count - granularities.count("block"))
         self._block = slice(self._channel.stop, count)
-        self._own = slice(self._channel.start, count)
+        self._unshared = slice(self._channel.start, count)
         self._range = columns.low.min(keepdims=True), columns.high.max(keepdims=True)
-        own = self._numbers.of(self._tensor)
+        tensor_numbers = self._numbers.of(self._tensor)
         self._tensor_scale, self._tensor_zero_point = scales_of(
             *self._range, schemes[self._tensor], cuts[self._tensor]
         )
         self._lowest, self._highest = (
-            (codes - self._tensor_zero_point).astype(np.float32) for codes in (own.qmin, own.qmax)
+            (codes - self._tensor_zero_point).astype(np.float32)
+            for codes in (tensor_numbers.qmin, tensor_numbers.qmax)
         )
         low, high = self._range
         self._may_overflow = bool(high[0] - low[0] > LARGEST_WEIGHT / 8)
@@ -253,7 +252,7 @@ class _Work:
         may_tie = numbers.is_integer & ~numbers.is_symmetric & ~numbers.is_clipped
         self._may_tie = may_tie[:, 0]
         self._tensor_fragile = self._fragile(self._tensor, low, self._tensor_scale)
-        self._channel_scale = self._own_scale(self._channel, columns.low, columns.high)
+        self._channel_scale = self._unshared_scale(self._channel, columns.low, columns.high)
         self._channel_fragile = self._fragile(self._channel, columns.low, self._channel_scale)
 
         width = max(1, PIECE_WEIGHTS // columns.height)
@@ -266,7 +265,7 @@ class _Work:
         has_floats = not self._numbers.is_integer.all()
         self._room = np.empty(most if has_floats else 0, dtype=np.float32)
 
-    def _own_scale(self, rows: slice, low: Doubles, high: Doubles) -> Floats:
+    def _unshared_scale(self, rows: slice, low: Doubles, high: Doubles) -> Floats:
         """Scales ``(rows, n)`` of schemes without clipping."""
         numbers = self._numbers.of(rows)
         return exact_scale(low, high, numbers.qmax, numbers.is_symmetric).astype(np.float32)
@@ -295,30 +294,30 @@ class _Work:
         count, width = len(self._schemes), values.shape[1]
         low, high = values.min(axis=0), values.max(axis=0)
         # Of schemes whose columns have scales of their own.
-        scale = np.empty((count - self._own.start, width), dtype=np.float32)
-        here = slice(0, self._channel.stop - self._own.start)
-        scale[here] = np.repeat(self._channel_scale[:, channels], each, axis=1)
-        block_scale, block_fragile = scale[here.stop :], None
+        scale = np.empty((count - self._unshared.start, width), dtype=np.float32)
+        channel_rows = slice(0, self._channel.stop - self._unshared.start)
+        scale[channel_rows] = np.repeat(self._channel_scale[:, channels], each, axis=1)
+        block_scale, block_fragile = scale[channel_rows.stop :], None
         if len(block_scale):
             bottom, top = (
                 np.minimum(low, 0).astype(np.float64),
                 np.maximum(high, 0).astype(np.float64),
             )
-            block_scale[...] = self._own_scale(self._block, bottom, top)
+            block_scale[...] = self._unshared_scale(self._block, bottom, top)
             block_fragile = self._fragile(self._block, bottom, block_scale)
 
         squares = np.empty((count, width), dtype=np.float32)
         largest = np.empty((count, width), dtype=np.float32)
         zeroed = np.empty((count, width), dtype=np.uint8)
-        for run in self._runs:
-            for first in range(run.rows.start, run.rows.stop, self._together):
-                rows = slice(first, min(first + self._together, run.rows.stop))
+        for group in self._groups:
+            for first in range(group.rows.start, group.rows.stop, self._together):
+                rows = slice(first, min(first + self._together, group.rows.stop))
                 step = (
                     self._tensor_scale[rows]
-                    if run.is_shared
-                    else scale[first - self._own.start : rows.stop - self._own.start]
+                    if group.is_shared
+                    else scale[first - self._unshared.start : rows.stop - self._unshared.start]
                 )
-                self._round(values, run, rows, step, squares, largest, zeroed)
+                self._round(values, group, rows, step, squares, largest, zeroed)
 
         # Where the error in codes is no larger than the rounding of x / s, the weights may lie on
         # the grid exactly; the step of a float grid grows with the value, and so does the doubt.
@@ -333,17 +332,17 @@ class _Work:
         if not self._squares_only:
             reach = np.sqrt(largest, out=largest)
             reach[self._tensor] *= self._tensor_scale
-            reach[self._own] *= scale
+            reach[self._unshared] *= scale
         if again.any():
             again &= (low < 0) | (high > 0)
             for row in np.flatnonzero(again.any(axis=1)).tolist():
                 where = again[row]
-                found = self._by_definition(row, values[:, where], piece, where)
+                exact_figures = self._by_definition(row, values[:, where], piece, where)
                 squares[row, where] = 0
                 owner = np.flatnonzero(where) // each + channels.start
-                np.add.at(self.squared_error[row], owner, found[0])
+                np.add.at(self.squared_error[row], owner, exact_figures[0])
                 if reach is not None:
-                    reach[row, where], zeroed[row, where] = found[1], found[2]
+                    reach[row, where], zeroed[row, where] = exact_figures[1], exact_figures[2]
 
         shared = slice(0, self._block.start)
         sums = _channel_sums(squares[shared], each)
@@ -366,9 +365,9 @@ class _Work:
             values: those columns of the piece that ``where`` marks.
         """
         scheme = self._schemes[row]
-        if scheme.granularity == "tensor":
+        if scheme.is_per_tensor:
             low, high = self._range
-        elif scheme.granularity == "channel":
+        elif scheme.is_per_channel:
             ends = self._columns.low[piece.channels], self._columns.high[piece.channels]
             low, high = (np.repeat(end, piece.each)[where] for end in ends)
         else:
@@ -392,7 +391,7 @@ class _Work:
     def _round(
         self,
         values: Floats,
-        run: _Run,
+        group: _SchemeGroup,
         rows: slice,
         scale: Floats,
         squares: Floats,
@@ -406,11 +405,11 @@ class _Work:
         size = height * together * width
         ratio, level = self._ratio[:size].reshape(shape), self._level[:size].reshape(shape)
         np.divide(values[:, np.newaxis], scale, out=ratio)
-        if run.number == "int":
+        if group.number == "int":
             np.rint(ratio, out=level)
         else:
-            float8_rounding(ratio, run.number, level, self._room[:size].reshape(shape))
-        if run.is_clipped:
+            float8_rounding(ratio, group.number, level, self._room[:size].reshape(shape))
+        if group.is_clipped:
             np.clip(level, self._lowest[rows], self._highest[rows], out=level)
         if not self._squares_only:
             truth = self._truth[:size].reshape(shape)
@@ -424,15 +423,15 @@ class _Work:
 
 
 @cache
-def _runs(schemes: tuple[Scheme, ...]) -> list[_Run]:
-    runs, start = [], 0
-    for (granularity, _, clip), group in groupby(schemes, key=_kind):
+def _scheme_groups(schemes: tuple[Scheme, ...]) -> list[_SchemeGroup]:
+    groups, start = [], 0
+    for (granularity, _, clip), group in groupby(schemes, key=_computation_key):
         alike = list(group)
         rows = slice(start, start + len(alike))
         is_shared = _GRANULARITIES[granularity] == "tensor"
-        runs.append(_Run(rows, alike[0].number, clip == "mse", is_shared))
+        groups.append(_SchemeGroup(rows, alike[0].number, clip == "mse", is_shared))
         start = rows.stop
-    return runs
+    return groups
 
 
 # Summing along a short last axis costs more than adding every n-th column.
@@ -447,8 +446,8 @@ def _channel_sums(per_column: Floats | Doubles, each: int) -> Doubles:
         sums: Doubles = np.einsum("sce->sc", by_channel, dtype=np.float64)
         return sums
     total = per_column[:, ::each].astype(np.float64)
-    for place in range(1, each):
-        total += per_column[:, place::each]
+    for offset in range(1, each):
+        total += per_column[:, offset::each]
     return total
 
 
@@ -460,6 +459,6 @@ def _channel_counts(per_column: Bytes, each: int) -> Counts:
         counts: Counts = np.einsum("sce->sc", by_channel, dtype=np.int64)
         return counts
     total = per_column[:, ::each].astype(np.uint16)
-    for place in range(1, each):
-        total += per_column[:, place::each]
+    for offset in range(1, each):
+        total += per_column[:, offset::each]
     return total.astype(np.int64)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from quantstore.records import Doubles
+
 # Fewer pairs order themselves by chance: three do so in one of three draws.
 LEAST_PAIRS = 4
 # Two-sided 95 % of a normal distribution.
@@ -13,8 +15,6 @@ NORMAL_95 = 1.96
 # The variance of Fisher's z of a rank correlation is 1.06 / (n - 3).
 # E. C. Fieller, H. O. Hartley, E. S. Pearson, Tests for rank correlation coefficients, 1957.
 FIELLER_VARIANCE = 1.06
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> Correlation:
     Args:
         x, y: without NaN; infinities are values like others.
     """
-    left, right = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if left.shape != right.shape or left.ndim != 1:
-        raise ValueError(f"{left.shape} and {right.shape}: two lists of one length are needed")
-    n = len(left)
+    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if xs.shape != ys.shape or xs.ndim != 1:
+        raise ValueError(f"{xs.shape} and {ys.shape}: two lists of one length are needed")
+    n = len(xs)
     if n < LEAST_PAIRS:
         return Correlation(None, n)
-    a, b = _centred(ranks(left)), _centred(ranks(right))
+    a, b = _centred(ranks(xs)), _centred(ranks(ys))
     norm = math.sqrt(float(a @ a) * float(b @ b))
     if norm == 0:
         return Correlation(None, n)
@@ -54,14 +54,14 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> Correlation:
     return Correlation(rho, n, math.tanh(middle - half), math.tanh(middle + half))
 
 
-def ranks(values: Floats) -> Floats:
+def ranks(values: Doubles) -> Doubles:
     """Ranks from 1; equal values share the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, value_index, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     middle = last - (counts - 1) / 2
-    return np.asarray(middle[place], dtype=np.float64)
+    return np.asarray(middle[value_index], dtype=np.float64)
 
 
-def _centred(values: Floats) -> Floats:
-    centred: Floats = values - values.mean()
+def _centred(values: Doubles) -> Doubles:
+    centred: Doubles = values - values.mean()
     return centred

@@ -10,11 +10,8 @@ times faster than it finds a percentile.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
+from quantstore.records import Counts, Doubles, Floats
 
 # Tukey's inner fences, the whiskers of a box plot: about 7 in 1000 normally distributed weights
 # lie beyond them. J. W. Tukey, Exploratory Data Analysis, 1977.
@@ -140,17 +137,17 @@ def describe(weights: Floats, ordered: Floats | None = None) -> Distribution:
 def _channel_statistics(weights: Floats, counts: Counts) -> Quartiles:
     """:func:`order_statistics` of each channel; some are sorted at a time, to save memory."""
     together = max(1, ROWS_WEIGHTS // max(1, weights.shape[1]))
-    parts = [
+    batches = [
         order_statistics(
             np.sort(weights[start : start + together], axis=1), counts[start : start + together]
         )
         for start in range(0, len(weights), together)
     ]
-    if len(parts) == 1:
-        return parts[0]
+    if len(batches) == 1:
+        return batches[0]
     return Quartiles(
         **{
-            name: np.concatenate([getattr(part, name) for part in parts])
+            name: np.concatenate([getattr(batch, name) for batch in batches])
             for name in Quartiles.__slots__
         }
     )
@@ -304,15 +301,15 @@ def _moments(weights: Floats, counts: Counts) -> tuple[Moments, Doubles, Doubles
 
 def _outlier_channel_count(ranges: Doubles) -> int:
     """Channels whose range lies above Tukey's upper fence of the layer's channel ranges."""
-    known = ranges[~np.isnan(ranges)]
-    if known.size == 0:
+    defined_ranges = ranges[~np.isnan(ranges)]
+    if defined_ranges.size == 0:
         return 0
-    q1, q3 = np.quantile(known, (0.25, 0.75))
-    return int(np.count_nonzero(known > q3 + OUTLIER_FENCE_IQRS * (q3 - q1)))
+    q1, q3 = np.quantile(defined_ranges, (0.25, 0.75))
+    return int(np.count_nonzero(defined_ranges > q3 + OUTLIER_FENCE_IQRS * (q3 - q1)))
 
 
 def _range_ratio(ranges: Doubles) -> float:
     """Largest channel range over the median one; NaN where the median is 0."""
-    known = ranges[~np.isnan(ranges)]
-    median = float(np.median(known)) if known.size else 0.0
-    return float(known.max()) / median if median > 0 else np.nan
+    defined_ranges = ranges[~np.isnan(ranges)]
+    median = float(np.median(defined_ranges)) if defined_ranges.size else 0.0
+    return float(defined_ranges.max()) / median if median > 0 else np.nan

@@ -18,7 +18,7 @@ import numpy as np
 
 from quantstore.columns import Columns
 from quantstore.layers import Layer
-from quantstore.quantization import Doubles, Floats
+from quantstore.records import Doubles, Floats
 from quantstore.schemes import DEFAULT_SCHEME, Scheme
 from quantstore.sweep import channel_p10_db
 

@@ -16,7 +16,7 @@ from quantstore.ingestion import content_of
 from quantstore.measure import MEASURES_VERSION
 from quantstore.queries import Origin
 
-Kind = Literal[
+Condition = Literal[
     "same", "changed", "perhaps changed", "unreadable", "gone", "no file", "out of reach"
 ]
 
@@ -31,7 +31,7 @@ class Freshness:
     ``is_outdated``: an older release measured it, in another way than this one would.
     """
 
-    kind: Kind
+    condition: Condition
     message: str = ""
     sha256: str | None = None
     is_outdated: bool = False
@@ -39,24 +39,24 @@ class Freshness:
     @property
     def is_changed(self) -> bool:
         """Whether the file was read again and holds something else than was measured."""
-        return self.kind in ("changed", "unreadable")
+        return self.condition in ("changed", "unreadable")
 
     @property
     def may_have_changed(self) -> bool:
         """Whether only reading the file again would tell."""
-        return self.kind == "perhaps changed"
+        return self.condition == "perhaps changed"
 
     @property
     def can_be_refreshed(self) -> bool:
         """Whether measuring the file again would change what is stored."""
-        return self.kind in ("changed", "perhaps changed") or (
-            self.is_outdated and self.kind == "same"
+        return self.condition in ("changed", "perhaps changed") or (
+            self.is_outdated and self.condition == "same"
         )
 
     @property
     def is_in_order(self) -> bool:
         """Whether there is nothing to say: unchanged, or never a file that could change."""
-        return self.kind in ("same", "no file", "out of reach") and not self.is_outdated
+        return self.condition in ("same", "no file", "out of reach") and not self.is_outdated
 
     @property
     def needs_care(self) -> bool:
@@ -96,7 +96,7 @@ def all_fresh(
         may_look: whether files may be looked into at all. A path in a store may come from anybody,
             and whoever reaches an app from elsewhere must not learn what lies on this disk.
     """
-    found: dict[str, Freshness] = {}
+    by_model: dict[str, Freshness] = {}
     unread: list[tuple[int, Origin, _Stamp]] = []
     for origin in origins:
         state = _at_a_glance(origin) if may_look else OUT_OF_REACH
@@ -104,14 +104,14 @@ def all_fresh(
             # External data is read along with the graph, and counted in the stored size only.
             unread.append((max(state.size, origin.file_bytes), origin, state))
             state = Freshness("perhaps changed")
-        found[origin.model] = _dated(state, origin)
-    for size, origin, stamp in sorted(unread, key=lambda one: one[0]):
+        by_model[origin.model] = _dated(state, origin)
+    for size, origin, stamp in sorted(unread, key=lambda file: file[0]):
         if not _is_read(origin, stamp):
             budget_bytes -= size
         if budget_bytes < 0:
             break
-        found[origin.model] = _dated(_compared(origin, stamp), origin)
-    return found
+        by_model[origin.model] = _dated(_compared(origin, stamp), origin)
+    return by_model
 
 
 def freshness(origin: Origin, *, may_look: bool = True) -> Freshness:

@@ -35,7 +35,7 @@ def measure_layer(layer: Layer, depth: int, plan: Plan = FULL_PLAN) -> LayerMeas
     ordered = sorted_weights(layer.weights)
     distribution = describe(layer.weights, ordered)
     energy = distribution.channel_energy
-    found = sweep(layer.weights, ordered, energy, plan)
+    swept = sweep(layer.weights, ordered, energy, plan)
     channel = np.arange(layer.weights.shape[0], dtype=np.int64)
     return LayerMeasures(
         layer=_layer_record(layer, depth, distribution),
@@ -53,16 +53,16 @@ def measure_layer(layer: Layer, depth: int, plan: Plan = FULL_PLAN) -> LayerMeas
             std=distribution.channel_std,
             outlier_count=distribution.channels.outlier_count,
         ),
-        errors=_error_records(found),
+        errors=_error_records(swept),
         channel_errors=tuple(
             ChannelErrorColumns(
                 scheme=name,
                 channel=channel,
-                sqnr_db=found.channel_sqnr_db[found.names.index(name)],
-                zeroed_fraction=found.channel_zeroed_fraction(name),
+                sqnr_db=swept.channel_sqnr_db[swept.names.index(name)],
+                zeroed_fraction=swept.channel_zeroed_fraction(name),
             )
             for name in INT8_SCHEMES
-            if name in found.names
+            if name in swept.names
         ),
         clipping=tuple(
             ClippingRecord(
@@ -72,11 +72,11 @@ def measure_layer(layer: Layer, depth: int, plan: Plan = FULL_PLAN) -> LayerMeas
                 sqnr_db=curve.sqnr_db,
                 best_threshold=curve.best_threshold,
             )
-            for curve in found.clipping
+            for curve in swept.clipping
         ),
         bits_needed=tuple(
             BitsNeededRecord(granularity=granularity, bits=bits)
-            for granularity, bits in found.bits_needed.items()
+            for granularity, bits in swept.bits_needed.items()
         ),
         histogram=None
         if distribution.histogram is None
@@ -133,13 +133,13 @@ def _layer_record(layer: Layer, depth: int, distribution: Distribution) -> Layer
     )
 
 
-def _error_records(found: Sweep) -> tuple[ErrorRecord, ...]:
+def _error_records(swept: Sweep) -> tuple[ErrorRecord, ...]:
     figures = zip(
-        found.names,
-        found.mse.tolist(),
-        found.max_abs_error.tolist(),
-        found.sqnr_db.tolist(),
-        found.zeroed_fraction.tolist(),
+        swept.names,
+        swept.mse.tolist(),
+        swept.max_abs_error.tolist(),
+        swept.sqnr_db.tolist(),
+        swept.zeroed_fraction.tolist(),
         strict=True,
     )
     return tuple(
@@ -149,11 +149,11 @@ def _error_records(found: Sweep) -> tuple[ErrorRecord, ...]:
             max_abs_error=max_abs_error,
             sqnr_db=sqnr_db,
             zeroed_fraction=zeroed_fraction,
-            levels_used=found.levels_used.get(name),
-            channel_sqnr_min_db=found.summaries[name].min_db,
-            channel_sqnr_p10_db=found.summaries[name].p10_db,
-            channel_sqnr_median_db=found.summaries[name].median_db,
-            channels_below_10db=found.summaries[name].below_10db,
+            levels_used=swept.levels_used.get(name),
+            channel_sqnr_min_db=swept.summaries[name].min_db,
+            channel_sqnr_p10_db=swept.summaries[name].p10_db,
+            channel_sqnr_median_db=swept.summaries[name].median_db,
+            channels_below_10db=swept.summaries[name].below_10db,
         )
         for name, mse, max_abs_error, sqnr_db, zeroed_fraction in figures
     )

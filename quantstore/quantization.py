@@ -15,11 +15,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import BLOCK_SIZE, FLOAT_FORMATS, Format, Scheme
-
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
 
 # Below the smallest normal float32 a scale has lost bits; the weights are then as good as zero.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
@@ -112,7 +109,7 @@ def grid_for(weights: Floats, scheme: Scheme, threshold: float | None = None) ->
             channel; for a scheme in blocks it is a block (see :func:`blocks_of`).
         threshold: weights beyond it in either direction are cut off, in weight units.
     """
-    axis = None if scheme.granularity == "tensor" else 1
+    axis = None if scheme.is_per_tensor else 1
     where = np.isfinite(weights)
     low = np.min(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
     high = np.max(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
@@ -252,7 +249,7 @@ def measure_error(
     nonzero = original != 0
     error = returned.astype(np.float64) - original
     levels_used = None
-    if scheme.granularity == "tensor":
+    if scheme.is_per_tensor:
         grid = grid_for(original, scheme, threshold)
         levels_used = int(np.unique(quantize(original, grid)[finite]).size)
     return RoundTripError(

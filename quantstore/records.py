@@ -6,12 +6,17 @@ left out: the store gives them. NaN and infinities stand for "not defined" and b
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+# What arrays hold, by the names that every module uses: weights and scales as a file stores them,
+# figures, counts, and tensors of whatever type a file has.
+Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

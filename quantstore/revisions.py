@@ -32,7 +32,7 @@ _CLEARLY = 0.9
 # With a smaller share of matched layers two networks are hardly revisions of one.
 _ALIKE = 0.5
 
-Pair = tuple[int, int]
+PositionPair = tuple[int, int]
 
 
 def match(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
@@ -59,20 +59,24 @@ def match(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     shapes = _shapes(before), _shapes(after)
     named = _named(names, shapes)
     by_order = _aligned(*shapes)
-    alike = sum(shapes[0][one] == shapes[1][other] for one, other in named)
+    alike = sum(
+        shapes[0][before_index] == shapes[1][after_index] for before_index, after_index in named
+    )
     smaller = min(len(before), len(after))
     if len(by_order) >= _CLEARLY * smaller and alike < _CLEARLY * len(by_order):
         rules = dict.fromkeys(by_order, BY_SHAPE)
     else:
         rules = {
-            (one, other): BY_NAME if names[0][one] == names[1][other] else BY_SHAPE
-            for one, other in named
+            (before_index, after_index): BY_NAME
+            if names[0][before_index] == names[1][after_index]
+            else BY_SHAPE
+            for before_index, after_index in named
         }
     return _joined(before, after, rules)
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class ChangeCounts:
     """How many layers got better, worse, stayed, came and went."""
 
     better: int
@@ -110,26 +114,26 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     ``outcome`` is better, worse or unchanged (by less than ``TELLING_CHANGE_DB``), or the rule
     where a layer has no partner. ``layer`` is the later name, or the only one.
     """
-    found = match(before, after)
-    has_pair = ~found["rule"].isin([ONLY_BEFORE, ONLY_AFTER])
-    was, is_now = (_reached(found[f"channel_sqnr_p10_{side}_db"]) for side in ("before", "after"))
+    matched = match(before, after)
+    has_pair = ~matched["rule"].isin([ONLY_BEFORE, ONLY_AFTER])
+    was, is_now = (_reached(matched[f"channel_sqnr_p10_{side}_db"]) for side in ("before", "after"))
     with np.errstate(invalid="ignore"):
         change = np.where(was == is_now, 0.0, is_now - was)
     change = np.where(has_pair, change, np.nan)
     outcome = np.select(
         [~has_pair, change >= TELLING_CHANGE_DB, change <= -TELLING_CHANGE_DB],
-        [found["rule"], "better", "worse"],
+        [matched["rule"], "better", "worse"],
         "unchanged",
     )
-    layer = found["layer_after"].where(found["layer_after"].notna(), found["layer_before"])
-    told = pd.DataFrame({"layer": layer, "outcome": outcome, "change_db": change})
-    return pd.concat([told, found], axis=1)
+    layer = matched["layer_after"].where(matched["layer_after"].notna(), matched["layer_before"])
+    outcome_columns = pd.DataFrame({"layer": layer, "outcome": outcome, "change_db": change})
+    return pd.concat([outcome_columns, matched], axis=1)
 
 
-def tally(changed: pd.DataFrame) -> Tally:
+def tally(changed: pd.DataFrame) -> ChangeCounts:
     """Count what :func:`changes` found."""
     outcomes, rules = changed["outcome"].value_counts(), changed["rule"].value_counts()
-    return Tally(
+    return ChangeCounts(
         better=int(outcomes.get("better", 0)),
         worse=int(outcomes.get("worse", 0)),
         unchanged=int(outcomes.get("unchanged", 0)),
@@ -152,43 +156,43 @@ def headline(changed: pd.DataFrame, before: str, after: str) -> str:
         before: name of the earlier revision.
         after: name of the later one.
     """
-    found = tally(changed)
-    if not found.pairs:
+    counts = tally(changed)
+    if not counts.pairs:
         return "The two networks have no layer in common"
-    if not found.are_alike:
+    if not counts.are_alike:
         return (
-            f"Only {count(found.pairs)} of {counted(found.smaller, 'layer')} match: these look like"
-            " two networks, not two revisions of one"
+            f"Only {count(counts.pairs)} of {counted(counts.smaller, 'layer')} match: these look"
+            " like two networks, not two revisions of one"
         )
-    parts = []
-    if found.better:
-        parts.append(f"{counted(found.better, 'layer')} got better")
-    if found.worse:
-        parts.append(
-            f"{count(found.worse)} worse"
-            if found.better
-            else f"{counted(found.worse, 'layer')} got worse"
+    clauses = []
+    if counts.better:
+        clauses.append(f"{counted(counts.better, 'layer')} got better")
+    if counts.worse:
+        clauses.append(
+            f"{count(counts.worse)} worse"
+            if counts.better
+            else f"{counted(counts.worse, 'layer')} got worse"
         )
-    if not found.changed:
-        parts.append(
-            f"None of {counted(found.pairs, 'layer')} got better or worse"
-            if found.pairs > 1
+    if not counts.changed:
+        clauses.append(
+            f"None of {counted(counts.pairs, 'layer')} got better or worse"
+            if counts.pairs > 1
             else "The layer got neither better nor worse"
         )
-    for number, model in ((found.only_before, before), (found.only_after, after)):
+    for number, model in ((counts.only_before, before), (counts.only_after, after)):
         if number:
-            parts.append(f"{count(number)} only in {short_name(model, 40)}")
-    said = ", ".join(parts)
-    if not found.changed:
-        return said
+            clauses.append(f"{count(number)} only in {short_name(model, 40)}")
+    summary = ", ".join(clauses)
+    if not counts.changed:
+        return summary
     gains = changed["change_db"].to_numpy()
-    extreme = changed.iloc[int(np.nanargmin(gains) if found.worse else np.nanargmax(gains))]
+    extreme = changed.iloc[int(np.nanargmin(gains) if counts.worse else np.nanargmax(gains))]
     was, is_now = (
         None if pd.isna(value) else float(value)
         for value in (extreme["channel_sqnr_p10_before_db"], extreme["channel_sqnr_p10_after_db"])
     )
-    which = "worst change" if found.worse else "largest gain"
-    return f"{said}; {which}: {short_name(str(extreme['layer']), 48)} {from_to(was, is_now)}"
+    which = "worst change" if counts.worse else "largest gain"
+    return f"{summary}; {which}: {short_name(str(extreme['layer']), 48)} {from_to(was, is_now)}"
 
 
 def from_to(before_db: float | None, after_db: float | None) -> str:
@@ -202,24 +206,24 @@ def from_to(before_db: float | None, after_db: float | None) -> str:
 
 def how_matched(changed: pd.DataFrame) -> str:
     """Which rule paired the layers, in a sentence."""
-    found = tally(changed)
-    if not found.pairs:
+    counts = tally(changed)
+    if not counts.pairs:
         return "No layer of one has the name, or the operator and shape, of a layer of the other."
     by_name, by_shape = (
         f"{counted(number, 'layer')} {'is' if number == 1 else 'are'}"
-        for number in (found.by_name, found.by_shape)
+        for number in (counts.by_name, counts.by_shape)
     )
-    if not found.by_shape:
-        is_whole = found.pairs > 1 and not found.only_before and not found.only_after
-        said = f"{'Every layer is' if is_whole else by_name} matched by name."
-    elif not found.by_name:
-        said = f"Names do not tell: {by_shape} matched by operator, shape and order."
+    if not counts.by_shape:
+        is_whole = counts.pairs > 1 and not counts.only_before and not counts.only_after
+        sentence = f"{'Every layer is' if is_whole else by_name} matched by name."
+    elif not counts.by_name:
+        sentence = f"Names do not tell: {by_shape} matched by operator, shape and order."
     else:
-        said = (
-            f"{by_name} matched by name, {count(found.by_shape)} by operator, shape and order"
+        sentence = (
+            f"{by_name} matched by name, {count(counts.by_shape)} by operator, shape and order"
             " between them."
         )
-    return said
+    return sentence
 
 
 def _reached(values: pd.Series) -> np.ndarray:
@@ -245,56 +249,65 @@ def _shapes(layers: pd.DataFrame) -> list[Hashable]:
 
 def _named(
     names: tuple[list[Hashable], list[Hashable]], shapes: tuple[list[Hashable], list[Hashable]]
-) -> list[Pair]:
+) -> list[PositionPair]:
     """Positions of equal names, and what lies between them matched by shape and order."""
-    place = {name: position for position, name in enumerate(names[1])}
-    pairs = [(one, place[name]) for one, name in enumerate(names[0]) if name in place]
-    anchored = [{pair[side] for pair in pairs} for side in (0, 1)]
+    after_positions = {name: position for position, name in enumerate(names[1])}
+    pairs = [
+        (before_index, after_positions[name])
+        for before_index, name in enumerate(names[0])
+        if name in after_positions
+    ]
+    matched = [{pair[side] for pair in pairs} for side in (0, 1)]
     # Names bound what lies between them as far as both networks have them in the same order.
     corners = [*_aligned(*names), (len(names[0]), len(names[1]))]
     low = (0, 0)
     for corner in corners:
-        mine, theirs = (
-            [spot for spot in range(low[side], corner[side]) if spot not in anchored[side]]
+        before_free, after_free = (
+            [index for index in range(low[side], corner[side]) if index not in matched[side]]
             for side in (0, 1)
         )
         pairs += [
-            (mine[one], theirs[other])
-            for one, other in _aligned(
-                [shapes[0][spot] for spot in mine], [shapes[1][spot] for spot in theirs]
+            (before_free[before_index], after_free[after_index])
+            for before_index, after_index in _aligned(
+                [shapes[0][index] for index in before_free],
+                [shapes[1][index] for index in after_free],
             )
         ]
         low = corner
     return pairs
 
 
-def _aligned(before: Sequence[Hashable], after: Sequence[Hashable]) -> list[Pair]:
+def _aligned(before: Sequence[Hashable], after: Sequence[Hashable]) -> list[PositionPair]:
     """Positions of equal items in the same order."""
     blocks = SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
     return [(a + step, b + step) for a, b, size in blocks for step in range(size)]
 
 
-def _joined(before: pd.DataFrame, after: pd.DataFrame, rules: dict[Pair, str]) -> pd.DataFrame:
+def _joined(
+    before: pd.DataFrame, after: pd.DataFrame, rules: dict[PositionPair, str]
+) -> pd.DataFrame:
     """One row per pair and per layer without one, in the order of the later network."""
-    earlier = {other: one for one, other in rules}
+    earlier = {after_index: before_index for before_index, after_index in rules}
     paired = set(earlier.values())
     # A layer that is gone stands behind the one that it followed.
     gone: dict[int | None, list[int]] = {}
     followed: int | None = None
-    for one in range(len(before)):
-        if one in paired:
-            followed = one
+    for before_index in range(len(before)):
+        if before_index in paired:
+            followed = before_index
         else:
-            gone.setdefault(followed, []).append(one)
+            gone.setdefault(followed, []).append(before_index)
     rows: list[tuple[int | None, int | None, str]] = []
 
     def add_gone(behind: int | None) -> None:
-        rows.extend((one, None, ONLY_BEFORE) for one in gone.get(behind, ()))
+        rows.extend((before_index, None, ONLY_BEFORE) for before_index in gone.get(behind, ()))
 
     add_gone(None)
-    for other in range(len(after)):
-        partner = earlier.get(other)
-        rows.append((partner, other, ONLY_AFTER if partner is None else rules[partner, other]))
+    for after_index in range(len(after)):
+        partner = earlier.get(after_index)
+        rows.append(
+            (partner, after_index, ONLY_AFTER if partner is None else rules[partner, after_index])
+        )
         if partner is not None:
             add_gone(partner)
     return pd.concat(
@@ -309,17 +322,17 @@ def _joined(before: pd.DataFrame, after: pd.DataFrame, rules: dict[Pair, str]) -
 
 def _taken(layers: pd.DataFrame, positions: Iterable[int | None], suffix: str) -> pd.DataFrame:
     """The rows at these positions, an empty one for None; whole numbers stay whole."""
-    wanted = [-1 if position is None else position for position in positions]
-    if -1 in wanted:
+    row_numbers = [-1 if position is None else position for position in positions]
+    if -1 in row_numbers:
         nullable = {"i": "Int64", "b": "boolean"}
         layers = layers.astype(
             {
-                name: nullable[kind.kind]
-                for name, kind in layers.dtypes.items()
-                if isinstance(kind, np.dtype) and kind.kind in nullable
+                name: nullable[dtype.kind]
+                for name, dtype in layers.dtypes.items()
+                if isinstance(dtype, np.dtype) and dtype.kind in nullable
             }
         )
-    chosen = layers.reset_index(drop=True).reindex(wanted)
+    chosen = layers.reset_index(drop=True).reindex(row_numbers)
     return chosen.reset_index(drop=True).rename(columns=lambda name: _suffixed(str(name), suffix))
 
 

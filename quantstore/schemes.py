@@ -57,8 +57,30 @@ class Scheme:
         return (1 << (self.bits - 1)) - 1 if self.is_symmetric else (1 << self.bits) - 1
 
     @property
-    def per_channel(self) -> bool:
+    def is_per_tensor(self) -> bool:
+        return self.granularity == "tensor"
+
+    @property
+    def is_per_channel(self) -> bool:
         return self.granularity == "channel"
+
+    @property
+    def per_tensor(self) -> "Scheme":
+        """Itself, or the measured scheme that differs in its one scale for the whole tensor alone.
+
+        Raises:
+            LookupError: none is measured.
+        """
+        return self._kin("tensor")
+
+    @property
+    def per_channel(self) -> "Scheme":
+        """Itself, or the measured scheme that differs in its scale for each channel alone.
+
+        Raises:
+            LookupError: none is measured; clipping, for example, is sought for a whole tensor only.
+        """
+        return self._kin("channel")
 
     @property
     def format(self) -> str:
@@ -100,6 +122,19 @@ class Scheme:
             else f"Values of {self.number}"
         )
         return f"{codes}, one scale for {shared}: {scale}{cut}."
+
+    @property
+    def _grid(self) -> tuple[Format, int, bool, Clip]:
+        """Everything but how widely the scale is shared."""
+        return self.number, self.bits, self.is_symmetric, self.clip
+
+    def _kin(self, granularity: Granularity) -> "Scheme":
+        if self.granularity == granularity:
+            return self
+        for scheme in SCHEMES.values():
+            if scheme.granularity == granularity and scheme._grid == self._grid:
+                return scheme
+        raise LookupError(f"{self.name}: no scheme like it is measured per {granularity}")
 
 
 def _integer(

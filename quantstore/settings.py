@@ -27,35 +27,37 @@ def store_path() -> Path:
     return Path(os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_STORE)
 
 
-def command(words: str, path: Path | None = None) -> str:
+def command(arguments: str, path: Path | None = None) -> str:
     """A command for a shell that acts on one store: ``quantstore --db FILE compact``.
 
     The store is left out where a bare command would act on it.
 
     Args:
-        words: what follows the name of the program.
+        arguments: what follows the name of the program.
         path: the store of a reader in this terminal. By default the store of this process, for a
             reader in another one: ``QUANTSTORE_DB`` need not say the same there.
     """
     usual = Path(DEFAULT_STORE) if path is None else store_path()
     path = path or store_path()
     if path.absolute() == usual.absolute():
-        return f"quantstore {words}"
-    return f"quantstore --db {shlex.quote(str(path))} {words}"
+        return f"quantstore {arguments}"
+    return f"quantstore --db {shlex.quote(str(path))} {arguments}"
 
 
 def wait_seconds() -> float:
     """How long to wait for a store that others use, where nobody says otherwise."""
-    here = _wait_seconds.get()
-    if here is not None:
-        return here
-    told = os.environ.get(WAIT_VARIABLE, DEFAULT_WAIT_SECONDS)
+    chosen_seconds = _wait_seconds.get()
+    if chosen_seconds is not None:
+        return chosen_seconds
+    environment_value = os.environ.get(WAIT_VARIABLE, DEFAULT_WAIT_SECONDS)
     try:
-        seconds = float(told)
+        seconds = float(environment_value)
     except ValueError:
         seconds = math.nan
     if not seconds >= 0:
-        raise QuantstoreError(f"{WAIT_VARIABLE} is no number of seconds: {told!r}", "unset it")
+        raise QuantstoreError(
+            f"{WAIT_VARIABLE} is no number of seconds: {environment_value!r}", "unset it"
+        )
     return seconds
 
 

@@ -11,18 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from quantstore.columns import Columns, round_columns, scales_of
-from quantstore.quantization import (
-    ChannelSummary,
-    Counts,
-    Doubles,
-    Floats,
-    RoundTripError,
-    sqnr_db,
-    summarize_rows,
-)
+from quantstore.quantization import ChannelSummary, RoundTripError, sqnr_db, summarize_rows
+from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import (
     INT8_TENSOR_SYMMETRIC,
     SCHEMES,
@@ -109,14 +101,14 @@ class Sweep:
         return {
             name: RoundTripError(
                 energy=self.energy,
-                squared_error=self.squared_error[place],
+                squared_error=self.squared_error[row],
                 nonzero_count=self.nonzero_count,
-                zeroed_count=self.zeroed_count[place],
+                zeroed_count=self.zeroed_count[row],
                 weight_count=self.weight_count,
-                max_abs_error=float(self.max_abs_error[place]),
+                max_abs_error=float(self.max_abs_error[row]),
                 levels_used=self.levels_used.get(name),
             )
-            for place, name in enumerate(self.names)
+            for row, name in enumerate(self.names)
         }
 
 
@@ -183,15 +175,15 @@ def channel_p10_db(columns: Columns, energy: Doubles, schemes: Sequence[Scheme])
 def _levels_used(
     columns: Columns, ordered: Floats, schemes: list[Scheme], cuts: Doubles
 ) -> dict[str, int]:
-    places = [place for place, scheme in enumerate(schemes) if scheme.granularity == "tensor"]
-    places.sort(key=lambda place: schemes[place].number)
-    if not places:
+    indices = [index for index, scheme in enumerate(schemes) if scheme.is_per_tensor]
+    indices.sort(key=lambda index: schemes[index].number)
+    if not indices:
         return {}
-    own = [schemes[place] for place in places]
+    tensor_schemes = [schemes[index] for index in indices]
     low, high = columns.low.min(keepdims=True), columns.high.max(keepdims=True)
-    scale, zero_point = scales_of(low, high, own, cuts[places])
-    used = levels_used(ordered, own, scale[:, 0], zero_point[:, 0])
-    return dict(zip((scheme.name for scheme in own), used.tolist(), strict=True))
+    scale, zero_point = scales_of(low, high, tensor_schemes, cuts[indices])
+    used = levels_used(ordered, tensor_schemes, scale[:, 0], zero_point[:, 0])
+    return dict(zip((scheme.name for scheme in tensor_schemes), used.tolist(), strict=True))
 
 
 def _channel_clipping(columns: Columns, ordered: Floats, energy: Doubles) -> list[ClippingCurve]:
@@ -227,11 +219,11 @@ def _bits_needed(
     A bit is worth 6.02 dB, so the answer lies next to a guess from 8 bits. Each round tries what
     every granularity still needs, in one pass; one round is mostly enough.
     """
-    known: dict[Granularity, dict[int, float]] = {"tensor": {}, "channel": {}, "block": {}}
+    p10_by_bits: dict[Granularity, dict[int, float]] = {"tensor": {}, "channel": {}, "block": {}}
     for name, scheme in schemes.items():
         if scheme.number == "int" and scheme.is_symmetric and scheme.clip == "minmax":
-            known[scheme.granularity][scheme.bits] = summaries[name].p10_db
-    searches = {granularity: _BitSearch(p10_db) for granularity, p10_db in known.items()}
+            p10_by_bits[scheme.granularity][scheme.bits] = summaries[name].p10_db
+    searches = {granularity: _BitSearch(p10_db) for granularity, p10_db in p10_by_bits.items()}
     while True:
         trials = [
             (search, Scheme("trial", bits, granularity, is_symmetric=True))
@@ -280,5 +272,5 @@ class _BitSearch:
         return self.enough if self.enough <= MOST_BITS else None
 
 
-def _channel_sqnr(energy: Doubles, squared_error: npt.NDArray[np.float64]) -> Doubles:
+def _channel_sqnr(energy: Doubles, squared_error: Doubles) -> Doubles:
     return np.where(energy > 0, sqnr_db(energy, squared_error), np.nan)

@@ -12,15 +12,8 @@ from functools import cache
 
 import numpy as np
 
-from quantstore.quantization import (
-    SMALLEST_SCALE,
-    Counts,
-    Doubles,
-    Floats,
-    float8_rounding,
-    float8_values,
-    sqnr_db,
-)
+from quantstore.quantization import SMALLEST_SCALE, float8_rounding, float8_values, sqnr_db
+from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import Format, Scheme
 
 # Clipping thresholds as shares of the largest absolute weight.
@@ -83,19 +76,21 @@ def levels_used(
     if ordered.size == 0 or not schemes:
         return np.zeros(len(schemes), dtype=np.int64)
     ladders = _ladders(tuple(schemes))
-    found = np.empty(ladders.row.size, dtype=np.int64)
-    for number, part in ladders.parts.items():
-        row = ladders.row[part]
+    counts_up_to = np.empty(ladders.row.size, dtype=np.int64)
+    for number, span in ladders.slices.items():
+        row = ladders.row[span]
         # Integer levels are counted from zero; a float format's zero point is 0.
         shift = zero_point[row]
-        level, between = ladders.level[part] - shift, ladders.between[part] - shift
-        found[part] = np.searchsorted(ordered, _first_above(level, between, scale[row], number))
-    before = np.empty_like(found)
-    before[1:] = found[:-1]
+        level, between = ladders.level[span] - shift, ladders.between[span] - shift
+        counts_up_to[span] = np.searchsorted(
+            ordered, _first_above(level, between, scale[row], number)
+        )
+    before = np.empty_like(counts_up_to)
+    before[1:] = counts_up_to[:-1]
     before[ladders.starts] = 0
-    last = np.append(ladders.starts[1:], found.size) - 1
-    used: Counts = np.add.reduceat((found > before).astype(np.int64), ladders.starts)
-    used += found[last] < ordered.size
+    last = np.append(ladders.starts[1:], counts_up_to.size) - 1
+    used: Counts = np.add.reduceat((counts_up_to > before).astype(np.int64), ladders.starts)
+    used += counts_up_to[last] < ordered.size
     return used
 
 
@@ -104,20 +99,20 @@ class _Ladders:
     """Every level but the highest of several schemes, one after the other.
 
     ``between`` lies halfway to the next level; ``row`` is the scheme's place, ``starts`` where it
-    begins, ``parts`` where the schemes of one number format lie.
+    begins, ``slices`` where the schemes of one number format lie.
     """
 
     level: Doubles
     between: Doubles
     row: Counts
     starts: Counts
-    parts: Mapping[Format, slice]
+    slices: Mapping[Format, slice]
 
 
 @cache
 def _ladders(schemes: tuple[Scheme, ...]) -> _Ladders:
     levels, between, starts = [], [], []
-    parts: dict[Format, slice] = {}
+    slices: dict[Format, slice] = {}
     start = 0
     for scheme in schemes:
         values = (
@@ -128,11 +123,11 @@ def _ladders(schemes: tuple[Scheme, ...]) -> _Ladders:
         levels.append(values[:-1])
         between.append((values[:-1] + values[1:]) / 2)
         starts.append(start)
-        first = parts[scheme.number].start if scheme.number in parts else start
+        first = slices[scheme.number].start if scheme.number in slices else start
         start += len(values) - 1
-        parts[scheme.number] = slice(first, start)
+        slices[scheme.number] = slice(first, start)
     row = np.repeat(np.arange(len(schemes)), [len(part) for part in levels])
-    return _Ladders(np.concatenate(levels), np.concatenate(between), row, np.array(starts), parts)
+    return _Ladders(np.concatenate(levels), np.concatenate(between), row, np.array(starts), slices)
 
 
 def _first_above(level: Doubles, between: Doubles, scale: Floats, number: Format) -> Floats:
@@ -144,13 +139,13 @@ def _first_above(level: Doubles, between: Doubles, scale: Floats, number: Format
         candidate = (between * scale).astype(np.float32)
         for _ in range(2):
             candidate = np.nextafter(candidate, np.float32(-np.inf))
-        found = np.full_like(candidate, np.inf)
+        smallest_above = np.full_like(candidate, np.inf)
         for _ in range(5):
             ratio = candidate / scale
             rounded = np.rint(ratio) if number == "int" else float8_rounding(ratio, number)
-            np.minimum(found, candidate, out=found, where=rounded > level)
+            np.minimum(smallest_above, candidate, out=smallest_above, where=rounded > level)
             candidate = np.nextafter(candidate, np.float32(np.inf))
-    return found
+    return smallest_above
 
 
 # --- clipping ----------------------------------------------------------------------------------
@@ -179,9 +174,9 @@ def clipping_curves(
     for bits in CLIPPING_BITS:
         top = (1 << (bits - 1)) - 1
         squares = squared_error(as_stored(cuts / top), np.full(len(cuts), -top), 2 * top)
-        place = int(np.argmin(squares))
-        best[bits, True] = float(cuts[place])
-        curves.append(curve(bits, "tensor", THRESHOLDS, sqnr_db(energy, squares), place))
+        best_index = int(np.argmin(squares))
+        best[bits, True] = float(cuts[best_index])
+        curves.append(curve(bits, "tensor", THRESHOLDS, sqnr_db(energy, squares), best_index))
 
         most = (1 << bits) - 1
         lows, highs = np.maximum(low, -cuts), np.minimum(high, cuts)
@@ -269,9 +264,9 @@ class _RunningSums:
             return self.first[index]
         block = index // SUM_STRIDE
         places = (block * SUM_STRIDE)[..., np.newaxis] + np.arange(SUM_STRIDE)
-        rest = self.ordered[np.minimum(places, self.ordered.size - 1)].astype(np.float64)
-        rest[places >= index[..., np.newaxis]] = 0
-        sums: Doubles = self.first[block] + rest.sum(axis=-1)
+        partial_block = self.ordered[np.minimum(places, self.ordered.size - 1)].astype(np.float64)
+        partial_block[places >= index[..., np.newaxis]] = 0
+        sums: Doubles = self.first[block] + partial_block.sum(axis=-1)
         return sums
 
     def squared_error(self, scales: Doubles, lowest: Doubles, steps: int) -> Doubles:

@@ -328,7 +328,7 @@ def models_headline(
         said = f"{subject} {verb} at risk under {scheme.title}"
     else:
         return _none_breaks(found, scheme)
-    if scheme.per_channel or not breaking:
+    if scheme.is_per_channel or not breaking:
         return said
     still = sum(one.verdict == "breaks" for one in per_channel)
     if still == 0:
@@ -407,7 +407,7 @@ def model_headline(found: Finding, per_channel: Finding, scheme: Scheme) -> str:
         }.get(found.mode or "", "it survives"),
     }[found.verdict]
     said = f"In the noise probe {told} {scheme.title}: {_outputs(found)} at the outputs"
-    if not scheme.per_channel and per_channel.is_probed and per_channel.mode == found.mode:
+    if not scheme.is_per_channel and per_channel.is_probed and per_channel.mode == found.mode:
         said += f", {_outputs(per_channel)} per channel"
     if found.mode == "weights":
         return f"{said}; activations not measured"
@@ -483,7 +483,7 @@ def _headline_from_weights(found: Finding, broken_per_channel: int, scheme: Sche
     if found.layers_broken:
         verb = "breaks" if found.layers_broken == 1 else "break"
         said = f"{found.layers_broken} of {total} {verb} under {scheme.title}"
-        if scheme.per_channel:
+        if scheme.is_per_channel:
             return said
         rest = "none does" if broken_per_channel == 0 else f"{broken_per_channel} still do"
         return f"{said}; per channel, {rest}"
@@ -514,7 +514,7 @@ def causes(facts: LayerFacts, scheme: Scheme) -> list[str]:
         return ["no weight-side problem"]
     found: list[str] = []
     of_channels = f"of {counted(facts.channel_count, 'channel')}"
-    if not scheme.per_channel:
+    if not scheme.is_per_channel:
         if facts.flattened_channels:
             verb = "rounds" if facts.flattened_channels == 1 else "round"
             found.append(f"{facts.flattened_channels:,} {of_channels} {verb} to zero")

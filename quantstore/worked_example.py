@@ -15,13 +15,13 @@ import pandas as pd
 from quantstore.errors import QuantstoreError
 from quantstore.quantization import (
     SMALLEST_SCALE,
-    Floats,
     dequantize,
     grid_for,
     measure_error,
     quantize,
     sqnr_db,
 )
+from quantstore.records import Floats
 from quantstore.schemes import Scheme
 from quantstore.words import MINUS, db, listed, with_minus
 

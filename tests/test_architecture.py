@@ -30,13 +30,13 @@ MAY_IMPORT = {
     "layers": "numpy",
     "words": "errors schemes",
     # From files to numbers to tables.
-    "graph": "onnx onnx_ir google.protobuf numpy deferred errors layers",
-    "distribution": "numpy",
-    "quantization": "numpy schemes",
-    "columns": "numpy quantization schemes",
-    "tensor_scale": "numpy quantization schemes",
-    "sweep": "numpy quantization schemes columns tensor_scale",
-    "equalization": "numpy layers quantization schemes columns sweep",
+    "graph": "onnx onnx_ir google.protobuf numpy deferred errors layers records",
+    "distribution": "numpy records",
+    "quantization": "numpy records schemes",
+    "columns": "numpy quantization records schemes",
+    "tensor_scale": "numpy quantization records schemes",
+    "sweep": "numpy quantization records schemes columns tensor_scale",
+    "equalization": "numpy layers records quantization schemes columns sweep",
     "measure": "numpy layers distribution quantization schemes sweep records",
     "store": "duckdb numpy pyarrow settings errors records schemes version",
     # Where a model is run.
@@ -51,14 +51,14 @@ MAY_IMPORT = {
     # From tables to answers.
     "queries": "pandas errors store words",
     "checks": "pandas errors queries revisions run.probe schemes store words",
-    "correlation": "numpy",
+    "correlation": "numpy records",
     "revisions": "numpy pandas words",
     "freshness": "ingestion queries measure errors",
     "console": "pandas pyarrow process store settings errors",
     "formats": "pandas numpy pyarrow tabulate errors",
     "codes": "numpy pandas quantization schemes",
     "explanations": "",
-    "worked_example": "numpy pandas quantization schemes errors words",
+    "worked_example": "numpy pandas quantization records schemes errors words",
     "charts": "altair pandas numpy palette revisions words codes quantization schemes",
     "report": "pandas charts errors formats palette queries schemes store version words",
     "cli": (
@@ -201,8 +201,8 @@ def test_the_file_that_streamlit_runs_only_calls_the_package():
 # and conditions on them, the comments of its own schema, quoted names, and a number.
 OWN_WORDS = {
     *("table", "name", "column", "parent", "parent_key", "sequence", "listed", "condition"),
-    *("common", "match['name']", "_quoted(column)", "database"),
-    *("quoted", "own", "copy", "STORAGE_VERSION", "max(1, int(timeout_seconds * 1000))"),
+    *("common", "creation['name']", "_quoted(column)", "database"),
+    *("quoted", "original", "copy", "STORAGE_VERSION", "max(1, int(timeout_seconds * 1000))"),
 }
 ASKING = ("rows", "value", "frame", "execute", "executemany", "sql", "answering")
 

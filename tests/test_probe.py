@@ -92,7 +92,7 @@ def test_with_activations_it_is_what_onnx_makes_of_the_quantized_file(tmp_path, 
         for count, seed in ((48, CALIBRATION_SEED), (24, TEST_SEED))
     )
     source = quantizable(twin.to_proto(model), tmp_path)
-    per_channel = SCHEMES[scheme].per_channel
+    per_channel = SCHEMES[scheme].is_per_channel
     target = quantize_file(source, tmp_path / "q.onnx", calibration, per_channel=per_channel)
     known, changed = (
         [ReferenceEvaluator(str(one)).run(None, dict(x)) for x in test] for one in (source, target)

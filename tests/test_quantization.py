@@ -1,5 +1,6 @@
 """What int8 error means here. Read top to bottom, this is the definition."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -116,6 +117,42 @@ def test_a_symmetric_grid_leaves_out_its_lowest_code():
     assert (INT8_TENSOR_ASYMMETRIC.qmin, INT8_TENSOR_ASYMMETRIC.qmax) == (0, 255)
 
 
+@pytest.mark.parametrize(
+    ("name", "per_tensor", "per_channel"),
+    [
+        ("int8_tensor_symmetric", "int8_tensor_symmetric", "int8_channel_symmetric"),
+        ("int8_channel_asymmetric", "int8_tensor_asymmetric", "int8_channel_asymmetric"),
+        ("int8_block32_symmetric", "int8_tensor_symmetric", "int8_channel_symmetric"),
+        ("int4_channel_symmetric", "int4_tensor_symmetric", "int4_channel_symmetric"),
+        ("fp8_e5m2_tensor", "fp8_e5m2_tensor", "fp8_e5m2_channel"),
+    ],
+)
+def test_a_scheme_knows_its_kin_per_tensor_and_per_channel(name, per_tensor, per_channel):
+    scheme = SCHEMES[name]
+    assert scheme.per_tensor is SCHEMES[per_tensor]
+    assert scheme.per_channel is SCHEMES[per_channel]
+
+
+@every_one_of(list(INT8_SCHEMES.values()))
+def test_the_kin_of_a_scheme_differs_in_nothing_but_its_granularity(scheme):
+    for kin, granularity in ((scheme.per_tensor, "tensor"), (scheme.per_channel, "channel")):
+        assert replace(kin, name=scheme.name, granularity=scheme.granularity) == scheme
+        assert kin.granularity == granularity
+        assert (kin.is_per_tensor, kin.is_per_channel) == (
+            granularity == "tensor",
+            granularity == "channel",
+        )
+
+
+def test_a_scheme_without_measured_kin_says_so():
+    clipped = SCHEMES["int8_tensor_symmetric_mse"]
+    assert clipped.per_tensor is clipped
+    with pytest.raises(LookupError, match=r"int8_tensor_symmetric_mse: no scheme .* per channel"):
+        _ = clipped.per_channel
+    with pytest.raises(LookupError, match="no scheme like it is measured per tensor"):
+        _ = SCHEMES["int2_block32_symmetric"].per_tensor
+
+
 def test_the_schemes_that_are_measured_and_the_default():
     assert list(INT8_SCHEMES) == [
         "int8_tensor_symmetric",
@@ -184,7 +221,7 @@ def onnx_round_trip(*, is_symmetric: bool, per_channel: bool) -> onnx.ModelProto
 
 def feeds(weights, scheme):
     grid = grid_for(weights, scheme)
-    shape = (-1,) if scheme.per_channel else ()
+    shape = (-1,) if scheme.is_per_channel else ()
     code = np.int8 if scheme.is_symmetric else np.uint8
     return {
         "x": weights,
@@ -212,7 +249,7 @@ def onnxruntime_session(*, is_symmetric: bool, per_channel: bool):
 def test_codes_and_round_trip_are_onnxruntimes_bit_for_bit(weights):
     for scheme in ONNX_SCHEMES:
         session = onnxruntime_session(
-            is_symmetric=scheme.is_symmetric, per_channel=scheme.per_channel
+            is_symmetric=scheme.is_symmetric, per_channel=scheme.is_per_channel
         )
         codes, returned = session.run(None, feeds(weights, scheme))
         own = quantize(weights, grid_for(weights, scheme))
@@ -224,7 +261,7 @@ def test_codes_and_round_trip_are_onnxruntimes_bit_for_bit(weights):
 @every_awkward_tensor
 def test_codes_and_round_trip_are_those_of_the_onnx_reference(scheme, weights):
     reference = ReferenceEvaluator(
-        onnx_round_trip(is_symmetric=scheme.is_symmetric, per_channel=scheme.per_channel)
+        onnx_round_trip(is_symmetric=scheme.is_symmetric, per_channel=scheme.is_per_channel)
     )
     codes, returned = reference.run(None, feeds(weights, scheme))
     np.testing.assert_array_equal(quantize(weights, grid_for(weights, scheme)), codes)
@@ -240,7 +277,7 @@ def test_scale_and_zero_point_are_what_onnxruntimes_quantizer_computes(weights):
         code = np.int8 if scheme.is_symmetric else np.uint8
         qmin, qmax = np.array(scheme.qmin, dtype=code), np.array(scheme.qmax, dtype=code)
         grid = grid_for(weights, scheme)
-        for row, values in enumerate(weights if scheme.per_channel else [weights]):
+        for row, values in enumerate(weights if scheme.is_per_channel else [weights]):
             zero_point, scale = quant_utils.compute_scale_zp(
                 values.min(), values.max(), qmin, qmax, symmetric=scheme.is_symmetric
             )

@@ -186,7 +186,7 @@ def test_rescues_are_the_figures_of_the_store(demo_store):
 def test_every_int8_scheme_gives_a_report(demo_store, scheme):
     text = Reader(write(demo_store, PAIR, scheme)).text
     assert scheme.title in text
-    assert ("p10 would be" in text) is not scheme.per_channel
+    assert ("p10 would be" in text) is not scheme.is_per_channel
     assert "bits needed" in text
 
 

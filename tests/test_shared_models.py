@@ -298,7 +298,7 @@ def range_of(weights, scheme):
     if scheme.granularity == "block":
         starts = np.arange(0, weights.shape[1], BLOCK_SIZE)
         return tuple(ends.reduceat(weights, starts, axis=1) for ends in (np.minimum, np.maximum))
-    axis = 1 if scheme.per_channel else None
+    axis = 1 if scheme.is_per_channel else None
     return weights.min(axis=axis), weights.max(axis=axis)
 
 
@@ -448,7 +448,7 @@ def test_float8_errors_are_what_ml_dtypes_makes_of_every_layer(small_model):
         weights = known.weights
         for scheme in FLOAT8:
             dtype = FLOAT8_TYPES[scheme.number]
-            axis = 1 if scheme.per_channel else None
+            axis = 1 if scheme.is_per_channel else None
             largest = np.abs(weights).max(axis=axis, keepdims=True).astype(np.float64)
             exact = largest / float(ml_dtypes.finfo(dtype).max)
             scale = np.where(largest > 0, exact, 1).astype(np.float32)

@@ -501,7 +501,7 @@ def test_the_swept_error_of_int8_is_what_onnxruntime_makes_of_it(is_symmetric, g
         == ("int8", granularity, is_symmetric)
     )
     weights = random(20).standard_t(4, size=(40, 90)).astype(np.float32)
-    session = onnxruntime_session(is_symmetric=is_symmetric, per_channel=scheme.per_channel)
+    session = onnxruntime_session(is_symmetric=is_symmetric, per_channel=scheme.is_per_channel)
     _, returned = session.run(None, feeds(weights, scheme))
     distance = returned.astype(np.float64) - weights
     error = swept(weights).errors[scheme.name]

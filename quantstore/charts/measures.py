@@ -45,7 +45,7 @@ def measure_of(label: str, scheme: Scheme, *, axis: Axis | None = None) -> Measu
         bins_per_decade=_SPAN_BINS_PER_DECADE if is_span else 10,
         bin_width=_BIN_WIDTHS.get(column, _SQNR_BIN_DB),
         # The law of uniform noise is one of the whole tensor and its one scale.
-        has_db_labels=is_span and not scheme.per_channel,
+        has_db_labels=is_span and not scheme.is_per_channel,
     )
 
 

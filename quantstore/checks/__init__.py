@@ -4,17 +4,17 @@
 ``write`` turns the outcome into text, JSON, JUnit XML or annotations of GitHub Actions.
 """
 
-from quantstore.checks.judge import Check, Offender, Outcome, Subject, judge, read_subject, run
+from quantstore.checks.judge import Check, CheckOutcome, Offender, Subject, judge, read_subject, run
 from quantstore.checks.limits import Config, Limits, find_config, read_config
 from quantstore.checks.write import FORMATS, to_github, to_json, to_junit, to_text
 
 __all__ = [
     "FORMATS",
     "Check",
+    "CheckOutcome",
     "Config",
     "Limits",
     "Offender",
-    "Outcome",
     "Subject",
     "find_config",
     "judge",

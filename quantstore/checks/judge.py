@@ -12,7 +12,7 @@ from quantstore.checks.limits import Limits, fits
 from quantstore.queries.checks import LayerFigures, ProbeFigures
 from quantstore.run.probe import PLAN
 
-Outcome = Literal["holds", "breaks", "not measured"]
+CheckOutcome = Literal["holds", "breaks", "not measured"]
 
 # Beyond this, and where weights come back exactly, nothing but float rounding is lost.
 LOSSLESS_DB = 100.0
@@ -56,7 +56,7 @@ class Check:
     model: str
     scheme: str
     check: str
-    outcome: Outcome
+    outcome: CheckOutcome
     message: str
     value: float | None = None
     limit: float | None = None
@@ -77,15 +77,22 @@ def run(connection: store.Connection, limits: Mapping[str, Limits]) -> list[Chec
         UnknownModelError: the store lacks one of them, or a baseline.
     """
     # First all of them: nothing is said about any where one is missing.
-    subjects = [read_subject(connection, model, own.scheme) for model, own in limits.items()]
+    subjects = [
+        read_subject(connection, model, model_limits.scheme)
+        for model, model_limits in limits.items()
+    ]
     baselines = [
-        None if own.baseline is None else read_subject(connection, own.baseline, own.scheme)
-        for own in limits.values()
+        None
+        if model_limits.baseline is None
+        else read_subject(connection, model_limits.baseline, model_limits.scheme)
+        for model_limits in limits.values()
     ]
     return [
         check
-        for subject, baseline, own in zip(subjects, baselines, limits.values(), strict=True)
-        for check in judge(subject, own, baseline)
+        for subject, baseline, model_limits in zip(
+            subjects, baselines, limits.values(), strict=True
+        )
+        for check in judge(subject, model_limits, baseline)
     ]
 
 
@@ -110,30 +117,30 @@ def judge(subject: Subject, limits: Limits, baseline: Subject | None = None) -> 
     Args:
         baseline: the model that ``limits.baseline`` names, under the same scheme.
     """
-    gate = _Gate(subject, limits)
+    assessment = _Assessment(subject, limits)
     if limits.are_none:
-        return [gate.verdict()]
+        return [assessment.verdict()]
     checks = []
     if limits.min_sqnr_db is not None:
-        checks.append(gate.output_sqnr(limits.min_sqnr_db))
+        checks.append(assessment.output_sqnr(limits.min_sqnr_db))
     if limits.min_layer_sqnr_db is not None:
-        checks.append(gate.layer_sqnr(limits.min_layer_sqnr_db))
+        checks.append(assessment.layer_sqnr(limits.min_layer_sqnr_db))
     for band, most in (
         ("broken", limits.max_broken_layers),
         ("at risk", limits.max_at_risk_layers),
     ):
         if most is not None:
-            checks.append(gate.layers_in_band(band, most))
+            checks.append(assessment.layers_in_band(band, most))
     if limits.max_channels_below_10db is not None:
-        checks.append(gate.channels(limits.max_channels_below_10db))
+        checks.append(assessment.channels(limits.max_channels_below_10db))
     if limits.baseline is not None:
         if baseline is None:
             raise ValueError(f"the baseline {limits.baseline!r} must be given as well")
-        checks.append(gate.regression(baseline, limits.max_regression_db))
+        checks.append(assessment.regression(baseline, limits.max_regression_db))
     return checks
 
 
-class _Gate:
+class _Assessment:
     """One model before its limits."""
 
     def __init__(self, subject: Subject, limits: Limits) -> None:
@@ -141,9 +148,9 @@ class _Gate:
         self._limits = limits
         self._layers = _included(subject.layers, limits.exclude)
         self._notes = _notes_on_exclusion(subject.layers, limits.exclude)
-        allowed = [one for one in subject.probes if limits.mode in (None, one.mode)]
-        self._probe = next((one for one in allowed if one.band is not None), None)
-        self._failure = next((one.failure for one in allowed if one.failure), None)
+        allowed = [probe for probe in subject.probes if limits.mode in (None, probe.mode)]
+        self._probe = next((probe for probe in allowed if probe.band is not None), None)
+        self._failure = next((probe.failure for probe in allowed if probe.failure), None)
 
     def verdict(self) -> Check:
         """Whether the model breaks, as the app says it."""
@@ -153,25 +160,25 @@ class _Gate:
             band = str(probe.band)
         else:
             band = next((band for band, layers in counts.items() if layers), "fine")
-        found = words.Finding(
+        finding = words.Finding(
             verdict="breaks" if band == "broken" else band,
             mode=probe.mode if probe else None,
             output_sqnr_db=probe.output_sqnr_db if probe else None,
             layers_broken=len(counts["broken"]),
             layers_at_risk=len(counts["at risk"]),
             layer_count=len(self._layers),
-            is_already_quantized=any(one.already_quantized for one in self._layers),
-            are_layers_exact=all(one.p10_db > words.OWN_GRID_DB for one in self._layers),
+            is_already_quantized=any(layer.already_quantized for layer in self._layers),
+            are_layers_exact=all(layer.p10_db > words.OWN_GRID_DB for layer in self._layers),
             probe_failure=self._failure,
             next_limit_db=probe.next_limit_db if probe else None,
         )
         return self._check(
             "verdict",
-            is_held=found.verdict != "breaks",
-            message=words.verdict_sentence(found),
-            value=found.output_sqnr_db,
+            is_held=finding.verdict != "breaks",
+            message=words.verdict_sentence(finding),
+            value=finding.output_sqnr_db,
             unit="dB",
-            offenders=_by_p10(counts["broken"]) if found.verdict == "breaks" else (),
+            offenders=_by_p10(counts["broken"]) if finding.verdict == "breaks" else (),
             notes=(*self._notes_on_probe(), *self._notes),
         )
 
@@ -202,8 +209,8 @@ class _Gate:
 
     def layer_sqnr(self, least_db: float) -> Check:
         """The SQNR that nine in ten channels of a layer reach, for every layer."""
-        below = [one for one in self._layers if one.p10_db < least_db]
-        worst_db = min((one.p10_db for one in self._layers), default=math.inf)
+        below = [layer for layer in self._layers if layer.p10_db < least_db]
+        worst_db = min((layer.p10_db for layer in self._layers), default=math.inf)
         return self._of_layers(
             "min-layer-sqnr-db",
             below,
@@ -219,48 +226,50 @@ class _Gate:
 
     def layers_in_band(self, band: str, most: int) -> Check:
         """How many layers a band holds."""
-        found = self._in_band(band)
+        band_layers = self._in_band(band)
         return self._of_layers(
             f"max-{band.replace(' ', '-')}-layers",
-            found,
-            is_held=len(found) <= most,
-            message=f"{_some_of(found, self._layers)} {band}, {most:,} allowed",
-            value=len(found),
+            band_layers,
+            is_held=len(band_layers) <= most,
+            message=f"{_some_of(band_layers, self._layers)} {band}, {most:,} allowed",
+            value=len(band_layers),
             limit=most,
             unit="layers",
         )
 
     def channels(self, most: int) -> Check:
         """How many channels, over all layers, are mostly noise."""
-        hit = sorted(
-            (one for one in self._layers if one.channels_below_10db),
-            key=lambda one: -one.channels_below_10db,
+        noisy_layers = sorted(
+            (layer for layer in self._layers if layer.channels_below_10db),
+            key=lambda layer: -layer.channels_below_10db,
         )
-        found = sum(one.channels_below_10db for one in hit)
-        total = sum(one.channel_count for one in self._layers)
-        is_held = found <= most
+        noisy_count = sum(layer.channels_below_10db for layer in noisy_layers)
+        total = sum(layer.channel_count for layer in self._layers)
+        is_held = noisy_count <= most
         return self._check(
             "max-channels-below-10db",
             is_held=is_held if self._layers else None,
             message=(
-                f"{found:,} of {total:,} channels below 10 dB, {most:,} allowed"
+                f"{noisy_count:,} of {total:,} channels below 10 dB, {most:,} allowed"
                 if self._layers
                 else _NO_LAYER_LEFT
             ),
-            value=found,
+            value=noisy_count,
             limit=most,
             unit="channels",
             offenders=tuple(
-                Offender(one.layer, one.operand, one.channels_below_10db)
-                for one in (() if is_held else hit)
+                Offender(layer.layer, layer.operand, layer.channels_below_10db)
+                for layer in (() if is_held else noisy_layers)
             ),
             notes=self._notes,
         )
 
     def regression(self, baseline: Subject, most_db: float) -> Check:
         """No layer worse than its counterpart in the baseline, by more than a margin."""
-        theirs = _included(baseline.layers, self._limits.exclude)
-        pairs, reason, notes = _paired(self._subject.model, self._layers, baseline.model, theirs)
+        baseline_layers = _included(baseline.layers, self._limits.exclude)
+        pairs, reason, notes = _paired(
+            self._subject.model, self._layers, baseline.model, baseline_layers
+        )
         if reason:
             return self._check(
                 "max-regression-db",
@@ -294,43 +303,47 @@ class _Gate:
         )
 
     def _in_band(self, band: str) -> list[LayerFigures]:
-        return [one for one in self._layers if one.band == band]
+        return [layer for layer in self._layers if layer.band == band]
 
     def _of_layers(
         self,
         check: str,
-        found: Sequence[LayerFigures],
+        affected: Sequence[LayerFigures],
         *,
         is_held: bool,
         message: str,
-        **of: object,
+        **figures: object,
     ) -> Check:
         """A check that goes through all layers, and fails where there is none to go through."""
         return self._check(
             check,
             is_held=is_held if self._layers else None,
             message=message if self._layers else _NO_LAYER_LEFT,
-            offenders=() if is_held else _by_p10(found),
+            offenders=() if is_held else _by_p10(affected),
             notes=self._notes,
-            **of,
+            **figures,
         )
 
-    def _check(self, check: str, *, is_held: bool | None, **of: object) -> Check:
-        outcome: dict[bool | None, Outcome] = {True: "holds", False: "breaks", None: "not measured"}
+    def _check(self, check: str, *, is_held: bool | None, **figures: object) -> Check:
+        outcome: dict[bool | None, CheckOutcome] = {
+            True: "holds",
+            False: "breaks",
+            None: "not measured",
+        }
         subject = self._subject
         return Check(
             model=subject.model,
             scheme=subject.scheme,
             check=check,
             outcome=outcome[is_held],
-            **of,  # type: ignore[arg-type]
+            **figures,  # type: ignore[arg-type]
         )
 
     def _why_not_probed(self) -> str:
         if self._failure:
             return f"there is no figure at the outputs: {self._failure}"
         scheme, mode = self._subject.scheme, self._limits.mode
-        probed = [one for one, of in PLAN if mode in (None, of)]
+        probed = [plan_scheme for plan_scheme, plan_mode in PLAN if mode in (None, plan_mode)]
         if scheme not in probed:
             schemes = ", ".join(dict.fromkeys(probed))
             return f"the noise probe does not run {scheme}; it runs {schemes}"
@@ -354,7 +367,9 @@ _NO_LAYER_LEFT = "no layer is left to judge"
 
 
 def _included(layers: Sequence[LayerFigures], patterns: Sequence[str]) -> Sequence[LayerFigures]:
-    return [one for one in layers if not any(fits(one.layer, pattern) for pattern in patterns)]
+    return [
+        layer for layer in layers if not any(fits(layer.layer, pattern) for pattern in patterns)
+    ]
 
 
 def _notes_on_exclusion(layers: Sequence[LayerFigures], patterns: Sequence[str]) -> tuple[str, ...]:
@@ -364,60 +379,63 @@ def _notes_on_exclusion(layers: Sequence[LayerFigures], patterns: Sequence[str])
     if left_out:
         notes.append(f"{_counted(left_out, 'layer')} left out")
     for pattern in patterns:
-        if not any(fits(one.layer, pattern) for one in layers):
+        if not any(fits(layer.layer, pattern) for layer in layers):
             notes.append(f"no layer fits --exclude {pattern}")
     return tuple(notes)
 
 
-Pair = tuple[LayerFigures, LayerFigures]
+LayerPair = tuple[LayerFigures, LayerFigures]
 
 
 def _paired(
-    model: str, ours: Sequence[LayerFigures], baseline: str, theirs: Sequence[LayerFigures]
-) -> tuple[list[Pair], str, tuple[str, ...]]:
+    model: str,
+    model_layers: Sequence[LayerFigures],
+    baseline: str,
+    baseline_layers: Sequence[LayerFigures],
+) -> tuple[list[LayerPair], str, tuple[str, ...]]:
     """Layers of two models that belong together, as the comparison of revisions matches them.
 
     Returns:
         The pairs; why they tell nothing, empty where they do; and what is to say about the rest.
     """
-    if not ours:
+    if not model_layers:
         return [], _NO_LAYER_LEFT, ()
-    if not theirs:
+    if not baseline_layers:
         return [], f"no layer of {baseline} is left to compare with", ()
-    changed = revisions.changes(_frame(theirs), _frame(ours))
-    found = revisions.tally(changed)
-    if not found.are_alike or not found.pairs:
-        number = f"{found.pairs:,} of {_counted(found.smaller, 'layer')}"
+    changed = revisions.changes(_frame(baseline_layers), _frame(model_layers))
+    counts = revisions.tally(changed)
+    if not counts.are_alike or not counts.pairs:
+        number = f"{counts.pairs:,} of {_counted(counts.smaller, 'layer')}"
         return [], f"{number} can be matched with {baseline}: these look like two networks", ()
-    pairs, alone_here, alone_there = [], [], []
-    for now, before in zip(changed["place_after"], changed["place_before"], strict=True):
+    pairs, only_in_model, only_in_baseline = [], [], []
+    for now, before in zip(changed["position_after"], changed["position_before"], strict=True):
         if pd.isna(now):
-            alone_there.append(theirs[int(before)].layer)
+            only_in_baseline.append(baseline_layers[int(before)].layer)
         elif pd.isna(before):
-            alone_here.append(ours[int(now)].layer)
+            only_in_model.append(model_layers[int(now)].layer)
         else:
-            pairs.append((ours[int(now)], theirs[int(before)]))
+            pairs.append((model_layers[int(now)], baseline_layers[int(before)]))
     notes = []
-    if found.by_shape:
-        told = revisions.how_matched(changed).replace(words.NO_BREAK_SPACE, " ")
-        notes.append(f"{told[0].lower()}{told[1:]}".rstrip("."))
-    for name, alone in ((model, alone_here), (baseline, alone_there)):
+    if counts.by_shape:
+        match_note = revisions.how_matched(changed).replace(words.NO_BREAK_SPACE, " ")
+        notes.append(f"{match_note[0].lower()}{match_note[1:]}".rstrip("."))
+    for name, alone in ((model, only_in_model), (baseline, only_in_baseline)):
         if alone:
             notes.append(f"only in {name}: {_named(alone)}")
     return pairs, "", tuple(notes)
 
 
 def _frame(layers: Sequence[LayerFigures]) -> pd.DataFrame:
-    """What layers are recognized by, and their place in the sequence."""
+    """What layers are recognized by, and their position in the sequence."""
     return pd.DataFrame(
         {
-            "place": range(len(layers)),
-            "layer": [one.layer for one in layers],
-            "operand": [one.operand for one in layers],
-            "op_family": [one.op_family for one in layers],
-            "channel_count": [one.channel_count for one in layers],
-            "shape": [one.shape for one in layers],
-            "channel_sqnr_p10_db": [one.p10_db for one in layers],
+            "position": range(len(layers)),
+            "layer": [layer.layer for layer in layers],
+            "operand": [layer.operand for layer in layers],
+            "op_family": [layer.op_family for layer in layers],
+            "channel_count": [layer.channel_count for layer in layers],
+            "shape": [layer.shape for layer in layers],
+            "channel_sqnr_p10_db": [layer.p10_db for layer in layers],
         }
     )
 
@@ -428,8 +446,8 @@ def _drop_db(before_db: float, now_db: float) -> float:
 
 
 def _by_p10(layers: Iterable[LayerFigures]) -> tuple[Offender, ...]:
-    worst_first = sorted(layers, key=lambda one: one.p10_db)
-    return tuple(Offender(one.layer, one.operand, one.p10_db) for one in worst_first)
+    worst_first = sorted(layers, key=lambda layer: layer.p10_db)
+    return tuple(Offender(layer.layer, layer.operand, layer.p10_db) for layer in worst_first)
 
 
 def db(value: float) -> str:
@@ -449,6 +467,6 @@ def _some_of(some: Sequence[object], all_of_them: Sequence[object]) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    more = len(names) - NAMES_IN_A_NOTE
-    said = ", ".join(names[:NAMES_IN_A_NOTE])
-    return f"{said} and {more:,} more" if more > 0 else said
+    hidden_count = len(names) - NAMES_IN_A_NOTE
+    shown_names = ", ".join(names[:NAMES_IN_A_NOTE])
+    return f"{shown_names} and {hidden_count:,} more" if hidden_count > 0 else shown_names

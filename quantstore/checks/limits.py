@@ -84,18 +84,18 @@ class Config:
     common: Mapping[str, Any] = field(default_factory=dict)
     by_model: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def limits(self, model: str, given: Mapping[str, Any] | None = None) -> Limits:
+    def limits(self, model: str, overrides: Mapping[str, Any] | None = None) -> Limits:
         """The limits of one model.
 
         Args:
-            given: what the command line says; it wins over the model's own table, which wins over
-                the common one. Of several patterns that fit, the later wins.
+            overrides: what the command line says; it wins over the model's own table, which wins
+                over the common one. Of several patterns that fit, the later wins.
         """
         chosen = dict(self.common)
         for pattern, table in self.by_model.items():
             if fits(model, pattern):
                 chosen |= table
-        chosen |= given or {}
+        chosen |= overrides or {}
         # False lifts a limit that a more general table sets.
         return Limits(**{name: value for name, value in chosen.items() if value is not False})
 
@@ -154,14 +154,14 @@ def _has_table(content: Mapping[str, Any]) -> bool:
 def _config(path: Path, content: Mapping[str, Any]) -> Config:
     tables = [("check", content["check"])] if not _has_table(content) else []
     if _has_table(content):
-        own = content["tool"]["quantstore"]
+        tool_table = content["tool"]["quantstore"]
         where = "tool.quantstore"
-        _require_table(own, where, path)
+        _require_table(tool_table, where, path)
         # Limits may stand in either table; the inner one wins.
-        outer = {key: value for key, value in own.items() if key != "check"}
+        outer = {key: value for key, value in tool_table.items() if key != "check"}
         tables = [(where, outer)]
-        if "check" in own:
-            tables.append((f"{where}.check", own["check"]))
+        if "check" in tool_table:
+            tables.append((f"{where}.check", tool_table["check"]))
     common: dict[str, Any] = {}
     by_model: dict[str, Mapping[str, Any]] = {}
     for where, table in tables:
@@ -171,10 +171,13 @@ def _config(path: Path, content: Mapping[str, Any]) -> Config:
             {key: value for key, value in table.items() if key != "models"}, where, path
         )
         _require_table(models, f"{where}.models", path)
-        for pattern, own in models.items():
-            place = f"{where}.models.{json.dumps(pattern, ensure_ascii=False)}"
-            _require_table(own, place, path)
-            by_model[pattern] = {**by_model.get(pattern, {}), **_limits(own, place, path)}
+        for pattern, model_table in models.items():
+            model_where = f"{where}.models.{json.dumps(pattern, ensure_ascii=False)}"
+            _require_table(model_table, model_where, path)
+            by_model[pattern] = {
+                **by_model.get(pattern, {}),
+                **_limits(model_table, model_where, path),
+            }
     return Config(path=path, common=common, by_model=by_model)
 
 
@@ -191,9 +194,9 @@ def _checked(table: Mapping[str, Any], where: str, path: Path) -> Iterator[tuple
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in LIMIT_NAMES:
-            known = [_dashed(limit) for limit in LIMIT_NAMES]
-            close = difflib.get_close_matches(_dashed(key), known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+            limit_names = [_dashed(limit) for limit in LIMIT_NAMES]
+            close = difflib.get_close_matches(_dashed(key), limit_names, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(limit_names)}"
             raise LimitsError(f"{path}: there is no limit {where}.{key}", hint)
         if value is not False:
             _require(name, value, f"{path}: {where}.{key}")
@@ -215,7 +218,7 @@ def _is_count(value: object) -> bool:
 
 
 def _is_list_of_text(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
 
 
 # What each limit accepts, and how to say so.
@@ -240,9 +243,9 @@ _ACCEPTED: dict[str, tuple[Callable[[object], bool], str]] = {
 
 def _require(name: str, value: object, where: str) -> None:
     """Raise where a limit does not accept a value."""
-    is_right, wanted = _ACCEPTED[name]
+    is_right, expectation = _ACCEPTED[name]
     if not is_right(value):
-        raise LimitsError(f"{where} must be {wanted}, not {_shown(value)}")
+        raise LimitsError(f"{where} must be {expectation}, not {_shown(value)}")
 
 
 def _shown(value: object) -> str:

@@ -68,15 +68,15 @@ def to_github(checks: Sequence[Check]) -> str:
     """
     lines = []
     for model, of_model in groupby(checks, key=lambda check: check.model):
-        own = list(of_model)
-        failed = [check for check in own if not check.is_held]
+        model_checks = list(of_model)
+        failed = [check for check in model_checks if not check.is_held]
         for check in failed:
             text = "\n".join([_sentence(check), *_details(check, OFFENDERS_IN_TEXT)])
             lines.append(_command("error", f"quantstore: {model}: {check.check}", text))
         if not failed:
             text = "\n".join(
                 line
-                for check in own
+                for check in model_checks
                 for line in (f"{check.check}: {_sentence(check)}", *_details(check, 0))
             )
             lines.append(_command("notice", f"quantstore: {model}", text))
@@ -102,17 +102,17 @@ def _sentence(check: Check) -> str:
 
 
 def _details(check: Check, most: int) -> list[str]:
-    lines = [_offender(one, check.unit) for one in check.offenders[:most]]
+    lines = [_offender(offender, check.unit) for offender in check.offenders[:most]]
     if len(check.offenders) > most:
         lines.append(f"and {len(check.offenders) - most:,} more")
     return [printable(line) for line in (*lines, *check.notes)]
 
 
-def _offender(one: Offender, unit: str) -> str:
+def _offender(offender: Offender, unit: str) -> str:
     if unit == "channels":
-        return f"{one.value:>5,.0f} channels  {one.layer}"
-    was = "" if one.baseline is None else f" ({db(one.baseline)} in the baseline)"
-    return f"{db(one.value):>9}  {one.layer}{was}"
+        return f"{offender.value:>5,.0f} channels  {offender.layer}"
+    was = "" if offender.baseline is None else f" ({db(offender.baseline)} in the baseline)"
+    return f"{db(offender.value):>9}  {offender.layer}{was}"
 
 
 def _object(check: Check) -> dict[str, object]:
@@ -127,12 +127,12 @@ def _object(check: Check) -> dict[str, object]:
         "message": check.message,
         "layers": [
             {
-                "layer": one.layer,
-                "operand": one.operand,
-                "value": _finite(one.value),
-                "baseline": _finite(one.baseline),
+                "layer": offender.layer,
+                "operand": offender.operand,
+                "value": _finite(offender.value),
+                "baseline": _finite(offender.baseline),
             }
-            for one in check.offenders
+            for offender in check.offenders
         ],
         "notes": list(check.notes),
     }
@@ -157,9 +157,9 @@ def _xml(root: ElementTree.Element) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _command(kind: str, title: str, message: str) -> str:
+def _command(level: str, title: str, message: str) -> str:
     # https://docs.github.com/actions/reference/workflow-commands-for-github-actions
-    return f"::{kind} title={_property(printable(title))}::{_percent(message)}"
+    return f"::{level} title={_property(printable(title))}::{_percent(message)}"
 
 
 def _percent(text: str) -> str:

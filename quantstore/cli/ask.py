@@ -249,8 +249,8 @@ def diff(
         frame = frame[frame["outcome"] != "unchanged"]
     print_frame(frame.head(limit) if limit is not None else frame, style, DIFF_COLUMNS)
     if style == "table":
-        said = revisions.headline(changed, before, after), revisions.how_matched(changed)
-        for sentence in said:
+        sentences = revisions.headline(changed, before, after), revisions.how_matched(changed)
+        for sentence in sentences:
             say(sentence.replace(words.NO_BREAK_SPACE, " "))
         say(f"{scheme}; {bands}")
 
@@ -381,14 +381,14 @@ def report(db: Path, names: tuple[str, ...], output: Path, scheme: str) -> None:
     say(f"wrote {output} ({words.file_size(len(content)).replace(words.NO_BREAK_SPACE, ' ')})")
 
 
-def _sorting(frame: "pd.DataFrame", wanted: str) -> tuple[str, bool]:
+def _sorting(frame: "pd.DataFrame", sort_option: str) -> tuple[str, bool]:
     """The column that ``--sort`` names, and whether it goes upwards."""
-    column, _, direction = wanted.partition(":")
+    column, _, direction = sort_option.partition(":")
     # Lists have no order that means anything.
     is_list = frame.map(lambda value: hasattr(value, "__len__") and not isinstance(value, str))
     sortable = [str(name) for name in frame.columns if not is_list[name].any()]
     if column not in sortable or direction not in ("", "asc", "desc"):
-        raise click.UsageError(f"cannot sort by {wanted!r}; columns: {', '.join(sortable)}")
+        raise click.UsageError(f"cannot sort by {sort_option!r}; columns: {', '.join(sortable)}")
     if direction:
         return column, direction == "asc"
     is_text = frame[column].dtype.kind not in "biuf"
@@ -424,8 +424,8 @@ def _bands(connection: "Connection") -> str:
     from quantstore import queries
 
     limits = sorted(queries.band_limits(connection).items(), key=lambda limit: -limit[1])
-    parts = [
+    limit_texts = [
         f"{band} from {lower:g} dB" if math.isfinite(lower) else f"{band} below"
         for band, lower in limits
     ]
-    return f"provisional bands: {', '.join(parts)}"
+    return f"provisional bands: {', '.join(limit_texts)}"

@@ -72,14 +72,14 @@ def import_(db: Path, source: Path, replace: bool) -> None:
     from quantstore import store
 
     summary = store.merge(db, source, replace=replace)
-    for wanted, name in summary.renamed:
-        say(f"{wanted} is called {name} here: another model has its name")
+    for incoming_name, name in summary.renamed:
+        say(f"{incoming_name} is called {name} here: another model has its name")
     for name in summary.replaced:
         say(f"replaced {name}")
-    parts = [f"imported {counted(len(summary.added), 'model')}"]
+    outcomes = [f"imported {counted(len(summary.added), 'model')}"]
     if summary.already_stored:
-        parts.append(f"{len(summary.already_stored)} already stored")
-    say(", ".join(parts))
+        outcomes.append(f"{len(summary.already_stored)} already stored")
+    say(", ".join(outcomes))
 
 
 @commands.command()

@@ -129,31 +129,36 @@ def check(
     """
     from quantstore import checks, store
 
-    given = {name: value for name, value in options.items() if value not in (None, ())}
+    chosen_limits = {name: value for name, value in options.items() if value not in (None, ())}
     # Wrong limits are told before anything is measured.
     config = checks.read_config(config_path) if config_path else checks.find_config(Path.cwd())
     for name in names:
-        if "max_regression_db" in given and config.limits(name, given).baseline is None:
+        if (
+            "max_regression_db" in chosen_limits
+            and config.limits(name, chosen_limits).baseline is None
+        ):
             raise click.UsageError("--max-regression-db needs a --baseline")
     held = _Held(db)
     limits = {}
     for name in names:
         model = held.name_of(name)
-        own = config.limits(model, given)
-        if own.baseline is not None:
-            own = dataclasses.replace(own, baseline=held.name_of(own.baseline))
-        limits[model] = own
+        model_limits = config.limits(model, chosen_limits)
+        if model_limits.baseline is not None:
+            model_limits = dataclasses.replace(
+                model_limits, baseline=held.name_of(model_limits.baseline)
+            )
+        limits[model] = model_limits
     with store.reading(db) as connection:
-        found = checks.run(connection, limits)
+        results = checks.run(connection, limits)
     if output is None:
-        emit(checks.FORMATS[style](found))
+        emit(checks.FORMATS[style](results))
     else:
         try:
-            output.write_text(checks.FORMATS[style](found), encoding="utf-8", newline="\n")
+            output.write_text(checks.FORMATS[style](results), encoding="utf-8", newline="\n")
         except OSError as error:
             raise unwritable(output, error) from error
-        emit(checks.to_text(found))
-    failed = {one.model for one in found if not one.is_held}
+        emit(checks.to_text(results))
+    failed = {result.model for result in results if not result.is_held}
     source = f"; limits from {config.path}" if config.path else ""
     say(f"{len(limits) - len(failed)} of {counted(len(limits), 'model')} within limits{source}")
     return SOME_FAILED if failed else OK
@@ -166,29 +171,29 @@ class _Held:
         self._db = db
         self._names: dict[str, str] = {}
 
-    def name_of(self, given: str) -> str:
+    def name_of(self, name_or_path: str) -> str:
         """The name in the store of what somebody gave; whether the store holds it shows later."""
-        if given not in self._names:
-            path = Path(given)
+        if name_or_path not in self._names:
+            path = Path(name_or_path)
             is_onnx = path.suffix.lower() == ".onnx"
             if is_onnx and path.is_file():
-                self._names[given] = self._ingested(path)
+                self._names[name_or_path] = self._ingested(path)
             else:
                 if (is_onnx or len(path.parts) > 1) and not path.exists():
-                    self._require(given)
-                self._names[given] = given
-        return self._names[given]
+                    self._require(name_or_path)
+                self._names[name_or_path] = name_or_path
+        return self._names[name_or_path]
 
-    def _require(self, given: str) -> None:
+    def _require(self, name_or_path: str) -> None:
         """Say of a path that there is no such file, unless a model has that name."""
         from quantstore import store
 
         try:
             with store.reading(self._db) as connection:
-                store.find_model(connection, given)
+                store.find_model(connection, name_or_path)
         except (MissingStoreError, UnknownModelError) as error:
             raise type(error)(
-                f"there is no file {given}, and {error}", f"check the path, or {error.hint}"
+                f"there is no file {name_or_path}, and {error}", f"check the path, or {error.hint}"
             ) from error
 
     def _ingested(self, path: Path) -> str:

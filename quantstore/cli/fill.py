@@ -111,12 +111,12 @@ def _ingested(
     with Talk() as talk:
         for failure in failures:
             talk.say(_sentence(failure, db, choices.name))
-        found = (
+        finished = (
             _ingest_alone(files[0], db, choices, talk)
             if len(files) == 1
             else ingest_many(files, db, choices, jobs)
         )
-        for result in found:
+        for result in finished:
             results.append(result)
             talk.say(_sentence(result, db, choices.name))
             talk.progress(len(results), len(files), "files")
@@ -133,10 +133,10 @@ def _ingest_alone(
     from quantstore.ingestion import IngestResult, ingest_file
 
     def report(progress: "Progress") -> None:
-        what = printable(path.name)
+        activity = printable(path.name)
         if progress.is_probing:
-            what += ", running it on noise"
-        talk.progress(progress.bytes_done, progress.bytes_total, what)
+            activity += ", running it on noise"
+        talk.progress(progress.bytes_done, progress.bytes_total, activity)
 
     try:
         yield ingest_file(path, db, choices, report)
@@ -151,11 +151,11 @@ def _sentence(result: "IngestResult", db: Path, name: str | None) -> str:
     if result.outcome == "failed":
         return f"error: {result.path}: {result.error}"
     if result.outcome == "already stored":
-        said = f"already stored as {result.model}: {result.path}"
+        sentence = f"already stored as {result.model}: {result.path}"
         if name in (None, result.model):
-            return said
+            return sentence
         rename = settings.command(shlex.join(["rename", str(result.model), str(name)]), db)
-        return f"{said}; to give it the other name: {rename}"
+        return f"{sentence}; to give it the other name: {rename}"
     layers = counted(result.layers or 0, "layer")
     took = words.seconds(result.seconds or 0).replace(words.NO_BREAK_SPACE, " ")
     gone = ""

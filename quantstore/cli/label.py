@@ -46,10 +46,10 @@ def tag(db: Path, model: str, tags: tuple[str, ...], is_removing: bool) -> None:
     _require(db, model)
     if tags:
         with store.writing(db) as connection:
-            had = store.labels(connection, model).tags
-            left = {*had} - {*tags} if is_removing else {*had, *tags}
-            own = store.set_tags(connection, model, left)
-        say(f"{one_line(model)}: {one_line(', '.join(own)) or 'no tags'}")
+            former_tags = store.labels(connection, model).tags
+            new_tags = {*former_tags} - {*tags} if is_removing else {*former_tags, *tags}
+            stored_tags = store.set_tags(connection, model, new_tags)
+        say(f"{one_line(model)}: {one_line(', '.join(stored_tags)) or 'no tags'}")
         return
     if is_removing:
         raise click.UsageError("--remove needs a TAG")

@@ -187,10 +187,10 @@ def _with_options(command: Command) -> Command:
 
 def _logged(command: Command) -> Command:
     @functools.wraps(command)
-    def run(*given: Any, **options: Any) -> Any:
+    def run(*arguments: Any, **options: Any) -> Any:
         logger.info("quantstore %s, Python %s: %s", __version__, sys.version.split()[0], sys.argv)
         try:
-            outcome = command(*given, **options)
+            outcome = command(*arguments, **options)
         except (QuantstoreError, click.ClickException) as error:
             logger.info("%s: %s", type(error).__name__, error)
             raise

@@ -159,9 +159,11 @@ def simulate(
 
     if not path.is_file():
         raise QuantstoreError(f"{path}: there is no such file", "check the path")
-    how = _preprocessing(preprocess, size=size, mean=mean, std=std, scale=scale, color=color)
+    preprocessing = _preprocessing(
+        preprocess, size=size, mean=mean, std=std, scale=scale, color=color
+    )
     choices = Choices(
-        preprocess=how,
+        preprocess=preprocessing,
         exclude=exclude,
         drift=not no_drift,
         sensitivity=sensitivity,
@@ -199,15 +201,15 @@ def simulate(
     return SOME_FAILED if done.simulation.record.failure else OK
 
 
-def _preprocessing(name: str, *, size: str | None, **given: Any) -> Any:
+def _preprocessing(name: str, *, size: str | None, **options: Any) -> Any:
     """A preset's name, or the preset with what was given on the command line."""
     from quantstore.run import inputs
 
-    own = {key: value for key, value in given.items() if value is not None}
+    overrides = {key: value for key, value in options.items() if value is not None}
     for key in ("mean", "std"):
-        if key in own:
+        if key in overrides:
             try:
-                own[key] = tuple(float(part) for part in own[key].split(","))
+                overrides[key] = tuple(float(part) for part in overrides[key].split(","))
             except ValueError:
                 raise click.UsageError(
                     f"--{key} is one number or three, as in 0.5,0.5,0.5"
@@ -215,15 +217,15 @@ def _preprocessing(name: str, *, size: str | None, **given: Any) -> Any:
     if size is not None:
         height, _, width = size.lower().partition("x")
         try:
-            own["size"] = (int(height), int(width or height))
+            overrides["size"] = (int(height), int(width or height))
         except ValueError:
             raise click.UsageError("--size is a number or HEIGHTxWIDTH, as in 480x640") from None
     if name == inputs.AUTO:
-        if not own:
+        if not overrides:
             return name
         # Numbers of one's own replace the preset's, the size alone does not.
-        name = "zero-one" if own.keys() - {"size"} else "imagenet"
-    return inputs.changed(inputs.preset(name), **own)
+        name = "zero-one" if overrides.keys() - {"size"} else "imagenet"
+    return inputs.changed(inputs.preset(name), **overrides)
 
 
 def _print_presets() -> None:

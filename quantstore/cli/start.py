@@ -38,8 +38,8 @@ def app(db: Path, port: int | None, headless: bool, with_demo: bool) -> int:
     logs.hand_down()
     script = Path(__file__).parents[1] / "start" / "app.py"
     # Whoever works on the code wants a page that follows it, and starts: streamlit run app.py
-    own = ("--server.address=127.0.0.1", "--server.fileWatcherType=none")
-    sys.argv = ["streamlit", "run", str(script), *own]
+    server_options = ("--server.address=127.0.0.1", "--server.fileWatcherType=none")
+    sys.argv = ["streamlit", "run", str(script), *server_options]
     if port is not None:
         sys.argv.append(f"--server.port={port}")
     if headless:

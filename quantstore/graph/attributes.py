@@ -53,19 +53,19 @@ def plain(node: ir.Node) -> str | None:
     them out: what is left to its default is not there, and neither are tensors, graphs and whatever
     is too long. Floats that JSON has no number for are texts such as ``NaN``.
     """
-    parts: list[str] = []
+    pairs: list[str] = []
     length = 0
     for name in sorted(node.attributes):
         attribute = node.attributes[name]
         value = None if attribute.is_ref() else _plain(attribute)
         if value is None or len(name) > _LONGEST_TEXT:
             continue
-        part = f"{_json(name)}:{_json(value)}"
-        length += len(part) + 1
+        pair = f"{_json(name)}:{_json(value)}"
+        length += len(pair) + 1
         if length >= _LONGEST_JSON:
             break
-        parts.append(part)
-    return "{" + ",".join(parts) + "}" if parts else None
+        pairs.append(pair)
+    return "{" + ",".join(pairs) + "}" if pairs else None
 
 
 def _plain(attribute: ir.Attr) -> "_Plain | None":
@@ -78,12 +78,12 @@ def _plain(attribute: ir.Attr) -> "_Plain | None":
         case ir.AttributeType.STRING:
             return _short_text(value)
         case ir.AttributeType.INTS if len(value) <= _LONGEST_LIST:
-            return [int(one) for one in value]
+            return [int(number) for number in value]
         case ir.AttributeType.FLOATS if len(value) <= _LONGEST_LIST:
-            return [_float(one) for one in value]
+            return [_float(number) for number in value]
         case ir.AttributeType.STRINGS if len(value) <= _LONGEST_LIST:
-            texts = [_short_text(one) for one in value]
-            return [one for one in texts if one is not None] if None not in texts else None
+            texts = [_short_text(entry) for entry in value]
+            return [entry for entry in texts if entry is not None] if None not in texts else None
     return None
 
 
@@ -113,11 +113,11 @@ def module_path(node: ir.Node) -> str | None:
     written = node.metadata_props.get(_SCOPES, "")
     if 0 < len(written) < _LONGEST_METADATA:
         try:
-            found = ast.literal_eval(written)
+            scope_names = ast.literal_eval(written)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            found = None
-        if isinstance(found, list):
-            scopes = [scope for scope in found if isinstance(scope, str)]
+            scope_names = None
+        if isinstance(scope_names, list):
+            scopes = [scope for scope in scope_names if isinstance(scope, str)]
     if not scopes:
         namespace = node.metadata_props.get(_NAMESPACE, "")
         if ": " in namespace:
@@ -125,15 +125,15 @@ def module_path(node: ir.Node) -> str | None:
     return next((scope for scope in reversed(scopes[:-1]) if scope), None)
 
 
-def _attribute(node: ir.Node, name: str, kind: ir.AttributeType) -> ir.Attr | None:
+def _attribute(node: ir.Node, name: str, expected_type: ir.AttributeType) -> ir.Attr | None:
     attribute = node.attributes.get(name)
     if attribute is not None and attribute.is_ref():
         # It stands for an attribute of a function's call, and outside of functions for nothing.
         return None
-    if attribute is not None and attribute.type != kind:
+    if attribute is not None and attribute.type != expected_type:
         raise ModelFileError(
             f"attribute {name!r} of node {node.name!r} has type {attribute.type.name},"
-            f" not {kind.name}",
+            f" not {expected_type.name}",
             "export the model again",
         )
     return attribute

@@ -8,19 +8,17 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.graph.attributes import integer, number
 from quantstore.graph.constants import Constant, find_constant, only_consumer
 from quantstore.graph.fold import values_of
 from quantstore.graph.operators import STANDARD_DOMAINS
+from quantstore.records import Doubles
 
 FOLDABLE = ("Conv", "ConvTranspose")
 # A normalization and a factor before and behind it; exporters write no longer chains.
 _MOST_FOLDED = 4
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +66,17 @@ def folding_after(
         following = only_consumer(value)
         if following is None or following.domain not in STANDARD_DOMAINS:
             break
-        own: Doubles | None = None
+        node_factor: Doubles | None = None
         if following.op_type == "BatchNormalization" and "BatchNormalization" not in (
             other.op_type for other in nodes
         ):
-            own = _normalization_factor(following, value, output_channels, opset)
+            node_factor = _normalization_factor(following, value, output_channels, opset)
         elif following.op_type == "Mul" and rank is not None:
-            own = _mul_factor(following, value, output_channels, opset, rank)
-        if own is None or len(following.outputs) == 0:
+            node_factor = _mul_factor(following, value, output_channels, opset, rank)
+        if node_factor is None or len(following.outputs) == 0:
             break
         with np.errstate(over="ignore", invalid="ignore"):
-            factor = factor * own
+            factor = factor * node_factor
         nodes.append(following)
         value = following.outputs[0]
     return Folding(tuple(nodes), factor) if nodes else None
@@ -131,11 +129,11 @@ def _small(
     constant = find_constant(value)
     if not isinstance(constant, Constant) or constant.tensor.size > max(1, most):
         return None
-    found = values_of(value, opset)
-    if found is None or (shape is not None and found.shape != shape) or not found.size:
+    parameter = values_of(value, opset)
+    if parameter is None or (shape is not None and parameter.shape != shape) or not parameter.size:
         return None
     try:
-        return found.astype(np.float64)
+        return parameter.astype(np.float64)
     except (TypeError, ValueError):
         return None
 

@@ -7,13 +7,12 @@ fold.py computes what they give.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.graph.operators import MICROSOFT, STANDARD_DOMAINS
+from quantstore.records import Array
 
 # What can be computed ahead: no state, no randomness, and a size that is known before.
 SHAPING = frozenset(
@@ -70,17 +69,17 @@ def find_constant(value: ir.Value | None) -> Constant | Opaque | None:
         return None
     if _KEY not in value.meta:
         _settle(value)
-    found = value.meta[_KEY]
-    return found if isinstance(found, Constant | Opaque) else None
+    origin = value.meta[_KEY]
+    return origin if isinstance(origin, Constant | Opaque) else None
 
 
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     """The stored tensor that a value is, None where it is computed, even if from constants."""
-    found = find_constant(value)
-    return found.tensor if isinstance(found, Constant) and found.is_stored else None
+    constant = find_constant(value)
+    return constant.tensor if isinstance(constant, Constant) and constant.is_stored else None
 
 
-def computed(array: npt.NDArray[Any], name: str | None) -> Constant:
+def computed(array: Array, name: str | None) -> Constant:
     """A constant of its own, which outlives the nodes that it was computed by."""
     tensor = ir.tensor(array, name=name)
     value = ir.Value(name=name, const_value=tensor)
@@ -170,8 +169,8 @@ def _described(value: ir.Value) -> Constant | Opaque | None:
         return None if tensor is None else Constant(value, tensor, is_stored=True)
     passed_on = same_as(node)
     if passed_on is not None:
-        found = passed_on.meta[_KEY]
-        return found if isinstance(found, Constant | Opaque) else None
+        original = passed_on.meta[_KEY]
+        return original if isinstance(original, Constant | Opaque) else None
     if not node.inputs:
         return None
     sources = [source.meta[_KEY] for source in node.inputs if source is not None]

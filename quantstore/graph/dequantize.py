@@ -6,17 +6,14 @@ Source: ONNX operator DequantizeLinear
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.errors import ModelFileError
 from quantstore.graph.attributes import integer
 from quantstore.graph.constants import find_constant, only_consumer
-
-Array = npt.NDArray[Any]
+from quantstore.records import Array, Floats
 
 _AGAIN = "export the model again"
 
@@ -64,7 +61,7 @@ def restored(
     *,
     axis: int | None,
     block: int = 0,
-) -> npt.NDArray[np.float32]:
+) -> Floats:
     """``scale * (codes - zero_point)`` in float32.
 
     Args:
@@ -107,9 +104,7 @@ def _only_follower(node: ir.Node) -> ir.Node | None:
     return only_consumer(node.outputs[0]) if node.outputs else None
 
 
-def _along(
-    values: Array, codes: Array, axis: int | None, block: int, node: ir.Node
-) -> npt.NDArray[np.float32]:
+def _along(values: Array, codes: Array, axis: int | None, block: int, node: ir.Node) -> Floats:
     """Scales or zero points in a shape that broadcasts to that of the codes."""
     values = values.astype(np.float32)
     if values.size == 1:
@@ -123,7 +118,10 @@ def _along(
             return np.take(values, np.arange(length) // block, axis=axis)
     elif values.ndim == codes.ndim > 1:
         # A row or a column for each matrix of a stack, as QLinearMatMul has it.
-        if all(size in (1, of) for size, of in zip(values.shape, codes.shape, strict=True)):
+        if all(
+            size in (1, code_size)
+            for size, code_size in zip(values.shape, codes.shape, strict=True)
+        ):
             return values
     elif axis is not None and axis < codes.ndim and values.shape == (codes.shape[axis],):
         return values.reshape([-1 if position == axis else 1 for position in range(codes.ndim)])

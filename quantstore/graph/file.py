@@ -189,17 +189,17 @@ def _hashed(path: Path, digest: "hashlib._Hash") -> DataFile:
     try:
         with _opened(path) as stream:
             before = os.fstat(stream.fileno())
-            left = before.st_size
-            while left and (chunk := stream.read(min(left, _CHUNK_BYTES))):
+            bytes_left = before.st_size
+            while bytes_left and (chunk := stream.read(min(bytes_left, _CHUNK_BYTES))):
                 digest.update(chunk)
-                left -= len(chunk)
+                bytes_left -= len(chunk)
     except OSError as error:
         raise MissingWeightsError(
             f"external data {path.name} cannot be read ({error.strerror})"
         ) from error
     except ModelFileError as error:
         raise MissingWeightsError(f"external data {path.name} {error}", error.hint) from error
-    if left:
+    if bytes_left:
         raise _changed(path)
     return DataFile(path, before.st_size, _stamp(before))
 
@@ -313,13 +313,13 @@ def _rename_repeated_outputs(nodes: Iterable[onnx.NodeProto], declared: set[str]
     """Tell outputs of the same name apart, which onnx-ir refuses: the first keeps it."""
     repeats: Counter[str] = Counter()
     for node in nodes:
-        for place, name in enumerate(node.output):
+        for index, name in enumerate(node.output):
             candidate = name
             while candidate and candidate in declared:
                 repeats[name] += 1
                 candidate = f"{name}#{repeats[name] + 1}"
             if candidate != name:
-                node.output[place] = candidate
+                node.output[index] = candidate
             declared.add(candidate)
         for attribute in node.attribute:
             for subgraph in subgraphs(attribute):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.graph.attributes import integer
@@ -20,8 +19,7 @@ from quantstore.graph.fold import values_of
 from quantstore.graph.operators import STANDARD_DOMAINS
 from quantstore.graph.walk import Site, Unread
 from quantstore.layers import Layer
-
-Doubles = npt.NDArray[np.float64]
+from quantstore.records import Doubles
 
 # problem: figures are missing or mean nothing; warning: int8 suffers; note: good to know.
 Severity = Literal["problem", "warning", "note"]
@@ -85,9 +83,9 @@ def of_model(
         left_out: what exceeds the limits, as ``limits.within_limits`` says; empty for nothing.
         fold: whether BatchNormalization is folded at all.
     """
-    found = []
+    findings = []
     if left_out:
-        found.append(
+        findings.append(
             Finding(
                 "left out",
                 "problem",
@@ -96,14 +94,14 @@ def of_model(
             )
         )
     if unread:
-        found.append(_unread(unread))
-    found.extend(_mixed_outputs(file.model.graph))
+        findings.append(_unread(unread))
+    findings.extend(_mixed_outputs(file.model.graph))
     if fold:
-        found.extend(_lone_normalizations(file.model.graph))
+        findings.extend(_lone_normalizations(file.model.graph))
     if file.opset is not None and file.opset < PER_CHANNEL_OPSET:
-        found.append(_old_opset(file.opset))
+        findings.append(_old_opset(file.opset))
     if file.complaint:
-        found.append(
+        findings.append(
             Finding(
                 "invalid",
                 "note",
@@ -112,7 +110,7 @@ def of_model(
                 " yours does.",
             )
         )
-    return found
+    return findings
 
 
 def of_layer(
@@ -131,9 +129,9 @@ def of_layer(
         channel_max: the largest.
         nonfinite_count: NaN and infinities among its weights.
     """
-    found = []
+    findings = []
     if nonfinite_count:
-        found.append(
+        findings.append(
             Finding(
                 "not finite",
                 "problem",
@@ -147,7 +145,7 @@ def of_layer(
     if dead:
         named = ", ".join(map(str, dead[:_MOST_NAMED])) + (", …" if len(dead) > _MOST_NAMED else "")
         are, them = ("is", "its") if len(dead) == 1 else ("are", "their")
-        found.append(
+        findings.append(
             Finding(
                 "dead channel",
                 "warning",
@@ -161,7 +159,7 @@ def of_layer(
         )
     constant = _not_learned(layer)
     if constant:
-        found.append(
+        findings.append(
             Finding(
                 "not learned",
                 "note",
@@ -173,7 +171,7 @@ def of_layer(
     if fold:
         reason = _why_not_folded(site, layer)
         if reason:
-            found.append(
+            findings.append(
                 Finding(
                     "not folded",
                     "warning",
@@ -184,7 +182,7 @@ def of_layer(
                     " the export, if the graph allows.",
                 )
             )
-    return found
+    return findings
 
 
 def _old_opset(opset: int) -> Finding:
@@ -208,15 +206,15 @@ def _old_opset(opset: int) -> Finding:
 
 def _unread(unread: tuple[Unread, ...]) -> Finding:
     named = "; ".join(
-        f"{one.op_type} {_short(one.name)} ({one.operand} {one.reason})"
-        for one in unread[:_MOST_NAMED]
+        f"{operand.op_type} {_short(operand.name)} ({operand.operand} {operand.reason})"
+        for operand in unread[:_MOST_NAMED]
     )
-    more = f"; and {len(unread) - _MOST_NAMED:,} more" if len(unread) > _MOST_NAMED else ""
+    rest_note = f"; and {len(unread) - _MOST_NAMED:,} more" if len(unread) > _MOST_NAMED else ""
     operands = "weight operand is" if len(unread) == 1 else "weight operands are"
     return Finding(
         "unread",
         "warning",
-        f"{len(unread):,} constant {operands} not measured: {named}{more}.",
+        f"{len(unread):,} constant {operands} not measured: {named}{rest_note}.",
         "The model's figures leave them out. Export it with plain float weights to see them.",
     )
 
@@ -301,7 +299,9 @@ def _lone_normalizations(graph: ir.Graph) -> Iterator[Finding]:
             behind[source.op_type] += 1
     if behind:
         count = sum(behind.values())
-        where = ", ".join(f"{number} behind {what}" for what, number in behind.most_common(4))
+        where = ", ".join(
+            f"{number} behind {source_name}" for source_name, number in behind.most_common(4)
+        )
         nodes, them = (
             ("BatchNormalization follows", "it")
             if count == 1
@@ -337,7 +337,10 @@ def _why_not_folded(site: Site, layer: Layer) -> str:
         return "the convolution's own result is an output of the graph"
     if len(users) > 1:
         return f"{len(users)} nodes read the convolution's result"
-    if integer(norm, "training_mode", 0) or len([one for one in norm.outputs if one.name]) > 1:
+    if (
+        integer(norm, "training_mode", 0)
+        or len([output_value for output_value in norm.outputs if output_value.name]) > 1
+    ):
         return "it is in training mode, so that it normalizes by what it sees"
     if len(norm.inputs) < 5:
         return "it lacks parameters"

@@ -7,10 +7,8 @@ would be much larger than the tensors it is made of.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 from onnx import helper
 
@@ -23,13 +21,12 @@ from quantstore.graph.constants import (
 )
 from quantstore.graph.dequantize import dequantize
 from quantstore.graph.tensors import read_array
+from quantstore.records import Array
 
 # No constant grows beyond this, or beyond twice the tensors it is made of: a file of a few bytes
 # can ask for any size.
 MOST_ELEMENTS = 1 << 20
 MOST_NODES = 1_000
-
-Array = npt.NDArray[Any]
 
 
 class UnfoldableError(Exception):
@@ -64,21 +61,21 @@ def folded(constant: Constant, opset: int | None) -> Array:
     nodes, leaves = _made_of(constant.value)
     stored = {id(leaf.tensor): leaf.tensor.size for leaf in leaves.values()}
     most = max(MOST_ELEMENTS, 2 * sum(stored.values()))
-    known: dict[int, Array] = {}
+    arrays: dict[int, Array] = {}
     for key, leaf in leaves.items():
-        known[key] = read_array(leaf.tensor)
+        arrays[key] = read_array(leaf.tensor)
     for node in nodes:
-        inputs = [None if source is None else known[_key(source)] for source in node.inputs]
+        inputs = [None if source is None else arrays[_key(source)] for source in node.inputs]
         outputs = _computed(node, inputs, opset, most)
         for output, array in zip(node.outputs, outputs, strict=False):
-            known[id(output)] = array
-    return known[_key(constant.value)]
+            arrays[id(output)] = array
+    return arrays[_key(constant.value)]
 
 
 def _key(value: ir.Value) -> int:
     """Of a value that some nodes pass on unchanged, the first."""
-    found = find_constant(value)
-    return id(found.value) if isinstance(found, Constant) else id(value)
+    constant = find_constant(value)
+    return id(constant.value) if isinstance(constant, Constant) else id(value)
 
 
 def _made_of(value: ir.Value) -> tuple[list[ir.Node], dict[int, Constant]]:
@@ -133,7 +130,7 @@ def _evaluated(node: ir.Node, inputs: Sequence[Array | None], opset: int | None)
 
     proto = ir.serde.serialize_node(node)
     # Values need no names of their own in a graph, but they do here.
-    names = [f"i{index}" if given is not None else "" for index, given in enumerate(inputs)]
+    names = [f"i{index}" if array is not None else "" for index, array in enumerate(inputs)]
     outputs = [f"o{index}" for index in range(len(node.outputs))]
     proto.input[:], proto.output[:], proto.domain = names, outputs, ""
     untyped = helper.make_empty_tensor_value_info
@@ -141,7 +138,7 @@ def _evaluated(node: ir.Node, inputs: Sequence[Array | None], opset: int | None)
         [proto], "constant", [untyped(name) for name in names if name], list(map(untyped, outputs))
     )
     evaluator = ReferenceEvaluator(graph, opsets={"": opset or 1})
-    feeds = {name: given for name, given in zip(names, inputs, strict=True) if given is not None}
+    feeds = {name: array for name, array in zip(names, inputs, strict=True) if array is not None}
     with np.errstate(all="ignore"):
         return [np.asarray(array) for array in evaluator.run(None, feeds)]
 
@@ -154,8 +151,8 @@ def _size_of(op_type: str, inputs: Sequence[Array]) -> int:
     if op_type == "ConstantOfShape":
         return math.prod(int(size) for size in inputs[0].ravel())
     if op_type == "Expand":
-        wanted = tuple(int(size) for size in inputs[1].ravel())
-        return math.prod(np.broadcast_shapes(shapes[0], wanted))
+        target_shape = tuple(int(size) for size in inputs[1].ravel())
+        return math.prod(np.broadcast_shapes(shapes[0], target_shape))
     if op_type == "Tile":
         return inputs[0].size * math.prod(int(times) for times in inputs[1].ravel())
     if op_type == "Gather":

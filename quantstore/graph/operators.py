@@ -112,21 +112,21 @@ def einsum_axis(equation: str, index: int, rank: int) -> int | None:
     operands = terms.split(",")
     if index >= len(operands):
         return None
-    mine = operands[index]
-    others = "".join(operands[:index] + operands[index + 1 :])
+    letters = operands[index]
+    other_letters = "".join(operands[:index] + operands[index + 1 :])
     if not arrow:
         # By convention the output then has the letters that occur once.
-        output = "".join(letter for letter in mine if terms.count(letter) == 1)
-    head, dots, tail = mine.partition("...")
+        output = "".join(letter for letter in letters if terms.count(letter) == 1)
+    head, dots, tail = letters.partition("...")
     # What the dots stand for has no letters, so count from the nearer end.
     axis_of = {letter: axis for axis, letter in enumerate(head)}
     axis_of |= {letter: rank - len(tail) + axis for axis, letter in enumerate(tail) if dots}
-    own = [
+    channel_axes = [
         axis
         for letter, axis in axis_of.items()
-        if letter in output and letter not in others and mine.count(letter) == 1
+        if letter in output and letter not in other_letters and letters.count(letter) == 1
     ]
-    return max((axis for axis in own if 0 <= axis < rank), default=None)
+    return max((axis for axis in channel_axes if 0 <= axis < rank), default=None)
 
 
 def _linear(

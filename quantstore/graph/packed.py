@@ -5,7 +5,6 @@ Source: onnxruntime's operators MatMulNBits and GatherBlockQuantized
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +13,12 @@ import onnx_ir as ir
 from quantstore.errors import ModelFileError
 from quantstore.graph.attributes import integer
 from quantstore.graph.dequantize import Stored, restored
-
-Array = npt.NDArray[Any]
+from quantstore.records import Array, Floats
 
 _BITS = (2, 4, 8)
 
 
-def read_matrix(
-    node: ir.Node, inputs: Sequence[Array | None]
-) -> tuple[npt.NDArray[np.float32], Stored]:
+def read_matrix(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Floats, Stored]:
     """The weights of a MatMulNBits as ``(N, K)``, an output channel in each row.
 
     Args:
@@ -68,9 +64,7 @@ def read_matrix(
     return weights, Stored(f"uint{bits} per block of {block}", float(scale.max()))
 
 
-def read_table(
-    node: ir.Node, inputs: Sequence[Array | None]
-) -> tuple[npt.NDArray[np.float32], Stored]:
+def read_table(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Floats, Stored]:
     """The table of a GatherBlockQuantized, a row for each thing that is looked up.
 
     Args:

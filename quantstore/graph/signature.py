@@ -45,12 +45,12 @@ def refuse_other_formats(head: bytes) -> None:
     Raises:
         ModelFileError: naming the format, and how to get a model out of it.
     """
-    for offset, magic, what, remedy in _MAGIC:
+    for offset, magic, description, remedy in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
-            raise _refusal(what, remedy)
+            raise _refusal(description, remedy)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        found = ((what, remedy) for name, what, remedy in _IN_ZIP if name in head)
-        raise _refusal(*next(found, ("a zip archive", _UNPACK)))
+        members = ((description, remedy) for name, description, remedy in _IN_ZIP if name in head)
+        raise _refusal(*next(members, ("a zip archive", _UNPACK)))
     # A pickle of protocol 2 to 5; older PyTorch files are several in a row.
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         raise _refusal(
@@ -82,5 +82,5 @@ def refuse_text(head: bytes) -> None:
     raise _refusal("a text file", "check that this is the right file")
 
 
-def _refusal(what: str, remedy: str) -> ModelFileError:
-    return ModelFileError(f"not an ONNX file, but {what}", remedy)
+def _refusal(description: str, remedy: str) -> ModelFileError:
+    return ModelFileError(f"not an ONNX file, but {description}", remedy)

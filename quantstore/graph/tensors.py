@@ -7,13 +7,12 @@ resident, and one that is truncated under the map would kill the process.
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.errors import MissingWeightsError, ModelFileError
+from quantstore.records import Array
 
 FLOAT_TYPES = (
     ir.DataType.FLOAT,
@@ -39,7 +38,7 @@ INTEGER_TYPES = (
 )
 
 
-def read_array(tensor: ir.TensorProtocol) -> npt.NDArray[Any]:
+def read_array(tensor: ir.TensorProtocol) -> Array:
     """The values of a stored tensor, in its own type and shape.
 
     Raises:
@@ -102,7 +101,7 @@ def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
                     yield attribute.value
 
 
-def _read_external(tensor: ir.ExternalTensor) -> npt.NDArray[Any]:
+def _read_external(tensor: ir.ExternalTensor) -> Array:
     path = data_path(tensor, Path(tensor.base_dir))
     dtype = tensor.dtype.numpy()
     shape = dimensions(tensor)
@@ -140,7 +139,7 @@ def _read_external(tensor: ir.ExternalTensor) -> npt.NDArray[Any]:
     return np.frombuffer(content, dtype).reshape(shape)
 
 
-def _apart(content: bytes, dtype: ir.DataType, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def _apart(content: bytes, dtype: ir.DataType, shape: tuple[int, ...]) -> Array:
     """Numbers that lie several in a byte, low bits first."""
     bits = dtype.bitwidth
     if 8 % bits:
@@ -157,7 +156,7 @@ def _apart(content: bytes, dtype: ir.DataType, shape: tuple[int, ...]) -> npt.ND
     return codes.astype(dtype.numpy())
 
 
-def is_float(array: npt.NDArray[Any]) -> bool:
+def is_float(array: Array) -> bool:
     """Whether an array has one of the types that hold weights as they are."""
     try:
         return ir.DataType.from_numpy(array.dtype) in FLOAT_TYPES

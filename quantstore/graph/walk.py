@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from quantstore.graph.operators import MICROSOFT, UNREAD, Operand, Operator, ope
 from quantstore.graph.packed import READERS
 from quantstore.graph.tensors import FLOAT_TYPES, INTEGER_TYPES, dimensions, is_float
 from quantstore.layers import Layer
+from quantstore.records import Array, Floats
 
 # Five rows of the store for each: 10 million rows, about a gigabyte while they are written. A
 # language model of 7 billion weights has 1.4 million channels.
@@ -101,15 +101,20 @@ def survey(file: ModelFile) -> Survey:
             if node.domain == MICROSOFT and node.op_type in UNREAD:
                 unread.append(Unread(name, "", node.op_type, "an operator that is not read yet"))
             continue
-        found, missed = _constant_operands(node, operator)
-        if found:
+        weight_operands, unread_operands = _constant_operands(node, operator)
+        if weight_operands:
             layer_name = _unique(name, taken, repeats)
-            sites += [Site(layer_name, node, operator, *one) for one in found]
-        elif not missed:
+            sites += [
+                Site(layer_name, node, operator, *weight_operand)
+                for weight_operand in weight_operands
+            ]
+        elif not unread_operands:
             computed[_source_of(node, operator)] += 1
-        unread += [Unread(name, operand, node.op_type, reason) for operand, reason in missed]
+        unread += [
+            Unread(name, operand, node.op_type, reason) for operand, reason in unread_operands
+        ]
     if not sites:
-        computed.update(f"{one.op_type} {one.reason}" for one in unread)
+        computed.update(f"{operand.op_type} {operand.reason}" for operand in unread)
         raise NoLayersError(
             "no layer whose weights quantstore can read" + _what_was_met(computed or others),
             "it reads convolutions, matrix products, recurrent layers and embeddings with constant"
@@ -127,8 +132,8 @@ def read_layer(file: ModelFile, site: Site, *, fold: bool = True) -> Layer | Non
     Raises:
         ModelFileError: data that is missing or does not match its declared shape.
     """
-    found = read_or_reason(file, site, fold=fold)
-    return found if isinstance(found, Layer) else None
+    layer_or_reason = read_or_reason(file, site, fold=fold)
+    return layer_or_reason if isinstance(layer_or_reason, Layer) else None
 
 
 def read_or_reason(file: ModelFile, site: Site, *, fold: bool = True) -> Layer | Unread:
@@ -188,7 +193,7 @@ def read_or_reason(file: ModelFile, site: Site, *, fold: bool = True) -> Layer |
             *_restored_by(site),
             axis,
             joined,
-            *(() if folding is None else (id(one) for one in folding.nodes)),
+            *(() if folding is None else (id(folded_node) for folded_node in folding.nodes)),
         ),
         weights=_channels_first(weights, axis, joined),
     )
@@ -198,22 +203,20 @@ def _unread(site: Site, reason: str) -> Unread:
     return Unread(site.name, site.operand.name, site.node.op_type, reason)
 
 
-def _weights(
-    file: ModelFile, site: Site
-) -> tuple[npt.NDArray[np.float32], Stored] | tuple[npt.NDArray[np.float32] | None, None]:
+def _weights(file: ModelFile, site: Site) -> tuple[Floats, Stored] | tuple[Floats | None, None]:
     """The weights in the shape the node reads them in, and how integers are stored."""
     node, operand, constant = site.node, site.operand, site.constant
     array = folded(constant, file.opset)
     if site.operator.is_packed:
         # Codes, scales, zero points, and whatever else the operator has behind them.
         return READERS[node.op_type](
-            node, [array, *(_given(file, node, index) for index in (2, 3, 4))]
+            node, [array, *(_optional_input(file, node, index) for index in (2, 3, 4))]
         )
     scale_value = _scale_value(node, site.operator, operand)
     if scale_value is not None:
         axis = operand.channel_axis(node, array.ndim)
         scale = values_of(scale_value, file.opset)
-        zero_point = _given(file, node, operand.zero_point)
+        zero_point = _optional_input(file, node, operand.zero_point)
         if scale is None or not is_float(scale):
             return None, None
         if operand.joined_axis is not None:
@@ -241,7 +244,7 @@ def _scale_value(node: ir.Node, operator: Operator, operand: Operand) -> ir.Valu
     return _input(node, operand.scale)
 
 
-def _given(file: ModelFile, node: ir.Node, index: int | None) -> npt.NDArray[Any] | None:
+def _optional_input(file: ModelFile, node: ir.Node, index: int | None) -> Array | None:
     """An input that may be left out.
 
     Raises:
@@ -274,17 +277,15 @@ def _restored_by(site: Site) -> Iterator[int]:
         yield id(constant.tensor) if isinstance(constant, Constant) else 0
 
 
-def _for_directions(
-    values: npt.NDArray[Any], codes: npt.NDArray[Any], axis: int | None
-) -> npt.NDArray[Any]:
+def _for_directions(values: Array, codes: Array, axis: int | None) -> Array:
     """Scales of a recurrent layer, one for each direction or each of its channels."""
     if axis is None or values.size == 1:
         return values
     per_channel = (codes.shape[0], codes.shape[axis])
     if values.shape in (per_channel, per_channel[:1]):
-        wanted = [1] * codes.ndim
-        wanted[0], wanted[axis] = codes.shape[0], values.size // codes.shape[0]
-        return values.reshape(wanted)
+        broadcast_shape = [1] * codes.ndim
+        broadcast_shape[0], broadcast_shape[axis] = codes.shape[0], values.size // codes.shape[0]
+        return values.reshape(broadcast_shape)
     return values
 
 
@@ -318,10 +319,10 @@ def _constant_operands(
     node: ir.Node, operator: Operator
 ) -> tuple[list[tuple[Operand, Constant]], list[tuple[str, str]]]:
     """The operands that are layers; and those that are constant and yet no layers, with why."""
-    found: list[tuple[Operand, Constant]] = []
-    missed: list[tuple[str, str]] = []
+    weight_operands: list[tuple[Operand, Constant]] = []
+    unread_operands: list[tuple[str, str]] = []
     for operand in operator.operands:
-        if found and not operator.measures_all:
+        if weight_operands and not operator.measures_all:
             break
         constant = find_constant(_input(node, operand.index))
         if constant is None:
@@ -332,10 +333,10 @@ def _constant_operands(
             else _why_not(node, operator, operand, constant)
         )
         if isinstance(constant, Constant) and not reason:
-            found.append((operand, constant))
+            weight_operands.append((operand, constant))
         elif not _is_plumbing(node, operator, constant):
-            missed.append((operand.name, reason))
-    return found, missed if operator.measures_all or not found else []
+            unread_operands.append((operand.name, reason))
+    return weight_operands, unread_operands if operator.measures_all or not weight_operands else []
 
 
 def _why_not(node: ir.Node, operator: Operator, operand: Operand, constant: Constant) -> str:
@@ -390,7 +391,7 @@ def _source_of(node: ir.Node, operator: Operator) -> str:
 def _what_was_met(unread: Counter[str]) -> str:
     if not unread:
         return ""
-    met = ", ".join(f"{count} {what}" for what, count in unread.most_common(3))
+    met = ", ".join(f"{count} {source}" for source, count in unread.most_common(3))
     return f" (met {met})"
 
 
@@ -412,15 +413,13 @@ def _check_shape(site: Site, shape: tuple[int, ...]) -> int:
     return group_count
 
 
-def _as_float32(array: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+def _as_float32(array: npt.NDArray[np.generic]) -> Floats:
     # A double beyond float32's range becomes infinite: a runtime could not hold it either.
     with np.errstate(over="ignore"):
         return np.asarray(array, dtype=np.float32)
 
 
-def _folded(
-    weights: npt.NDArray[np.float32], folding: Folding, axis: int | None, group_count: int
-) -> npt.NDArray[np.float32]:
+def _folded(weights: Floats, folding: Folding, axis: int | None, group_count: int) -> Floats:
     """The weights times the factor of their output channel: in float64, rounded once."""
     trailing = (1,) * (weights.ndim - 2)
     if axis == 0:
@@ -436,9 +435,7 @@ def _folded(
         return (weights.astype(np.float64) * factor).astype(np.float32)
 
 
-def _channels_first(
-    weights: npt.NDArray[np.float32], axis: int | None, joined: int | None
-) -> npt.NDArray[np.float32]:
+def _channels_first(weights: Floats, axis: int | None, joined: int | None) -> Floats:
     if axis is None:
         return np.ascontiguousarray(weights).reshape(1, -1)
     if joined is not None:

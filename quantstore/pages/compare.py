@@ -34,9 +34,8 @@ def main() -> None:
         picked, among = _models(con)
         ranked = queries.ranking(con, scheme.name, among)
         twin = ranked
-        if not scheme.per_channel and (ranked["verdict"] == "breaks").any():
-            twin_name = scheme.name.replace("_tensor_", "_channel_")
-            twin = queries.ranking(con, twin_name, among)
+        if not scheme.is_per_channel and (ranked["verdict"] == "breaks").any():
+            twin = queries.ranking(con, scheme.per_channel.name, among)
         headline.header(models_headline(_findings(ranked), _findings(twin), scheme), anchor=False)
         address.link("sort", default="verdict", options=list(SORTS))
         shown = _page_of(_sorted(ranked, st.session_state["sort"])["model"].tolist())

@@ -89,7 +89,7 @@ def _draw(con: Connection, row: dict[Any, Any], ranked: pd.DataFrame, scheme: Sc
     _facts(row, details, scheme)
     shared.explain("bands", "sqnr", "spread", "per_channel", limits=limits)
     grid = None
-    if not scheme.per_channel:
+    if not scheme.is_per_channel:
         grid = codes.shared_grid(row["weight_min"], row["weight_max"], scheme)
     channels.section(con, details, scheme, grid, limits)
     _codes(histogram, row, details, scheme, grid)
@@ -266,7 +266,7 @@ def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None
     span = shared.known(
         details["symmetric_span_over_rms" if scheme.is_symmetric else "asymmetric_span_over_rms"]
     )
-    if span and not scheme.per_channel and shared.known(row["sqnr_db"]) is not None:
+    if span and not scheme.is_per_channel and shared.known(row["sqnr_db"]) is not None:
         expected = f"≈{NO_BREAK_SPACE}{expected_db(span):.0f}{NO_BREAK_SPACE}dB"
         range_note = f"grid spans {weight(span)} rms, {expected}"
     else:
@@ -462,8 +462,8 @@ def _rescue(
 def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     """What one scale per channel would give, or gives."""
     symmetry = scheme.symmetry
-    shared_row = by_name[f"{scheme.format}_tensor_{symmetry}"]
-    own_row = by_name[f"{scheme.format}_channel_{symmetry}"]
+    shared_row = by_name[scheme.per_tensor.name]
+    own_row = by_name[scheme.per_channel.name]
     before = shared.known(shared_row["channel_sqnr_p10_db"])
     after = shared.known(own_row["channel_sqnr_p10_db"])
     if before is None:
@@ -486,7 +486,7 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
         )
     if gain < TELLING_GAIN_DB:
         return f"Per channel hardly helps: it takes nine in ten channels {from_to}."
-    verb = "lifts" if not scheme.per_channel else "has lifted"
+    verb = "lifts" if not scheme.is_per_channel else "has lifted"
     still = "" if own_row["band"] == "fine" else f", and the layer is {_stays(own_row['band'])}"
     return f"Per channel {verb} nine in ten channels {from_to}{still}."
 

@@ -55,7 +55,7 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     verdicts = queries.verdicts(con, [name])
     by_scheme = {row["scheme"]: row for row in verdicts.to_dict("records")}
     own = by_scheme[scheme.name]
-    twin = by_scheme.get(scheme.name.replace("_tensor_", "_channel_"), own)
+    twin = by_scheme.get(scheme.per_channel.name, own)
     found = queries.finding(own)
     limits = queries.band_limits(con)
     st.header(
@@ -226,7 +226,7 @@ def _remedies(layers: pd.DataFrame, scheme: Scheme) -> dict[str, str]:
         column: name
         for column, name in REMEDIES.items()
         if layers[column].notna().any()
-        and not (scheme.per_channel and column == "per_channel_p10_db")
+        and not (scheme.is_per_channel and column == "per_channel_p10_db")
     }
 
 
@@ -319,7 +319,7 @@ def _columns(scheme: Scheme) -> list[dict[str, Any]]:
         {"title": "channels below 10 dB", "kind": "pair", "number": True},
         {"title": "weights zeroed", "kind": "pair", "number": True, "wide": True},
     ]
-    if not scheme.per_channel:
+    if not scheme.is_per_channel:
         columns.append({"title": "p10 if per channel", "kind": "pair", "number": True})
     return columns
 
@@ -341,7 +341,7 @@ def _row(layer: dict[Any, Any], scheme: Scheme, limits: dict[str, float]) -> dic
         },
         {"text": share(layer["zeroed_fraction"])},
     ]
-    if not scheme.per_channel:
+    if not scheme.is_per_channel:
         cells.append({"text": db(layer["per_channel_p10_db"])})
     return {"key": int(layer["layer_id"]), "cells": cells}
 

@@ -40,7 +40,7 @@ MODELS_PER_PAGE = 25
 INGESTS = 10
 # More names than this make an address that no program passes on whole; a tag has no such limit.
 MOST_COMPARED = 50
-ORDERS: dict[str, queries.Order] = {
+ORDERS: dict[str, queries.ModelOrder] = {
     "name": "name",
     "newest": "newest",
     "file-size": "file size",

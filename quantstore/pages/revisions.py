@@ -183,7 +183,7 @@ def _said_change(change_db: float) -> str:
     return db(change_db, signed=True)
 
 
-def _rest(changed: pd.DataFrame, found: revisions.Tally, before: str, after: str) -> None:
+def _rest(changed: pd.DataFrame, found: revisions.ChangeCounts, before: str, after: str) -> None:
     """What did not change, and what has no partner: there for whoever looks for it."""
     st.space("small")
     parts = (

@@ -557,7 +557,7 @@ def file_words(state: Freshness) -> str:
         "gone": "the file is not there now",
         "no file": "no file to compare",
         "out of reach": "files are looked into only where nobody else reaches the app",
-    }[state.kind]
+    }[state.condition]
 
 
 def escaped(text: str) -> str:

@@ -273,7 +273,7 @@ def _store_size() -> queries.StoreSize | None:
 
 # Every run of every page asks this, and seldom has it changed.
 @lru_cache(maxsize=1)
-def _size_at(path: Path, stamp: store.Stamp) -> queries.StoreSize:
+def _size_at(path: Path, stamp: store.StoreStamp) -> queries.StoreSize:
     """What the store held when it had this stamp, or holds since."""
     with store.reading(path, settings.patience_seconds()) as con:
         return queries.store_size(con)

@@ -14,7 +14,7 @@ def find_layer(con: Connection, model: str, layer: str, operand: str | None = No
         UnknownModelError: the store does not hold the model.
         UnknownLayerError: the model has no such layer, or several of this name.
     """
-    found = con.rows(
+    rows = con.rows(
         """
         select layer_id, operand
         from layers
@@ -23,10 +23,10 @@ def find_layer(con: Connection, model: str, layer: str, operand: str | None = No
         """,
         {"model_id": find_model(con, model), "layer": layer, "operand": operand},
     )
-    if not found:
-        of = "" if operand is None else f" with the operand {operand!r}"
-        raise UnknownLayerError(f"{model} has no layer named {layer!r}{of}")
-    if len(found) > 1:
-        operands = ", ".join(operand for _, operand in found)
+    if not rows:
+        operand_note = "" if operand is None else f" with the operand {operand!r}"
+        raise UnknownLayerError(f"{model} has no layer named {layer!r}{operand_note}")
+    if len(rows) > 1:
+        operands = ", ".join(operand for _, operand in rows)
         raise UnknownLayerError(f"{layer!r} stands for several layers", f"choose one of {operands}")
-    return int(found[0][0])
+    return int(rows[0][0])

@@ -26,7 +26,7 @@ def store_size(con: Connection) -> StoreSize:
 
 def model_names(con: Connection, tag: str | None = None) -> list[str]:
     """Every model, or those with the tag, in alphabetical order."""
-    found = con.rows(
+    rows = con.rows(
         """
         select model
         from models
@@ -35,7 +35,7 @@ def model_names(con: Connection, tag: str | None = None) -> list[str]:
         """,
         {"tag": tag},
     )
-    return [model for (model,) in found]
+    return [model for (model,) in rows]
 
 
 def models(con: Connection) -> pd.DataFrame:

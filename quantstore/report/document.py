@@ -17,11 +17,12 @@ from quantstore.errors import printable
 from quantstore.palette import BANDS, DARK, LIGHT, PROPERTIES, by_name
 from quantstore.report import judged
 from quantstore.report.figures import as_json, figure
+from quantstore.report.judged import Row
 from quantstore.report.markup import (
+    band_class,
     chip,
     element,
     facts,
-    kind_of,
     layers_by_band,
     legend,
     name,
@@ -65,8 +66,7 @@ LEAST_LAYERS = 3
 CHART_NAME = 26
 # A layer's name in a sentence.
 LAYER_NAME = 40
-Row = dict[Any, Any]
-Progress = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 
 
 def html(
@@ -75,7 +75,7 @@ def html(
     scheme: Scheme = DEFAULT_SCHEME,
     *,
     made_at: datetime | None = None,
-    progress: Progress | None = None,
+    progress: ReportProgress | None = None,
 ) -> str:
     """One self-contained page about models of a store; the same store gives the same page.
 
@@ -95,9 +95,9 @@ def html(
     profiles = profiles.assign(
         model=profiles["model"].map(labels), layer=profiles["layer"].map(printable)
     )
-    twin = scheme.name.replace("_tensor_", "_channel_")
+    per_channel = scheme.per_channel.name
     rows = [by_cell[(model, scheme.name)] for model in ranked]
-    headline = judged.models(rows, [by_cell[(model, twin)] for model in ranked], scheme)
+    headline = judged.models(rows, [by_cell[(model, per_channel)] for model in ranked], scheme)
     sections, layers = [], []
     for number, model in enumerate(ranked, 1):
         worst = queries.worst_layers(connection, model, scheme.name).merge(
@@ -109,7 +109,7 @@ def html(
                 connection,
                 number,
                 by_cell[(model, scheme.name)],
-                by_cell[(model, twin)],
+                by_cell[(model, per_channel)],
                 worst,
                 profiles[profiles["model"] == labels[model]],
                 scheme,
@@ -118,15 +118,15 @@ def html(
         )
         if progress is not None:
             progress(number, len(ranked))
-    made = made_at or datetime.now(UTC)
+    made_on = made_at or datetime.now(UTC)
     body = [
-        _opening(headline, len(ranked), scheme, made),
+        _opening(headline, len(ranked), scheme, made_on),
         _matrix(by_cell, ranked, scheme, limits),
         _differences(profiles),
         _depth(profiles) if len(ranked) > 1 else "",
         *sections,
         method(limits, ranked, [model for model in ranked if not summaries.loc[model, "folded"]]),
-        _origin(summaries.loc[ranked].to_dict("records"), made),
+        _origin(summaries.loc[ranked].to_dict("records"), made_on),
         _all_layers(layers),
     ]
     return _page(headline, "\n".join(part for part in body if part))
@@ -134,20 +134,22 @@ def html(
 
 def file_name(models: Sequence[str]) -> str:
     """A name for the file that every disk accepts: ``quantstore-rtmdet-nano.html``."""
-    words = models[0] if len(models) == 1 else f"{len(models)}-models"
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", words).strip("-.")[:60]
+    subject = models[0] if len(models) == 1 else f"{len(models)}-models"
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", subject).strip("-.")[:60]
     return f"quantstore-{safe or 'report'}.html"
 
 
 def _page(title: str, body: str) -> str:
     """The page around the sections: nothing in it may ask for anything outside."""
-    vega, own = ((FOLDER / asset).read_text(encoding="utf-8") for asset in ("vega.js", "report.js"))
+    vega_script, report_script = (
+        (FOLDER / asset).read_text(encoding="utf-8") for asset in ("vega.js", "report.js")
+    )
     # Only these two scripts run, and not through eval: vega's interpreter reads its expressions.
     # Styles are ours throughout, and could load nothing either.
     policy = "; ".join(
         (
             "default-src 'none'",
-            f"script-src {_fingerprint(vega)} {_fingerprint(own)}",
+            f"script-src {_fingerprint(vega_script)} {_fingerprint(report_script)}",
             "style-src 'unsafe-inline'",
             "img-src data: blob:",
             "base-uri 'none'",
@@ -170,8 +172,8 @@ def _page(title: str, body: str) -> str:
             "</head>",
             "<body>",
             f"<main>{body}</main>",
-            f"<script>{vega}</script>",
-            f"<script>{own}</script>",
+            f"<script>{vega_script}</script>",
+            f"<script>{report_script}</script>",
             "</body>",
             "</html>",
             "",
@@ -187,15 +189,16 @@ def _fingerprint(script: str) -> str:
 def _colours() -> str:
     """The colours of both themes; paper is always light."""
     light, dark = (
-        ";".join(f"{key}:{value}" for key, value in by_name(one).items()) for one in (LIGHT, DARK)
+        ";".join(f"{key}:{value}" for key, value in by_name(theme).items())
+        for theme in (LIGHT, DARK)
     )
     return f":root{{{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
 
 
-def _opening(headline: str, model_count: int, scheme: Scheme, made: datetime) -> str:
+def _opening(headline: str, model_count: int, scheme: Scheme, made_on: datetime) -> str:
     about = (
         f"{plural(model_count, 'ONNX model')}, judged under {scheme.title}"
-        f" · quantstore {__version__}, {_day(made)}"
+        f" · quantstore {__version__}, {_day(made_on)}"
     )
     return element("header", element("h1", text(headline)) + paragraph(about, "muted"), "opening")
 
@@ -205,16 +208,22 @@ def _matrix(
 ) -> str:
     heads = [("model", "")]
     heads += [
-        (f"per {one.granularity} {one.symmetry}", "chosen" if one == scheme else "")
-        for one in INT8_SCHEMES.values()
+        (
+            f"per {column_scheme.granularity} {column_scheme.symmetry}",
+            "chosen" if column_scheme == scheme else "",
+        )
+        for column_scheme in INT8_SCHEMES.values()
     ]
     rows = []
     for number, model in enumerate(ranked, 1):
-        own = by_cell[(model, scheme.name)]
-        size = [plural(int(own["layer_count"]), "layer"), f"{weights(own['weight_count'])} weights"]
-        if own["layers_already_quantized"]:
+        chosen_row = by_cell[(model, scheme.name)]
+        size = [
+            plural(int(chosen_row["layer_count"]), "layer"),
+            f"{weights(chosen_row['weight_count'])} weights",
+        ]
+        if chosen_row["layers_already_quantized"]:
             size.append("stored as integers")
-        if not own["folded"]:
+        if not chosen_row["folded"]:
             size.append(UNFOLDED)
         cells = [
             element(
@@ -224,22 +233,22 @@ def _matrix(
                 scope="row",
             )
         ]
-        for one in INT8_SCHEMES:
-            row = by_cell[(model, one)]
-            said, evidence = judged.said(row)
-            more = element("span", text(said.more), "more") if said.more else ""
+        for scheme_name in INT8_SCHEMES:
+            row = by_cell[(model, scheme_name)]
+            verdict, evidence = judged.cell_verdict(row)
+            detail = element("span", text(verdict.more), "more") if verdict.more else ""
             cells.append(
                 element(
                     "td",
                     element(
                         "div",
-                        element("b", text(said.text))
-                        + more
+                        element("b", text(verdict.text))
+                        + detail
                         # A space that is read aloud; the rest is layout.
                         + " "
                         + element("span", text(evidence), "evidence")
                         + strip(layers_by_band(row)),
-                        f"cell {kind_of(said.band)}",
+                        f"cell {band_class(verdict.band)}",
                     ),
                 )
             )
@@ -285,8 +294,8 @@ def _notes(rows: Any) -> list[str]:
 def _differences(profiles: pd.DataFrame) -> str:
     # The page says the same as the app where nobody has chosen operators.
     chosen = compare_charts.convolutions(profiles)
-    kind = compare_charts.kind_of(chosen)
-    parts = [
+    layer_kind = compare_charts.kind_of(chosen)
+    elements = [
         element("h2", "How the layers differ"),
         paragraph(_counted_kinds(profiles, chosen), "story"),
     ]
@@ -297,13 +306,13 @@ def _differences(profiles: pd.DataFrame) -> str:
             title="weight range of a layer, max − min, in weight units",
             axis="log",
         )
-        parts += [
+        elements += [
             element("h3", "Weight range"),
-            paragraph(_range_story(chosen, kind), "story"),
+            paragraph(_range_story(chosen, layer_kind), "story"),
             figure(
                 compare_charts.bricks(chosen, measure, PROPERTIES),
                 key="range",
-                alt=f"Weight range of the layers, one brick per {kind}, one row per model",
+                alt=f"Weight range of the layers, one brick per {layer_kind}, one row per model",
             ),
         ]
     if chosen["channel_spread_bits"].notna().any():
@@ -313,68 +322,70 @@ def _differences(profiles: pd.DataFrame) -> str:
             axis="linear",
             bin_width=0.5,
         )
-        parts += [
+        elements += [
             element("h3", "Channel spread"),
-            paragraph(_spread_story(chosen, kind), "story"),
+            paragraph(_spread_story(chosen, layer_kind), "story"),
             figure(
                 compare_charts.bricks(chosen, measure, PROPERTIES),
                 key="spread",
-                alt=f"Channel spread of the layers in bits, one brick per {kind}",
+                alt=f"Channel spread of the layers in bits, one brick per {layer_kind}",
             ),
         ]
-    return element("section", "".join(parts))
+    return element("section", "".join(elements))
 
 
 def _counted_kinds(profiles: pd.DataFrame, chosen: pd.DataFrame) -> str:
-    left, without = compare_charts.not_counted(profiles, chosen)
-    said = []
-    if left:
-        verb = "is" if left == 1 else "are"
-        said.append(f"Convolutions are counted; {counted(left, 'other layer')} {verb} not.")
+    uncounted, without = compare_charts.not_counted(profiles, chosen)
+    sentences = []
+    if uncounted:
+        verb = "is" if uncounted == 1 else "are"
+        sentences.append(
+            f"Convolutions are counted; {counted(uncounted, 'other layer')} {verb} not."
+        )
     if without:
         verb = "has" if len(without) == 1 else "have"
-        said.append(f"{listed(without)} {verb} no convolution: every layer counts there.")
-    return " ".join(said)
+        sentences.append(f"{listed(without)} {verb} no convolution: every layer counts there.")
+    return " ".join(sentences)
 
 
-def _range_story(profiles: pd.DataFrame, kind: str) -> str:
-    found = compare_charts.landmarks(profiles, "weight_range")
-    words = f"One brick per {kind}, coloured by band."
-    if found is None:
-        return words
+def _range_story(profiles: pd.DataFrame, layer_kind: str) -> str:
+    landmarks = compare_charts.landmarks(profiles, "weight_range")
+    story = f"One brick per {layer_kind}, coloured by band."
+    if landmarks is None:
+        return story
     is_several = profiles["model"].nunique() > 1
 
     def called(layer: pd.Series) -> str:
-        own = short_name(str(layer["layer"]), LAYER_NAME)
-        return f"{layer['model']} {own}" if is_several else own
+        layer_name = short_name(str(layer["layer"]), LAYER_NAME)
+        return f"{layer['model']} {layer_name}" if is_several else layer_name
 
-    words += (
-        f" The widest layer is {called(found.widest)} with a range of"
-        f" {weight(found.widest['weight_range'])}."
+    story += (
+        f" The widest layer is {called(landmarks.widest)} with a range of"
+        f" {weight(landmarks.widest['weight_range'])}."
     )
-    if found.widest_unharmed is not None and found.narrowest_broken is not None:
-        words += (
-            f" Range alone does not decide: {called(found.widest_unharmed)} spans"
-            f" {weight(found.widest_unharmed['weight_range'])} and is not at risk, while"
-            f" {called(found.narrowest_broken)} breaks with a range of"
-            f" {weight(found.narrowest_broken['weight_range'])}."
+    if landmarks.widest_unharmed is not None and landmarks.narrowest_broken is not None:
+        story += (
+            f" Range alone does not decide: {called(landmarks.widest_unharmed)} spans"
+            f" {weight(landmarks.widest_unharmed['weight_range'])} and is not at risk, while"
+            f" {called(landmarks.narrowest_broken)} breaks with a range of"
+            f" {weight(landmarks.narrowest_broken['weight_range'])}."
         )
-    return words
+    return story
 
 
-def _spread_story(profiles: pd.DataFrame, kind: str) -> str:
+def _spread_story(profiles: pd.DataFrame, layer_kind: str) -> str:
     spread = profiles.groupby("model", sort=False)["channel_spread_bits"].quantile(0.9)
     spread = spread.dropna().sort_values()
-    words = (
+    story = (
         "log2 of the widest channel's range over the median channel's: the bits that a typical"
         " channel loses when the tensor shares one scale."
     )
     if len(spread) > 1:
-        words += (
-            f" A tenth of the counted {kind}s spread {bits(spread.iloc[-1])} or more in"
+        story += (
+            f" A tenth of the counted {layer_kind}s spread {bits(spread.iloc[-1])} or more in"
             f" {spread.index[-1]}, {bits(spread.iloc[0])} in {spread.index[0]}."
         )
-    return words
+    return story
 
 
 def _depth(profiles: pd.DataFrame) -> str:
@@ -397,27 +408,27 @@ def _depth(profiles: pd.DataFrame) -> str:
 def _model(
     connection: Connection,
     number: int,
-    own: Row,
-    twin: Row,
+    row: Row,
+    per_channel_row: Row,
     worst: pd.DataFrame,
     profiles: pd.DataFrame,
     scheme: Scheme,
     limits: dict[str, float],
 ) -> str:
-    model = str(own["model"])
+    model = str(row["model"])
     runs = queries.model_runs(connection, model)
-    words = judged.layers_in_words(own)
+    layer_counts = judged.layers_in_words(row)
     about = (
-        f"{words[0].upper()}{words[1:]}; {count(own['channels_below_10db'])} of"
-        f" {count(own['channel_count'])} channels stay below 10 dB. Median weight range of a layer"
-        f" {weight(own['median_weight_range'])}, largest {weight(own['max_weight_range'])}."
+        f"{layer_counts[0].upper()}{layer_counts[1:]}; {count(row['channels_below_10db'])} of"
+        f" {count(row['channel_count'])} channels stay below 10 dB. Median weight range of a layer"
+        f" {weight(row['median_weight_range'])}, largest {weight(row['max_weight_range'])}."
     )
-    parts = [
+    elements = [
         element("h2", name(model)),
-        element("p", text(judged.model(own, twin, scheme)), "answer"),
+        element("p", text(judged.model(row, per_channel_row, scheme)), "answer"),
         paragraph(about, "story"),
         _runs(runs),
-        element("h3", "Where it breaks" if own["layers_broken"] else "From input to output"),
+        element("h3", "Where it breaks" if row["layers_broken"] else "From input to output"),
         figure(
             model_charts.layer_map(profiles, PROPERTIES),
             key=f"map-{number}",
@@ -428,7 +439,7 @@ def _model(
         paragraph(_what_helps(connection, model, scheme), "story"),
         _worst(worst, scheme, limits),
     ]
-    return element("section", "".join(parts), "model", id=f"model-{number}")
+    return element("section", "".join(elements), "model", id=f"model-{number}")
 
 
 def _runs(runs: pd.DataFrame) -> str:
@@ -449,10 +460,12 @@ def _runs(runs: pd.DataFrame) -> str:
     heads.append(("compared", "wide"))
     rows = []
     for source, of_source in measured.groupby("input_source", sort=False):
-        for scheme in (one for one in SCHEMES if (of_source["scheme"] == one).any()):
+        for scheme in (
+            scheme_name for scheme_name in SCHEMES if (of_source["scheme"] == scheme_name).any()
+        ):
             cells = of_source[of_source["scheme"] == scheme]
             by_mode = {cell["mode"]: cell for cell in cells.to_dict("records")}
-            compared = [str(one) for one in dict.fromkeys(cells["compared"].dropna())]
+            compared = [str(comparison) for comparison in dict.fromkeys(cells["compared"].dropna())]
             written = [
                 element("td", "noise probe" if source == "noise" else name(str(source))),
                 element("td", text(SCHEMES[scheme].title)),
@@ -470,7 +483,7 @@ def _runs(runs: pd.DataFrame) -> str:
 def _run(run: Row | None) -> str:
     if run is None:
         return text("–")
-    agreement = _known(run["top1_agreement"])
+    agreement = _number_or_none(run["top1_agreement"])
     same = "" if agreement is None else f"{share(agreement)} keep their top class"
     return f"{chip(run['band'])} {text(db(run['output_sqnr_db']))}" + paragraph(same, "small")
 
@@ -478,7 +491,7 @@ def _run(run: Row | None) -> str:
 def _conditions(measured: pd.DataFrame) -> str:
     samples = sorted({int(number) for number in measured["sample_count"]})
     numbers = " to ".join(str(number) for number in dict.fromkeys((samples[0], samples[-1])))
-    shapes = [str(one) for one in dict.fromkeys(measured["input_shape"].dropna())]
+    shapes = [str(input_shape) for input_shape in dict.fromkeys(measured["input_shape"].dropna())]
     versions = sorted(set(measured["onnxruntime_version"].astype(str)))
     inputs = f" Inputs: {'; '.join(shapes)}." if shapes else ""
     return (
@@ -489,13 +502,13 @@ def _conditions(measured: pd.DataFrame) -> str:
 
 
 def _what_helps(connection: Connection, model: str, scheme: Scheme) -> str:
-    found = []
+    sentences = []
     if scheme == DEFAULT_SCHEME:
         hopes = queries.model_equalization(connection, model, scheme.name)
         by_band = {row["band"]: row for row in hopes.to_dict("records")}
         band = next((band for band in ("broken", "at risk") if band in by_band), None)
         if band is not None:
-            found.append(
+            sentences.append(
                 equalization_hope(
                     band,
                     layers=int(by_band[band]["layers"]),
@@ -505,8 +518,8 @@ def _what_helps(connection: Connection, model: str, scheme: Scheme) -> str:
             )
     needed = queries.model_bits_needed(connection, model)
     if needed:
-        found.append(fine_from(needed, of_model=True))
-    return " ".join(found)
+        sentences.append(fine_from(needed, of_model=True))
+    return " ".join(sentences)
 
 
 def _worst(worst: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> str:
@@ -522,30 +535,32 @@ def _worst(worst: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> str
         ("p10 would be", "rescue"),
         ("bits needed", "rescue"),
     ]
-    if scheme.per_channel:
+    if scheme.is_per_channel:
         heads.remove(("p10 would be", "rescue"))
     rows = [_layer(layer, scheme, limits) for layer in shown.to_dict("records")]
-    first, rest = rows[:FIRST_LAYERS], rows[FIRST_LAYERS:]
-    if len(rest) <= 2:
-        first, rest = rows, []
-    out = element("div", table(heads, first, "layers"), "scroll")
-    if rest:
+    shown_rows, hidden_rows = rows[:FIRST_LAYERS], rows[FIRST_LAYERS:]
+    if len(hidden_rows) <= 2:
+        shown_rows, hidden_rows = rows, []
+    out = element("div", table(heads, shown_rows, "layers"), "scroll")
+    if hidden_rows:
         out += element(
             "details",
-            element("summary", text(f"{plural(len(rest), 'more layer')} at risk or broken"))
-            + element("div", table(heads, rest, "layers"), "scroll"),
+            element("summary", text(f"{plural(len(hidden_rows), 'more layer')} at risk or broken"))
+            + element("div", table(heads, hidden_rows, "layers"), "scroll"),
         )
-    left = len(worst) - len(shown)
-    if left:
-        verb = "is" if left == 1 else "are"
-        out += paragraph(f"{plural(left, 'further layer')} {verb} in the CSV at the end.", "note")
+    omitted = len(worst) - len(shown)
+    if omitted:
+        verb = "is" if omitted == 1 else "are"
+        out += paragraph(
+            f"{plural(omitted, 'further layer')} {verb} in the CSV at the end.", "note"
+        )
     return out
 
 
 def _layer(layer: Row, scheme: Scheme, limits: dict[str, float]) -> str:
     reasons = "; ".join(causes(_layer_facts(layer), scheme))
     counts = [int(number) for number in layer["spark"]]
-    places = [
+    bin_bands = [
         next(
             (b for b, low in limits.items() if position * queries.SPARK_DB_PER_BIN >= low), BANDS[0]
         )
@@ -560,49 +575,53 @@ def _layer(layer: Row, scheme: Scheme, limits: dict[str, float]) -> str:
             + paragraph(shape(layer["shape"]), "small"),
             "wide",
         ),
-        (spark(counts, places, f"{below} {of_channels} channels below 10 dB"), "wide"),
-        (chip(layer["band"]) + paragraph(db(_known(layer["channel_sqnr_p10_db"])), "small"), ""),
+        (spark(counts, bin_bands, f"{below} {of_channels} channels below 10 dB"), "wide"),
+        (
+            chip(layer["band"])
+            + paragraph(db(_number_or_none(layer["channel_sqnr_p10_db"])), "small"),
+            "",
+        ),
         (text(count(below)) + paragraph(of_channels, "small"), "number"),
         (text(share(layer["zeroed_fraction"])), "number wide"),
         (_rescues(layer), "rescue"),
         (_bits(layer), "rescue"),
     ]
-    if scheme.per_channel:
+    if scheme.is_per_channel:
         # It is per channel already, and neither clipping nor equalization is stored for it.
         del cells[-2]
     return element(
         "tr",
-        "".join(element("td", cell, kind) for cell, kind in cells),
+        "".join(element("td", cell, css_class) for cell, css_class in cells),
         id=f"layer-{int(layer['layer_id'])}",
     )
 
 
 def _rescues(layer: Row) -> str:
     """What a layer under a per-tensor scheme would reach otherwise, as far as it is stored."""
-    found = [("per channel", db(_known(layer["per_channel_p10_db"])))]
-    for column, words in (("clipped_p10_db", "clipped"), ("equalized_p10_db", "equalized")):
+    entries = [("per channel", db(_number_or_none(layer["per_channel_p10_db"])))]
+    for column, label in (("clipped_p10_db", "clipped"), ("equalized_p10_db", "equalized")):
         if not pd.isna(layer[column]):
-            found.append((words, db(float(layer[column]))))
-    return _pairs(found)
+            entries.append((label, db(float(layer[column]))))
+    return _pairs(entries)
 
 
 def _bits(layer: Row) -> str:
-    found: list[tuple[str, str]] = []
-    for column, words in (
+    entries: list[tuple[str, str]] = []
+    for column, label in (
         ("bits_tensor", "per tensor"),
         ("bits_channel", "per channel"),
         ("bits_block", "per block"),
     ):
         if not pd.isna(layer[column]):
             number = int(layer[column])
-            found.append((words, "> 16" if number < 0 else str(number)))
-    return _pairs(found)
+            entries.append((label, "> 16" if number < 0 else str(number)))
+    return _pairs(entries)
 
 
-def _pairs(found: list[tuple[str, str]]) -> str:
-    if not found:
+def _pairs(entries: list[tuple[str, str]]) -> str:
+    if not entries:
         return text("–")
-    lines = "".join(f"<dt>{text(term)}</dt><dd>{text(value)}</dd>" for term, value in found)
+    lines = "".join(f"<dt>{text(term)}</dt><dd>{text(value)}</dd>" for term, value in entries)
     return f'<dl class="pairs">{lines}</dl>'
 
 
@@ -612,22 +631,22 @@ def _layer_facts(layer: Row) -> LayerFacts:
         channel_count=int(layer["channel_count"]),
         flattened_channels=int(layer["flattened_channels"]),
         outlier_channels=int(layer["outlier_channel_count"]),
-        spread_bits=_known(layer["channel_spread_bits"]),
+        spread_bits=_number_or_none(layer["channel_spread_bits"]),
         narrow_channels=int(layer["narrow_channels"]),
-        symmetric_span_over_rms=_known(layer["symmetric_span_over_rms"]),
-        weight_min=_known(layer["weight_min"]) or 0.0,
-        weight_max=_known(layer["weight_max"]) or 0.0,
+        symmetric_span_over_rms=_number_or_none(layer["symmetric_span_over_rms"]),
+        weight_min=_number_or_none(layer["weight_min"]) or 0.0,
+        weight_max=_number_or_none(layer["weight_max"]) or 0.0,
     )
 
 
-def _origin(summaries: Sequence[Row], made: datetime) -> str:
+def _origin(summaries: Sequence[Row], made_on: datetime) -> str:
     """Which files this is about, when they were measured, and by what."""
     return element(
         "section",
         element("h2", "Where this comes from")
         + paragraph(
-            f"Made on {_day(made)} at {made:%H:%M} UTC by quantstore {__version__} from its store."
-            " The same file, measured by the same version, gives the same figures.",
+            f"Made on {_day(made_on)} at {made_on:%H:%M} UTC by quantstore {__version__} from its"
+            " store. The same file, measured by the same version, gives the same figures.",
             "story",
         )
         + "".join(_file(row) for row in summaries),
@@ -662,7 +681,7 @@ def _all_layers(layers: Sequence[pd.DataFrame]) -> str:
         "per_channel_p10_db", "clipped_p10_db", "equalized_p10_db", "bits_tensor", "bits_channel",
         "bits_block",
     ]  # fmt: skip
-    frame = pd.concat([one[columns] for one in layers], ignore_index=True)
+    frame = pd.concat([layer_frame[columns] for layer_frame in layers], ignore_index=True)
     bits_columns = ["bits_tensor", "bits_channel", "bits_block"]
     # Where 16 bits are not enough there is no number to give.
     frame[bits_columns] = frame[bits_columns].astype("Int64").where(frame[bits_columns] > 0)
@@ -696,5 +715,5 @@ def _optional(value: Any) -> str:
     return "" if pd.isna(value) else str(value)
 
 
-def _known(value: Any) -> float | None:
+def _number_or_none(value: Any) -> float | None:
     return None if pd.isna(value) else float(value)

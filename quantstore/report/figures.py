@@ -46,13 +46,13 @@ def as_json(value: object) -> str:
 
 def packed(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A specification whose datasets hold, column by column, what it draws."""
-    rest = {key: value for key, value in spec.items() if key != "datasets"}
-    drawn = set(_fields(rest))
+    without_data = {key: value for key, value in spec.items() if key != "datasets"}
+    drawn = set(_fields(without_data))
     datasets = {
         name: _columns(rows, drawn) if rows else {"rows": 0, "columns": {}}
         for name, rows in spec.get("datasets", {}).items()
     }
-    return rest | {"datasets": datasets}
+    return without_data | {"datasets": datasets}
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], drawn: set[str]) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def _column(values: list[Any]) -> dict[str, Any]:
     different = list(dict.fromkeys(values))
     if len(different) > 0.6 * len(values):
         return {"values": values}
-    places = {value: place for place, value in enumerate(different)}
-    return {"different": different, "index": [places[value] for value in values]}
+    positions = {value: index for index, value in enumerate(different)}
+    return {"different": different, "index": [positions[value] for value in values]}
 
 
 def _short(value: Any) -> Any:
@@ -85,11 +85,11 @@ def _fields(node: Any) -> Iterator[str]:
             if key == "field" and isinstance(value, str):
                 yield value
             elif key == "fields" and isinstance(value, list):
-                yield from (one for one in value if isinstance(one, str))
+                yield from (column_name for column_name in value if isinstance(column_name, str))
             else:
                 yield from _fields(value)
     elif isinstance(node, list):
-        for one in node:
-            yield from _fields(one)
+        for child in node:
+            yield from _fields(child)
     elif isinstance(node, str):
         yield from (plain or quoted for plain, quoted in _DATUM_FIELD.findall(node))

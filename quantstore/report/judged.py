@@ -7,7 +7,7 @@ from quantstore import queries, words
 from quantstore.schemes import Scheme
 from quantstore.words import MODES, Verdict
 
-__all__ = ["MODES", "is_probed", "layers_in_words", "model", "models", "said"]
+__all__ = ["MODES", "cell_verdict", "is_probed", "layers_in_words", "model", "models"]
 
 Row = Mapping[Any, Any]
 
@@ -17,7 +17,7 @@ def is_probed(row: Row) -> bool:
     return queries.finding(row).is_probed
 
 
-def said(row: Row) -> tuple[Verdict, str]:
+def cell_verdict(row: Row) -> tuple[Verdict, str]:
     """What a cell of the matrix says, and what that rests on."""
     verdict = words.verdict(queries.finding(row))
     return verdict, f"{verdict.where}{verdict.evidence}"
@@ -29,8 +29,8 @@ def models(rows: Sequence[Row], twins: Sequence[Row], scheme: Scheme) -> str:
     Args:
         twins: the same models under the per-channel scheme of the same symmetry.
     """
-    own, per_channel = (list(map(queries.finding, one)) for one in (rows, twins))
-    return words.models_headline(own, per_channel, scheme)
+    findings, per_channel = (list(map(queries.finding, group)) for group in (rows, twins))
+    return words.models_headline(findings, per_channel, scheme)
 
 
 def model(row: Row, twin: Row, scheme: Scheme) -> str:

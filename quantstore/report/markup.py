@@ -12,45 +12,50 @@ SPARK_WIDTH, SPARK_HEIGHT = 150, 30
 LONGEST_NAME = 300
 
 
-def text(words: object) -> str:
+def text(content: object) -> str:
     """Words, wherever they come from, on one line and never markup, in an attribute neither."""
-    return html.escape(_one_line(str(words)))
+    return html.escape(_one_line(str(content)))
 
 
-def name(words: str) -> str:
+def name(full_name: str) -> str:
     """A name that may break after a slash, dot or underscore; whole in its title."""
-    whole = _one_line(words)
+    whole = _one_line(full_name)
     return f'<span class="name" title="{html.escape(whole)}">{breakable(_cut(whole))}</span>'
 
 
-def element(tag: str, content: str, kind: str = "", **attributes: str) -> str:
+def element(tag: str, content: str, css_class: str = "", **attributes: str) -> str:
     """An element around finished HTML."""
-    given = {"class": kind, **{key.replace("_", "-"): value for key, value in attributes.items()}}
-    written = "".join(f' {key}="{html.escape(value)}"' for key, value in given.items() if value)
+    all_attributes = {
+        "class": css_class,
+        **{key.replace("_", "-"): value for key, value in attributes.items()},
+    }
+    written = "".join(
+        f' {key}="{html.escape(value)}"' for key, value in all_attributes.items() if value
+    )
     return f"<{tag}{written}>{content}</{tag}>"
 
 
-def paragraph(words: str, kind: str = "") -> str:
+def paragraph(content: str, css_class: str = "") -> str:
     """A paragraph of plain words."""
-    return element("p", text(words), kind) if words else ""
+    return element("p", text(content), css_class) if content else ""
 
 
 def chip(band: str) -> str:
     """The name of a band in its colours."""
-    return element("span", text(band), f"chip {kind_of(band)}")
+    return element("span", text(band), f"chip {band_class(band)}")
 
 
 def strip(counts: Mapping[str, int]) -> str:
     """How the layers share out over the bands, worst first."""
-    words = ", ".join(f"{number} {band}" for band, number in counts.items() if number)
-    parts = "".join(
-        f'<i class="{kind_of(band)}" style="flex:{number}"></i>'
+    label = ", ".join(f"{number} {band}" for band, number in counts.items() if number)
+    segments = "".join(
+        f'<i class="{band_class(band)}" style="flex:{number}"></i>'
         for band, number in counts.items()
         if number
     )
     return (
-        f'<span class="strip" role="img" aria-label="{text(words)}" title="{text(words)}">'
-        f"{parts}</span>"
+        f'<span class="strip" role="img" aria-label="{text(label)}" title="{text(label)}">'
+        f"{segments}</span>"
     )
 
 
@@ -63,7 +68,7 @@ def spark(counts: Sequence[int], bands: Sequence[str], label: str) -> str:
         if number:
             height = max(2.0, (SPARK_HEIGHT - 1) * number**0.5 / highest)
             bars.append(
-                f'<rect class="{kind_of(band)}" x="{position * step:g}" width="{step - 0.6:g}"'
+                f'<rect class="{band_class(band)}" x="{position * step:g}" width="{step - 0.6:g}"'
                 f' y="{SPARK_HEIGHT - 1 - height:.4g}" height="{height:.4g}"/>'
             )
     return (
@@ -79,12 +84,14 @@ def legend(limits: Mapping[str, float]) -> str:
     items = []
     for position, band in enumerate(BANDS):
         if position == 0:
-            words = f"below {limits[BANDS[1]]:g}{NO_BREAK_SPACE}dB"
+            span_text = f"below {limits[BANDS[1]]:g}{NO_BREAK_SPACE}dB"
         elif position == len(BANDS) - 1:
-            words = f"{limits[band]:g}{NO_BREAK_SPACE}dB and more"
+            span_text = f"{limits[band]:g}{NO_BREAK_SPACE}dB and more"
         else:
-            words = f"{limits[band]:g} to {limits[BANDS[position + 1]]:g}{NO_BREAK_SPACE}dB"
-        items.append(f'<li><i class="{kind_of(band)}"></i><b>{text(band)}</b> {text(words)}</li>')
+            span_text = f"{limits[band]:g} to {limits[BANDS[position + 1]]:g}{NO_BREAK_SPACE}dB"
+        items.append(
+            f'<li><i class="{band_class(band)}"></i><b>{text(band)}</b> {text(span_text)}</li>'
+        )
     return element("ul", "".join(items), "legend")
 
 
@@ -97,14 +104,14 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def table(heads: Sequence[tuple[str, str]], rows: Iterable[str], kind: str) -> str:
+def table(heads: Sequence[tuple[str, str]], rows: Iterable[str], css_class: str) -> str:
     """A table of finished rows under (title, class) heads; it scrolls where it does not fit."""
     head = "".join(element("th", text(title), css, scope="col") for title, css in heads)
     body = "".join(rows)
-    return f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<table class="{css_class}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def kind_of(band: str) -> str:
+def band_class(band: str) -> str:
     """The CSS class of a band."""
     return band.replace(" ", "-")
 
@@ -119,11 +126,11 @@ def plural(number: int, noun: str) -> str:
     return counted(number, noun).replace(NO_BREAK_SPACE, " ")
 
 
-def _cut(words: str) -> str:
+def _cut(full_name: str) -> str:
     # The end of a node's name tells more than its beginning.
-    return short_name(words, LONGEST_NAME)
+    return short_name(full_name, LONGEST_NAME)
 
 
-def _one_line(words: str) -> str:
+def _one_line(content: str) -> str:
     # Our own words hold no-break spaces, which count as unprintable.
-    return NO_BREAK_SPACE.join(map(printable, words.split(NO_BREAK_SPACE)))
+    return NO_BREAK_SPACE.join(map(printable, content.split(NO_BREAK_SPACE)))

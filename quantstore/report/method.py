@@ -77,7 +77,7 @@ def method(limits: Mapping[str, float], models: Sequence[str], unfolded: Sequenc
         ),
     )
     body = "".join(
-        f"<div><h3>{text(title)}</h3><p>{words}</p></div>" for title, words in paragraphs
+        f"<div><h3>{text(title)}</h3><p>{content}</p></div>" for title, content in paragraphs
     )
     sources = "; ".join(f"{text(title)}, <span>{text(where)}</span>" for title, where in SOURCES)
     return element(

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from quantstore import quantization
 from quantstore.errors import RunError
-from quantstore.run.runtime import Array
+from quantstore.records import Array
 
 
 class Reference:

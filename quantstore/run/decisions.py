@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quantstore.records import Counts
+from quantstore.records import Array, Counts
 from quantstore.run.inputs import Samples
-from quantstore.run.runtime import Array
 
 
 @dataclass(frozen=True, slots=True)

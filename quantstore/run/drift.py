@@ -18,11 +18,10 @@ import onnx
 from onnx import shape_inference
 
 from quantstore.quantization import sqnr_db
-from quantstore.records import ActivationErrorRecord, Counts, Doubles
+from quantstore.records import ActivationErrorRecord, Array, Counts, Doubles
 from quantstore.run.choices import ReportSteps
 from quantstore.run.inputs import Samples
 from quantstore.run.relay import Relay, rounds
-from quantstore.run.runtime import Array
 from quantstore.run.surgery import TwinPair, computed, kept_outside, with_local_twins
 
 BINS = 64

@@ -7,10 +7,11 @@ import numpy as np
 import onnx_ir as ir
 
 from quantstore.errors import InputsError, RunError
+from quantstore.records import Array
 from quantstore.run import noise, twin
 from quantstore.run.choices import NOISE
 from quantstore.run.inputs import ModelInput, Samples, read_samples
-from quantstore.run.runtime import Array, Session
+from quantstore.run.runtime import Session
 from quantstore.run.workplace import Workplace
 
 # Not those of the probe: a run by hand shall be evidence of its own.

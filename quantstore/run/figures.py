@@ -14,10 +14,11 @@ import numpy as np
 import onnx
 
 from quantstore.errors import RunError
+from quantstore.records import Array
 from quantstore.run import noise, points, twin
 from quantstore.run.comparison import Reference
 from quantstore.run.probe import PLAN
-from quantstore.run.runtime import Array, Feeds, Session, quantizable, quantize_file
+from quantstore.run.runtime import Feeds, Session, quantizable, quantize_file
 from quantstore.schemes import SCHEMES
 
 # One seed for each use, so that nothing is tested on what it was calibrated on.
@@ -134,7 +135,7 @@ def _both(
                     source,
                     room / "quantized.onnx",
                     calibration,
-                    per_channel=SCHEMES[scheme].per_channel,
+                    per_channel=SCHEMES[scheme].is_per_channel,
                     cache=room / "ranges.json",
                 )
                 output_sqnr_db = _compared(Session(target), samples, names, reference)

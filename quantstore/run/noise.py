@@ -16,8 +16,8 @@ from quantstore.errors import RunError
 from quantstore.graph.attributes import integer
 from quantstore.graph.constants import constant_tensor
 from quantstore.graph.tensors import dimensions
-from quantstore.records import Doubles
-from quantstore.run.runtime import Array, Feeds
+from quantstore.records import Array, Doubles
+from quantstore.run.runtime import Feeds
 
 Spectrum = Literal["white", "image"]
 

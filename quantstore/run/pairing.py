@@ -12,9 +12,10 @@ import onnx
 
 from quantstore import graph
 from quantstore.errors import InputsError, RunError
+from quantstore.records import Array
 from quantstore.run import ranges, sensitivity, surgery, twin
 from quantstore.run.inputs import Samples
-from quantstore.run.runtime import Array, Session, quantizable, quantize_file
+from quantstore.run.runtime import Session, quantizable, quantize_file
 from quantstore.run.surgery import TwinPair
 from quantstore.run.workplace import Workplace
 from quantstore.schemes import SCHEMES
@@ -174,7 +175,7 @@ def _quantized_file(
         source,
         source.parent / "quantized.onnx",
         _CountedFeeds(calibration, fed, lambda count: say(count, len(calibration))),
-        per_channel=scheme.per_channel,
+        per_channel=scheme.is_per_channel,
         calibration=method,
         cache=cache,
         nodes_to_exclude=sorted(excluded),

@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from quantstore.run.runtime import Array, Feeds, Session
+from quantstore.records import Array
+from quantstore.run.runtime import Feeds, Session
 from quantstore.run.surgery import key_of, producers, read_by
 
 # What is handed on for all samples of a round; /tmp can be memory.

@@ -9,7 +9,6 @@ to that range stays: saturation is part of what the network computes. Rounding o
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
@@ -17,7 +16,7 @@ from quantstore.graph.attributes import integer
 from quantstore.graph.constants import constant_tensor
 from quantstore.graph.dequantize import weight_scale
 from quantstore.graph.tensors import read_array
-from quantstore.run.runtime import Array
+from quantstore.records import Array, Floats
 
 _DYNAMIC = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 _SCALED = {"QLinearConv": "Conv", "QLinearMatMul": "MatMul"}
@@ -212,9 +211,7 @@ class _Restored:
         return clip.outputs[0]
 
 
-def _floats(
-    codes: Array, scale: Array, zero_point: Array | None, axis: int
-) -> npt.NDArray[np.float32]:
+def _floats(codes: Array, scale: Array, zero_point: Array | None, axis: int) -> Floats:
     """``scale * (code - zero point)``, one scale for all or one for each slice along the axis."""
     zero = np.zeros(1, np.float32) if zero_point is None else zero_point.astype(np.float32)
     shape = [1] * codes.ndim

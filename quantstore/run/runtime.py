@@ -12,13 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy.typing as npt
 import onnx
 from onnx import version_converter
 
 from quantstore.errors import MissingRuntimeError, RunError, printable
+from quantstore.records import Array
 
-Array = npt.NDArray[Any]
 # One sample: an array for each input of a model.
 Feeds = Mapping[str, Array]
 Calibration = Literal["minmax", "percentile", "entropy"]

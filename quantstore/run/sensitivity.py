@@ -13,10 +13,11 @@ from typing import Literal, Protocol
 import numpy as np
 
 from quantstore.errors import RunError
+from quantstore.records import Array
 from quantstore.run.choices import ReportSteps
 from quantstore.run.comparison import Reference
 from quantstore.run.inputs import Samples
-from quantstore.run.runtime import Array, Session
+from quantstore.run.runtime import Session
 
 Scope = Literal["alone", "all but"]
 SCOPES: tuple[Scope, ...] = ("alone", "all but")

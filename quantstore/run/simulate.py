@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from quantstore import graph
 from quantstore.errors import RunError
-from quantstore.records import ActivationErrorRecord, SensitivityRecord, SimulationRecord
+from quantstore.records import ActivationErrorRecord, Array, SensitivityRecord, SimulationRecord
 from quantstore.run import noise, points, sensitivity, twin
 from quantstore.run.choices import Choices, ReportProgress, Simulation
 from quantstore.run.comparison import Reference
@@ -36,7 +36,7 @@ from quantstore.run.pairing import (
     round_weights,
     switchboard,
 )
-from quantstore.run.runtime import Array, Session, version
+from quantstore.run.runtime import Session, version
 from quantstore.run.surgery import TwinPair
 from quantstore.run.workplace import Workplace
 

@@ -23,6 +23,7 @@ def request(path: Path, inputs: str, choices: Any) -> dict[str, Any]:
 
 def answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
     """Run the model, say how far it is, and give everything that was measured."""
+    from quantstore.run.choices import Choices, Progress
     from quantstore.run.inputs import Preprocessing
     from quantstore.run.simulate import simulate
 

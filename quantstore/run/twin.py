@@ -25,8 +25,8 @@ from quantstore.graph.fold import values_of
 from quantstore.graph.tensors import read_array
 from quantstore.layers import Layer
 from quantstore.quantization import round_trip
+from quantstore.records import Array
 from quantstore.run.restore import float_arithmetic, new_constant
-from quantstore.run.runtime import Array
 from quantstore.schemes import Scheme
 
 # Below, onnx's converter and onnxruntime demand that every weight is an input of the graph too.

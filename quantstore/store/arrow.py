@@ -67,9 +67,9 @@ def stacked(layers: "Sequence[tuple[int, Any]]") -> "dict[str, Any]":
     sizes = [len(columns.channel) for _, columns in layers]
     stacked["layer_id"] = np.repeat(np.array([i for i, _ in layers], dtype=np.int64), sizes)
     for field in dataclasses.fields(layers[0][1]):
-        parts = [getattr(columns, field.name) for _, columns in layers]
-        if isinstance(parts[0], np.ndarray):
-            stacked[field.name] = np.concatenate(parts)
+        layer_columns = [getattr(columns, field.name) for _, columns in layers]
+        if isinstance(layer_columns[0], np.ndarray):
+            stacked[field.name] = np.concatenate(layer_columns)
         else:
-            stacked[field.name] = np.repeat(np.array(parts, dtype=object), sizes)
+            stacked[field.name] = np.repeat(np.array(layer_columns, dtype=object), sizes)
     return stacked

@@ -30,10 +30,10 @@ def room_beside(target: Path) -> Iterator[Path]:
 
 def _remove_leftovers(parent: Path, prefix: str) -> None:
     # As mkdtemp makes names, so that nothing of anybody else is meant.
-    ours = re.compile(re.escape(prefix) + r"[a-z0-9_]{8}")
+    temporary_name = re.compile(re.escape(prefix) + r"[a-z0-9_]{8}")
     with suppress(OSError):
         for entry in parent.iterdir():
             is_old = time.time() - entry.lstat().st_mtime > STALE_SECONDS
             # A symbolic link is not followed: rmtree refuses it.
-            if is_old and ours.fullmatch(entry.name):
+            if is_old and temporary_name.fullmatch(entry.name):
                 shutil.rmtree(entry, ignore_errors=True)

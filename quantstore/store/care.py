@@ -61,11 +61,13 @@ def set_tags(connection: Connection, model: str, tags: Iterable[str]) -> tuple[s
         LabelError: a tag is too long, holds a comma or control characters, or there are too many.
     """
     model_id = find_model(connection, model)
-    own = tuple(sorted({tag for tag in map(_tag, tags) if tag}))
-    if len(own) > MOST_TAGS:
-        raise LabelError(f"a model has at most {MOST_TAGS} tags, not {len(own)}", "use fewer")
-    connection.rows("update models set tags = ? where model_id = ?", [list(own), model_id])
-    return own
+    cleaned_tags = tuple(sorted({tag for tag in map(_tag, tags) if tag}))
+    if len(cleaned_tags) > MOST_TAGS:
+        raise LabelError(
+            f"a model has at most {MOST_TAGS} tags, not {len(cleaned_tags)}", "use fewer"
+        )
+    connection.rows("update models set tags = ? where model_id = ?", [list(cleaned_tags), model_id])
+    return cleaned_tags
 
 
 def set_note(connection: Connection, model: str, note: str) -> None:
@@ -95,11 +97,13 @@ def _tag(text: str) -> str:
     return tag
 
 
-def _one_line(text: str, what: str, longest: int) -> str:
-    _require_text(text.strip(), what)
+def _one_line(text: str, subject: str, longest: int) -> str:
+    _require_text(text.strip(), subject)
     line = text.strip()
     if len(line) > longest:
-        raise LabelError(f"{what} has at most {longest} characters, not {len(line)}", "shorten it")
+        raise LabelError(
+            f"{subject} has at most {longest} characters, not {len(line)}", "shorten it"
+        )
     return line
 
 
@@ -107,8 +111,8 @@ def _one_line(text: str, what: str, longest: int) -> str:
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 
 
-def _require_text(text: str, what: str) -> None:
+def _require_text(text: str, subject: str) -> None:
     if any(unicodedata.category(character) in _NO_TEXT for character in text):
         raise LabelError(
-            f"{what} holds no control characters or line breaks: {text!r}", "leave it out"
+            f"{subject} holds no control characters or line breaks: {text!r}", "leave it out"
         )

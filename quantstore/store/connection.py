@@ -47,10 +47,10 @@ LONGEST_PAUSE_SECONDS = 0.1
 
 
 # Nothing a store needs comes from the network, and no query may wait for it.
-Config = dict[str, str | bool | int | float | list[str]]
+ConnectionSettings = dict[str, str | bool | int | float | list[str]]
 
 
-CONFIG: Config = {
+CONFIG: ConnectionSettings = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "python_enable_replacements": False,
@@ -59,7 +59,7 @@ CONFIG: Config = {
 
 # What a statement that somebody typed may use besides. Together with reading only, this keeps it
 # from every file, extension, network address and setting.
-SANDBOX: Config = CONFIG | {
+SANDBOX: ConnectionSettings = CONFIG | {
     "enable_external_access": False,
     "allow_community_extensions": False,
     "allow_persistent_secrets": False,
@@ -136,7 +136,7 @@ def _bound(parameters: Parameters) -> list[object] | dict[str, object]:
 
 @contextmanager
 def reading(
-    path: Path, wait_seconds: float | None = None, config: Config = CONFIG
+    path: Path, wait_seconds: float | None = None, config: ConnectionSettings = CONFIG
 ) -> Iterator[Connection]:
     """The store, open for reading.
 
@@ -155,7 +155,7 @@ def reading(
 
 @contextmanager
 def together(
-    path: Path, wait_seconds: float | None = None, config: Config = CONFIG
+    path: Path, wait_seconds: float | None = None, config: ConnectionSettings = CONFIG
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """The file, open for reading beside others; its shape is for the caller to check."""
     deadline = _deadline(wait_seconds)
@@ -300,30 +300,30 @@ def _put_in_place(unfinished: Path, path: Path) -> None:
 UNFINISHED_SECONDS = 600.0
 
 
-def _forget_unfinished(path: Path, own: Path) -> None:
+def _forget_unfinished(path: Path, unfinished: Path) -> None:
     pattern = f"{glob.escape(path.name)}.new-*"
     with suppress(OSError):
-        for left in path.parent.glob(pattern):
-            is_ours = left.name in (own.name, f"{own.name}.wal")
-            if is_ours or time.time() - left.stat().st_mtime > UNFINISHED_SECONDS:
-                left.unlink(missing_ok=True)
+        for leftover in path.parent.glob(pattern):
+            is_ours = leftover.name in (unfinished.name, f"{unfinished.name}.wal")
+            if is_ours or time.time() - leftover.stat().st_mtime > UNFINISHED_SECONDS:
+                leftover.unlink(missing_ok=True)
 
 
 # When the file and its log were last written, and what they are: device, inode, bytes, nanoseconds.
-Stamp = tuple[tuple[int, int, int, int] | None, ...]
+StoreStamp = tuple[tuple[int, int, int, int] | None, ...]
 
 
-def stamp(path: Path) -> Stamp:
+def stamp(path: Path) -> StoreStamp:
     """What differs after every change of the store, told without opening it."""
     return tuple(map(_stamp_of, (path, path.with_name(f"{path.name}.wal"))))
 
 
 def _stamp_of(file: Path) -> tuple[int, int, int, int] | None:
     try:
-        found = file.stat()
+        status = file.stat()
     except FileNotFoundError:
         return None
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _exists(path: Path) -> bool:
@@ -364,7 +364,7 @@ def _translating(path: Path, connection: duckdb.DuckDBPyConnection) -> Iterator[
 
 
 def _connect(
-    path: Path, *, read_only: bool, deadline: float, config: Config
+    path: Path, *, read_only: bool, deadline: float, config: ConnectionSettings
 ) -> duckdb.DuckDBPyConnection:
     """Open the file as soon as nobody else is in the way.
 
@@ -378,13 +378,13 @@ def _connect(
         if connection is not None:
             break
         time.sleep(LONGEST_PAUSE_SECONDS)
-    how = "reading" if read_only else "writing"
-    logger.debug("opened %s for %s after %.3f s", path, how, time.monotonic() - started)
+    purpose = "reading" if read_only else "writing"
+    logger.debug("opened %s for %s after %.3f s", path, purpose, time.monotonic() - started)
     return connection
 
 
 def _connect_in_turn(
-    path: Path, read_only: bool, deadline: float, config: Config
+    path: Path, read_only: bool, deadline: float, config: ConnectionSettings
 ) -> duckdb.DuckDBPyConnection | None:
     """The open file; None where somebody else has it for longer than a turn."""
     turn_ends = time.monotonic() + COURTESY_SECONDS

@@ -98,12 +98,12 @@ def _successor(target: Path) -> Iterator[Path]:
 def _copy(connection: duckdb.DuckDBPyConnection, fresh: Path) -> None:
     """Copy the open database into a new file, everything in it, and see that it is all there."""
     ((name,),) = connection.execute("select current_database()").fetchall()
-    own, copy = _quoted(name), _quoted(f"copy of {name}")
+    original, copy = _quoted(name), _quoted(f"copy of {name}")
     try:
         connection.execute(
             f"attach ? as {copy} (read_write, storage_version '{STORAGE_VERSION}')", [str(fresh)]
         )
-        connection.execute(f"copy from database {own} to {copy}")
+        connection.execute(f"copy from database {original} to {copy}")
         counts = [_row_counts(connection, database) for database in (name, f"copy of {name}")]
         connection.execute(f"detach {copy}")
     except (duckdb.IOException, duckdb.TransactionException) as error:

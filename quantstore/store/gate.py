@@ -47,9 +47,9 @@ class Gate:
         with self._changed:
             # A thread that reads already would wait for the writer that waits for it.
             if thread not in self._readers:
-                courtesy = min(COURTESY_SECONDS, _left(deadline))
+                courtesy = min(COURTESY_SECONDS, _seconds_left(deadline))
                 self._changed.wait_for(lambda: not self._is_a_writers_turn(), courtesy)
-            is_in = self._changed.wait_for(lambda: not self._is_writing, _left(deadline))
+            is_in = self._changed.wait_for(lambda: not self._is_writing, _seconds_left(deadline))
             if is_in:
                 self._readers[thread] += 1
         try:
@@ -67,7 +67,7 @@ class Gate:
             self._writers_waiting += 1
             try:
                 is_in = self._changed.wait_for(
-                    lambda: not self._is_writing and not self._readers, _left(deadline)
+                    lambda: not self._is_writing and not self._readers, _seconds_left(deadline)
                 )
                 self._is_writing = self._is_writing or is_in
             finally:
@@ -107,7 +107,7 @@ def turnstile(path: Path, deadline: float, *, is_writer: bool) -> Iterator[None]
     if fcntl is None:
         yield
         return
-    how = fcntl.LOCK_EX if is_writer else fcntl.LOCK_SH
+    lock_mode = fcntl.LOCK_EX if is_writer else fcntl.LOCK_SH
     if not is_writer:
         deadline = min(deadline, time.monotonic() + COURTESY_SECONDS)
     with ExitStack() as stack:
@@ -115,18 +115,18 @@ def turnstile(path: Path, deadline: float, *, is_writer: bool) -> Iterator[None]
         with suppress(OSError):
             folder = os.open(path.resolve().parent, os.O_RDONLY)
             stack.callback(os.close, folder)
-            while not _is_locked(folder, how) and _left(deadline) > 0:
+            while not _is_locked(folder, lock_mode) and _seconds_left(deadline) > 0:
                 time.sleep(PAUSE_SECONDS)
         yield
 
 
-def _is_locked(folder: int, how: int) -> bool:
+def _is_locked(folder: int, lock_mode: int) -> bool:
     try:
-        fcntl.flock(folder, how | fcntl.LOCK_NB)
+        fcntl.flock(folder, lock_mode | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _left(deadline: float) -> float:
+def _seconds_left(deadline: float) -> float:
     return max(0.0, deadline - time.monotonic())

@@ -89,12 +89,12 @@ def merge(path: Path, source: Path, *, replace: bool = False) -> MergeSummary:
             raise _refused(source, f"its rows cannot be stored: {_first_line(error)}") from error
 
 
-def free_name(taken: Iterable[str], wanted: str, sha256: str) -> str:
+def free_name(taken: Iterable[str], preferred_name: str, sha256: str) -> str:
     """The name of a model whose own name may belong to other content."""
     taken = set(taken)
-    if wanted not in taken:
-        return wanted
-    name = stamped = f"{wanted}-{sha256[:8]}"
+    if preferred_name not in taken:
+        return preferred_name
+    name = stamped = f"{preferred_name}-{sha256[:8]}"
     number = 1
     while name in taken:
         # The same content, once folded and once not, under a name that is taken.
@@ -132,10 +132,13 @@ def _unpack(source: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(source) as archive:
             members = {Path(info.filename).name: info for info in archive.infolist()}
-            known = [members[name] for name in file_names() if name in members]
-            if sum(info.file_size for info in known) > _LARGEST_PACKING * source.stat().st_size:
+            export_members = [members[name] for name in file_names() if name in members]
+            if (
+                sum(info.file_size for info in export_members)
+                > _LARGEST_PACKING * source.stat().st_size
+            ):
                 raise _refused(source, "it unpacks to more than any export does")
-            for info in known:
+            for info in export_members:
                 # By its own bare name: a path in the archive leads nowhere else.
                 (folder / Path(info.filename).name).write_bytes(archive.read(info))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
@@ -221,17 +224,17 @@ def _datasets(folder: Path, source: Path) -> "dict[str, dataset.Dataset]":
     import pyarrow as pa
     from pyarrow import dataset
 
-    found = {}
+    datasets = {}
     for table in INCOMING:
         file = folder / parquet_name(table.name)
         if not file.is_file():
             raise _refused(source, f"it has no file {file.name}")
         try:
             # Named as Parquet and without partitioning: the path itself means nothing.
-            found[table.name] = dataset.dataset(file, format="parquet", partitioning=None)
+            datasets[table.name] = dataset.dataset(file, format="parquet", partitioning=None)
         except (pa.ArrowException, OSError) as error:
             raise _refused(source, f"{file.name} is no Parquet file") from error
-    return found
+    return datasets
 
 
 def _check_rows(datasets: "dict[str, dataset.Dataset]", folder: Path, source: Path) -> None:
@@ -285,9 +288,9 @@ def _columns() -> dict[str, dict[str, tuple[str, bool]]]:
             "select table_name, column_name, data_type, is_nullable from duckdb_columns()"
             " where not internal order by table_name, column_index"
         ).fetchall()
-    for table, column, kind, may_be_null in rows:
+    for table, column, data_type, may_be_null in rows:
         if table in columns:
-            columns[table][column] = (kind, may_be_null)
+            columns[table][column] = (data_type, may_be_null)
     return columns
 
 
@@ -308,19 +311,19 @@ def _problems(duck: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[str]:
 
 
 def _wrong_columns(duck: duckdb.DuckDBPyConnection, table: str) -> Iterator[str]:
-    ours = {name: kind for name, (kind, _) in _columns()[table].items()}
+    our_types = {name: data_type for name, (data_type, _) in _columns()[table].items()}
     incoming = duck.sql(f"from incoming_{table}")
-    theirs = dict(zip(incoming.columns, map(str, incoming.types), strict=True))
+    incoming_types = dict(zip(incoming.columns, map(str, incoming.types), strict=True))
     file = parquet_name(table)
-    if len(theirs) < len(incoming.columns):
+    if len(incoming_types) < len(incoming.columns):
         yield f"{file} has two columns of one name"
-    for column in ours.keys() - theirs.keys():
+    for column in our_types.keys() - incoming_types.keys():
         yield f"{file} lacks the column {column}"
-    for column in theirs.keys() - ours.keys():
+    for column in incoming_types.keys() - our_types.keys():
         yield f"{file} has a column {column}, which the table {table} has not"
-    for column, kind in ours.items():
-        if theirs[column] != kind:
-            yield f"{file} holds {column} as {theirs[column]}, not as {kind}"
+    for column, data_type in our_types.items():
+        if incoming_types[column] != data_type:
+            yield f"{file} holds {column} as {incoming_types[column]}, not as {data_type}"
 
 
 def _wrong_values(
@@ -331,20 +334,24 @@ def _wrong_values(
     # Every column is counted, so that every page of the file is read before our store is open.
     counts = [f'count("{column}")' for column in columns]
     counts += [
-        f'count(*) filter (not isfinite("{column}"))' if kind == "DOUBLE" else "0"
-        for column, (kind, _) in columns.items()
+        f'count(*) filter (not isfinite("{column}"))' if data_type == "DOUBLE" else "0"
+        for column, (data_type, _) in columns.items()
     ]
     listed = ", ".join(counts)
-    rows, *found = duck.execute(f"select count(*), {listed} from incoming_{table}").fetchall()[0]
+    rows, *column_counts = duck.execute(
+        f"select count(*), {listed} from incoming_{table}"
+    ).fetchall()[0]
     file = parquet_name(table)
     expected = manifest.get("rows")
     if isinstance(expected, dict) and expected.get(table) != rows:
         yield f"{file} holds {rows} rows, and {MANIFEST} speaks of {expected.get(table)}"
-    for (column, (_, may_be_null)), known in zip(columns.items(), found, strict=False):
-        if known < rows and not may_be_null:
+    for (column, (_, may_be_null)), value_count in zip(
+        columns.items(), column_counts, strict=False
+    ):
+        if value_count < rows and not may_be_null:
             yield f"{file} holds rows without a {column}"
-    for column, infinite in zip(columns, found[len(columns) :], strict=True):
-        if infinite:
+    for column, infinite_count in zip(columns, column_counts[len(columns) :], strict=True):
+        if infinite_count:
             yield f"{file} holds values of {column} that are no finite numbers"
 
 
@@ -447,29 +454,29 @@ class _Merge:
 
     def _choose(self) -> dict[int, str]:
         """The incoming models to take over, by their key over there, with their name here."""
-        ours = {content: (key, name) for key, name, content in self._contents("models")}
-        keys = {name: key for key, name in ours.values()}
+        stored_contents = {content: (key, name) for key, name, content in self._contents("models")}
+        keys = {name: key for key, name in stored_contents.values()}
         taken = set(keys)
         names: dict[int, str] = {}
-        for key, wanted, content in self._contents("incoming_models"):
-            same = ours.get(content)
+        for key, incoming_name, content in self._contents("incoming_models"):
+            same = stored_contents.get(content)
             if same is not None and not self._replace:
                 self._summary.already_stored.append(same[1])
                 continue
             kept = Labels()
             if self._replace:
-                former = {wanted} if same is None else {wanted, same[1]}
+                former = {incoming_name} if same is None else {incoming_name, same[1]}
                 for name in sorted(former & keys.keys()):
                     kept = kept.joined(labels(self._connection, name))
                     remove_model(self._connection, keys.pop(name))
                     taken.remove(name)
                     self._summary.replaced.append(name)
-            names[key] = free_name(taken, wanted, sha256=content[0])
+            names[key] = free_name(taken, incoming_name, sha256=content[0])
             taken.add(names[key])
             self._kept[names[key]] = kept
             self._summary.added.append(names[key])
-            if names[key] != wanted:
-                self._summary.renamed.append((wanted, names[key]))
+            if names[key] != incoming_name:
+                self._summary.renamed.append((incoming_name, names[key]))
         return names
 
     def _contents(self, table: str) -> list[tuple[int, str, tuple[str, bool]]]:
@@ -495,7 +502,7 @@ class _Merge:
         ]
         self._register(table, old)
 
-    def _register(self, table: str, old: list[int], **more: list[str]) -> None:
+    def _register(self, table: str, old: list[int], **extra_columns: list[str]) -> None:
         import pyarrow as pa
 
         sequence = _SEQUENCES[table]
@@ -506,7 +513,7 @@ class _Merge:
             )
         ]
         columns = {"old_id": pa.array(old, pa.int64()), "new_id": pa.array(new, pa.int64())}
-        self._duck.register(f"new_{table}", pa.table(columns | more))
+        self._duck.register(f"new_{table}", pa.table(columns | extra_columns))
 
     def _insert(self, table: Table) -> None:
         """Take over the rows of a table that belong to the models to take over."""
@@ -535,12 +542,12 @@ class _Merge:
 
     def _label(self) -> None:
         """What somebody here wrote on a model that had to go stays with the one that came."""
-        for name, kept in self._kept.items():
-            if kept != Labels():
-                both = kept.joined(labels(self._connection, name))
+        for name, former_labels in self._kept.items():
+            if former_labels != Labels():
+                joined_labels = former_labels.joined(labels(self._connection, name))
                 self._connection.rows(
                     "update models set tags = ?, note = ? where model = ?",
-                    [list(both.tags), both.note, name],
+                    [list(joined_labels.tags), joined_labels.note, name],
                 )
 
     def _insert_ingests(self) -> None:
@@ -558,8 +565,8 @@ class _Merge:
         self._summary.ingests = int(self._connection.value(statement))
 
 
-def _refused(source: Path, what: str) -> RefusedImportError:
-    return RefusedImportError(f"{source} was not imported: {what}")
+def _refused(source: Path, reason: str) -> RefusedImportError:
+    return RefusedImportError(f"{source} was not imported: {reason}")
 
 
 def _first_line(error: Exception) -> str:

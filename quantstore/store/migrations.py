@@ -28,7 +28,7 @@ from quantstore.version import __version__
 logger = logging.getLogger(__name__)
 
 # Every statement of schema.sql starts in one of these ways, or is a comment on what they made.
-_MADE = re.compile(r"^(?:create|insert) (?P<kind>table|sequence|view|into) (?P<name>\w+)", re.M)
+_CREATION = re.compile(r"^(?:create|insert) (?P<kind>table|sequence|view|into) (?P<name>\w+)", re.M)
 
 
 def migrate(connection: duckdb.DuckDBPyConnection, path: Path, version: int) -> Path:
@@ -110,39 +110,45 @@ def _copy(connection: duckdb.DuckDBPyConnection, target: Path) -> None:
 
 
 def _remove(unfinished: Path) -> None:
-    for left in (unfinished, unfinished.with_name(f"{unfinished.name}.wal")):
-        left.unlink(missing_ok=True)
+    for leftover in (unfinished, unfinished.with_name(f"{unfinished.name}.wal")):
+        leftover.unlink(missing_ok=True)
 
 
 def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
     statements = [statement.query for statement in connection.extract_statements(schema_sql())]
-    comments = [statement for statement in statements if _MADE.search(statement) is None]
-    made = [match for match in map(_MADE.search, statements) if match is not None]
-    for match in made:
-        if match["kind"] == "view":
-            connection.execute(f"drop view if exists {match['name']}")
+    comments = [statement for statement in statements if _CREATION.search(statement) is None]
+    creations = [creation for creation in map(_CREATION.search, statements) if creation is not None]
+    for creation in creations:
+        if creation["kind"] == "view":
+            connection.execute(f"drop view if exists {creation['name']}")
 
-    had = _tables(connection)
+    stored_tables = _tables(connection)
     with duckdb.connect(":memory:") as fresh:
-        for match in made:
-            fresh.execute(match.string)
-        wanted = _tables(fresh)
-        columns = {table: _columns(fresh, table) for table in wanted}
-    found = connection.execute("select sequence_name from duckdb_sequences()").fetchall()
-    sequences = {name for (name,) in found}
-    staying = {table for table in had.keys() & wanted.keys() if had[table] == wanted[table]}
-    to_refill = [table for table in wanted if table in had and table not in staying]
+        for creation in creations:
+            fresh.execute(creation.string)
+        schema_tables = _tables(fresh)
+        columns = {table: _columns(fresh, table) for table in schema_tables}
+    sequence_rows = connection.execute("select sequence_name from duckdb_sequences()").fetchall()
+    sequences = {name for (name,) in sequence_rows}
+    staying = {
+        table
+        for table in stored_tables.keys() & schema_tables.keys()
+        if stored_tables[table] == schema_tables[table]
+    }
+    to_refill = [
+        table for table in schema_tables if table in stored_tables and table not in staying
+    ]
     for table in to_refill:
         connection.execute(f"create temporary table kept_{table} as from main.{table}")
         connection.execute(f"drop table main.{table}")
 
-    for match in made:
+    for creation in creations:
         # A table that had rows keeps them: bands, for example, may have been changed by somebody.
-        is_there = match["name"] in (sequences if match["kind"] == "sequence" else staying) or (
-            match["kind"] == "into" and match["name"] in had
-        )
+        is_there = creation["name"] in (
+            sequences if creation["kind"] == "sequence" else staying
+        ) or (creation["kind"] == "into" and creation["name"] in stored_tables)
         if not is_there:
-            connection.execute(match.string)
+            connection.execute(creation.string)
 
     for table in to_refill:
         common = ", ".join(

@@ -36,11 +36,11 @@ def model_with_content(
     connection: Connection, sha256: str, folded: bool
 ) -> tuple[int, str, int] | None:
     """Key, name and measures_version of the model with this content; None where it is new."""
-    found = connection.rows(
+    rows = connection.rows(
         "select model_id, model, measures_version from models where sha256 = ? and folded = ?",
         [sha256, folded],
     )
-    return found[0] if found else None
+    return rows[0] if rows else None
 
 
 def add_model(
@@ -162,8 +162,8 @@ def add_simulation(
     keys = {"simulation_id": [simulation_id], "model_id": [model_id]}
     insert(duck, "simulations", columns_of([record]) | keys)
     if activation_errors:
-        own = {"simulation_id": [simulation_id] * len(activation_errors)}
-        insert(duck, "activation_errors", columns_of(activation_errors) | own)
+        run_keys = {"simulation_id": [simulation_id] * len(activation_errors)}
+        insert(duck, "activation_errors", columns_of(activation_errors) | run_keys)
     return simulation_id
 
 
@@ -174,11 +174,11 @@ def add_sensitivities(
     if not records:
         return
     ids = dict(connection.rows("select depth, layer_id from layers where model_id = ?", [model_id]))
-    for kind in {(r.scheme, r.mode, r.kind, r.input_source) for r in records}:
+    for run_key in {(r.scheme, r.mode, r.kind, r.input_source) for r in records}:
         connection.rows(
             "delete from sensitivities where model_id = ? and scheme = ? and mode = ?"
             " and kind = ? and input_source = ?",
-            [model_id, *kind],
+            [model_id, *run_key],
         )
     columns = columns_of(records)
     columns["layer_id"] = [ids[depth] for depth in columns.pop("depth")]

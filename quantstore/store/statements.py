@@ -23,14 +23,14 @@ def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.State
             f"these are {len(statements)} statements", "the console runs one SELECT at a time"
         )
     try:
-        kind = statements[0].type
+        statement_type = statements[0].type
     except ValueError:
         # DuckDB parses statements, such as UPDATE EXTENSIONS, whose kind its Python client lacks.
-        kind = duckdb.StatementType.EXTENSION
+        statement_type = duckdb.StatementType.EXTENSION
     # A PIVOT that must look up its columns first counts as several, whatever it is part of.
-    if kind == duckdb.StatementType.MULTI and _READS.match(statements[0].query):
-        kind = duckdb.StatementType.SELECT
-    if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+    if statement_type == duckdb.StatementType.MULTI and _READS.match(statements[0].query):
+        statement_type = duckdb.StatementType.SELECT
+    if statement_type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
         raise RejectedQueryError(
             "this statement does not only read", "the console only reads; one SELECT at a time"
         )
@@ -61,8 +61,10 @@ def representable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     if all(map(_is_representable, relation.types)):
         return relation
     columns = []
-    for number, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True), 1):
-        value = f"#{number}" if _is_representable(kind) else f"cast(#{number} as varchar)"
+    for number, (name, column_type) in enumerate(
+        zip(relation.columns, relation.types, strict=True), 1
+    ):
+        value = f"#{number}" if _is_representable(column_type) else f"cast(#{number} as varchar)"
         quoted = name.replace('"', '""')
         columns.append(f'{value} as "{quoted}"')
     return relation.project(", ".join(columns))
@@ -83,14 +85,18 @@ _TIMES = frozenset(
 )
 
 
-def _is_representable(kind: DuckDBPyType) -> bool:
-    return kind.id in _TIMES or _is_plain(kind)
+def _is_representable(data_type: DuckDBPyType) -> bool:
+    return data_type.id in _TIMES or _is_plain(data_type)
 
 
-def _is_plain(kind: DuckDBPyType) -> bool:
-    if kind.id in ("list", "array", "struct", "map"):
-        parts = [part for _, part in kind.children if isinstance(part, DuckDBPyType)]
+def _is_plain(data_type: DuckDBPyType) -> bool:
+    if data_type.id in ("list", "array", "struct", "map"):
+        member_types = [
+            member_type
+            for _, member_type in data_type.children
+            if isinstance(member_type, DuckDBPyType)
+        ]
         # The keys of a map become those of a dict.
-        has_keys = kind.id != "map" or parts[0].id in _PLAIN
-        return has_keys and all(map(_is_plain, parts))
-    return kind.id in _PLAIN
+        has_keys = data_type.id != "map" or member_types[0].id in _PLAIN
+        return has_keys and all(map(_is_plain, member_types))
+    return data_type.id in _PLAIN
