@@ -153,7 +153,7 @@ class _Gate:
             band = str(probe.band)
         else:
             band = next((band for band, layers in counts.items() if layers), "fine")
-        found = words.Finding(
+        found = words.ModelFacts(
             verdict="breaks" if band == "broken" else band,
             mode=probe.mode if probe else None,
             output_sqnr_db=probe.output_sqnr_db if probe else None,

@@ -8,7 +8,7 @@ from quantstore.errors import printable
 from quantstore.pages import address, compare_charts, filters, report_button, shared
 from quantstore.schemes import Scheme
 from quantstore.store import Connection
-from quantstore.words import Finding, count, models_headline, verdict, with_minus
+from quantstore.words import ModelFacts, count, models_headline, verdict, with_minus
 
 # Beyond this many rows a chart is a texture; the others are one page further.
 MODELS_PER_PAGE = 12
@@ -105,7 +105,7 @@ def _both_ends(name: str, length: int = 40) -> str:
     return f"{name[: length // 2 - 1].rstrip()}…{name[-length // 2 :].lstrip()}"
 
 
-def _findings(ranked: pd.DataFrame) -> list[Finding]:
+def _findings(ranked: pd.DataFrame) -> list[ModelFacts]:
     """One per model, over all models and not only those of the page."""
     return [queries.finding(row) for row in ranked.to_dict("records")]
 

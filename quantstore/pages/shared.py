@@ -23,8 +23,8 @@ from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, Scheme
 from quantstore.words import (
     MODES,
     UNFOLDED,
-    Finding,
     LayerFacts,
+    ModelFacts,
     counted,
     db,
     file_size,
@@ -299,7 +299,7 @@ def verdict_matrix(
                 {
                     "band": said.band,
                     "text": said.text,
-                    "more": said.more,
+                    "more": said.addition,
                     "where": said.where,
                     "evidence": said.evidence,
                     "tip": _tip(found),
@@ -348,7 +348,7 @@ def verdict_matrix(
     )
 
 
-def _tip(found: Finding) -> str:
+def _tip(found: ModelFacts) -> str:
     """What a cell rests on, in a sentence; a matrix sets it as text."""
     if found.is_on_its_own_grid:
         return "The file holds integers of this very grid: rounding them again loses nothing."
@@ -557,7 +557,7 @@ def file_words(state: Freshness) -> str:
         "gone": "the file is not there now",
         "no file": "no file to compare",
         "out of reach": "files are looked into only where nobody else reaches the app",
-    }[state.kind]
+    }[state.file_state]
 
 
 def escaped(text: str) -> str:

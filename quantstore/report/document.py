@@ -226,7 +226,7 @@ def _matrix(
         for one in INT8_SCHEMES:
             row = by_cell[(model, one)]
             said, evidence = judged.said(row)
-            more = element("span", text(said.more), "more") if said.more else ""
+            more = element("span", text(said.addition), "more") if said.addition else ""
             cells.append(
                 element(
                     "td",
