@@ -359,9 +359,9 @@ def _channel_row(name: str, kernel: Kernel, step: float, own_step: float) -> str
     cells = [
         f'<td style="{_cell("left")}">{name}</td>',
         f'<td style="{_cell("right")}">{_values(kernel.values, None)}</td>',
-        f'<td style="{_cell("right")}">{_values(kernel.shared, step)}</td>',
+        f'<td style="{_cell("right")}">{_values(kernel.shared_returned, step)}</td>',
         f'<td style="{_cell("right")}">{_band_chip(kernel.shared_db)}</td>',
-        f'<td style="{_cell("right")}">{_values(kernel.own, own_step)}</td>',
+        f'<td style="{_cell("right")}">{_values(kernel.own_returned, own_step)}</td>',
         f'<td style="{_cell("right")}">{_band_chip(kernel.own_db)}</td>',
     ]
     return f"<tr>{''.join(cells)}</tr>"
