@@ -179,7 +179,7 @@ def _file(origin: queries.Origin) -> None:
 
 
 def _what_became(state: Freshness) -> str:
-    if state.kind == "unreadable":
+    if state.file_state == "unreadable":
         return f"{file_words(state)} ({state.message})"
     return file_words(state)
 
