@@ -127,7 +127,7 @@ def main() -> int:
         folder = Path(temporary)
         path = folder / "store.duckdb"
         for model in ingestion.demo_paths():
-            ingestion.ingest_file(model, path, ingestion.Choices(probe=False))
+            ingestion.ingest_file(model, path, ingestion.IngestChoices(probe=False))
         (folder / "secret.csv").write_text(SECRET)
         return report(folder, path, options)
 

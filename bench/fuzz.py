@@ -33,7 +33,7 @@ from google.protobuf.message import DecodeError, Message
 
 from quantstore import graph, ingestion, store
 from quantstore.errors import QuantstoreError
-from quantstore.ingestion import Choices, ingest_file
+from quantstore.ingestion import IngestChoices, ingest_file
 from quantstore.layers import Layer
 from quantstore.run.probe import Prober
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
@@ -300,7 +300,7 @@ def run(
     try:
         outcome, detail = "read", ""
         if is_stored:
-            choices = Choices(jobs=1, plan=plan)
+            choices = IngestChoices(jobs=1, plan=plan)
             done = ingest_file(path, folder / "store.duckdb", choices, prober=prober)
             outcome = str(done.outcome)
         else:

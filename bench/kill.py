@@ -38,7 +38,9 @@ OLD_STORE = ROOT / "tests" / "data" / "store-schema-1.duckdb.gz"
 KINDS = ("first ingest", "ingest", "remove", "migration")
 
 # Measured with the four int8 schemes only: the kills shall hit the writing.
-CHOICES = ingestion.Choices(probe=False, jobs=1, plan=Plan(schemes=INT8_SCHEMES, is_full=False))
+CHOICES = ingestion.IngestChoices(
+    probe=False, jobs=1, plan=Plan(schemes=INT8_SCHEMES, is_full=False)
+)
 MODELS = 3
 EVERY_SO_MANY_GO_ON = 5
 

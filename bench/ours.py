@@ -20,21 +20,23 @@ if TYPE_CHECKING:
 def full(path: str) -> Callable[[], object]:
     """A whole ingest into a store that is there: read, hash, fold, measure everything, commit."""
     _import_libraries()
-    from quantstore.ingestion import Choices, ingest_file
+    from quantstore.ingestion import IngestChoices, ingest_file
 
     store = _empty_store(Path(path).parent)
-    return lambda: ingest_file(Path(path), store, Choices(replace=True, probe=False))
+    return lambda: ingest_file(Path(path), store, IngestChoices(replace=True, probe=False))
 
 
 def four(path: str) -> Callable[[], object]:
     """The same with the four int8 schemes alone."""
     _import_libraries()
-    from quantstore.ingestion import Choices, ingest_file
+    from quantstore.ingestion import IngestChoices, ingest_file
     from quantstore.schemes import INT8_SCHEMES
     from quantstore.sweep import Plan
 
     store = _empty_store(Path(path).parent)
-    choices = Choices(replace=True, plan=Plan(schemes=INT8_SCHEMES, is_full=False), probe=False)
+    choices = IngestChoices(
+        replace=True, plan=Plan(schemes=INT8_SCHEMES, is_full=False), probe=False
+    )
     return lambda: ingest_file(Path(path), store, choices)
 
 

@@ -225,7 +225,7 @@ class Running:
         with self._changed:
             self._progress = Progress("measuring the weights", 0, 1)
             self._changed.notify_all()
-        choices = ingestion.Choices(fold=self.choices.fold)
+        choices = ingestion.IngestChoices(fold=self.choices.fold)
         result = ingestion.ingest_file(self.path, self._store_path, choices)
         return str(result.model), result.outcome != "already stored"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from quantstore import logs
 from quantstore.errors import QuantstoreError
-from quantstore.ingestion import Choices, IngestResult, Progress, ingest_file
+from quantstore.ingestion import IngestChoices, IngestProgress, IngestResult, ingest_file
 
 # Of the machine's memory, so that the app and the system keep the rest. The limit counts addresses,
 # not pages in use, and libraries reserve more of those than they need: hence a least.
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     _limit_memory()
     store_path, path, source, *options = arguments
     replaced = next((one for one in options if one.startswith(_REPLACE)), None)
-    choices = Choices(
+    choices = IngestChoices(
         source=source,
         probe="--no-probe" not in options,
         fold="--no-fold" not in options,
@@ -70,7 +70,7 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, most))
 
 
-def _report(progress: Progress) -> None:
+def _report(progress: IngestProgress) -> None:
     _say({"progress": dataclasses.asdict(progress)})
 
 

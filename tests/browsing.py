@@ -401,7 +401,7 @@ def hostile_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i in range(0, len(layers), 3):
                 weights[f"w{i}"][0] *= 10.0**i
         file = save(make_model(nodes, weights, outputs=(f"t{len(layers)}",)), folder / "h.onnx")
-        ingestion.ingest_file(file, path, ingestion.Choices(name=name, probe=False))
+        ingestion.ingest_file(file, path, ingestion.IngestChoices(name=name, probe=False))
     with store.writing(path) as con:
         store.set_tags(con, HOSTILE[0], ["<b>tag</b>", "$x$"])
         store.set_note(con, HOSTILE[0], "**note** <script>alert(2)</script> $x$")

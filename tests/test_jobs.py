@@ -54,7 +54,7 @@ def test_good_and_bad_files_each_get_their_outcome_and_the_rest_goes_on(queue, t
 def test_a_model_is_measured_again_under_its_own_name(queue, tmp_path):
     store_path, path = tmp_path / "s.duckdb", tmp_path / "net.onnx"
     path.write_bytes(demo("digits-plain").read_bytes())
-    ingestion.ingest_file(path, store_path, ingestion.Choices(name="--mine", probe=False))
+    ingestion.ingest_file(path, store_path, ingestion.IngestChoices(name="--mine", probe=False))
     path.write_bytes(demo("digits-separable").read_bytes())
     add(queue, path, store_path, replaces="--mine", fold=False)
     (job,) = finished(queue)
