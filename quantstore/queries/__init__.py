@@ -56,7 +56,7 @@ from quantstore.queries.runs import (
     tensor_values,
 )
 from quantstore.queries.store_care import (
-    Order,
+    ModelOrder,
     Origin,
     free_bytes,
     model_of_content,
@@ -75,7 +75,7 @@ __all__ = [
     "SPARK_BINS",
     "SPARK_DB_PER_BIN",
     "LayerFigures",
-    "Order",
+    "ModelOrder",
     "Origin",
     "ProbeFigures",
     "StoreSize",

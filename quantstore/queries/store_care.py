@@ -13,7 +13,7 @@ import pandas as pd
 from quantstore.store import Connection
 
 # By name from A on, by everything else from the largest or latest down.
-Order = Literal["name", "newest", "file size", "layers", "store share"]
+ModelOrder = Literal["name", "newest", "file size", "layers", "store share"]
 
 
 def shelf(
@@ -22,7 +22,7 @@ def shelf(
     text: str = "",
     tag: str | None = None,
     among: Sequence[str] | None = None,
-    order: Order = "name",
+    order: ModelOrder = "name",
     limit: int,
     offset: int = 0,
 ) -> pd.DataFrame:
