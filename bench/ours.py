@@ -69,19 +69,21 @@ def thresholds(threshold_count: str, path: str) -> Callable[[], object]:
     from quantstore import graph
     from quantstore.measure import measure_layer
 
-    wanted = int(threshold_count)
+    requested_count = int(threshold_count)
     for name, module in list(sys.modules.items()):
         # In the module that defines them, and in any that took the name over.
         if name.startswith("quantstore.") and hasattr(module, "THRESHOLDS"):
-            module.THRESHOLDS = np.geomspace(0.01, 1.0, wanted)
+            module.THRESHOLDS = np.geomspace(0.01, 1.0, requested_count)
     file = graph.open_model(Path(path))
     layers = [graph.read_layer(file, site, fold=True) for site in graph.find_sites(file)]
 
     def work() -> None:
         for depth, layer in enumerate(layers):
             curves = measure_layer(layer, depth).clipping
-            if len(curves[0].thresholds) != wanted:
-                raise SystemExit(f"{wanted} thresholds asked for, {len(curves[0].thresholds)} used")
+            if len(curves[0].thresholds) != requested_count:
+                raise SystemExit(
+                    f"{requested_count} thresholds asked for, {len(curves[0].thresholds)} used"
+                )
 
     return work
 
