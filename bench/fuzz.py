@@ -183,7 +183,10 @@ def _messages(message: Message) -> Iterator[Message]:
 
 
 def _rewrite(
-    target: Message, same: Sequence[Message], other: Sequence[Message], rng: random.Random
+    target: Message,
+    own_messages: Sequence[Message],
+    donor_messages: Sequence[Message],
+    rng: random.Random,
 ) -> None:
     field = rng.choice(target.DESCRIPTOR.fields)
     try:
@@ -191,7 +194,10 @@ def _rewrite(
         if field.message_type is not None:
             alike = [
                 message
-                for message in (*rng.sample(same, min(50, len(same))), *other)
+                for message in (
+                    *rng.sample(own_messages, min(50, len(own_messages))),
+                    *donor_messages,
+                )
                 if message.DESCRIPTOR is field.message_type
             ]
             if field.is_repeated:

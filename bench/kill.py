@@ -293,8 +293,8 @@ class Bench:
             )
             extra = len(gone) - len(acknowledged)
         else:
-            there = order[:1] if task == "ingest" else []
-            expected = dict.fromkeys([*there, *acknowledged])
+            stored_before = order[:1] if task == "ingest" else []
+            expected = dict.fromkeys([*stored_before, *acknowledged])
             assert expected.keys() <= state.models.keys(), f"lost: {expected.keys() - state.models}"
             extra = len(state.models.keys() - expected.keys())
         assert extra <= 1, f"{extra} changes at once that nobody acknowledged"

@@ -380,10 +380,10 @@ def _none_breaks(models: Sequence[ModelFacts], scheme: Scheme) -> str:
     return sentence
 
 
-def _models(some: int, total: int) -> str:
+def _models(named_count: int, total: int) -> str:
     """``the model``, ``both models``, ``all 4 models``, ``3 of 4 models``."""
-    if some < total:
-        return f"{some:,} of {total:,} models"
+    if named_count < total:
+        return f"{named_count:,} of {total:,} models"
     return {1: "the model", 2: "both models"}.get(total, f"all {total:,} models")
 
 
@@ -479,8 +479,8 @@ def layers_in_words(facts: ModelFacts) -> str:
     sentence = f"none of {total} is broken or at risk by its weights"
     if facts.is_probed and facts.verdict in ("breaks", "at risk"):
         # What each layer loses, and what the network does, are two questions.
-        theirs = "their losses" if facts.mode == "weights" else "their losses and the activations'"
-        sentence += f", but at the outputs {theirs} add up"
+        losses = "their losses" if facts.mode == "weights" else "their losses and the activations'"
+        sentence += f", but at the outputs {losses} add up"
     return sentence
 
 

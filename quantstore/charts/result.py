@@ -391,13 +391,13 @@ def _boxes(
     """Quartiles as boxes, whiskers and extremes where there are columns for them."""
     low = next((name for name in ("whisker_low", "weight_min", "min") if name in numbers), "q1")
     high = next((name for name in ("whisker_high", "weight_max", "max") if name in numbers), "q3")
-    others = [
+    label_columns = [
         str(name)
         for name in frame.columns
         if name not in (*BOX, low, high) and frame[name].is_unique
     ]
-    category = others[0] if others else "row"
-    names = frame[category].astype(str) if others else pd.Series(range(1, len(frame) + 1))
+    category = label_columns[0] if label_columns else "row"
+    names = frame[category].astype(str) if label_columns else pd.Series(range(1, len(frame) + 1))
     data = pd.DataFrame(
         {
             "row": range(len(frame)),

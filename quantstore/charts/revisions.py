@@ -127,9 +127,9 @@ def _dots(frame: pd.DataFrame, x: alt.X, y_scale: alt.Scale, palette: Palette) -
     """A ring for before, a dot for after; one grey dot where nothing changed."""
     columns = ["x", "layer_id", "said_layer", "said_sqnr", "said_change", "said_range"]
     columns += ["said_operator", "said"]
-    changed, same = frame[frame["has_changed"]], frame[~frame["has_changed"]]
+    changed, unchanged = frame[frame["has_changed"]], frame[~frame["has_changed"]]
     kinds = {
-        "unchanged": same[columns].assign(y=same["is_now"], moment="unchanged"),
+        "unchanged": unchanged[columns].assign(y=unchanged["is_now"], moment="unchanged"),
         "before": changed[columns].assign(y=changed["was"], moment="before"),
         "after": changed[columns].assign(y=changed["is_now"], moment="after"),
     }

@@ -58,12 +58,12 @@ def editor(
     )
 
 
-def schema(*, things: Sequence[Mapping[str, Any]], revision: str, key: str) -> None:
+def schema(*, relations: Sequence[Mapping[str, Any]], revision: str, key: str) -> None:
     """Tables and views to read and to click: a name goes where the cursor of the editor is.
 
     Args:
-        things: ``name``, ``kind``, ``meaning``, ``is_open`` and ``columns`` with ``name``,
+        relations: ``name``, ``kind``, ``meaning``, ``is_open`` and ``columns`` with ``name``,
             ``type`` and ``comment``.
         revision: drawn anew when it is another one, with what lies open then.
     """
-    _schema(key=key, data={"things": things, "revision": revision})
+    _schema(key=key, data={"things": relations, "revision": revision})

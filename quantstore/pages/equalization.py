@@ -108,7 +108,7 @@ def _no_neighbour(details: dict[str, Any]) -> str:
 
 def _finding(rows: list[dict[Any, Any]]) -> str:
     """What the better neighbour would give, what that costs the neighbour, and what others give."""
-    best, *others = rows
+    best, *other_neighbours = rows
     before, after = (
         shared.figure_or_none(best["before_db"]),
         shared.figure_or_none(best["after_db"]),
@@ -120,10 +120,10 @@ def _finding(rows: list[dict[Any, Any]]) -> str:
     own_after = shared.figure_or_none(best["partner_after_db"])
     if own_after is not None and (own_before is None or own_after <= own_before - TELLING_GAIN_DB):
         sentence += f" {_name(best)} itself would fall from {db(own_before)} to {db(own_after)}."
-    for other in others:
-        reached = shared.figure_or_none(other["after_db"])
+    for neighbour in other_neighbours:
+        reached = shared.figure_or_none(neighbour["after_db"])
         outcome = "be exact" if reached is None else f"reach {db(reached)}"
-        sentence += f" With {_name(other)}, {_side(other)}, they would {outcome}."
+        sentence += f" With {_name(neighbour)}, {_side(neighbour)}, they would {outcome}."
     return sentence
 
 

@@ -25,7 +25,7 @@ def section(runs: pd.DataFrame, scheme: Scheme) -> None:
     st.space("small")
     st.header("What the runs say", anchor=False)
     probes = runs[runs["input_source"] == "noise"]
-    others = runs[runs["input_source"] != "noise"]
+    runs_on_inputs = runs[runs["input_source"] != "noise"]
     measured = probes[probes["output_sqnr_db"].notna()]
     failed = probes[probes["failure"].notna()]
     if measured.empty:
@@ -34,8 +34,8 @@ def section(runs: pd.DataFrame, scheme: Scheme) -> None:
         st.caption(_conditions(measured))
         _probe_table(measured, scheme)
         _say_failures(failed, measured)
-    if not others.empty:
-        _other_runs(others)
+    if not runs_on_inputs.empty:
+        _other_runs(runs_on_inputs)
     with st.container(horizontal=True, gap="small"):
         drift_link(runs, key="to_drift")
         _link("reality", "How far weights can be trusted: Weights against reality", "to_reality")
@@ -150,9 +150,9 @@ def _say_failures(failed: pd.DataFrame, measured: pd.DataFrame) -> None:
         st.caption(f"No figure for {'; '.join(cells)}: {markdown(reason.rstrip('.'))}.")
 
 
-def _other_runs(others: pd.DataFrame) -> None:
+def _other_runs(runs_on_inputs: pd.DataFrame) -> None:
     st.space("small")
-    with_drift = set(others.loc[others["has_drift"], "simulation_id"].tolist())
+    with_drift = set(runs_on_inputs.loc[runs_on_inputs["has_drift"], "simulation_id"].tolist())
 
     def clicked() -> None:
         target = st.session_state["own_runs"].clicked
@@ -161,7 +161,7 @@ def _other_runs(others: pd.DataFrame) -> None:
             st.session_state["go_to"] = "drift"
 
     rows = []
-    for row in others.to_dict("records"):
+    for row in runs_on_inputs.to_dict("records"):
         if row["scheme"] not in SCHEMES:
             continue
         top1 = shared.figure_or_none(row["top1_agreement"])

@@ -147,7 +147,7 @@ def _correlation_text(correlation: Correlation) -> str:
 
 def _nothing_here(counts: pd.DataFrame, scheme: Scheme, mode: str, *, is_real: bool) -> str:
     alternatives = counts[counts["is_real"] == is_real].head(3)
-    there = "; ".join(
+    figures_elsewhere = "; ".join(
         f"{SCHEMES[row['scheme']].title}, {MODES[row['mode']]}"
         f" ({counted(int(row['models']), 'model')})"
         for row in alternatives.to_dict("records")
@@ -155,7 +155,9 @@ def _nothing_here(counts: pd.DataFrame, scheme: Scheme, mode: str, *, is_real: b
     )
     runs = "on inputs given" if is_real else "by the noise probe"
     sentence = f"No model was measured {runs} under {scheme.title}, {MODES[mode]}."
-    return f"{sentence} There are figures for: {there}." if there else sentence
+    return (
+        f"{sentence} There are figures for: {figures_elsewhere}." if figures_elsewhere else sentence
+    )
 
 
 def _chart(

@@ -400,7 +400,7 @@ def _tables(schema: list[dict[str, Any]], statement: str) -> None:
     ]
     relations = [relation | {"is_open": relation["name"] in spoken_of} for relation in schema]
     st.caption("A click puts a name where the cursor is.")
-    editor.schema(things=relations, revision=" ".join(spoken_of), key="sql_tables")
+    editor.schema(relations=relations, revision=" ".join(spoken_of), key="sql_tables")
 
 
 def _column(column: dict[Any, Any]) -> dict[str, str]:
