@@ -43,7 +43,7 @@ OUTCOMES = (REFUSED, TOO_SLOW, TOO_LARGE, CRASHED, ANSWERED)
 class Attack:
     """A statement, and what may become of it."""
 
-    kind: str
+    category: str
     sql: str
     allowed: tuple[str, ...]
 
@@ -60,9 +60,9 @@ class Result:
 
 def all_attacks() -> Iterator[Attack]:
     """Every statement of ``tests/hostile.py``, with what may become of it."""
-    for kind, statements in hostile.REFUSED.items():
+    for category, statements in hostile.REFUSED.items():
         for sql in statements:
-            yield Attack(kind, sql, (REFUSED,))
+            yield Attack(category, sql, (REFUSED,))
     yield from (Attack("harmless", sql, (ANSWERED,)) for sql in hostile.HARMLESS)
     stopped = (TOO_SLOW, TOO_LARGE)
     yield from (Attack("endless", sql, stopped) for sql in hostile.ENDLESS)
@@ -78,19 +78,19 @@ def run(attack: Attack, path: Path, seconds: float) -> Result:
     try:
         answer = statement.run(path, sql, row_limit=1_000, timeout_seconds=seconds)
         frame = answer.frame
-        said = formats.to_table(frame) + formats.to_json(frame) + formats.to_csv(frame)
+        output = formats.to_table(frame) + formats.to_json(frame) + formats.to_csv(frame)
         outcome = ANSWERED
     except RejectedQueryError as error:
-        said = f"{error.sentence} {error.detail}"
+        output = f"{error.sentence} {error.detail}"
         outcome = outcome_of(error)
     except Exception as error:
         # No refusal at all: somebody would have seen a traceback.
-        said, outcome = repr(error), "failed"
+        output, outcome = repr(error), "failed"
     elapsed = time.monotonic() - started
-    if SECRET in said:
+    if SECRET in output:
         wrong = "it told the secret"
     elif outcome not in attack.allowed:
-        wrong = f"{outcome}: {said[:200]!r}"
+        wrong = f"{outcome}: {output[:200]!r}"
     elif elapsed > seconds + SPARE_SECONDS:
         wrong = f"it took {elapsed:.1f} s"
     else:
@@ -129,7 +129,7 @@ def main() -> int:
         folder = Path(temporary)
         path = folder / "store.duckdb"
         for model in ingestion.demo_paths():
-            ingestion.ingest_file(model, path, ingestion.Choices(probe=False))
+            ingestion.ingest_file(model, path, ingestion.IngestChoices(probe=False))
         (folder / "secret.csv").write_text(SECRET)
         return report(folder, path, options)
 
@@ -137,19 +137,21 @@ def main() -> int:
 def report(folder: Path, path: Path, options: argparse.Namespace) -> int:
     """Run the attacks, print the table; returns the exit code."""
     before = fingerprint(folder)
-    chosen = [one for one in all_attacks() if options.only in (None, one.kind)]
+    chosen = [attack for attack in all_attacks() if options.only in (None, attack.category)]
     with ThreadPoolExecutor(options.jobs) as pool:
-        results = list(pool.map(lambda one: run(one, path, options.seconds), chosen))
-    kinds = list(dict.fromkeys(one.kind for one in chosen))
+        results = list(pool.map(lambda attack: run(attack, path, options.seconds), chosen))
+    categories = list(dict.fromkeys(attack.category for attack in chosen))
     print(f"{'kind':28}{'attacks':>8}{''.join(f'{name:>17}' for name in OUTCOMES)}{'slowest':>10}")
-    for kind in [*kinds, "all"]:
-        of_kind = [one for one in results if kind in ("all", one.attack.kind)]
-        counts = Counter(one.outcome for one in of_kind)
+    for category in [*categories, "all"]:
+        of_category = [result for result in results if category in ("all", result.attack.category)]
+        counts = Counter(result.outcome for result in of_category)
         numbers = "".join(f"{counts[name] or '':>17}" for name in OUTCOMES)
-        slowest = max(one.seconds for one in of_kind)
-        print(f"{kind:28}{len(of_kind):>8}{numbers}{slowest:>8.1f} s")
+        slowest = max(result.seconds for result in of_category)
+        print(f"{category:28}{len(of_category):>8}{numbers}{slowest:>8.1f} s")
     wrong = [
-        f"{one.attack.kind}: {one.attack.sql[:120]!r}: {one.wrong}" for one in results if one.wrong
+        f"{result.attack.category}: {result.attack.sql[:120]!r}: {result.wrong}"
+        for result in results
+        if result.wrong
     ]
     if fingerprint(folder) != before:
         wrong.append("the folder of the store is not as it was")

@@ -33,7 +33,7 @@ from google.protobuf.message import DecodeError, Message
 
 from quantstore import graph, ingestion, store
 from quantstore.errors import QuantstoreError
-from quantstore.ingestion import Choices, ingest_file
+from quantstore.ingestion import IngestChoices, ingest_file
 from quantstore.layers import Layer
 from quantstore.run.probe import Prober
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
@@ -79,14 +79,14 @@ class Case:
 
 def corpus() -> list[bytes]:
     """The models that are damaged: the examples, and small ones from the onnx package."""
-    found = [path.read_bytes() for path in ingestion.demo_paths()]
+    models = [path.read_bytes() for path in ingestion.demo_paths()]
     folder = Path(onnx.__file__).parent / "backend/test/data"
     for path in sorted(folder.rglob("*.onnx")):
         content = path.read_bytes()
         names = (b"Conv", b"Gemm", b"MatMul", b"LSTM", b"Gather", b"Linear", b"Loop", b"If")
         if len(content) < SMALL_BYTES and any(name in content for name in names):
-            found.append(content)
-    return found
+            models.append(content)
+    return models
 
 
 def damaged(models: Sequence[bytes], seed: int, number: int) -> bytes:
@@ -121,11 +121,11 @@ def cut(content: bytes, models: Sequence[bytes], rng: random.Random) -> bytes:
 
 def spliced(content: bytes, models: Sequence[bytes], rng: random.Random) -> bytes:
     """A piece of another model, in place of what was there or between it."""
-    other = rng.choice(models)
-    start = rng.randrange(len(other))
-    piece = other[start : start + rng.choice((1, 4, 16, 64, 1024))]
-    place = rng.randrange(len(content) + 1)
-    return content[:place] + piece + content[place + rng.choice((0, len(piece))) :]
+    donor = rng.choice(models)
+    start = rng.randrange(len(donor))
+    piece = donor[start : start + rng.choice((1, 4, 16, 64, 1024))]
+    position = rng.randrange(len(content) + 1)
+    return content[:position] + piece + content[position + rng.choice((0, len(piece))) :]
 
 
 def doubled(content: bytes, models: Sequence[bytes], rng: random.Random) -> bytes:
@@ -140,12 +140,12 @@ def rewritten(content: bytes, models: Sequence[bytes], rng: random.Random) -> by
     """Fields of the message hold what nobody expects; still a message."""
     try:
         model = onnx.load_model_from_string(content)
-        other = onnx.load_model_from_string(rng.choice(models))
+        donor = onnx.load_model_from_string(rng.choice(models))
     except DecodeError:
         return content
     messages = list(_messages(model))
     for _ in range(rng.choice((1, 2, 5))):
-        _rewrite(rng.choice(messages), messages, list(_messages(other)), rng)
+        _rewrite(rng.choice(messages), messages, list(_messages(donor)), rng)
     try:
         return model.SerializeToString()
     except (ValueError, DecodeError):
@@ -162,10 +162,10 @@ def _structure(content: bytes) -> Iterator[tuple[int, int]]:
     end = 0
     for tensor in model.graph.initializer:
         if len(tensor.raw_data) > 64:
-            place = content.find(tensor.raw_data, end)
-            if place > end:
-                yield end, place
-            end = max(end, place + len(tensor.raw_data))
+            position = content.find(tensor.raw_data, end)
+            if position > end:
+                yield end, position
+            end = max(end, position + len(tensor.raw_data))
     if end < len(content):
         yield end, len(content)
 
@@ -183,7 +183,10 @@ def _messages(message: Message) -> Iterator[Message]:
 
 
 def _rewrite(
-    target: Message, same: Sequence[Message], other: Sequence[Message], rng: random.Random
+    target: Message,
+    own_messages: Sequence[Message],
+    donor_messages: Sequence[Message],
+    rng: random.Random,
 ) -> None:
     field = rng.choice(target.DESCRIPTOR.fields)
     try:
@@ -191,7 +194,10 @@ def _rewrite(
         if field.message_type is not None:
             alike = [
                 message
-                for message in (*rng.sample(same, min(50, len(same))), *other)
+                for message in (
+                    *rng.sample(own_messages, min(50, len(own_messages))),
+                    *donor_messages,
+                )
                 if message.DESCRIPTOR is field.message_type
             ]
             if field.is_repeated:
@@ -227,20 +233,20 @@ def _shuffle(value: "list[Message]", alike: Sequence[Message], rng: random.Rando
 
 def _copy(message: Message) -> Message:
     """A message of its own: protobuf crashes where one is copied into its own inside."""
-    own = type(message)()
-    own.CopyFrom(message)
-    return own
+    duplicate = type(message)()
+    duplicate.CopyFrom(message)
+    return duplicate
 
 
 def _scalar(field: object, rng: random.Random) -> object:
-    kind = field.cpp_type  # type: ignore[attr-defined]
-    if kind == field.CPPTYPE_STRING:  # type: ignore[attr-defined]
+    cpp_type = field.cpp_type  # type: ignore[attr-defined]
+    if cpp_type == field.CPPTYPE_STRING:  # type: ignore[attr-defined]
         word = rng.choice(WORDS)
         is_bytes = field.type == field.TYPE_BYTES  # type: ignore[attr-defined]
         return rng.randbytes(rng.choice((0, 1, 4, 100))) if is_bytes else word
-    if kind in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):  # type: ignore[attr-defined]
+    if cpp_type in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):  # type: ignore[attr-defined]
         return rng.choice((0.0, -1.0, 1e38, 1e-45, float("nan"), float("inf")))
-    if kind == field.CPPTYPE_ENUM:  # type: ignore[attr-defined]
+    if cpp_type == field.CPPTYPE_ENUM:  # type: ignore[attr-defined]
         return rng.randrange(-1, 30)
     return rng.choice(NUMBERS)
 
@@ -300,7 +306,7 @@ def run(
     try:
         outcome, detail = "read", ""
         if is_stored:
-            choices = Choices(jobs=1, plan=plan)
+            choices = IngestChoices(jobs=1, plan=plan)
             done = ingest_file(path, folder / "store.duckdb", choices, prober=prober)
             outcome = str(done.outcome)
         else:
@@ -384,14 +390,14 @@ def fuzz(seed: int, first: int, cases: int, store_every: int = 1) -> Iterator[Ca
             ) as process:
                 for line in process.stdout or ():
                     try:
-                        said = json.loads(line)
+                        message = json.loads(line)
                     except json.JSONDecodeError:
                         continue
-                    if "start" in said:
-                        started = said["start"]
+                    if "start" in message:
+                        started = message["start"]
                     else:
-                        first = said["case"][0] + 1
-                        yield Case(*said["case"])
+                        first = message["case"][0] + 1
+                        yield Case(*message["case"])
             if first < end:
                 yield Case(started, "crash", 0, f"the child ended with {process.returncode}")
                 first = started + 1

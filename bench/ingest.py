@@ -109,19 +109,21 @@ def _speed_of(path: Path, rounds: int) -> Iterator[Row]:
         WHOLE: partial(ingest, path),
         **{peer: partial(child, theirs(name, path)) for peer, name in PEERS.items()},
     }
-    found = in_turns(contenders, rounds)
-    inner = partial(spread, found, of=lambda run: run.seconds)
-    outer = partial(spread, found, of=lambda run: run.command_seconds)
-    kind = {"model": path.stem, "unit": "s in process"}
-    yield Row(what=FOUR, **kind, ours=inner(FOUR), peer=PLAIN, theirs=inner(PLAIN), goal=FOUR_GOAL)
+    outcomes = in_turns(contenders, rounds)
+    inner = partial(spread, outcomes, of=lambda run: run.seconds)
+    outer = partial(spread, outcomes, of=lambda run: run.command_seconds)
+    labels = {"model": path.stem, "unit": "s in process"}
+    yield Row(
+        what=FOUR, **labels, ours=inner(FOUR), peer=PLAIN, theirs=inner(PLAIN), goal=FOUR_GOAL
+    )
     for peer in PEERS:
         goal = FULL_GOALS.get(peer)
-        yield Row(what=FULL, **kind, ours=inner(FULL), peer=peer, theirs=inner(peer), goal=goal)
+        yield Row(what=FULL, **labels, ours=inner(FULL), peer=peer, theirs=inner(peer), goal=goal)
     if path.stem == RTMDET.stem:
-        yield Row(what=FULL, **kind, ours=inner(FULL), goal=Goal(at_most=RTMDET_GOAL_SECONDS))
-    kind["unit"] = "s whole command"
+        yield Row(what=FULL, **labels, ours=inner(FULL), goal=Goal(at_most=RTMDET_GOAL_SECONDS))
+    labels["unit"] = "s whole command"
     for peer in PEERS:
-        yield Row(what=WHOLE, **kind, ours=outer(WHOLE), peer=peer, theirs=outer(peer))
+        yield Row(what=WHOLE, **labels, ours=outer(WHOLE), peer=peer, theirs=outer(peer))
 
 
 def growth(is_quick: bool) -> Iterator[Row]:
@@ -145,15 +147,15 @@ def _growth_with_weights(path: Path, weight_count: int, rounds: int) -> Iterator
         PLAIN: partial(child, theirs("plain-loop", path)),
     }
     # A file of more than a few hundred MB has only just been written: it is in the disk cache.
-    found = in_turns(contenders, rounds, warm_up=weight_count < 50 * MEGA)
-    for what in (FOUR, FULL):
+    outcomes = in_turns(contenders, rounds, warm_up=weight_count < 50 * MEGA)
+    for contender in (FOUR, FULL):
         yield Row(
-            what=what,
+            what=contender,
             model=f"generated, {weight_count / MEGA:.0f} M weights",
             unit="ns per weight",
-            ours=spread(found, what, of=lambda run: run.seconds * 1e9 / weight_count),
+            ours=spread(outcomes, contender, of=lambda run: run.seconds * 1e9 / weight_count),
             peer=PLAIN,
-            theirs=spread(found, PLAIN, of=lambda run: run.seconds * 1e9 / weight_count),
+            theirs=spread(outcomes, PLAIN, of=lambda run: run.seconds * 1e9 / weight_count),
         )
 
 
@@ -172,7 +174,7 @@ def _growth_with_schemes(rounds: int) -> Iterator[Row]:
         f"plain {count}": partial(child, theirs("plain-layer", count, ROWS, COLUMNS))
         for count in their_counts
     }
-    found = in_turns(contenders, rounds)
+    outcomes = in_turns(contenders, rounds)
     for width in widths:
         for count in our_counts:
             each = weight_count * count / 1e9
@@ -181,7 +183,7 @@ def _growth_with_schemes(rounds: int) -> Iterator[Row]:
                 model=layer,
                 unit="ns per weight and scheme",
                 ours=spread(
-                    found, f"{width} {count}", of=lambda run, each=each: run.seconds / each
+                    outcomes, f"{width} {count}", of=lambda run, each=each: run.seconds / each
                 ),
             )
     for unit, of in (
@@ -193,15 +195,15 @@ def _growth_with_schemes(rounds: int) -> Iterator[Row]:
                 what=f"one more min-max scheme of {width}",
                 model=layer,
                 unit=unit,
-                ours=_slope(found, width, our_counts, weight_count, of),
+                ours=_slope(outcomes, width, our_counts, weight_count, of),
                 peer="one more scheme in the plain numpy loop",
-                theirs=_slope(found, "plain", their_counts, weight_count, of),
+                theirs=_slope(outcomes, "plain", their_counts, weight_count, of),
                 goal=Goal(at_most=SCHEME_GOAL_NS) if unit.endswith("core") else None,
             )
 
 
 def _slope(
-    found: Mapping[str, Outcome],
+    outcomes: Mapping[str, Outcome],
     prefix: str,
     counts: tuple[int, ...],
     weight_count: int,
@@ -210,7 +212,7 @@ def _slope(
     """Nanoseconds per weight that one more scheme adds, by a line through each round."""
     rounds = []
     for count in counts:
-        runs = found[f"{prefix} {count}"]
+        runs = outcomes[f"{prefix} {count}"]
         if isinstance(runs, str):
             return runs
         rounds.append([of(run) * 1e9 / weight_count for run in runs])
@@ -230,26 +232,26 @@ def _growth_with_thresholds(rounds: int) -> Iterator[Row]:
     }
     for model, (generator, *shape) in models.items():
         with generated(generator, *shape) as (path, _):
-            found = in_turns(
+            outcomes = in_turns(
                 {
                     str(count): partial(child, ours("thresholds", count, path))
                     for count in (100, 200)
                 },
                 2 * rounds,
             )
-        hundred, two_hundred = found["100"], found["200"]
+        hundred, two_hundred = outcomes["100"], outcomes["200"]
         if isinstance(hundred, str) or isinstance(two_hundred, str):
-            more: Spread | str = hundred if isinstance(hundred, str) else str(two_hundred)
+            extra_time: Spread | str = hundred if isinstance(hundred, str) else str(two_hundred)
         else:
             pairs = zip(hundred, two_hundred, strict=True)
-            more = Spread(
+            extra_time = Spread(
                 tuple(100 * (twice.cpu_seconds / once.cpu_seconds - 1) for once, twice in pairs)
             )
         yield Row(
             what="a hundred more clipping thresholds",
             model=model,
             unit="% more CPU time",
-            ours=more,
+            ours=extra_time,
             goal=Goal(at_most=THRESHOLDS_GOAL_PERCENT),
         )
 
@@ -270,8 +272,8 @@ def memory(is_quick: bool) -> Iterator[Row]:
             yield from _memory_of(path, model, is_large, shape, 1 if is_large else 2)
             if is_large or not shape:
                 # Not while somebody watches: the watching costs time.
-                runs = in_turns({WHOLE: partial(ingest, path)}, 2 if is_large else 5)
-                ns = spread(runs, WHOLE, of=lambda run: run.seconds * 1e9 / weight_count)
+                outcomes = in_turns({WHOLE: partial(ingest, path)}, 2 if is_large else 5)
+                ns = spread(outcomes, WHOLE, of=lambda run: run.seconds * 1e9 / weight_count)
                 yield Row(
                     what=WHOLE,
                     model=model,
@@ -296,22 +298,24 @@ def _memory_of(
         )
     peaks: dict[str, list[Peak] | str] = {WHOLE: [], PLAIN: []}
     for _ in range(rounds):
-        for what, found in peaks.items():
-            if isinstance(found, str):
+        for contender, measured_peaks in peaks.items():
+            if isinstance(measured_peaks, str):
                 continue
             store = Path(tempfile.mkdtemp(dir=path.parent)) / "bench.duckdb"
-            line = theirs("plain-loop", path) if what == PLAIN else ingest_command(path, store)
+            line = theirs("plain-loop", path) if contender == PLAIN else ingest_command(path, store)
             try:
-                found.append(peak_memory(line))
+                measured_peaks.append(peak_memory(line))
             except UnavailableError as error:
-                peaks[what] = str(error)
+                peaks[contender] = str(error)
     for unit, of in (
         ("MB at the peak, PSS of all processes", lambda peak: peak.tree_pss / MEGA),
         ("MB at the peak, RSS of the first process", lambda peak: peak.root_rss / MEGA),
     ):
         figures = {
-            what: found if isinstance(found, str) else Spread(tuple(map(of, found)))
-            for what, found in peaks.items()
+            contender: measured_peaks
+            if isinstance(measured_peaks, str)
+            else Spread(tuple(map(of, measured_peaks)))
+            for contender, measured_peaks in peaks.items()
         }
         yield Row(
             what=WHOLE,
@@ -339,17 +343,17 @@ def start(is_quick: bool) -> Iterator[Row]:
         contenders: dict[str, Contender] = {
             name: partial(command, line) for name, line in lines.items()
         }
-        found = in_turns(contenders, 5 if is_quick else 15)
+        outcomes = in_turns(contenders, 5 if is_quick else 15)
     ours_, theirs_ = list(lines)[:2], list(lines)[2:]
     goals = (Goal(at_most=HELP_GOAL_SECONDS), None)
-    for what, peer, goal in zip(ours_, theirs_, goals, strict=True):
+    for command_line, peer, goal in zip(ours_, theirs_, goals, strict=True):
         yield Row(
-            what=what,
+            what=command_line,
             model="",
             unit="s whole command",
-            ours=spread(found, what, of=lambda run: run.seconds),
+            ours=spread(outcomes, command_line, of=lambda run: run.seconds),
             peer=peer,
-            theirs=spread(found, peer, of=lambda run: run.seconds),
+            theirs=spread(outcomes, peer, of=lambda run: run.seconds),
             goal=goal,
         )
 
@@ -386,9 +390,11 @@ def ingest(path: Path) -> Run:
     return command(ingest_command(path, Path(tempfile.mkdtemp(dir=path.parent)) / "bench.duckdb"))
 
 
-def spread(found: Mapping[str, Outcome], name: str, *, of: Callable[[Run], float]) -> Spread | str:
+def spread(
+    outcomes: Mapping[str, Outcome], name: str, *, of: Callable[[Run], float]
+) -> Spread | str:
     """One figure of every run, or why there are none."""
-    runs = found[name]
+    runs = outcomes[name]
     return runs if isinstance(runs, str) else Spread(tuple(of(run) for run in runs))
 
 

@@ -35,10 +35,12 @@ from quantstore.sweep import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
 OLD_STORE = ROOT / "tests" / "data" / "store-schema-1.duckdb.gz"
-KINDS = ("first ingest", "ingest", "remove", "migration")
+TASKS = ("first ingest", "ingest", "remove", "migration")
 
 # Measured with the four int8 schemes only: the kills shall hit the writing.
-CHOICES = ingestion.Choices(probe=False, jobs=1, plan=Plan(schemes=INT8_SCHEMES, is_full=False))
+CHOICES = ingestion.IngestChoices(
+    probe=False, jobs=1, plan=Plan(schemes=INT8_SCHEMES, is_full=False)
+)
 MODELS = 3
 EVERY_SO_MANY_GO_ON = 5
 
@@ -61,7 +63,7 @@ Whole = dict[str, dict[str, int]]
 
 
 @dataclass(slots=True)
-class Found:
+class StoreState:
     """What a store holds after a kill."""
 
     models: Whole = field(default_factory=dict)
@@ -85,29 +87,29 @@ class Tally:
     failures: list[str] = field(default_factory=list)
 
 
-def ask(path: Path) -> Found:
+def ask(path: Path) -> StoreState:
     """Everything that can be checked about a store; an absent one holds nothing."""
-    found = Found(had_log=path.with_name(f"{path.name}.wal").exists())
+    state = StoreState(had_log=path.with_name(f"{path.name}.wal").exists())
     started = time.perf_counter()
     try:
         with store.reading(path, wait_seconds=AT_ONCE_SECONDS) as connection:
-            found.seconds_to_open = time.perf_counter() - started
-            found.version = SCHEMA_VERSION
+            state.seconds_to_open = time.perf_counter() - started
+            state.version = SCHEMA_VERSION
             names = [name for (name,) in connection.rows("select model from models")]
-            found.models = {name: {} for name in names}
+            state.models = {name: {} for name in names}
             for table, source in ROWS.items():
                 counts = connection.rows(f"select model, count(*) from {source} group by model")
                 for name, count in counts:
-                    found.models[name][table] = count
-                found.stray_rows += connection.value(f"select count(*) from {table}") - sum(
+                    state.models[name][table] = count
+                state.stray_rows += connection.value(f"select count(*) from {table}") - sum(
                     count for _, count in counts
                 )
     except MissingStoreError:
         pass
     except OlderStoreError:
-        found.seconds_to_open = time.perf_counter() - started
-        found.version = SCHEMA_VERSION - 1
-    return found
+        state.seconds_to_open = time.perf_counter() - started
+        state.version = SCHEMA_VERSION - 1
+    return state
 
 
 def in_child(work: Callable[[int], None]) -> tuple[int, int]:
@@ -126,21 +128,27 @@ def in_child(work: Callable[[int], None]) -> tuple[int, int]:
     return pid, listening
 
 
-def asked_in_child(path: Path) -> Found:
+def asked_in_child(path: Path) -> StoreState:
     """:func:`ask`, in a process that has not opened the store before."""
 
     def answer(saying: int) -> None:
-        found = ask(path)
-        said = [found.models, found.version, found.stray_rows, found.seconds_to_open, found.had_log]
-        os.write(saying, json.dumps(said).encode())
+        state = ask(path)
+        fields = [
+            state.models,
+            state.version,
+            state.stray_rows,
+            state.seconds_to_open,
+            state.had_log,
+        ]
+        os.write(saying, json.dumps(fields).encode())
 
     pid, listening = in_child(answer)
     with os.fdopen(listening) as stream:
-        said = stream.read()
+        reply = stream.read()
     os.waitpid(pid, 0)
-    if not said.startswith("["):
-        raise AssertionError(f"the store does not open: {said}")
-    return Found(*json.loads(said))
+    if not reply.startswith("["):
+        raise AssertionError(f"the store does not open: {reply}")
+    return StoreState(*json.loads(reply))
 
 
 def killed(work: Callable[[int], None], seconds: float) -> tuple[list[str], float | None]:
@@ -197,24 +205,24 @@ class Bench:
         started = time.perf_counter()
         pid, listening = in_child(work)
         with os.fdopen(listening) as stream:
-            said = stream.read()
+            output = stream.read()
         _, status = os.waitpid(pid, 0)
         if status:
-            raise AssertionError(f"it fails even if nobody kills it: {said}")
+            raise AssertionError(f"it fails even if nobody kills it: {output}")
         return time.perf_counter() - started
 
-    def prepared(self, kind: str, name: str) -> Path:
-        """A fresh folder with the store that a trial of this kind begins with, if any."""
+    def prepared(self, task: str, name: str) -> Path:
+        """A fresh folder with the store that a trial of this task begins with, if any."""
         folder = self.folder / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         path = folder / "store.duckdb"
-        if kind == "ingest":
+        if task == "ingest":
             # The first of the models is there already.
             shutil.copy(self.half, path)
-        elif kind == "remove":
+        elif task == "remove":
             shutil.copy(self.full, path)
-        elif kind == "migration":
+        elif task == "migration":
             shutil.copy(self.old, path)
         return path
 
@@ -223,17 +231,17 @@ class Bench:
             ingestion.ingest_file(model, path, CHOICES)
             say(model.stem)
 
-    def work(self, kind: str, path: Path) -> Callable[[int], None]:
+    def work(self, task: str, path: Path) -> Callable[[int], None]:
         """What the child does, saying the name of each model that is done."""
 
         def work(saying: int) -> None:
             def say(name: str) -> None:
                 os.write(saying, f"{name}\n".encode())
 
-            if kind == "migration":
+            if task == "migration":
                 store.update(path)
                 say("updated")
-            elif kind == "remove":
+            elif task == "remove":
                 for model in self.models:
                     with store.writing(path) as connection:
                         store.remove_model_named(connection, model.stem)
@@ -243,58 +251,62 @@ class Bench:
 
         return work
 
-    def trial(self, kind: str, chance: random.Random, tally: Tally) -> None:
+    def trial(self, task: str, chance: random.Random, tally: Tally) -> None:
         """One kill, and everything that must hold after it."""
-        path = self.prepared(kind, "trial")
-        moment = chance.uniform(0, self.seconds[kind])
-        said, ended_after = killed(self.work(kind, path), moment)
+        path = self.prepared(task, "trial")
+        moment = chance.uniform(0, self.seconds[task])
+        acknowledged, ended_after = killed(self.work(task, path), moment)
         # How long the work takes changes with what else the computer does.
-        self.seconds[kind] = ended_after or 1.05 * self.seconds[kind]
+        self.seconds[task] = ended_after or 1.05 * self.seconds[task]
         tally.kills += 1
         tally.too_late += ended_after is not None
-        tally.acknowledged += len(said)
+        tally.acknowledged += len(acknowledged)
         tally.leftovers += sum(".new-" in p.name or "unfinished" in p.name for p in _beside(path))
         try:
-            found = asked_in_child(path)
-            tally.with_log += found.had_log
-            tally.slowest_open = max(tally.slowest_open, found.seconds_to_open)
-            self._check(kind, path, said, found, tally)
+            state = asked_in_child(path)
+            tally.with_log += state.had_log
+            tally.slowest_open = max(tally.slowest_open, state.seconds_to_open)
+            self._check(task, path, acknowledged, state, tally)
             if tally.kills % EVERY_SO_MANY_GO_ON == 0:
-                self._go_on(kind, path)
+                self._go_on(task, path)
         except AssertionError as error:
-            tally.failures.append(f"{kind}, killed after {moment:.4f} s: {error}")
+            tally.failures.append(f"{task}, killed after {moment:.4f} s: {error}")
 
-    def _check(self, kind: str, path: Path, said: list[str], found: Found, tally: Tally) -> None:
-        assert not [line for line in said if line.startswith("!")], said
-        assert found.stray_rows == 0, f"{found.stray_rows} rows belong to no model"
-        if kind == "migration":
-            is_new = found.version == SCHEMA_VERSION
-            assert is_new or not said, "an update that was acknowledged is undone"
-            assert not is_new or found.models == self.old_whole, "an update lost rows"
-            tally.unheard += is_new and not said
+    def _check(
+        self, task: str, path: Path, acknowledged: list[str], state: StoreState, tally: Tally
+    ) -> None:
+        assert not [line for line in acknowledged if line.startswith("!")], acknowledged
+        assert state.stray_rows == 0, f"{state.stray_rows} rows belong to no model"
+        if task == "migration":
+            is_new = state.version == SCHEMA_VERSION
+            assert is_new or not acknowledged, "an update that was acknowledged is undone"
+            assert not is_new or state.models == self.old_whole, "an update lost rows"
+            tally.unheard += is_new and not acknowledged
             return
         order = [model.stem for model in self.models]
-        for name, counts in found.models.items():
+        for name, counts in state.models.items():
             assert counts == self.whole[name], f"{name} is not whole: {counts}"
-        if kind == "remove":
-            gone = [name for name in order if name not in found.models]
-            assert gone[: len(said)] == said, f"{said} were removed, {gone} are gone"
-            extra = len(gone) - len(said)
+        if task == "remove":
+            gone = [name for name in order if name not in state.models]
+            assert gone[: len(acknowledged)] == acknowledged, (
+                f"{acknowledged} were removed, {gone} are gone"
+            )
+            extra = len(gone) - len(acknowledged)
         else:
-            there = order[:1] if kind == "ingest" else []
-            wanted = dict.fromkeys([*there, *said])
-            assert wanted.keys() <= found.models.keys(), f"lost: {wanted.keys() - found.models}"
-            extra = len(found.models.keys() - wanted.keys())
+            stored_before = order[:1] if task == "ingest" else []
+            expected = dict.fromkeys([*stored_before, *acknowledged])
+            assert expected.keys() <= state.models.keys(), f"lost: {expected.keys() - state.models}"
+            extra = len(state.models.keys() - expected.keys())
         assert extra <= 1, f"{extra} changes at once that nobody acknowledged"
         tally.unheard += extra
 
-    def _go_on(self, kind: str, path: Path) -> None:
+    def _go_on(self, task: str, path: Path) -> None:
         """The same work again, to the end: nothing that is left is in its way."""
-        self._unharmed(self.work(kind, path))
-        found = asked_in_child(path)
-        expected = {"migration": self.old_whole, "remove": {}}.get(kind, self.whole)
-        assert found.models == expected, "the same work again does not finish it"
-        assert found.stray_rows == 0, "stray rows in the end"
+        self._unharmed(self.work(task, path))
+        state = asked_in_child(path)
+        expected = {"migration": self.old_whole, "remove": {}}.get(task, self.whole)
+        assert state.models == expected, "the same work again does not finish it"
+        assert state.stray_rows == 0, "stray rows in the end"
 
 
 def _beside(path: Path) -> list[Path]:
@@ -338,13 +350,13 @@ def run(kills: int, seed: int) -> dict[str, Tally]:
     # Every child would load it, and be killed doing so.
     load_arrow()
     chance = random.Random(seed)
-    tallies = {kind: Tally() for kind in KINDS}
+    tallies = {task: Tally() for task in TASKS}
     with tempfile.TemporaryDirectory(prefix="quantstore-kill-") as name:
         folder = Path(name)
         bench = Bench(folder, small_models(folder, MODELS))
         for number in range(kills):
-            kind = KINDS[number % len(KINDS)]
-            bench.trial(kind, chance, tallies[kind])
+            task = TASKS[number % len(TASKS)]
+            bench.trial(task, chance, tallies[task])
             if (number + 1) % 50 == 0:
                 print(f"{number + 1} of {kills}", file=sys.stderr, flush=True)
     return tallies
@@ -361,9 +373,9 @@ def main() -> int:
         f"{'kind':<14}{'kills':>7}{'too late':>10}{'done, said':>12}{'done, unheard':>15}"
         f"{'log left':>10}{'scraps':>8}{'slowest open':>14}{'failures':>10}"
     )
-    for kind, t in tallies.items():
+    for task, t in tallies.items():
         print(
-            f"{kind:<14}{t.kills:>7}{t.too_late:>10}{t.acknowledged:>12}{t.unheard:>15}"
+            f"{task:<14}{t.kills:>7}{t.too_late:>10}{t.acknowledged:>12}{t.unheard:>15}"
             f"{t.with_log:>10}{t.leftovers:>8}{t.slowest_open:>12.3f} s{len(t.failures):>10}"
         )
     failures = [failure for t in tallies.values() for failure in t.failures]

@@ -49,7 +49,7 @@ def peak_memory(command: Sequence[object]) -> Peak:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        said = process.stderr.read() if process.stderr else ""
+        errors = process.stderr.read() if process.stderr else ""
         # Not process.wait(), which keeps the resource usage to itself.
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -59,7 +59,7 @@ def peak_memory(command: Sequence[object]) -> Peak:
         if process.stderr:
             process.stderr.close()
     if process.returncode:
-        raise UnavailableError(f"failed: {(said.strip().splitlines() or ['no message'])[-1]}")
+        raise UnavailableError(f"failed: {(errors.strip().splitlines() or ['no message'])[-1]}")
     return Peak(tree_pss=largest, root_rss=usage.ru_maxrss * 1024)
 
 

@@ -274,10 +274,16 @@ GENERATORS = {
 
 def main(arguments: list[str]) -> None:
     """Write the model that the command line names; print its weight count."""
-    name, path, *rest = arguments
+    name, path, *texts = arguments
     generate = GENERATORS[name]
-    kinds = [parameter.annotation for parameter in inspect.signature(generate).parameters.values()]
-    print(generate(Path(path), *(kind(text) for kind, text in zip(kinds[1:], rest, strict=False))))
+    parsers = [
+        parameter.annotation for parameter in inspect.signature(generate).parameters.values()
+    ]
+    print(
+        generate(
+            Path(path), *(parse(text) for parse, text in zip(parsers[1:], texts, strict=False))
+        )
+    )
 
 
 if __name__ == "__main__":

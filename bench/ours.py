@@ -20,21 +20,23 @@ if TYPE_CHECKING:
 def full(path: str) -> Callable[[], object]:
     """A whole ingest into a store that is there: read, hash, fold, measure everything, commit."""
     _import_libraries()
-    from quantstore.ingestion import Choices, ingest_file
+    from quantstore.ingestion import IngestChoices, ingest_file
 
     store = _empty_store(Path(path).parent)
-    return lambda: ingest_file(Path(path), store, Choices(replace=True, probe=False))
+    return lambda: ingest_file(Path(path), store, IngestChoices(replace=True, probe=False))
 
 
 def four(path: str) -> Callable[[], object]:
     """The same with the four int8 schemes alone."""
     _import_libraries()
-    from quantstore.ingestion import Choices, ingest_file
+    from quantstore.ingestion import IngestChoices, ingest_file
     from quantstore.schemes import INT8_SCHEMES
     from quantstore.sweep import Plan
 
     store = _empty_store(Path(path).parent)
-    choices = Choices(replace=True, plan=Plan(schemes=INT8_SCHEMES, is_full=False), probe=False)
+    choices = IngestChoices(
+        replace=True, plan=Plan(schemes=INT8_SCHEMES, is_full=False), probe=False
+    )
     return lambda: ingest_file(Path(path), store, choices)
 
 
@@ -67,19 +69,21 @@ def thresholds(threshold_count: str, path: str) -> Callable[[], object]:
     from quantstore import graph
     from quantstore.measure import measure_layer
 
-    wanted = int(threshold_count)
+    requested_count = int(threshold_count)
     for name, module in list(sys.modules.items()):
         # In the module that defines them, and in any that took the name over.
         if name.startswith("quantstore.") and hasattr(module, "THRESHOLDS"):
-            module.THRESHOLDS = np.geomspace(0.01, 1.0, wanted)
+            module.THRESHOLDS = np.geomspace(0.01, 1.0, requested_count)
     file = graph.open_model(Path(path))
     layers = [graph.read_layer(file, site, fold=True) for site in graph.find_sites(file)]
 
     def work() -> None:
         for depth, layer in enumerate(layers):
             curves = measure_layer(layer, depth).clipping
-            if len(curves[0].thresholds) != wanted:
-                raise SystemExit(f"{wanted} thresholds asked for, {len(curves[0].thresholds)} used")
+            if len(curves[0].thresholds) != requested_count:
+                raise SystemExit(
+                    f"{requested_count} thresholds asked for, {len(curves[0].thresholds)} used"
+                )
 
     return work
 

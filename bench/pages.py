@@ -112,15 +112,15 @@ def main() -> None:
             path = path or Path(folder) / "pages.duckdb"
             generate(path, options.models, Path(folder))
         held = contents(path)
-        print(", ".join(f"{number:,} {what}" for what, number in held.items()))
+        print(", ".join(f"{number:,} {content_name}" for content_name, number in held.items()))
         with app_on(path) as url:
             times = measure(url, options.rounds, options.screenshots)
     print(f"{'':44} {'answer visible, ms':>24} {'script finished, ms':>24}")
     print(f"{'':44}" + f" {'min':>8}{'median':>8}{'max':>8}" * 2)
-    for what, rounds in times.items():
-        line = f"{what:44}"
+    for step, rounds in times.items():
+        line = f"{step:44}"
         for moment in ("answer", "finished"):
-            values = [one[moment] for one in rounds]
+            values = [round_times[moment] for round_times in rounds]
             line += f" {min(values):8.0f}{statistics.median(values):8.0f}{max(values):8.0f}"
         print(line)
     RESULTS.parent.mkdir(exist_ok=True)
@@ -349,9 +349,9 @@ def measure(url: str, rounds: int, screenshots: Path | None) -> Times:
             page.wait_for_selector("[data-testid=stMain] h2", timeout=60_000)
             _settle(page)
             folder = screenshots if turn == rounds else None
-            for what, seen in _walk(page, folder):
+            for step, seen in _walk(page, folder):
                 if turn:
-                    times.setdefault(what, []).append(seen)
+                    times.setdefault(step, []).append(seen)
         browser.close()
     return times
 
@@ -385,7 +385,7 @@ def _walk(page: Page, screenshots: Path | None) -> Iterator[tuple[str, dict[str,
         ("Compare, again", "nav:Compare", COMPARE),
         ("Layer, from a bar of Compare", f"{charts} >> nth=1 >> {marks} >> nth=40", LAYER),
     )
-    for what, target, answer in steps:
+    for step, target, answer in steps:
         if target.startswith("nav:"):
             locator = page.get_by_role("link", name=target[4:], exact=True).first
         else:
@@ -394,11 +394,11 @@ def _walk(page: Page, screenshots: Path | None) -> Iterator[tuple[str, dict[str,
         _settle(page)
         page.evaluate(WATCH, answer)
         locator.click()
-        yield what, page.evaluate("window.benchSeen")
+        yield step, page.evaluate("window.benchSeen")
         _settle(page)
         if screenshots is not None:
             screenshots.mkdir(parents=True, exist_ok=True)
-            name = "".join(c if c.isalnum() else "-" for c in what.lower())
+            name = "".join(c if c.isalnum() else "-" for c in step.lower())
             page.screenshot(path=screenshots / f"{name}.png")
 
 

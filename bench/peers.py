@@ -51,7 +51,7 @@ def plain_schemes(rows: "npt.NDArray[np.float32]", scheme_count: int) -> list[tu
     """
     import numpy as np
 
-    found = []
+    results = []
     energy = np.sum(rows**2, axis=1)
     for number in range(scheme_count):
         is_symmetric, axis = number % 2 == 0, (None, 1)[number // 2 % 2]
@@ -69,8 +69,8 @@ def plain_schemes(rows: "npt.NDArray[np.float32]", scheme_count: int) -> list[tu
         mse, largest = np.mean(error**2), np.abs(error).max()
         with np.errstate(divide="ignore", invalid="ignore"):
             sqnr_db = 10 * np.log10(energy / np.sum(error**2, axis=1))
-        found.append((mse, largest, sqnr_db))
-    return found
+        results.append((mse, largest, sqnr_db))
+    return results
 
 
 def plain_layer(scheme_count: str, rows: str, columns: str) -> Callable[[], object]:

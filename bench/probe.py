@@ -64,8 +64,8 @@ def photographs(
     """The shared photographs in a fixed random order; for tiny inputs random crops of them."""
 
     def make(inputs: tuple[noise.Input, ...], count: int) -> list[Feeds]:
-        (one,) = inputs
-        _, _, height, width = one.shape
+        (image_input,) = inputs
+        _, _, height, width = image_input.shape
         files = sorted((SHARED / "images").glob("*.jpg"))
         order = np.random.default_rng(4).permutation(len(files))
         random = np.random.default_rng(5)
@@ -74,13 +74,13 @@ def photographs(
             image = Image.open(files[order[index % len(files)]]).convert("RGB")
             if height <= noise.SMALL_SIDE:
                 side = int(min(image.size) * random.uniform(0.3, 1))
-                left, top = (int(random.integers(0, size - side + 1)) for size in image.size)
-                image = image.crop((left, top, left + side, top + side))
+                x, y = (int(random.integers(0, size - side + 1)) for size in image.size)
+                image = image.crop((x, y, x + side, y + side))
             resized = image.resize((width, height), Image.Resampling.BILINEAR)
             values = (np.asarray(resized, np.float32) - mean) / std
             planes = values[..., ::-1] if bgr else values
             chw = np.ascontiguousarray(planes.transpose(2, 0, 1)[np.newaxis])
-            samples.append({one.name: chw.astype(np.float32)})
+            samples.append({image_input.name: chw.astype(np.float32)})
         return samples
 
     return make
@@ -92,11 +92,15 @@ def digits(*, is_mnist: bool = False) -> MAKE:
     def make(inputs: tuple[noise.Input, ...], count: int) -> list[Feeds]:
         from sklearn.datasets import load_digits
 
-        (one,) = inputs
+        (image_input,) = inputs
         images = load_digits().images.astype(np.float32) / 16
         order = np.random.default_rng(1).permutation(len(images))[:count]
         return [
-            {one.name: (_mnist(images[at]) if is_mnist else images[at]).reshape(one.shape)}
+            {
+                image_input.name: (_mnist(images[at]) if is_mnist else images[at]).reshape(
+                    image_input.shape
+                )
+            }
             for at in order
         ]
 
@@ -125,18 +129,21 @@ def speech(inputs: tuple[noise.Input, ...], count: int) -> list[Feeds]:
             for at in range(2, wave.size):
                 wave[at] = (1 - radius) * wave[at] + turn * wave[at - 1] - radius**2 * wave[at - 2]
         spoken = wave[2000:] * 0.3 / np.abs(wave[2000:]).max()
-        feeds = {one.name: np.zeros(one.shape, one.dtype) for one in inputs}
+        feeds = {
+            model_input.name: np.zeros(model_input.shape, model_input.dtype)
+            for model_input in inputs
+        }
         samples.append(feeds | {"input": spoken[np.newaxis].astype(np.float32)})
     return samples
 
 
 def text(inputs: tuple[noise.Input, ...], count: int) -> list[Feeds]:
     """Pieces of the article, as bytes."""
-    (one,) = inputs
+    (text_input,) = inputs
     content = np.frombuffer((SHARED / "article.txt").read_bytes(), np.uint8)
-    length = one.shape[1]
+    length = text_input.shape[1]
     starts = [97 * index % (content.size - length) for index in range(count)]
-    return [{one.name: content[at : at + length].reshape(one.shape)} for at in starts]
+    return [{text_input.name: content[at : at + length].reshape(text_input.shape)} for at in starts]
 
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -146,9 +153,9 @@ CIFAR = ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
 def networks() -> dict[str, Network]:
     """Every file that runs. Preprocessing is known for some, a good guess for others."""
     models = SHARED / "models"
-    found = {path.stem: Network(path, digits()) for path in ingestion.demo_paths()}
+    by_name = {path.stem: Network(path, digits()) for path in ingestion.demo_paths()}
     # The same network twice, its BatchNormalization folded once.
-    del found["digits-separable-unfolded"]
+    del by_name["digits-separable-unfolded"]
     made_for = {
         "ext-digits-dynamo/model": digits(is_mnist=True),
         "rtmdet-nano": photographs(*IMAGENET, bgr=True),
@@ -163,11 +170,11 @@ def networks() -> dict[str, Network]:
         "fasterrcnn-structure": photographs((0,), (255,)),
     }
     for name, make in made_for.items():
-        found[name.removesuffix("/model")] = Network(models / f"{name}.onnx", make)
+        by_name[name.removesuffix("/model")] = Network(models / f"{name}.onnx", make)
     for name, make in (("silero-vad", speech), ("tract-bidi-lstm", text)):
         path = models / f"{name}.onnx"
-        found[name] = Network(path, make, is_image=False, is_real=False)
-    return found
+        by_name[name] = Network(path, make, is_image=False, is_real=False)
+    return by_name
 
 
 def compare(network: Network) -> list[dict[str, object]]:
@@ -185,7 +192,7 @@ def compare(network: Network) -> list[dict[str, object]]:
     floats = {str(slot.value.name): twin.float_weights(slot) for slot in slots}
     inputs = accepted_inputs(session, choices, floats)
     calibration_count, count = noise.sample_counts(inputs)
-    kind = noise.spectrum_for(inputs)
+    noise_kind = noise.spectrum_for(inputs)
     # Three photographs are few; small inputs have enough samples as it is.
     real_count = count if count > 3 else 6
 
@@ -197,8 +204,8 @@ def compare(network: Network) -> list[dict[str, object]]:
     }
     if not network.is_image:
         del fed["image"]
-    known = {
-        name: Reference(compared.names, [session.run({**floats, **one}) for one in samples])
+    references = {
+        name: Reference(compared.names, [session.run({**floats, **feeds}) for feeds in samples])
         for name, samples in fed.items()
     }
     for scheme, mode in PLAN:
@@ -207,12 +214,14 @@ def compare(network: Network) -> list[dict[str, object]]:
                 str(slot.value.name): twin.quantized_weights(model, slot, SCHEMES[scheme])
                 for slot in slots
             }
-            found = {
-                name: known[name].median_db([session.run({**rounded, **one}) for one in samples])
+            decibels = {
+                name: references[name].median_db(
+                    [session.run({**rounded, **feeds}) for feeds in samples]
+                )
                 for name, samples in fed.items()
             }
-            probed = found["white"]
-            rows.append({"scheme": scheme, "mode": mode, "probe_db": probed} | found)
+            probed = decibels["white"]
+            rows.append({"scheme": scheme, "mode": mode, "probe_db": probed} | decibels)
     weights_seconds = time.perf_counter() - started
     del session, floats, slots, model
 
@@ -228,7 +237,7 @@ def compare(network: Network) -> list[dict[str, object]]:
             noise.samples(inputs, size, seed=seed, spectrum=name)
             for size, seed in ((calibration_count, CALIBRATION_SEED), (count, TEST_SEED))
         )
-    found_by = {scheme: {} for scheme, mode in PLAN if mode == "both"}
+    decibels_by_scheme = {scheme: {} for scheme, mode in PLAN if mode == "both"}
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)
         fix_shapes(whole, inputs)
@@ -236,9 +245,9 @@ def compare(network: Network) -> list[dict[str, object]]:
         session = Session(source)
         for name, (calibration, test) in fed.items():
             reference = Reference(
-                compared.names, [session.run(one, compared.names) for one in test]
+                compared.names, [session.run(feeds, compared.names) for feeds in test]
             )
-            for scheme, found in found_by.items():
+            for scheme, decibels in decibels_by_scheme.items():
                 target = quantize_file(
                     source,
                     room / "quantized.onnx",
@@ -247,11 +256,11 @@ def compare(network: Network) -> list[dict[str, object]]:
                     cache=room / f"{name}.json",
                 )
                 quantized = Session(target)
-                found[name] = reference.median_db(
-                    [quantized.run(one, compared.names) for one in test]
+                decibels[name] = reference.median_db(
+                    [quantized.run(feeds, compared.names) for feeds in test]
                 )
-    for scheme, found in found_by.items():
-        rows.append({"scheme": scheme, "mode": "both", "probe_db": found[kind]} | found)
+    for scheme, decibels in decibels_by_scheme.items():
+        rows.append({"scheme": scheme, "mode": "both", "probe_db": decibels[noise_kind]} | decibels)
     seconds = time.perf_counter() - started
     facts = {
         "input_shape": noise.shapes_text(inputs),
@@ -276,18 +285,18 @@ def band(db: pd.Series) -> np.ndarray:
 
 def agreement(frame: pd.DataFrame, column: str = "probe_db") -> dict[str, object]:
     """Spearman's correlation and errors in dB of a column against the truth."""
-    known = truth(frame)
-    usable = known.notna() & frame[column].notna() & (known < LARGEST_TRUTH_DB)
+    real_db = truth(frame)
+    usable = real_db.notna() & frame[column].notna() & (real_db < LARGEST_TRUTH_DB)
     usable &= frame[column] < EXACT_DB
-    known, predicted = known[usable], frame[column][usable]
-    error = (predicted - known).abs()
+    real_db, predicted = real_db[usable], frame[column][usable]
+    error = (predicted - real_db).abs()
     return {
         "n": int(usable.sum()),
-        "Spearman": float(predicted.rank().corr(known.rank())),
+        "Spearman": float(predicted.rank().corr(real_db.rank())),
         "median dB": float(error.median()),
         "mean dB": float(error.mean()),
         "largest dB": float(error.max()),
-        "same band": int((band(predicted) == band(known)).sum()),
+        "same band": int((band(predicted) == band(real_db)).sum()),
     }
 
 
@@ -318,14 +327,18 @@ def tables(frame: pd.DataFrame) -> str:
         part = frame[(frame["scheme"] == scheme) & (frame["mode"] == mode)]
         for who, chosen in (("all", part), ("image networks", part[part["is_image"]])):
             lines.append(_line(titles[key], who, agreement(chosen)))
-        other = "image" if mode == "weights" else "white"
+        other_noise = "image" if mode == "weights" else "white"
         chosen = part[part["is_image"]]
-        lines.append(_line(titles[key], f"the same with {other} noise", agreement(chosen, other)))
+        lines.append(
+            _line(titles[key], f"the same with {other_noise} noise", agreement(chosen, other_noise))
+        )
     return "\n".join(lines[1:])
 
 
-def _line(title: str, who: str, found: dict[str, object]) -> str:
-    cells = [f"{one:.2f}" if isinstance(one, float) else str(one) for one in found.values()]
+def _line(title: str, who: str, figures: dict[str, object]) -> str:
+    cells = [
+        f"{figure:.2f}" if isinstance(figure, float) else str(figure) for figure in figures.values()
+    ]
     return f"| {title} | {who} | {' | '.join(cells)} |"
 
 
@@ -333,15 +346,15 @@ def main() -> None:
     """Run what was asked for, write and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", help="by default all of them")
-    wanted = parser.parse_args().models
+    chosen_models = parser.parse_args().models
     rows = []
     for name, network in networks().items():
-        if wanted and name not in wanted:
+        if chosen_models and name not in chosen_models:
             continue
         print(name, file=sys.stderr, flush=True)
         rows += [{"model": name} | row for row in compare(network)]
     frame = pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan)
-    if not wanted:
+    if not chosen_models:
         content = {
             "onnxruntime": onnxruntime.__version__,
             "rows": json.loads(frame.to_json(orient="records", double_precision=3)),

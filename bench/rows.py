@@ -28,12 +28,12 @@ class Goal:
     note: str = ""
 
     def __str__(self) -> str:
-        parts = []
+        conditions = []
         if self.ratio is not None:
-            parts.append(f"ratio >= {self.ratio:g}")
+            conditions.append(f"ratio >= {self.ratio:g}")
         if self.at_most is not None:
-            parts.append(f"<= {self.at_most:g}")
-        return ", ".join(parts) + (f" ({self.note})" if self.note else "")
+            conditions.append(f"<= {self.at_most:g}")
+        return ", ".join(conditions) + (f" ({self.note})" if self.note else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +98,8 @@ def table(rows: list[Row]) -> str:
 def write(path: Path, rows: list[Row], *, is_quick: bool) -> None:
     """Everything as JSON, single runs included, with the machine it was measured on."""
     path.parent.mkdir(exist_ok=True)
-    found = {"machine": machine(), "is_quick": is_quick, "rows": [row.as_dict() for row in rows]}
-    path.write_text(json.dumps(found, indent=1))
+    content = {"machine": machine(), "is_quick": is_quick, "rows": [row.as_dict() for row in rows]}
+    path.write_text(json.dumps(content, indent=1))
 
 
 def machine() -> dict[str, Any]:

@@ -39,11 +39,11 @@ def main() -> None:
         figures = measure(Path(folder), options.models, options.rounds)
     print(f"{options.models} models of {figures.pop('rows of a model'):,} rows")
     print(f"{'':52} {'min':>12}{'median':>12}{'max':>12}")
-    for what, spread in figures.items():
-        print(f"{what:52} {spread.minimum:12,.1f}{spread.median:12,.1f}{spread.maximum:12,.1f}")
+    for label, spread in figures.items():
+        print(f"{label:52} {spread.minimum:12,.1f}{spread.median:12,.1f}{spread.maximum:12,.1f}")
     RESULTS.parent.mkdir(exist_ok=True)
-    found = {what: spread.values for what, spread in figures.items()}
-    RESULTS.write_text(json.dumps({"machine": rows.machine(), "figures": found}, indent=1))
+    values = {label: spread.values for label, spread in figures.items()}
+    RESULTS.write_text(json.dumps({"machine": rows.machine(), "figures": values}, indent=1))
 
 
 def _options() -> argparse.Namespace:
@@ -91,9 +91,9 @@ def measure(folder: Path, model_count: int, rounds: int) -> dict[str, Spread]:
         for number in range(model_count // 2):
             store.remove_model_named(connection, f"model {number}")
     copies = [_compacted(path, folder / f"copy-{number}.duckdb") for number in range(3)]
-    for number, what in enumerate(("before compaction", "after compaction")):
+    for number, moment in enumerate(("before compaction", "after compaction")):
         held = Spread(tuple(copy[number] / 1e6 for copy in copies))
-        figures[f"half of the models removed, {what}, MB"] = held
+        figures[f"half of the models removed, {moment}, MB"] = held
     figures["compaction, ms"] = _milliseconds([copy[2] for copy in copies])
     return figures
 
@@ -171,11 +171,11 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _speed(row_count: int, seconds: list[float]) -> Spread:
-    return Spread(tuple(row_count / one / 1000 for one in seconds))
+    return Spread(tuple(row_count / duration / 1000 for duration in seconds))
 
 
 def _milliseconds(seconds: list[float]) -> Spread:
-    return Spread(tuple(1000 * one for one in seconds))
+    return Spread(tuple(1000 * duration for duration in seconds))
 
 
 if __name__ == "__main__":

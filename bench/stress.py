@@ -76,18 +76,26 @@ def read(path: Path, until: float, is_notebook: bool) -> None:
 
 def write(number: int, folder: Path, path: Path, models: list[Path], until: float) -> list[dict]:
     """Ingest folder after folder until a time; returns what became of each file."""
-    shared, own = models[:SHARED_MODELS], models[SHARED_MODELS + number :: INGESTS]
+    shared, own_models = models[:SHARED_MODELS], models[SHARED_MODELS + number :: INGESTS]
     results: list[dict] = []
     turn = 0
-    while time.time() < until and own[turn * OWN_MODELS :]:
-        here = folder / f"{number}-{turn}"
-        here.mkdir()
-        for model in (*shared, *own[turn * OWN_MODELS : (turn + 1) * OWN_MODELS]):
-            shutil.copy(model, here / f"{model.stem}.onnx")
+    while time.time() < until and own_models[turn * OWN_MODELS :]:
+        turn_folder = folder / f"{number}-{turn}"
+        turn_folder.mkdir()
+        for model in (*shared, *own_models[turn * OWN_MODELS : (turn + 1) * OWN_MODELS]):
+            shutil.copy(model, turn_folder / f"{model.stem}.onnx")
         # Half of them measure in worker processes.
         jobs = str(1 + turn % 2)
         log = folder / f"{number}.log"
-        command = [sys.executable, "-m", "quantstore", "ingest", str(here), "--db", str(path)]
+        command = [
+            sys.executable,
+            "-m",
+            "quantstore",
+            "ingest",
+            str(turn_folder),
+            "--db",
+            str(path),
+        ]
         done = subprocess.run(
             [*command, "--no-probe", "--json", "--jobs", jobs, "--log-file", str(log)],
             capture_output=True,
@@ -108,8 +116,8 @@ def main() -> int:
     parser.add_argument("--read", nargs=3, metavar=("STORE", "UNTIL", "HOW"), help="internal")
     arguments = parser.parse_args()
     if arguments.read:
-        path, until, how = arguments.read
-        read(Path(path), float(until), how == "notebook")
+        path, until, reader_role = arguments.read
+        read(Path(path), float(until), reader_role == "notebook")
         return 0
     with tempfile.TemporaryDirectory(prefix="quantstore-stress-") as name:
         return stress(Path(name), arguments.minutes)
@@ -133,16 +141,16 @@ def stress(folder: Path, minutes: float) -> int:
     while not path.exists():
         time.sleep(0.05)
     readers = [
-        subprocess.Popen([*script, how], stdout=subprocess.PIPE, text=True)
-        for how in ("app", "app", "notebook")
+        subprocess.Popen([*script, reader_role], stdout=subprocess.PIPE, text=True)
+        for reader_role in ("app", "app", "notebook")
     ]
-    said = [json.loads(reader.communicate()[0]) for reader in readers]
+    reports = [json.loads(reader.communicate()[0]) for reader in readers]
     for writer in writers:
         writer.join()
-    return report(folder, path, [row for rows in written for row in rows], said)
+    return report(folder, path, [row for rows in written for row in rows], reports)
 
 
-def report(folder: Path, path: Path, results: list[dict], said: list[dict]) -> int:
+def report(folder: Path, path: Path, results: list[dict], reports: list[dict]) -> int:
     """Print what became of everything; 1 where something is wrong."""
     outcomes = Counter(result["outcome"] for result in results)
     files = {Path(result["path"]).stem for result in results if "path" in result}
@@ -160,8 +168,8 @@ def report(folder: Path, path: Path, results: list[dict], said: list[dict]) -> i
     write_waits = [float(seconds) for seconds in opened.findall(logs)]
     held = re.compile(r"closed \S+, which was open for (\S+) s")
     holds = sorted(float(seconds) for seconds in held.findall(logs))
-    waits = sorted(wait for one in said for wait in one["waits"])
-    errors = [error for one in said for error in one["errors"]]
+    waits = sorted(wait for reader_report in reports for wait in reader_report["waits"])
+    errors = [error for reader_report in reports for error in reader_report["errors"]]
     errors += [result["error"] for result in results if result.get("error")]
     problems = {
         "lost": len(files - set(names)),
@@ -179,7 +187,7 @@ def report(folder: Path, path: Path, results: list[dict], said: list[dict]) -> i
         f"writes: {len(write_waits)}, waiting worst {max(write_waits):.3f} s;"
         f" open for {holds[len(holds) // 2]:.3f} s (median), {holds[-1]:.3f} s (worst)"
     )
-    print(", ".join(f"{what}: {count}" for what, count in problems.items()))
+    print(", ".join(f"{problem}: {count}" for problem, count in problems.items()))
     for error, count in Counter(errors).items():
         print(f"{count} times: {error}", file=sys.stderr)
     return 1 if any(problems.values()) else 0

@@ -74,8 +74,8 @@ def in_turns(
     names = list(contenders)
     for turn in range(rounds + warm_up):
         for name in names if turn % 2 else reversed(names):
-            found = outcomes[name]
-            if isinstance(found, str):
+            runs = outcomes[name]
+            if isinstance(runs, str):
                 continue
             try:
                 run = contenders[name]()
@@ -83,7 +83,7 @@ def in_turns(
                 outcomes[name] = str(error)
                 continue
             if turn or not warm_up:
-                found.append(run)
+                runs.append(run)
     return outcomes
 
 
@@ -140,11 +140,11 @@ def _answer(prepare: Prepare, arguments: Sequence[str]) -> dict[str, Any]:
         return {"unavailable": f"not installed ({error.name})"}
     except ImportError as error:
         return {"unavailable": f"not installed in a version that has it: {error}"}
-    known = set(sys.modules)
+    loaded_modules = set(sys.modules)
     started, started_cpu = time.perf_counter(), time.process_time()
     work()
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
-    late = {name.partition(".")[0] for name in set(sys.modules) - known}
+    late = {name.partition(".")[0] for name in set(sys.modules) - loaded_modules}
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "late_imports": sorted(late)}
 
 

@@ -312,8 +312,8 @@ def table(models: dict[str, onnx.ModelProto], digits: Digits) -> str:
 
 def write_table(text: str) -> None:
     """Replace what stands between the markers in the README."""
-    before, rest = README.read_text(encoding="utf-8").split(TABLE_BEGIN)
-    _, after = rest.split(TABLE_END)
+    before, from_marker = README.read_text(encoding="utf-8").split(TABLE_BEGIN)
+    _, after = from_marker.split(TABLE_END)
     README.write_text(
         f"{before}{TABLE_BEGIN}\n\n{text}\n\n{TABLE_END}{after}", encoding="utf-8", newline="\n"
     )

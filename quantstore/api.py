@@ -280,14 +280,14 @@ def ingest(
         StoreError: the store cannot be used.
         ValueError: a name for several files.
     """
-    from quantstore.ingestion import Choices, find_files, ingest_many
+    from quantstore.ingestion import IngestChoices, find_files, ingest_many
 
     target = store if isinstance(store, Store) else open_store(store)
     path_list = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     files, failures = find_files([os.fspath(path) for path in path_list])
     if name is not None and len(files) + len(failures) != 1:
         raise ValueError(f"a name is for one file, and these are {len(files) + len(failures)}")
-    choices = Choices(name=name, replace=replace, fold=fold, probe=probe)
+    choices = IngestChoices(name=name, replace=replace, fold=fold, probe=probe)
     results_by_path = {}
     for result in chain(failures, ingest_many(files, target.path, choices, jobs)):
         results_by_path[result.path] = result

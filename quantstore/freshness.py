@@ -16,7 +16,7 @@ from quantstore.ingestion import content_of
 from quantstore.measure import MEASURES_VERSION
 from quantstore.queries import Origin
 
-Condition = Literal[
+FileState = Literal[
     "same", "changed", "perhaps changed", "unreadable", "gone", "no file", "out of reach"
 ]
 
@@ -31,7 +31,7 @@ class Freshness:
     ``is_outdated``: an older release measured it, in another way than this one would.
     """
 
-    condition: Condition
+    file_state: FileState
     message: str = ""
     sha256: str | None = None
     is_outdated: bool = False
@@ -39,24 +39,24 @@ class Freshness:
     @property
     def is_changed(self) -> bool:
         """Whether the file was read again and holds something else than was measured."""
-        return self.condition in ("changed", "unreadable")
+        return self.file_state in ("changed", "unreadable")
 
     @property
     def may_have_changed(self) -> bool:
         """Whether only reading the file again would tell."""
-        return self.condition == "perhaps changed"
+        return self.file_state == "perhaps changed"
 
     @property
     def can_be_refreshed(self) -> bool:
         """Whether measuring the file again would change what is stored."""
-        return self.condition in ("changed", "perhaps changed") or (
-            self.is_outdated and self.condition == "same"
+        return self.file_state in ("changed", "perhaps changed") or (
+            self.is_outdated and self.file_state == "same"
         )
 
     @property
     def is_in_order(self) -> bool:
         """Whether there is nothing to say: unchanged, or never a file that could change."""
-        return self.condition in ("same", "no file", "out of reach") and not self.is_outdated
+        return self.file_state in ("same", "no file", "out of reach") and not self.is_outdated
 
     @property
     def needs_care(self) -> bool:
@@ -68,7 +68,7 @@ OUT_OF_REACH = Freshness("out of reach")
 
 
 @dataclass(frozen=True, slots=True)
-class _Stamp:
+class _FileStamp:
     """What a folder says of a file; as long as it says the same, nobody has written the file."""
 
     device: int
@@ -79,7 +79,7 @@ class _Stamp:
 
 
 # What files held when they were read here, and their stamps right before.
-_read: dict[Path, tuple[_Stamp, str]] = {}
+_read: dict[Path, tuple[_FileStamp, str]] = {}
 
 
 def all_fresh(
@@ -97,15 +97,15 @@ def all_fresh(
             and whoever reaches an app from elsewhere must not learn what lies on this disk.
     """
     by_model: dict[str, Freshness] = {}
-    unread: list[tuple[int, Origin, _Stamp]] = []
+    unread: list[tuple[int, Origin, _FileStamp]] = []
     for origin in origins:
-        state = _at_a_glance(origin) if may_look else OUT_OF_REACH
-        if isinstance(state, _Stamp):
+        glance = _at_a_glance(origin) if may_look else OUT_OF_REACH
+        if isinstance(glance, _FileStamp):
             # External data is read along with the graph, and counted in the stored size only.
-            unread.append((max(state.size, origin.file_bytes), origin, state))
-            state = Freshness("perhaps changed")
-        by_model[origin.model] = _dated(state, origin)
-    for size, origin, stamp in sorted(unread, key=lambda file: file[0]):
+            unread.append((max(glance.size, origin.file_bytes), origin, glance))
+            glance = Freshness("perhaps changed")
+        by_model[origin.model] = _dated(glance, origin)
+    for size, origin, stamp in sorted(unread, key=lambda candidate: candidate[0]):
         if not _is_read(origin, stamp):
             budget_bytes -= size
         if budget_bytes < 0:
@@ -116,15 +116,15 @@ def all_fresh(
 
 def freshness(origin: Origin, *, may_look: bool = True) -> Freshness:
     """What became of one model's file, read again whatever its size if it may have changed."""
-    state = _at_a_glance(origin) if may_look else OUT_OF_REACH
-    return _dated(_compared(origin, state) if isinstance(state, _Stamp) else state, origin)
+    glance = _at_a_glance(origin) if may_look else OUT_OF_REACH
+    return _dated(_compared(origin, glance) if isinstance(glance, _FileStamp) else glance, origin)
 
 
 def _dated(state: Freshness, origin: Origin) -> Freshness:
     return dataclasses.replace(state, is_outdated=origin.measures_version < MEASURES_VERSION)
 
 
-def _at_a_glance(origin: Origin) -> Freshness | _Stamp:
+def _at_a_glance(origin: Origin) -> Freshness | _FileStamp:
     """The state, or the stamp of a file that must be read to know it."""
     path = Path(origin.source)
     # An upload and an example are told by a word, which is no place on a disk.
@@ -140,7 +140,7 @@ def _at_a_glance(origin: Origin) -> Freshness | _Stamp:
     # External data is counted in the stored size, so a smaller file may be the same.
     if is_as_old and status.st_size <= origin.file_bytes:
         return Freshness("same")
-    return _Stamp(
+    return _FileStamp(
         device=status.st_dev,
         inode=status.st_ino,
         written_ns=status.st_mtime_ns,
@@ -149,12 +149,12 @@ def _at_a_glance(origin: Origin) -> Freshness | _Stamp:
     )
 
 
-def _is_read(origin: Origin, stamp: _Stamp) -> bool:
+def _is_read(origin: Origin, stamp: _FileStamp) -> bool:
     """Whether the content is known from an earlier reading."""
     return _read.get(Path(origin.source), (None, ""))[0] == stamp
 
 
-def _compared(origin: Origin, stamp: _Stamp) -> Freshness:
+def _compared(origin: Origin, stamp: _FileStamp) -> Freshness:
     """The state by the content, which is read unless it is known."""
     path = Path(origin.source)
     if not _is_read(origin, stamp):

@@ -57,11 +57,11 @@ logger = logging.getLogger(__name__)
 # Below so many seconds starting processes costs more than they save.
 WORTH_A_PROCESS = 0.1
 
-Outcome = Literal["stored", "replaced", "already stored", "failed"]
+IngestOutcome = Literal["stored", "replaced", "already stored", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class IngestProgress:
     """How far one file is: layers and bytes of weights, done and in all.
 
     ``is_probing``: every layer is measured, and the probe has not finished yet.
@@ -79,7 +79,7 @@ class Progress:
         return self.bytes_done / self.bytes_total if self.bytes_total else 0.0
 
 
-Report = Callable[[Progress], None]
+IngestReporter = Callable[[IngestProgress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,7 @@ class Attempt:
 
     def ended(
         self,
-        outcome: Outcome,
+        outcome: IngestOutcome,
         *,
         model: str | None = None,
         message: str = "",
@@ -159,7 +159,7 @@ class IngestResult:
     """
 
     path: str
-    outcome: Outcome
+    outcome: IngestOutcome
     model: str | None = None
     layers: int | None = None
     seconds: float | None = None
@@ -168,7 +168,7 @@ class IngestResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choices:
+class IngestChoices:
     """How to ingest. ``name`` is for a single file; ``source`` is what the store says of it.
 
     ``jobs`` is how many processes share the work on one file, by default one per core. ``plan``
@@ -189,8 +189,8 @@ class Choices:
 def ingest_file(
     path: Path,
     store_path: Path,
-    choices: Choices | None = None,
-    report: Report | None = None,
+    choices: IngestChoices | None = None,
+    report: IngestReporter | None = None,
     prober: Prober | None = None,
 ) -> IngestResult:
     """Measure one file and store it, unless its content is stored already.
@@ -201,35 +201,39 @@ def ingest_file(
     Raises:
         QuantstoreError: the file cannot be read, or the store cannot be used.
     """
-    choices = choices or Choices()
+    choices = choices or IngestChoices()
     attempt = Attempt.begin(path, choices.source)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_recording_failure(attempt, store_path))
         stack.enter_context(_enough_memory())
         prober = prober or stack.enter_context(Prober())
-        found = _measured_unless_stored(path, store_path, choices, attempt, report, prober)
-        return found if isinstance(found, IngestResult) else _write(found, store_path, choices)
+        measured = _measured_unless_stored(path, store_path, choices, attempt, report, prober)
+        return (
+            measured
+            if isinstance(measured, IngestResult)
+            else _write(measured, store_path, choices)
+        )
 
 
 def _measured_unless_stored(
     path: Path,
     store_path: Path,
-    choices: Choices,
+    choices: IngestChoices,
     attempt: Attempt,
-    report: Report | None,
+    report: IngestReporter | None,
     prober: Prober,
 ) -> MeasuredModel | IngestResult:
     file = graph.open_model(path)
     logger.info("read %s in %.3f s: sha256 %s", path, attempt.seconds, file.sha256)
-    known = None if choices.replace else _stored_name(store_path, file.sha256, choices.fold)
-    if known is None:
+    stored_name = None if choices.replace else _stored_name(store_path, file.sha256, choices.fold)
+    if stored_name is None:
         return _measure(file, choices, attempt, report, prober)
-    logger.info("already stored as %s: %s", known, path)
+    logger.info("already stored as %s: %s", stored_name, path)
     _record(
         store_path,
-        attempt.ended("already stored", model=known, peak_bytes=peak_bytes_with_children()),
+        attempt.ended("already stored", model=stored_name, peak_bytes=peak_bytes_with_children()),
     )
-    return IngestResult(path=str(path), outcome="already stored", model=known)
+    return IngestResult(path=str(path), outcome="already stored", model=stored_name)
 
 
 @contextmanager
@@ -274,7 +278,10 @@ def _enough_memory() -> Iterator[None]:
 
 
 def ingest_many(
-    paths: Iterable[Path], store_path: Path, choices: Choices | None = None, jobs: int | None = None
+    paths: Iterable[Path],
+    store_path: Path,
+    choices: IngestChoices | None = None,
+    jobs: int | None = None,
 ) -> Iterator[IngestResult]:
     """Ingest files, several at a time; what fails is reported and the rest goes on.
 
@@ -287,7 +294,7 @@ def ingest_many(
     Raises:
         StoreError: the store cannot be used, so that no file can succeed.
     """
-    choices = choices or Choices()
+    choices = choices or IngestChoices()
     waiting = list(dict.fromkeys(paths))
     jobs = jobs or pool.cores()
     files = min(jobs, len(waiting))
@@ -330,14 +337,14 @@ def find_files(patterns: Iterable[str]) -> tuple[list[Path], list[IngestResult]]
     failures: list[IngestResult] = []
     for pattern in patterns:
         try:
-            found, missing = _matches(pattern)
+            matches, missing = _matches(pattern)
         except (OSError, RuntimeError, ValueError) as error:
             # A name that is too long, an unknown user's home, a character no path may hold.
-            found, missing = [], f"no such path ({getattr(error, 'strerror', None) or error})"
-        if not found:
+            matches, missing = [], f"no such path ({getattr(error, 'strerror', None) or error})"
+        if not matches:
             sentence = ModelFileError(missing, "check the path").sentence
             failures.append(IngestResult(path=pattern, outcome="failed", error=sentence))
-        files |= dict.fromkeys(found)
+        files |= dict.fromkeys(matches)
     return list(files), failures
 
 
@@ -347,8 +354,8 @@ def _matches(pattern: str) -> tuple[list[Path], str]:
         raise ValueError("it holds a null character")
     path = Path(pattern).expanduser()
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() == ".onnx")
-        return found, "the folder holds no .onnx file"
+        model_files = sorted(p for p in path.rglob("*") if p.suffix.lower() == ".onnx")
+        return model_files, "the folder holds no .onnx file"
     if path.exists() or not glob.has_magic(pattern):
         return [path], ""
     return [Path(p) for p in sorted(glob.glob(str(path), recursive=True))], "no file matches"
@@ -360,7 +367,7 @@ def measure_file(
     fold: bool = True,
     jobs: int | None = None,
     plan: Plan = FULL_PLAN,
-    report: Report | None = None,
+    report: IngestReporter | None = None,
 ) -> MeasuredModel:
     """Measure every layer of a file, without any store; the model is not run.
 
@@ -371,20 +378,20 @@ def measure_file(
         ModelFileError: the file cannot be read, or holds no layer.
     """
     attempt = Attempt.begin(path)
-    choices = Choices(fold=fold, jobs=jobs, plan=plan, probe=False)
+    choices = IngestChoices(fold=fold, jobs=jobs, plan=plan, probe=False)
     return _measure(graph.open_model(path), choices, attempt, report)
 
 
 def _measure(
     file: graph.ModelFile,
-    choices: Choices,
+    choices: IngestChoices,
     attempt: Attempt,
-    report: Report | None,
+    report: IngestReporter | None,
     prober: Prober | None = None,
 ) -> MeasuredModel:
     survey = graph.survey(file)
     sites, left_out = graph.within_limits(survey.sites)
-    work = _Work(file, sites, choices)
+    work = _MeasuringInput(file, sites, choices)
     if prober is not None and choices.probe:
         # Beside the measuring, which leaves a core idle now and then.
         prober.start(file.path, fold=choices.fold, seconds=choices.probe_seconds)
@@ -395,35 +402,37 @@ def _measure(
 
     bytes_total = sum(site.weight_bytes for site in work.sites)
     bytes_done = weight_count = layers_done = 0
-    found: dict[int, LayerMeasures] = {}
+    measures_by_site: dict[int, LayerMeasures] = {}
     of_layers: dict[int, tuple[graph.Finding, ...]] = {}
     unread = list(survey.unread)
     after: dict[tuple[int, int], tuple[float, float]] = {}
     if report is not None:
-        report(Progress(0, len(work.sites), 0, bytes_total))
-    for done in pool.each(_do, work, tasks, jobs):
-        found |= done.measures
-        of_layers |= done.findings
-        unread += done.unread
-        weight_count += done.weight_count
-        if done.pair is not None and done.p10_after_db is not None:
-            after[done.pair] = done.p10_after_db
-        layers_done += len(done.places)
-        bytes_done += sum(work.sites[place].weight_bytes for place in done.places)
-        if report is not None and done.places:
-            report(Progress(layers_done, len(work.sites), bytes_done, bytes_total))
-    if not found:
+        report(IngestProgress(0, len(work.sites), 0, bytes_total))
+    for result in pool.each(_do, work, tasks, jobs):
+        measures_by_site |= result.measures
+        of_layers |= result.findings
+        unread += result.unread
+        weight_count += result.weight_count
+        if result.pair is not None and result.p10_after_db is not None:
+            after[result.pair] = result.p10_after_db
+        layers_done += len(result.site_indices)
+        bytes_done += sum(work.sites[site_index].weight_bytes for site_index in result.site_indices)
+        if report is not None and result.site_indices:
+            report(IngestProgress(layers_done, len(work.sites), bytes_done, bytes_total))
+    if not measures_by_site:
         raise NoLayersError(
             "every weight of the model is empty or out of reach", "export the model again"
         )
     graph.require_unchanged(file)
-    logger.info("measured %d layers of %s after %.3f s", len(found), file.path, attempt.seconds)
-    depth_of = {place: depth for depth, place in enumerate(sorted(found))}
+    logger.info(
+        "measured %d layers of %s after %.3f s", len(measures_by_site), file.path, attempt.seconds
+    )
+    depth_of = {site_index: depth for depth, site_index in enumerate(sorted(measures_by_site))}
     probes: tuple[SimulationRecord, ...] = ()
     if prober is not None and choices.probe:
         if report is not None:
             total = len(work.sites)
-            report(Progress(total, total, bytes_total, bytes_total, is_probing=True))
+            report(IngestProgress(total, total, bytes_total, bytes_total, is_probing=True))
         probes = prober.result()
         logger.info("probed %s after %.3f s: %d rows", file.path, attempt.seconds, len(probes))
     return MeasuredModel(
@@ -438,46 +447,48 @@ def _measure(
         opset=file.opset,
         seconds=attempt.seconds,
         weight_count=weight_count,
-        layers=tuple(_at_depth(found[place], depth) for place, depth in depth_of.items()),
-        equalization=tuple(_equalization(found, depth_of, after)),
+        layers=tuple(
+            _at_depth(measures_by_site[site_index], depth) for site_index, depth in depth_of.items()
+        ),
+        equalization=tuple(_equalization(measures_by_site, depth_of, after)),
         probes=probes,
         findings=(
             *(
-                _finding(one, None)
-                for one in graph.of_model(file, tuple(unread), left_out, fold=choices.fold)
+                _finding_record(finding, None)
+                for finding in graph.of_model(file, tuple(unread), left_out, fold=choices.fold)
             ),
             *(
-                _finding(one, depth)
-                for place, depth in depth_of.items()
-                for one in of_layers.get(place, ())
+                _finding_record(finding, depth)
+                for site_index, depth in depth_of.items()
+                for finding in of_layers.get(site_index, ())
             ),
         ),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class _MeasuringInput:
     """What every process needs to measure any layer of a file."""
 
     file: graph.ModelFile
     sites: tuple[graph.Site, ...]
-    choices: Choices
+    choices: IngestChoices
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
+class _MeasuringTask:
     """Sites that read one and the same tensor, or a pair of neighbours to equalize."""
 
-    places: tuple[int, ...]
+    site_indices: tuple[int, ...]
     is_pair: bool
     weight_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Done:
-    """What became of a task; a pair's ``places`` count as layers in its other task."""
+class _MeasuringResult:
+    """What became of a task; a pair's ``site_indices`` count as layers in its other task."""
 
-    places: tuple[int, ...] = ()
+    site_indices: tuple[int, ...] = ()
     measures: dict[int, LayerMeasures] = field(default_factory=dict)
     findings: dict[int, tuple[graph.Finding, ...]] = field(default_factory=dict)
     unread: tuple[graph.Unread, ...] = ()
@@ -486,21 +497,23 @@ class _Done:
     p10_after_db: tuple[float, float] | None = None
 
 
-def _tasks(work: _Work) -> list[_Task]:
+def _tasks(work: _MeasuringInput) -> list[_MeasuringTask]:
     """Everything there is to do, the most work first."""
     sites = work.sites
     of_tensor: dict[int, list[int]] = {}
-    for place, site in enumerate(sites):
-        of_tensor.setdefault(id(site.tensor), []).append(place)
+    for site_index, site in enumerate(sites):
+        of_tensor.setdefault(id(site.tensor), []).append(site_index)
     tasks = [
-        _Task(tuple(places), is_pair=False, weight_bytes=sites[places[0]].weight_bytes)
-        for places in of_tensor.values()
+        _MeasuringTask(
+            tuple(site_indices), is_pair=False, weight_bytes=sites[site_indices[0]].weight_bytes
+        )
+        for site_indices in of_tensor.values()
     ]
     if work.choices.plan.is_full:
         for pair in graph.find_pairs(work.file, list(sites), fold=work.choices.fold):
             # A pair takes a tenth of the time of its layers.
-            cost = sum(sites[place].weight_bytes for place in pair) // 10
-            tasks.append(_Task(tuple(pair), is_pair=True, weight_bytes=cost))
+            cost = sum(sites[site_index].weight_bytes for site_index in pair) // 10
+            tasks.append(_MeasuringTask(tuple(pair), is_pair=True, weight_bytes=cost))
     return sorted(tasks, key=lambda task: -task.weight_bytes)
 
 
@@ -509,38 +522,43 @@ def _seconds(sites: tuple[graph.Site, ...]) -> float:
     return 0.004 * len(sites) + 20e-9 * sum(site.weight_bytes for site in sites)
 
 
-def _do(work: _Work, task: _Task) -> _Done:
+def _do(work: _MeasuringInput, task: _MeasuringTask) -> _MeasuringResult:
     fold = work.choices.fold
     if task.is_pair:
         first, second = (
-            graph.read_layer(work.file, work.sites[place], fold=fold) for place in task.places
+            graph.read_layer(work.file, work.sites[site_index], fold=fold)
+            for site_index in task.site_indices
         )
         after = p10_after_db(first, second) if first is not None and second is not None else None
-        return _Done(pair=(task.places[0], task.places[1]), p10_after_db=after)
+        return _MeasuringResult(
+            pair=(task.site_indices[0], task.site_indices[1]), p10_after_db=after
+        )
     measures: dict[int, LayerMeasures] = {}
     findings: dict[int, tuple[graph.Finding, ...]] = {}
     unread: list[graph.Unread] = []
     seen: dict[tuple[object, ...], LayerMeasures] = {}
     weight_count = 0
-    for place in task.places:
-        layer = graph.read_or_reason(work.file, work.sites[place], fold=fold)
+    for site_index in task.site_indices:
+        layer = graph.read_or_reason(work.file, work.sites[site_index], fold=fold)
         if isinstance(layer, graph.Unread):
             unread.append(layer)
             continue
         twin = seen.get(layer.weight_key)
         if twin is None:
             # Slices of one tensor add up; the whole of it, read in two ways, counts once.
-            together = min(weight_count + layer.weights.size, work.sites[place].tensor.size)
+            together = min(weight_count + layer.weights.size, work.sites[site_index].tensor.size)
             weight_count = max(weight_count, layer.weights.size, together)
-            measures[place] = measure_layer(layer, place, work.choices.plan)
-            seen[layer.weight_key] = measures[place]
+            measures[site_index] = measure_layer(layer, site_index, work.choices.plan)
+            seen[layer.weight_key] = measures[site_index]
         else:
-            measures[place] = _seen_from(layer, twin, place)
-        own = _findings_of(work.sites[place], layer, measures[place], fold=fold)
-        if own:
-            findings[place] = own
-    return _Done(
-        places=task.places,
+            measures[site_index] = _seen_from(layer, twin, site_index)
+        layer_findings = _findings_of(
+            work.sites[site_index], layer, measures[site_index], fold=fold
+        )
+        if layer_findings:
+            findings[site_index] = layer_findings
+    return _MeasuringResult(
+        site_indices=task.site_indices,
         measures=measures,
         findings=findings,
         unread=tuple(unread),
@@ -551,7 +569,7 @@ def _do(work: _Work, task: _Task) -> _Done:
 def _findings_of(
     site: graph.Site, layer: Layer, measures: LayerMeasures, *, fold: bool
 ) -> tuple[graph.Finding, ...]:
-    found = graph.of_layer(
+    findings = graph.of_layer(
         site,
         layer,
         channel_min=measures.channels.weight_min,
@@ -559,16 +577,16 @@ def _findings_of(
         nonfinite_count=measures.layer.nonfinite_count,
         fold=fold,
     )
-    return tuple(found)
+    return tuple(findings)
 
 
-def _finding(found: graph.Finding, depth: int | None) -> FindingRecord:
+def _finding_record(finding: graph.Finding, depth: int | None) -> FindingRecord:
     return FindingRecord(
         depth=depth,
-        kind=found.kind,
-        severity=found.severity,
-        message=found.message,
-        remedy=found.remedy,
+        kind=finding.kind,
+        severity=finding.severity,
+        message=finding.message,
+        remedy=finding.remedy,
     )
 
 
@@ -579,18 +597,20 @@ def _at_depth(measures: LayerMeasures, depth: int) -> LayerMeasures:
 
 
 def _equalization(
-    found: dict[int, LayerMeasures],
+    measures_by_site: dict[int, LayerMeasures],
     depth_of: dict[int, int],
     after: dict[tuple[int, int], tuple[float, float]],
 ) -> Iterator[EqualizationRecord]:
     """What equalizing each pair of neighbours could give, both ways, in the order of the graph."""
     scheme = DEFAULT_SCHEME.name
     for pair, after_db in sorted(after.items()):
-        for place, partner, p10_db in zip(pair, reversed(pair), after_db, strict=True):
-            before = next(error for error in found[place].errors if error.scheme == scheme)
+        for site_index, partner_index, p10_db in zip(pair, reversed(pair), after_db, strict=True):
+            before = next(
+                error for error in measures_by_site[site_index].errors if error.scheme == scheme
+            )
             yield EqualizationRecord(
-                depth=depth_of[place],
-                partner_depth=depth_of[partner],
+                depth=depth_of[site_index],
+                partner_depth=depth_of[partner_index],
                 scheme=scheme,
                 channel_sqnr_p10_before_db=before.channel_sqnr_p10_db,
                 channel_sqnr_p10_after_db=p10_db,
@@ -613,9 +633,9 @@ def _seen_from(layer: Layer, twin: LayerMeasures, depth: int) -> LayerMeasures:
     return dataclasses.replace(twin, layer=record)
 
 
-def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> IngestResult:
+def _write(measured: MeasuredModel, store_path: Path, choices: IngestChoices) -> IngestResult:
     with store.writing(store_path) as connection:
-        wanted = choices.name or _name_of(measured.path)
+        requested_name = choices.name or _name_of(measured.path)
         same_content = store.model_with_content(connection, measured.sha256, measured.folded)
         former_id, former, replaced = None, None, same_content is not None
         # What people wrote on a model outlives its figures; what they ran stays with the content.
@@ -630,14 +650,18 @@ def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> Inges
                 store.add_ingest(connection, ended)
                 return IngestResult(path=str(measured.path), outcome="already stored", model=former)
             labels = store.labels(connection, former)
-            wanted = choices.name or former
-        if choices.replace and wanted != former:
-            labels = store.labels(connection, wanted).joined(labels)
-            runs_removed = store.own_runs(connection, wanted)
-            replaced = store.remove_model_named(connection, wanted) or replaced
+            requested_name = choices.name or former
+        if choices.replace and requested_name != former:
+            labels = store.labels(connection, requested_name).joined(labels)
+            runs_removed = store.own_runs(connection, requested_name)
+            replaced = store.remove_model_named(connection, requested_name) or replaced
         record = ModelRecord(
             model=_free_name(
-                connection, wanted, measured.sha256, former=former, is_chosen=bool(choices.name)
+                connection,
+                requested_name,
+                measured.sha256,
+                former=former,
+                is_chosen=bool(choices.name),
             ),
             sha256=measured.sha256,
             folded=measured.folded,
@@ -661,7 +685,7 @@ def _write(measured: MeasuredModel, store_path: Path, choices: Choices) -> Inges
         for simulation in measured.probes:
             store.add_simulation(connection, model_id, simulation)
         store.add_findings(connection, model_id, measured.findings)
-        outcome: Outcome = "replaced" if replaced else "stored"
+        outcome: IngestOutcome = "replaced" if replaced else "stored"
         ended = measured.attempt.ended(outcome, model=record.model, peak_bytes=measured.peak_bytes)
         store.add_ingest(connection, ended)
     logger.info("%s %s after %.3f s", outcome, record.model, measured.attempt.seconds)
@@ -679,14 +703,18 @@ def _stored_name(store_path: Path, sha256: str, folded: bool) -> str | None:
     """The name under which this content is stored with today's measurements."""
     try:
         with store.reading(store_path) as connection:
-            found = store.model_with_content(connection, sha256, folded)
+            stored_model = store.model_with_content(connection, sha256, folded)
     except MissingStoreError:
         return None
     except OlderStoreError:
         # What comes now will write to it anyway.
         store.update(store_path)
         return _stored_name(store_path, sha256, folded)
-    return found[1] if found is not None and found[2] >= MEASURES_VERSION else None
+    return (
+        stored_model[1]
+        if stored_model is not None and stored_model[2] >= MEASURES_VERSION
+        else None
+    )
 
 
 def _name_of(path: Path) -> str:
@@ -697,15 +725,21 @@ def _name_of(path: Path) -> str:
 
 
 def _free_name(
-    connection: store.Connection, wanted: str, sha256: str, *, former: str | None, is_chosen: bool
+    connection: store.Connection,
+    requested_name: str,
+    sha256: str,
+    *,
+    former: str | None,
+    is_chosen: bool,
 ) -> str:
     """A name that no other model has; ``former`` is the one that gives way to this one."""
     taken = {row[0] for row in connection.rows("select model from models")} - {former}
-    if is_chosen and wanted in taken:
+    if is_chosen and requested_name in taken:
         raise QuantstoreError(
-            f"another model is named {wanted!r} already", "choose another name or add --replace"
+            f"another model is named {requested_name!r} already",
+            "choose another name or add --replace",
         )
-    return store.free_name(taken, wanted, sha256)
+    return store.free_name(taken, requested_name, sha256)
 
 
 def _caught(path: Path, work: Callable[[], IngestResult]) -> IngestResult:
@@ -719,7 +753,7 @@ def _caught(path: Path, work: Callable[[], IngestResult]) -> IngestResult:
 
 
 def _measure_unless_stored(
-    path: Path, store_path: Path, choices: Choices
+    path: Path, store_path: Path, choices: IngestChoices
 ) -> MeasuredModel | IngestResult:
     """What a worker process does; small enough to travel back through a pipe."""
     attempt = Attempt.begin(path, choices.source)
@@ -728,12 +762,12 @@ def _measure_unless_stored(
 
 
 # What a worker process was told, for as long as it lives.
-_told = contextlib.ExitStack()
+_worker_settings = contextlib.ExitStack()
 
 
 def _begin_worker(wait_seconds: float, where: logs.Logging) -> None:
-    _told.enter_context(settings.waiting_at_most(wait_seconds))
-    _told.enter_context(logs.logging_to(where))
+    _worker_settings.enter_context(settings.waiting_at_most(wait_seconds))
+    _worker_settings.enter_context(logs.logging_to(where))
 
 
 @cache
@@ -743,7 +777,7 @@ def _own_prober() -> Prober:
 
 
 def _ingest_in_pool(
-    paths: list[Path], store_path: Path, choices: Choices, jobs: int
+    paths: list[Path], store_path: Path, choices: IngestChoices, jobs: int
 ) -> Generator[IngestResult, None, list[Path]]:
     """Measure in worker processes, write here. Returns the files that a crash left undone."""
     crashed: list[Path] = []
@@ -780,10 +814,10 @@ def _ingest_in_pool(
 
 
 def _finish(
-    future: "Future[MeasuredModel | IngestResult]", store_path: Path, choices: Choices
+    future: "Future[MeasuredModel | IngestResult]", store_path: Path, choices: IngestChoices
 ) -> IngestResult:
-    found = future.result()
-    if isinstance(found, IngestResult):
-        return found
-    with _recording_failure(found.attempt, store_path):
-        return _write(found, store_path, choices)
+    measured = future.result()
+    if isinstance(measured, IngestResult):
+        return measured
+    with _recording_failure(measured.attempt, store_path):
+        return _write(measured, store_path, choices)

@@ -19,8 +19,8 @@ StartRun = Callable[[Path, Path, str, Any], Cancellable]
 class FileQueue(Queue):
     """Files waiting to be ingested, and what became of the others.
 
-    The progress of a job is ``ingestion.Progress``, its result ``ingestion.IngestResult``, its
-    description the size of the file.
+    The progress of a job is ``ingestion.IngestProgress``, its result
+    ``ingestion.IngestResult``, its description the size of the file.
 
     Args:
         probe: whether models are run on noise as well.
@@ -55,7 +55,7 @@ class FileQueue(Queue):
             # Loaded with the first file: no page needs what measures one.
             from quantstore import ingestion, worker
 
-            choices = ingestion.Choices(
+            choices = ingestion.IngestChoices(
                 name=replaces,
                 replace=replaces is not None,
                 fold=fold,
@@ -71,7 +71,7 @@ class FileQueue(Queue):
 class RunQueue(Queue):
     """Models waiting to be run, and what became of the others.
 
-    The progress of a job is ``run.simulate.Progress``, its result ``simulation.Done``, its
+    The progress of a job is ``run.choices.Progress``, its result ``simulation.Done``, its
     description the scheme, the mode and the inputs.
     """
 

@@ -24,11 +24,9 @@ from quantstore.process import limits
 from quantstore.process.child import SINGLE_THREADED, BugInChildError, Cause, Child, EndedError
 from quantstore.process.running import Running
 from quantstore.run import simulate_child
-from quantstore.run.choices import Choices, Progress, Simulation
+from quantstore.run.choices import Choices, Progress, ReportProgress, Simulation
 
 __all__ = ["Choices", "Done", "Progress", "Running", "Simulation", "run", "start"]
-
-Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +82,7 @@ def run(
     store_path: Path,
     inputs: str,
     choices: Choices | None = None,
-    report: Report | None = None,
+    report: ReportProgress | None = None,
 ) -> Done:
     """Simulate, store, and return when it is over.
 
@@ -111,13 +109,13 @@ def _stored(
     choices: Choices,
     simulation: Simulation,
     peak_bytes: int | None,
-    report: Report,
+    report: ReportProgress,
 ) -> Done:
     stored_name = _stored_name(store_path, simulation)
     was_ingested = stored_name is None
     if stored_name is None:
         report(Progress("measuring the weights", 0, 1))
-        result = ingestion.ingest_file(path, store_path, ingestion.Choices(fold=choices.fold))
+        result = ingestion.ingest_file(path, store_path, ingestion.IngestChoices(fold=choices.fold))
         stored_name = str(result.model)
         was_ingested = result.outcome != "already stored"
     with store.writing(store_path) as connection:

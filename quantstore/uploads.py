@@ -37,14 +37,14 @@ class Upload:
     def __init__(self, size_bytes: int) -> None:
         _take(size_bytes)
         try:
-            folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-            lock = _lock(folder)
+            private_folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+            lock = _lock(private_folder)
         except OSError:
             _take(-size_bytes)
             raise
         # A file called model.onnx is named after its folder.
-        self.folder = folder / "model"
-        self._remove = weakref.finalize(self, _remove, folder, lock, size_bytes)
+        self.folder = private_folder / "model"
+        self._remove = weakref.finalize(self, _remove, private_folder, lock, size_bytes)
 
     def remove(self) -> None:
         """Remove the folder; twice does no harm."""

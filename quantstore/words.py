@@ -155,13 +155,15 @@ def node_settings(attributes: str | None, group_count: int) -> list[str]:
         attributes: as the column ``layers.attributes`` holds them, None where it holds nothing.
         group_count: of the layer; attributes of convolutions repeat it.
     """
-    found: dict[str, object] = json.loads(attributes) if attributes else {}
-    ordered = [name for name in _SETTINGS if name in found]
-    ordered += [name for name in found if name not in ordered]
-    said = [_setting(name, found[name]) for name in ordered if name != "group"]
+    values: dict[str, object] = json.loads(attributes) if attributes else {}
+    ordered = [name for name in _SETTINGS if name in values]
+    ordered += [name for name in values if name not in ordered]
+    settings = [_setting(name, values[name]) for name in ordered if name != "group"]
     if group_count > 1:
-        said.insert(len([name for name in ordered if name in _SETTINGS]), f"{group_count} groups")
-    return [words for words in said if words]
+        settings.insert(
+            len([name for name in ordered if name in _SETTINGS]), f"{group_count} groups"
+        )
+    return [setting for setting in settings if setting]
 
 
 def _setting(name: str, value: object) -> str:
@@ -172,8 +174,8 @@ def _setting(name: str, value: object) -> str:
     if name in _PER_AXIS and isinstance(value, list) and value and len({*map(str, value)}) == 1:
         value = value[0]
     values = value if isinstance(value, list) else [value]
-    said = [one if isinstance(one, str) else with_minus(str(one)) for one in values]
-    return f"{_SETTINGS.get(name, name.replace('_', ' '))} {', '.join(said)}"
+    texts = [entry if isinstance(entry, str) else with_minus(str(entry)) for entry in values]
+    return f"{_SETTINGS.get(name, name.replace('_', ' '))} {', '.join(texts)}"
 
 
 def with_minus(text: str) -> str:
@@ -191,7 +193,7 @@ def expected_db(span_over_rms: float) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class ModelFacts:
     """What is known of one model under one scheme: a row of the view ``verdicts``."""
 
     verdict: str  # breaks, at risk, watch or fine
@@ -220,12 +222,12 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VerdictCell:
     """What a cell of the verdict matrix says: ``band`` colours it, ``evidence`` says why."""
 
     band: str
     text: str
-    more: str = ""
+    addition: str = ""
     evidence: str = ""
     where: str = ""  # what the figure is of, in front of the evidence
 
@@ -238,50 +240,50 @@ MODES = {
 _MODES_IN_A_CELL = MODES | {"both": "full int8"}
 
 
-def verdict(found: Finding) -> Verdict:
+def verdict(facts: ModelFacts) -> VerdictCell:
     """The verdict on one model under one scheme, with what it rests on.
 
     The probe decides where there is one. Weights alone never prove that a model survives, and
     layers to watch never change their verdict.
     """
-    if found.is_on_its_own_grid:
-        return Verdict("fine", "on this grid already", "", "the first loss is unknown")
-    if not found.is_probed:
-        said = weights_verdict(found.layers_broken, found.layers_at_risk)
-        if found.probe_failure:
+    if facts.is_on_its_own_grid:
+        return VerdictCell("fine", "on this grid already", "", "the first loss is unknown")
+    if not facts.is_probed:
+        by_weights = weights_verdict(facts.layers_broken, facts.layers_at_risk)
+        if facts.probe_failure:
             evidence = "weights alone; the probe failed"
-        elif said.band == "fine":
+        elif by_weights.band == "fine":
             evidence = "activations not measured"
         else:
             evidence = "weights alone, not run"
-        return Verdict(said.band, said.text, said.more, evidence)
-    mode = found.mode or ""
+        return VerdictCell(by_weights.band, by_weights.text, by_weights.addition, evidence)
+    mode = facts.mode or ""
     survives = {"weights": "weights survive", "activations": "activations survive"}
-    words = survives.get(mode, "survives") if found.verdict == "fine" else found.verdict
-    band = "broken" if found.verdict == "breaks" else found.verdict
-    text = f"{words}: {_outputs(found)}"
+    outcome = survives.get(mode, "survives") if facts.verdict == "fine" else facts.verdict
+    band = "broken" if facts.verdict == "breaks" else facts.verdict
+    text = f"{outcome}: {_outputs(facts)}"
     evidence = _MODES_IN_A_CELL[mode]
-    if found.layers_broken:
-        evidence += f"; {counted(found.layers_broken, 'layer')} broken"
-    return Verdict(band, text, "", evidence, "at the outputs, ")
+    if facts.layers_broken:
+        evidence += f"; {counted(facts.layers_broken, 'layer')} broken"
+    return VerdictCell(band, text, "", evidence, "at the outputs, ")
 
 
-def verdict_sentence(found: Finding) -> str:
+def verdict_sentence(facts: ModelFacts) -> str:
     """The verdict on one line: ``breaks: 7 dB at the outputs, full int8; 24 layers broken``."""
-    said = verdict(found)
-    text = " ".join(filter(None, (said.text, said.more)))
-    evidence = f" {said.where}{said.evidence}" if said.where else f", {said.evidence}"
+    cell = verdict(facts)
+    text = " ".join(filter(None, (cell.text, cell.addition)))
+    evidence = f" {cell.where}{cell.evidence}" if cell.where else f", {cell.evidence}"
     return f"{text}{evidence}".replace(NO_BREAK_SPACE, " ")
 
 
-def weights_verdict(layers_broken: int, layers_at_risk: int) -> Verdict:
+def weights_verdict(layers_broken: int, layers_at_risk: int) -> VerdictCell:
     """The verdict from the weights alone: they can prove that a model breaks, nothing else."""
     if layers_broken:
-        more = f"+{NO_BREAK_SPACE}{layers_at_risk} at risk" if layers_at_risk else ""
-        return Verdict("broken", f"breaks: {counted(layers_broken, 'layer')}", more)
+        addition = f"+{NO_BREAK_SPACE}{layers_at_risk} at risk" if layers_at_risk else ""
+        return VerdictCell("broken", f"breaks: {counted(layers_broken, 'layer')}", addition)
     if layers_at_risk:
-        return Verdict("at risk", f"at risk: {counted(layers_at_risk, 'layer')}")
-    return Verdict("fine", "no weight-side blocker")
+        return VerdictCell("at risk", f"at risk: {counted(layers_at_risk, 'layer')}")
+    return VerdictCell("fine", "no weight-side blocker")
 
 
 def about_db(value: float | None, next_limit_db: float | None = None) -> str:
@@ -300,49 +302,51 @@ def about_db(value: float | None, next_limit_db: float | None = None) -> str:
     return with_minus(str(whole)) + _unit("dB")
 
 
-def _outputs(found: Finding) -> str:
-    return about_db(found.output_sqnr_db, found.next_limit_db)
+def _outputs(facts: ModelFacts) -> str:
+    return about_db(facts.output_sqnr_db, facts.next_limit_db)
 
 
 def models_headline(
-    found: Sequence[Finding], per_channel: Sequence[Finding], scheme: Scheme
+    models: Sequence[ModelFacts], per_channel: Sequence[ModelFacts], scheme: Scheme
 ) -> str:
     """The answer of the Compare page: ``3 of 10 models break under ...; none does per channel``.
 
     Args:
-        found: one per model, under the scheme.
+        models: one per model, under the scheme.
         per_channel: the same models under the per-channel scheme of the same symmetry.
     """
-    total = len(found)
-    verdicts = [one.verdict for one in found]
+    total = len(models)
+    verdicts = [model.verdict for model in models]
     breaking, at_risk = verdicts.count("breaks"), verdicts.count("at risk")
     subject = "The model" if total == 1 else f"{breaking or at_risk:,} of {total:,} models"
     if breaking:
         verb = "breaks" if breaking == 1 else "break"
-        said = f"{subject} {verb} under {scheme.title}"
+        sentence = f"{subject} {verb} under {scheme.title}"
     elif at_risk:
         is_one = at_risk == 1
         verb = "has layers" if is_one else "have layers"
-        if any(one.is_probed for one in found if one.verdict == "at risk"):
+        if any(model.is_probed for model in models if model.verdict == "at risk"):
             verb = "is" if is_one else "are"
-        said = f"{subject} {verb} at risk under {scheme.title}"
+        sentence = f"{subject} {verb} at risk under {scheme.title}"
     else:
-        return _none_breaks(found, scheme)
+        return _none_breaks(models, scheme)
     if scheme.is_per_channel or not breaking:
-        return said
-    still = sum(one.verdict == "breaks" for one in per_channel)
-    if still == 0:
-        rest = "per channel it does not" if total == 1 else "none does per channel"
+        return sentence
+    still_breaking = sum(model.verdict == "breaks" for model in per_channel)
+    if still_breaking == 0:
+        per_channel_clause = "per channel it does not" if total == 1 else "none does per channel"
     elif total == 1:
-        rest = "per channel it still does"
+        per_channel_clause = "per channel it still does"
     else:
-        rest = f"{still:,} still {'does' if still == 1 else 'do'} per channel"
-    return f"{said}; {rest}"
+        per_channel_clause = (
+            f"{still_breaking:,} still {'does' if still_breaking == 1 else 'do'} per channel"
+        )
+    return f"{sentence}; {per_channel_clause}"
 
 
-def _none_breaks(found: Sequence[Finding], scheme: Scheme) -> str:
-    total = len(found)
-    judged = [one for one in found if not one.is_on_its_own_grid]
+def _none_breaks(models: Sequence[ModelFacts], scheme: Scheme) -> str:
+    total = len(models)
+    judged = [model for model in models if not model.is_on_its_own_grid]
     stored = total - len(judged)
     if not judged:
         verb = "is" if total == 1 else "are"
@@ -350,36 +354,36 @@ def _none_breaks(found: Sequence[Finding], scheme: Scheme) -> str:
             f"{_capital(_models(total, total))} {verb} stored on the grid of {scheme.title}"
             " already; what that cost is unknown"
         )
-    modes = {one.mode if one.is_probed else None for one in judged}
+    modes = {model.mode if model.is_probed else None for model in judged}
     # Without a probe, layers to watch change nothing.
-    watch = sum(one.verdict == "watch" and one.is_probed for one in judged)
+    watch = sum(model.verdict == "watch" and model.is_probed for model in judged)
     surviving = len(judged) - watch
     whom = _models(surviving or watch, total)
     if modes == {None}:
-        said = f"No blocker found in the weights of {whom} under {scheme.title}"
+        sentence = f"No blocker found in the weights of {whom} under {scheme.title}"
     elif None in modes:
         none = "Neither model" if total == 2 else f"None of {total:,} models"
-        said = f"{none} breaks under {scheme.title}; not all could be probed"
+        sentence = f"{none} breaks under {scheme.title}; not all could be probed"
     elif not surviving:
-        said = f"The loss of {whom} is visible under {scheme.title} in the noise probe"
+        sentence = f"The loss of {whom} is visible under {scheme.title} in the noise probe"
     elif modes == {"both"}:
         verb = "survives" if surviving == 1 else "survive"
-        said = f"{_capital(whom)} {verb} {scheme.title} in the noise probe"
+        sentence = f"{_capital(whom)} {verb} {scheme.title} in the noise probe"
     else:
-        said = f"The weights of {whom} survive {scheme.title} in the noise probe"
+        sentence = f"The weights of {whom} survive {scheme.title} in the noise probe"
     if None not in modes and modes != {"both"}:
-        said += f"; activations were not {'always ' if 'both' in modes else ''}measured"
+        sentence += f"; activations were not {'always ' if 'both' in modes else ''}measured"
     if watch and (surviving or None in modes):
-        said += f"; {watch:,} to watch"
+        sentence += f"; {watch:,} to watch"
     if stored:
-        said += f"; {stored:,} {'is' if stored == 1 else 'are'} stored on this grid already"
-    return said
+        sentence += f"; {stored:,} {'is' if stored == 1 else 'are'} stored on this grid already"
+    return sentence
 
 
-def _models(some: int, total: int) -> str:
+def _models(named_count: int, total: int) -> str:
     """``the model``, ``both models``, ``all 4 models``, ``3 of 4 models``."""
-    if some < total:
-        return f"{some:,} of {total:,} models"
+    if named_count < total:
+        return f"{named_count:,} of {total:,} models"
     return {1: "the model", 2: "both models"}.get(total, f"all {total:,} models")
 
 
@@ -387,31 +391,31 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def model_headline(found: Finding, per_channel: Finding, scheme: Scheme) -> str:
+def model_headline(facts: ModelFacts, per_channel: ModelFacts, scheme: Scheme) -> str:
     """The Model page's answer, from the probe where there is one.
 
     ``In the noise probe it breaks under ...: 7 dB at the outputs, 19 dB per channel``, else
     ``24 of 123 layers break under ...; per channel, none does``.
     """
-    if found.is_on_its_own_grid:
+    if facts.is_on_its_own_grid:
         return f"Stored on the grid of {scheme.title} already; what that cost is unknown"
-    if not found.is_probed:
-        return _headline_from_weights(found, per_channel.layers_broken, scheme)
-    told = {
+    if not facts.is_probed:
+        return _headline_from_weights(facts, per_channel.layers_broken, scheme)
+    outcome = {
         "breaks": "it breaks under",
         "at risk": "it is at risk under",
         "watch": "its loss is visible under",
         "fine": {
             "weights": "its weights survive",
             "activations": "its activations survive",
-        }.get(found.mode or "", "it survives"),
-    }[found.verdict]
-    said = f"In the noise probe {told} {scheme.title}: {_outputs(found)} at the outputs"
-    if not scheme.is_per_channel and per_channel.is_probed and per_channel.mode == found.mode:
-        said += f", {_outputs(per_channel)} per channel"
-    if found.mode == "weights":
-        return f"{said}; activations not measured"
-    return said
+        }.get(facts.mode or "", "it survives"),
+    }[facts.verdict]
+    sentence = f"In the noise probe {outcome} {scheme.title}: {_outputs(facts)} at the outputs"
+    if not scheme.is_per_channel and per_channel.is_probed and per_channel.mode == facts.mode:
+        sentence += f", {_outputs(per_channel)} per channel"
+    if facts.mode == "weights":
+        return f"{sentence}; activations not measured"
+    return sentence
 
 
 def moment(when: datetime) -> str:
@@ -437,59 +441,63 @@ def shelf_headline(
     held = (
         f"{counted(models, 'model')}, {counted(layers, 'layer')}, {file_size(disk_bytes)} on disk"
     )
-    found = []
+    concerns = []
     if changed:
-        found.append(
+        concerns.append(
             f"{changed:,} {'file has' if changed == 1 else 'files have'} changed since"
             f" {'it was' if changed == 1 else 'they were'} measured"
         )
     if perhaps and changed:
-        found.append(f"{counted(perhaps, 'other')} may have")
+        concerns.append(f"{counted(perhaps, 'other')} may have")
     elif perhaps:
-        found.append(
+        concerns.append(
             f"{counted(perhaps, 'file')} may have changed since"
             f" {'it was' if perhaps == 1 else 'they were'} measured"
         )
     if outdated:
-        found.append(
+        concerns.append(
             f"{counted(outdated, 'model')} {'was' if outdated == 1 else 'were'} measured by an"
             " older release"
         )
-    return f"{held}; {listed(found) if found else 'all in order'}"
+    return f"{held}; {listed(concerns) if concerns else 'all in order'}"
 
 
-def layers_in_words(found: Finding) -> str:
+def layers_in_words(facts: ModelFacts) -> str:
     """``24 of 123 layers are broken, 44 at risk``; what the strip of bands shows."""
-    total = counted(found.layer_count, "layer")
-    if found.layers_broken:
-        verb = "is" if found.layers_broken == 1 else "are"
-        more = f", {found.layers_at_risk:,} at risk" if found.layers_at_risk else ""
-        whose = "its" if found.layers_broken == 1 else "their"
-        return f"{found.layers_broken:,} of {total} {verb} broken by {whose} weights{more}"
-    if found.layers_at_risk:
-        verb = "is" if found.layers_at_risk == 1 else "are"
-        whose = "its" if found.layers_at_risk == 1 else "their"
-        return f"{found.layers_at_risk:,} of {total} {verb} at risk by {whose} weights"
-    said = f"none of {total} is broken or at risk by its weights"
-    if found.is_probed and found.verdict in ("breaks", "at risk"):
+    total = counted(facts.layer_count, "layer")
+    if facts.layers_broken:
+        verb = "is" if facts.layers_broken == 1 else "are"
+        at_risk_clause = f", {facts.layers_at_risk:,} at risk" if facts.layers_at_risk else ""
+        whose = "its" if facts.layers_broken == 1 else "their"
+        return (
+            f"{facts.layers_broken:,} of {total} {verb} broken by {whose} weights{at_risk_clause}"
+        )
+    if facts.layers_at_risk:
+        verb = "is" if facts.layers_at_risk == 1 else "are"
+        whose = "its" if facts.layers_at_risk == 1 else "their"
+        return f"{facts.layers_at_risk:,} of {total} {verb} at risk by {whose} weights"
+    sentence = f"none of {total} is broken or at risk by its weights"
+    if facts.is_probed and facts.verdict in ("breaks", "at risk"):
         # What each layer loses, and what the network does, are two questions.
-        theirs = "their losses" if found.mode == "weights" else "their losses and the activations'"
-        said += f", but at the outputs {theirs} add up"
-    return said
+        losses = "their losses" if facts.mode == "weights" else "their losses and the activations'"
+        sentence += f", but at the outputs {losses} add up"
+    return sentence
 
 
-def _headline_from_weights(found: Finding, broken_per_channel: int, scheme: Scheme) -> str:
-    total = counted(found.layer_count, "layer")
-    if found.layers_broken:
-        verb = "breaks" if found.layers_broken == 1 else "break"
-        said = f"{found.layers_broken} of {total} {verb} under {scheme.title}"
+def _headline_from_weights(facts: ModelFacts, broken_per_channel: int, scheme: Scheme) -> str:
+    total = counted(facts.layer_count, "layer")
+    if facts.layers_broken:
+        verb = "breaks" if facts.layers_broken == 1 else "break"
+        sentence = f"{facts.layers_broken} of {total} {verb} under {scheme.title}"
         if scheme.is_per_channel:
-            return said
-        rest = "none does" if broken_per_channel == 0 else f"{broken_per_channel} still do"
-        return f"{said}; per channel, {rest}"
-    if found.layers_at_risk:
-        verb = "is" if found.layers_at_risk == 1 else "are"
-        return f"{found.layers_at_risk} of {total} {verb} at risk under {scheme.title}"
+            return sentence
+        per_channel_clause = (
+            "none does" if broken_per_channel == 0 else f"{broken_per_channel} still do"
+        )
+        return f"{sentence}; per channel, {per_channel_clause}"
+    if facts.layers_at_risk:
+        verb = "is" if facts.layers_at_risk == 1 else "are"
+        return f"{facts.layers_at_risk} of {total} {verb} at risk under {scheme.title}"
     return f"No blocker found in the weights under {scheme.title}"
 
 
@@ -512,31 +520,31 @@ def causes(facts: LayerFacts, scheme: Scheme) -> list[str]:
     """Why a layer suffers, most telling first, at most three; empty where nothing stands out."""
     if facts.band == "fine":
         return ["no weight-side problem"]
-    found: list[str] = []
+    reasons: list[str] = []
     of_channels = f"of {counted(facts.channel_count, 'channel')}"
     if not scheme.is_per_channel:
         if facts.flattened_channels:
             verb = "rounds" if facts.flattened_channels == 1 else "round"
-            found.append(f"{facts.flattened_channels:,} {of_channels} {verb} to zero")
+            reasons.append(f"{facts.flattened_channels:,} {of_channels} {verb} to zero")
         # An outlier among ranges costs the others nothing unless it is much wider than they are.
         if facts.outlier_channels and (facts.spread_bits or 0) >= 1:
             noun = "outlier channel sets" if facts.outlier_channels == 1 else "outlier channels set"
-            found.append(f"{facts.outlier_channels:,} {noun} the scale")
+            reasons.append(f"{facts.outlier_channels:,} {noun} the scale")
         if facts.spread_bits is not None and facts.spread_bits >= TELLING_SPREAD_BITS:
             kept = max(0.0, scheme.bits - facts.spread_bits)
-            found.append(f"a typical channel keeps {kept:.1f} of {scheme.bits} bits")
-        if not found and facts.narrow_channels:
+            reasons.append(f"a typical channel keeps {kept:.1f} of {scheme.bits} bits")
+        if not reasons and facts.narrow_channels:
             verb = "uses" if facts.narrow_channels == 1 else "use"
             limit = share(NARROW_CHANNEL_SHARE)
-            found.append(
+            reasons.append(
                 f"{facts.narrow_channels:,} {of_channels} {verb} less than {limit} of the range"
             )
     span = facts.symmetric_span_over_rms
     if span is not None and span >= HEAVY_TAIL_SPAN_OVER_RMS:
-        found.append("heavy tail: few large weights")
+        reasons.append("heavy tail: few large weights")
     if scheme.is_symmetric and _is_one_sided(facts.weight_min, facts.weight_max):
-        found.append("one-sided: half of the codes stay unused")
-    return found[:3]
+        reasons.append("one-sided: half of the codes stay unused")
+    return reasons[:3]
 
 
 def fine_from(bits_needed: Mapping[str, int | None], *, of_model: bool = False) -> str:
@@ -557,21 +565,24 @@ def fine_from(bits_needed: Mapping[str, int | None], *, of_model: bool = False) 
         if (number := bits_needed.get(granularity)) is not None
     ]
     never = [
-        words
-        for granularity, words in shares.items()
+        label
+        for granularity, label in shares.items()
         if granularity in bits_needed and bits_needed[granularity] is None
     ]
     most = f"{MOST_BITS}{_unit('bits')}"
     neither = listed(never).replace(" and ", " or ")
-    what = f"Fine: nine in ten channels reach {FINE_DB:.0f}{_unit('dB')}, symmetric integers."
+    definition = f"Fine: nine in ten channels reach {FINE_DB:.0f}{_unit('dB')}, symmetric integers."
     if not enough:
         subject = "Not every layer is fine" if of_model else "Not fine"
-        return f"{subject} even with {most} {neither}. {what}"
-    (first, words), *rest = enough
-    parts = [f"{first}{_unit('bits')} {words}", *(f"{number} {words}" for number, words in rest)]
+        return f"{subject} even with {most} {neither}. {definition}"
+    (first, label), *further = enough
+    clauses = [
+        f"{first}{_unit('bits')} {label}",
+        *(f"{number} {label}" for number, label in further),
+    ]
     subject = "Every layer is fine" if of_model else "Fine"
     but = f"; not even with {most} {neither}" if never else ""
-    return f"{subject} from {', '.join(parts)} on{but}. {what}"
+    return f"{subject} from {', '.join(clauses)} on{but}. {definition}"
 
 
 # A smaller gain may be the chance of rounding.
@@ -587,12 +598,12 @@ def best_remedy(now_db: float | None, remedies: Mapping[str, float | None]) -> s
     """
     if now_db is None or not math.isfinite(now_db):
         return "nothing to gain"
-    known = {name: value for name, value in remedies.items() if value is not None}
-    most = max(known.values(), default=now_db)
+    reachable_db = {name: value for name, value in remedies.items() if value is not None}
+    most = max(reachable_db.values(), default=now_db)
     if most - now_db < TELLING_GAIN_DB:
-        return "none of these helps" if known else ""
-    name = next(name for name, value in known.items() if value >= most - TELLING_GAIN_DB)
-    gain = known[name] - now_db
+        return "none of these helps" if reachable_db else ""
+    name = next(name for name, value in reachable_db.items() if value >= most - TELLING_GAIN_DB)
+    gain = reachable_db[name] - now_db
     return f"best: {name}, {db(gain, signed=True)}"
 
 

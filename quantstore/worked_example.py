@@ -156,14 +156,14 @@ class Kernel:
     """
 
     values: tuple[float, ...]
-    shared: tuple[float, ...]
-    own: tuple[float, ...]
+    shared_returned: tuple[float, ...]
+    own_returned: tuple[float, ...]
     shared_db: float
     own_db: float
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ExampleLayer:
     """Kernels under one scale for all, and under one scale each; the steps, and the SQNR of all."""
 
     kernels: tuple[Kernel, ...]
@@ -173,7 +173,7 @@ class Layer:
     own_db: float
 
 
-def kernels(widening: float, scheme: Scheme) -> Layer:
+def kernels(widening: float, scheme: Scheme) -> ExampleLayer:
     """The three kernels, the third so many times as wide, per tensor and per channel.
 
     Args:
@@ -183,39 +183,41 @@ def kernels(widening: float, scheme: Scheme) -> Layer:
     weights[-1] *= np.float32(widening)
     per_channel = replace(scheme, granularity="channel")
     shared_grid, own_grid = grid_for(weights, scheme), grid_for(weights, per_channel)
-    shared = dequantize(quantize(weights, shared_grid), shared_grid)
-    own = dequantize(quantize(weights, own_grid), own_grid)
+    shared_returned = dequantize(quantize(weights, shared_grid), shared_grid)
+    own_returned = dequantize(quantize(weights, own_grid), own_grid)
 
     def decibels(returned: Floats, axis: int | None) -> list[float]:
         exact = weights.astype(np.float64)
         moved = returned - exact
         return list(map(float, np.atleast_1d(sqnr_db((exact**2).sum(axis), (moved**2).sum(axis)))))
 
-    rows = zip(
+    channels = zip(
         weights.tolist(),
-        shared.tolist(),
-        own.tolist(),
-        decibels(shared, 1),
-        decibels(own, 1),
+        shared_returned.tolist(),
+        own_returned.tolist(),
+        decibels(shared_returned, 1),
+        decibels(own_returned, 1),
         strict=True,
     )
-    return Layer(
+    return ExampleLayer(
         kernels=tuple(
-            Kernel(tuple(values), _plus_zero(one), _plus_zero(other), shared_db, own_db)
-            for values, one, other, shared_db, own_db in rows
+            Kernel(
+                tuple(values), _plus_zero(shared_values), _plus_zero(own_values), shared_db, own_db
+            )
+            for values, shared_values, own_values, shared_db, own_db in channels
         ),
         shared_step=float(shared_grid.scale.flat[0]),
         own_steps=tuple(own_grid.scale.ravel().tolist()),
-        shared_db=decibels(shared, None)[0],
-        own_db=decibels(own, None)[0],
+        shared_db=decibels(shared_returned, None)[0],
+        own_db=decibels(own_returned, None)[0],
     )
 
 
-def kernels_headline(layer: Layer, limit_db: float) -> str:
+def kernels_headline(layer: ExampleLayer, limit_db: float) -> str:
     """``2 of 3 channels drown, although the whole tensor keeps 43.9 dB; per channel none does``."""
     total = len(layer.kernels)
     drowned = sum(kernel.shared_db < limit_db for kernel in layer.kernels)
-    still = sum(kernel.own_db < limit_db for kernel in layer.kernels)
+    still_drowned = sum(kernel.own_db < limit_db for kernel in layer.kernels)
     whole = db(layer.shared_db)
     if not drowned:
         return f"No channel drowns: all {total} reach {limit_db:g} dB, and the whole tensor {whole}"
@@ -223,8 +225,8 @@ def kernels_headline(layer: Layer, limit_db: float) -> str:
     although = (
         "although the whole tensor keeps" if layer.shared_db >= limit_db else "the tensor has"
     )
-    rest = f"{still} of them still" if still else "none does"
-    return f"{drowned} of {total} channels {verb}, {although} {whole}; per channel {rest}"
+    per_channel = f"{still_drowned} of them still" if still_drowned else "none does"
+    return f"{drowned} of {total} channels {verb}, {although} {whole}; per channel {per_channel}"
 
 
 def _plus_zero(values: Sequence[float]) -> tuple[float, ...]:
@@ -260,9 +262,9 @@ def headline(example: Example) -> str:
         f"{_abridged(group.values)} become {on_grid(group.returned, example.scale)}"
         for group in example.merged[:GROUPS_NAMED]
     ]
-    more = len(example.merged) - GROUPS_NAMED
-    if more > 0:
-        named.append(f"and {more} more group{'' if more == 1 else 's'}")
+    unnamed_count = len(example.merged) - GROUPS_NAMED
+    if unnamed_count > 0:
+        named.append(f"and {unnamed_count} more group{'' if unnamed_count == 1 else 's'}")
     return f"{example.merged_count} of {count} values merge: {'; '.join(named)}"
 
 
@@ -281,8 +283,8 @@ def widest_apart(example: Example) -> float | None:
     if example.distinct_count < 3:
         return None
     extreme = max(example.values, key=abs)
-    rest = [value for value in example.values if value != extreme]
-    return extreme if work_out(rest, example.scheme).scale < 0.9 * example.scale else None
+    remaining = [value for value in example.values if value != extreme]
+    return extreme if work_out(remaining, example.scheme).scale < 0.9 * example.scale else None
 
 
 def enlarged_codes(example: Example) -> range | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from quantstore import settings
 from quantstore.errors import CancelledError, QuantstoreError
-from quantstore.ingestion import Choices, IngestResult, Progress, ingest_file
+from quantstore.ingestion import IngestChoices, IngestProgress, IngestResult, ingest_file
 from quantstore.process import limits, logs
 from quantstore.process.child import Cause, Child, EndedError
 from quantstore.process.running import Running
@@ -29,14 +29,14 @@ class StoppedIngestError(QuantstoreError):
     """The process that ingested a file ended, or was ended, before it was done."""
 
 
-def start(path: Path, store_path: Path, choices: Choices) -> Running[IngestResult]:
+def start(path: Path, store_path: Path, choices: IngestChoices) -> Running[IngestResult]:
     """Begin to ingest a file and return at once; the model is in the store when it is over.
 
     Args:
         choices: of these, ``source``, ``name``, ``replace``, ``fold`` and ``probe`` count.
 
     Returns:
-        Its progress is :class:`quantstore.ingestion.Progress`; waiting raises QuantstoreError
+        Its progress is :class:`quantstore.ingestion.IngestProgress`; waiting raises QuantstoreError
         where the file cannot be ingested.
     """
     # What the child complains of goes to the server's own standard error.
@@ -53,7 +53,7 @@ def start(path: Path, store_path: Path, choices: Choices) -> Running[IngestResul
     def work(report: Callable[[Any], None]) -> IngestResult:
         child.ask(request, limits.sharing_memory(wall_seconds=TIME_LIMIT_SECONDS))
         try:
-            answer = child.answer(lambda progress: report(Progress(**progress)))
+            answer = child.answer(lambda progress: report(IngestProgress(**progress)))
         except EndedError as error:
             raise _explained(error) from error
         return IngestResult(**answer)
@@ -76,14 +76,14 @@ def _explained(error: EndedError) -> QuantstoreError:
 
 
 def _answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
-    def report(progress: Progress) -> None:
+    def report(progress: IngestProgress) -> None:
         reply.progress(dataclasses.asdict(progress))
 
     with logs.logging_to(logs.handed_down()):
         result = ingest_file(
             Path(request["path"]),
             Path(request["store_path"]),
-            Choices(**request["choices"]),
+            IngestChoices(**request["choices"]),
             report,
         )
     return dataclasses.asdict(result)

@@ -212,13 +212,13 @@ class Visitor:
             lambda url: parse_qs(urlparse(url).query).get(key, []) == list(values), timeout=30_000
         )
 
-    def arrives(self, page: str, words: str) -> None:
+    def arrives(self, page: str, text: str) -> None:
         """Wait until the address names this page, and until it shows these words and rests.
 
         Words alone may still be those of the page that was left.
         """
         self.page.wait_for_url(lambda url: urlparse(url).path == f"/{page}", timeout=60_000)
-        self.shows(words)
+        self.shows(text)
         self.settle()
 
     def focus(self) -> str:
@@ -269,7 +269,7 @@ class Visitor:
         self.page.set_viewport_size({"width": size["width"], "height": max(height, 1000)})
         if not self.page.evaluate("'axe' in window"):
             self.page.evaluate(axe_script())
-        found = self.page.evaluate(
+        broken_rules = self.page.evaluate(
             """async (tags) => {
                 // Selectors cost a quarter of the time, and nobody reads them here.
                 const options = {runOnly: {type: "tag", values: tags},
@@ -281,7 +281,7 @@ class Visitor:
             list(WCAG),
         )
         self.page.set_viewport_size(size)
-        return [(rule, nodes) for rule, nodes in found]
+        return [(rule, nodes) for rule, nodes in broken_rules]
 
     def screenshot(self, name: str) -> None:
         """Kept for whoever looks at a run; the folder is not part of the project."""
@@ -313,9 +313,9 @@ def browser() -> "Iterator[Browser]":
 @pytest.fixture(scope="session")
 def tabs(browser: "Browser") -> Iterator[list[Visitor]]:
     """The tab that the tests share, once there is one."""
-    found: list[Visitor] = []
-    yield found
-    for visitor in found:
+    visitors: list[Visitor] = []
+    yield visitors
+    for visitor in visitors:
         visitor.page.context.close()
 
 
@@ -401,7 +401,7 @@ def hostile_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i in range(0, len(layers), 3):
                 weights[f"w{i}"][0] *= 10.0**i
         file = save(make_model(nodes, weights, outputs=(f"t{len(layers)}",)), folder / "h.onnx")
-        ingestion.ingest_file(file, path, ingestion.Choices(name=name, probe=False))
+        ingestion.ingest_file(file, path, ingestion.IngestChoices(name=name, probe=False))
     with store.writing(path) as con:
         store.set_tags(con, HOSTILE[0], ["<b>tag</b>", "$x$"])
         store.set_note(con, HOSTILE[0], "**note** <script>alert(2)</script> $x$")

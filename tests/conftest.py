@@ -95,7 +95,7 @@ def demo_store(tmp_path_factory) -> Path:
     """A store that holds the demo models. Read it, never write to it."""
     path = tmp_path_factory.mktemp("demo") / "demo.duckdb"
     for model in ingestion.demo_paths():
-        ingestion.ingest_file(model, path, ingestion.Choices(probe=False))
+        ingestion.ingest_file(model, path, ingestion.IngestChoices(probe=False))
     return path
 
 

@@ -31,8 +31,8 @@ def make_model(nodes, weights, *, inputs=("x",), outputs=("y",), opset=17, ir_ve
         [float_value(name) for name in outputs],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
-    domains = {one.domain for one in nodes} - {"", "ai.onnx"}
-    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(one, 1) for one in domains)]
+    domains = {node.domain for node in nodes} - {"", "ai.onnx"}
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(node, 1) for node in domains)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
 
 
@@ -64,8 +64,8 @@ def as_stored(layer):
         directions, rows = layer.shape[0], layer.shape[layer.channel_axis]
         moved = layer.weights.reshape(directions, rows, -1)
         return np.moveaxis(moved, 1, layer.channel_axis)
-    rest = [size for axis, size in enumerate(layer.shape) if axis != layer.channel_axis]
-    return np.moveaxis(layer.weights.reshape(-1, *rest), 0, layer.channel_axis)
+    other_sizes = [size for axis, size in enumerate(layer.shape) if axis != layer.channel_axis]
+    return np.moveaxis(layer.weights.reshape(-1, *other_sizes), 0, layer.channel_axis)
 
 
 def move_outside(tensor, path, *, offset=0, location=None, length=None):
@@ -100,16 +100,18 @@ def run(model, **feeds):
 
 def computed(model, *names):
     """Constants of a model as onnx's own reference evaluator computes them."""
-    known = {tensor.name for tensor in model.graph.initializer}
+    computed_names = {tensor.name for tensor in model.graph.initializer}
     needed, waiting = [], list(names)
     while waiting:
         name = waiting.pop()
-        maker = next((one for one in model.graph.node if name in one.output), None)
-        if name not in known and maker is not None:
-            known.update(maker.output)
+        maker = next((node for node in model.graph.node if name in node.output), None)
+        if name not in computed_names and maker is not None:
+            computed_names.update(maker.output)
             needed.append(maker)
             waiting.extend(maker.input)
-    nodes = [one for one in model.graph.node if any(one is other for other in needed)]
+    nodes = [
+        node for node in model.graph.node if any(node is needed_node for needed_node in needed)
+    ]
     graph = helper.make_graph(
         nodes,
         "constants",

@@ -62,7 +62,8 @@ MAY_IMPORT = {
     "charts": "altair pandas numpy palette revisions words codes quantization schemes",
     "report": "pandas charts errors formats palette queries schemes store version words",
     "cli": (
-        "click pandas streamlit settings process version errors records schemes store ingestion simulation run"
+        "click pandas streamlit settings process version errors records schemes store ingestion"
+        " simulation run"
         " queries checks console formats report revisions words"
     ),
     "api": (

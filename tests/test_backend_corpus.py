@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from quantstore.errors import NoLayersError, QuantstoreError
-from quantstore.ingestion import Choices, ingest_file, measure_file
+from quantstore.ingestion import IngestChoices, ingest_file, measure_file
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
 from quantstore.sweep import Plan
 
@@ -82,7 +82,7 @@ def test_operators_that_onnx_generates_tests_for(tmp_path):
 
 def test_a_model_of_the_package_is_stored(tmp_path):
     path = next(path for path in models("pytorch-converted") if isinstance(outcome(path), int))
-    result = ingest_file(path, tmp_path / "s.duckdb", Choices(jobs=1, name="packaged"))
+    result = ingest_file(path, tmp_path / "s.duckdb", IngestChoices(jobs=1, name="packaged"))
     assert result.outcome == "stored"
 
 

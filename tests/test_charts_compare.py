@@ -292,7 +292,7 @@ def test_a_rectangle_holds_the_dots_as_they_are_drawn():
     dots = against.placed(frame, RANGE, P10)
     # 70 dB lies on the edge of the plot, and so does what is exact.
     assert dots["y"].tolist() == [35.0, 50.0, 5.0, 50.0]
-    box = against.Box((1.0, 20.0), (35.0, 50.0))
+    box = against.BrushBox((1.0, 20.0), (35.0, 50.0))
     assert dots[box.holds(dots)]["weight_range"].tolist() == [1.0, 10.0, 1.0]
     spec = against.scatter(frame, RANGE, P10, LIGHT, LIMITS, box=box).to_dict()
     brush = next(one for one in spec["params"] if one["name"] == against.BRUSH)

@@ -135,8 +135,8 @@ def test_odd_values_draw_as_well(values, is_symmetric):
 
 def drawn(frame):
     found = quick_chart(frame, LIGHT)
-    assert found.chart is not None, found.words
-    return found.chart.to_dict(), found.words
+    assert found.chart is not None, found.caption
+    return found.chart.to_dict(), found.caption
 
 
 def rows_of(specification):
@@ -237,7 +237,7 @@ def test_a_chart_never_draws_more_than_some_hundreds_of_marks():
 )
 def test_what_cannot_be_drawn_says_what_it_needs(frame, words):
     found = quick_chart(frame, LIGHT)
-    assert (found.chart, found.words) == (None, words)
+    assert (found.chart, found.caption) == (None, words)
 
 
 def test_names_stay_text_inside_the_expressions_of_a_chart():

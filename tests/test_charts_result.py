@@ -51,7 +51,7 @@ def test_what_is_missing_is_not_drawn_and_said():
     chart = spec()
     (rows,) = chart["datasets"].values()
     assert [row["x"] for row in rows] == [1, 3]
-    assert drawn().words == "sqnr_db over depth; 2 of 3\u00a0rows drawn."
+    assert drawn().caption == "sqnr_db over depth; 2 of 3\u00a0rows drawn."
 
 
 def test_bands_have_their_own_colours_the_worst_first():
@@ -67,12 +67,12 @@ def test_a_few_groups_have_colours_and_many_have_none_and_that_is_said():
     )
     found = drawn(many, colour="name")
     assert set(found.chart.to_dict()["encoding"]["color"]["scale"]["range"]) == {LIGHT.bar}
-    assert found.words.endswith("name has 9 values, more than colours can tell apart.")
+    assert found.caption.endswith("name has 9 values, more than colours can tell apart.")
 
 
 def test_rows_that_share_a_place_are_said_to_be_stacked():
-    assert "stacked" in drawn(x="model", y="depth", mark="bars").words
-    assert "stacked" not in drawn(x="depth", y="depth", mark="bars").words
+    assert "stacked" in drawn(x="model", y="depth", mark="bars").caption
+    assert "stacked" not in drawn(x="depth", y="depth", mark="bars").caption
 
 
 def test_names_of_columns_and_values_are_no_expressions():

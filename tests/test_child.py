@@ -12,7 +12,7 @@ import pytest
 from quantstore.errors import MissingStoreError, QuantstoreError
 from quantstore.process import limits, memory
 from quantstore.process.child import BugInChildError, Cause, Child, ChunkReader, EndedError
-from quantstore.process.limits import Limits
+from quantstore.process.limits import ChildLimits
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
 
@@ -73,7 +73,7 @@ def answer(request, reply):
 
 serve(answer)
 '''
-FREE = Limits()
+FREE = ChildLimits()
 
 
 @pytest.fixture
@@ -220,19 +220,19 @@ def test_one_that_leaves_without_a_word_is_silent(start):
 def test_one_that_hangs_is_ended_by_the_clock(start, before):
     child = start(before)
     started = time.monotonic()
-    assert cause_of(child, "sleep", Limits(wall_seconds=0.3)) is Cause.TOO_SLOW
+    assert cause_of(child, "sleep", ChildLimits(wall_seconds=0.3)) is Cause.TOO_SLOW
     assert time.monotonic() - started < 10
 
 
 def test_without_alarms_the_parent_keeps_the_time(start):
     # A child that switches its own clock off.
     child = start("import signal; signal.setitimer = lambda *_: None\n")
-    assert cause_of(child, "sleep", Limits(wall_seconds=0.3)) is Cause.TOO_SLOW
+    assert cause_of(child, "sleep", ChildLimits(wall_seconds=0.3)) is Cause.TOO_SLOW
 
 
 def test_the_clock_can_be_started_anew(start):
     child = start()
-    child.ask({"action": "family"}, Limits(wall_seconds=30))
+    child.ask({"action": "family"}, ChildLimits(wall_seconds=30))
     started = time.monotonic()
     with pytest.raises(EndedError) as caught:
         child.answer(lambda _: child.allow(0.1))
@@ -243,18 +243,18 @@ def test_the_clock_can_be_started_anew(start):
 @on_linux
 def test_processor_time_is_counted_not_time_on_the_clock(start):
     child = start()
-    assert asked(child, "count", Limits(cpu_seconds=1)) == "done"
+    assert asked(child, "count", ChildLimits(cpu_seconds=1)) == "done"
     # Each request has its own; what was used before does not count.
-    assert asked(child, "limits", Limits(cpu_seconds=5), names=["RLIMIT_CPU"])[0] >= 5
+    assert asked(child, "limits", ChildLimits(cpu_seconds=5), names=["RLIMIT_CPU"])[0] >= 5
     assert asked(child, "limits", names=["RLIMIT_CPU"]) == [-1]
-    assert cause_of(child, "burn", Limits(cpu_seconds=0.1)) is Cause.TOO_MUCH_CPU
+    assert cause_of(child, "burn", ChildLimits(cpu_seconds=0.1)) is Cause.TOO_MUCH_CPU
 
 
 @on_linux
 @pytest.mark.parametrize("limit", ["memory_bytes", "address_space_bytes"])
 def test_memory_beyond_the_limit_is_refused_and_the_child_goes_on(start, limit):
     child = start()
-    allowed = Limits(**{limit: 1 << 30})
+    allowed = ChildLimits(**{limit: 1 << 30})
     assert asked(child, "allocate", allowed, bytes=1 << 20) == 1 << 20
     with pytest.raises(EndedError) as caught:
         asked(child, "allocate", allowed, bytes=1 << 30)
@@ -267,7 +267,7 @@ def test_files_can_be_kept_out_of_reach(start, tmp_path):
     child = start()
     assert asked(child, "write", path=str(tmp_path / "before")) is None
     with pytest.raises(BugInChildError, match="File too large"):
-        asked(child, "write", Limits(may_write_files=False), path=str(tmp_path / "after"))
+        asked(child, "write", ChildLimits(may_write_files=False), path=str(tmp_path / "after"))
     assert (tmp_path / "after").read_text() == ""
 
 

@@ -36,7 +36,7 @@ class Ingest:
     silent = "the file crashed its reader; check it with onnx.checker"
 
     def start(self):
-        self.running = worker.start(MODEL, self.store_path, ingestion.Choices(probe=False))
+        self.running = worker.start(MODEL, self.store_path, ingestion.IngestChoices(probe=False))
 
     def cancel(self):
         self.running.cancel()

@@ -581,7 +581,7 @@ def store_of_odd_names(empty_store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("odd")
     path = Path(shutil.copy(empty_store, folder / "odd.duckdb"))
     save_model(folder / "m.onnx", ["Conv_A", "conv%b", "x_y"])
-    ingestion.ingest_file(folder / "m.onnx", path, ingestion.Choices(probe=False))
+    ingestion.ingest_file(folder / "m.onnx", path, ingestion.IngestChoices(probe=False))
     return path
 
 

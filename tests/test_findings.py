@@ -7,7 +7,7 @@ from onnx import TensorProto, defs, helper, numpy_helper
 from test_pages import fails, open_app, texts  # noqa: F401
 
 from quantstore import queries, store
-from quantstore.ingestion import Choices, ingest_file, measure_file
+from quantstore.ingestion import IngestChoices, ingest_file, measure_file
 
 
 def quiet(model):
@@ -273,7 +273,7 @@ def test_constant_weights_that_cannot_be_read_are_counted(found):
 
 def stored(tmp_path, model, name="net"):
     path = tmp_path / "s.duckdb"
-    choices = Choices(name=name, probe=False)
+    choices = IngestChoices(name=name, probe=False)
     ingest_file(save(quiet(model), tmp_path / f"{name}.onnx"), path, choices)
     return path
 

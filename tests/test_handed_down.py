@@ -59,7 +59,7 @@ def test_the_process_that_ingests_for_the_app_logs_and_waits_as_it_was_told(tmp_
     path = tmp_path / "store.duckdb"
     monkeypatch.setenv(logs.FILE_VARIABLE, str(tmp_path / "steps.log"))
     monkeypatch.setenv(settings.WAIT_VARIABLE, "0")
-    choices = ingestion.Choices(source="upload", probe=False)
+    choices = ingestion.IngestChoices(source="upload", probe=False)
     worker.start(file, path, choices).wait()
     assert "opened " in (tmp_path / "steps.log").read_text("utf-8")
     with store.writing(path), pytest.raises(LockedStoreError):

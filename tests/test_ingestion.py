@@ -19,18 +19,18 @@ from quantstore.errors import (
     QuantstoreError,
     StoreError,
 )
-from quantstore.ingestion import Choices, Progress
+from quantstore.ingestion import IngestChoices, IngestProgress
 from quantstore.measure import MEASURES_VERSION
 
 
 # What running a model finds, and what it costs, is told in test_probe.py.
 def ingest_file(path, store_path, choices=None, **more):
-    choices = dataclasses.replace(choices or Choices(), probe=False)
+    choices = dataclasses.replace(choices or IngestChoices(), probe=False)
     return ingestion.ingest_file(path, store_path, choices, **more)
 
 
 def ingest_many(paths, store_path, choices=None, **more):
-    choices = dataclasses.replace(choices or Choices(), probe=False)
+    choices = dataclasses.replace(choices or IngestChoices(), probe=False)
     return ingestion.ingest_many(paths, store_path, choices, **more)
 
 
@@ -111,8 +111,8 @@ def test_other_external_data_is_other_content(tmp_path, path, names):
 
 def test_replace_measures_the_same_content_anew_under_its_name(tmp_path, path, names):
     file = model_file(tmp_path / "net.onnx")
-    ingest_file(file, path, Choices(name="chosen"))
-    again = ingest_file(file, path, Choices(replace=True))
+    ingest_file(file, path, IngestChoices(name="chosen"))
+    again = ingest_file(file, path, IngestChoices(replace=True))
     assert (again.outcome, again.model) == ("replaced", "chosen")
     assert names() == ["chosen"]
 
@@ -120,7 +120,7 @@ def test_replace_measures_the_same_content_anew_under_its_name(tmp_path, path, n
 def test_replace_puts_other_content_in_the_place_of_the_same_name(tmp_path, path, names):
     file = tmp_path / "net.onnx"
     ingest_file(model_file(file, seed=1), path)
-    again = ingest_file(model_file(file, seed=2), path, Choices(replace=True))
+    again = ingest_file(model_file(file, seed=2), path, IngestChoices(replace=True))
     assert (again.outcome, again.model) == ("replaced", "net")
     assert names() == ["net"]
     with store.reading(path) as connection:
@@ -139,7 +139,7 @@ def test_what_people_ran_stays_with_the_content_that_is_measured_anew(tmp_path, 
         store.add_sensitivities(
             connection, store.find_model(connection, "net"), [a_sensitivity(0, 30.0)]
         )
-    again = ingest_file(file, path, Choices(replace=True, name=name))
+    again = ingest_file(file, path, IngestChoices(replace=True, name=name))
     assert (again.outcome, again.runs_removed) == ("replaced", 0)
     with store.reading(path) as connection:
         model_id = store.find_model(connection, name or "net")
@@ -162,7 +162,7 @@ def test_what_people_ran_on_other_content_goes_with_it_and_is_counted(tmp_path, 
     with store.writing(path) as connection:
         add(connection, "net", a_run())
         add(connection, "net", a_run(source="12 images"), [a_tensor(0, 20.0)])
-    again = ingest_file(model_file(file, seed=2), path, Choices(replace=True))
+    again = ingest_file(model_file(file, seed=2), path, IngestChoices(replace=True))
     assert (again.outcome, again.runs_removed) == ("replaced", 1)
     with store.reading(path) as connection:
         for table in ("simulations", "activation_errors"):
@@ -172,24 +172,24 @@ def test_what_people_ran_on_other_content_goes_with_it_and_is_counted(tmp_path, 
 def test_replace_may_rename(tmp_path, path, names):
     file = model_file(tmp_path / "net.onnx")
     ingest_file(file, path)
-    ingest_file(file, path, Choices(name="renamed", replace=True))
+    ingest_file(file, path, IngestChoices(name="renamed", replace=True))
     assert names() == ["renamed"]
 
 
 def test_folded_and_unfolded_are_two_models(tmp_path, path, names):
     file = model_file(tmp_path / "net.onnx")
     ingest_file(file, path)
-    unfolded = ingest_file(file, path, Choices(fold=False))
+    unfolded = ingest_file(file, path, IngestChoices(fold=False))
     assert unfolded.outcome == "stored"
     assert unfolded.model.startswith("net-")
-    assert ingest_file(file, path, Choices(fold=False)).outcome == "already stored"
+    assert ingest_file(file, path, IngestChoices(fold=False)).outcome == "already stored"
     assert ingest_file(file, path).outcome == "already stored"
     assert len(names()) == 2
 
 
 def test_a_model_measured_by_an_older_version_is_measured_anew(tmp_path, path, names):
     file = model_file(tmp_path / "net.onnx")
-    ingest_file(file, path, Choices(name="chosen"))
+    ingest_file(file, path, IngestChoices(name="chosen"))
     with store.writing(path) as connection:
         connection.rows("update models set measures_version = 0")
         connection.rows("update layers set std = -1")
@@ -219,7 +219,9 @@ def test_a_file_called_model_is_named_after_its_folder(tmp_path, path, names, na
 
 
 def test_a_chosen_name_is_used(tmp_path, path, names):
-    ingest_file(model_file(tmp_path / "net.onnx"), path, Choices(name="chosen", source="upload"))
+    ingest_file(
+        model_file(tmp_path / "net.onnx"), path, IngestChoices(name="chosen", source="upload")
+    )
     assert names() == ["chosen"]
     with store.reading(path) as connection:
         assert connection.value("select source from models") == "upload"
@@ -229,7 +231,7 @@ def test_a_chosen_name_that_another_model_has_is_refused(tmp_path, path, names):
     ingest_file(model_file(tmp_path / "a.onnx", seed=1), path)
     other = model_file(tmp_path / "b.onnx", seed=2)
     with pytest.raises(QuantstoreError, match="another model is named 'a' already") as caught:
-        ingest_file(other, path, Choices(name="a"))
+        ingest_file(other, path, IngestChoices(name="a"))
     assert "--replace" in caught.value.hint
     assert names() == ["a"]
 
@@ -258,7 +260,7 @@ def test_a_replacement_that_fails_leaves_the_old_model(tmp_path, path, names):
     ingest_file(file, path)
     broken_file(file)
     with pytest.raises(ModelFileError):
-        ingest_file(file, path, Choices(replace=True))
+        ingest_file(file, path, IngestChoices(replace=True))
     assert names() == ["net"]
 
 
@@ -287,10 +289,10 @@ def test_progress_counts_layers_and_bytes_of_weights(tmp_path, path):
     seen = []
     ingest_file(save(model, tmp_path / "net.onnx"), path, report=seen.append)
     assert seen == [
-        Progress(layers_done=0, layers_total=2, bytes_done=0, bytes_total=96),
+        IngestProgress(layers_done=0, layers_total=2, bytes_done=0, bytes_total=96),
         # Large ones first, so that several processes end together.
-        Progress(layers_done=1, layers_total=2, bytes_done=60, bytes_total=96),
-        Progress(layers_done=2, layers_total=2, bytes_done=96, bytes_total=96),
+        IngestProgress(layers_done=1, layers_total=2, bytes_done=60, bytes_total=96),
+        IngestProgress(layers_done=2, layers_total=2, bytes_done=96, bytes_total=96),
     ]
 
 
@@ -392,8 +394,8 @@ def test_processes_that_share_one_file_find_the_same(tmp_path, empty_store, monk
     monkeypatch.setattr(ingestion, "WORTH_A_PROCESS", 0)
     (model,) = (file for file in ingestion.demo_paths() if file.stem == "digits-rescaled")
     alone, shared = (shutil.copy(empty_store, tmp_path / f"{jobs}.duckdb") for jobs in (1, 2))
-    ingest_file(model, alone, Choices(jobs=1))
-    ingest_file(model, shared, Choices(jobs=2))
+    ingest_file(model, alone, IngestChoices(jobs=1))
+    ingest_file(model, shared, IngestChoices(jobs=2))
     assert everything(alone) == everything(shared)
 
 
@@ -493,9 +495,9 @@ def test_every_attempt_leaves_a_row(tmp_path, path, attempts):
     broken = broken_file(tmp_path / "broken.onnx")
     ingest_file(file, path)
     ingest_file(file, path)
-    ingest_file(file, path, Choices(replace=True, name="other"))
+    ingest_file(file, path, IngestChoices(replace=True, name="other"))
     with pytest.raises(ModelFileError) as failure:
-        ingest_file(broken, path, Choices(source="an upload"))
+        ingest_file(broken, path, IngestChoices(source="an upload"))
     rows = attempts()
     assert [(row["path"], row["outcome"], row["model"]) for row in rows] == [
         (str(file), "stored", "net"),
@@ -517,7 +519,7 @@ def test_a_name_that_is_taken_is_a_failure_with_a_row_and_without_a_model(
     ingest_file(model_file(tmp_path / "net.onnx"), path)
     other = model_file(tmp_path / "other.onnx", seed=1)
     with pytest.raises(QuantstoreError, match="another model is named 'net' already"):
-        ingest_file(other, path, Choices(name="net"))
+        ingest_file(other, path, IngestChoices(name="net"))
     assert attempts()[-1]["outcome"] == "failed"
     assert names() == ["net"]
 

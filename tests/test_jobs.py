@@ -55,7 +55,7 @@ def test_good_and_bad_files_each_get_their_outcome_and_the_rest_goes_on(queue, t
 def test_a_model_is_measured_again_under_its_own_name(queue, tmp_path):
     store_path, path = tmp_path / "s.duckdb", tmp_path / "net.onnx"
     path.write_bytes(demo("digits-plain").read_bytes())
-    ingestion.ingest_file(path, store_path, ingestion.Choices(name="--mine", probe=False))
+    ingestion.ingest_file(path, store_path, ingestion.IngestChoices(name="--mine", probe=False))
     path.write_bytes(demo("digits-separable").read_bytes())
     add(queue, path, store_path, replaces="--mine", fold=False)
     (job,) = finished(queue)
@@ -89,7 +89,7 @@ def test_a_file_that_vanished_is_a_sentence(queue, tmp_path):
 
 
 def test_progress_counts_bytes_not_layers():
-    progress = ingestion.Progress(9, 10, 1, 4)
+    progress = ingestion.IngestProgress(9, 10, 1, 4)
     job = Job(1, "x", "10 B", "running", progress)
     assert job.share_done == 0.25
 

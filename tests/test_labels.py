@@ -9,7 +9,7 @@ from graphs import conv_model
 from quantstore import cli, ingestion, store
 from quantstore.errors import LabelError, UnknownModelError
 
-CHOICES = ingestion.Choices(probe=False)
+CHOICES = ingestion.IngestChoices(probe=False)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def changed(tmp_path):
 
 def test_labels_survive_a_new_measurement(changed):
     path, own_store = changed
-    again = ingestion.Choices(probe=False, replace=True, name="net")
+    again = ingestion.IngestChoices(probe=False, replace=True, name="net")
     assert ingestion.ingest_file(path, own_store, again).outcome == "replaced"
     with store.reading(own_store) as connection:
         assert store.labels(connection, "net") == store.Labels(("gate",), "mine")
@@ -118,11 +118,11 @@ def test_labels_survive_a_new_measurement(changed):
 
 def test_two_models_that_become_one_keep_the_labels_of_both(changed):
     path, own_store = changed
-    ingestion.ingest_file(path, own_store, ingestion.Choices(probe=False, name="twin"))
+    ingestion.ingest_file(path, own_store, ingestion.IngestChoices(probe=False, name="twin"))
     with store.writing(own_store) as connection:
         store.set_tags(connection, "twin", ["door"])
         store.set_note(connection, "twin", "hers")
-    again = ingestion.Choices(probe=False, replace=True, name="net")
+    again = ingestion.IngestChoices(probe=False, replace=True, name="net")
     assert ingestion.ingest_file(path, own_store, again).outcome == "replaced"
     with store.reading(own_store) as connection:
         assert store.labels(connection, "net") == store.Labels(("door", "gate"), "mine\n\nhers")

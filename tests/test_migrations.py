@@ -169,7 +169,7 @@ def test_whatever_writes_to_it_updates_it(tmp_path, capsys):
 def test_ingesting_updates_it_and_knows_what_it_holds(tmp_path):
     path = unpacked(1, tmp_path)
     file = next(file for file in ingestion.demo_paths() if file.stem == "digits-plain")
-    result = ingestion.ingest_file(file, path, ingestion.Choices(probe=False))
+    result = ingestion.ingest_file(file, path, ingestion.IngestChoices(probe=False))
     assert result.model == "digits-plain"
     assert ask(path, "select count(*) from models") == [(2,)]
 

@@ -65,7 +65,7 @@ def nasty_store(tmp_path_factory):
         ingestion.ingest_file(
             file,
             path,
-            ingestion.Choices(name=name, source=f"/somewhere/ada/{name[:50]}", probe=False),
+            ingestion.IngestChoices(name=name, source=f"/somewhere/ada/{name[:50]}", probe=False),
         )
     return path
 

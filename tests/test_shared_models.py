@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from quantstore import ingestion, store
 from quantstore.errors import MissingWeightsError
-from quantstore.ingestion import Choices, MeasuredModel, measure_file
+from quantstore.ingestion import IngestChoices, MeasuredModel, measure_file
 from quantstore.layers import Layer
 from quantstore.schemes import BLOCK_SIZE, INT8_SCHEMES, SCHEMES
 
@@ -97,7 +97,7 @@ def ask(shared_models, tmp_path_factory):
     path = tmp_path_factory.mktemp("real") / "real.duckdb"
     for name in ("rtmdet-nano", "yolov10n-quant"):
         # What the weights say; what comes out of the networks is told in test_probe.py.
-        ingestion._write(measured(shared_models / f"{name}.onnx"), path, Choices(probe=False))
+        ingestion._write(measured(shared_models / f"{name}.onnx"), path, IngestChoices(probe=False))
 
     def rows(sql, *parameters):
         with store.reading(path) as connection:

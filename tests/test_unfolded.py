@@ -19,7 +19,7 @@ def both(demo_store, tmp_path_factory):
     path = tmp_path_factory.mktemp("both") / "both.duckdb"
     shutil.copy(demo_store, path)
     (file,) = (one for one in ingestion.demo_paths() if one.stem == FOLDED)
-    ingestion.ingest_file(file, path, ingestion.Choices(name=RAW, fold=False, probe=False))
+    ingestion.ingest_file(file, path, ingestion.IngestChoices(name=RAW, fold=False, probe=False))
     return path
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from quantstore import words
 from quantstore.schemes import INT8_CHANNEL_SYMMETRIC, INT8_TENSOR_SYMMETRIC
-from quantstore.words import Finding, LayerFacts
+from quantstore.words import LayerFacts, ModelFacts
 
 NBSP = "\u00a0"
 
@@ -71,8 +71,8 @@ def test_the_law_of_uniform_noise_gives_a_gaussian_what_measurements_give():
     assert words.expected_db(1) == pytest.approx(20 * math.log10(255 * math.sqrt(12)), abs=0.05)
 
 
-def finding(verdict="fine", mode=None, db=None, broken=0, at_risk=0, **more) -> Finding:
-    return Finding(
+def finding(verdict="fine", mode=None, db=None, broken=0, at_risk=0, **more) -> ModelFacts:
+    return ModelFacts(
         verdict=verdict,
         mode=mode,
         output_sqnr_db=db,
@@ -84,15 +84,15 @@ def finding(verdict="fine", mode=None, db=None, broken=0, at_risk=0, **more) -> 
 
 
 def test_weights_alone_prove_that_a_model_breaks_and_nothing_else():
-    assert words.weights_verdict(0, 0) == words.Verdict("fine", "no weight-side blocker")
-    assert words.weights_verdict(0, 3) == words.Verdict("at risk", f"at risk: 3{NBSP}layers")
-    assert words.weights_verdict(24, 44) == words.Verdict(
+    assert words.weights_verdict(0, 0) == words.VerdictCell("fine", "no weight-side blocker")
+    assert words.weights_verdict(0, 3) == words.VerdictCell("at risk", f"at risk: 3{NBSP}layers")
+    assert words.weights_verdict(24, 44) == words.VerdictCell(
         "broken", f"breaks: 24{NBSP}layers", f"+{NBSP}44 at risk"
     )
     assert words.weights_verdict(1, 0).text == f"breaks: 1{NBSP}layer"
 
 
-def in_a_cell(found: Finding) -> tuple[str, str]:
+def in_a_cell(found: ModelFacts) -> tuple[str, str]:
     said = words.verdict(found)
     return said.band, f"{said.text} {said.where}{said.evidence}".replace(NBSP, " ")
 
@@ -185,7 +185,7 @@ def test_the_limits_are_those_of_the_store(value, limit, said):
 ON_ITS_GRID = finding("fine", is_already_quantized=True, are_layers_exact=True)
 
 
-def many(breaking=0, at_risk=0, total=1, **of) -> list[Finding]:
+def many(breaking=0, at_risk=0, total=1, **of) -> list[ModelFacts]:
     verdicts = ["breaks"] * breaking + ["at risk"] * at_risk
     verdicts += ["fine"] * (total - len(verdicts))
     return [finding(verdict, **of) for verdict in verdicts]

@@ -37,7 +37,7 @@ HEIGHT = 360
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
+class BrushBox:
     """A rectangle over a scatter, in units of its two measures; ends included."""
 
     x: tuple[float, float]
@@ -76,7 +76,7 @@ def scatter(
     limits: dict[str, float],
     *,
     focus: str | None = None,
-    box: Box | None = None,
+    box: BrushBox | None = None,
 ) -> AnyChart:
     """One dot per layer; a click opens it, a rectangle drawn over dots picks them.
 
@@ -148,8 +148,8 @@ def by_depth(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyC
     The fill is the layer's band; a click opens the layer.
     """
     values = profiles[measure.column].astype(float)
-    known = profiles[values.notna() & ((values > 0) if measure.axis == "log" else True)]
-    frame = with_words(known, measure.column)
+    drawable = profiles[values.notna() & ((values > 0) if measure.axis == "log" else True)]
+    frame = with_words(drawable, measure.column)
     models = list(dict.fromkeys(profiles["model"]))
     pitch = 84.0 if len(models) <= ROOMY_MODELS else 58.0
     gap = 14.0
@@ -309,7 +309,7 @@ def _rings(marked: pd.DataFrame, x: alt.X, y: alt.Y, palette: Palette) -> list[a
             continue
         # First a halo in the colour of the page, so that dots below stay out of the words.
         for halo in (4, 0):
-            words = alt.Chart(part).mark_text(
+            text_mark = alt.Chart(part).mark_text(
                 align="right" if side == "left" else "left",
                 dx=-12 if side == "left" else 12,
                 dy=-10,
@@ -320,19 +320,19 @@ def _rings(marked: pd.DataFrame, x: alt.X, y: alt.Y, palette: Palette) -> list[a
                 strokeWidth=halo,
                 strokeJoin="round",
             )
-            charts.append(words.encode(x=x, y=y, text=alt.Text("label:N")))
+            charts.append(text_mark.encode(x=x, y=y, text=alt.Text("label:N")))
     return charts
 
 
 def _marked_cases(frame: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     """The two layers of the caption, with short labels."""
-    found = landmarks(frame, measure.column)
-    if found is None:
+    extremes = landmarks(frame, measure.column)
+    if extremes is None:
         return pd.DataFrame()
     rows = []
     low, high = float(frame["x"].min()), float(frame["x"].max())
     middle = np.sqrt(low * high) if measure.axis == "log" else (low + high) / 2
-    for case in (found.widest_unharmed, found.narrowest_broken):
+    for case in (extremes.widest_unharmed, extremes.narrowest_broken):
         if case is None:
             continue
         rows.append(

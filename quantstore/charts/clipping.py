@@ -46,11 +46,13 @@ def lines_of(curves: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def sqnr_at(curve: pd.DataFrame, threshold: float) -> float | None:
     """SQNR in dB at a threshold between those of the curve; None where no point is finite."""
-    known = curve[curve["sqnr_db"].notna()]
-    if known.empty:
+    finite = curve[curve["sqnr_db"].notna()]
+    if finite.empty:
         return None
-    places = np.log(known["threshold"].to_numpy(dtype=float))
-    return float(np.interp(math.log(threshold), places, known["sqnr_db"].to_numpy(dtype=float)))
+    log_thresholds = np.log(finite["threshold"].to_numpy(dtype=float))
+    return float(
+        np.interp(math.log(threshold), log_thresholds, finite["sqnr_db"].to_numpy(dtype=float))
+    )
 
 
 def clipping_lines(curves: pd.DataFrame, palette: Palette) -> AnyChart:

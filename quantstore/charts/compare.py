@@ -91,13 +91,13 @@ class Landmarks:
 
 def landmarks(profiles: pd.DataFrame, column: str) -> Landmarks | None:
     """The widest layer, the widest that is not at risk, the narrowest that breaks."""
-    known = profiles[profiles[column] > 0]
-    if known.empty:
+    positive = profiles[profiles[column] > 0]
+    if positive.empty:
         return None
-    unharmed = known[known["band"].isin(["fine", "watch"])]
-    broken = known[known["band"] == "broken"]
+    unharmed = positive[positive["band"].isin(["fine", "watch"])]
+    broken = positive[positive["band"] == "broken"]
     return Landmarks(
-        widest=known.iloc[int(known[column].to_numpy().argmax())],
+        widest=positive.iloc[int(positive[column].to_numpy().argmax())],
         widest_unharmed=None
         if unharmed.empty
         else unharmed.iloc[int(unharmed[column].to_numpy().argmax())],
@@ -304,19 +304,19 @@ def lay_bricks(profiles: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     binned = binned.sort_values(["model", "left", "band_order"], kind="stable")
     tallest = int(binned.groupby(["model", "left"]).size().max()) if len(binned) else 1
     abreast = max(1, math.ceil(tallest / _most_levels(profiles["model"].nunique(), measure)))
-    place = binned.groupby(["model", "left"]).cumcount()
-    binned["level"] = place // abreast
+    order_in_bin = binned.groupby(["model", "left"]).cumcount()
+    binned["level"] = order_in_bin // abreast
     binned["height"] = 1.0
     binned["layers"] = 1
-    column = place % abreast
+    column = order_in_bin % abreast
     if measure.axis == "log":
         ratio = (binned["right"] / binned["left"]) ** (0.94 / abreast)
-        left = binned["left"] * ratio**column
-        binned["right"], binned["left"] = left * ratio, left
+        left_edge = binned["left"] * ratio**column
+        binned["right"], binned["left"] = left_edge * ratio, left_edge
     else:
         step = (binned["right"] - binned["left"]) * 0.94 / abreast
-        left = binned["left"] + step * column
-        binned["right"], binned["left"] = left + step, left
+        left_edge = binned["left"] + step * column
+        binned["right"], binned["left"] = left_edge + step, left_edge
     crowded = profiles.groupby("model").size()
     crowded_models = set(crowded[crowded > SINGLE_BRICKS].index)
     if crowded_models:
@@ -452,8 +452,10 @@ def _baselines(
     height = 0.5
     for model in reversed(models):
         baselines[model] = height
-        own = float(heights[laid["model"] == model].max()) if (laid["model"] == model).any() else 0
-        height += max(own + head_room, name_height)
+        stack_height = (
+            float(heights[laid["model"] == model].max()) if (laid["model"] == model).any() else 0
+        )
+        height += max(stack_height + head_room, name_height)
     return dict(reversed(baselines.items())), height
 
 

@@ -156,8 +156,8 @@ def histograms(tensor: pd.Series, palette: Palette) -> AnyChart:
     bars["said_float"] = [f"{int(number):,}" for number in counts]
     bars["said_quantized"] = [f"{int(number):,}" for number in quantized]
     bars["said"] = [
-        f"{where}: float {one}, quantized {other}"
-        for where, one, other in zip(
+        f"{bin_label}: float {float_count}, quantized {quantized_count}"
+        for bin_label, float_count, quantized_count in zip(
             bars["said_bin"], bars["said_float"], bars["said_quantized"], strict=True
         )
     ]
@@ -212,9 +212,9 @@ def histograms(tensor: pd.Series, palette: Palette) -> AnyChart:
 def _apart(marked: pd.DataFrame) -> pd.DataFrame:
     """The marks, steepest first, with the level ``at`` which each touches no earlier one."""
     kept: list[tuple[float, float]] = []
-    for place, shown in zip(marked["place"].tolist(), marked["shown"].tolist(), strict=True):
-        near = [level for other, level in kept if abs(place - other) < APART[0]]
-        kept.append((place, _free_level(shown, near)))
+    for position, shown in zip(marked["place"].tolist(), marked["shown"].tolist(), strict=True):
+        near = [level for kept_position, level in kept if abs(position - kept_position) < APART[0]]
+        kept.append((position, _free_level(shown, near)))
     return marked.assign(at=[at for _, at in kept])
 
 
@@ -224,7 +224,8 @@ def _free_level(shown: float, taken: list[float]) -> float:
     free = [
         at
         for at in (shown, *beside)
-        if LEAST_DB <= at <= MOST_DB and all(abs(at - one) > 0.99 * APART[1] for one in taken)
+        if LEAST_DB <= at <= MOST_DB
+        and all(abs(at - taken_level) > 0.99 * APART[1] for taken_level in taken)
     ]
     return min(free, key=lambda at: abs(at - shown), default=shown)
 
@@ -234,9 +235,9 @@ def _with_words(tensors: pd.DataFrame) -> pd.DataFrame:
         shown=tensors["sqnr_db"].astype(float).fillna(MOST_DB).clip(LEAST_DB, MOST_DB),
         shown_local=tensors["local_db"].astype(float).fillna(MOST_DB).clip(LEAST_DB, MOST_DB),
         said_node=[short_name(str(name), 80) for name in tensors["node_name"]],
-        said_db=[db(_known(value)) for value in tensors["sqnr_db"]],
+        said_db=[db(_figure_or_none(value)) for value in tensors["sqnr_db"]],
         said_local=[
-            db(_known(value)) if has_local else "not measured"
+            db(_figure_or_none(value)) if has_local else "not measured"
             for value, has_local in zip(tensors["local_db"], tensors["has_local"], strict=True)
         ],
     )
@@ -250,5 +251,5 @@ def _with_words(tensors: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _known(value: object) -> float | None:
+def _figure_or_none(value: object) -> float | None:
     return None if pd.isna(value) else float(value)  # type: ignore[call-overload, arg-type]

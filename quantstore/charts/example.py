@@ -26,15 +26,15 @@ _LABEL_HEIGHT = 0.24
 class _Canvas:
     """One view that all layers share: value units from left to right, heights from the line up."""
 
-    left: float
-    right: float
+    leftmost: float
+    rightmost: float
     bottom: float
     top: float
     palette: Palette
 
     @property
     def x(self) -> alt.X:
-        scale = alt.Scale(domain=[self.left, self.right], nice=False, zero=False)
+        scale = alt.Scale(domain=[self.leftmost, self.rightmost], nice=False, zero=False)
         return alt.X("at:Q", axis=None, scale=scale)
 
     def y(self, field: str) -> alt.Y:
@@ -42,7 +42,7 @@ class _Canvas:
         return alt.Y(f"{field}:Q", axis=None, scale=scale)
 
     def pixels(self, distance: float) -> float:
-        return _WIDTH * distance / (self.right - self.left)
+        return _WIDTH * distance / (self.rightmost - self.leftmost)
 
     def drawn(self, *layers: alt.Chart) -> AnyChart:
         height = round(_UNIT * (self.top - self.bottom))
@@ -95,8 +95,8 @@ def enlarged_line(
     canvas = _Canvas(float(low - margin), float(high + margin), -1.5, 1.35, palette)
     labels = _dodged(points, canvas)
     canvas = _Canvas(
-        canvas.left,
-        canvas.right,
+        canvas.leftmost,
+        canvas.rightmost,
         canvas.bottom,
         canvas.top + _LABEL_HEIGHT * labels["level"].max(),
         palette,
@@ -166,7 +166,7 @@ def _stretches(
 
 
 def _line(canvas: _Canvas) -> alt.Chart:
-    data = pd.DataFrame({"at": [canvas.left], "end": [canvas.right], "height": [0.0]})
+    data = pd.DataFrame({"at": [canvas.leftmost], "end": [canvas.rightmost], "height": [0.0]})
     chart: alt.Chart = (
         alt.Chart(data)
         .mark_rule(color=canvas.palette.axis, aria=False)
@@ -220,7 +220,7 @@ def _moves(points: pd.DataFrame, canvas: _Canvas, *, size: int) -> list[alt.Char
     )
     landed = data.assign(at=data["returned"])
     colour: Any = alt.Color("colour:N", scale=None)
-    said = tooltip(
+    tooltips = tooltip(
         ("label", "x"),
         ("code", "code q"),
         ("returned_label", "x′"),
@@ -235,14 +235,14 @@ def _moves(points: pd.DataFrame, canvas: _Canvas, *, size: int) -> list[alt.Char
         ),
         alt.Chart(landed)
         .mark_point(shape="diamond", filled=True, size=2 * size, opacity=1, aria=False)
-        .encode(x=canvas.x, y=canvas.y("bottom"), color=colour, tooltip=said),
+        .encode(x=canvas.x, y=canvas.y("bottom"), color=colour, tooltip=tooltips),
         alt.Chart(data)
         .mark_point(shape="circle", filled=True, size=size, opacity=1)
         .encode(
             x=canvas.x,
             y=canvas.y("top"),
             color=colour,
-            tooltip=said,
+            tooltip=tooltips,
             description=alt.Description("words:N"),
         ),
     ]
@@ -308,7 +308,7 @@ def _dodged(points: pd.DataFrame, canvas: _Canvas) -> pd.DataFrame:
     ends = [-1e9] * _LABEL_LEVELS
     rows = []
     for _, point in points.sort_values("value").iterrows():
-        middle = canvas.pixels(point["value"] - canvas.left)
+        middle = canvas.pixels(point["value"] - canvas.leftmost)
         half = (len(point["label"]) * _CHARACTER_WIDTH + 8) / 2
         level = next((i for i, end in enumerate(ends) if end <= middle - half), None)
         if level is None:

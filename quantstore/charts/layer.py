@@ -20,9 +20,9 @@ from quantstore.palette import BANDS, Palette
 from quantstore.quantization import Grid
 from quantstore.words import MINUS, NO_BREAK_SPACE, count, counted, db, share, weight, with_minus
 
-Order = Literal["by index", "widest first"]
+ChannelOrder = Literal["by index", "widest first"]
 AxisKind = Literal["linear", "symlog"]
-ORDERS: tuple[Order, ...] = ("by index", "widest first")
+ORDERS: tuple[ChannelOrder, ...] = ("by index", "widest first")
 
 # The measure of every page: bars hang from here, longer is worse.
 HANG_FROM_DB = 40.0
@@ -53,18 +53,20 @@ BULK_BARS = 60
 WHOLE_RANGE_BARS = 128
 
 
-def as_order(text: str) -> Order:
+def as_order(text: str) -> ChannelOrder:
     """The order of this name; by index where there is none."""
     return next((order for order in ORDERS if order == text), ORDERS[0])
 
 
 def default_axis(channel_range_ratio: float | None) -> AxisKind:
     """Symlog once the widest channel would flatten a typical one."""
-    known = channel_range_ratio is not None and math.isfinite(channel_range_ratio)
-    return "symlog" if known and (channel_range_ratio or 0) > SYMLOG_FROM_RANGE_RATIO else "linear"
+    is_finite = channel_range_ratio is not None and math.isfinite(channel_range_ratio)
+    return (
+        "symlog" if is_finite and (channel_range_ratio or 0) > SYMLOG_FROM_RANGE_RATIO else "linear"
+    )
 
 
-def marks_outliers(channels: pd.DataFrame, order: Order) -> bool:
+def marks_outliers(channels: pd.DataFrame, order: ChannelOrder) -> bool:
     """Whether channels much wider than the others get a mark; sorted by width, they come first."""
     return order == "by index" and 0 < int(channels["is_outlier"].sum()) <= MOST_MARKED
 
@@ -73,7 +75,7 @@ def channel_boxes(
     channels: pd.DataFrame,
     palette: Palette,
     *,
-    order: Order,
+    order: ChannelOrder,
     axis: AxisKind,
     step: float | None,
     can_zoom: bool = False,
@@ -101,7 +103,7 @@ def channel_boxes(
         return alt.Y(f"{field}:Q", scale=scale.vega, axis=y_axis, title="weight")
 
     base = alt.Chart(columns)
-    axis_x = _ChannelAxis(columns, order, has_labels=True)
+    axis_x = _ColumnAxis(columns, order, has_labels=True)
     x = axis_x("left")
     colour = band_colour(palette)
     layers: list[alt.Chart] = []
@@ -140,7 +142,7 @@ def channel_boxes(
 
 
 def channel_sqnr(
-    channels: pd.DataFrame, palette: Palette, *, order: Order, height: int = SQNR_HEIGHT
+    channels: pd.DataFrame, palette: Palette, *, order: ChannelOrder, height: int = SQNR_HEIGHT
 ) -> AnyChart:
     """The SQNR of each channel as a bar that hangs from 40 dB, in line with the boxes above."""
     columns = _columns(channels, order)
@@ -148,7 +150,7 @@ def channel_sqnr(
     bars["bottom"] = bars["sqnr_db"].clip(lower=LOWEST_DB)
     bars["hang"] = HANG_FROM_DB
     y_scale = alt.Scale(domain=[0, HANG_FROM_DB], nice=False)
-    axis_x = _ChannelAxis(columns, order, has_labels=False)
+    axis_x = _ColumnAxis(columns, order, has_labels=False)
     drawn = (
         alt.Chart(bars)
         .mark_rect(aria=False)
@@ -290,9 +292,9 @@ def bulk_bars(
     for code in range(first, last + 1):
         if (code - zero) % every == 0:
             # Of a code that is cut off, above the part on show.
-            left = max(window[0], (code - 0.5 - zero) * step)
-            right = min(window[1], (code + 0.5 - zero) * step)
-            positions.append((left + right) / 2)
+            left_edge = max(window[0], (code - 0.5 - zero) * step)
+            right_edge = min(window[1], (code + 0.5 - zero) * step)
+            positions.append((left_edge + right_edge) / 2)
     layers.append(
         _top_axis(x_scale, positions, f"datum.value / {json.dumps(step)} + {zero}", "code", "d")
     )
@@ -318,7 +320,7 @@ def whole_range(histogram: pd.DataFrame, palette: Palette) -> AnyChart:
 # The channels
 
 
-def _columns(channels: pd.DataFrame, order: Order) -> pd.DataFrame:
+def _columns(channels: pd.DataFrame, order: ChannelOrder) -> pd.DataFrame:
     """The rows with their places in the chart and their words."""
     columns = channels.reset_index(drop=True)
     width = 0.78 if len(columns) <= MOST_NAMED else 0.9 if len(columns) <= MOST_BOXES else 1.0
@@ -333,7 +335,7 @@ def _columns(channels: pd.DataFrame, order: Order) -> pd.DataFrame:
     return _with_words(columns, order)
 
 
-def _with_words(columns: pd.DataFrame, order: Order) -> pd.DataFrame:
+def _with_words(columns: pd.DataFrame, order: ChannelOrder) -> pd.DataFrame:
     said_channel, said_sqnr, said_zeroed, said_range = [], [], [], []
     for row in columns.to_dict("records"):
         several = row["channels"] > 1
@@ -389,7 +391,7 @@ def _boxes(
         ]
     )
     # A median rule in the colour of the page would wipe out a box that is hardly higher.
-    height = columns["q3"].map(scale.place) - columns["q1"].map(scale.place)
+    height = columns["q3"].map(scale.share_of_height) - columns["q1"].map(scale.share_of_height)
     high_enough = columns[height * BOXES_HEIGHT >= 6]
     boxes = [
         base.mark_rule(strokeWidth=1, aria=False).encode(
@@ -423,7 +425,7 @@ def _boxes(
     return boxes
 
 
-def _hover(base: alt.Chart, axis_x: "_ChannelAxis", palette: Palette) -> alt.Chart:
+def _hover(base: alt.Chart, axis_x: "_ColumnAxis", palette: Palette) -> alt.Chart:
     """The whole slot of a channel answers the pointer, however thin its mark is."""
     hover: alt.Chart = base.mark_rect(color=palette.text, opacity=0).encode(
         x=axis_x("slot_left"),
@@ -443,10 +445,10 @@ def _hover(base: alt.Chart, axis_x: "_ChannelAxis", palette: Palette) -> alt.Cha
     return hover
 
 
-class _ChannelAxis:
+class _ColumnAxis:
     """The x axis of both charts of the channels: one slot for each column."""
 
-    def __init__(self, columns: pd.DataFrame, order: Order, *, has_labels: bool) -> None:
+    def __init__(self, columns: pd.DataFrame, order: ChannelOrder, *, has_labels: bool) -> None:
         self._scale = alt.Scale(domain=[-0.5, len(columns) - 0.5], nice=False)
         self._title = "output channel" if order == "by index" else "output channel, widest first"
         self._axis = None
@@ -457,9 +459,9 @@ class _ChannelAxis:
             # Channel numbers in random order are no axis: here the place in the order is one.
             self._title = "place among the output channels, widest first"
             names = (columns["place"] + 1).astype(int).tolist()
-        shown = {str(place): count(name) for place, name in _labelled(names).items()}
+        shown = {str(slot): count(name) for slot, name in _labelled(names).items()}
         self._axis = alt.Axis(
-            values=[int(place) for place in shown],
+            values=[int(slot) for slot in shown],
             grid=False,
             labelExpr=f"{json.dumps(shown)}[datum.value]",
             labelOverlap="greedy",
@@ -473,13 +475,13 @@ def _labelled(names: list[int]) -> dict[int, int]:
     """What stands under which column: every name, every other, or round numbers only."""
     if len(names) <= MOST_NAMED:
         every_other = range(0, len(names), 1 if len(names) <= MOST_NAMED // 2 else 2)
-        return {place: names[place] for place in every_other}
+        return {column: names[column] for column in every_other}
     every = _nice_step((max(names) - min(names)) / 16)
     labels = {0: names[0]}
-    for place in range(1, len(names)):
-        if names[place] // every > names[place - 1] // every:
+    for column in range(1, len(names)):
+        if names[column] // every > names[column - 1] // every:
             # Of a column of several channels the round number is close to the first.
-            labels[place] = names[place] // every * every
+            labels[column] = names[column] // every * every
     return labels
 
 
@@ -499,7 +501,7 @@ class _WeightScale:
             self.vega = alt.Scale(type="symlog", constant=constant, domain=domain, nice=False)
             self.ticks = self._decades(domain[0], domain[1])
 
-    def place(self, value: float) -> float:
+    def share_of_height(self, value: float) -> float:
         """0 at the bottom, 1 at the top."""
         return (self._bend(value) - self._bottom) / (self._top - self._bottom)
 
@@ -520,7 +522,10 @@ class _WeightScale:
         top = math.floor(math.log10(largest))
         for exponent in range(top, top - 9, -1):
             for tick in (10.0**exponent, -(10.0**exponent)):
-                is_apart = all(abs(self.place(tick) - self.place(t)) >= 0.075 for t in ticks)
+                is_apart = all(
+                    abs(self.share_of_height(tick) - self.share_of_height(t)) >= 0.075
+                    for t in ticks
+                )
                 if low <= tick <= high and is_apart:
                     ticks.append(tick)
         return sorted(ticks)
@@ -580,12 +585,12 @@ def _bulk(histogram: pd.DataFrame, window: tuple[float, float], grid: Grid | Non
 
 
 def _histogram_bars(bars: pd.DataFrame, x_scale: alt.Scale) -> alt.Chart:
-    said = [
-        f"{weight(left)} to {weight(right)}"
-        for left, right in zip(bars["left"], bars["right"], strict=True)
+    bin_labels = [
+        f"{weight(low)} to {weight(high)}"
+        for low, high in zip(bars["left"], bars["right"], strict=True)
     ]
     described = bars.assign(
-        bottom=0, said_weights=[count(int(n)) for n in bars["weights"]], said_bin=said
+        bottom=0, said_weights=[count(int(n)) for n in bars["weights"]], said_bin=bin_labels
     )
     drawn: alt.Chart = (
         alt.Chart(described[described["weights"] > 0])
@@ -627,7 +632,11 @@ def _count_y(field: str, largest: float) -> alt.Y:
 
 
 def _top_axis(
-    x_scale: alt.Scale, values: list[float], expression: str, title: str, kind: str = ".4~g"
+    x_scale: alt.Scale,
+    values: list[float],
+    expression: str,
+    title: str,
+    number_format: str = ".4~g",
 ) -> alt.Chart:
     """An axis above the bars that says the same places in another unit; it has no marks."""
     unseen: alt.Chart = (
@@ -642,7 +651,7 @@ def _top_axis(
                     orient="top",
                     values=values,
                     grid=False,
-                    labelExpr=_with_minus(f"format({expression}, '{kind}')"),
+                    labelExpr=_with_minus(f"format({expression}, '{number_format}')"),
                 ),
             )
         )

@@ -45,7 +45,7 @@ class Side:
 
 
 # Left, top, right and bottom.
-Box = tuple[float, float, float, float]
+LabelBox = tuple[float, float, float, float]
 
 # The best first.
 SIDES = {
@@ -126,13 +126,13 @@ def scatter(
     ]
     named = _with_room(frame, domain, (low, high), statistic)
     for side, part in named.groupby("side"):
-        place = SIDES[str(side)]
+        name_side = SIDES[str(side)]
         layers.append(
             alt.Chart(part)
             .mark_text(
-                align=place.align,
-                dx=place.dx,
-                dy=place.dy,
+                align=name_side.align,
+                dx=name_side.dx,
+                dy=name_side.dy,
                 fontSize=12,
                 color=palette.text,
                 aria=False,
@@ -154,11 +154,13 @@ def scatter(
 
 def _placed(models: pd.DataFrame, statistic: Statistic) -> pd.DataFrame:
     """The models with a place in the plot: a log axis has none for zero, no axis for infinity."""
-    known = models[models[statistic.column].notna()]
+    drawable = models[models[statistic.column].notna()]
     if statistic.is_log:
-        known = known[known[statistic.column] > 0]
+        drawable = drawable[drawable[statistic.column] > 0]
     say = db if statistic.is_db else weight
-    frame = known.assign(x=known[statistic.column].astype(float), y=known["output_sqnr_db"])
+    frame = drawable.assign(
+        x=drawable[statistic.column].astype(float), y=drawable["output_sqnr_db"]
+    )
     return frame.assign(
         said_x=[say(value) for value in frame["x"]],
         said_y=[db(value) for value in frame["y"]],
@@ -200,10 +202,14 @@ def _with_room(
     taken = [(px - half, py - half, px + half, py + half) for px, py in places]
     sides: dict[int, str] = {}
     for row in outermost_first:
-        others = [one for number, one in enumerate(taken) if number != row]
+        other_boxes = [other_box for number, other_box in enumerate(taken) if number != row]
         for name, side in SIDES.items():
             box = _box(places[row], side, NAME_PX_PER_LETTER * len(frame["label"].iloc[row]))
-            if box[0] < 0 or box[2] > NARROW_PX or any(_touch(box, one) for one in others):
+            if (
+                box[0] < 0
+                or box[2] > NARROW_PX
+                or any(_touch(box, other_box) for other_box in other_boxes)
+            ):
                 continue
             taken.append(box)
             sides[row] = name
@@ -212,15 +218,20 @@ def _with_room(
     return frame.iloc[kept].assign(side=[sides[row] for row in kept])
 
 
-def _box(dot: tuple[float, float], side: Side, length: float) -> Box:
+def _box(dot: tuple[float, float], side: Side, length: float) -> LabelBox:
     """Where a name of this length lies."""
     start = dot[0] + side.dx - (length if side.align == "right" else 0)
     top = dot[1] + side.dy - NAME_HEIGHT_PX / 2
     return start, top, start + length, top + NAME_HEIGHT_PX
 
 
-def _touch(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _touch(box: LabelBox, other_box: LabelBox) -> bool:
+    return (
+        box[0] < other_box[2]
+        and other_box[0] < box[2]
+        and box[1] < other_box[3]
+        and other_box[1] < box[3]
+    )
 
 
 def share_of(value: float, domain: tuple[float, float], measure: Measure) -> float:

@@ -39,7 +39,7 @@ class QuickChart:
     """What could be drawn, and in words what it shows, or what a chart would need."""
 
     chart: AnyChart | None
-    words: str
+    caption: str
 
 
 def quick_chart(frame: pd.DataFrame, palette: Palette) -> QuickChart:
@@ -122,36 +122,36 @@ def drawn_as(
     values = _numbers(frame[y])
     if values is None:
         return QuickChart(None, f"{_named(y)} holds no numbers.")
-    kind = _kind(frame[x])
+    scale_type = _scale_type(frame[x])
     groups, colours, unsaid = _grouped(frame, colour, palette)
     data = pd.DataFrame(
         {
-            "x": frame[x].astype(str) if kind == "nominal" else _axis_values(frame[x]),
+            "x": frame[x].astype(str) if scale_type == "nominal" else _axis_values(frame[x]),
             "y": values,
             "group": groups,
-            "x_words": [_said(value) for value in frame[x]],
-            "y_words": [_words(value) for value in values],
+            "x_words": [_value_text(value) for value in frame[x]],
+            "y_words": [_number_text(value) for value in values],
         }
     ).dropna(subset=["x", "y"])
-    if kind == "nominal":
-        places = {name: place for place, name in enumerate(dict.fromkeys(data["x"]))}
-        data = data.assign(label=data["x"], row=data["x"].map(places))
+    if scale_type == "nominal":
+        row_of_name = {name: row_index for row_index, name in enumerate(dict.fromkeys(data["x"]))}
+        data = data.assign(label=data["x"], row=data["x"].map(row_of_name))
         data = data[data["row"] < MOST_BARS]
     data = data[:MOST_POINTS]
     chart = _marked(alt.Chart(data), mark).encode(
-        **_axes(data, kind, x, y),
+        **_axes(data, scale_type, x, y),
         color=_group_colour(data, colours),
         tooltip=tooltip(("x_words", x), ("y_words", y), *([("group", colour)] if colour else [])),
         description=alt.Description("x_words:N"),
     )
-    rows = data["row"].nunique() if kind == "nominal" else 0
-    height = 22 * rows + 60 if kind == "nominal" else 380
-    over = "for each" if kind == "nominal" else "over"
+    rows = data["row"].nunique() if scale_type == "nominal" else 0
+    height = 22 * rows + 60 if scale_type == "nominal" else 380
+    over = "for each" if scale_type == "nominal" else "over"
     stacked = " Rows that share a place are stacked." if mark == "bars" else ""
-    words = f"{_named(y)} {over} {_named(x)}{_cut(len(data), len(frame))}.{unsaid}"
+    caption = f"{_named(y)} {over} {_named(x)}{_cut(len(data), len(frame))}.{unsaid}"
     if data.duplicated("x").any():
-        words += stacked
-    return QuickChart(styled(chart, palette, height=height), words)
+        caption += stacked
+    return QuickChart(styled(chart, palette, height=height), caption)
 
 
 def _marked(base: alt.Chart, mark: Mark) -> alt.Chart:
@@ -165,18 +165,18 @@ def _marked(base: alt.Chart, mark: Mark) -> alt.Chart:
     return chart
 
 
-def _axes(data: pd.DataFrame, kind: str, x: str, y: str) -> dict[str, Any]:
+def _axes(data: pd.DataFrame, scale_type: str, x: str, y: str) -> dict[str, Any]:
     number: dict[str, Any] = {"title": _titled(y), "axis": _number_axis()}
-    if kind == "nominal":
+    if scale_type == "nominal":
         rows = alt.Axis(labelExpr=_label_expression(data.drop_duplicates("row")), labelLimit=260)
         return {"y": alt.Y("row:O", title=None, axis=rows), "x": alt.X("y:Q", **number)}
     across: dict[str, Any] = {"title": _titled(x)}
-    if kind == "quantitative":
+    if scale_type == "quantitative":
         across |= {"axis": _number_axis(), "scale": alt.Scale(zero=False)}
-    return {"x": alt.X(f"x:{kind[0].upper()}", **across), "y": alt.Y("y:Q", **number)}
+    return {"x": alt.X(f"x:{scale_type[0].upper()}", **across), "y": alt.Y("y:Q", **number)}
 
 
-def _kind(column: "pd.Series[Any]") -> str:
+def _scale_type(column: "pd.Series[Any]") -> str:
     if pd.api.types.is_datetime64_any_dtype(column):
         return "temporal"
     return "nominal" if _numbers(column) is None else "quantitative"
@@ -187,9 +187,9 @@ def _axis_values(column: "pd.Series[Any]") -> "pd.Series[Any]":
     return column if numbers is None else numbers
 
 
-def _said(value: object) -> str:
+def _value_text(value: object) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return _words(value)
+        return _number_text(value)
     return "NULL" if value is None or value is pd.NaT else str(value)
 
 
@@ -230,13 +230,13 @@ def _numbers(column: "pd.Series[Any]") -> "pd.Series[float] | None":
 
 def _counts(values: "pd.Series[float]") -> bool:
     """Whether these can be sizes: whole numbers, none below zero."""
-    known = values.dropna()
-    return bool(((known >= 0) & (known % 1 == 0)).all())
+    present = values.dropna()
+    return bool(((present >= 0) & (present % 1 == 0)).all())
 
 
 def _is_text(column: "pd.Series[Any]") -> bool:
-    known = column.dropna()
-    return len(known) > 0 and all(isinstance(value, str) for value in known)
+    present = column.dropna()
+    return len(present) > 0 and all(isinstance(value, str) for value in present)
 
 
 def _labels(frame: pd.DataFrame, texts: list[str]) -> "pd.Series[str] | None":
@@ -264,7 +264,7 @@ def _bars(
             "row": range(len(frame)),
             "label": labels.to_numpy(),
             "value": values.to_numpy(),
-            "words": [_words(value) for value in values],
+            "words": [_number_text(value) for value in values],
             "colour": _colours(frame, palette),
         }
     )[shown]
@@ -314,8 +314,8 @@ def _rows_of_dots(
             "label": names,
             "x": x_values,
             "size": sizes,
-            "x_words": [_words(value) for value in x_values],
-            "size_words": [_words(value) for value in sizes],
+            "x_words": [_number_text(value) for value in x_values],
+            "size_words": [_number_text(value) for value in sizes],
             "colour": _colours(frame, palette),
         }
     ).dropna(subset=["x", "size"])
@@ -362,12 +362,12 @@ def _scatter(
             "x": x_values,
             "y": y_values,
             "label": "" if labels is None else labels,
-            "x_words": [_words(value) for value in x_values],
-            "y_words": [_words(value) for value in y_values],
+            "x_words": [_number_text(value) for value in x_values],
+            "y_words": [_number_text(value) for value in y_values],
             "colour": _colours(frame, palette),
         }
     ).dropna(subset=["x", "y"])[:MOST_DOTS]
-    said = [] if labels is None else [("label", "row")]
+    label_tooltip = [] if labels is None else [("label", "row")]
     chart = (
         alt.Chart(data)
         .mark_circle(size=46, opacity=0.9, stroke=palette.background, strokeWidth=0.7)
@@ -375,7 +375,7 @@ def _scatter(
             x=alt.X("x:Q", title=_titled(x_name), axis=_number_axis(), scale=alt.Scale(zero=False)),
             y=alt.Y("y:Q", title=_titled(y_name), axis=_number_axis(), scale=alt.Scale(zero=False)),
             color=alt.Color("colour:N", scale=None),
-            tooltip=tooltip(*said, ("x_words", x_name), ("y_words", y_name)),
+            tooltip=tooltip(*label_tooltip, ("x_words", x_name), ("y_words", y_name)),
         )
         .properties(height=380)
     )
@@ -391,13 +391,13 @@ def _boxes(
     """Quartiles as boxes, whiskers and extremes where there are columns for them."""
     low = next((name for name in ("whisker_low", "weight_min", "min") if name in numbers), "q1")
     high = next((name for name in ("whisker_high", "weight_max", "max") if name in numbers), "q3")
-    others = [
+    label_columns = [
         str(name)
         for name in frame.columns
         if name not in (*BOX, low, high) and frame[name].is_unique
     ]
-    category = others[0] if others else "row"
-    names = frame[category].astype(str) if others else pd.Series(range(1, len(frame) + 1))
+    category = label_columns[0] if label_columns else "row"
+    names = frame[category].astype(str) if label_columns else pd.Series(range(1, len(frame) + 1))
     data = pd.DataFrame(
         {
             "row": range(len(frame)),
@@ -411,7 +411,7 @@ def _boxes(
         }
     )[:MOST_BOXES]
     for name in (*BOX, "low", "high"):
-        data[f"{name}_words"] = [_words(value) for value in data[name]]
+        data[f"{name}_words"] = [_number_text(value) for value in data[name]]
     x = alt.X(
         "row:O",
         title=category,
@@ -488,7 +488,7 @@ def _number_axis() -> alt.Axis:
     return alt.Axis(labelExpr="replace(format(datum.value, ',~r'), '-', '−')", tickCount=7)
 
 
-def _words(value: float) -> str:
+def _number_text(value: float) -> str:
     if not np.isfinite(value):
         return "NULL"
     if value == int(value) and abs(value) < 1e15:

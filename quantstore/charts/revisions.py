@@ -15,7 +15,7 @@ from quantstore.palette import Palette
 from quantstore.revisions import from_to
 from quantstore.words import db, operator, short_name, weight
 
-Order = Literal["change", "depth"]
+PairOrder = Literal["change", "depth"]
 
 HEIGHT = 340
 HIGHEST_DB = 50.0
@@ -28,7 +28,7 @@ LABEL_ROOM_DB = 4.0
 
 
 def dumbbells(
-    pairs: pd.DataFrame, palette: Palette, limits: dict[str, float], *, order: Order
+    pairs: pd.DataFrame, palette: Palette, limits: dict[str, float], *, order: PairOrder
 ) -> AnyChart:
     """From a ring, where the SQNR was, to a dot, where it is now; a click opens the later layer.
 
@@ -72,7 +72,7 @@ def dumbbells(
     return styled(chart, palette, height=HEIGHT, padding=room(right=70))
 
 
-def _placed(pairs: pd.DataFrame, order: Order) -> pd.DataFrame:
+def _placed(pairs: pd.DataFrame, order: PairOrder) -> pd.DataFrame:
     """Where each pair stands, and what a tooltip says about it."""
     frame = pairs.assign(
         has_changed=pairs["outcome"].isin(["better", "worse"]),
@@ -88,14 +88,18 @@ def _placed(pairs: pd.DataFrame, order: Order) -> pd.DataFrame:
         [None if pd.isna(value) else float(value) for value in frame[column]]
         for column in ("channel_sqnr_p10_before_db", "channel_sqnr_p10_after_db", "change_db")
     )
-    frame["said_sqnr"] = [from_to(one, other) for one, other in zip(was, is_now, strict=True)]
+    frame["said_sqnr"] = [
+        from_to(before_db, after_db) for before_db, after_db in zip(was, is_now, strict=True)
+    ]
     frame["said_change"] = [
-        db(one, signed=True) if one is not None and np.isfinite(one) else "from or to exact"
-        for one in change
+        db(difference, signed=True)
+        if difference is not None and np.isfinite(difference)
+        else "from or to exact"
+        for difference in change
     ]
     frame["said_range"] = [
-        f"{weight(float(one))} → {weight(float(other))}"
-        for one, other in zip(
+        f"{weight(float(range_before))} → {weight(float(range_after))}"
+        for range_before, range_after in zip(
             frame["weight_range_before"], frame["weight_range_after"], strict=True
         )
     ]
@@ -123,15 +127,15 @@ def _dots(frame: pd.DataFrame, x: alt.X, y_scale: alt.Scale, palette: Palette) -
     """A ring for before, a dot for after; one grey dot where nothing changed."""
     columns = ["x", "layer_id", "said_layer", "said_sqnr", "said_change", "said_range"]
     columns += ["said_operator", "said"]
-    changed, same = frame[frame["has_changed"]], frame[~frame["has_changed"]]
+    changed, unchanged = frame[frame["has_changed"]], frame[~frame["has_changed"]]
     kinds = {
-        "unchanged": same[columns].assign(y=same["is_now"], moment="unchanged"),
+        "unchanged": unchanged[columns].assign(y=unchanged["is_now"], moment="unchanged"),
         "before": changed[columns].assign(y=changed["was"], moment="before"),
         "after": changed[columns].assign(y=changed["is_now"], moment="after"),
     }
     # Before after: where both nearly coincide, the dot of today is the one to see.
     marks = pd.concat(kinds.values(), ignore_index=True)
-    shown = [kind for kind in ("before", "after", "unchanged") if len(kinds[kind])]
+    shown = [moment for moment in ("before", "after", "unchanged") if len(kinds[moment])]
     fills = {
         "before": palette.background,
         "after": palette.text,
@@ -146,7 +150,7 @@ def _dots(frame: pd.DataFrame, x: alt.X, y_scale: alt.Scale, palette: Palette) -
             y=alt.Y("y:Q", scale=y_scale),
             fill=alt.Fill(
                 "moment:N",
-                scale=alt.Scale(domain=shown, range=[fills[kind] for kind in shown]),
+                scale=alt.Scale(domain=shown, range=[fills[moment] for moment in shown]),
                 legend=alt.Legend(symbolStrokeWidth=1.2, symbolType="circle"),
             ),
             stroke=alt.Stroke(
@@ -154,7 +158,8 @@ def _dots(frame: pd.DataFrame, x: alt.X, y_scale: alt.Scale, palette: Palette) -
                 scale=alt.Scale(
                     domain=shown,
                     range=[
-                        palette.unfocused if kind == "unchanged" else palette.text for kind in shown
+                        palette.unfocused if moment == "unchanged" else palette.text
+                        for moment in shown
                     ],
                 ),
                 legend=alt.Legend(symbolStrokeWidth=1.2, symbolType="circle"),
@@ -187,7 +192,7 @@ def _named(frame: pd.DataFrame, x: alt.X, y_scale: alt.Scale, palette: Palette) 
         is_below = outcome == "worse" and float(layer["is_now"].iloc[0]) > LABEL_ROOM_DB
         # First a halo in the colour of the page, so that rules stay out of the words.
         for halo in (4, 0):
-            words = alt.Chart(layer).mark_text(
+            text_mark = alt.Chart(layer).mark_text(
                 align="left" if share < 1 / 3 else "right" if share > 2 / 3 else "center",
                 dx=-5 if share < 1 / 3 else 5 if share > 2 / 3 else 0,
                 dy=15 if is_below else -13,
@@ -200,6 +205,6 @@ def _named(frame: pd.DataFrame, x: alt.X, y_scale: alt.Scale, palette: Palette) 
                 opacity=alt.ExprRef(f"width < {ROOM_FOR_NAMES_PX} ? 0 : 1"),
             )
             charts.append(
-                words.encode(x=x, y=alt.Y("is_now:Q", scale=y_scale), text=alt.Text("label:N"))
+                text_mark.encode(x=x, y=alt.Y("is_now:Q", scale=y_scale), text=alt.Text("label:N"))
             )
     return charts

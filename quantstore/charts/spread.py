@@ -110,9 +110,9 @@ def ranked_shares(profiles: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     total = frame.groupby("model")["x"].transform("size")
     frame["percent"] = 100 * frame.groupby("model")["x"].rank(method="max") / total
     frame = frame[frame["x"].notna()]
-    order = {model: place for place, model in enumerate(dict.fromkeys(frame["model"]))}
+    order = {model: rank for rank, model in enumerate(dict.fromkeys(frame["model"]))}
     frame = frame.sort_values(
-        ["model", "x"], key=lambda one: one.map(order) if one.name == "model" else one
+        ["model", "x"], key=lambda column: column.map(order) if column.name == "model" else column
     )
     return frame.assign(said_percent=[f"{value:.0f}\u00a0%" for value in frame["percent"]])
 

@@ -160,7 +160,7 @@ class _Assessment:
             band = str(probe.band)
         else:
             band = next((band for band, layers in counts.items() if layers), "fine")
-        finding = words.Finding(
+        facts = words.ModelFacts(
             verdict="breaks" if band == "broken" else band,
             mode=probe.mode if probe else None,
             output_sqnr_db=probe.output_sqnr_db if probe else None,
@@ -174,11 +174,11 @@ class _Assessment:
         )
         return self._check(
             "verdict",
-            is_held=finding.verdict != "breaks",
-            message=words.verdict_sentence(finding),
-            value=finding.output_sqnr_db,
+            is_held=facts.verdict != "breaks",
+            message=words.verdict_sentence(facts),
+            value=facts.output_sqnr_db,
             unit="dB",
-            offenders=_by_p10(counts["broken"]) if finding.verdict == "breaks" else (),
+            offenders=_by_p10(counts["broken"]) if facts.verdict == "breaks" else (),
             notes=(*self._notes_on_probe(), *self._notes),
         )
 

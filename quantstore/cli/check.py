@@ -197,15 +197,15 @@ class _Held:
             ) from error
 
     def _ingested(self, path: Path) -> str:
-        from quantstore.ingestion import Choices, Progress, ingest_file
+        from quantstore.ingestion import IngestChoices, IngestProgress, ingest_file
 
         with Talk() as talk:
 
-            def report(progress: Progress) -> None:
+            def report(progress: IngestProgress) -> None:
                 talk.progress(progress.bytes_done, progress.bytes_total, printable(path.name))
 
             try:
-                result = ingest_file(path, self._db, Choices(), report)
+                result = ingest_file(path, self._db, IngestChoices(), report)
             except StoreError:
                 raise
             except QuantstoreError as error:

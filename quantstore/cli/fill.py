@@ -15,7 +15,7 @@ from quantstore.cli.talk import Talk, counted, print_lines, say
 from quantstore.errors import QuantstoreError, printable
 
 if TYPE_CHECKING:
-    from quantstore.ingestion import Choices, IngestResult, Progress
+    from quantstore.ingestion import IngestChoices, IngestProgress, IngestResult
 
 
 @commands.command()
@@ -61,12 +61,12 @@ def ingest(
       quantstore ingest "runs/*/best.onnx" --json | jq '.[] | select(.error)'
       quantstore ingest model.onnx --name rtmdet-s-epoch300 --replace
     """
-    from quantstore.ingestion import Choices, find_files
+    from quantstore.ingestion import IngestChoices, find_files
 
     files, failures = find_files(paths)
     if name is not None and len(files) + len(failures) != 1:
         raise click.UsageError(f"--name is for one file, and these are {len(files)}")
-    choices = Choices(name=name, replace=replace, fold=not no_fold, probe=not no_probe)
+    choices = IngestChoices(name=name, replace=replace, fold=not no_fold, probe=not no_probe)
     results = [*failures, *_ingested(files, db, choices, jobs, failures)]
     if as_json:
         print_lines([dataclasses.asdict(result) for result in results])
@@ -100,7 +100,7 @@ def demo(db: Path) -> int:
 def _ingested(
     files: list[Path],
     db: Path,
-    choices: "Choices",
+    choices: "IngestChoices",
     jobs: int | None,
     failures: "Iterable[IngestResult]" = (),
 ) -> "list[IngestResult]":
@@ -126,13 +126,13 @@ def _ingested(
 
 
 def _ingest_alone(
-    path: Path, db: Path, choices: "Choices", talk: "Talk"
+    path: Path, db: Path, choices: "IngestChoices", talk: "Talk"
 ) -> "Iterator[IngestResult]":
     """One file, with progress by bytes of weights: layers differ too much in size."""
     from quantstore.errors import StoreError
     from quantstore.ingestion import IngestResult, ingest_file
 
-    def report(progress: "Progress") -> None:
+    def report(progress: "IngestProgress") -> None:
         activity = printable(path.name)
         if progress.is_probing:
             activity += ", running it on noise"
@@ -174,7 +174,7 @@ def _summary(results: "list[IngestResult]", seconds: float) -> str:
 
 def load_demo(db: Path) -> int:
     """Ingest the example models; returns the exit code."""
-    from quantstore.ingestion import Choices, demo_paths
+    from quantstore.ingestion import IngestChoices, demo_paths
 
-    results = _ingested(demo_paths(), db, Choices(), jobs=1)
+    results = _ingested(demo_paths(), db, IngestChoices(), jobs=1)
     return SOME_FAILED if any(result.outcome == "failed" for result in results) else OK

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from quantstore import store
 from quantstore.process import limits
-from quantstore.process.limits import Limits
+from quantstore.process.limits import ChildLimits
 from quantstore.process.serve import Reply, serve
 
 # The parent kills sooner. Only a child that lost its parent gets this far.
@@ -52,7 +52,7 @@ def answer(request: dict[str, Any], reply: Reply) -> None:
 
 def _limit_time(seconds: float) -> None:
     threads = int(str(store.SANDBOX["threads"])) + 1
-    limits.put_on(Limits(wall_seconds=seconds, cpu_seconds=threads * seconds))
+    limits.put_on(ChildLimits(wall_seconds=seconds, cpu_seconds=threads * seconds))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from quantstore.console.answer import Answer, explained, out_of_memory, unique_n
 from quantstore.errors import QuantstoreError, RejectedQueryError, StoreError
 from quantstore.process import limits
 from quantstore.process.child import GRACE_SECONDS, Cause, Child, ChunkReader, EndedError
-from quantstore.process.limits import Limits
-from quantstore.process.running import Report, Running
+from quantstore.process.limits import ChildLimits
+from quantstore.process.running import Running, TakeProgress
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,7 +109,7 @@ class _Exchange:
         self._table: pa.Table | None = None
         self._read_failure: Exception | None = None
 
-    def answer(self, _: Report) -> Answer:
+    def answer(self, _: TakeProgress) -> Answer:
         """Wait for the child, in the thread that is there for it."""
         # What reads the rows stops where the chunks do.
         reader = threading.Thread(target=self._read, name="rows", daemon=True)
@@ -118,7 +118,7 @@ class _Exchange:
         memory = ADDRESS_SPACE_BYTES if share is None else min(ADDRESS_SPACE_BYTES, share)
         self._child.ask(
             self._request,
-            Limits(
+            ChildLimits(
                 wall_seconds=self._start_seconds,
                 memory_bytes=memory,
                 address_space_bytes=ADDRESS_SPACE_BYTES,

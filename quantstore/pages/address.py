@@ -57,28 +57,28 @@ def link(
     is_news = in_address != seen.get(key, ())
     # Another page keeps what its address says nothing of.
     if is_news and (arrival == BY_HISTORY or (arrival == FROM_ELSEWHERE and in_address)):
-        wanted: Value = default
+        value: Value = default
         if isinstance(default, list):
-            wanted = list(in_address)
+            value = list(in_address)
         elif in_address:
-            wanted = in_address[-1]
+            value = in_address[-1]
         seen[key] = in_address
     elif key in st.session_state["_address_shown"]:
-        wanted = st.session_state.get(key, memory.get(key, default))
+        value = st.session_state.get(key, memory.get(key, default))
     else:
         # What the session says before a widget of this page is there may be older than what one of
         # another page said.
-        wanted = memory.get(key, st.session_state.get(key, default))
+        value = memory.get(key, st.session_state.get(key, default))
     st.session_state["_address_shown"].add(key)
     if options is not None:
-        if isinstance(wanted, list):
-            wanted = [one for one in wanted if one in options]
-        elif wanted not in options:
-            wanted = default
+        if isinstance(value, list):
+            value = [option for option in value if option in options]
+        elif value not in options:
+            value = default
     # Always, even where it is equal: a widget of the same key on another page is another widget,
     # and would start from its own default.
-    st.session_state[key] = wanted
-    memory[key] = wanted
+    st.session_state[key] = value
+    memory[key] = value
     st.session_state["_address_links"][key] = (default, is_always_written)
 
 
@@ -96,8 +96,8 @@ def asked_for(key: str) -> str | None:
 
 def remembered(key: str) -> str | None:
     """What a key was on the page where it was last shown; None where it never was."""
-    found = _store("_address_memory").get(key)
-    return found if isinstance(found, str) else None
+    value = _store("_address_memory").get(key)
+    return value if isinstance(value, str) else None
 
 
 def choose(key: str, value: Value) -> None:
@@ -110,7 +110,7 @@ def publish() -> None:
     """Once a run, when the page is drawn: write what its widgets show into the address."""
     memory, seen = _store("_address_memory"), _store("_address_seen")
     st.session_state["_address_arrival"] = None
-    wanted: dict[str, list[str]] = {}
+    parameters: dict[str, list[str]] = {}
     for key, (default, is_always_written) in st.session_state["_address_links"].items():
         value = st.session_state.get(key, default)
         memory[key] = value
@@ -122,10 +122,10 @@ def publish() -> None:
             texts = ()
         seen[key] = texts
         if texts:
-            wanted[key] = list(texts)
+            parameters[key] = list(texts)
     # What another page wrote does not belong to this one.
-    if {key: st.query_params.get_all(key) for key in st.query_params} != wanted:
-        st.query_params.from_dict(wanted)
+    if {key: st.query_params.get_all(key) for key in st.query_params} != parameters:
+        st.query_params.from_dict(parameters)
 
 
 def rerun() -> None:
@@ -165,5 +165,5 @@ def travel() -> dict[str, str]:
 
 
 def _store(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = st.session_state.setdefault(name, {})
-    return found
+    contents: dict[str, Any] = st.session_state.setdefault(name, {})
+    return contents

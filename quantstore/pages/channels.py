@@ -38,19 +38,19 @@ def section(
     """
     layer_id = int(details["layer_id"])
     facts = queries.layer_channel_facts(con, layer_id, scheme.name)
-    known = int(facts["known_channels"])
+    known_channels = int(facts["known_channels"])
     st.space("small")
     st.header("Channels", anchor=False)
     controls = st.container(horizontal=True, gap="medium", vertical_alignment="bottom")
     with controls:
-        order = _order(known)
+        order = _order(known_channels)
         axis = _axis(details)
         shown = ONE_SCHEME
-        if known > 1:
+        if known_channels > 1:
             shown = shared.choice(
                 "SQNR under", [ONE_SCHEME, ALL_SCHEMES], key="sqnr_under", label_is_hidden=True
             )
-    first, last = _stretch(layer_id, known, order)
+    first, last = _stretch(layer_id, known_channels, order)
     step = None if grid is None else codes.step_of(grid)
     columns = queries.layer_channel_columns(
         con, layer_id, scheme.name, order=order, first=first, last=last
@@ -58,7 +58,7 @@ def section(
     story = _story(facts, details, step, marks=charts.marks_outliers(columns, order))
     if story:
         st.markdown(story)
-    can_zoom = known > MOST_WITHOUT_ZOOM
+    can_zoom = known_channels > MOST_WITHOUT_ZOOM
     st.caption(_how_to_read(columns, step, can_zoom=can_zoom))
     _boxes(columns, order, axis, step, story, can_zoom=can_zoom)
     names = [scheme.name] if shown == ONE_SCHEME else list(INT8_SCHEMES)
@@ -73,8 +73,8 @@ def section(
     shared.legend(limits)
 
 
-def _order(known: int) -> charts.Order:
-    if known == 1:
+def _order(known_channels: int) -> charts.ChannelOrder:
+    if known_channels == 1:
         return charts.ORDERS[0]
     return charts.as_order(
         shared.choice("Order", list(charts.ORDERS), key="channel_order", label_is_hidden=True)
@@ -83,7 +83,7 @@ def _order(known: int) -> charts.Order:
 
 def _axis(details: dict[str, Any]) -> charts.AxisKind:
     axes: list[charts.AxisKind] = ["linear", "symlog"]
-    suited = charts.default_axis(shared.known(details["channel_range_ratio"]))
+    suited = charts.default_axis(shared.figure_or_none(details["channel_range_ratio"]))
     # A key of its own for every layer: each begins with the axis that suits it.
     chosen = st.segmented_control(
         "Axis",
@@ -99,22 +99,22 @@ def _axis(details: dict[str, Any]) -> charts.AxisKind:
 # Zoom
 
 
-def _stretch(layer_id: int, known: int, order: charts.Order) -> tuple[int, int]:
+def _stretch(layer_id: int, known_channels: int, order: charts.ChannelOrder) -> tuple[int, int]:
     """The places on show, from and to, in the order chosen: part of the address, all at first."""
     if st.session_state.get("channels_of", (layer_id, order)) != (layer_id, order):
         # A stretch of another layer, or of another order, would be any channels at all.
         address.choose("channels", "")
     st.session_state["channels_of"] = (layer_id, order)
     address.link("channels", default="")
-    first, last = parse_stretch(str(st.session_state["channels"]), known)
-    if known <= MOST_WITHOUT_ZOOM:
-        return 0, known - 1
+    first, last = parse_stretch(str(st.session_state["channels"]), known_channels)
+    if known_channels <= MOST_WITHOUT_ZOOM:
+        return 0, known_channels - 1
     key = f"stretch_{layer_id}_{order}"
     st.session_state[key] = (first, last)
 
     def moved() -> None:
         low, high = st.session_state[key]
-        _show(low, high, known)
+        _show(low, high, known_channels)
 
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
         st.slider(
@@ -122,40 +122,42 @@ def _stretch(layer_id: int, known: int, order: charts.Order) -> tuple[int, int]:
             if order == charts.ORDERS[0]
             else "Zoom: places from and to, widest first",
             0,
-            known - 1,
+            known_channels - 1,
             key=key,
             on_change=address.by_hand(moved),
             width=420,
         )
-        if (first, last) != (0, known - 1):
+        if (first, last) != (0, known_channels - 1):
             st.button(
-                f"Show all {count(known)}",
+                f"Show all {count(known_channels)}",
                 icon=":material/zoom_out_map:",
                 type="tertiary",
                 key="all_channels",
                 on_click=_show,
-                args=(0, known - 1, known),
+                args=(0, known_channels - 1, known_channels),
             )
     return first, last
 
 
-def parse_stretch(text: str, known: int) -> tuple[int, int]:
+def parse_stretch(text: str, known_channels: int) -> tuple[int, int]:
     """``64-127`` as numbers within the channels that there are; all of them where it is no such."""
-    found = re.fullmatch(r"(\d{1,9})-(\d{1,9})", text)
-    if found is None:
-        return 0, known - 1
-    first, last = sorted(min(int(number), known - 1) for number in found.groups())
+    match = re.fullmatch(r"(\d{1,9})-(\d{1,9})", text)
+    if match is None:
+        return 0, known_channels - 1
+    first, last = sorted(min(int(number), known_channels - 1) for number in match.groups())
     return first, last
 
 
-def _show(first: int, last: int, known: int) -> None:
+def _show(first: int, last: int, known_channels: int) -> None:
     """From a callback: these places and no others."""
-    address.choose("channels", "" if (first, last) == (0, known - 1) else f"{first}-{last}")
+    address.choose(
+        "channels", "" if (first, last) == (0, known_channels - 1) else f"{first}-{last}"
+    )
 
 
 def _boxes(
     columns: pd.DataFrame,
-    order: charts.Order,
+    order: charts.ChannelOrder,
     axis: charts.AxisKind,
     step: float | None,
     story: str,
@@ -165,9 +167,9 @@ def _boxes(
     chart = charts.channel_boxes(
         columns, shared.palette(), order=order, axis=axis, step=step, can_zoom=can_zoom
     )
-    words = f"Distribution of the weights of each output channel. {story}"
+    description = f"Distribution of the weights of each output channel. {story}"
     if not can_zoom:
-        shared.chart(chart, key="channel_boxes", alt=words)
+        shared.chart(chart, key="channel_boxes", alt=description)
         return
     places = columns["place"].tolist()
     # Another stretch is another chart: what was dragged over is gone with the old one.
@@ -181,27 +183,27 @@ def _boxes(
         last = places[high] + int(columns["channels"].iloc[high]) - 1
         address.choose("channels", f"{places[low]}-{last}")
 
-    shared.chart(chart, key=key, on_select=dragged, alt=words)
+    shared.chart(chart, key=key, on_select=dragged, alt=description)
     components.hide_brush(charts.ZOOM)
 
 
 def _sqnr(
     columns: pd.DataFrame,
-    order: charts.Order,
+    order: charts.ChannelOrder,
     scheme_name: str,
     bands: dict[str, int],
     *,
     is_one_of_many: bool,
 ) -> None:
-    found = ", ".join(f"{count(int(bands[band]))} {band}" for band in BANDS if band in bands)
+    band_counts = ", ".join(f"{count(int(bands[band]))} {band}" for band in BANDS if band in bands)
     title = SCHEMES[scheme_name].title
     if is_one_of_many:
-        shared.note(f"<b style='font-weight:600'>{title}</b>: {found}")
+        shared.note(f"<b style='font-weight:600'>{title}</b>: {band_counts}")
     height = charts.SQNR_HEIGHT_OF_MANY if is_one_of_many else charts.SQNR_HEIGHT
     shared.chart(
         charts.channel_sqnr(columns, shared.palette(), order=order, height=height),
         key=f"channel_sqnr_{scheme_name}",
-        alt=f"SQNR of each output channel under {title}: {found}",
+        alt=f"SQNR of each output channel under {title}: {band_counts}",
     )
 
 
@@ -237,12 +239,12 @@ def _story(
     facts: dict[str, Any], details: dict[str, Any], step: float | None, *, marks: bool
 ) -> str:
     """What stands out among the channels, in words."""
-    channel_count, known = int(details["channel_count"]), int(facts["known_channels"])
+    channel_count, known_channels = int(details["channel_count"]), int(facts["known_channels"])
     typical, largest = float(facts["typical_abs"]), float(facts["largest_abs"])
-    found = []
-    if known > 2 and typical > 0 and largest >= TELLING_RATIO * typical:
+    sentences = []
+    if known_channels > 2 and typical > 0 and largest >= TELLING_RATIO * typical:
         sets = f"sets the step for all {count(channel_count)}" if step else "is the widest"
-        found.append(
+        sentences.append(
             f"Channel {int(facts['largest_channel'])} {sets}: its largest weight is"
             f" {times(largest / typical, ' times')} that of a typical channel."
         )
@@ -250,17 +252,17 @@ def _story(
     if outliers:
         noun = "channel is" if outliers == 1 else "channels are"
         mark = " (triangle)" if marks else ""
-        found.append(
+        sentences.append(
             f"{count(outliers)} {noun} much wider than the others{mark}: the range lies beyond"
             " Tukey's fence of the channel ranges."
         )
     zeros = int(facts["zero_channels"])
     if zeros:
-        found.append(f"{counted(zeros, 'channel')} hold{'s' if zeros == 1 else ''} only zeros.")
-    if known < channel_count:
-        lost = channel_count - known
-        found.append(f"{counted(lost, 'channel')} without a finite weight left out.")
-    return " ".join(found)
+        sentences.append(f"{counted(zeros, 'channel')} hold{'s' if zeros == 1 else ''} only zeros.")
+    if known_channels < channel_count:
+        lost = channel_count - known_channels
+        sentences.append(f"{counted(lost, 'channel')} without a finite weight left out.")
+    return " ".join(sentences)
 
 
 # The table
@@ -283,7 +285,7 @@ def table(con: Connection, details: dict[str, Any], scheme: Scheme) -> None:
             width=200,
         )
         address.link("channel", default="")
-        wanted = st.text_input(
+        channel_text = st.text_input(
             "Find a channel",
             placeholder=f"channel, or from-to, of 0 to {channel_count - 1}",
             key="channel",
@@ -292,23 +294,23 @@ def table(con: Connection, details: dict[str, Any], scheme: Scheme) -> None:
         )
         st.space("stretch")
         _download(details, scheme)
-    found = _wanted(wanted, channel_count)
-    if found is None:
+    channels = _channels_to_list(channel_text, channel_count)
+    if channels is None:
         st.caption(
             f"A channel is a number from 0 to {count(channel_count - 1)}; write two of them as"
             " 64-127 for all in between."
         )
         return
-    listed = found[1] - found[0] + 1
+    listed = channels[1] - channels[0] + 1
     pages = -(-listed // ROWS_PER_PAGE)
-    page_key = f"channel_page_{layer_id}_{order}_{wanted}"
+    page_key = f"channel_page_{layer_id}_{order}_{channel_text}"
     page = min(int(st.session_state.get(page_key) or 1), pages)
     rows = queries.layer_channel_rows(
         con,
         layer_id,
         scheme.name,
         order=order,
-        channels=found,
+        channels=channels,
         skip=ROWS_PER_PAGE * (page - 1),
         limit=ROWS_PER_PAGE,
     )
@@ -328,14 +330,14 @@ def table(con: Connection, details: dict[str, Any], scheme: Scheme) -> None:
 _SORTS = list(queries.CHANNEL_SORTS)
 
 
-def _wanted(text: str, channel_count: int) -> tuple[int, int] | None:
+def _channels_to_list(text: str, channel_count: int) -> tuple[int, int] | None:
     """The first and the last channel to list; None where the text names none."""
     if not text.strip():
         return 0, channel_count - 1
-    found = re.fullmatch(r"\s*(\d{1,9})(?:\s*[-–]\s*(\d{1,9}))?\s*", text)
-    if found is None:
+    match = re.fullmatch(r"\s*(\d{1,9})(?:\s*[-–]\s*(\d{1,9}))?\s*", text)
+    if match is None:
         return None
-    low, high = sorted((int(found[1]), int(found[2] or found[1])))
+    low, high = sorted((int(match[1]), int(match[2] or match[1])))
     return (low, min(high, channel_count - 1)) if low < channel_count else None
 
 
@@ -345,9 +347,13 @@ def _columns(scheme: Scheme) -> list[dict[str, Any]]:
         {"title": "band, SQNR", "kind": "chip", "help": f"under {scheme.title}"},
     ]
     columns += [
-        {"title": f"per {one.granularity}, {one.symmetry}", "kind": "pair", "number": True}
-        for one in INT8_SCHEMES.values()
-        if one != scheme
+        {
+            "title": f"per {other_scheme.granularity}, {other_scheme.symmetry}",
+            "kind": "pair",
+            "number": True,
+        }
+        for other_scheme in INT8_SCHEMES.values()
+        if other_scheme != scheme
     ]
     columns += [
         {"title": "rounds to zero", "kind": "pair", "number": True},
@@ -371,7 +377,7 @@ def _row(row: dict[Any, Any], scheme: Scheme) -> dict[str, Any]:
         return {"key": int(row["channel"]), "cells": cells + [nothing] * (len(INT8_SCHEMES) + 4)}
     is_zero = row["weight_min"] == 0 == row["weight_max"]
     sqnr = {
-        name: "all zero" if is_zero else db(shared.known(row[f"{name}_db"]))
+        name: "all zero" if is_zero else db(shared.figure_or_none(row[f"{name}_db"]))
         for name in INT8_SCHEMES
     }
     return {

@@ -56,21 +56,21 @@ def _for_channels(curve: pd.DataFrame, tensor: pd.DataFrame) -> str:
     best, whole = _best(curve), _unclipped(curve)
     if _is_unclipped(best, curve):
         return "Clipping does not help: the best threshold is the largest weight itself."
-    reached = f"{_place(best, curve)}, {db(best['sqnr_db'])}"
+    reached = f"{_threshold_text(best, curve)}, {db(best['sqnr_db'])}"
     if _is_hardly_more(best, whole):
-        found = (
+        sentence = (
             f"Clipping hardly helps. Best for nine in ten channels: {reached} instead of"
             f" {db(whole['sqnr_db'])}"
         )
     else:
-        found = f"Best for nine in ten channels: {reached}"
-    there = charts.sqnr_at(tensor, best["threshold"])
-    before = shared.known(_unclipped(tensor)["sqnr_db"])
-    if there is None:
-        return f"{found}."
-    is_worse = before is None or there < before - LEAST_FALL_DB
+        sentence = f"Best for nine in ten channels: {reached}"
+    tensor_db = charts.sqnr_at(tensor, best["threshold"])
+    before = shared.figure_or_none(_unclipped(tensor)["sqnr_db"])
+    if tensor_db is None:
+        return f"{sentence}."
+    is_worse = before is None or tensor_db < before - LEAST_FALL_DB
     verb = "falls to" if is_worse else "reaches"
-    return f"{found}; there the whole tensor {verb} {db(there)}."
+    return f"{sentence}; there the whole tensor {verb} {db(tensor_db)}."
 
 
 def _for_tensor(name: str, curve: pd.DataFrame) -> str:
@@ -80,8 +80,8 @@ def _for_tensor(name: str, curve: pd.DataFrame) -> str:
         return f"Clipping does not help {width}: the best threshold is the largest weight itself."
     verb = "hardly helps" if _is_hardly_more(best, whole) else "helps"
     return (
-        f"Clipping {verb} {width}: best at {_place(best, curve)}, {db(best['sqnr_db'])} instead of"
-        f" {db(whole['sqnr_db'])}."
+        f"Clipping {verb} {width}: best at {_threshold_text(best, curve)}, {db(best['sqnr_db'])}"
+        f" instead of {db(whole['sqnr_db'])}."
     )
 
 
@@ -98,11 +98,11 @@ def _is_unclipped(best: dict[Any, Any], curve: pd.DataFrame) -> bool:
 
 
 def _is_hardly_more(best: dict[Any, Any], whole: dict[Any, Any]) -> bool:
-    before, after = shared.known(whole["sqnr_db"]), shared.known(best["sqnr_db"])
+    before, after = shared.figure_or_none(whole["sqnr_db"]), shared.figure_or_none(best["sqnr_db"])
     return before is not None and after is not None and after - before < TELLING_GAIN_DB
 
 
-def _place(best: dict[Any, Any], curve: pd.DataFrame) -> str:
+def _threshold_text(best: dict[Any, Any], curve: pd.DataFrame) -> str:
     """``5 % of the largest weight``; the lowest threshold tried may not be the best there is."""
     lower = " or less" if best["threshold"] <= curve["threshold"].min() else ""
     return f"{share(best['threshold'])} of the largest weight{lower}"

@@ -8,7 +8,7 @@ from quantstore.errors import printable
 from quantstore.pages import address, compare_charts, filters, report_button, shared
 from quantstore.schemes import Scheme
 from quantstore.store import Connection
-from quantstore.words import Finding, count, models_headline, verdict, with_minus
+from quantstore.words import ModelFacts, count, models_headline, verdict, with_minus
 
 # Beyond this many rows a chart is a texture; the others are one page further.
 MODELS_PER_PAGE = 12
@@ -104,7 +104,7 @@ def _both_ends(name: str, length: int = 40) -> str:
     return f"{name[: length // 2 - 1].rstrip()}…{name[-length // 2 :].lstrip()}"
 
 
-def _findings(ranked: pd.DataFrame) -> list[Finding]:
+def _findings(ranked: pd.DataFrame) -> list[ModelFacts]:
     """One per model, over all models and not only those of the page."""
     return [queries.finding(row) for row in ranked.to_dict("records")]
 
@@ -164,24 +164,24 @@ def _verdict_section(
     shared.evidence_notes(verdicts)
     shared.explain("probe", "sqnr", "bands", "per_channel", limits=limits)
     with st.expander("The figures behind it: SQNR at the outputs, range, spread, channels"):
-        own = verdicts[verdicts["scheme"] == scheme.name].set_index("model").loc[shown]
-        said_of = [verdict(queries.finding(row)) for row in own.to_dict("records")]
+        rows = verdicts[verdicts["scheme"] == scheme.name].set_index("model").loc[shown]
+        cells = [verdict(queries.finding(row)) for row in rows.to_dict("records")]
         st.dataframe(
             pd.DataFrame(
                 {
-                    "model": own.index,
-                    "verdict": [said.text for said in said_of],
-                    "outputs, dB": own["output_sqnr_db"].to_numpy(),
-                    "layers": own["layer_count"].to_numpy(),
-                    "weights": own["weight_count"].to_numpy(),
-                    "largest range": own["max_weight_range"].to_numpy(),
-                    "median range": own["median_weight_range"].to_numpy(),
-                    "spread, bits": own["channel_spread_p90_bits"].to_numpy(),
-                    "broken": own["layers_broken"].to_numpy(),
-                    "at risk": own["layers_at_risk"].to_numpy(),
-                    "channels": own["channel_count"].to_numpy(),
-                    "below 10 dB": own["channels_below_10db"].to_numpy(),
-                    "evidence": [f"{said.where}{said.evidence}" for said in said_of],
+                    "model": rows.index,
+                    "verdict": [cell.text for cell in cells],
+                    "outputs, dB": rows["output_sqnr_db"].to_numpy(),
+                    "layers": rows["layer_count"].to_numpy(),
+                    "weights": rows["weight_count"].to_numpy(),
+                    "largest range": rows["max_weight_range"].to_numpy(),
+                    "median range": rows["median_weight_range"].to_numpy(),
+                    "spread, bits": rows["channel_spread_p90_bits"].to_numpy(),
+                    "broken": rows["layers_broken"].to_numpy(),
+                    "at risk": rows["layers_at_risk"].to_numpy(),
+                    "channels": rows["channel_count"].to_numpy(),
+                    "below 10 dB": rows["channels_below_10db"].to_numpy(),
+                    "evidence": [f"{cell.where}{cell.evidence}" for cell in cells],
                 }
                 # A format of Streamlit's own would write a hyphen for a minus.
             ).style.format({"outputs, dB": _tenths}, na_rep=""),

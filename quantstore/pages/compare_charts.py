@@ -80,10 +80,10 @@ def _differences(profiles: pd.DataFrame, models: list[str], scheme: Scheme) -> D
                 measure = _axis(measure, profiles, has_bins=shape in (BRICKS, BARS))
         focus = _focus(models) if shape == CUMULATIVE else None
     st.caption(f"{_story(profiles, measure, shape)}{_not_counted(everything, profiles)}")
-    words = f"{_medians(profiles, measure)}; {shape.lower()}, {measure.title}"
+    description = f"{_medians(profiles, measure)}; {shape.lower()}, {measure.title}"
     palette = shared.palette()
     if shape == BARS:
-        shared.chart(charts.grouped_bars(profiles, measure, palette), key="bars", alt=words)
+        shared.chart(charts.grouped_bars(profiles, measure, palette), key="bars", alt=description)
     else:
         drawing = (
             charts.bricks(profiles, measure, palette)
@@ -92,7 +92,7 @@ def _differences(profiles: pd.DataFrame, models: list[str], scheme: Scheme) -> D
             if shape == RIDGES
             else spread.cumulative(profiles, measure, palette, focus=focus)
         )
-        shared.clickable_chart(drawing, key=shape.lower(), alt=words)
+        shared.clickable_chart(drawing, key=shape.lower(), alt=description)
     _left_out(profiles, measure, shape)
     return shape.lower(), f"{label}, {shape.lower()}"
 
@@ -128,10 +128,10 @@ def _pick_number(label: str, numbers: Sequence[float], default: float, *, key: s
 
 def _medians(profiles: pd.DataFrame, measure: Measure) -> str:
     """What a chart of a measure shows, for people who cannot see it."""
-    said = charts.said_as(measure.column)
+    as_text = charts.said_as(measure.column)
     medians = profiles.groupby("model", sort=False)[measure.column].median()
     return "Median per model: " + ", ".join(
-        f"{model} {said(None if pd.isna(value) else float(value))}"
+        f"{model} {as_text(None if pd.isna(value) else float(value))}"
         for model, value in medians.items()
     )
 
@@ -161,18 +161,18 @@ def _not_counted(everything: pd.DataFrame, profiles: pd.DataFrame) -> str:
     """What the distribution leaves out where nobody has chosen operators."""
     if st.session_state.get("family"):
         return ""
-    left, without = charts.not_counted(everything, profiles)
-    said = ""
-    if left:
-        said += (
-            f" Convolutions are counted; {counted(left, 'other layer')}"
-            f" {'is' if left == 1 else 'are'} not: choose operators under Filter layers."
+    uncounted, without = charts.not_counted(everything, profiles)
+    note = ""
+    if uncounted:
+        note += (
+            f" Convolutions are counted; {counted(uncounted, 'other layer')}"
+            f" {'is' if uncounted == 1 else 'are'} not: choose operators under Filter layers."
         )
     if without:
         names = listed([short_name(str(model), 40) for model in without])
         verb = "has" if len(without) == 1 else "have"
-        said += f" {shared.escaped(names)} {verb} no convolution: every layer counts there."
-    return said
+        note += f" {shared.escaped(names)} {verb} no convolution: every layer counts there."
+    return note
 
 
 _MARKS = {
@@ -184,8 +184,8 @@ _MARKS = {
 
 
 def _story(profiles: pd.DataFrame, measure: Measure, shape: str) -> str:
-    kind = charts.kind_of(profiles)
-    mark, column = _MARKS[shape].format(kind=kind), measure.column
+    noun = charts.kind_of(profiles)
+    mark, column = _MARKS[shape].format(kind=noun), measure.column
     if column == "channel_spread_bits":
         spread_bits = profiles.groupby("model", sort=False)[column].quantile(0.9).sort_values()
         text = (
@@ -194,7 +194,7 @@ def _story(profiles: pd.DataFrame, measure: Measure, shape: str) -> str:
         )
         if len(spread_bits) > 1:
             text += (
-                f" A tenth of the counted {kind}s spread {bits(spread_bits.iloc[-1])} or more in"
+                f" A tenth of the counted {noun}s spread {bits(spread_bits.iloc[-1])} or more in"
                 f" {shared.escaped(str(spread_bits.index[-1]))}, {bits(spread_bits.iloc[0])} in"
                 f" {shared.escaped(str(spread_bits.index[0]))}."
             )
@@ -217,19 +217,19 @@ def _story(profiles: pd.DataFrame, measure: Measure, shape: str) -> str:
             f"{mark} One number for the whole tensor hides its weak channels: a band can be broken"
             " where this is high."
         )
-    found = charts.landmarks(profiles, column)
-    if found is None:
+    landmarks = charts.landmarks(profiles, column)
+    if landmarks is None:
         return mark
     text = (
-        f"{mark} The widest layer is **{_full_name(found.widest, profiles)}** with a range of"
-        f" {weight(found.widest[column])}."
+        f"{mark} The widest layer is **{_full_name(landmarks.widest, profiles)}** with a range of"
+        f" {weight(landmarks.widest[column])}."
     )
-    if found.widest_unharmed is not None and found.narrowest_broken is not None:
+    if landmarks.widest_unharmed is not None and landmarks.narrowest_broken is not None:
         text += (
-            f" Range alone does not decide: {_full_name(found.widest_unharmed, profiles)} spans"
-            f" {weight(found.widest_unharmed[column])} and is not at risk, while"
-            f" {_full_name(found.narrowest_broken, profiles)} breaks with a range of"
-            f" {weight(found.narrowest_broken[column])}."
+            f" Range alone does not decide: {_full_name(landmarks.widest_unharmed, profiles)} spans"
+            f" {weight(landmarks.widest_unharmed[column])} and is not at risk, while"
+            f" {_full_name(landmarks.narrowest_broken, profiles)} breaks with a range of"
+            f" {weight(landmarks.narrowest_broken[column])}."
         )
     return text
 
@@ -313,11 +313,11 @@ def _against(
     key = f"against_{x.column}_{y.column}_{_generation(st.session_state['box'])}"
 
     def selected() -> None:
-        found = st.session_state[key].selection
-        if picked := found.get(CLICK):
+        selection = st.session_state[key].selection
+        if picked := selection.get(CLICK):
             shared.open_layer(int(picked[0]["layer_id"]))
         else:
-            drawn = _box_in_words(found.get(against.BRUSH) or {})
+            drawn = _box_in_words(selection.get(against.BRUSH) or {})
             st.session_state["_box_on_screen"] = drawn
             address.choose("box", drawn)
 
@@ -336,20 +336,20 @@ def _against(
 
 def _question(across: str, up: str) -> str:
     if up == SQNR and across != SQNR:
-        said = across[0].lower() + across[1:]
-        return f"Does the {said.removeprefix('weight ')} predict the loss?"
+        measure_name = across[0].lower() + across[1:]
+        return f"Does the {measure_name.removeprefix('weight ')} predict the loss?"
     return f"{across} against {up if 'SQNR' in up else up[0].lower() + up[1:]}"
 
 
 def _correlation(dots: pd.DataFrame) -> str:
     """Spearman's rank correlation in a sentence, empty where there is nothing to rank."""
-    known = dots[["x", "y"]]
-    if len(known) < 3 or known.nunique().min() < 2:
+    points = dots[["x", "y"]]
+    if len(points) < 3 or points.nunique().min() < 2:
         return ""
     # Ranks, because neither axis is linear in the other. pandas' own "spearman" wants scipy.
-    ranks = known.rank()
+    ranks = points.rank()
     correlation = float(ranks["x"].corr(ranks["y"]))
-    return f" Spearman's rank correlation over {count(len(known))} layers: {weight(correlation)}."
+    return f" Spearman's rank correlation over {count(len(points))} layers: {weight(correlation)}."
 
 
 def _generation(box: str) -> int:
@@ -368,13 +368,13 @@ def _wipe_box() -> None:
     address.choose("box", "")
 
 
-def _box(text: str) -> against.Box | None:
+def _box(text: str) -> against.BrushBox | None:
     """The rectangle of an address; None where it holds none."""
     try:
-        left, right, low, high = (float(part) for part in text.split("~"))
+        x_low, x_high, y_low, y_high = (float(part) for part in text.split("~"))
     except ValueError:
         return None
-    return against.Box((left, right), (low, high))
+    return against.BrushBox((x_low, x_high), (y_low, y_high))
 
 
 def _box_in_words(drawn: dict[str, list[float]]) -> str:
@@ -387,23 +387,23 @@ def _box_in_words(drawn: dict[str, list[float]]) -> str:
 
 def _listed(dots: pd.DataFrame, across: str, up: str, x: Measure, y: Measure) -> None:
     """The layers in the rectangle, worst first; a row opens its layer."""
-    found = dots.sort_values("channel_sqnr_p10_db", kind="stable", na_position="last")
-    by_model = found["model"].value_counts()
+    layers = dots.sort_values("channel_sqnr_p10_db", kind="stable", na_position="last")
+    by_model = layers["model"].value_counts()
     whose = listed(
         [
             f"{count(number)} of {short_name(str(model), 40)}"
             for model, number in by_model.head(3).items()
         ]
     )
-    more = " and others" if len(by_model) > 3 else ""
+    and_others = " and others" if len(by_model) > 3 else ""
     st.markdown(
-        f"**{counted(len(found), 'layer')} in the rectangle**"
-        + (f", {shared.escaped(whose)}{more}" if len(by_model) > 1 else "")
-        + (". Choose a row to open the layer." if len(found) else ".")
+        f"**{counted(len(layers), 'layer')} in the rectangle**"
+        + (f", {shared.escaped(whose)}{and_others}" if len(by_model) > 1 else "")
+        + (". Choose a row to open the layer." if len(layers) else ".")
     )
-    if found.empty:
+    if layers.empty:
         return
-    ids = found["layer_id"].tolist()
+    ids = layers["layer_id"].tolist()
 
     def clicked() -> None:
         picked = st.session_state["boxed_layers"].selection.rows
@@ -411,19 +411,19 @@ def _listed(dots: pd.DataFrame, across: str, up: str, x: Measure, y: Measure) ->
             shared.open_layer(int(ids[picked[0]]))
 
     columns = {
-        "layer": found["layer"].map(printable),
-        "model": found["model"].map(printable),
+        "layer": layers["layer"].map(printable),
+        "model": layers["model"].map(printable),
         "operator": [
             operator(op_type, bool(is_depthwise))
-            for op_type, is_depthwise in zip(found["op_type"], found["is_depthwise"], strict=True)
+            for op_type, is_depthwise in zip(layers["op_type"], layers["is_depthwise"], strict=True)
         ],
-        "band": found["band"],
-        "p10, dB": found["channel_sqnr_p10_db"],
-        "weights": found["weight_count"],
+        "band": layers["band"],
+        "p10, dB": layers["channel_sqnr_p10_db"],
+        "weights": layers["weight_count"],
     }
     for label, measure in ((across, x), (up, y)):
         if measure.column != "channel_sqnr_p10_db":
-            columns[label] = found[measure.column]
+            columns[label] = layers[measure.column]
     st.dataframe(
         pd.DataFrame(columns).head(MOST_LISTED),
         hide_index=True,
@@ -437,5 +437,5 @@ def _listed(dots: pd.DataFrame, across: str, up: str, x: Measure, y: Measure) ->
             "weights": st.column_config.NumberColumn(format="localized"),
         }
         | {label: st.column_config.NumberColumn(format="%.3g") for label in (across, up)},
-        height=min(360, 36 * (len(found) + 1) + 3),
+        height=min(360, 36 * (len(layers) + 1) + 3),
     )

@@ -418,8 +418,8 @@ def hide_brush(name: str) -> None:
 def watch_theme(theme: str) -> str | None:
     """The theme the browser shows, once it differs from the one that was used to draw."""
     result = _theme(key="theme_watch", data={"theme": theme}, on_theme_change=_nothing, height=1)
-    found = result.theme
-    return found if found in ("light", "dark") else None
+    browser_theme = result.theme
+    return browser_theme if browser_theme in ("light", "dark") else None
 
 
 def verdict_matrix(

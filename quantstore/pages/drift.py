@@ -77,25 +77,25 @@ def main() -> None:
 
 
 def _headline(chosen: pd.DataFrame, jumps: pd.DataFrame) -> str:
-    known = chosen[chosen["output_sqnr_db"].notna()]
-    if known.empty:
+    compared = chosen[chosen["output_sqnr_db"].notna()]
+    if compared.empty:
         return "The outputs are exact, or could not be compared"
-    worst = known.sort_values("output_sqnr_db", kind="stable").iloc[0]
+    worst = compared.sort_values("output_sqnr_db", kind="stable").iloc[0]
     which = (
         ""
         if len(chosen) == 1
         else f" ({drift_runs.title(str(worst['scheme']))}, {MODES[worst['mode']]})"
     )
-    said = (
+    sentence = (
         f"{shared.escaped(str(worst['model']))}{which} ends at"
         f" {db(float(worst['output_sqnr_db']))} at the outputs"
     )
-    own = jumps[jumps["simulation_id"] == worst["simulation_id"]]
-    if own.empty:
-        return f"{said}; nowhere does it fall suddenly"
-    steepest = own.sort_values("drop_db", ascending=False, kind="stable").iloc[0]
+    run_jumps = jumps[jumps["simulation_id"] == worst["simulation_id"]]
+    if run_jumps.empty:
+        return f"{sentence}; nowhere does it fall suddenly"
+    steepest = run_jumps.sort_values("drop_db", ascending=False, kind="stable").iloc[0]
     name = shared.escaped(short_name(str(steepest["node_name"]), 60))
-    return f"{said}; it falls most at {name}, {_from_to(steepest)}"
+    return f"{sentence}; it falls most at {name}, {_from_to(steepest)}"
 
 
 def _before(row: Any) -> str:
@@ -194,7 +194,8 @@ def _jump_table(jumps: pd.DataFrame, *, is_several: bool) -> None:
             {"title": "weight range, channel spread", "kind": "pair", "number": True, "wide": True},
         ],
         rows=[
-            {"key": place, "cells": _jump_cells(row, is_several)} for place, row in enumerate(rows)
+            {"key": row_index, "cells": _jump_cells(row, is_several)}
+            for row_index, row in enumerate(rows)
         ],
         key="jumps",
         on_click=clicked,
@@ -205,7 +206,7 @@ def _jump_cells(row: dict[Any, Any], is_several: bool) -> list[dict[str, Any] | 
     after = float(row["lowest_before_db"]) - float(row["drop_db"])
     is_layer = not pd.isna(row["layer_id"])
     small = f"{row['op_type']}" + (f" · {row['run']}" if is_several else "")
-    ratio = shared.known(row["channel_range_ratio"])
+    ratio = shared.figure_or_none(row["channel_range_ratio"])
     return [
         {"text": f"{row['number']}. {printable(str(row['node_name']))}", "small": small},
         {
@@ -213,11 +214,11 @@ def _jump_cells(row: dict[Any, Any], is_several: bool) -> list[dict[str, Any] | 
             "small": db(-float(row["drop_db"]), signed=True),
         },
         {"text": _local(row)},
-        {"band": row["band"], "small": db(shared.known(row["channel_sqnr_p10_db"]))}
+        {"band": row["band"], "small": db(shared.figure_or_none(row["channel_sqnr_p10_db"]))}
         if is_layer
         else None,
         {
-            "text": weight(shared.known(row["weight_range"])),
+            "text": weight(shared.figure_or_none(row["weight_range"])),
             "small": "" if ratio is None or ratio <= 0 else bits(math.log2(ratio)),
         }
         if is_layer
@@ -226,21 +227,21 @@ def _jump_cells(row: dict[Any, Any], is_several: bool) -> list[dict[str, Any] | 
 
 
 def _local(row: dict[Any, Any]) -> str:
-    return db(shared.known(row["local_db"])) if row["has_local"] else "–"
+    return db(shared.figure_or_none(row["local_db"])) if row["has_local"] else "–"
 
 
 def _worst(tensors: pd.DataFrame, *, is_several: bool) -> None:
     st.space("small")
     st.header("Worst tensors", anchor=False)
-    known = tensors[tensors["sqnr_db"].notna()]
-    if known.empty:
+    inexact = tensors[tensors["sqnr_db"].notna()]
+    if inexact.empty:
         st.caption("Every tensor is exact.")
         return
     st.caption(
         "Lowest accumulated SQNR first. Mean shift is in standard deviations of the float tensor;"
         " a row shows its values below."
     )
-    rows = known.sort_values("sqnr_db", kind="stable").head(MOST_WORST).to_dict("records")
+    rows = inexact.sort_values("sqnr_db", kind="stable").head(MOST_WORST).to_dict("records")
 
     def clicked() -> None:
         target = st.session_state["worst_tensors"].clicked
@@ -259,21 +260,21 @@ def _worst(tensors: pd.DataFrame, *, is_several: bool) -> None:
         ],
         rows=[
             {
-                "key": place,
+                "key": row_index,
                 "cells": [
                     {
                         "text": printable(str(row["tensor"])),
                         "small": f"{row['op_type']} {printable(str(row['node_name']))}"
                         + (f" · {row['run']}" if is_several else ""),
                     },
-                    {"text": db(shared.known(row["sqnr_db"]))},
+                    {"text": db(shared.figure_or_none(row["sqnr_db"]))},
                     {"text": _local(row)},
                     {"text": _figure(row["mean_shift"], signed=True)},
                     {"text": _figure(row["std_ratio"])},
                     {"text": f"{100 * float(row['place']):.0f} %"},
                 ],
             }
-            for place, row in enumerate(rows)
+            for row_index, row in enumerate(rows)
         ],
         key="worst_tensors",
         on_click=clicked,
@@ -281,12 +282,12 @@ def _worst(tensors: pd.DataFrame, *, is_several: bool) -> None:
 
 
 def _figure(value: Any, *, signed: bool = False) -> str:
-    known = shared.known(value)
-    if known is None:
+    figure = shared.figure_or_none(value)
+    if figure is None:
         return "–"
-    if round(known, 2) == 0:
+    if round(figure, 2) == 0:
         return "0.00"
-    return with_minus(f"{known:+.2f}" if signed else f"{known:.2f}")
+    return with_minus(f"{figure:+.2f}" if signed else f"{figure:.2f}")
 
 
 # One tensor
@@ -304,32 +305,32 @@ def _one_tensor(con: Connection, tensors: pd.DataFrame, names: dict[int, str]) -
                 "Run",
                 runs,
                 key="of",
-                format_func=lambda one: names[int(one)],
+                format_func=lambda option: names[int(option)],
                 label_visibility="collapsed",
             )
-        own = tensors[tensors["simulation_id"] == int(run)]
+        run_tensors = tensors[tensors["simulation_id"] == int(run)]
         labels = {
             str(row["tensor"]): f"{row['op_type']} {printable(str(row['node_name']))}:"
             f" {printable(str(row['tensor']))}"
-            for row in own.to_dict("records")
+            for row in run_tensors.to_dict("records")
         }
-        known = own[own["sqnr_db"].notna()].sort_values("sqnr_db", kind="stable")
-        worst = str((known if not known.empty else own).iloc[0]["tensor"])
+        inexact = run_tensors[run_tensors["sqnr_db"].notna()].sort_values("sqnr_db", kind="stable")
+        worst = str((inexact if not inexact.empty else run_tensors).iloc[0]["tensor"])
         address.link("tensor", default=worst, options=list(labels))
         tensor = st.selectbox(
             "Tensor",
             list(labels),
             key="tensor",
-            format_func=lambda one: labels.get(one, one),
+            format_func=lambda option: labels.get(option, option),
             label_visibility="collapsed",
         )
-    found = queries.tensor_values(con, int(run), tensor)
-    if found.empty:
+    tensor_rows = queries.tensor_values(con, int(run), tensor)
+    if tensor_rows.empty:
         st.caption("This run does not hold the tensor.")
         return
-    row = found.iloc[0]
+    row = tensor_rows.iloc[0]
     st.caption(_tensor_words(row))
-    if row["float_counts"] is None or shared.known(row["low"]) is None:
+    if row["float_counts"] is None or shared.figure_or_none(row["low"]) is None:
         st.caption("Its values were not kept.")
     elif float(row["low"]) == float(row["high"]):
         st.caption(f"Every value is {weight(float(row['low']))} in both models.")
@@ -342,31 +343,31 @@ def _one_tensor(con: Connection, tensors: pd.DataFrame, names: dict[int, str]) -
 
 
 def _tensor_words(row: pd.Series) -> str:
-    parts = [f"{db(shared.known(row['sqnr_db']))} accumulated"]
-    cosine = shared.known(row["cosine"])
+    clauses = [f"{db(shared.figure_or_none(row['sqnr_db']))} accumulated"]
+    cosine = shared.figure_or_none(row["cosine"])
     if cosine is not None:
-        parts.append(f"cosine {with_minus(f'{cosine:.4f}')}")
-    parts.append(f"mean shift {_figure(row['mean_shift'], signed=True)} standard deviations")
-    parts.append(f"std {_figure(row['std_ratio'])} times that of float")
+        clauses.append(f"cosine {with_minus(f'{cosine:.4f}')}")
+    clauses.append(f"mean shift {_figure(row['mean_shift'], signed=True)} standard deviations")
+    clauses.append(f"std {_figure(row['std_ratio'])} times that of float")
     for which in ("float", "quantized"):
-        low, high = (shared.known(row[f"{which}_{end}"]) for end in ("min", "max"))
-        parts.append(f"{which} {weight(low)} to {weight(high)}")
-    return " · ".join(parts)
+        low, high = (shared.figure_or_none(row[f"{which}_{end}"]) for end in ("min", "max"))
+        clauses.append(f"{which} {weight(low)} to {weight(high)}")
+    return " · ".join(clauses)
 
 
 # One layer at a time
 
 
 def _sensitivity(con: Connection, models: list[str]) -> None:
-    found = {model: frame for model in models if len(frame := queries.sensitivities(con, model))}
-    if not found:
+    by_model = {model: frame for model in models if len(frame := queries.sensitivities(con, model))}
+    if not by_model:
         return
     st.space("small")
     st.header("One layer at a time", anchor=False)
-    model = next(iter(found))
-    if len(found) > 1:
-        model = shared.choice("Model", list(found), key="sensitive", label_is_hidden=True)
-    frame = found[model]
+    model = next(iter(by_model))
+    if len(by_model) > 1:
+        model = shared.choice("Model", list(by_model), key="sensitive", label_is_hidden=True)
+    frame = by_model[model]
     first = frame.iloc[0]
     st.markdown(_agreement(frame))
     st.caption(
@@ -395,8 +396,11 @@ def _sensitivity(con: Connection, models: list[str]) -> None:
                         "text": f"{row['rank']}. {printable(str(row['layer']))}",
                         "small": operator(str(row["op_type"]), bool(row["is_depthwise"])),
                     },
-                    {"text": db(shared.known(row["output_sqnr_db"]))},
-                    {"band": row["band"], "small": db(shared.known(row["channel_sqnr_p10_db"]))},
+                    {"text": db(shared.figure_or_none(row["output_sqnr_db"]))},
+                    {
+                        "band": row["band"],
+                        "small": db(shared.figure_or_none(row["channel_sqnr_p10_db"])),
+                    },
                     {"text": f"{row['weight_rank']}", "small": f"of {len(frame)}"},
                 ],
             }
@@ -409,17 +413,23 @@ def _sensitivity(con: Connection, models: list[str]) -> None:
 
 def _agreement(frame: pd.DataFrame) -> str:
     infinite = float("inf")
-    one = spearman(
+    rank_correlation = spearman(
         frame["output_sqnr_db"].astype(float).fillna(infinite),
         frame["channel_sqnr_p10_db"].astype(float).fillna(infinite),
     )
-    if one.rho is None:
+    if rank_correlation.rho is None:
         return "Too few layers to hold this ranking against that of the weights."
-    rho = with_minus(f"{one.rho:.2f}")
-    verb = "agrees with" if one.rho >= 0.8 else "leans to" if one.rho >= 0.4 else "differs from"
+    rho = with_minus(f"{rank_correlation.rho:.2f}")
+    verb = (
+        "agrees with"
+        if rank_correlation.rho >= 0.8
+        else "leans to"
+        if rank_correlation.rho >= 0.4
+        else "differs from"
+    )
     return (
         f"The ranking by outputs {verb} the ranking by weights (channel p10): Spearman"
-        f" **{rho}** over {counted(one.n, 'layer')}."
+        f" **{rho}** over {counted(rank_correlation.n, 'layer')}."
     )
 
 

@@ -20,8 +20,8 @@ def about(names: list[str]) -> str:
         names: of every model in the store.
     """
     shared.say_missing("model named", names, "model")
-    wanted = (address.asked_for("model"), address.remembered("model"))
-    return next((one for one in wanted if one in names), "")
+    candidates = (address.asked_for("model"), address.remembered("model"))
+    return next((name for name in candidates if name in names), "")
 
 
 def keep(model: str) -> None:
@@ -50,10 +50,10 @@ def pick(runs: pd.DataFrame, scheme: Scheme, model: str) -> tuple[list[int], str
         current = first
     arrived = [run for run in run_form.adopt_results() if run in labels]
     followed = _follow_scheme(runs, current, scheme)
-    wanted = [*arrived, *(run for run in followed if run not in arrived)][:MOST_RUNS]
-    if wanted != list(st.session_state["runs"]):
-        address.choose("runs", wanted)
-    found = st.multiselect(
+    runs_to_show = [*arrived, *(run for run in followed if run not in arrived)][:MOST_RUNS]
+    if runs_to_show != list(st.session_state["runs"]):
+        address.choose("runs", runs_to_show)
+    shown_runs = st.multiselect(
         "Runs",
         options,
         key="runs",
@@ -62,10 +62,10 @@ def pick(runs: pd.DataFrame, scheme: Scheme, model: str) -> tuple[list[int], str
         placeholder=f"Choose up to {MOST_RUNS} runs",
         label_visibility="collapsed",
     )
-    if found and model not in {models[run] for run in found}:
-        model = models[found[0]]
+    if shown_runs and model not in {models[run] for run in shown_runs}:
+        model = models[shown_runs[0]]
     st.session_state["drift_model"] = model
-    return [int(run) for run in found], model
+    return [int(run) for run in shown_runs], model
 
 
 def _is_another(model: str) -> bool:
@@ -91,21 +91,21 @@ def _labels(runs: pd.DataFrame) -> list[str]:
 def names(chosen: pd.DataFrame) -> dict[int, str]:
     """The runs on show, by what tells them apart."""
     if len(chosen) == 1:
-        found = _labels(chosen)
+        run_names = _labels(chosen)
     else:
-        said = chosen.assign(
+        readable = chosen.assign(
             model=chosen["model"].map(lambda name: printable(str(name))),
             scheme=chosen["scheme"].map(title),
             mode=chosen["mode"].map(MODES),
-            input_source=chosen["input_source"].map(lambda words: printable(str(words))),
+            input_source=chosen["input_source"].map(lambda source: printable(str(source))),
         )
-        differing = [part for part in PARTS if said[part].nunique() > 1]
-        short = [", ".join(map(str, row)) for row in said[differing].to_numpy().tolist()]
-        found = [
+        differing = [part for part in PARTS if readable[part].nunique() > 1]
+        short = [", ".join(map(str, row)) for row in readable[differing].to_numpy().tolist()]
+        run_names = [
             name if short.count(name) == 1 else f"{name}{', ' if name else ''}run {run}"
             for name, run in zip(short, chosen["simulation_id"], strict=True)
         ]
-    return dict(zip(chosen["simulation_id"].tolist(), found, strict=True))
+    return dict(zip(chosen["simulation_id"].tolist(), run_names, strict=True))
 
 
 def title(scheme: str) -> str:
@@ -118,10 +118,10 @@ def _first_runs(runs: pd.DataFrame, scheme: Scheme, model: str) -> list[str]:
 
     Without a model those of the one that ran last; of a model that never ran, none.
     """
-    own = runs[runs["model"] == (model or runs.iloc[0]["model"])]
-    preferred = own[own["scheme"] == scheme.name]
-    found = (preferred if not preferred.empty else own).drop_duplicates(["scheme", "mode"])
-    return [str(run) for run in found["simulation_id"].head(MOST_RUNS)]
+    model_runs = runs[runs["model"] == (model or runs.iloc[0]["model"])]
+    preferred = model_runs[model_runs["scheme"] == scheme.name]
+    latest = (preferred if not preferred.empty else model_runs).drop_duplicates(["scheme", "mode"])
+    return [str(run) for run in latest["simulation_id"].head(MOST_RUNS)]
 
 
 def _follow_scheme(runs: pd.DataFrame, current: list[str], scheme: Scheme) -> list[str]:
@@ -131,16 +131,16 @@ def _follow_scheme(runs: pd.DataFrame, current: list[str], scheme: Scheme) -> li
     if before in (None, scheme.name):
         return current
     by_id = {str(row["simulation_id"]): row for row in runs.to_dict("records")}
-    found = []
+    run_ids = []
     for run in current:
         row = by_id[run]
         if row["scheme"] != before:
-            found.append(run)
+            run_ids.append(run)
             continue
         twins = runs[
             (runs["model"] == row["model"])
             & (runs["scheme"] == scheme.name)
             & (runs["mode"] == row["mode"])
         ]
-        found.append(run if twins.empty else str(twins.iloc[0]["simulation_id"]))
-    return list(dict.fromkeys(found))
+        run_ids.append(run if twins.empty else str(twins.iloc[0]["simulation_id"]))
+    return list(dict.fromkeys(run_ids))

@@ -29,7 +29,7 @@ def editor(
     statement: str,
     revision: int,
     tables: Sequence[Mapping[str, Any]],
-    words: Sequence[str],
+    keywords: Sequence[str],
     label: str,
     is_running: bool,
     key: str,
@@ -40,7 +40,7 @@ def editor(
     Args:
         statement: replaces what is typed when the revision is another one than before.
         tables: ``name``, ``kind`` and ``columns`` with ``name`` and ``type``.
-        words: of the language.
+        keywords: of the language.
         label: beside the button: keys and limits.
         on_run: reads ``st.session_state[key].run``, the text.
     """
@@ -50,7 +50,7 @@ def editor(
             "statement": statement,
             "revision": revision,
             "tables": tables,
-            "words": words,
+            "words": keywords,
             "label": label,
             "is_running": is_running,
         },
@@ -58,12 +58,12 @@ def editor(
     )
 
 
-def schema(*, things: Sequence[Mapping[str, Any]], revision: str, key: str) -> None:
+def schema(*, relations: Sequence[Mapping[str, Any]], revision: str, key: str) -> None:
     """Tables and views to read and to click: a name goes where the cursor of the editor is.
 
     Args:
-        things: ``name``, ``kind``, ``meaning``, ``is_open`` and ``columns`` with ``name``,
+        relations: ``name``, ``kind``, ``meaning``, ``is_open`` and ``columns`` with ``name``,
             ``type`` and ``comment``.
         revision: drawn anew when it is another one, with what lies open then.
     """
-    _schema(key=key, data={"things": things, "revision": revision})
+    _schema(key=key, data={"things": relations, "revision": revision})

@@ -14,7 +14,7 @@ from quantstore.words import TELLING_GAIN_DB, db, markdown, operator
 # The operators that equalization is computed for, with the operand that holds their weights.
 PAIRED = (("Conv", "W"), ("Gemm", "B"))
 
-HOW = (
+METHOD = (
     "Two layers in a row trade scale channel by channel; the float network computes the same"
     " (cross-layer equalization, Nagel et al., 2019)."
 )
@@ -44,11 +44,11 @@ def section(
     rows = neighbours.to_dict("records")
     if not rows:
         st.markdown(_no_neighbour(details))
-        st.caption(f"{HOW} {WHAT_PASSES}")
+        st.caption(f"{METHOD} {WHAT_PASSES}")
         return
     st.markdown(_finding(rows))
     alone = " Each neighbour is taken by itself; the two gains do not add up."
-    st.caption(f"{HOW} {FORECAST}{alone if len(rows) > 1 else ''}")
+    st.caption(f"{METHOD} {FORECAST}{alone if len(rows) > 1 else ''}")
 
     def clicked() -> None:
         target = st.session_state["neighbours"].clicked
@@ -95,10 +95,10 @@ def _no_neighbour(details: dict[str, Any]) -> str:
             " the weights are rounded."
         )
     if (details["op_type"], details["operand"]) not in PAIRED:
-        kind = operator(str(details["op_type"]), bool(details["is_depthwise"]))
+        operator_name = operator(str(details["op_type"]), bool(details["is_depthwise"]))
         return (
             "No forecast: equalization is computed between Conv and Gemm layers, and this is"
-            f" operand {markdown(str(details['operand']))} of a {markdown(kind)}."
+            f" operand {markdown(str(details['operand']))} of a {markdown(operator_name)}."
         )
     return (
         "Nothing: it has no neighbour to share scale with. What lies between them may let no factor"
@@ -108,20 +108,23 @@ def _no_neighbour(details: dict[str, Any]) -> str:
 
 def _finding(rows: list[dict[Any, Any]]) -> str:
     """What the better neighbour would give, what that costs the neighbour, and what others give."""
-    best, *others = rows
-    before, after = shared.known(best["before_db"]), shared.known(best["after_db"])
+    best, *other_neighbours = rows
+    before, after = (
+        shared.figure_or_none(best["before_db"]),
+        shared.figure_or_none(best["after_db"]),
+    )
     if before is None:
         return "Nothing to gain: nine in ten channels come back exactly already."
-    found = _with_best(best, before, after)
-    own_before = shared.known(best["partner_before_db"])
-    own_after = shared.known(best["partner_after_db"])
+    sentence = _with_best(best, before, after)
+    own_before = shared.figure_or_none(best["partner_before_db"])
+    own_after = shared.figure_or_none(best["partner_after_db"])
     if own_after is not None and (own_before is None or own_after <= own_before - TELLING_GAIN_DB):
-        found += f" {_name(best)} itself would fall from {db(own_before)} to {db(own_after)}."
-    for other in others:
-        reached = shared.known(other["after_db"])
-        words = "be exact" if reached is None else f"reach {db(reached)}"
-        found += f" With {_name(other)}, {_side(other)}, they would {words}."
-    return found
+        sentence += f" {_name(best)} itself would fall from {db(own_before)} to {db(own_after)}."
+    for neighbour in other_neighbours:
+        reached = shared.figure_or_none(neighbour["after_db"])
+        outcome = "be exact" if reached is None else f"reach {db(reached)}"
+        sentence += f" With {_name(neighbour)}, {_side(neighbour)}, they would {outcome}."
+    return sentence
 
 
 def _with_best(best: dict[Any, Any], before: float, after: float | None) -> str:
@@ -154,7 +157,7 @@ def _side(row: dict[Any, Any]) -> str:
 
 def _reached(before: float | None, after: float | None) -> str:
     """``32.0 dB (+20.1 dB)``; from or to exact there is no gain in dB."""
-    known_before, known_after = shared.known(before), shared.known(after)
+    known_before, known_after = shared.figure_or_none(before), shared.figure_or_none(after)
     if known_before is None or known_after is None:
         return db(known_after)
     return f"{db(known_after)} ({db(known_after - known_before, signed=True)})"

@@ -76,18 +76,18 @@ def _suggestions(example: Example) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
         st.caption("Try it:", width="content")
         if extreme is not None:
-            rest = [value for value in example.values if value != extreme]
-            _offer(f"leave out {number(extreme)}", _typed(rest), "leave_out")
+            remaining = [value for value in example.values if value != extreme]
+            _offer(f"leave out {number(extreme)}", _typed(remaining), "leave_out")
         if has_more:
             _offer(f"only the {len(merged)} that merge", _typed(merged), "only_merged")
-        other = GRIDS[0] if example.scheme.is_symmetric else GRIDS[1]
+        other_grid = GRIDS[0] if example.scheme.is_symmetric else GRIDS[1]
         st.button(
-            f"{'an' if example.scheme.is_symmetric else 'a'} {other} grid",
+            f"{'an' if example.scheme.is_symmetric else 'a'} {other_grid} grid",
             key="try_grid",
             help="Asymmetric: the codes cover the range and no more, zero is somewhere among them."
             " Symmetric: as far to the left of zero as to the right, and zero is code 0.",
             on_click=address.choose,
-            args=("grid", other),
+            args=("grid", other_grid),
         )
         if is_changed:
             _offer("the article’s six values", worked_example.ARTICLE_VALUES, "article")
@@ -157,7 +157,7 @@ def _formulas(example: Example) -> None:
         ),
     )
     rows = []
-    for symbol, formula, result, name, words in lines:
+    for symbol, formula, result, name, meaning in lines:
         rows.append(
             '<div style="display:flex;flex-wrap:wrap;gap:0 32px;padding:5px 0">'
             "<div style=\"flex:0 1 30rem;font-family:'Source Code Pro',monospace;font-size:13px;"
@@ -165,7 +165,7 @@ def _formulas(example: Example) -> None:
             f'<span style="flex:none;width:3em">{symbol} =</span>'
             f"<span>{formula}<b style='font-weight:700'>{result}</b></span></div>"
             f'<div style="flex:1 1 18rem;font-size:13px;color:{MUTED}">'
-            f"<b style='font-weight:600;color:{both(LIGHT.text, DARK.text)}'>{name}:</b> {words}"
+            f"<b style='font-weight:600;color:{both(LIGHT.text, DARK.text)}'>{name}:</b> {meaning}"
             "</div></div>"
         )
     st.html(f'<div style="line-height:1.5">{"".join(rows)}</div>')
@@ -198,8 +198,8 @@ def _lines(example: Example) -> None:
     if example.merged:
         st.subheader("Enlarged, where values merge", anchor=False)
         shown = [group for group in example.merged if group.code in enlarged]
-        rest = example.merged_count - sum(len(group.values) for group in shown)
-        elsewhere = f" {rest} more merge elsewhere." if rest else ""
+        unseen_count = example.merged_count - sum(len(group.values) for group in shown)
+        elsewhere = f" {unseen_count} more merge elsewhere." if unseen_count else ""
         st.caption(
             f"Every value moves to the nearest grid point, by at most half a step"
             f" ({on_grid(example.scale / 2, example.scale)}). Whatever lies in one tinted stretch"
@@ -255,9 +255,10 @@ def _table(example: Example) -> None:
 
 
 def _cell(align: str) -> str:
-    left = "24px" if align == "left" else "0"
+    padding = "24px" if align == "left" else "0"
     return (
-        f"text-align:{align};padding:7px 8px 7px {left};border:0;border-bottom:1px solid {HAIRLINE}"
+        f"text-align:{align};padding:7px 8px 7px {padding};border:0;"
+        f"border-bottom:1px solid {HAIRLINE}"
     )
 
 
@@ -281,7 +282,7 @@ def _loss(example: Example) -> None:
         return
     st.subheader("What it costs", anchor=False)
     whole = "infinite, for nothing moved" if math.isinf(example.sqnr_db) else db(example.sqnr_db)
-    words = (
+    text = (
         "**SQNR**, the signal to quantization noise ratio, sets the energy of the values against"
         " that of their errors: 10 log₁₀(Σ x² / Σ (x′ − x)²). Six decibels are one bit."
         f" For these values it is **{whole}**."
@@ -291,13 +292,13 @@ def _loss(example: Example) -> None:
         extreme = max(example.values, key=abs)
         energy = sum(value * value for value in example.values)
         carried = share(example.values.count(extreme) * extreme * extreme / energy)
-        words += (
+        text += (
             f" That sounds healthy, but {number(extreme)} alone carries {carried} of the energy:"
             f" the {example.merged_count} values that merge come to **{db(apart)}**, and nothing in"
             " the first figure tells. That is why quantstore judges a layer by its channels, one by"
             " one."
         )
-    st.markdown(words)
+    st.markdown(text)
 
 
 def _channels(scheme: Scheme) -> None:
@@ -323,8 +324,8 @@ def _channels(scheme: Scheme) -> None:
         st.header(markdown(worked_example.kernels_headline(layer, BAND_LIMITS_DB[0])), anchor=False)
     head = "".join(
         f'<th scope="col" style="{_cell(align)};font-weight:400;font-size:12px;color:{MUTED}">'
-        f"{words}</th>"
-        for words, align in (
+        f"{heading}</th>"
+        for heading, align in (
             ("channel", "left"),
             ("weights x", "right"),
             (f"x′ per tensor, step {number(_rounded(layer.shared_step))}", "right"),
@@ -334,8 +335,8 @@ def _channels(scheme: Scheme) -> None:
         )
     )
     rows = [
-        _channel_row(str(place), kernel, layer.shared_step, layer.own_steps[place])
-        for place, kernel in enumerate(layer.kernels)
+        _channel_row(str(channel), kernel, layer.shared_step, layer.own_steps[channel])
+        for channel, kernel in enumerate(layer.kernels)
     ]
     whole = (
         f'<td style="{_cell("left")};font-weight:600" colspan="3">whole tensor</td>'
@@ -359,9 +360,9 @@ def _channel_row(name: str, kernel: Kernel, step: float, own_step: float) -> str
     cells = [
         f'<td style="{_cell("left")}">{name}</td>',
         f'<td style="{_cell("right")}">{_values(kernel.values, None)}</td>',
-        f'<td style="{_cell("right")}">{_values(kernel.shared, step)}</td>',
+        f'<td style="{_cell("right")}">{_values(kernel.shared_returned, step)}</td>',
         f'<td style="{_cell("right")}">{_band_chip(kernel.shared_db)}</td>',
-        f'<td style="{_cell("right")}">{_values(kernel.own, own_step)}</td>',
+        f'<td style="{_cell("right")}">{_values(kernel.own_returned, own_step)}</td>',
         f'<td style="{_cell("right")}">{_band_chip(kernel.own_db)}</td>',
     ]
     return f"<tr>{''.join(cells)}</tr>"

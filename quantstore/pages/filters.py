@@ -51,14 +51,14 @@ class LayerFilter:
         kinds = listed([FAMILIES.get(family, family) for family in self.families])
         if self.depthwise == DEPTHWISE[1]:
             kinds = "depthwise convolutions"
-        parts = [kinds] if kinds else []
+        conditions = [kinds] if kinds else []
         if self.depthwise == DEPTHWISE[2]:
-            parts.append("no depthwise convolutions")
+            conditions.append("no depthwise convolutions")
         if self.least_weights:
-            parts.append(f"at least {counted(self.least_weights, 'weight')}")
+            conditions.append(f"at least {counted(self.least_weights, 'weight')}")
         if self.named:
-            parts.append(f"“{self.named}” in the name")
-        return f"{count(shown)} of {counted(total, 'layer')} shown: {', '.join(parts)}"
+            conditions.append(f"“{self.named}” in the name")
+        return f"{count(shown)} of {counted(total, 'layer')} shown: {', '.join(conditions)}"
 
 
 def draw(profiles: pd.DataFrame) -> pd.DataFrame:
@@ -67,22 +67,22 @@ def draw(profiles: pd.DataFrame) -> pd.DataFrame:
     Args:
         profiles: one row per layer with op_family, is_depthwise, weight_count and layer.
     """
-    families = [one for one in FAMILIES if (profiles["op_family"] == one).any()]
+    families = [family for family in FAMILIES if (profiles["op_family"] == family).any()]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         with st.popover("Filter layers", icon=":material/filter_list:"):
             chosen = _controls(families, has_depthwise=bool(profiles["is_depthwise"].any()))
         kept = profiles[chosen.passes(profiles)]
         if not chosen.is_open:
-            said = chosen.in_words(len(kept), len(profiles)) + _models_without(profiles, kept)
-            st.caption(shared.escaped(said), width="content")
+            sentence = chosen.in_words(len(kept), len(profiles)) + _models_without(profiles, kept)
+            st.caption(shared.escaped(sentence), width="content")
             st.button("Show all layers", type="tertiary", key="clear_filters", on_click=_clear)
     return kept
 
 
 def _models_without(profiles: pd.DataFrame, kept: pd.DataFrame) -> str:
     """``; none in silero-vad``: models of which no layer is left."""
-    left = set(kept["model"])
-    gone = [model for model in dict.fromkeys(profiles["model"]) if model not in left]
+    remaining = set(kept["model"])
+    gone = [model for model in dict.fromkeys(profiles["model"]) if model not in remaining]
     if not gone or kept.empty:
         return ""
     named = gone if len(gone) <= 3 else [*gone[:2], f"{len(gone) - 2} other models"]

@@ -55,10 +55,10 @@ def _list(items: list[tuple[dict[Any, Any], str]]) -> None:
     cell = f"padding:8px 0;border-top:1px solid {_GRID};"
     lines = []
     for row, where in items:
-        place = f'<div style="color:{_MUTED};font-size:12px">{where}</div>' if where else ""
+        location = f'<div style="color:{_MUTED};font-size:12px">{where}</div>' if where else ""
         lines.append(
             f'<div style="{cell}font-weight:600" role="term">{html.escape(row["severity"])}</div>'
-            f'<div style="{cell}overflow-wrap:anywhere" role="definition">{place}'
+            f'<div style="{cell}overflow-wrap:anywhere" role="definition">{location}'
             f"<div>{_text(row['message'])}</div>"
             f'<div style="color:{_MUTED}">{_text(row["remedy"])}</div></div>'
         )

@@ -177,37 +177,45 @@ def _ways_out(model: str, row: dict[Any, Any], ranked: pd.DataFrame) -> None:
     st.space("stretch")
     labels = shared.layer_labels(ranked)
     by_depth = [label for _, label in sorted(zip(ranked["depth"], labels, strict=True))]
-    own = labels[int(row["rank"]) - 1]
+    layer_label = labels[int(row["rank"]) - 1]
     with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
-        _steps(labels, own, "by damage", ("worse_layer", "Worse"), ("better_layer", "Better"))
+        _steps(
+            labels, layer_label, "by damage", ("worse_layer", "Worse"), ("better_layer", "Better")
+        )
     with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
-        _steps(by_depth, own, "in depth", ("earlier_layer", "Earlier"), ("later_layer", "Later"))
+        _steps(
+            by_depth,
+            layer_label,
+            "in depth",
+            ("earlier_layer", "Earlier"),
+            ("later_layer", "Later"),
+        )
 
 
 def _steps(
-    labels: list[str], own: str, order: str, back: tuple[str, str], on: tuple[str, str]
+    labels: list[str], layer_label: str, order: str, back: tuple[str, str], on: tuple[str, str]
 ) -> None:
     """To the layer before and the one behind in some order, and the place between them."""
-    place = labels.index(own)
-    if place > 0:
-        key, words = back
+    position = labels.index(layer_label)
+    if position > 0:
+        key, button_label = back
         st.button(
-            words,
+            button_label,
             icon=":material/chevron_left:",
             key=key,
             on_click=_show,
-            args=(labels[place - 1],),
+            args=(labels[position - 1],),
         )
-    st.markdown(f"{count(place + 1)} of {count(len(labels))} {order}", width="content")
-    if place + 1 < len(labels):
-        key, words = on
+    st.markdown(f"{count(position + 1)} of {count(len(labels))} {order}", width="content")
+    if position + 1 < len(labels):
+        key, button_label = on
         st.button(
-            words,
+            button_label,
             icon=":material/chevron_right:",
             icon_position="right",
             key=key,
             on_click=_show,
-            args=(labels[place + 1],),
+            args=(labels[position + 1],),
         )
 
 
@@ -221,10 +229,10 @@ def _heading(
     tint = both(LIGHT.bands[band].tint, DARK.bands[band].tint)
     ink = both(LIGHT.bands[band].ink, DARK.bands[band].ink)
     why = "; ".join(causes(shared.layer_facts(row), scheme)) or "no single cause stands out"
-    if shared.known(row["weight_range"]) is None:
+    if shared.figure_or_none(row["weight_range"]) is None:
         why = "nothing to judge"
     operand = "" if row["operand"] in ("W", "B") else f", operand {row['operand']}"
-    parts = [
+    facts = [
         operator(str(row["op_type"]), bool(row["is_depthwise"])) + operand,
         f"weight {shape(details['shape'])}",
         counted(int(row["channel_count"]), "output channel"),
@@ -235,18 +243,18 @@ def _heading(
         f"layer {count(int(row['depth']) + 1)} of {count(layer_count)}",
     ]
     if details["batchnorm_folded"] and details["mul_folded"]:
-        parts.append("BatchNormalization and Mul folded in")
+        facts.append("BatchNormalization and Mul folded in")
     elif details["batchnorm_folded"]:
-        parts.append("BatchNormalization folded in")
+        facts.append("BatchNormalization folded in")
     elif details["mul_folded"]:
-        parts.append("Mul folded in")
+        facts.append("Mul folded in")
     if details["already_quantized"]:
-        parts.append(
+        facts.append(
             f"stored as {details['stored_scheme']}, step {weight(details['stored_step'])}:"
             " the first loss is unknown"
         )
     if details["nonfinite_count"]:
-        parts.append(f"{count(int(details['nonfinite_count']))} NaN or infinite, left out")
+        facts.append(f"{count(int(details['nonfinite_count']))} NaN or infinite, left out")
     st.html(
         '<h1 style="font-size:26px;font-weight:650;line-height:1.25;padding:0;margin:0 0 10px;'
         f'overflow-wrap:anywhere">{breakable(printable(str(row["layer"])))}</h1>'
@@ -256,22 +264,22 @@ def _heading(
         f'<span style="font-weight:600">under {html.escape(scheme.title)}: {html.escape(why)}'
         "</span></div>"
         f'<div style="font-size:12px;color:{MUTED}">'
-        f"{' · '.join(html.escape(part) for part in parts)}</div>"
+        f"{' · '.join(html.escape(fact) for fact in facts)}</div>"
     )
 
 
 def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None:
     channel_count = int(row["channel_count"])
     below = int(row["channels_below_10db"])
-    span = shared.known(
+    span = shared.figure_or_none(
         details["symmetric_span_over_rms" if scheme.is_symmetric else "asymmetric_span_over_rms"]
     )
-    if span and not scheme.is_per_channel and shared.known(row["sqnr_db"]) is not None:
+    if span and not scheme.is_per_channel and shared.figure_or_none(row["sqnr_db"]) is not None:
         expected = f"≈{NO_BREAK_SPACE}{expected_db(span):.0f}{NO_BREAK_SPACE}dB"
         range_note = f"grid spans {weight(span)} rms, {expected}"
     else:
         range_note = f"{weight(row['weight_min'])} to {weight(row['weight_max'])}"
-    ratio = shared.known(details["channel_range_ratio"])
+    ratio = shared.figure_or_none(details["channel_range_ratio"])
     spread_note = "–" if ratio is None else f"widest channel {times(ratio)} the median"
     lowest, median = row["channel_sqnr_min_db"], row["channel_sqnr_median_db"]
     facts = (
@@ -293,7 +301,11 @@ def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None
             f"of {_exactly(row['weight_count'])}",
         ),
         ("weight range", weight(row["weight_range"]), range_note),
-        ("channel spread", bits(shared.known(details["channel_spread_bits"])), spread_note),
+        (
+            "channel spread",
+            bits(shared.figure_or_none(details["channel_spread_bits"])),
+            spread_note,
+        ),
     )
     with st.grid(5, min_column_width=130):
         for title, value, note in facts:
@@ -353,7 +365,7 @@ def _codes(
     title = f"≈{NO_BREAK_SPACE}{holding} of {code_count} codes hold {most}"
     zero = float(details["zero_fraction"])
     at_zero = share(zero + (1 - zero) * float(row["zeroed_fraction"]), digits=1)
-    used = shared.known(row["levels_used"]) or 0
+    used = shared.figure_or_none(row["levels_used"]) or 0
     st.header("How many codes the weights get", anchor=False)
     with st.grid(2, min_column_width=430, gap="medium"):
         with st.container():
@@ -425,18 +437,18 @@ def _rescue(
     measured = [name for name in SCHEMES if name in by_name]
     shows_all = st.session_state.get("show_all_schemes", False)
     for name in measured if shows_all else [name for name in FIRST_SCHEMES if name in by_name]:
-        known = SCHEMES[name]
+        row_scheme = SCHEMES[name]
         row = by_name[name]
         rows.append(
             {
                 "key": name,
                 "chosen": name == scheme.name,
                 "cells": [
-                    {"text": known.title, "small": "chosen" if name == scheme.name else ""},
+                    {"text": row_scheme.title, "small": "chosen" if name == scheme.name else ""},
                     {"band": row["band"]},
                     shared.spark(row["spark"], limits) if name in INT8_SCHEMES else None,
                     {"text": db(row["channel_sqnr_p10_db"])},
-                    {"text": _gain(by_name, known)},
+                    {"text": _gain(by_name, row_scheme)},
                     {"text": count(int(row["channels_below_10db"]))},
                     {"text": share(float(row["zeroed_fraction"]), digits=1)},
                     {"text": db(row["sqnr_db"])},
@@ -464,8 +476,8 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     symmetry = scheme.symmetry
     shared_row = by_name[scheme.per_tensor.name]
     own_row = by_name[scheme.per_channel.name]
-    before = shared.known(shared_row["channel_sqnr_p10_db"])
-    after = shared.known(own_row["channel_sqnr_p10_db"])
+    before = shared.figure_or_none(shared_row["channel_sqnr_p10_db"])
+    after = shared.figure_or_none(own_row["channel_sqnr_p10_db"])
     if before is None:
         return "Nothing to rescue: nine in ten channels come back exactly already."
     if after is None:
@@ -493,9 +505,9 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
 
 def _on_its_grid(by_name: dict[str, dict[Any, Any]]) -> str:
     exact = [
-        known.title
-        for name, known in INT8_SCHEMES.items()
-        if shared.known(by_name[name]["sqnr_db"]) is None
+        int8_scheme.title
+        for name, int8_scheme in INT8_SCHEMES.items()
+        if shared.figure_or_none(by_name[name]["sqnr_db"]) is None
     ]
     if not exact or not any(row["already_quantized"] for row in by_name.values()):
         return ""
@@ -510,8 +522,8 @@ def _gain(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     """What nine in ten channels gain over the default scheme, whichever scheme is chosen."""
     if scheme == DEFAULT_SCHEME:
         return ""
-    before = shared.known(by_name[DEFAULT_SCHEME.name]["channel_sqnr_p10_db"])
-    after = shared.known(by_name[scheme.name]["channel_sqnr_p10_db"])
+    before = shared.figure_or_none(by_name[DEFAULT_SCHEME.name]["channel_sqnr_p10_db"])
+    after = shared.figure_or_none(by_name[scheme.name]["channel_sqnr_p10_db"])
     if before is None:
         return "–"
     return "exact" if after is None else db(after - before, signed=True)

@@ -43,10 +43,10 @@ def main() -> None:
     shared.follow_click()
     scheme = shared.scheme()
     with shared.open_store() as con:
-        left, right = st.columns([3, 1.1], vertical_alignment="bottom")
-        with right:
+        title_column, picker_column = st.columns([3, 1.1], vertical_alignment="bottom")
+        with picker_column:
             name = shared.pick_model(queries.rank_of_models(con, scheme.name))
-        with left:
+        with title_column:
             st.title(shared.escaped(name), anchor=False)
         _draw(con, name, scheme)
 
@@ -54,21 +54,22 @@ def main() -> None:
 def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     verdicts = queries.verdicts(con, [name])
     by_scheme = {row["scheme"]: row for row in verdicts.to_dict("records")}
-    own = by_scheme[scheme.name]
-    twin = by_scheme.get(scheme.per_channel.name, own)
-    found = queries.finding(own)
+    verdict_row = by_scheme[scheme.name]
+    twin = by_scheme.get(scheme.per_channel.name, verdict_row)
+    facts = queries.finding(verdict_row)
     limits = queries.band_limits(con)
     st.header(
-        model_headline(found, queries.finding(twin), scheme),
+        model_headline(facts, queries.finding(twin), scheme),
         anchor=False,
     )
     shared.verdict_matrix(verdicts, [name], scheme, corner="verdict by scheme", key="model_matrix")
-    layers_said = layers_in_words(found)
+    layers_said = layers_in_words(facts)
     st.caption(
-        f"{layers_said[0].upper()}{layers_said[1:]}; {count(own['channels_below_10db'])} of"
-        f" {count(own['channel_count'])} channels stay below 10 dB. Median weight range of a layer"
-        f" {weight(own['median_weight_range'])}, largest {weight(own['max_weight_range'])}."
-        + ("" if own["folded"] else f" Measured with {UNFOLDED}.")
+        f"{layers_said[0].upper()}{layers_said[1:]}; {count(verdict_row['channels_below_10db'])} of"
+        f" {count(verdict_row['channel_count'])} channels stay below 10 dB. Median weight range of"
+        f" a layer {weight(verdict_row['median_weight_range'])},"
+        f" largest {weight(verdict_row['max_weight_range'])}."
+        + ("" if verdict_row["folded"] else f" Measured with {UNFOLDED}.")
     )
     shared.evidence_notes(verdicts)
     shared.explain("probe", "sqnr", "bands", "per_channel", limits=limits)
@@ -84,7 +85,7 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     hopes = None
     if scheme == DEFAULT_SCHEME:
         hopes = queries.model_equalization(con, name, scheme.name)
-    _map(profiles, own, limits, runs, scheme)
+    _map(profiles, verdict_row, limits, runs, scheme)
     is_table = layers["op_family"] == "embedding"
     _worst(layers[~is_table], scheme, limits, _what_helps(bits_needed, hopes))
     if is_table.any():
@@ -95,7 +96,7 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
 
 def _map(
     profiles: pd.DataFrame,
-    own: dict[Any, Any],
+    verdict_row: dict[Any, Any],
     limits: dict[str, float],
     runs: pd.DataFrame,
     scheme: Scheme,
@@ -110,13 +111,13 @@ def _map(
         "Input on the left, output on the right. Each bar hangs from 40 dB down to the SQNR that"
         " nine in ten of the layer's channels reach. Click a bar to open the layer."
     )
-    worst = own["worst_layer"]
+    worst = verdict_row["worst_layer"]
     shared.clickable_chart(
         model.layer_map(profiles, shared.palette()),
         key="map",
         alt=f"SQNR of every layer from input to output; the worst is {worst}",
     )
-    counts = {band: int(own[f"layers_{band.replace(' ', '_')}"]) for band in BANDS}
+    counts = {band: int(verdict_row[f"layers_{band.replace(' ', '_')}"]) for band in BANDS}
     shared.legend(limits, counts)
 
 
@@ -126,13 +127,13 @@ def _what_helps(bits_needed: dict[str, int | None], hopes: pd.DataFrame | None) 
     Args:
         hopes: as ``queries.model_equalization`` gives them; None under other schemes than theirs.
     """
-    found = []
+    sentences = []
     if hopes is not None:
         by_band = {row["band"]: row for row in hopes.to_dict("records")}
         worst = next((band for band in ("broken", "at risk") if band in by_band), None)
         if worst is not None:
             hope = by_band[worst]
-            found.append(
+            sentences.append(
                 equalization_hope(
                     worst,
                     layers=int(hope["layers"]),
@@ -141,8 +142,8 @@ def _what_helps(bits_needed: dict[str, int | None], hopes: pd.DataFrame | None) 
                 )
             )
     if bits_needed:
-        found.append(fine_from(bits_needed, of_model=True))
-    return " ".join(found)
+        sentences.append(fine_from(bits_needed, of_model=True))
+    return " ".join(sentences)
 
 
 def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_helps: str) -> None:
@@ -163,10 +164,10 @@ def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_
         view = shared.choice("Columns", [BREAKS, RESCUES], key="columns", label_is_hidden=True)
         st.space("stretch")
         _download(layers, scheme)
-    found = layers[layers["band"].isin(FILTERS[kept])]
+    matching = layers[layers["band"].isin(FILTERS[kept])]
     if text:
-        found = queries.found_by_name(found, text)
-    if found.empty:
+        matching = queries.found_by_name(matching, text)
+    if matching.empty:
         among = "" if kept == "All" else ", among those of this filter"
         st.caption(
             f"No layer has this in its name{among}."
@@ -174,11 +175,11 @@ def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_
             else "No layer of this model is that bad."
         )
         return
-    if len(found) > MOST_ROWS:
-        _long_table(found, scheme, view)
+    if len(matching) > MOST_ROWS:
+        _long_table(matching, scheme, view)
         return
-    show_all = st.session_state.get("show_all_layers", False) or len(found) <= FIRST_ROWS + 2
-    rows = found if show_all else found.head(FIRST_ROWS)
+    show_all = st.session_state.get("show_all_layers", False) or len(matching) <= FIRST_ROWS + 2
+    rows = matching if show_all else matching.head(FIRST_ROWS)
 
     def clicked() -> None:
         target = st.session_state["worst"].clicked
@@ -199,7 +200,7 @@ def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_
     )
     if not show_all:
         st.button(
-            f"Show all {len(found)} layers",
+            f"Show all {len(matching)} layers",
             icon=":material/expand_more:",
             type="tertiary",
             key="show_all",
@@ -242,8 +243,8 @@ def _rescue_columns(remedies: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _rescue_row(layer: dict[Any, Any], remedies: dict[str, str]) -> dict[str, Any]:
-    now = shared.known(layer["channel_sqnr_p10_db"])
-    reached = {name: shared.known(layer[column]) for column, name in remedies.items()}
+    now = shared.figure_or_none(layer["channel_sqnr_p10_db"])
+    reached = {name: shared.figure_or_none(layer[column]) for column, name in remedies.items()}
     if "per channel" in reached and reached["per channel"] is None:
         # Every layer is measured per channel: NULL is exact.
         reached["per channel"] = math.inf
@@ -254,7 +255,10 @@ def _rescue_row(layer: dict[Any, Any], remedies: dict[str, str]) -> dict[str, An
             {"text": printable(str(layer["label"])), "small": helped},
             {"band": layer["band"], "small": db(now)},
             *(_reached(now, value) for value in reached.values()),
-            *({"text": _bits(layer[f"bits_{kind}"])} for kind in ("tensor", "channel", "block")),
+            *(
+                {"text": _bits(layer[f"bits_{granularity}"])}
+                for granularity in ("tensor", "channel", "block")
+            ),
         ],
     }
 
@@ -268,7 +272,7 @@ def _reached(now: float | None, value: float | None) -> dict[str, str]:
 
 
 def _bits(value: Any) -> str:
-    number = shared.known(value)
+    number = shared.figure_or_none(value)
     if number is None:
         return "–"
     return f"> {MOST_BITS}" if number < 0 else str(int(number))
@@ -346,33 +350,33 @@ def _row(layer: dict[Any, Any], scheme: Scheme, limits: dict[str, float]) -> dic
     return {"key": int(layer["layer_id"]), "cells": cells}
 
 
-def _long_table(found: pd.DataFrame, scheme: Scheme, view: str) -> None:
-    ids = found["layer_id"].tolist()
+def _long_table(layers: pd.DataFrame, scheme: Scheme, view: str) -> None:
+    ids = layers["layer_id"].tolist()
 
     def clicked() -> None:
         picked = st.session_state["long_worst"].selection.rows
         if picked:
             shared.open_layer(int(ids[picked[0]]))
 
-    columns: dict[str, Any] = {"layer": found["label"].map(printable), "band": found["band"]}
-    columns["p10, dB"] = found["channel_sqnr_p10_db"]
+    columns: dict[str, Any] = {"layer": layers["label"].map(printable), "band": layers["band"]}
+    columns["p10, dB"] = layers["channel_sqnr_p10_db"]
     if view == BREAKS:
         columns |= {
             "operator": [
                 operator(op, depthwise)
-                for op, depthwise in zip(found["op_type"], found["is_depthwise"], strict=True)
+                for op, depthwise in zip(layers["op_type"], layers["is_depthwise"], strict=True)
             ],
-            "weight shape": [shape(dimensions) for dimensions in found["shape"]],
-            "channels below 10 dB": found["channels_below_10db"],
-            "channels": found["channel_count"],
-            "weights zeroed": found["zeroed_fraction"],
+            "weight shape": [shape(dimensions) for dimensions in layers["shape"]],
+            "channels below 10 dB": layers["channels_below_10db"],
+            "channels": layers["channel_count"],
+            "weights zeroed": layers["zeroed_fraction"],
         }
     if view == RESCUES:
-        for column, name in _remedies(found, scheme).items():
-            columns[f"p10 {name}, dB"] = found[column]
-        for kind, words in (("tensor", "bits per tensor"), ("channel", "bits per channel")):
-            columns[words] = found[f"bits_{kind}"].map(_bits)
-    st.caption(f"{counted(len(found), 'layer')}. Choose a row to open the layer.")
+        for column, name in _remedies(layers, scheme).items():
+            columns[f"p10 {name}, dB"] = layers[column]
+        for granularity, title in (("tensor", "bits per tensor"), ("channel", "bits per channel")):
+            columns[title] = layers[f"bits_{granularity}"].map(_bits)
+    st.caption(f"{counted(len(layers), 'layer')}. Choose a row to open the layer.")
     st.dataframe(
         pd.DataFrame(columns),
         hide_index=True,

@@ -53,12 +53,12 @@ def measure_again(origins: Sequence[queries.Origin]) -> None:
 
 def draw(scheme: Scheme) -> None:
     """The open dialog, if there is one. Last thing on the page."""
-    kind, models = st.session_state.get("models_dialog") or ("", [])
-    if kind == "edit":
+    dialog, models = st.session_state.get("models_dialog") or ("", [])
+    if dialog == "edit":
         _open(models[0], lambda: _edit(models[0], scheme), width="medium")
-    elif kind == "tag":
+    elif dialog == "tag":
         _open(f"Add a tag to {_models(models)}", lambda: _tag(models))
-    elif kind == "remove":
+    elif dialog == "remove":
         _open(f"Remove {_models(models)}?", lambda: _remove(models))
 
 
@@ -152,7 +152,9 @@ def _follow(model: str, name: str) -> None:
     if address.remembered("model") == model:
         address.choose("model", name)
     marked = st.session_state.get("models_marked", [])
-    st.session_state["models_marked"] = [name if one == model else one for one in marked]
+    st.session_state["models_marked"] = [
+        name if marked_model == model else marked_model for marked_model in marked
+    ]
 
 
 def _file(origin: queries.Origin) -> None:
@@ -179,7 +181,7 @@ def _file(origin: queries.Origin) -> None:
 
 
 def _what_became(state: Freshness) -> str:
-    if state.condition == "unreadable":
+    if state.file_state == "unreadable":
         return f"{file_words(state)} ({state.message})"
     return file_words(state)
 

@@ -81,8 +81,12 @@ def main() -> None:
         )
         rows, number = _page_of(con, text, tag, among)
         verdicts = queries.ranking(con, scheme.name, rows["model"].tolist())
-    marked = _marked({one.model for one in origins})
-    stale = [one for one in origins if one.model in marked and fresh[one.model].can_be_refreshed]
+    marked = _marked({origin.model for origin in origins})
+    stale = [
+        origin
+        for origin in origins
+        if origin.model in marked and fresh[origin.model].can_be_refreshed
+    ]
     _actions(marked, stale, scheme, disk_bytes, tag)
     if rows.empty:
         st.info("No model fits: search for less, or choose another tag.")
@@ -140,7 +144,7 @@ def _page_of(
 
 def _marked(models: set[str]) -> list[str]:
     """The models that are marked, on whatever page, as far as they still exist."""
-    marked = [one for one in st.session_state.get("models_marked", []) if one in models]
+    marked = [name for name in st.session_state.get("models_marked", []) if name in models]
     st.session_state["models_marked"] = marked
     return marked
 
@@ -251,7 +255,7 @@ def _table(
 
 
 def _row(row: dict[Any, Any], judged: dict[Any, Any], fresh: Freshness) -> dict[str, Any]:
-    said = verdict(queries.finding(judged))
+    cell = verdict(queries.finding(judged))
     return {
         "name": row["model"],
         "title": printable(row["model"]),
@@ -259,9 +263,9 @@ def _row(row: dict[Any, Any], judged: dict[Any, Any], fresh: Freshness) -> dict[
         "note": visible_lines(row["note"]),
         "tags": [{"name": tag, "title": printable(tag)} for tag in row["tags"]],
         "verdict": {
-            "band": said.band,
-            "text": said.text,
-            "small": f"{said.where}{said.evidence}",
+            "band": cell.band,
+            "text": cell.text,
+            "small": f"{cell.where}{cell.evidence}",
         },
         "layers": count(row["layer_count"]),
         "weights": weights(row["weight_count"]),
@@ -277,12 +281,14 @@ def _row(row: dict[Any, Any], judged: dict[Any, Any], fresh: Freshness) -> dict[
 
 
 def _pages(rows: pd.DataFrame, number: int) -> None:
-    found = int(rows["found_count"].iloc[0])
-    if found <= MODELS_PER_PAGE:
+    model_count = int(rows["found_count"].iloc[0])
+    if model_count <= MODELS_PER_PAGE:
         return
-    st.pagination(-(-found // MODELS_PER_PAGE), key="models_page")
+    st.pagination(-(-model_count // MODELS_PER_PAGE), key="models_page")
     first = (number - 1) * MODELS_PER_PAGE
-    st.caption(f"{count(first + 1)} to {count(first + len(rows))} of {counted(found, 'model')}")
+    st.caption(
+        f"{count(first + 1)} to {count(first + len(rows))} of {counted(model_count, 'model')}"
+    )
 
 
 def _ingests(ingests: pd.DataFrame) -> None:
@@ -306,19 +312,19 @@ def _ingests(ingests: pd.DataFrame) -> None:
             {"title": "memory, at most", "kind": "pair", "number": True, "wide": True},
         ],
         rows=[
-            {"key": place, "chosen": False, "cells": _ingest(row)}
-            for place, row in enumerate(ingests.to_dict("records"))
+            {"key": row_index, "chosen": False, "cells": _ingest(row)}
+            for row_index, row in enumerate(ingests.to_dict("records"))
         ],
         key="ingests",
     )
 
 
 def _ingest(row: dict[Any, Any]) -> list[dict[str, str]]:
-    memory = shared.known(row["peak_bytes"])
+    memory = shared.figure_or_none(row["peak_bytes"])
     # A name wraps below the path; beside it, a long one would push the table off the page.
-    told = row["message"] if pd.isna(row["model"]) else f"as {row['model']}"
+    detail = row["message"] if pd.isna(row["model"]) else f"as {row['model']}"
     return [
-        {"text": printable(row["path"]), "small": printable(told)},
+        {"text": printable(row["path"]), "small": printable(detail)},
         {"text": str(row["outcome"])},
         {"text": moment(row["finished_at"])},
         {"text": seconds(row["seconds"])},
@@ -329,16 +335,18 @@ def _ingest(row: dict[Any, Any]) -> list[dict[str, str]]:
 def _disk(disk_bytes: int, free_bytes: int) -> None:
     st.space("small")
     st.header("The store", anchor=False)
-    words = f"One DuckDB file of {file_size(disk_bytes)}: {printable(str(settings.store_path()))}"
+    sentence = (
+        f"One DuckDB file of {file_size(disk_bytes)}: {printable(str(settings.store_path()))}"
+    )
     if free_bytes > max(WORTH_COMPACTING_BYTES, WORTH_COMPACTING_SHARE * disk_bytes):
-        words += (
+        sentence += (
             f". {file_size(free_bytes)} of it is empty space that new models will fill; to give it"
             " back to the disk, run:"
         )
-        st.markdown(markdown(words))
+        st.markdown(markdown(sentence))
         st.code(settings.command("compact"), language=None, width="content", wrap_lines=True)
     else:
-        st.markdown(markdown(words))
+        st.markdown(markdown(sentence))
     export_button.draw(
         None,
         key="export_all",

@@ -25,7 +25,7 @@ def section(runs: pd.DataFrame, scheme: Scheme) -> None:
     st.space("small")
     st.header("What the runs say", anchor=False)
     probes = runs[runs["input_source"] == "noise"]
-    others = runs[runs["input_source"] != "noise"]
+    runs_on_inputs = runs[runs["input_source"] != "noise"]
     measured = probes[probes["output_sqnr_db"].notna()]
     failed = probes[probes["failure"].notna()]
     if measured.empty:
@@ -34,8 +34,8 @@ def section(runs: pd.DataFrame, scheme: Scheme) -> None:
         st.caption(_conditions(measured))
         _probe_table(measured, scheme)
         _say_failures(failed, measured)
-    if not others.empty:
-        _other_runs(others)
+    if not runs_on_inputs.empty:
+        _other_runs(runs_on_inputs)
     with st.container(horizontal=True, gap="small"):
         drift_link(runs, key="to_drift")
         _link("reality", "How far weights can be trusted: Weights against reality", "to_reality")
@@ -67,10 +67,10 @@ def activations_to_blame(runs: pd.DataFrame, scheme: Scheme) -> str | None:
 def drift_link(runs: pd.DataFrame, *, key: str) -> None:
     """A button that opens the drift runs of the model, or the form for its first one."""
     if runs["has_drift"].any():
-        words = "Error layer by layer: Drift"
+        label = "Error layer by layer: Drift"
     else:
-        words = "Run it on inputs of your own, layer by layer: Drift"
-    _link("drift", words, key)
+        label = "Run it on inputs of your own, layer by layer: Drift"
+    _link("drift", label, key)
 
 
 def _link(page: str, label: str, key: str) -> None:
@@ -97,16 +97,18 @@ def _not_probed(failed: pd.DataFrame) -> str:
 
 def _conditions(measured: pd.DataFrame) -> str:
     first = measured.iloc[0]
-    shapes = list(dict.fromkeys(str(words) for words in measured["input_shape"].dropna()))
+    shapes = list(
+        dict.fromkeys(str(input_shape) for input_shape in measured["input_shape"].dropna())
+    )
     samples = sorted({int(number) for number in measured["sample_count"]})
-    parts = ["SQNR at the outputs, median over outputs and samples of the same noise"]
+    clauses = ["SQNR at the outputs, median over outputs and samples of the same noise"]
     if shapes:
-        parts.append(markdown("; ".join(shapes)))
+        clauses.append(markdown("; ".join(shapes)))
     least_to_most = " to ".join(str(number) for number in dict.fromkeys((samples[0], samples[-1])))
-    parts.append(f"{least_to_most} sample{'' if samples[-1] == 1 else 's'}")
-    parts.append(f"{seconds(float(measured['seconds'].sum()))} in all")
-    parts.append(f"onnxruntime {markdown(str(first['onnxruntime_version']))}")
-    return " · ".join(parts) + "."
+    clauses.append(f"{least_to_most} sample{'' if samples[-1] == 1 else 's'}")
+    clauses.append(f"{seconds(float(measured['seconds'].sum()))} in all")
+    clauses.append(f"onnxruntime {markdown(str(first['onnxruntime_version']))}")
+    return " · ".join(clauses) + "."
 
 
 def _probe_table(measured: pd.DataFrame, scheme: Scheme) -> None:
@@ -121,34 +123,36 @@ def _probe_table(measured: pd.DataFrame, scheme: Scheme) -> None:
     ]
     rows = []
     for name in names:
-        own = [by_cell[(name, mode)] for mode in modes if (name, mode) in by_cell]
+        scheme_runs = [by_cell[(name, mode)] for mode in modes if (name, mode) in by_cell]
         cells: list[dict[str, Any] | None] = [{"text": SCHEMES[name].title}]
         for mode in modes:
             row = by_cell.get((name, mode))
             cells.append(
                 None if row is None else {"band": row["band"], "small": db(row["output_sqnr_db"])}
             )
-        places = dict.fromkeys(printable(str(row["compared"] or "the outputs")) for row in own)
+        places = dict.fromkeys(
+            printable(str(row["compared"] or "the outputs")) for row in scheme_runs
+        )
         cells.append({"text": listed(list(places))})
-        cells.append({"text": seconds(sum(float(row["seconds"]) for row in own))})
+        cells.append({"text": seconds(sum(float(row["seconds"]) for row in scheme_runs))})
         rows.append({"key": name, "chosen": name == scheme.name, "cells": cells})
     components.table(columns=columns, rows=rows, key="probe_table")
 
 
 def _say_failures(failed: pd.DataFrame, measured: pd.DataFrame) -> None:
-    have = set(zip(measured["scheme"], measured["mode"], strict=True))
-    said: dict[str, list[str]] = {}
+    measured_cells = set(zip(measured["scheme"], measured["mode"], strict=True))
+    cells_by_reason: dict[str, list[str]] = {}
     for row in failed.to_dict("records"):
-        if (row["scheme"], row["mode"]) not in have and row["scheme"] in SCHEMES:
-            what = f"{SCHEMES[row['scheme']].title}, {MODES[row['mode']]}"
-            said.setdefault(printable(str(row["failure"])), []).append(what)
-    for reason, cells in said.items():
+        if (row["scheme"], row["mode"]) not in measured_cells and row["scheme"] in SCHEMES:
+            cell = f"{SCHEMES[row['scheme']].title}, {MODES[row['mode']]}"
+            cells_by_reason.setdefault(printable(str(row["failure"])), []).append(cell)
+    for reason, cells in cells_by_reason.items():
         st.caption(f"No figure for {'; '.join(cells)}: {markdown(reason.rstrip('.'))}.")
 
 
-def _other_runs(others: pd.DataFrame) -> None:
+def _other_runs(runs_on_inputs: pd.DataFrame) -> None:
     st.space("small")
-    with_drift = set(others.loc[others["has_drift"], "simulation_id"].tolist())
+    with_drift = set(runs_on_inputs.loc[runs_on_inputs["has_drift"], "simulation_id"].tolist())
 
     def clicked() -> None:
         target = st.session_state["own_runs"].clicked
@@ -157,12 +161,12 @@ def _other_runs(others: pd.DataFrame) -> None:
             st.session_state["go_to"] = "drift"
 
     rows = []
-    for row in others.to_dict("records"):
+    for row in runs_on_inputs.to_dict("records"):
         if row["scheme"] not in SCHEMES:
             continue
-        top1 = shared.known(row["top1_agreement"])
+        top1 = shared.figure_or_none(row["top1_agreement"])
         figure: dict[str, Any] | None = None
-        if shared.known(row["output_sqnr_db"]) is not None:
+        if shared.figure_or_none(row["output_sqnr_db"]) is not None:
             figure = {"band": row["band"], "small": db(row["output_sqnr_db"])}
         failure = row["failure"]
         rows.append(

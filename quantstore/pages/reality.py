@@ -39,7 +39,7 @@ STATISTICS = {
         is_db=True,
     ),
 }
-WHAT = {
+MEANINGS = {
     "Largest range": "max − min of the widest layer: the first look that most people take",
     "Range / std": "how many standard deviations the range spans, in the median layer",
     "Noise to signal": "what every layer adds, by its whole tensor, as if nothing amplified it",
@@ -72,24 +72,26 @@ def main() -> None:
         mode, is_real = _pick_run(counts, scheme)
         models = queries.reality(con, scheme.name, mode, is_real=is_real)
         limits = queries.band_limits(con)
-    found = {label: _correlation(models, one) for label, one in STATISTICS.items()}
-    headline.header(_headline(found, len(models), scheme, mode), anchor=False)
+    correlations = {
+        label: _correlation(models, statistic) for label, statistic in STATISTICS.items()
+    }
+    headline.header(_headline(correlations, len(models), scheme, mode), anchor=False)
     if models.empty:
         st.info(_nothing_here(counts, scheme, mode, is_real=is_real))
         return
     label = shared.choice("Statistic of the weights", list(STATISTICS), key="statistic")
     statistic = STATISTICS[label]
-    title = f"{_said(found[label])}: {statistic.title} against measured SQNR"
+    title = f"{_correlation_text(correlations[label])}: {statistic.title} against measured SQNR"
     _chart(models, statistic, limits, title)
     shared.legend(limits)
     shared.note(_notes(models, statistic, is_real=is_real))
-    _table(found, label)
+    _table(correlations, label)
 
 
 def _pick_run(counts: pd.DataFrame, scheme: Scheme) -> tuple[str, bool]:
     """Which runs: what was quantized, and on which inputs."""
-    own = counts[counts["scheme"] == scheme.name]
-    pool = own if not own.empty else counts
+    scheme_counts = counts[counts["scheme"] == scheme.name]
+    pool = scheme_counts if not scheme_counts.empty else counts
     with st.container(horizontal=True, gap="medium"):
         modes = [mode for mode in ("both", "weights", "activations") if mode in set(pool["mode"])]
         labels = {MODES[mode]: mode for mode in modes}
@@ -106,20 +108,24 @@ def _correlation(models: pd.DataFrame, statistic: Statistic) -> Correlation:
     if statistic.is_db:
         # Exact: better than any number.
         values = values.fillna(np.inf)
-    known = values.notna()
-    return spearman(values[known], models.loc[known, "output_sqnr_db"])
+    has_value = values.notna()
+    return spearman(values[has_value], models.loc[has_value, "output_sqnr_db"])
 
 
-def _headline(found: dict[str, Correlation], models: int, scheme: Scheme, mode: str) -> str:
+def _headline(correlations: dict[str, Correlation], models: int, scheme: Scheme, mode: str) -> str:
     under = f"under {scheme.title}, {MODES[mode]}"
-    known = {label: one for label, one in found.items() if one.rho is not None}
+    comparable = {
+        label: correlation
+        for label, correlation in correlations.items()
+        if correlation.rho is not None
+    }
     if models < LEAST_PAIRS:
         none = "no model" if models == 0 else f"only {counted(models, 'model')}"
         return f"Too few models to tell: {none} measured {under}"
-    if not known:
+    if not comparable:
         return f"The models do not differ enough to tell {under}"
-    best = max(known, key=lambda label: abs(known[label].rho or 0))
-    strength = abs(known[best].rho or 0)
+    best = max(comparable, key=lambda label: abs(comparable[label].rho or 0))
+    strength = abs(comparable[best].rho or 0)
     name = STATISTICS[best].title
     if strength >= STRONG:
         verb = "orders the models almost as their outputs do"
@@ -127,29 +133,31 @@ def _headline(found: dict[str, Correlation], models: int, scheme: Scheme, mode: 
         verb = "orders most of the models as their outputs do, not all"
     else:
         return f"No statistic of the weights tells how {models} models fare {under}"
-    return f"The {name} {verb}: {_said(known[best])}"
+    return f"The {name} {verb}: {_correlation_text(comparable[best])}"
 
 
-def _said(one: Correlation) -> str:
+def _correlation_text(correlation: Correlation) -> str:
     """``Spearman −0.77, n = 15``."""
-    if one.rho is None:
-        few = "too few models" if one.n < LEAST_PAIRS else "all models are equal"
-        return f"{few}, n{NO_BREAK_SPACE}={NO_BREAK_SPACE}{one.n}"
-    rho = with_minus(f"{one.rho:.2f}")
-    return f"Spearman{NO_BREAK_SPACE}{rho}, n{NO_BREAK_SPACE}={NO_BREAK_SPACE}{one.n}"
+    if correlation.rho is None:
+        few = "too few models" if correlation.n < LEAST_PAIRS else "all models are equal"
+        return f"{few}, n{NO_BREAK_SPACE}={NO_BREAK_SPACE}{correlation.n}"
+    rho = with_minus(f"{correlation.rho:.2f}")
+    return f"Spearman{NO_BREAK_SPACE}{rho}, n{NO_BREAK_SPACE}={NO_BREAK_SPACE}{correlation.n}"
 
 
 def _nothing_here(counts: pd.DataFrame, scheme: Scheme, mode: str, *, is_real: bool) -> str:
-    own = counts[counts["is_real"] == is_real].head(3)
-    there = "; ".join(
+    alternatives = counts[counts["is_real"] == is_real].head(3)
+    figures_elsewhere = "; ".join(
         f"{SCHEMES[row['scheme']].title}, {MODES[row['mode']]}"
         f" ({counted(int(row['models']), 'model')})"
-        for row in own.to_dict("records")
+        for row in alternatives.to_dict("records")
         if row["scheme"] in SCHEMES and row["mode"] in MODES
     )
     runs = "on inputs given" if is_real else "by the noise probe"
-    said = f"No model was measured {runs} under {scheme.title}, {MODES[mode]}."
-    return f"{said} There are figures for: {there}." if there else said
+    sentence = f"No model was measured {runs} under {scheme.title}, {MODES[mode]}."
+    return (
+        f"{sentence} There are figures for: {figures_elsewhere}." if figures_elsewhere else sentence
+    )
 
 
 def _chart(
@@ -176,23 +184,23 @@ def _chart(
 
 
 def _notes(models: pd.DataFrame, statistic: Statistic, *, is_real: bool) -> str:
-    parts = [
+    sentences = [
         "One dot per model, in the band of its measured SQNR; click one to open the model.",
         "Spearman's correlation compares the order only: −1 or 1 would be a perfect warning, 0"
         " none. With few models it is rough; the interval below says how rough.",
     ]
     missing = int(models[statistic.column].isna().sum())
     if missing:
-        parts.append(f"{counted(missing, 'model')} without a finite figure cannot be drawn.")
+        sentences.append(f"{counted(missing, 'model')} without a finite figure cannot be drawn.")
     if is_real:
-        parts.append("Inputs were given by people: models were not run on the same ones.")
+        sentences.append("Inputs were given by people: models were not run on the same ones.")
     else:
-        parts.append("The probe is an estimate itself; its limits stand on the Compare page.")
-    parts.append("Integers that lie on this very grid already are left out.")
-    return " ".join(parts)
+        sentences.append("The probe is an estimate itself; its limits stand on the Compare page.")
+    sentences.append("Integers that lie on this very grid already are left out.")
+    return " ".join(sentences)
 
 
-def _table(found: dict[str, Correlation], chosen: str) -> None:
+def _table(correlations: dict[str, Correlation], chosen: str) -> None:
     def clicked() -> None:
         target = st.session_state["statistics"].clicked
         if target and target["row"] in STATISTICS:
@@ -201,22 +209,26 @@ def _table(found: dict[str, Correlation], chosen: str) -> None:
     st.space("small")
     st.header("All four, side by side", anchor=False)
     rows: list[dict[str, Any]] = []
-    for label, one in found.items():
+    for label, correlation in correlations.items():
         name = STATISTICS[label].title
         interval = "–"
-        if one.low is not None and one.high is not None:
-            ends = f"{one.low:.2f} to {one.high:.2f}"
+        if correlation.low is not None and correlation.high is not None:
+            ends = f"{correlation.low:.2f} to {correlation.high:.2f}"
             interval = with_minus(ends.replace(" ", NO_BREAK_SPACE))
         rows.append(
             {
                 "key": label,
                 "chosen": label == chosen,
                 "cells": [
-                    {"text": f"{name[0].upper()}{name[1:]}", "small": WHAT[label]},
-                    {"text": "–" if one.rho is None else with_minus(f"{one.rho:.2f}")},
+                    {"text": f"{name[0].upper()}{name[1:]}", "small": MEANINGS[label]},
+                    {
+                        "text": "–"
+                        if correlation.rho is None
+                        else with_minus(f"{correlation.rho:.2f}")
+                    },
                     {"text": interval},
-                    {"text": str(one.n)},
-                    {"text": _verdict(one)},
+                    {"text": str(correlation.n)},
+                    {"text": _verdict(correlation)},
                 ],
             }
         )
@@ -234,12 +246,16 @@ def _table(found: dict[str, Correlation], chosen: str) -> None:
     )
 
 
-def _verdict(one: Correlation) -> str:
-    if one.rho is None:
-        return "too few models" if one.n < LEAST_PAIRS else "all equal"
-    if one.low is not None and one.high is not None and one.low < 0 < one.high:
+def _verdict(correlation: Correlation) -> str:
+    if correlation.rho is None:
+        return "too few models" if correlation.n < LEAST_PAIRS else "all equal"
+    if (
+        correlation.low is not None
+        and correlation.high is not None
+        and correlation.low < 0 < correlation.high
+    ):
         return "may be chance"
-    strength = abs(one.rho)
+    strength = abs(correlation.rho)
     return "good" if strength >= STRONG else "fair" if strength >= WEAK else "weak"
 
 

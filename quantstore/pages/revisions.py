@@ -15,7 +15,7 @@ from quantstore.words import bits, count, counted, db, operator, shape, weight
 FIRST_ROWS = 10
 # Beyond this many rows a scrolling table serves better than a long page.
 MOST_ROWS = 200
-ORDERS: dict[str, charts.Order] = {"By change": "change", "Along the network": "depth"}
+ORDERS: dict[str, charts.PairOrder] = {"By change": "change", "Along the network": "depth"}
 
 
 def main() -> None:
@@ -57,20 +57,20 @@ def main() -> None:
     if verdicts["layers_already_quantized"].gt(0).any():
         shared.note(shared.ALREADY_QUANTIZED_NOTE)
     pairs = changed[~changed["rule"].isin([revisions.ONLY_BEFORE, revisions.ONLY_AFTER])]
-    found = revisions.tally(changed)
-    if found.changed:
+    tally = revisions.tally(changed)
+    if tally.changed:
         _chart(pairs, limits, scheme)
         _table(revisions.worst_first(pairs[pairs["outcome"] != "unchanged"]))
-    _rest(changed, found, before, after)
+    _unchanged_and_unmatched(changed, tally, before, after)
 
 
 def _pickers(names: list[str], likely: tuple[str, str]) -> tuple[str, str]:
     """The two models, both part of the address, and a button that swaps them."""
 
     def swap() -> None:
-        one, other = st.session_state["before"], st.session_state["after"]
-        address.choose("before", other)
-        address.choose("after", one)
+        before, after = st.session_state["before"], st.session_state["after"]
+        address.choose("before", after)
+        address.choose("after", before)
 
     picked = []
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -99,10 +99,10 @@ def _chart(pairs: pd.DataFrame, limits: dict[str, float], scheme: Scheme) -> Non
 
 def _finding(pairs: pd.DataFrame) -> str:
     """What the chart shows, for people who cannot see it."""
-    found = revisions.tally(pairs)
+    tally = revisions.tally(pairs)
     return (
-        f"SQNR of {counted(found.pairs, 'layer')} before and after: {count(found.better)} better,"
-        f" {count(found.worse)} worse, {count(found.unchanged)} unchanged"
+        f"SQNR of {counted(tally.pairs, 'layer')} before and after: {count(tally.better)} better,"
+        f" {count(tally.worse)} worse, {count(tally.unchanged)} unchanged"
     )
 
 
@@ -159,17 +159,17 @@ def _row(pair: dict[Any, Any]) -> dict[str, Any]:
             *(
                 {
                     "band": pair[f"band_{side}"],
-                    "small": db(shared.known(pair[f"channel_sqnr_p10_{side}_db"])),
+                    "small": db(shared.figure_or_none(pair[f"channel_sqnr_p10_{side}_db"])),
                 }
                 for side in ("before", "after")
             ),
             {
-                "text": weight(shared.known(pair["weight_range_after"])),
-                "small": f"was {weight(shared.known(pair['weight_range_before']))}",
+                "text": weight(shared.figure_or_none(pair["weight_range_after"])),
+                "small": f"was {weight(shared.figure_or_none(pair['weight_range_before']))}",
             },
             {
-                "text": bits(shared.known(pair["channel_spread_after_bits"])),
-                "small": f"was {bits(shared.known(pair['channel_spread_before_bits']))}",
+                "text": bits(shared.figure_or_none(pair["channel_spread_after_bits"])),
+                "small": f"was {bits(shared.figure_or_none(pair['channel_spread_before_bits']))}",
             },
         ],
     }
@@ -183,24 +183,26 @@ def _said_change(change_db: float) -> str:
     return db(change_db, signed=True)
 
 
-def _rest(changed: pd.DataFrame, found: revisions.ChangeCounts, before: str, after: str) -> None:
+def _unchanged_and_unmatched(
+    changed: pd.DataFrame, tally: revisions.ChangeCounts, before: str, after: str
+) -> None:
     """What did not change, and what has no partner: there for whoever looks for it."""
     st.space("small")
-    parts = (
-        (found.unchanged, "unchanged", f"{counted(found.unchanged, 'layer')} unchanged"),
+    sections = (
+        (tally.unchanged, "unchanged", f"{counted(tally.unchanged, 'layer')} unchanged"),
         *(
             (number, rule, f"{counted(number, 'layer')} only in {shared.escaped(model)}")
             for number, rule, model in (
-                (found.only_before, revisions.ONLY_BEFORE, before),
-                (found.only_after, revisions.ONLY_AFTER, after),
+                (tally.only_before, revisions.ONLY_BEFORE, before),
+                (tally.only_after, revisions.ONLY_AFTER, after),
             )
         ),
     )
-    for number, outcome, title in parts:
+    for number, outcome, title in sections:
         if number:
             with st.expander(title):
                 _long_table(changed[changed["outcome"] == outcome], key=f"rows_{outcome}")
-    if found.changed:
+    if tally.changed:
         components.save_as_svg({"dumbbells": "Before and after"}, key="save_revisions")
     st.download_button(
         "Every layer as CSV",

@@ -100,7 +100,7 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
                 key="run_mode",
                 help="int8 hardware mostly quantizes both; the others tell which of them hurts.",
             )
-            kind = st.selectbox("Inputs", [NOISE, FOLDER], key="run_kind")
+            input_choice = st.selectbox("Inputs", [NOISE, FOLDER], key="run_kind")
             folder = st.text_input(
                 "Folder of images, image, .npz or .npy",
                 placeholder="a path on this computer",
@@ -133,7 +133,7 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
         is_sent = st.form_submit_button("Run", type="primary", icon=":material/play_arrow:")
     if not is_sent:
         return
-    inputs = "noise" if kind == NOISE else folder.strip().strip("\"'")
+    inputs = "noise" if input_choice == NOISE else folder.strip().strip("\"'")
     problem = _problem(inputs)
     if problem is not None:
         st.error(problem)
@@ -146,13 +146,9 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
         "preprocess": preset,
         "sensitivity": bool(sensitivity),
     }
+    summary = f"{INT8_SCHEMES[scheme_name].title}, {MODES[mode]}, {inputs}"
     job_id = RUNS.add(
-        files[model],
-        settings.store_path(),
-        inputs,
-        choices,
-        name=model,
-        description=f"{INT8_SCHEMES[scheme_name].title}, {MODES[mode]}, {inputs}",
+        files[model], settings.store_path(), inputs, choices, name=model, description=summary
     )
     st.session_state.setdefault("own_jobs", set()).add(job_id)
     st.rerun()
@@ -185,14 +181,14 @@ def _problem(inputs: str) -> str | None:
 
 def adopt_results() -> list[str]:
     """The keys of runs that this session started and that have ended since it last asked."""
-    own: set[int] = st.session_state.get("own_jobs", set())
-    found = []
+    started_jobs: set[int] = st.session_state.get("own_jobs", set())
+    run_keys = []
     for job in RUNS.snapshot():
-        if job.job_id in own and job.state in FINISHED:
-            own.discard(job.job_id)
+        if job.job_id in started_jobs and job.state in FINISHED:
+            started_jobs.discard(job.job_id)
             if job.result is not None:
-                found.append(str(job.result.simulation_id))
-    return found
+                run_keys.append(str(job.result.simulation_id))
+    return run_keys
 
 
 def under_way() -> None:
@@ -253,11 +249,11 @@ def _line(job: Job) -> str:
         '<div style="flex:1;min-width:0;overflow-wrap:anywhere">'
         f'<div><span style="font-weight:600">{html.escape(job.name)}</span>'
         f' <span style="color:{muted}">{html.escape(job.description)}</span></div>'
-        f'<div style="color:{colour}">{html.escape(_words(job))}</div>{bar}</div></div>'
+        f'<div style="color:{colour}">{html.escape(_progress_text(job))}</div>{bar}</div></div>'
     )
 
 
-def _words(job: Job) -> str:
+def _progress_text(job: Job) -> str:
     if job.state == "running":
         progress = job.progress
         if progress is None:

@@ -23,8 +23,8 @@ from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, Scheme
 from quantstore.words import (
     MODES,
     UNFOLDED,
-    Finding,
     LayerFacts,
+    ModelFacts,
     counted,
     db,
     file_size,
@@ -39,18 +39,18 @@ ANY_TAG = ""
 
 def theme() -> ThemeName:
     """The theme to draw in: what the browser last reported, at first what Streamlit believes."""
-    known = st.session_state.get("theme_name")
-    if known is None:
-        known = "dark" if st.context.theme.type == "dark" else "light"
-        st.session_state["theme_name"] = known
-    return "dark" if known == "dark" else "light"
+    reported_theme = st.session_state.get("theme_name")
+    if reported_theme is None:
+        reported_theme = "dark" if st.context.theme.type == "dark" else "light"
+        st.session_state["theme_name"] = reported_theme
+    return "dark" if reported_theme == "dark" else "light"
 
 
 def watch_theme() -> None:
     """Redraw when the person switches the theme: charts cannot follow it by themselves."""
-    found = components.watch_theme(theme())
-    if found is not None and found != theme():
-        st.session_state["theme_name"] = found
+    browser_theme = components.watch_theme(theme())
+    if browser_theme is not None and browser_theme != theme():
+        st.session_state["theme_name"] = browser_theme
         st.rerun()
 
 
@@ -108,20 +108,20 @@ def pick_model(ranked: list[str], *, is_always_written: bool = False) -> str:
     )
 
 
-def say_missing(kind: str, existing: Collection[str], *keys: str) -> None:
+def say_missing(noun: str, existing: Collection[str], *keys: str) -> None:
     """A notice where the address asks for what is not, or no longer, in the store.
 
     Before the keys are linked: what the page shows instead must not pass for what was asked for.
 
     Args:
-        kind: in the singular, with what leads to its name: ``model named``.
+        noun: in the singular, with what leads to its name: ``model named``.
         existing: all that the store holds of the kind, not only what the page offers.
     """
-    asked = dict.fromkeys(one for key in keys for one in st.query_params.get_all(key))
-    missing = [escaped(one) for one in asked if one and one not in existing]
+    asked = dict.fromkeys(name for key in keys for name in st.query_params.get_all(key))
+    missing = [escaped(name) for name in asked if name and name not in existing]
     if missing:
         named = " or ".join(", ".join(part) for part in (missing[:-1], missing[-1:]) if part)
-        st.warning(f"The store holds no {kind} {named}.")
+        st.warning(f"The store holds no {noun} {named}.")
 
 
 def choice(
@@ -135,14 +135,14 @@ def choice(
     """One of a few options, part of the address; the first one unless told otherwise."""
     default = first or options[0]
     address.link(key, default=default, options=options)
-    found = st.segmented_control(
+    chosen_option = st.segmented_control(
         label,
         options,
         key=key,
         required=True,
         label_visibility="collapsed" if label_is_hidden else "visible",
     )
-    return found if found in options else default
+    return chosen_option if chosen_option in options else default
 
 
 def layer_facts(row: dict[Any, Any]) -> LayerFacts:
@@ -152,11 +152,11 @@ def layer_facts(row: dict[Any, Any]) -> LayerFacts:
         channel_count=int(row["channel_count"]),
         flattened_channels=int(row["flattened_channels"]),
         outlier_channels=int(row["outlier_channel_count"]),
-        spread_bits=known(row["channel_spread_bits"]),
+        spread_bits=figure_or_none(row["channel_spread_bits"]),
         narrow_channels=int(row["narrow_channels"]),
-        symmetric_span_over_rms=known(row["symmetric_span_over_rms"]),
-        weight_min=known(row["weight_min"]) or 0.0,
-        weight_max=known(row["weight_max"]) or 0.0,
+        symmetric_span_over_rms=figure_or_none(row["symmetric_span_over_rms"]),
+        weight_min=figure_or_none(row["weight_min"]) or 0.0,
+        weight_max=figure_or_none(row["weight_max"]) or 0.0,
     )
 
 
@@ -171,7 +171,7 @@ def layer_labels(layers: pd.DataFrame) -> list[str]:
     ]
 
 
-def known(value: Any) -> float | None:
+def figure_or_none(value: Any) -> float | None:
     """A figure out of a frame, None where the store has NULL."""
     return None if pd.isna(value) else float(value)
 
@@ -207,10 +207,10 @@ def follow_click() -> None:
 def open_layer(layer_id: int) -> None:
     """From a callback: show this layer, on the Layer page."""
     with open_store() as con:
-        found = queries.layer_address(con, layer_id)
-    if found is not None:
-        address.choose("model", found[0])
-        address.choose("layer", found[1])
+        model_and_layer = queries.layer_address(con, layer_id)
+    if model_and_layer is not None:
+        address.choose("model", model_and_layer[0])
+        address.choose("layer", model_and_layer[1])
         st.session_state["go_to"] = "layer"
 
 
@@ -228,7 +228,7 @@ def tag_picker(tags: Mapping[str, int], *, key: str) -> str | None:
         "Tag",
         options,
         key=key,
-        format_func=lambda one: f"{printable(one)} ({tags[one]})" if one else "Any tag",
+        format_func=lambda option: f"{printable(option)} ({tags[option]})" if option else "Any tag",
         label_visibility="collapsed",
         width=220,
     )
@@ -292,17 +292,17 @@ def verdict_matrix(
         cells = []
         for name in INT8_SCHEMES:
             cell = by_cell[(model, name)]
-            found = queries.finding(cell)
-            said = verdict(found)
+            model_facts = queries.finding(cell)
+            verdict_cell = verdict(model_facts)
             counts = [(band, int(cell[f"layers_{band.replace(' ', '_')}"])) for band in BANDS]
             cells.append(
                 {
-                    "band": said.band,
-                    "text": said.text,
-                    "more": said.more,
-                    "where": said.where,
-                    "evidence": said.evidence,
-                    "tip": _tip(found),
+                    "band": verdict_cell.band,
+                    "text": verdict_cell.text,
+                    "more": verdict_cell.addition,
+                    "where": verdict_cell.where,
+                    "evidence": verdict_cell.evidence,
+                    "tip": _tip(model_facts),
                     "counts": counts,
                 }
             )
@@ -334,11 +334,11 @@ def verdict_matrix(
         corner=corner,
         schemes=[
             {
-                "name": one.name,
-                "title": one.title,
-                "lines": [f"per {one.granularity}", one.symmetry],
+                "name": int8_scheme.name,
+                "title": int8_scheme.title,
+                "lines": [f"per {int8_scheme.granularity}", int8_scheme.symmetry],
             }
-            for one in INT8_SCHEMES.values()
+            for int8_scheme in INT8_SCHEMES.values()
         ],
         rows=rows,
         chosen=scheme.name,
@@ -348,19 +348,19 @@ def verdict_matrix(
     )
 
 
-def _tip(found: Finding) -> str:
+def _tip(facts: ModelFacts) -> str:
     """What a cell rests on, in a sentence; a matrix sets it as text."""
-    if found.is_on_its_own_grid:
+    if facts.is_on_its_own_grid:
         return "The file holds integers of this very grid: rounding them again loses nothing."
-    if not found.is_probed:
+    if not facts.is_probed:
         failed = (
-            f" The probe failed: {printable(found.probe_failure)}" if found.probe_failure else ""
+            f" The probe failed: {printable(facts.probe_failure)}" if facts.probe_failure else ""
         )
         return f"Judged by its weights alone; it was not run.{failed}"
     tip = (
-        f"Noise probe, {MODES[found.mode or 'weights']}: {db(found.output_sqnr_db)} at the outputs."
+        f"Noise probe, {MODES[facts.mode or 'weights']}: {db(facts.output_sqnr_db)} at the outputs."
     )
-    if found.is_already_quantized:
+    if facts.is_already_quantized:
         tip += " Stored as integers: the first loss is unknown."
     return tip
 
@@ -385,12 +385,16 @@ PROBE_NOTE = (
 
 def evidence_notes(verdicts: pd.DataFrame) -> None:
     """Below a matrix: what its words rest on, as far as they occur in it."""
-    kinds = set(verdicts[verdicts["scheme"].isin(INT8_SCHEMES)]["evidence"])
+    evidence_shown = set(verdicts[verdicts["scheme"].isin(INT8_SCHEMES)]["evidence"])
     note(
         " ".join(
-            words
-            for kind, words in (("probe", PROBE_NOTE), ("", BAND_NOTE), ("weights", WEIGHTS_NOTE))
-            if not kind or kind in kinds
+            text
+            for evidence, text in (
+                ("probe", PROBE_NOTE),
+                ("", BAND_NOTE),
+                ("weights", WEIGHTS_NOTE),
+            )
+            if not evidence or evidence in evidence_shown
         )
     )
     if verdicts["layers_already_quantized"].gt(0).any():
@@ -411,19 +415,19 @@ def legend(limits: dict[str, float], counts: dict[str, int] | None = None) -> No
         fill = both(LIGHT.bands[band].fill, DARK.bands[band].fill)
         if counts is not None:
             number = counts.get(band, 0)
-            words = f"{number:,} layer{'' if number == 1 else 's'}"
+            label = f"{number:,} layer{'' if number == 1 else 's'}"
         elif position == 0:
-            words = f"below {limits[BANDS[1]]:g} dB"
+            label = f"below {limits[BANDS[1]]:g} dB"
         elif position == len(BANDS) - 1:
-            words = f"{limits[band]:g} dB and more"
+            label = f"{limits[band]:g} dB and more"
         else:
-            words = f"{limits[band]:g} to {limits[BANDS[position + 1]]:g} dB"
+            label = f"{limits[band]:g} to {limits[BANDS[position + 1]]:g} dB"
         items.append(
             '<span style="white-space:nowrap;margin-right:16px">'
             f'<span style="display:inline-block;width:11px;height:11px;border-radius:2px;'
             f'background:{fill};margin-right:6px;vertical-align:-1px"></span>'
             f"<b style='font-weight:600'>{html.escape(band)}</b> "
-            f'<span style="color:{muted}">{html.escape(words)}</span></span>'
+            f'<span style="color:{muted}">{html.escape(label)}</span></span>'
         )
     st.html(f'<div style="font-size:12px;line-height:1.8">{"".join(items)}</div>')
 
@@ -458,9 +462,9 @@ def _row_key(names: Sequence[str]) -> str:
     return f"explanations_{'_'.join(names)}"
 
 
-def file_name(*parts: str) -> str:
+def file_name(*pieces: str) -> str:
     """A name for a download out of names from files: nothing in it but letters, digits and dots."""
-    return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.")[-60:] for part in parts)
+    return "-".join(re.sub(r"[^\w.]+", "-", piece).strip("-.")[-60:] for piece in pieces)
 
 
 def add_examples() -> None:
@@ -522,11 +526,11 @@ def empty_page(title: str) -> None:
     st.space("small")
     st.header("What you will see", anchor=False)
     with st.grid(3, min_column_width=140, gap="medium"):
-        for name, heading, words in _PROMISES:
+        for name, heading, promise in _PROMISES:
             with st.container(gap="xsmall"):
                 st.image(str(PAGES.parent / "static" / f"empty-{name}-{theme()}.svg"))
                 st.subheader(heading, anchor=False)
-                st.caption(words)
+                st.caption(promise)
     st.page_link(
         PAGES / "example.py",
         label="New to quantization? Start with the worked example",
@@ -557,7 +561,7 @@ def file_words(state: Freshness) -> str:
         "gone": "the file is not there now",
         "no file": "no file to compare",
         "out of reach": "files are looked into only where nobody else reaches the app",
-    }[state.condition]
+    }[state.file_state]
 
 
 def escaped(text: str) -> str:

@@ -169,14 +169,14 @@ def _path() -> None:
 def _queue_path(text: str) -> None:
     try:
         files, failures = find_files([text])
-        found = [(path, path.exists(), str(path.resolve())) for path in files]
+        candidates = [(path, path.exists(), str(path.resolve())) for path in files]
     except (OSError, RuntimeError, ValueError):
         # Too long a name, the home of somebody unknown, a character that no path may have.
         FILES.refuse(short_name(text, 80), "this cannot be a path; check it")
         return
     for failure in failures:
         FILES.refuse(short_name(failure.path, 80), failure.error or "")
-    for path, exists, source in found:
+    for path, exists, source in candidates:
         name = path.name if exists else str(path)
         FILES.add(path, settings.store_path(), name=name, source=source)
 

@@ -87,7 +87,7 @@ def _editor(schema: list[dict[str, Any]]) -> str:
         statement=statement,
         revision=st.session_state.get("sql_revision", 0),
         tables=schema,
-        words=WORDS,
+        keywords=WORDS,
         label=(
             "Ctrl + Enter runs, Ctrl + Space completes. Read-only,"
             f" first {ROW_LIMIT:,} rows, {TIMEOUT_SECONDS} seconds at most."
@@ -191,9 +191,9 @@ def _outcome(statement: str) -> Outcome | None:
     path = settings.store_path()
     asked = (statement, str(path.absolute()), store.stamp(path))
     is_sent = st.session_state.pop("sql_is_sent", False)
-    known = st.session_state.get("sql_outcome")
-    if known is not None and known[0] == asked and not is_sent:
-        kept: Outcome = known[1]
+    cached = st.session_state.get("sql_outcome")
+    if cached is not None and cached[0] == asked and not is_sent:
+        kept: Outcome = cached[1]
         return kept
     outcome = _ask(path, statement, asked, is_new=is_sent)
     if outcome is not None:
@@ -256,21 +256,23 @@ def _waiting() -> None:
 def _remember(statement: str, outcome: Outcome) -> None:
     if isinstance(outcome, Answer):
         cut = "first " if outcome.was_cut else ""
-        words = f"{cut}{counted(outcome.table.num_rows, 'row')} in {seconds(outcome.seconds)}"
+        result_text = f"{cut}{counted(outcome.table.num_rows, 'row')} in {seconds(outcome.seconds)}"
     else:
-        words = "cancelled" if str(outcome) == console.CANCELLED else "refused"
-    before = [one for one in st.session_state.get("sql_history", []) if one[0] != statement]
-    st.session_state["sql_history"] = [(statement, words), *before][:MOST_REMEMBERED]
+        result_text = "cancelled" if str(outcome) == console.CANCELLED else "refused"
+    before = [entry for entry in st.session_state.get("sql_history", []) if entry[0] != statement]
+    st.session_state["sql_history"] = [(statement, result_text), *before][:MOST_REMEMBERED]
 
 
 def _history() -> None:
     """The statements of this session, the last one first; a click brings one back."""
     with st.popover("History", icon=":material/history:"):
         st.caption("Statements of this session; a click runs one again.")
-        for place, (statement, words) in enumerate(st.session_state.get("sql_history", [])):
+        for position, (statement, result_text) in enumerate(
+            st.session_state.get("sql_history", [])
+        ):
             st.button(
-                f"{markdown(_in_short(statement))} :gray[{markdown(words)}]",
-                key=f"history_{place}",
+                f"{markdown(_in_short(statement))} :gray[{markdown(result_text)}]",
+                key=f"history_{position}",
                 type="tertiary",
                 help=f"```sql\n{statement.replace('```', '')}\n```",
                 on_click=_put,
@@ -344,15 +346,15 @@ def _chart(frame: pd.DataFrame) -> None:
                 colour=None if colour == NO_COLOUR else colour,
             )
     if drawn.chart is None:
-        st.info(markdown(drawn.words))
+        st.info(markdown(drawn.caption))
         return
-    more = (
+    advice = (
         " The first columns that fit are drawn; choose what to draw for others."
         if mark == AUTOMATIC
         else ""
     )
-    st.caption(f"{markdown(drawn.words)}{more}")
-    shared.chart(drawn.chart, key="result_chart", alt=drawn.words)
+    st.caption(f"{markdown(drawn.caption)}{advice}")
+    shared.chart(drawn.chart, key="result_chart", alt=drawn.caption)
 
 
 def _pick(label: str, options: list[str], key: str, first: str | None = None) -> str:
@@ -376,44 +378,44 @@ def _column_formats(frame: pd.DataFrame) -> dict[str, Any]:
 def _schema(schema: pd.DataFrame) -> list[dict[str, Any]]:
     """Every view and table with its columns, as the browser gets them, the telling ones first."""
     ranks = {name: rank for rank, name in enumerate(FIRST_THINGS)}
-    things = []
+    relations = []
     for name, columns in schema.groupby("thing", sort=False):
         meaning = columns["meaning"].iloc[0]
-        kind = "view" if columns["is_view"].iloc[0] else "table"
-        things.append(
+        relation_type = "view" if columns["is_view"].iloc[0] else "table"
+        relations.append(
             {
                 "name": str(name),
-                "kind": kind,
-                "meaning": f"{kind.capitalize()}."
+                "kind": relation_type,
+                "meaning": f"{relation_type.capitalize()}."
                 + (f" {meaning}" if isinstance(meaning, str) else ""),
                 "columns": [_column(row) for row in columns.to_dict("records")],
             }
         )
-    return sorted(things, key=lambda thing: ranks.get(str(thing["name"]), len(ranks)))
+    return sorted(relations, key=lambda relation: ranks.get(str(relation["name"]), len(ranks)))
 
 
 def _tables(schema: list[dict[str, Any]], statement: str) -> None:
     st.header("Tables and views", anchor=False)
     # What the statement speaks of lies open.
     spoken_of = [
-        thing["name"]
-        for thing in schema
-        if re.search(rf"\b{re.escape(thing['name'])}\b", statement) is not None
+        relation["name"]
+        for relation in schema
+        if re.search(rf"\b{re.escape(relation['name'])}\b", statement) is not None
     ]
-    things = [thing | {"is_open": thing["name"] in spoken_of} for thing in schema]
+    relations = [relation | {"is_open": relation["name"] in spoken_of} for relation in schema]
     st.caption("A click puts a name where the cursor is.")
-    editor.schema(things=things, revision=" ".join(spoken_of), key="sql_tables")
+    editor.schema(relations=relations, revision=" ".join(spoken_of), key="sql_tables")
 
 
 def _column(column: dict[Any, Any]) -> dict[str, str]:
     """Name, type with unit, and what the column means."""
     comment = column["comment"] if isinstance(column["comment"], str) else ""
-    kind = str(column["data_type"]).lower()
+    data_type = str(column["data_type"]).lower()
     name = str(column["column_name"])
     unit = _unit(name, comment)
     return {
         "name": name,
-        "type": TYPES.get(kind, kind) + (f", {unit}" if unit else ""),
+        "type": TYPES.get(data_type, data_type) + (f", {unit}" if unit else ""),
         "comment": comment,
     }
 
@@ -424,9 +426,9 @@ def _unit(name: str, comment: str) -> str:
         return "dB"
     if "from 0 to 1" in comment:
         return "0 to 1"
-    found = re.search(r", in (weight units squared|weight units|seconds|bytes|bits)", comment)
-    if found:
-        return found[1]
+    match = re.search(r", in (weight units squared|weight units|seconds|bytes|bits)", comment)
+    if match:
+        return match[1]
     return "bits" if name.endswith("_bits") else ""
 
 

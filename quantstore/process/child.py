@@ -24,7 +24,7 @@ from typing import IO, Any, cast
 
 from quantstore import errors
 from quantstore.errors import QuantstoreError
-from quantstore.process.limits import Limits
+from quantstore.process.limits import ChildLimits
 from quantstore.process.serve import MOST_CHUNK_BYTES, OUT_OF_MEMORY
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Child:
         """Whether another request can be sent."""
         return self._cause is None and not self._is_reaped and not _has_ended(self._process)
 
-    def ask(self, request: Any, limits: Limits) -> None:
+    def ask(self, request: Any, limits: ChildLimits) -> None:
         """Send a request, any JSON value, and return at once; its clock runs from now on."""
         deadline = None
         self._deadline = None

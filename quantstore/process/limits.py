@@ -1,8 +1,8 @@
 """What a child may take: processor time, time on the clock, memory, files.
 
-The parent decides (:class:`Limits`) and the child puts them on itself (:func:`put_on`), because
-code between fork and exec is not safe in a process with threads. The operating system then keeps
-them, also where the parent is gone or the child no longer listens.
+The parent decides (:class:`ChildLimits`) and the child puts them on itself (:func:`put_on`),
+because code between fork and exec is not safe in a process with threads. The operating system then
+keeps them, also where the parent is gone or the child no longer listens.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ LEAST_ADDRESS_SPACE_BYTES = 4 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ChildLimits:
     """What a child may take for one request; None for as much as it likes.
 
     Args:
@@ -52,10 +52,10 @@ def memory_bytes() -> int | None:
 
 def sharing_memory(
     *, cpu_seconds: float | None = None, wall_seconds: float | None = None
-) -> Limits:
+) -> ChildLimits:
     """The limits of a child that may have its share of the memory, and write files."""
     share = memory_bytes()
-    return Limits(
+    return ChildLimits(
         cpu_seconds=cpu_seconds,
         wall_seconds=wall_seconds,
         memory_bytes=share,
@@ -63,7 +63,7 @@ def sharing_memory(
     )
 
 
-def put_on(limits: Limits) -> None:
+def put_on(limits: ChildLimits) -> None:
     """Limit this process from now on; clocks start anew, other limits only become tighter."""
     if resource is not None:
         if limits.memory_bytes is not None:

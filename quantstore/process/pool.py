@@ -21,7 +21,7 @@ from quantstore.errors import QuantstoreError
 
 Context = TypeVar("Context")
 Task = TypeVar("Task")
-Result = TypeVar("Result")
+TaskResult = TypeVar("TaskResult")
 
 CAN_FORK = sys.platform == "linux"
 
@@ -32,8 +32,8 @@ def cores() -> int:
 
 
 def each(
-    work: Callable[[Context, Task], Result], context: Context, tasks: Sequence[Task], jobs: int
-) -> Iterator[Result]:
+    work: Callable[[Context, Task], TaskResult], context: Context, tasks: Sequence[Task], jobs: int
+) -> Iterator[TaskResult]:
     """``work(context, task)`` for every task; results come as they are done, in any order.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from quantstore.process.child import Child
 
 Result = TypeVar("Result")
-Report = Callable[[Any], None]
+TakeProgress = Callable[[Any], None]
 
 
 class Running(Generic[Result]):
@@ -26,7 +26,7 @@ class Running(Generic[Result]):
     """
 
     def __init__(
-        self, child: Child, work: Callable[[Report], Result], *, is_daemon: bool = True
+        self, child: Child, work: Callable[[TakeProgress], Result], *, is_daemon: bool = True
     ) -> None:
         self._child = child
         self._work = work
@@ -70,7 +70,7 @@ class Running(Generic[Result]):
         self._child.cancel()
         self._thread.join()
 
-    def wait(self, report: Report | None = None) -> Result:
+    def wait(self, report: TakeProgress | None = None) -> Result:
         """The result, when it is there; raises what the work raised.
 
         Args:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from quantstore.errors import QuantstoreError, printable
 from quantstore.process import limits
-from quantstore.process.limits import Limits
+from quantstore.process.limits import ChildLimits
 
 OUT_OF_MEMORY = "MemoryError"
 MOST_CHUNK_BYTES = 1 << 24
@@ -68,10 +68,10 @@ class _Chunks(io.RawIOBase):
         return view.nbytes
 
 
-Answer = Callable[[Any, Reply], Any]
+AnswerRequest = Callable[[Any, Reply], Any]
 
 
-def serve(answer: Answer) -> NoReturn:
+def serve(answer: AnswerRequest) -> NoReturn:
     """Answer requests until the parent closes standard input.
 
     Args:
@@ -91,12 +91,12 @@ def serve(answer: Answer) -> NoReturn:
         os._exit(1)
 
 
-def _answer_one(answer: Answer, request: dict[str, Any], reply: Reply) -> None:
+def _answer_one(answer: AnswerRequest, request: dict[str, Any], reply: Reply) -> None:
     message: dict[str, Any]
     try:
-        limits.put_on(Limits(**request["limits"]))
+        limits.put_on(ChildLimits(**request["limits"]))
         if request["deadline"] is not None:
-            limits.put_on(Limits(wall_seconds=request["deadline"] - time.time()))
+            limits.put_on(ChildLimits(wall_seconds=request["deadline"] - time.time()))
         message = {"result": answer(request["request"], reply)}
     except QuantstoreError as error:
         message = {

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from quantstore.store import Connection
-from quantstore.words import OWN_GRID_DB, Finding
+from quantstore.words import OWN_GRID_DB, ModelFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +80,13 @@ def verdicts(con: Connection, models: list[str] | None = None) -> pd.DataFrame:
     )
 
 
-def finding(row: Mapping[Any, Any]) -> Finding:
+def finding(row: Mapping[Any, Any]) -> ModelFacts:
     """What words need of a row of ``verdicts`` or ``ranking``."""
     is_probed = row["evidence"] == "probe"
     failure = row.get("probe_failure")
     # NULL: no error at all.
     worst_db = row["worst_channel_sqnr_p10_db"]
-    return Finding(
+    return ModelFacts(
         verdict=str(row["verdict"]),
         mode=str(row["mode"]) if is_probed else None,
         output_sqnr_db=float(row["output_sqnr_db"]) if is_probed else None,

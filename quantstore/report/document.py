@@ -66,7 +66,7 @@ LEAST_LAYERS = 3
 CHART_NAME = 26
 # A layer's name in a sentence.
 LAYER_NAME = 40
-ReportProgress = Callable[[int, int], None]
+CountProgress = Callable[[int, int], None]
 
 
 def html(
@@ -75,7 +75,7 @@ def html(
     scheme: Scheme = DEFAULT_SCHEME,
     *,
     made_at: datetime | None = None,
-    progress: ReportProgress | None = None,
+    progress: CountProgress | None = None,
 ) -> str:
     """One self-contained page about models of a store; the same store gives the same page.
 
@@ -236,7 +236,7 @@ def _matrix(
         for scheme_name in INT8_SCHEMES:
             row = by_cell[(model, scheme_name)]
             verdict, evidence = judged.cell_verdict(row)
-            detail = element("span", text(verdict.more), "more") if verdict.more else ""
+            detail = element("span", text(verdict.addition), "more") if verdict.addition else ""
             cells.append(
                 element(
                     "td",

@@ -5,7 +5,7 @@ from typing import Any
 
 from quantstore import queries, words
 from quantstore.schemes import Scheme
-from quantstore.words import MODES, Verdict
+from quantstore.words import MODES, VerdictCell
 
 __all__ = ["MODES", "cell_verdict", "is_probed", "layers_in_words", "model", "models"]
 
@@ -17,7 +17,7 @@ def is_probed(row: Row) -> bool:
     return queries.finding(row).is_probed
 
 
-def cell_verdict(row: Row) -> tuple[Verdict, str]:
+def cell_verdict(row: Row) -> tuple[VerdictCell, str]:
     """What a cell of the matrix says, and what that rests on."""
     verdict = words.verdict(queries.finding(row))
     return verdict, f"{verdict.where}{verdict.evidence}"

@@ -20,7 +20,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "store.duckdb"
         # The path is this machine's; the name is the same everywhere.
-        ingestion.ingest_file(model, path, ingestion.Choices(source=model.name))
+        ingestion.ingest_file(model, path, ingestion.IngestChoices(source=model.name))
         store.compact(path)
         # Without a time and a name in its header, the same store gives the same file.
         target.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
