@@ -26,6 +26,7 @@ def test_every_damaged_model_is_read_or_refused_in_one_sentence(models, tmp_path
     assert outcomes == {"read", "refused"}
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_whole_and_the_rest_leaves_no_trace(models, tmp_path, prober):
     cases = range(CASES, CASES + 8)
     found = [fuzz.run(models, SEED, number, tmp_path, prober=prober) for number in cases]

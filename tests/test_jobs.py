@@ -124,6 +124,7 @@ def test_a_job_may_be_cancelled_and_dismissed_while_its_process_starts(
     assert [job.state for job in finished(queue)] == ["done"]
 
 
+@pytest.mark.slow
 def test_what_a_library_prints_is_no_message(queue, tmp_path, monkeypatch):
     noisy = tmp_path / "sitecustomize.py"
     noisy.write_text("print('a library says hello', flush=True)")
@@ -132,6 +133,7 @@ def test_what_a_library_prints_is_no_message(queue, tmp_path, monkeypatch):
     assert [job.state for job in finished(queue)] == ["done"]
 
 
+@pytest.mark.slow
 def test_a_bug_fails_one_file_and_the_queue_goes_on(queue, tmp_path, monkeypatch):
     run = queue._run
     monkeypatch.setattr(queue, "_run", lambda job_id, task: 1 / 0)
@@ -142,6 +144,7 @@ def test_a_bug_fails_one_file_and_the_queue_goes_on(queue, tmp_path, monkeypatch
     assert [job.state for job in finished(queue)] == ["failed", "done"]
 
 
+@pytest.mark.slow
 def test_a_file_in_the_working_folder_is_not_taken_for_a_library(queue, tmp_path, monkeypatch):
     (tmp_path / "onnx.py").write_text("raise SystemExit('not the library')")
     monkeypatch.chdir(tmp_path)
@@ -168,6 +171,7 @@ sys.exit(worker.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_a_file_that_takes_all_memory_is_a_sentence(tmp_path):
     model = make_model([node("MatMul", ["x", "w"], ["y"], "product")], {"w": gaussian(1, 1)})

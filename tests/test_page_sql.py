@@ -85,6 +85,7 @@ def test_the_page_opens_with_the_verdict_of_each_model(seen):
     assert frame["verdict"][0] == "breaks"
 
 
+@pytest.mark.slow
 def test_each_example_fills_the_editor_finds_rows_and_can_be_drawn(page):
     app = page(view="Chart")
     for name, statement in reversed(EXAMPLES.items()):

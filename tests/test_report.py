@@ -356,6 +356,7 @@ def test_packing_loses_nothing_that_is_drawn():
                 assert value == (pytest.approx(row[key], rel=1e-4) if value != row[key] else value)
 
 
+@pytest.mark.slow
 def test_ten_large_models_stay_below_five_megabytes():
     rng = np.random.default_rng(0)
     frame = profiles(

@@ -82,6 +82,7 @@ def test_an_upload_is_nobody_elses_to_read(queue, tmp_path, monkeypatch):
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.slow
 def test_uploads_together_have_a_limit_and_make_room_again(queue, tmp_path, monkeypatch):
     monkeypatch.setattr(uploads, "LARGEST_BYTES", len(PLAIN) + 10)
     sidebar._queue_uploads([Upload("a.onnx", PLAIN), Upload("b.onnx", PLAIN)])
@@ -145,6 +146,7 @@ def test_a_path_that_leads_nowhere_is_shown_as_it_was_typed(queue, tmp_path):
     assert [job.name for job in finished(queue)] == [str(tmp_path / "gone.onnx")]
 
 
+@pytest.mark.slow
 def test_a_folder_brings_all_its_models(queue, tmp_path):
     for path in ingestion.demo_paths()[:2]:
         shutil.copy(path, tmp_path)
