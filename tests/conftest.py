@@ -23,6 +23,7 @@ from browsing import (  # noqa: F401
     visit,
 )
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 from streamlit.components.v2 import manifest_scanner
 
 import quantstore
@@ -39,11 +40,16 @@ settings.register_profile("thorough", repeatable, max_examples=300)
 settings.load_profile("quick")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several workers, each takes whole files, so that what a module shares is made once.
 
     One has the browser and its servers. It waits a good deal, and so it begins.
     """
+    # Hypothesis looks at every module before it knows what it is, which would load sympy: half a
+    # second, and nobody needs it. What is put off by quantstore/deferred.py is none of its concern.
+    waiting = {id(module) for module in sys.modules.values() if type(module).__name__ == "_LazyModule"}
+    getattr(providers, "_seen_modules", set()).update(waiting)
     for item in items:
         group = "browser" if needs_browser(item) else item.nodeid.split("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))

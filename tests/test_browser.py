@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import numpy as np
 import onnx
+import pytest
 from browsing import HOSTILE, Visitor, expect
 from graphs import conv_model, gaussian, make_model, node, save
 
@@ -120,6 +121,7 @@ def stands_every_check(visitor, name: str, background: str) -> None:
 
 
 # Both themes and both widths; all four pairings cost as much again and never differed.
+# The second is among the slow tests.
 def test_every_page_is_accessible_in_light_and_wide(visit, full_app) -> None:
     visitor = visit(full_app)
     visitor.turn_to("/")

@@ -282,7 +282,12 @@ def holder(own_store):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["models"], ["remove", "digits-plain"], ["sql", "select 1"], ["ingest", "FOLDER"]],
+    [
+        ["models"],
+        ["remove", "digits-plain"],
+        ["sql", "select 1"],
+        pytest.param(["ingest", "FOLDER"], marks=pytest.mark.slow),
+    ],
     ids=lambda arguments: arguments[0],
 )
 def test_who_may_not_wait_is_told_at_once_who_holds_the_store(

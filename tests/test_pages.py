@@ -68,10 +68,8 @@ def test_without_a_store_a_page_says_how_to_begin(open_app, tmp_path, page):
 
 
 @every_page
-def test_an_empty_store_is_no_different(open_app, tmp_path, page):
-    with store.writing(tmp_path / "empty.duckdb"):
-        pass
-    app = open_app(tmp_path / "empty.duckdb", page)
+def test_an_empty_store_is_no_different(open_app, empty_store, page):
+    app = open_app(empty_store, page)
     assert fails(app) == []
     if page not in NEED_NO_MODEL:
         assert any(b.key == "add_examples" for b in app.button)
@@ -125,6 +123,7 @@ def test_an_unknown_scheme_falls_back_to_the_default(seen):
     assert app.selectbox(key="scheme").value == "int8_tensor_symmetric"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ["Weight range", "Channel spread", "Range / rms", "SQNR"])
 def test_every_view_of_the_differences_draws(open_app, demo_store, measure):
     app = open_app(demo_store, "compare", measure=measure)

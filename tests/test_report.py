@@ -182,6 +182,7 @@ def test_rescues_are_the_figures_of_the_store(demo_store):
     assert len(rescues) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", INT8_SCHEMES.values(), ids=INT8_SCHEMES)
 def test_every_int8_scheme_gives_a_report(demo_store, scheme):
     text = Reader(write(demo_store, PAIR, scheme)).text

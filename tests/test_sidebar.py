@@ -58,7 +58,14 @@ def test_an_upload_called_model_is_not_named_after_a_temporary_folder(queue, tmp
     assert is_soon_empty(tmp_path / "uploads")
 
 
-@pytest.mark.parametrize("name", ["../../up.onnx", "..\\up.onnx", "/etc/up.onnx"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../up.onnx",
+        pytest.param("..\\up.onnx", marks=pytest.mark.slow),
+        pytest.param("/etc/up.onnx", marks=pytest.mark.slow),
+    ],
+)
 def test_an_upload_stays_in_its_folder_whatever_it_is_called(queue, tmp_path, name):
     sidebar._queue_uploads([Upload(name, PLAIN)])
     assert [job.name for job in finished(queue)] == ["up.onnx"]
@@ -123,6 +130,7 @@ def test_what_a_killed_server_left_is_removed_and_what_a_living_one_uses_is_not(
     assert not living.folder.parent.exists()
 
 
+@pytest.mark.slow
 def test_two_files_of_one_name_do_not_overwrite_each_other(queue):
     sidebar._queue_uploads([Upload("a.onnx", PLAIN), Upload("a.onnx", b"other")])
     assert sorted(job.state for job in finished(queue)) == ["done", "failed"]
