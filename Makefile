@@ -6,19 +6,23 @@ BIN := $(VENV)/bin
 PORT ?= 8501
 # One more than there are cores: the worker with the browser waits a good deal.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
-PYTEST_ARGS ?= -n $(WORKERS) --dist loadgroup
+# Whole files go to a worker, in the order of tests/conftest.py: the longest first.
+PYTEST_ARGS ?= -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 # Tests and servers start many processes: what they load is compiled once, also where the machine says
 # that nothing is to be written.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: app test check bench bench-quick bench-pages kill stress format clean bench-store attacks
+.PHONY: app test slow check bench bench-quick bench-pages kill stress format clean bench-store attacks
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app
 	$(BIN)/quantstore app --demo --port $(PORT)
 
-test: $(VENV)/test.stamp  ## install and run every test
+test: $(VENV)/test.stamp  ## install and run the tests: two minutes on two cores
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+slow: $(VENV)/test.stamp  ## what is thorough: every browser test, more models, more examples of every law
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'slow or hypothesis' --hypothesis-profile thorough
 
 check: $(VENV)/check.stamp test  ## tests, and format, lint and types
 	$(BIN)/ruff format --check .

@@ -39,6 +39,7 @@ SCREENSHOTS = ROOT / "screenshots"
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 IS_REQUIRED = bool(os.environ.get("QUANTSTORE_REQUIRE_BROWSER"))
+IS_DRAWN = bool(os.environ.get("QUANTSTORE_SCREENSHOTS"))
 LOCAL = (
     "http://127.0.0.1",
     "http://localhost",
@@ -284,7 +285,9 @@ class Visitor:
         return [(rule, nodes) for rule, nodes in broken_rules]
 
     def screenshot(self, name: str) -> None:
-        """Kept for whoever looks at a run; the folder is not part of the project."""
+        """For whoever wants to look at a run; the folder is not part of the project."""
+        if not IS_DRAWN:
+            return
         SCREENSHOTS.mkdir(exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
 

@@ -23,6 +23,7 @@ from browsing import (  # noqa: F401
     visit,
 )
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 from streamlit.components.v2 import manifest_scanner
 
 import quantstore
@@ -31,25 +32,34 @@ from quantstore.run.probe import Prober
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The same examples on every machine: a law that fails here fails everywhere.
-settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
-settings.load_profile("repeatable")
+# The same examples on every machine: a law that fails here fails everywhere. A law that needs
+# more or fewer of them than others asks for a share of `settings.default.max_examples`.
+repeatable = settings(derandomize=True, deadline=None, database=None)
+settings.register_profile("quick", repeatable, max_examples=25)
+settings.register_profile("thorough", repeatable, max_examples=300)
+settings.load_profile("quick")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers, one has the browser and its servers, and one the real models.
+    """With several workers, each takes whole files, so that what a module shares is made once.
 
-    The largest of these is measured by another; each of the rest is measured once for all tests.
+    One has the browser and its servers. It waits a good deal, and so it begins.
     """
+    # Hypothesis looks at every module before it knows what it is, which would load sympy: half a
+    # second, and nobody needs it. What is put off by quantstore/deferred.py is none of its concern.
+    waiting = {
+        id(module) for module in sys.modules.values() if type(module).__name__ == "_LazyModule"
+    }
+    getattr(providers, "_seen_modules", set()).update(waiting)
     for item in items:
-        name = item.path.stem
-        if "browser" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("browser"))
-        elif name == "test_shared_models":
-            parameters = getattr(item, "callspec", None)
-            name = parameters.params.get("model", "") if parameters else ""
-            group = "largest real model" if name == "fasterrcnn-structure" else "real models"
-            item.add_marker(pytest.mark.xdist_group(group))
+        group = "browser" if needs_browser(item) else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=needs_browser, reverse=True)
+
+
+def needs_browser(item: pytest.Item) -> bool:
+    return "browser" in getattr(item, "fixturenames", ())
 
 
 def pytest_collection_finish() -> None:

@@ -289,6 +289,7 @@ def test_remove_takes_a_model_out(own):
     assert own.models()["model"].tolist() == DEMO_MODELS[1:]
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_may_ingest_several_files_at_once(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import numpy as np
 import onnx
+import pytest
 from browsing import HOSTILE, Visitor, expect
 from graphs import conv_model, gaussian, make_model, node, save
 
@@ -70,6 +71,7 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     visitor.leaves_no_trace()
 
 
+@pytest.mark.slow
 def test_a_large_model_can_be_cancelled_and_the_pages_stay_usable(visit, full_app, tmp_path):
     """By path: bytes and layers move, another page opens meanwhile, nothing is stored."""
     # Large enough that nobody's machine is done with it before the click.
@@ -119,6 +121,7 @@ def stands_every_check(visitor, name: str, background: str) -> None:
 
 
 # Both themes and both widths; all four pairings cost as much again and never differed.
+# The second is among the slow tests.
 def test_every_page_is_accessible_in_light_and_wide(visit, full_app) -> None:
     visitor = visit(full_app)
     visitor.turn_to("/")
@@ -139,6 +142,7 @@ def test_every_page_is_accessible_in_light_and_wide(visit, full_app) -> None:
     assert [rule for rule, _ in visitor.violations()] == ["color-contrast"]
 
 
+@pytest.mark.slow
 def test_every_page_is_accessible_in_dark_and_narrow_and_shows_names_as_themselves(
     visit, hostile_app
 ) -> None:
@@ -169,6 +173,7 @@ def test_every_page_is_accessible_in_dark_and_narrow_and_shows_names_as_themselv
     visitor.leaves_no_trace()
 
 
+@pytest.mark.slow
 def test_the_main_path_works_by_keyboard_alone(visit, full_app) -> None:
     visitor = visit(full_app)
     page = visitor.page
@@ -200,6 +205,7 @@ def test_the_main_path_works_by_keyboard_alone(visit, full_app) -> None:
     visitor.leaves_no_trace()
 
 
+@pytest.mark.slow
 def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
     visitor = visit(full_app)
     page = visitor.page
@@ -237,6 +243,7 @@ def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
     visitor.leaves_no_trace()
 
 
+@pytest.mark.slow
 def test_charts_follow_the_theme_menu_and_the_page_comes_to_rest(visit, full_app) -> None:
     visitor = visit(full_app)
     page = visitor.page
@@ -255,6 +262,7 @@ def test_charts_follow_the_theme_menu_and_the_page_comes_to_rest(visit, full_app
     visitor.leaves_no_trace()
 
 
+@pytest.mark.slow
 def test_a_model_is_labelled_found_and_removed(visit, full_app, tmp_path) -> None:
     """The Models page: by name, tag and note; a changed file is measured again; then it goes."""
     path = tmp_path / "shelved.onnx"
@@ -304,6 +312,7 @@ def test_a_model_is_labelled_found_and_removed(visit, full_app, tmp_path) -> Non
     visitor.leaves_no_trace()
 
 
+@pytest.mark.slow
 def test_marked_models_are_handed_out_as_a_report_and_as_parquet(
     browser, visit, full_app, tmp_path
 ) -> None:

@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
+import pytest
 from browsing import expect
 
 
+@pytest.mark.slow
 def test_a_rectangle_over_the_dots_lists_layers_and_the_address_brings_it_back(
     visit, full_app: str
 ) -> None:
@@ -49,6 +51,7 @@ def test_a_rectangle_over_the_dots_lists_layers_and_the_address_brings_it_back(
     visitor.leaves_no_trace()
 
 
+@pytest.mark.slow
 def test_the_keyboard_sorts_the_matrix(visit, full_app: str) -> None:
     visitor = visit(full_app)
     page = visitor.page
@@ -63,6 +66,7 @@ def test_the_keyboard_sorts_the_matrix(visit, full_app: str) -> None:
     visitor.leaves_no_trace()
 
 
+@pytest.mark.slow
 def test_two_models_lead_to_their_revisions_and_a_dot_to_its_layer(visit, full_app: str) -> None:
     visitor = visit(full_app)
     page = visitor.page

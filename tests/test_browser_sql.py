@@ -28,6 +28,7 @@ def options(visitor: Visitor) -> list[str]:
     return [one.locator(".name").inner_text() for one in found.all()]
 
 
+@pytest.mark.slow
 def test_names_are_completed_from_the_keyboard_and_the_statement_runs(sql) -> None:
     box(sql).fill("")
     box(sql).press_sequentially("select model, layers_b")
@@ -67,6 +68,7 @@ def test_names_are_completed_from_the_keyboard_and_the_statement_runs(sql) -> No
     sql.leaves_no_trace()
 
 
+@pytest.mark.slow
 def test_nothing_is_suggested_inside_of_text_and_comments(sql) -> None:
     for statement in ("select 'mod", "-- from mod", "select 12"):
         box(sql).fill("")
@@ -76,6 +78,7 @@ def test_nothing_is_suggested_inside_of_text_and_comments(sql) -> None:
     sql.leaves_no_trace()
 
 
+@pytest.mark.slow
 def test_a_click_in_the_schema_goes_where_the_cursor_is(sql) -> None:
     box(sql).fill("select  from verdicts")
     box(sql).evaluate("box => box.setSelectionRange(7, 7)")
@@ -88,6 +91,7 @@ def test_a_click_in_the_schema_goes_where_the_cursor_is(sql) -> None:
     sql.leaves_no_trace()
 
 
+@pytest.mark.slow
 def test_a_slow_statement_is_cancelled_while_the_page_stays_usable(sql) -> None:
     box(sql).fill(ENDLESS)
     box(sql).press("Control+Enter")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quantstore.charts import against, compare, model, spread
@@ -119,7 +119,6 @@ def crowd(count, decades, seed):
     return (10 ** np.random.default_rng(seed).uniform(-decades, decades, count)).tolist()
 
 
-@settings(max_examples=40)
 @given(
     st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20)
     | st.builds(crowd, st.integers(1, 200), st.floats(0, 6), st.integers(0, 2**32))

@@ -283,7 +283,12 @@ def holder(own_store):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["models"], ["remove", "digits-plain"], ["sql", "select 1"], ["ingest", "FOLDER"]],
+    [
+        ["models"],
+        ["remove", "digits-plain"],
+        ["sql", "select 1"],
+        pytest.param(["ingest", "FOLDER"], marks=pytest.mark.slow),
+    ],
     ids=lambda arguments: arguments[0],
 )
 def test_who_may_not_wait_is_told_at_once_who_holds_the_store(
@@ -398,6 +403,7 @@ def test_ingest_tells_scripts_what_became_of_each_file(run, tmp_path, plain_mode
     assert f"error: bad.onnx: {failed['error']}" in err
 
 
+@pytest.mark.slow
 @with_a_store_here
 def test_ingest_measures_several_files_at_once(run):
     code, _, err = run("ingest", ingestion.demo_paths()[0].parent, "--jobs", 2)
@@ -768,6 +774,7 @@ def test_remove_takes_a_model_out(run, own_store):
     assert [row["model"] for row in left] == DEMO_MODELS[1:]
 
 
+@pytest.mark.slow
 def test_demo_loads_the_examples_and_says_what_next(run):
     code, out, err = run("demo")
     assert (code, out) == (0, "")
@@ -815,6 +822,7 @@ def start(*arguments, **options):
     )
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_is_no_error(demo_store):
     query = "select range as n, repeat('x', 50) as s from range(20_000)"
     process = start("--db", demo_store, "sql", query, "--format", "csv")
@@ -825,6 +833,7 @@ def test_a_reader_that_has_enough_is_no_error(demo_store):
     assert process.wait(10) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_ends_quietly_with_130(ctrl_c, demo_store):
     process = start(
@@ -880,6 +889,7 @@ def answer_to_a_page(port, *, host, origin):
         connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_app_serves_this_computer_with_the_demo_models(tmp_path):
     with socket.socket() as free:
@@ -920,6 +930,7 @@ def test_app_serves_this_computer_with_the_demo_models(tmp_path):
 # In and out.
 
 
+@pytest.mark.slow
 def test_a_store_goes_out_as_parquet_and_comes_in_elsewhere(run, own_store, tmp_path):
     code, out, err = run("--db", own_store, "export", "out", "digits-plain", "digits-rescaled")
     assert (code, out) == (0, "")
@@ -979,6 +990,7 @@ def test_backup_and_compact_tell_sizes(run, own_store):
 # The real models.
 
 
+@pytest.mark.slow
 def test_the_two_models_of_the_article_tell_their_story(run, shared_models):
     for model in ("rtmdet-nano", "yolov10n-quant"):
         assert run("ingest", shared_models / f"{model}.onnx")[0] == 0

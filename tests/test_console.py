@@ -318,7 +318,10 @@ def test_what_is_answered_does_no_harm(target, secret_frame):
                 assert SECRET not in str(rows.read_all().to_pylist()), sql
 
 
-@pytest.mark.parametrize("sql", FROM_OUTSIDE)
+@pytest.mark.parametrize(
+    "sql",
+    [FROM_OUTSIDE[0], *(pytest.param(sql, marks=pytest.mark.slow) for sql in FROM_OUTSIDE[1:])],
+)
 def test_an_attack_is_refused_in_the_childs_process_too(target, secret_frame, sql):
     error = refusal(target, hostile.aimed(sql, target.parent), timeout_seconds=5)
     assert SECRET not in f"{error.sentence} {error.detail}"
@@ -338,10 +341,16 @@ def test_a_sort_beyond_memory_leaves_no_file_behind(demo_store, tmp_path):
     [
         # DuckDB's own clock stops the first two; the others do not look at it.
         hostile.ENDLESS[0],
-        hostile.ENDLESS[2],
+        pytest.param(hostile.ENDLESS[2], marks=pytest.mark.slow),
         "select sleep_ms(100_000)",
-        "select list_sum(list_transform(range(100_000_000), lambda x: x + 1))",
-        "pivot (select range as r from range(90_000)) on r using count(*)",
+        pytest.param(
+            "select list_sum(list_transform(range(100_000_000), lambda x: x + 1))",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "pivot (select range as r from range(90_000)) on r using count(*)",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_takes_too_long_is_stopped(demo_store, sql):
@@ -352,6 +361,7 @@ def test_what_takes_too_long_is_stopped(demo_store, sql):
     assert time.monotonic() - started < SOON_SECONDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sql", hostile.GREEDY[1:3])
 def test_what_takes_too_much_memory_is_stopped(demo_store, sql):
     started = time.monotonic()
@@ -360,6 +370,7 @@ def test_what_takes_too_much_memory_is_stopped(demo_store, sql):
     assert time.monotonic() - started < SOON_SECONDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parentheses", "a long text"])
 def test_what_nobody_would_write_ends_soon_with_an_answer_or_without(demo_store, kind):
     started = time.monotonic()

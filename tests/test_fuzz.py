@@ -1,4 +1,4 @@
-"""A few hundred damaged models, the same ones every time; bench/fuzz.py makes thousands."""
+"""Damaged models, the same ones every time; bench/fuzz.py makes thousands."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ import fuzz
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it needs alarms and limits")
 
 SEED = 20
-CASES = 200
+CASES, QUICK_CASES = 200, 40
 
 
 @pytest.fixture(scope="module")
@@ -19,13 +19,22 @@ def models():
     return fuzz.corpus()
 
 
-def test_every_damaged_model_is_read_or_refused_in_one_sentence(models, tmp_path):
-    found = [fuzz.run(models, SEED, number, tmp_path, is_stored=False) for number in range(CASES)]
+@pytest.mark.parametrize(
+    "cases",
+    [
+        range(QUICK_CASES),
+        pytest.param(range(QUICK_CASES, CASES), marks=pytest.mark.slow),
+    ],
+    ids=["a few", "many"],
+)
+def test_every_damaged_model_is_read_or_refused_in_one_sentence(models, tmp_path, cases):
+    found = [fuzz.run(models, SEED, number, tmp_path, is_stored=False) for number in cases]
     assert [case for case in found if case.is_failure] == []
     outcomes = {case.outcome for case in found}
     assert outcomes == {"read", "refused"}
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_whole_and_the_rest_leaves_no_trace(models, tmp_path, prober):
     cases = range(CASES, CASES + 8)
     found = [fuzz.run(models, SEED, number, tmp_path, prober=prober) for number in cases]

@@ -910,6 +910,7 @@ def test_a_constant_without_a_value_is_refused(tmp_path):
     assert "unknown type 0" in refusal(save(model, tmp_path / "odd.onnx"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_damaged_file_is_read_or_refused_but_never_a_traceback(tmp_path, seed):
     random = np.random.default_rng(seed)

@@ -389,6 +389,7 @@ def test_one_process_and_two_write_the_same_tables(two_processes, demo_store):
         assert rows
 
 
+@pytest.mark.slow
 def test_processes_that_share_one_file_find_the_same(tmp_path, empty_store, monkeypatch):
     # Sharing the work on a file this small takes longer than doing it.
     monkeypatch.setattr(ingestion, "WORTH_A_PROCESS", 0)

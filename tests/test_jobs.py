@@ -114,6 +114,7 @@ def test_a_job_may_be_cancelled_and_dismissed_while_its_process_starts(
     assert [job.state for job in finished(queue)] == ["done"]
 
 
+@pytest.mark.slow
 def test_a_bug_in_the_child_fails_one_file_and_the_queue_goes_on(queue, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nfrom quantstore import ingestion\n"
@@ -127,6 +128,7 @@ def test_a_bug_in_the_child_fails_one_file_and_the_queue_goes_on(queue, tmp_path
     assert [job.state for job in finished(queue)] == ["failed", "done"]
 
 
+@pytest.mark.slow
 def test_a_file_in_the_working_folder_is_not_taken_for_a_library(queue, tmp_path, monkeypatch):
     (tmp_path / "onnx.py").write_text("raise SystemExit('not the library')")
     monkeypatch.chdir(tmp_path)
@@ -143,6 +145,7 @@ def test_a_file_that_takes_for_ever_is_stopped(queue, tmp_path, monkeypatch):
     assert not (tmp_path / "s.duckdb").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_a_file_that_takes_all_memory_is_a_sentence(queue, tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "memory_bytes", lambda: 512 << 20)

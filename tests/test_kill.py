@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 def test_whatever_moment_a_process_is_killed_at_the_store_is_whole():
     # In a process of its own, which has no threads: it forks.

@@ -17,6 +17,7 @@ def cells():
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
+@pytest.mark.slow
 def test_every_cell_runs_and_prints_what_it_printed_when_it_was_written(
     cells, tmp_path, monkeypatch, capsys
 ):

@@ -62,6 +62,7 @@ def client():
     return [sys.executable], {**os.environ, "PYTHONPATH": str(CACHE)}
 
 
+@pytest.mark.slow
 def test_duckdb_1_5_reads_every_table_and_view(client, demo_store):
     command, environment = client
     done = subprocess.run(

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from runs import a_run, add
-from visits import unopened
+from visits import opened, trusting_no_chart, unopened
 
 from quantstore import queries, store
 from quantstore.pages.compare_charts import _box, _box_in_words
@@ -16,10 +16,8 @@ from quantstore.pages.filters import LayerFilter
 
 @pytest.fixture
 def page(monkeypatch, demo_store):
+    """Opens a page of one's own."""
     monkeypatch.setenv("QUANTSTORE_DB", str(demo_store))
-    # The app trusts its charts; here each one is held against the schema of Vega-Lite.
-    monkeypatch.setattr("quantstore.pages.shared.ready", lambda chart: chart)
-    monkeypatch.setattr("quantstore.pages.compare_charts.ready", lambda chart: chart)
 
     def open_page(**address):
         app = unopened("compare", **address).run()
@@ -28,6 +26,18 @@ def page(monkeypatch, demo_store):
         return app
 
     return open_page
+
+
+@pytest.fixture(scope="module")
+def seen(demo_store):
+    """Looks at a page that others look at as well."""
+
+    def look_at(path=demo_store, **address):
+        app = opened("compare", path, **address)
+        assert not app.error
+        return app
+
+    return look_at
 
 
 def matrix(app):
@@ -44,32 +54,32 @@ def said(app):
     return " ".join(str(one.value) for kind in kinds for one in kind).replace("\u00a0", " ")
 
 
-def test_the_matrix_is_sorted_as_the_address_says(page):
-    data = matrix(page(sort="weights"))
+def test_the_matrix_is_sorted_as_the_address_says(seen):
+    data = matrix(seen(sort="weights"))
     assert data["rows"][0]["model"] == "digits-plain"
     assert data["sort"]["chosen"] == "weights"
 
 
-def test_the_worst_verdict_comes_first_unless_somebody_sorts(page):
-    app = page(sort="nonsense")
+def test_the_worst_verdict_comes_first_unless_somebody_sorts(seen):
+    app = seen(sort="nonsense")
     assert matrix(app)["rows"][0]["model"] == "digits-rescaled"
     assert "sort" not in dict(app.query_params)
 
 
-@pytest.fixture
-def tagged(monkeypatch, demo_store, tmp_path, page):
-    """Opens the page on models of which two are tagged, one with a name like markup."""
-    path = tmp_path / "tagged.duckdb"
+@pytest.fixture(scope="module")
+def tagged(demo_store, tmp_path_factory):
+    """Models of which two are tagged, one with a name like markup."""
+    path = tmp_path_factory.mktemp("tagged") / "tagged.duckdb"
     shutil.copy(demo_store, path)
     with store.writing(path) as con:
         store.set_tags(con, "digits-plain", ["edge", "<b>"])
         store.set_tags(con, "digits-rescaled", ["edge"])
-    monkeypatch.setenv("QUANTSTORE_DB", str(path))
-    return page
+    return path
 
 
-def test_a_tag_chooses_the_models_and_what_there_is_to_pick_from(tagged):
-    app = tagged(tag="edge")
+def test_a_tag_chooses_the_models_and_what_there_is_to_pick_from(page, tagged, monkeypatch):
+    monkeypatch.setenv("QUANTSTORE_DB", str(tagged))
+    app = page(tag="edge")
     assert [row["model"] for row in matrix(app)["rows"]] == ["digits-rescaled", "digits-plain"]
     assert app.header[0].value.startswith("1 of 2 models breaks")
     assert app.multiselect(key="models").options == ["digits-plain", "digits-rescaled"]
@@ -86,33 +96,33 @@ def test_a_tag_chooses_the_models_and_what_there_is_to_pick_from(tagged):
     assert "tag" not in app.query_params
 
 
-def test_a_tag_that_is_gone_is_any_tag(tagged):
-    app = tagged(tag="gone")
+def test_a_tag_that_is_gone_is_any_tag(seen, tagged):
+    app = seen(tagged, tag="gone")
     assert len(matrix(app)["rows"]) == 4
     assert app.selectbox(key="tag").value == ""
     assert [one.value for one in app.warning] == ["The store holds no tag named gone."]
 
 
-def test_a_model_that_a_tag_leaves_out_is_not_called_missing(tagged):
-    assert not tagged(tag="<b>", models=["digits-rescaled"]).warning
+def test_a_model_that_a_tag_leaves_out_is_not_called_missing(seen, tagged):
+    assert not seen(tagged, tag="<b>", models=["digits-rescaled"]).warning
 
 
-def test_models_that_are_gone_are_said_and_the_others_shown(page):
-    app = page(models=["<i>", "digits-plain", "nope"])
+def test_models_that_are_gone_are_said_and_the_others_shown(seen):
+    app = seen(models=["<i>", "digits-plain", "nope"])
     assert [row["model"] for row in matrix(app)["rows"]] == ["digits-plain"]
     (notice,) = app.warning
     assert notice.value == r"The store holds no model named \<i\> or nope."
-    assert not page(models=["digits-plain"]).warning
+    assert not seen(models=["digits-plain"]).warning
 
 
-def test_without_tags_there_is_no_choice_among_them(page):
-    assert not [one for one in page().selectbox if one.key == "tag"]
+def test_without_tags_there_is_no_choice_among_them(seen):
+    assert not [one for one in seen().selectbox if one.key == "tag"]
 
 
-@pytest.fixture
-def many_models(monkeypatch, demo_store, tmp_path):
+@pytest.fixture(scope="module")
+def many_models(demo_store, tmp_path_factory):
     """A store of 16 models: each example four times over, under names that count."""
-    path = tmp_path / "many.duckdb"
+    path = tmp_path_factory.mktemp("many") / "many.duckdb"
     shutil.copy(demo_store, path)
     with store.writing(path) as con:
         for copy in (1, 2, 3):
@@ -132,12 +142,12 @@ def many_models(monkeypatch, demo_store, tmp_path):
                 " from errors where layer_id < 1000",
                 {"copy": copy},
             )
-    monkeypatch.setenv("QUANTSTORE_DB", str(path))
+    return path
 
 
-def test_more_than_twelve_models_come_in_pages_that_the_address_names(page, many_models):
-    first = [row["model"] for row in matrix(page(sort="name"))["rows"]]
-    app = page(sort="name", page="2")
+def test_more_than_twelve_models_come_in_pages_that_the_address_names(seen, many_models):
+    first = [row["model"] for row in matrix(seen(many_models, sort="name"))["rows"]]
+    app = seen(many_models, sort="name", page="2")
     second = [row["model"] for row in matrix(app)["rows"]]
     assert (len(first), len(second)) == (12, 4)
     assert first + second == sorted(first + second)
@@ -148,41 +158,40 @@ def test_more_than_twelve_models_come_in_pages_that_the_address_names(page, many
     assert "4 of 16 models." in said(app)
 
 
-def test_the_figures_have_true_minus_signs(page, tmp_path, monkeypatch, demo_store):
+def test_the_figures_have_true_minus_signs(seen, tmp_path, demo_store):
     path = tmp_path / "negative.duckdb"
     shutil.copy(demo_store, path)
     with store.writing(path) as con:
         add(con, "digits-rescaled", a_run(-6.3))
-    monkeypatch.setenv("QUANTSTORE_DB", str(path))
-    (figures,) = page().dataframe
+    (figures,) = seen(path).dataframe
     shown = pa.ipc.open_stream(figures.proto.arrow_data.styler.display_values).read_all()
     assert shown["outputs, dB"].to_pylist() == ["−6.3", "", "", ""]
 
 
-def test_the_distribution_counts_convolutions_until_somebody_chooses_operators(page):
+def test_the_distribution_counts_convolutions_until_somebody_chooses_operators(seen):
     pair = ["digits-plain", "digits-rescaled"]
-    counted = said(page(models=pair))
+    counted = said(seen(models=pair))
     assert "One brick per convolution" in counted
     assert "Convolutions are counted; 3 other layers are not: choose operators" in counted
-    chosen = said(page(models=pair, family=["linear"]))
+    chosen = said(seen(models=pair, family=["linear"]))
     assert "One brick per layer" in chosen
     assert "Convolutions are counted" not in chosen
 
 
-def test_one_model_has_nothing_to_sort(page):
-    assert matrix(page(models=["digits-plain"]))["sort"] is None
+def test_one_model_has_nothing_to_sort(seen):
+    assert matrix(seen(models=["digits-plain"]))["sort"] is None
 
 
-def test_two_models_lead_to_their_revisions(page):
+def test_two_models_lead_to_their_revisions(seen):
     def links(app):
         return [link.proto.label for link in app.get("page_link")]
 
     own = r"digits\-plain against digits\-rescaled, layer by layer"
-    assert own not in links(page())
-    assert own in links(page(models=["digits-plain", "digits-rescaled"]))
+    assert own not in links(seen())
+    assert own in links(seen(models=["digits-plain", "digits-rescaled"]))
 
 
-def test_long_names_keep_both_ends_in_the_link(page, tmp_path, monkeypatch, demo_store):
+def test_long_names_keep_both_ends_in_the_link(seen, tmp_path, demo_store):
     path = tmp_path / "long.duckdb"
     shutil.copy(demo_store, path)
     with store.writing(path) as con:
@@ -193,10 +202,9 @@ def test_long_names_keep_both_ends_in_the_link(page, tmp_path, monkeypatch, demo
             "update models set model = 'net' || repeat('-x', 99) where model = 'digits-rescaled'"
         )
         names = queries.model_names(con)
-    monkeypatch.setenv("QUANTSTORE_DB", str(path))
     labels = [
         link.proto.label.replace("\\", "")
-        for link in page(models=[names[0], names[-1]]).get("page_link")
+        for link in seen(path, models=[names[0], names[-1]]).get("page_link")
     ]
     assert labels[-1] == f"before against net{'-x' * 8}…{'-x' * 10}, layer by layer"
 
@@ -210,8 +218,8 @@ def test_a_filter_says_what_it_leaves_out_and_holds_for_every_chart(page):
     assert dict(app.query_params) == {}
 
 
-def test_a_filter_that_nothing_passes_leaves_a_sentence(page):
-    app = page(named="no such layer")
+def test_a_filter_that_nothing_passes_leaves_a_sentence(seen):
+    app = seen(named="no such layer")
     assert [one.value for one in app.info] == ["No layer passes the filter."]
     assert not app.get("vega_lite_chart")
 
@@ -258,15 +266,16 @@ def test_an_open_filter_lets_every_layer_through():
 @pytest.mark.parametrize(
     ("shape", "measure"), [("Bars", "Outlier share"), ("Cumulative", "Tensor SQNR")]
 )
-def test_every_shape_draws_and_says_what_it_shows(page, shape, measure):
+def test_every_shape_draws_and_says_what_it_shows(page, shape, measure, monkeypatch):
+    trusting_no_chart(monkeypatch)
     app = page(shape=shape, measure=measure, depth_measure=measure)
     first, second, _ = (chart.proto.alt for chart in app.get("vega_lite_chart"))
     assert first.startswith("Median per model: ")
     assert second.startswith("Worst layer per model: ")
 
 
-def test_any_measure_stands_against_any_other(page):
-    app = page(x="Outlier share", y="Channel spread")
+def test_any_measure_stands_against_any_other(seen):
+    app = seen(x="Outlier share", y="Channel spread")
     assert [header.value for header in app.header][-1] == "Outlier share against channel spread"
     assert "Spearman's rank correlation" in said(app)
 

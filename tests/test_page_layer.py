@@ -145,6 +145,7 @@ def test_worse_and_better_walk_through_the_layers_by_damage(page):
     assert name_on(run(app)) == first
 
 
+@pytest.mark.slow
 def test_every_layer_of_a_model_opens(page, demo_store):
     with store.reading(demo_store) as con:
         names = queries.worst_layers(con, "digits-plain", DEFAULT_SCHEME.name)["layer"].tolist()

@@ -1,14 +1,13 @@
 """What pages say of runs: verdicts with their evidence, drift, and weights against reality."""
 
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from runs import CHANNEL, TENSOR, a_run, a_sensitivity, a_tensor, add, layer_names
 from streamlit.testing.v1 import AppTest
-from visits import unopened
+from visits import opened, trusting_no_chart, unopened, without_what_only_tests_bring
 
 from quantstore import ingestion, store
 from quantstore.jobs import RunQueue
@@ -23,14 +22,7 @@ def open_app(monkeypatch: pytest.MonkeyPatch):
 
     def run(path: Path, page: str, **address: str | list[str]) -> AppTest:
         monkeypatch.setenv("QUANTSTORE_DB", str(path))
-        # The app trusts its charts; here each one is held against the schema of Vega-Lite.
-        for module in ("shared", "drift", "reality"):
-            name = f"quantstore.pages.{module}"
-            if name in sys.modules or module == "shared":
-                monkeypatch.setattr(f"{name}.ready", lambda chart: chart)
-        # Pages show runs, they never run anything themselves.
-        for name in ("scipy", "sklearn", "onnxruntime"):
-            monkeypatch.setitem(sys.modules, name, None)
+        without_what_only_tests_bring(monkeypatch)
         return unopened(page, **address).run()
 
     return run
@@ -47,15 +39,23 @@ def fails(app: AppTest) -> list[str]:
     return [*(str(e.value) for e in app.exception), *(str(e.value) for e in app.error)]
 
 
+def seen(path: Path, page: str, /, **address: str | list[str]) -> AppTest:
+    """A page that others look at as well."""
+    app = opened(page, path, **address)
+    assert fails(app) == []
+    return app
+
+
 @pytest.fixture
 def path(demo_store, tmp_path):
-    path = tmp_path / "runs.duckdb"
-    shutil.copy(demo_store, path)
-    return path
+    """The demo models, none of which was run: to add to."""
+    return Path(shutil.copy(demo_store, tmp_path / "runs.duckdb"))
 
 
-@pytest.fixture
-def probed(path):
+@pytest.fixture(scope="module")
+def probed(demo_store, tmp_path_factory):
+    """Read it, never write to it."""
+    path = Path(shutil.copy(demo_store, tmp_path_factory.mktemp("probed") / "runs.duckdb"))
     with store.writing(path) as con:
         add(con, "digits-plain", a_run(39.7))
         add(con, "digits-plain", a_run(46.7, mode="weights"))
@@ -69,9 +69,8 @@ def probed(path):
 # Verdicts
 
 
-def test_compare_speaks_from_the_probe_and_says_so(open_app, probed):
-    app = open_app(probed, "compare")
-    assert fails(app) == []
+def test_compare_speaks_from_the_probe_and_says_so(probed):
+    app = seen(probed, "compare")
     assert app.header[0].value == (
         "1 of 4 models breaks under int8 per tensor, symmetric; 1 still does per channel"
     )
@@ -80,15 +79,14 @@ def test_compare_speaks_from_the_probe_and_says_so(open_app, probed):
     assert "Weights can prove that it breaks" in said(app)
 
 
-def test_without_a_run_compare_says_nothing_of_a_probe(open_app, path):
-    app = open_app(path, "compare")
+def test_without_a_run_compare_says_nothing_of_a_probe(demo_store):
+    app = seen(demo_store, "compare")
     assert "come from the noise probe" not in said(app)
     assert "Weights can prove that it breaks" in said(app)
 
 
-def test_a_model_opens_with_what_the_probe_found(open_app, probed):
-    app = open_app(probed, "model", model="digits-plain")
-    assert fails(app) == []
+def test_a_model_opens_with_what_the_probe_found(probed):
+    app = seen(probed, "model", model="digits-plain")
     assert said(app).splitlines()[1] == (
         "In the noise probe it survives int8 per tensor, symmetric: 40 dB at the outputs"
     )
@@ -122,61 +120,61 @@ def test_weights_that_suffer_too_are_not_let_off(open_app, path, weights_db, bot
     assert "It is the activations" not in said(open_app(path, "model", model="digits-plain"))
 
 
-def test_a_failed_probe_is_said_with_its_reason(open_app, probed):
-    app = open_app(probed, "model", model="digits-separable-unfolded")
-    assert fails(app) == []
+def test_a_failed_probe_is_said_with_its_reason(probed):
+    app = seen(probed, "model", model="digits-separable-unfolded")
     assert "The probe failed, so the verdict rests on the weights alone: it was stopped" in said(
         app
     )
 
 
-def test_a_model_that_was_not_run_says_how_to(open_app, path):
-    app = open_app(path, "model", model="digits-plain")
+def test_a_model_that_was_not_run_says_how_to(demo_store):
+    app = seen(demo_store, "model", model="digits-plain")
     assert "The model was not run" in said(app)
 
 
 # Weights against reality
 
 
-def test_reality_without_a_run_says_what_is_missing(open_app, path):
-    app = open_app(path, "reality")
-    assert fails(app) == []
+def test_reality_without_a_run_says_what_is_missing(demo_store):
+    app = seen(demo_store, "reality")
     assert app.header[0].value == "No model was run yet"
 
 
-def test_two_models_are_too_few_to_tell(open_app, probed):
+def test_two_models_are_too_few_to_tell(open_app, probed, monkeypatch):
+    trusting_no_chart(monkeypatch)
     app = open_app(probed, "reality")
     assert fails(app) == []
     assert said(app).splitlines()[1].startswith("Too few models to tell: only 2 models measured")
     assert len(app.get("vega_lite_chart")) == 1
 
 
-def test_four_models_give_a_correlation_with_its_n(open_app, probed):
-    with store.writing(probed) as con:
+def test_four_models_give_a_correlation_with_its_n(open_app, probed, tmp_path):
+    path = Path(shutil.copy(probed, tmp_path / "four.duckdb"))
+    with store.writing(path) as con:
         add(con, "digits-separable", a_run(32.0))
         add(con, "digits-separable-unfolded", a_run(31.0))
-    app = open_app(probed, "reality")
+    app = open_app(path, "reality")
     assert fails(app) == []
     assert "n = 4" in said(app).splitlines()[1]
-    app = open_app(probed, "reality", statistic="Worst channel p10", quantized="weights only")
+    app = open_app(path, "reality", statistic="Worst channel p10", quantized="weights only")
     assert fails(app) == []
     assert app.session_state["statistic"] == "Worst channel p10"
 
 
-def test_a_scheme_without_figures_says_which_have_some(open_app, probed):
-    app = open_app(probed, "reality", scheme="int8_channel_asymmetric")
-    assert fails(app) == []
+def test_a_scheme_without_figures_says_which_have_some(probed):
+    app = seen(probed, "reality", scheme="int8_channel_asymmetric")
     assert "There are figures for: int8 per tensor, symmetric" in app.info[0].value
 
 
 # Drift
 
 
-@pytest.fixture
-def drifted(probed):
-    """Two runs of one model, and one of another."""
+@pytest.fixture(scope="module")
+def drifted(probed, tmp_path_factory):
+    """Two runs of one model, and one of another. Read it, never write to it."""
+    path = Path(shutil.copy(probed, tmp_path_factory.mktemp("drifted") / "runs.duckdb"))
     keys = []
-    with store.writing(probed) as con:
+    with store.writing(path) as con:
         for model, scheme, mode in (
             ("digits-rescaled", TENSOR, "both"),
             ("digits-rescaled", CHANNEL, "both"),
@@ -193,17 +191,24 @@ def drifted(probed):
             ]
             run = a_run(8, scheme, mode, source="12 images of photos/", minute=len(keys))
             keys.append(add(con, model, run, tensors))
-    return probed, keys
+    return path, keys
 
 
-def test_before_the_first_run_drift_explains_itself_and_offers_one(open_app, path):
-    app = open_app(path, "drift")
-    assert fails(app) == []
+@pytest.fixture
+def own_drifted(drifted, tmp_path):
+    """The same to write to."""
+    path, keys = drifted
+    return Path(shutil.copy(path, tmp_path / "drifted.duckdb")), keys
+
+
+def test_before_the_first_run_drift_explains_itself_and_offers_one(demo_store):
+    app = seen(demo_store, "drift")
     assert app.header[0].value == "No model was run layer by layer yet"
     assert "side by side on the same inputs" in said(app)
 
 
-def test_drift_names_the_end_and_the_steepest_fall(open_app, drifted):
+def test_drift_names_the_end_and_the_steepest_fall(open_app, drifted, monkeypatch):
+    trusting_no_chart(monkeypatch)
     path, keys = drifted
     app = open_app(path, "drift", runs=[str(keys[0])])
     assert fails(app) == []
@@ -215,19 +220,18 @@ def test_drift_names_the_end_and_the_steepest_fall(open_app, drifted):
 
 
 @pytest.mark.parametrize(("shift", "words"), [(-0.004, "0.00"), (-0.25, "−0.25")])
-def test_what_rounds_to_zero_has_no_sign(open_app, drifted, shift, words):
-    path, keys = drifted
+def test_what_rounds_to_zero_has_no_sign(open_app, own_drifted, shift, words):
+    path, keys = own_drifted
     with store.writing(path) as con:
         con.rows("update activation_errors set mean_shift = ?", [shift])
     app = open_app(path, "drift", runs=[str(keys[0])])
     assert f"mean shift {words} standard deviations" in said(app)
 
 
-def test_the_address_brings_runs_and_tensor(open_app, drifted):
+def test_the_address_brings_runs_and_tensor(drifted):
     path, keys = drifted
     runs = [str(keys[0]), str(keys[2])]
-    app = open_app(path, "drift", runs=runs, of=runs[1], tensor="tensor_3")
-    assert fails(app) == []
+    app = seen(path, "drift", runs=runs, of=runs[1], tensor="tensor_3")
     assert app.multiselect(key="runs").value == runs
     assert (app.session_state["of"], app.session_state["tensor"]) == (runs[1], "tensor_3")
     assert "12.0 dB accumulated" in said(app)
@@ -260,7 +264,9 @@ def test_a_model_without_a_run_is_offered_one_and_never_shown_as_another(
     assert dict(app.query_params)["model"] == "digits-plain"
 
 
-@pytest.mark.parametrize("model", ["digits-plain", "digits-separable"])
+@pytest.mark.parametrize(
+    "model", ["digits-plain", pytest.param("digits-separable", marks=pytest.mark.slow)]
+)
 def test_from_another_model_drift_shows_that_one(open_app, drifted, model):
     path, keys = drifted
     app = open_app(path, "drift", model="digits-rescaled")
@@ -277,9 +283,9 @@ def test_from_another_model_drift_shows_that_one(open_app, drifted, model):
 
 
 def test_a_run_of_a_model_whose_file_is_gone_is_not_offered_as_another(
-    open_app, drifted, on_loopback
+    open_app, own_drifted, on_loopback
 ):
-    path, _ = drifted
+    path, _ = own_drifted
     with store.writing(path) as con:
         con.rows("update models set source = '/gone.onnx' where model = 'digits-separable'")
     assert "The file of digits-separable is not there any more" in said(
@@ -287,10 +293,9 @@ def test_a_run_of_a_model_whose_file_is_gone_is_not_offered_as_another(
     )
 
 
-def test_a_run_that_is_gone_leaves_the_others(open_app, drifted):
+def test_a_run_that_is_gone_leaves_the_others(drifted):
     path, keys = drifted
-    app = open_app(path, "drift", runs=["999", str(keys[2])])
-    assert fails(app) == []
+    app = seen(path, "drift", runs=["999", str(keys[2])])
     assert [one.value for one in app.warning] == ["The store holds no drift run numbered 999."]
     assert app.multiselect(key="runs").value == [str(keys[2])]
 
@@ -303,8 +308,8 @@ def test_no_run_chosen_is_no_failure(open_app, drifted):
     assert app.header[0].value == "Which runs?"
 
 
-def test_sensitivity_is_held_against_the_ranking_by_weights(open_app, drifted):
-    path, keys = drifted
+def test_sensitivity_is_held_against_the_ranking_by_weights(open_app, own_drifted):
+    path, keys = own_drifted
     with store.writing(path) as con:
         model_id = store.find_model(con, "digits-rescaled")
         records = [a_sensitivity(depth, 10.0 + depth) for depth in range(10)]
@@ -315,8 +320,8 @@ def test_sensitivity_is_held_against_the_ranking_by_weights(open_app, drifted):
     assert "over 10 layers" in said(app)
 
 
-def test_names_of_runs_and_tensors_are_never_markup(open_app, drifted):
-    path, keys = drifted
+def test_names_of_runs_and_tensors_are_never_markup(open_app, own_drifted):
+    path, keys = own_drifted
     evil = "<img src=x onerror=alert(1)> **bold** $x$ [a](http://b)"
     with store.writing(path) as con:
         con.rows("update activation_errors set node_name = ?, tensor = tensor || ?", [evil, evil])
@@ -339,9 +344,9 @@ def test_names_of_runs_and_tensors_are_never_markup(open_app, drifted):
         assert "<img" not in raw.replace("\\<img", "")
 
 
-def test_a_model_that_is_gone_is_said(open_app, drifted):
+def test_a_model_that_is_gone_is_said(drifted):
     path, _ = drifted
-    app = open_app(path, "drift", model="gone")
+    app = seen(path, "drift", model="gone")
     assert [one.value for one in app.warning] == ["The store holds no model named gone."]
 
 

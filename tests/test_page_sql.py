@@ -86,6 +86,7 @@ def test_the_page_opens_with_the_verdict_of_each_model(seen):
     assert frame["verdict"][0] == "breaks"
 
 
+@pytest.mark.slow
 def test_each_example_fills_the_editor_finds_rows_and_can_be_drawn(page):
     app = page(view="Chart")
     for name, example in reversed(EXAMPLES.items()):
@@ -175,9 +176,9 @@ def test_what_was_typed_is_no_markup_in_the_explanation(page):
     "statement",
     [
         "delete from models",
-        "select 1; select 2",
-        "copy models to 'models.csv'",
-        "attach 'x.duckdb'",
+        pytest.param("select 1; select 2", marks=pytest.mark.slow),
+        pytest.param("copy models to 'models.csv'", marks=pytest.mark.slow),
+        pytest.param("attach 'x.duckdb'", marks=pytest.mark.slow),
     ],
 )
 def test_anything_but_one_question_is_refused(page, demo_store, statement):

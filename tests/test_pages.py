@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from visits import unopened
+from visits import opened, trusting_no_chart, unopened, without_what_only_tests_bring
 
 from quantstore import store
 from quantstore.ingestion import demo_paths
@@ -25,14 +24,22 @@ def open_app(monkeypatch: pytest.MonkeyPatch):
 
     def run(path: Path, page: str, **address: str | list[str]) -> AppTest:
         monkeypatch.setenv("QUANTSTORE_DB", str(path))
-        # The app trusts its charts; here each one is held against the schema of Vega-Lite.
-        monkeypatch.setattr("quantstore.pages.shared.ready", lambda chart: chart)
-        # Only the tests bring these; pandas would use scipy where it finds it.
-        for name in ("scipy", "sklearn", "onnxruntime"):
-            monkeypatch.setitem(sys.modules, name, None)
+        without_what_only_tests_bring(monkeypatch)
         return unopened(page, **address).run()
 
     return run
+
+
+@pytest.fixture(scope="module")
+def seen(demo_store):
+    """Looks at a page of the demo models that others look at as well."""
+
+    def look_at(page, **address):
+        app = opened(page, demo_store, **address)
+        assert fails(app) == []
+        return app
+
+    return look_at
 
 
 def texts(app: AppTest) -> str:
@@ -61,32 +68,33 @@ def test_without_a_store_a_page_says_how_to_begin(open_app, tmp_path, page):
 
 
 @every_page
-def test_an_empty_store_is_no_different(open_app, tmp_path, page):
-    with store.writing(tmp_path / "empty.duckdb"):
-        pass
-    app = open_app(tmp_path / "empty.duckdb", page)
+def test_an_empty_store_is_no_different(open_app, empty_store, page):
+    app = open_app(empty_store, page)
     assert fails(app) == []
     if page not in NEED_NO_MODEL:
         assert any(b.key == "add_examples" for b in app.button)
 
 
 @every_page
-def test_with_models_every_page_draws(open_app, demo_store, page):
+def test_with_models_every_page_draws_by_the_schema_of_vega_lite(
+    open_app, demo_store, page, monkeypatch
+):
+    trusting_no_chart(monkeypatch)
     app = open_app(demo_store, page)
     assert fails(app) == []
     assert len(app.title) + len(app.get("html")) >= 1
 
 
-def test_compare_opens_with_the_answer(open_app, demo_store):
-    app = open_app(demo_store, "compare")
+def test_compare_opens_with_the_answer(seen):
+    app = seen("compare")
     assert app.header[0].value == (
         "1 of 4 models breaks under int8 per tensor, symmetric; none does per channel"
     )
     assert len(app.get("vega_lite_chart")) == 3
 
 
-def test_compare_shows_the_models_of_its_address(open_app, demo_store):
-    app = open_app(demo_store, "compare", models=["digits-plain", "digits-separable"])
+def test_compare_shows_the_models_of_its_address(seen):
+    app = seen("compare", models=["digits-plain", "digits-separable"])
     assert app.multiselect(key="models").value == ["digits-plain", "digits-separable"]
     assert app.header[0].value.startswith("No blocker found in the weights of both models")
 
@@ -104,18 +112,18 @@ def test_what_was_picked_last_is_what_other_pages_show(open_app, demo_store):
     assert app.selectbox(key="model").value == "digits-plain"
 
 
-def test_a_scheme_in_the_address_is_the_scheme_of_the_page(open_app, demo_store):
-    app = open_app(demo_store, "compare", scheme="int8_channel_symmetric")
+def test_a_scheme_in_the_address_is_the_scheme_of_the_page(seen):
+    app = seen("compare", scheme="int8_channel_symmetric")
     assert app.selectbox(key="scheme").value == "int8_channel_symmetric"
     assert app.header[0].value.endswith("under int8 per channel, symmetric")
 
 
-def test_an_unknown_scheme_falls_back_to_the_default(open_app, demo_store):
-    app = open_app(demo_store, "compare", scheme="int3_magic")
-    assert fails(app) == []
+def test_an_unknown_scheme_falls_back_to_the_default(seen):
+    app = seen("compare", scheme="int3_magic")
     assert app.selectbox(key="scheme").value == "int8_tensor_symmetric"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ["Weight range", "Channel spread", "Range / rms", "SQNR"])
 def test_every_view_of_the_differences_draws(open_app, demo_store, measure):
     app = open_app(demo_store, "compare", measure=measure)
@@ -131,22 +139,21 @@ def test_bin_width_and_axis_can_be_chosen(open_app, demo_store):
     assert dict(app.query_params)["bin_width"] == "20"
 
 
-def test_two_models_can_be_drawn_as_the_article_draws_them(open_app, demo_store):
-    app = open_app(demo_store, "compare", models=["digits-plain", "digits-rescaled"], shape="Bars")
-    assert fails(app) == []
+def test_two_models_can_be_drawn_as_the_article_draws_them(seen):
+    app = seen("compare", models=["digits-plain", "digits-rescaled"], shape="Bars")
     assert "One brick" not in texts(app)
 
 
-def test_model_opens_with_the_worst_one_and_its_answer(open_app, demo_store):
-    app = open_app(demo_store, "model")
+def test_model_opens_with_the_worst_one_and_its_answer(seen):
+    app = seen("model")
     assert app.title[0].value == r"digits\-rescaled"
     assert app.header[0].value.replace("\u00a0", " ") == (
         "8 of 10 layers break under int8 per tensor, symmetric; per channel, none does"
     )
 
 
-def test_model_says_what_equalization_and_more_bits_could_give(open_app, demo_store):
-    said = texts(open_app(demo_store, "model", model="digits-rescaled"))
+def test_model_says_what_equalization_and_more_bits_could_give(seen):
+    said = texts(seen("model", model="digits-rescaled"))
     assert "of the 8 broken layers have a neighbour to share scale with" in said or (
         "all 8 broken layers have a neighbour to share scale with" in said
     )
@@ -154,14 +161,14 @@ def test_model_says_what_equalization_and_more_bits_could_give(open_app, demo_st
     assert "Every layer is fine from" in said
 
 
-def test_the_forecast_of_equalization_stays_with_the_scheme_it_is_for(open_app, demo_store):
-    app = open_app(demo_store, "model", model="digits-rescaled", scheme="int8_tensor_asymmetric")
+def test_the_forecast_of_equalization_stays_with_the_scheme_it_is_for(seen):
+    app = seen("model", model="digits-rescaled", scheme="int8_tensor_asymmetric")
     assert "Equalization" not in texts(app)
     assert "Every layer is fine from" in texts(app)
 
 
-def test_a_model_without_trouble_hears_nothing_of_equalization(open_app, demo_store):
-    said = texts(open_app(demo_store, "model", model="digits-plain"))
+def test_a_model_without_trouble_hears_nothing_of_equalization(seen):
+    said = texts(seen("model", model="digits-plain"))
     assert "Equalization" not in said
 
 
@@ -186,8 +193,8 @@ def test_model_finds_layers_by_name_as_it_is_typed(open_app, demo_store):
     assert "No layer has this in its name." not in texts(app)
 
 
-def test_a_model_that_is_gone_is_said_to_be_gone(open_app, demo_store):
-    app = open_app(demo_store, "model", model="*yesterday*")
+def test_a_model_that_is_gone_is_said_to_be_gone(seen):
+    app = seen("model", model="*yesterday*")
     assert app.warning[0].value == r"The store holds no model named \*yesterday\*."
     assert fails(app) == []
 
@@ -252,8 +259,8 @@ def test_embeddings_are_shown_apart_from_layers(open_app, demo_store, tmp_path):
     assert tables(app) == [5, 1]
 
 
-def test_models_says_what_the_store_holds_and_whether_it_is_in_order(open_app, demo_store):
-    app = open_app(demo_store, "models")
+def test_models_says_what_the_store_holds_and_whether_it_is_in_order(seen):
+    app = seen("models")
     assert app.header[0].value.startswith("4\u00a0models, 36\u00a0layers, ")
     assert app.header[0].value.endswith("; all in order")
 
@@ -287,20 +294,20 @@ def test_models_tells_a_file_that_changed_from_one_that_may_have(
     }
 
 
-def test_models_finds_by_name_as_its_address_says(open_app, demo_store):
-    app = open_app(demo_store, "models", models_search="Rescaled")
+def test_models_finds_by_name_as_its_address_says(seen):
+    app = seen("models", models_search="Rescaled")
     assert app.text_input(key="models_search").value == "Rescaled"
     (shelf,) = [one for one in app.get("bidi_component") if "marked" in str(one.proto)]
     assert "digits-rescaled" in str(shelf.proto)
     assert "digits-plain" not in str(shelf.proto)
-    app = open_app(demo_store, "models", models_search="nobody")
+    app = seen("models", models_search="nobody")
     assert [one.value for one in app.info] == [
         "No model fits: search for less, or choose another tag."
     ]
 
 
-def test_models_says_that_a_tag_is_gone(open_app, demo_store):
-    app = open_app(demo_store, "models", models_tag="gone")
+def test_models_says_that_a_tag_is_gone(seen):
+    app = seen("models", models_tag="gone")
     assert [one.value for one in app.warning] == ["The store holds no tag named gone."]
 
 

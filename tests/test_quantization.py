@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import onnx
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from onnx import TensorProto, helper
@@ -86,9 +86,6 @@ every_awkward_tensor = pytest.mark.parametrize("weights", AWKWARD.values(), ids=
 
 # A law is held to every scheme by the same weights: hypothesis takes longer to draw them than we
 # to measure them.
-many_examples = settings(max_examples=60)
-
-
 def with_awkward_examples(test):
     for weights in AWKWARD.values():
         test = example(weights=weights)(test)
@@ -243,7 +240,6 @@ def onnxruntime_session(*, is_symmetric: bool, per_channel: bool):
     )
 
 
-@settings(max_examples=200)
 @given(weights=any_weights)
 @with_awkward_examples
 def test_codes_and_round_trip_are_onnxruntimes_bit_for_bit(weights):
@@ -268,7 +264,6 @@ def test_codes_and_round_trip_are_those_of_the_onnx_reference(scheme, weights):
     np.testing.assert_array_equal(round_trip(weights, scheme), returned)
 
 
-@settings(max_examples=200)
 @given(weights=any_weights)
 @with_awkward_examples
 def test_scale_and_zero_point_are_what_onnxruntimes_quantizer_computes(weights):
@@ -288,7 +283,6 @@ def test_scale_and_zero_point_are_what_onnxruntimes_quantizer_computes(weights):
 # --- laws --------------------------------------------------------------------------------------
 
 
-@many_examples
 @given(weights=any_weights)
 @with_awkward_examples
 def test_no_weight_moves_by_more_than_half_a_step(weights):
@@ -299,7 +293,6 @@ def test_no_weight_moves_by_more_than_half_a_step(weights):
         assert np.all(moved <= step * (0.5 + 255 * 3e-7)), scheme.name
 
 
-@many_examples
 @given(weights=any_weights)
 @with_awkward_examples
 def test_zero_is_always_a_code(weights):
@@ -312,7 +305,6 @@ def test_zero_is_always_a_code(weights):
         np.testing.assert_array_equal(returned, zeros, err_msg=scheme.name)
 
 
-@many_examples
 @given(weights=any_weights)
 @with_awkward_examples
 def test_noise_never_exceeds_the_signal(weights):
@@ -322,7 +314,6 @@ def test_noise_never_exceeds_the_signal(weights):
         assert not np.any(error.channel_sqnr_db < -1e-4), scheme.name
 
 
-@many_examples
 @given(weights=quarters, exponent=st.integers(-20, 20))
 def test_a_power_of_two_changes_the_step_and_nothing_else(weights, exponent):
     factor = np.float32(2.0**exponent)
@@ -337,7 +328,6 @@ def test_a_power_of_two_changes_the_step_and_nothing_else(weights, exponent):
         assert scaled.max_abs_error == original.max_abs_error * factor, scheme.name
 
 
-@settings(max_examples=25)
 @given(factor=st.floats(1e-20, 1e20))
 def test_scaling_a_tensor_does_not_change_its_sqnr(factor):
     weights = np.random.default_rng(4).normal(size=(4, 50))
@@ -350,7 +340,6 @@ def test_scaling_a_tensor_does_not_change_its_sqnr(factor):
         )
 
 
-@many_examples
 @given(weights=any_weights, random=st.randoms(use_true_random=False))
 def test_permuting_channels_permutes_channel_rows(weights, random):
     order = random.sample(range(len(weights)), len(weights))
@@ -377,7 +366,6 @@ def test_a_channels_own_step_never_exceeds_the_tensors(weights):
         assert np.all((own <= shared) | (own == 1)), channel.name
 
 
-@many_examples
 @given(
     codes=arrays(np.int64, SHAPES, elements=st.integers(0, 255)),
     exponents=st.lists(st.integers(-60, 60), min_size=7, max_size=7),

@@ -182,6 +182,7 @@ def test_rescues_are_the_figures_of_the_store(demo_store):
     assert len(rescues) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", INT8_SCHEMES.values(), ids=INT8_SCHEMES)
 def test_every_int8_scheme_gives_a_report(demo_store, scheme):
     text = Reader(write(demo_store, PAIR, scheme)).text
@@ -356,6 +357,7 @@ def test_packing_loses_nothing_that_is_drawn():
                 assert value == (pytest.approx(row[key], rel=1e-4) if value != row[key] else value)
 
 
+@pytest.mark.slow
 def test_ten_large_models_stay_below_five_megabytes():
     rng = np.random.default_rng(0)
     frame = profiles(

@@ -3,7 +3,7 @@
 import math
 
 import pandas as pd
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quantstore.revisions import changes, headline, how_matched, match, tally, worst_first
@@ -42,7 +42,6 @@ NETWORKS = st.lists(SHAPES, max_size=30).map(
 
 
 @given(NETWORKS)
-@settings(max_examples=40, deadline=None)
 def test_a_network_matches_itself_layer_by_layer(one):
     found = match(one, one)
     assert found["layer_before"].tolist() == found["layer_after"].tolist() == one["layer"].tolist()
@@ -51,7 +50,6 @@ def test_a_network_matches_itself_layer_by_layer(one):
 
 
 @given(NETWORKS)
-@settings(max_examples=40, deadline=None)
 def test_new_names_for_all_layers_change_no_pair(one):
     renamed = one.assign(layer=[f"node_{name}" for name in one["layer"]])
     found = match(one, renamed)
@@ -60,7 +58,6 @@ def test_new_names_for_all_layers_change_no_pair(one):
 
 
 @given(NETWORKS, NETWORKS)
-@settings(max_examples=60, deadline=None)
 def test_every_layer_is_in_one_row_and_the_later_network_keeps_its_order(one, other):
     found = match(one, other)
     assert sorted(found["layer_before"].dropna()) == sorted(one["layer"])

@@ -76,7 +76,16 @@ def measured(path):
     return measure_file(path, jobs=None if path.stem == LARGEST else 1)
 
 
-@pytest.fixture(scope="module", params=LAYER_COUNTS)
+# Convolutions to be folded, integers, branches and recurrence, halves, a transformer.
+QUICK = ("rtmdet-nano", "yolov10n-quant", "silero-vad", "fns-starry-night-fp16", "vit-pgd_2_3_16")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in LAYER_COUNTS
+    ],
+)
 def model(request, shared_models):
     """Every model that quantstore reads; pytest runs all tests of one before the next."""
     path = shared_models / f"{request.param}.onnx"
@@ -198,6 +207,7 @@ def test_a_model_that_cannot_be_measured_is_refused_with_the_reason(shared_model
     assert reason in caught.value.sentence
 
 
+@pytest.mark.slow
 def test_retinaface_has_ranges_up_to_around_120(shared_models):
     layers = measured(shared_models / "retinaface-mnet025.onnx").layers
     largest = max(measures.layer.weight_range for measures in layers)

@@ -58,7 +58,14 @@ def test_an_upload_called_model_is_not_named_after_a_temporary_folder(queue, tmp
     assert is_soon_empty(tmp_path / "uploads")
 
 
-@pytest.mark.parametrize("name", ["../../up.onnx", "..\\up.onnx", "/etc/up.onnx"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../up.onnx",
+        pytest.param("..\\up.onnx", marks=pytest.mark.slow),
+        pytest.param("/etc/up.onnx", marks=pytest.mark.slow),
+    ],
+)
 def test_an_upload_stays_in_its_folder_whatever_it_is_called(queue, tmp_path, name):
     sidebar._queue_uploads([Upload(name, PLAIN)])
     assert [job.name for job in finished(queue)] == ["up.onnx"]
@@ -82,6 +89,7 @@ def test_an_upload_is_nobody_elses_to_read(queue, tmp_path, monkeypatch):
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.slow
 def test_uploads_together_have_a_limit_and_make_room_again(queue, tmp_path, monkeypatch):
     monkeypatch.setattr(uploads, "LARGEST_BYTES", len(PLAIN) + 10)
     sidebar._queue_uploads([Upload("a.onnx", PLAIN), Upload("b.onnx", PLAIN)])
@@ -122,6 +130,7 @@ def test_what_a_killed_server_left_is_removed_and_what_a_living_one_uses_is_not(
     assert not living.folder.parent.exists()
 
 
+@pytest.mark.slow
 def test_two_files_of_one_name_do_not_overwrite_each_other(queue):
     sidebar._queue_uploads([Upload("a.onnx", PLAIN), Upload("a.onnx", b"other")])
     assert sorted(job.state for job in finished(queue)) == ["done", "failed"]
@@ -145,6 +154,7 @@ def test_a_path_that_leads_nowhere_is_shown_as_it_was_typed(queue, tmp_path):
     assert [job.name for job in finished(queue)] == [str(tmp_path / "gone.onnx")]
 
 
+@pytest.mark.slow
 def test_a_folder_brings_all_its_models(queue, tmp_path):
     for path in ingestion.demo_paths()[:2]:
         shutil.copy(path, tmp_path)

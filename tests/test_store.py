@@ -640,6 +640,7 @@ def test_a_writer_waits_for_a_reader_in_the_same_process(add, path):
     thread.join()
 
 
+@pytest.mark.slow
 def test_writers_wait_for_one_another(tmp_path):
     path = tmp_path / "new.duckdb"
     names = [f"net{number}" for number in range(6)]

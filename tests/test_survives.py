@@ -344,6 +344,7 @@ def test_an_unknown_domain_is_passed_over(tmp_path):
     assert [layer.name for layer in layers_of(save(model, tmp_path / "m.onnx"))] == ["conv"]
 
 
+@pytest.mark.slow
 def test_twenty_thousand_nodes_that_share_a_weight(tmp_path, prober, monkeypatch):
     monkeypatch.setattr(walk, "MOST_CHANNELS", 40_000)
     weights = gaussian(4096, 1, 1, 1)

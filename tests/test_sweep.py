@@ -253,7 +253,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
-@settings(max_examples=10, phases=[Phase.generate])
+@settings(max_examples=settings.default.max_examples // 8, phases=[Phase.generate])
 @given(height=SIDES, width=SIDES, seed=st.integers(0, 2**32))
 def test_the_errors_of_random_layers_are_those_of_the_reference(make, height, width, seed):
     weights = make(np.random.default_rng(seed), (height, width)).astype(np.float32)
@@ -262,7 +262,6 @@ def test_the_errors_of_random_layers_are_those_of_the_reference(make, height, wi
     check_channel_clipping(weights, found)
 
 
-@settings(max_examples=60)
 @given(
     weights=arrays(
         np.float32,
@@ -275,7 +274,7 @@ def test_the_errors_of_any_float32_are_those_of_the_reference(weights):
 
 
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
-@settings(max_examples=3, phases=[Phase.generate])
+@settings(max_examples=settings.default.max_examples // 25, phases=[Phase.generate])
 @given(height=SIDES, width=SIDES.filter(lambda side: side < 100), seed=st.integers(0, 2**32))
 def test_clipping_and_bits_needed_are_what_trying_everything_finds(make, height, width, seed):
     weights = make(np.random.default_rng(seed), (height, width)).astype(np.float32)
@@ -375,7 +374,7 @@ def test_there_may_be_no_number_of_bits_that_is_enough():
     assert found.bits_needed["channel"] is not None
 
 
-@settings(max_examples=15, phases=[Phase.generate])
+@settings(max_examples=settings.default.max_examples // 5, phases=[Phase.generate])
 @given(spread=st.floats(0, 5), seed=st.integers(0, 2**32))
 def test_bits_needed_of_layers_as_networks_have_them(spread, seed):
     rng = random(seed)

@@ -1,8 +1,11 @@
 """Pages without a browser. One takes half a second to draw: who only looks shares what is drawn.
 
 A whole page comes from an address, as in the browser; a section comes from its arguments.
+The app trusts its charts, which have tests of their own. Who doubts them lets ``trusting_no_chart``
+hold each one of a page against the schema of Vega-Lite, which takes as long as drawing it again.
 """
 
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -23,16 +26,18 @@ def unopened(page: str, /, **address: str | list[str]) -> AppTest:
     return app
 
 
-def opened(page: str, store: Path, /, **address: str) -> AppTest:
+def opened(page: str, store: Path, /, **address: str | list[str]) -> AppTest:
     """A page to look at and not to touch: everybody who asks for the address gets the same one."""
-    return _opened(page, store, tuple(sorted(address.items())))
+    parts = ((key, tuple([of] if isinstance(of, str) else of)) for key, of in address.items())
+    return _opened(page, store, tuple(sorted(parts)))
 
 
 @cache
-def _opened(page: str, store: Path, address: tuple[tuple[str, str], ...]) -> AppTest:
+def _opened(page: str, store: Path, address: tuple[tuple[str, tuple[str, ...]], ...]) -> AppTest:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("QUANTSTORE_DB", str(store))
-        app = unopened(page, **dict(address)).run()
+        without_what_only_tests_bring(patched)
+        app = unopened(page, **{key: list(of) for key, of in address}).run()
     assert not app.exception
 
     def run(**_: object) -> AppTest:
@@ -41,6 +46,18 @@ def _opened(page: str, store: Path, address: tuple[tuple[str, str], ...]) -> App
     # Clicks and choices come here as well.
     app.run = run  # type: ignore[method-assign]
     return app
+
+
+def without_what_only_tests_bring(patched: pytest.MonkeyPatch) -> None:
+    """Pages do without these; pandas would use scipy where it finds it."""
+    for name in ("scipy", "sklearn", "onnxruntime"):
+        patched.setitem(sys.modules, name, None)
+
+
+def trusting_no_chart(patched: pytest.MonkeyPatch) -> None:
+    """Each chart of the pages drawn from now on is held against the schema of Vega-Lite."""
+    for module in ("charts.common", "pages.shared", "pages.compare_charts"):
+        patched.setattr(f"quantstore.{module}.ready", lambda chart: chart)
 
 
 def section(draw: Callable[..., None], *arguments: Any) -> AppTest:
