@@ -13,7 +13,7 @@ from typing import Literal
 
 from quantstore.errors import QuantstoreError
 from quantstore.ingestion import content_of
-from quantstore.measure import MEASURES_VERSION
+from quantstore.measure import is_current
 from quantstore.queries import Origin
 
 FileState = Literal[
@@ -121,7 +121,9 @@ def freshness(origin: Origin, *, may_look: bool = True) -> Freshness:
 
 
 def _dated(state: Freshness, origin: Origin) -> Freshness:
-    return dataclasses.replace(state, is_outdated=origin.measures_version < MEASURES_VERSION)
+    return dataclasses.replace(
+        state, is_outdated=not is_current(origin.measures_version, origin.schemes)
+    )
 
 
 def _at_a_glance(origin: Origin) -> Freshness | _FileStamp:

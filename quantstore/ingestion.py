@@ -36,7 +36,7 @@ from quantstore.errors import (
     StoreError,
 )
 from quantstore.layers import Layer
-from quantstore.measure import MEASURES_VERSION, measure_layer
+from quantstore.measure import MEASURES_VERSION, is_current, measure_layer
 from quantstore.process import logs, pool
 from quantstore.process.memory import peak_bytes_with_children
 from quantstore.records import (
@@ -225,7 +225,7 @@ def _measured_unless_stored(
 ) -> MeasuredModel | IngestResult:
     file = graph.open_model(path)
     logger.info("read %s in %.3f s: sha256 %s", path, attempt.seconds, file.sha256)
-    stored_name = None if choices.replace else _stored_name(store_path, file.sha256, choices.fold)
+    stored_name = None if choices.replace else _stored_name(store_path, file.sha256, choices)
     if stored_name is None:
         return _measure(file, choices, attempt, report, prober)
     logger.info("already stored as %s: %s", stored_name, path)
@@ -641,8 +641,8 @@ def _write(measured: MeasuredModel, store_path: Path, choices: IngestChoices) ->
         # What people wrote on a model outlives its figures; what they ran stays with the content.
         labels, runs_removed = store.Labels(), 0
         if same_content is not None:
-            former_id, former, measures_version = same_content
-            if not choices.replace and measures_version >= MEASURES_VERSION:
+            former_id, former = same_content.model_id, same_content.model
+            if not choices.replace and _is_current(same_content, choices):
                 # Another process stored it while we measured.
                 ended = measured.attempt.ended(
                     "already stored", model=former, peak_bytes=measured.peak_bytes
@@ -699,22 +699,24 @@ def _write(measured: MeasuredModel, store_path: Path, choices: IngestChoices) ->
     )
 
 
-def _stored_name(store_path: Path, sha256: str, folded: bool) -> str | None:
+def _stored_name(store_path: Path, sha256: str, choices: IngestChoices) -> str | None:
     """The name under which this content is stored with today's measurements."""
     try:
         with store.reading(store_path) as connection:
-            stored_model = store.model_with_content(connection, sha256, folded)
+            stored_model = store.model_with_content(connection, sha256, choices.fold)
     except MissingStoreError:
         return None
     except OlderStoreError:
         # What comes now will write to it anyway.
         store.update(store_path)
-        return _stored_name(store_path, sha256, folded)
-    return (
-        stored_model[1]
-        if stored_model is not None and stored_model[2] >= MEASURES_VERSION
-        else None
-    )
+        return _stored_name(store_path, sha256, choices)
+    if stored_model is None or not _is_current(stored_model, choices):
+        return None
+    return stored_model.model
+
+
+def _is_current(stored_model: store.StoredModel, choices: IngestChoices) -> bool:
+    return is_current(stored_model.measures_version, stored_model.schemes, choices.plan)
 
 
 def _name_of(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The list of what quantstore knows about a layer: layers in, records out. No file, no table."""
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 
@@ -19,9 +20,20 @@ from quantstore.records import (
 from quantstore.schemes import INT8_SCHEMES
 from quantstore.sweep import FULL_PLAN, Plan, Sweep, sweep
 
-# Raise it when a figure changes its meaning or a new one appears: models measured under an older
-# version are measured anew when they are ingested again.
+# Raise it when a figure changes its meaning or a new column appears: models measured under an
+# older version are measured anew when they are ingested again. A scheme that is added needs no new
+# number: the store knows which schemes a model was measured under.
 MEASURES_VERSION = 3
+
+
+def is_current(measures_version: int, schemes: Collection[str], plan: Plan = FULL_PLAN) -> bool:
+    """Whether a stored model has every figure that would be measured today.
+
+    Args:
+        schemes: those that the model was measured under.
+        plan: what would be measured.
+    """
+    return measures_version >= MEASURES_VERSION and set(plan.schemes) <= set(schemes)
 
 
 def measure_layer(layer: Layer, depth: int, plan: Plan = FULL_PLAN) -> LayerMeasures:

@@ -147,7 +147,7 @@ def _stored_name(store_path: Path, simulation: Simulation) -> str | None:
         store.reading(store_path) as connection,
     ):
         model = store.model_with_content(connection, simulation.sha256, simulation.folded)
-        return None if model is None else model[1]
+        return None if model is None else model.model
     return None
 
 

@@ -12,6 +12,7 @@ from quantstore.freshness import all_fresh, freshness
 from quantstore.ingestion import content_of
 from quantstore.measure import MEASURES_VERSION
 from quantstore.queries import Origin
+from quantstore.schemes import SCHEMES
 
 AN_HOUR = timedelta(hours=1)
 
@@ -30,6 +31,7 @@ def measured(path, name="net"):
         folded=True,
         ingested_at=utc_now() + AN_HOUR,
         measures_version=MEASURES_VERSION,
+        schemes=tuple(SCHEMES),
     )
 
 
@@ -126,8 +128,11 @@ def test_without_a_file_there_is_nothing_to_do(origin, source, kind):
     assert (state.file_state, state.needs_care) == (kind, False)
 
 
-def test_a_measurement_of_an_older_release_needs_care(origin):
-    old = dataclasses.replace(origin, measures_version=MEASURES_VERSION - 1)
+@pytest.mark.parametrize(
+    "lack", [{"measures_version": MEASURES_VERSION - 1}, {"schemes": tuple(SCHEMES)[:-1]}]
+)
+def test_a_measurement_of_an_older_release_needs_care(origin, lack):
+    old = dataclasses.replace(origin, **lack)
     state = freshness(old)
     assert (state.file_state, state.needs_care, state.can_be_refreshed) == ("same", True, True)
 

@@ -21,6 +21,7 @@ from quantstore.errors import (
 )
 from quantstore.ingestion import IngestChoices, IngestProgress
 from quantstore.measure import MEASURES_VERSION
+from quantstore.schemes import SCHEMES
 
 
 # What running a model finds, and what it costs, is told in test_probe.py.
@@ -199,6 +200,35 @@ def test_a_model_measured_by_an_older_version_is_measured_anew(tmp_path, path, n
     with store.reading(path) as connection:
         assert connection.rows("select measures_version from models") == [(MEASURES_VERSION,)]
         assert connection.value("select std from layers") > 0
+
+
+def test_a_scheme_that_is_added_reaches_stores_and_models_that_were_there_before(
+    tmp_path, path, names, monkeypatch
+):
+    file = model_file(tmp_path / "net.onnx")
+    ingest_file(file, path)
+    with store.reading(path) as connection:
+        before = connection.rows("from errors order by layer_id, scheme")
+    six_bits = dataclasses.replace(SCHEMES["int4_channel_symmetric"], name="int6_x", bits=6)
+    monkeypatch.setitem(SCHEMES, "int6_x", six_bits)
+
+    again = ingest_file(file, path)
+    assert (again.outcome, again.model) == ("replaced", "net")
+    assert ingest_file(file, path).outcome == "already stored"
+    with store.reading(path) as connection:
+        assert connection.rows("select bits from schemes where scheme = 'int6_x'") == [(6,)]
+        now = connection.rows("from errors order by layer_id, scheme")
+        assert [row[1:] for row in now if row[1] != "int6_x"] == [row[1:] for row in before]
+        four, six, eight = connection.rows(
+            "select sqnr_db from errors where scheme in"
+            " ('int4_channel_symmetric', 'int6_x', 'int8_channel_symmetric') order by 1"
+        )
+        assert four < six < eight
+    # Who knows fewer schemes leaves the others alone.
+    monkeypatch.delitem(SCHEMES, "int6_x")
+    assert ingest_file(file, path).outcome == "already stored"
+    with store.reading(path) as connection:
+        assert connection.rows("select bits from schemes where scheme = 'int6_x'") == [(6,)]
 
 
 # --- names -------------------------------------------------------------------------------------

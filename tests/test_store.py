@@ -427,7 +427,9 @@ def test_a_model_is_found_by_name_or_by_content(path, add):
     model_id = add(GAUSSIAN)
     with store.reading(path) as connection:
         assert store.find_model(connection, "net") == model_id
-        assert store.model_with_content(connection, "hash of net", True) == (model_id, "net", 1)
+        assert store.model_with_content(connection, "hash of net", True) == store.StoredModel(
+            model_id, "net", 1, tuple(SCHEMES)
+        )
         assert store.model_with_content(connection, "hash of net", False) is None
         with pytest.raises(UnknownModelError, match="no model named 'other'") as caught:
             store.find_model(connection, "other")

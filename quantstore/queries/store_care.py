@@ -86,20 +86,36 @@ class Origin:
     folded: bool
     ingested_at: datetime
     measures_version: int
+    schemes: tuple[str, ...]
 
 
 def origins(con: Connection, models: Sequence[str] | None = None) -> list[Origin]:
     """Where each model was read from, by name; every model by default."""
     rows = con.rows(
         """
-        select model, source, file_bytes, sha256, folded, ingested_at, measures_version
+        select
+            model,
+            source,
+            file_bytes,
+            sha256,
+            folded,
+            ingested_at,
+            measures_version,
+            schemes
         from models
+        left join (
+            -- Every layer has a row for every scheme.
+            select model_id, list(scheme) as schemes
+            from (select model_id, min(layer_id) as layer_id from layers group by model_id)
+            join errors using (layer_id)
+            group by model_id
+        ) using (model_id)
         where $models is null or list_contains($models, model)
         order by lower(model), model
         """,
         {"models": None if models is None else list(models)},
     )
-    return [Origin(*row) for row in rows]
+    return [Origin(*(*columns, tuple(schemes or ()))) for *columns, schemes in rows]
 
 
 def model_of_content(con: Connection, sha256: str, *, folded: bool) -> str | None:

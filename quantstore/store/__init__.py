@@ -34,6 +34,7 @@ from quantstore.store.exports import ExportSummary, export, export_zip
 from quantstore.store.imports import MergeSummary, free_name, merge
 from quantstore.store.models import (
     CHILDREN_OF_LAYERS,
+    StoredModel,
     add_findings,
     add_ingest,
     add_model,
@@ -66,6 +67,7 @@ __all__ = [
     "MergeSummary",
     "Parameters",
     "StoreStamp",
+    "StoredModel",
     "add_findings",
     "add_ingest",
     "add_model",

@@ -29,7 +29,9 @@ from quantstore.store.schema import (
     SCHEMA_VERSION,
     STORAGE_VERSION,
     create_schema,
+    fill_schemes,
     is_empty,
+    lacks_schemes,
     require_our_schema,
     schema_version,
 )
@@ -245,6 +247,10 @@ def update(path: Path, wait_seconds: float | None = None) -> Path | None:
 def _bring_up_to_date(connection: duckdb.DuckDBPyConnection, path: Path) -> Path | None:
     version = schema_version(connection)
     if version == SCHEMA_VERSION:
+        # A scheme that was added since needs no other shape of the file.
+        if lacks_schemes(connection):
+            with _transaction(connection):
+                fill_schemes(connection)
         return None
     if version is None and is_empty(connection):
         with _transaction(connection):

@@ -1,6 +1,7 @@
 """Write a model and what is known about it into the open store, take one out."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quantstore.errors import UnknownModelError
@@ -32,15 +33,38 @@ def find_model(connection: Connection, model: str) -> int:
     return int(model_id)
 
 
-def model_with_content(
-    connection: Connection, sha256: str, folded: bool
-) -> tuple[int, str, int] | None:
-    """Key, name and measures_version of the model with this content; None where it is new."""
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model that the store holds, and how it was measured."""
+
+    model_id: int
+    model: str
+    measures_version: int
+    schemes: tuple[str, ...]
+
+
+def model_with_content(connection: Connection, sha256: str, folded: bool) -> StoredModel | None:
+    """The model with this content; None where it is new."""
     rows = connection.rows(
-        "select model_id, model, measures_version from models where sha256 = ? and folded = ?",
+        """
+        select
+            model_id,
+            model,
+            measures_version,
+            -- Every layer has a row for every scheme.
+            (select list(scheme) from errors where layer_id = first_layer_id) as schemes
+        from models
+        join (
+            select model_id, min(layer_id) as first_layer_id from layers group by model_id
+        ) using (model_id)
+        where sha256 = ? and folded = ?
+        """,
         [sha256, folded],
     )
-    return rows[0] if rows else None
+    if not rows:
+        return None
+    model_id, model, measures_version, schemes = rows[0]
+    return StoredModel(model_id, model, measures_version, tuple(schemes or ()))
 
 
 def add_model(

@@ -87,13 +87,20 @@ def now() -> str:
 def fill_schemes(connection: duckdb.DuckDBPyConnection) -> None:
     """Describe the schemes that this release measures, and no others."""
     connection.execute("delete from schemes")
-    connection.executemany(
-        "insert into schemes values (?, ?, ?, ?, ?, ?, ?)",
-        [
-            [s.name, s.format, s.bits, s.granularity, s.is_symmetric, s.clip, s.description]
-            for s in SCHEMES.values()
-        ],
-    )
+    connection.executemany("insert into schemes values (?, ?, ?, ?, ?, ?, ?)", _scheme_rows())
+
+
+def lacks_schemes(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether a scheme that this release measures is missing, or described in another way."""
+    stored = set(connection.execute("from schemes").fetchall())
+    return not stored >= set(_scheme_rows())
+
+
+def _scheme_rows() -> list[tuple[object, ...]]:
+    return [
+        (s.name, s.format, s.bits, s.granularity, s.is_symmetric, s.clip, s.description)
+        for s in SCHEMES.values()
+    ]
 
 
 def hand_down_comments(connection: duckdb.DuckDBPyConnection) -> None:
