@@ -34,7 +34,7 @@ from google.protobuf.message import DecodeError, Message
 from quantstore import graph, ingestion, store
 from quantstore.errors import QuantstoreError
 from quantstore.ingestion import IngestChoices, ingest_file
-from quantstore.layers import Layer
+from quantstore.layer import Layer
 from quantstore.run.probe import Prober
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
 from quantstore.sweep import FULL_PLAN, Plan

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from timing import serve
 
 if TYPE_CHECKING:
-    from quantstore.layers import Layer
+    from quantstore.layer import Layer
     from quantstore.schemes import Scheme
 
 
@@ -119,7 +119,7 @@ def _min_max_schemes(scheme_count: int, most_bits: int) -> "Iterator[tuple[str, 
 def _random_layer(rows: int, columns: int) -> "Layer":
     import numpy as np
 
-    from quantstore.layers import Layer
+    from quantstore.layer import Layer
 
     weights = np.random.default_rng(0).standard_normal((rows, columns), dtype=np.float32)
     return Layer(

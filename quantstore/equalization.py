@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantstore.columns import Columns
-from quantstore.layers import Layer
+from quantstore.layer import Layer
 from quantstore.records import Doubles, Floats
 from quantstore.schemes import DEFAULT_SCHEME, Scheme
 from quantstore.sweep import channel_p10_db

@@ -35,7 +35,7 @@ from quantstore.errors import (
     QuantstoreError,
     StoreError,
 )
-from quantstore.layers import Layer
+from quantstore.layer import Layer
 from quantstore.measure import MEASURES_VERSION, is_current, measure_layer
 from quantstore.process import logs, pool
 from quantstore.process.memory import peak_bytes_with_children

@@ -6,7 +6,7 @@ from collections.abc import Collection
 import numpy as np
 
 from quantstore.distribution import Distribution, describe, sorted_weights
-from quantstore.layers import Layer
+from quantstore.layer import Layer
 from quantstore.records import (
     BitsNeededRecord,
     ChannelColumns,

@@ -24,7 +24,7 @@ from quantstore.equalization import (
 )
 from quantstore.graph import find_sites, open_model, read_layer
 from quantstore.graph.pairs import find_pairs
-from quantstore.layers import Layer
+from quantstore.layer import Layer
 from quantstore.schemes import INT8_CHANNEL_SYMMETRIC, INT8_TENSOR_SYMMETRIC
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from quantstore import ingestion, store
 from quantstore.errors import MissingWeightsError
 from quantstore.ingestion import IngestChoices, MeasuredModel, measure_file
-from quantstore.layers import Layer
+from quantstore.layer import Layer
 from quantstore.schemes import BLOCK_SIZE, INT8_SCHEMES, SCHEMES
 
 DEFAULT = "int8_tensor_symmetric"

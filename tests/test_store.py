@@ -20,7 +20,7 @@ from quantstore.errors import (
     LockedStoreError,
     UnknownModelError,
 )
-from quantstore.layers import Layer
+from quantstore.layer import Layer
 from quantstore.measure import measure_layer
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
 

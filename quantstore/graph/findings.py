@@ -18,7 +18,7 @@ from quantstore.graph.file import ModelFile
 from quantstore.graph.fold import values_of
 from quantstore.graph.operators import STANDARD_DOMAINS
 from quantstore.graph.walk import Site, Unread
-from quantstore.layers import Layer
+from quantstore.layer import Layer
 from quantstore.records import Doubles
 
 # problem: figures are missing or mean nothing; warning: int8 suffers; note: good to know.

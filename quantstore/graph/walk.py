@@ -18,7 +18,7 @@ from quantstore.graph.fold import UnfoldableError, folded, values_of
 from quantstore.graph.operators import MICROSOFT, UNREAD, Operand, Operator, operator_of
 from quantstore.graph.packed import READERS
 from quantstore.graph.tensors import FLOAT_TYPES, INTEGER_TYPES, dimensions, is_float
-from quantstore.layers import Layer
+from quantstore.layer import Layer
 from quantstore.records import Array, Floats
 
 # Five rows of the store for each: 10 million rows, about a gigabyte while they are written. A

@@ -23,7 +23,7 @@ from quantstore.graph.batchnorm import folding_after
 from quantstore.graph.constants import computed
 from quantstore.graph.fold import values_of
 from quantstore.graph.tensors import read_array
-from quantstore.layers import Layer
+from quantstore.layer import Layer
 from quantstore.quantization import round_trip
 from quantstore.records import Array
 from quantstore.run.restore import float_arithmetic, new_constant
