@@ -35,9 +35,9 @@ from quantstore import graph, ingestion, store
 from quantstore.errors import QuantstoreError
 from quantstore.ingestion import IngestChoices, ingest_file
 from quantstore.layer import Layer
+from quantstore.numerics.sweep import FULL_PLAN, Plan
 from quantstore.run.probe import Prober
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
-from quantstore.sweep import FULL_PLAN, Plan
 
 MEMORY_BYTES = 3 << 30
 # Of the processor: other programs may be at work, too.

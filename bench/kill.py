@@ -28,10 +28,10 @@ from pathlib import Path
 
 from quantstore import ingestion, store
 from quantstore.errors import MissingStoreError, OlderStoreError
+from quantstore.numerics.sweep import Plan
 from quantstore.schemes import INT8_SCHEMES
 from quantstore.store import SCHEMA_VERSION
 from quantstore.store.arrow import load_arrow
-from quantstore.sweep import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
 OLD_STORE = ROOT / "tests" / "data" / "store-schema-1.duckdb.gz"

@@ -30,8 +30,8 @@ def four(path: str) -> Callable[[], object]:
     """The same with the four int8 schemes alone."""
     _import_libraries()
     from quantstore.ingestion import IngestChoices, ingest_file
+    from quantstore.numerics.sweep import Plan
     from quantstore.schemes import INT8_SCHEMES
-    from quantstore.sweep import Plan
 
     store = _empty_store(Path(path).parent)
     choices = IngestChoices(
@@ -52,8 +52,8 @@ def _empty_store(folder: Path) -> Path:
 def schemes(scheme_count: str, most_bits: str, rows: str, columns: str) -> Callable[[], object]:
     """One random layer under so many min-max schemes of 2 to so many bits, and nothing else."""
     _import_libraries()
-    from quantstore.measure import measure_layer
-    from quantstore.sweep import Plan
+    from quantstore.numerics.measure import measure_layer
+    from quantstore.numerics.sweep import Plan
 
     chosen = dict(_min_max_schemes(int(scheme_count), int(most_bits)))
     plan = Plan(schemes=chosen, is_full=False)
@@ -67,7 +67,7 @@ def thresholds(threshold_count: str, path: str) -> Callable[[], object]:
     import numpy as np
 
     from quantstore import graph
-    from quantstore.measure import measure_layer
+    from quantstore.numerics.measure import measure_layer
 
     requested_count = int(threshold_count)
     for name, module in list(sys.modules.items()):

@@ -22,7 +22,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional
 
-from quantstore.quantization import round_trip
+from quantstore.numerics.quantization import round_trip
 from quantstore.schemes import SCHEMES, Scheme
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ from typing import Literal
 
 from quantstore.errors import QuantstoreError
 from quantstore.ingestion import content_of
-from quantstore.measure import is_current
+from quantstore.numerics.measure import is_current
 from quantstore.queries import Origin
 
 FileState = Literal[

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Literal
 
 from quantstore import graph, settings, store
-from quantstore.equalization import p10_after_db
 from quantstore.errors import (
     LockedStoreError,
     MissingStoreError,
@@ -36,7 +35,9 @@ from quantstore.errors import (
     StoreError,
 )
 from quantstore.layer import Layer
-from quantstore.measure import MEASURES_VERSION, is_current, measure_layer
+from quantstore.numerics.equalization import p10_after_db
+from quantstore.numerics.measure import MEASURES_VERSION, is_current, measure_layer
+from quantstore.numerics.sweep import FULL_PLAN, Plan
 from quantstore.process import logs, pool
 from quantstore.process.memory import peak_bytes_with_children
 from quantstore.records import (
@@ -49,7 +50,6 @@ from quantstore.records import (
 )
 from quantstore.run.probe import SECONDS, Prober
 from quantstore.schemes import DEFAULT_SCHEME
-from quantstore.sweep import FULL_PLAN, Plan
 from quantstore.version import __version__
 
 logger = logging.getLogger(__name__)

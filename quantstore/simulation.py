@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantstore import correlation, ingestion, store
+from quantstore import ingestion, store
 from quantstore.errors import (
     CancelledError,
     MissingStoreError,
@@ -20,6 +20,7 @@ from quantstore.errors import (
     QuantstoreError,
     RunError,
 )
+from quantstore.numerics import correlation
 from quantstore.process import limits
 from quantstore.process.child import SINGLE_THREADED, BugInChildError, Cause, Child, EndedError
 from quantstore.process.running import Running

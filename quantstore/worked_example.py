@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from quantstore.errors import QuantstoreError
-from quantstore.quantization import (
+from quantstore.numerics.quantization import (
     SMALLEST_SCALE,
     dequantize,
     grid_for,

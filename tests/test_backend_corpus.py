@@ -10,8 +10,8 @@ from onnx import numpy_helper
 
 from quantstore.errors import NoLayersError, QuantstoreError
 from quantstore.ingestion import IngestChoices, ingest_file, measure_file
+from quantstore.numerics.sweep import Plan
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
-from quantstore.sweep import Plan
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 LIGHT = Plan({name: SCHEMES[name] for name in INT8_SCHEMES}, is_full=False)

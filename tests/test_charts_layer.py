@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from quantstore import codes
 from quantstore.charts import clipping
 from quantstore.charts import layer as charts
+from quantstore.numerics import codes
 from quantstore.palette import DARK, LIGHT
 from quantstore.schemes import (
     INT8_CHANNEL_SYMMETRIC,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantstore.correlation import Correlation, ranks, spearman
+from quantstore.numerics.correlation import Correlation, ranks, spearman
 
 # Few different values, so that many are equal.
 pairs = st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=4, max_size=40)

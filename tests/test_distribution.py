@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from quantstore.distribution import HISTOGRAM_BINS, describe
+from quantstore.numerics.distribution import HISTOGRAM_BINS, describe
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=9)
 # Multiples of 1/4 up to 64: ties, repeated values, and sums that float64 holds exactly.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx.reference import ReferenceEvaluator
 
-from quantstore.quantization import round_trip
+from quantstore.numerics.quantization import round_trip
 from quantstore.run import drift, ranges, relay, surgery
 from quantstore.run.inputs import Samples
 from quantstore.run.runtime import Session, quantizable, quantize_file

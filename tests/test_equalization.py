@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from quantstore import ingestion
-from quantstore.equalization import (
+from quantstore.graph import find_sites, open_model, read_layer
+from quantstore.graph.pairs import find_pairs
+from quantstore.layer import Layer
+from quantstore.numerics.equalization import (
     PairGain,
     by_input_channel,
     equalize,
@@ -22,9 +25,6 @@ from quantstore.equalization import (
     scaled_first,
     scaled_second,
 )
-from quantstore.graph import find_sites, open_model, read_layer
-from quantstore.graph.pairs import find_pairs
-from quantstore.layer import Layer
 from quantstore.schemes import INT8_CHANNEL_SYMMETRIC, INT8_TENSOR_SYMMETRIC
 
 

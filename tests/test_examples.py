@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from quantstore.quantization import round_trip
+from quantstore.numerics.quantization import round_trip
 from quantstore.schemes import SCHEMES
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,7 @@ from graphs import conv_model, save
 
 from quantstore.freshness import all_fresh, freshness
 from quantstore.ingestion import content_of
-from quantstore.measure import MEASURES_VERSION
+from quantstore.numerics.measure import MEASURES_VERSION
 from quantstore.queries import Origin
 from quantstore.schemes import SCHEMES
 

@@ -20,7 +20,7 @@ from quantstore.errors import (
     StoreError,
 )
 from quantstore.ingestion import IngestChoices, IngestProgress
-from quantstore.measure import MEASURES_VERSION
+from quantstore.numerics.measure import MEASURES_VERSION
 from quantstore.schemes import SCHEMES
 
 

@@ -8,7 +8,7 @@ import pytest
 from visits import unopened
 
 from quantstore import worked_example
-from quantstore.quantization import measure_error
+from quantstore.numerics.quantization import measure_error
 from quantstore.schemes import Scheme
 from quantstore.worked_example import UnreadableValuesError, parse_values
 

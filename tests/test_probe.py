@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 import quantstore
 from quantstore import cli, ingestion, store
 from quantstore.ingestion import ingest_file, ingest_many
-from quantstore.quantization import round_trip
+from quantstore.numerics.quantization import round_trip
 from quantstore.run import noise, probe, twin
 from quantstore.run.comparison import Reference, sqnr_db
 from quantstore.run.figures import CALIBRATION_SEED, TEST_SEED, WEIGHTS_SEED, Facts, figures

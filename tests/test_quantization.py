@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from quantstore.quantization import (
+from quantstore.numerics.quantization import (
     SMALLEST_SCALE,
     dequantize,
     grid_for,

@@ -17,7 +17,7 @@ from test_examples import MODELS, documented, test_split  # noqa: F401  (a fixtu
 from quantstore import cli, simulation, store
 from quantstore.errors import CancelledError, InputsError, QuantstoreError, RunError
 from quantstore.ingestion import demo_paths
-from quantstore.quantization import round_trip
+from quantstore.numerics.quantization import round_trip
 from quantstore.run.choices import Choices, Simulation
 from quantstore.run.simulate import simulate
 from quantstore.schemes import SCHEMES

@@ -21,7 +21,7 @@ from quantstore.errors import (
     UnknownModelError,
 )
 from quantstore.layer import Layer
-from quantstore.measure import measure_layer
+from quantstore.numerics.measure import measure_layer
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
 
 GAUSSIAN = np.random.default_rng(1).normal(size=(10, 40)).astype(np.float32)

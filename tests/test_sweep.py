@@ -10,9 +10,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from quantstore.distribution import describe, sorted_weights
 from quantstore.ingestion import demo_paths
-from quantstore.quantization import (
+from quantstore.numerics.distribution import describe, sorted_weights
+from quantstore.numerics.quantization import (
     float8_rounding,
     grid_for,
     measure_error,
@@ -20,9 +20,9 @@ from quantstore.quantization import (
     sqnr_db,
     summarize_channels,
 )
+from quantstore.numerics.sorted_weights import FEW_WEIGHTS, THRESHOLDS
+from quantstore.numerics.sweep import CHANNEL_THRESHOLDS, FINE_DB, sweep
 from quantstore.schemes import BLOCK_SIZE, SCHEMES, Scheme
-from quantstore.sweep import CHANNEL_THRESHOLDS, FINE_DB, sweep
-from quantstore.tensor_scale import FEW_WEIGHTS, THRESHOLDS
 
 MINMAX = [scheme for scheme in SCHEMES.values() if scheme.clip == "minmax"]
 CLIPPED = [scheme for scheme in SCHEMES.values() if scheme.clip == "mse"]

@@ -8,7 +8,7 @@ from graphs import as_stored, conv_model, float_value, gaussian, layers_of, make
 from onnx import TensorProto, helper, numpy_helper
 
 from quantstore.errors import RunError
-from quantstore.quantization import round_trip
+from quantstore.numerics.quantization import round_trip
 from quantstore.run import twin
 from quantstore.run.comparison import sqnr_db
 from quantstore.run.runtime import Session, quantizable, quantize_file, raise_opset

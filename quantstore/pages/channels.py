@@ -6,11 +6,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from quantstore import codes, formats, queries
+from quantstore import formats, queries
 from quantstore.charts import layer as charts
+from quantstore.numerics import codes
+from quantstore.numerics.quantization import Grid
 from quantstore.pages import address, components, shared
 from quantstore.palette import BANDS
-from quantstore.quantization import Grid
 from quantstore.schemes import INT8_SCHEMES, SCHEMES, Scheme
 from quantstore.store import Connection
 from quantstore.words import NO_BREAK_SPACE, count, counted, db, share, times, weight

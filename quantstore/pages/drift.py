@@ -9,8 +9,8 @@ import streamlit as st
 from quantstore import queries
 from quantstore.charts import drift as charts
 from quantstore.charts.common import ready
-from quantstore.correlation import spearman
 from quantstore.errors import printable
+from quantstore.numerics.correlation import spearman
 from quantstore.pages import address, components, drift_runs, run_form, shared
 from quantstore.store import Connection
 from quantstore.words import (

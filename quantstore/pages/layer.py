@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from quantstore import codes, queries
+from quantstore import queries
 from quantstore.charts import layer as charts
 from quantstore.errors import printable
+from quantstore.numerics import codes
+from quantstore.numerics.quantization import Grid
 from quantstore.pages import address, channels, clipping, components, equalization, findings, shared
 from quantstore.palette import DARK, LIGHT, both
-from quantstore.quantization import Grid
 from quantstore.schemes import (
     DEFAULT_SCHEME,
     INT8_SCHEMES,

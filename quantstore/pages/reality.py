@@ -10,7 +10,7 @@ from quantstore import queries
 from quantstore.charts import reality as charts
 from quantstore.charts.common import ready
 from quantstore.charts.reality import Statistic
-from quantstore.correlation import LEAST_PAIRS, Correlation, spearman
+from quantstore.numerics.correlation import LEAST_PAIRS, Correlation, spearman
 from quantstore.pages import address, components, shared
 from quantstore.schemes import SCHEMES, Scheme
 from quantstore.words import MODES, NO_BREAK_SPACE, counted, with_minus

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from quantstore import quantization
 from quantstore.errors import RunError
+from quantstore.numerics import quantization
 from quantstore.records import Array
 
 

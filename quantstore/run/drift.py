@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import shape_inference
 
-from quantstore.quantization import sqnr_db
+from quantstore.numerics.quantization import sqnr_db
 from quantstore.records import ActivationErrorRecord, Array, Counts, Doubles
 from quantstore.run.choices import ReportSteps
 from quantstore.run.inputs import Samples

@@ -24,7 +24,7 @@ from quantstore.graph.constants import computed
 from quantstore.graph.fold import values_of
 from quantstore.graph.tensors import read_array
 from quantstore.layer import Layer
-from quantstore.quantization import round_trip
+from quantstore.numerics.quantization import round_trip
 from quantstore.records import Array
 from quantstore.run.restore import float_arithmetic, new_constant
 from quantstore.schemes import Scheme

@@ -5,8 +5,9 @@ from collections.abc import Collection
 
 import numpy as np
 
-from quantstore.distribution import Distribution, describe, sorted_weights
 from quantstore.layer import Layer
+from quantstore.numerics.distribution import Distribution, describe, sorted_weights
+from quantstore.numerics.sweep import FULL_PLAN, Plan, Sweep, sweep
 from quantstore.records import (
     BitsNeededRecord,
     ChannelColumns,
@@ -18,7 +19,6 @@ from quantstore.records import (
     LayerRecord,
 )
 from quantstore.schemes import INT8_SCHEMES
-from quantstore.sweep import FULL_PLAN, Plan, Sweep, sweep
 
 # Raise it when a figure changes its meaning or a new column appears: models measured under an
 # older version are measured anew when they are ingested again. A scheme that is added needs no new

@@ -12,8 +12,15 @@ from functools import cached_property
 
 import numpy as np
 
-from quantstore.columns import Columns, round_columns, scales_of
-from quantstore.quantization import ChannelSummary, RoundTripError, sqnr_db, summarize_rows
+from quantstore.numerics.quantization import ChannelSummary, RoundTripError, sqnr_db, summarize_rows
+from quantstore.numerics.rounding import Columns, round_columns, scales_of
+from quantstore.numerics.sorted_weights import (
+    ClippingCurve,
+    abs_max,
+    clipping_curves,
+    curve,
+    levels_used,
+)
 from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import (
     INT8_TENSOR_SYMMETRIC,
@@ -21,7 +28,6 @@ from quantstore.schemes import (
     Granularity,
     Scheme,
 )
-from quantstore.tensor_scale import ClippingCurve, abs_max, clipping_curves, curve, levels_used
 
 # The channels' view of clipping needs a pass over all weights for each threshold.
 CHANNEL_THRESHOLDS: Doubles = np.geomspace(0.02, 1.0, 14)

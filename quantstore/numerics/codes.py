@@ -8,7 +8,7 @@ say "about"; exact counts are columns of the store.
 import numpy as np
 import pandas as pd
 
-from quantstore.quantization import Grid, grid_for, quantize
+from quantstore.numerics.quantization import Grid, grid_for, quantize
 from quantstore.records import Floats
 from quantstore.schemes import Scheme
 

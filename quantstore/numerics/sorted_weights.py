@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from quantstore.quantization import SMALLEST_SCALE, float8_rounding, float8_values, sqnr_db
+from quantstore.numerics.quantization import SMALLEST_SCALE, float8_rounding, float8_values, sqnr_db
 from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import Format, Scheme
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quantstore.columns import Columns
 from quantstore.layer import Layer
+from quantstore.numerics.rounding import Columns
+from quantstore.numerics.sweep import channel_p10_db
 from quantstore.records import Doubles, Floats
 from quantstore.schemes import DEFAULT_SCHEME, Scheme
-from quantstore.sweep import channel_p10_db
 
 
 @dataclass(frozen=True, slots=True)

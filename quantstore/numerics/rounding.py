@@ -20,7 +20,7 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
-from quantstore.quantization import (
+from quantstore.numerics.quantization import (
     LARGEST_WEIGHT,
     exact_scale,
     float8_rounding,
