@@ -47,7 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     One has the browser and its servers. It waits a good deal, and so it begins.
     """
     # Hypothesis looks at every module before it knows what it is, which would load sympy: half a
-    # second, and nobody needs it. What is put off by quantstore/deferred.py is none of its concern.
+    # second, and nobody needs it. What is put off by quantstore/graph/deferred.py is none of its
+    # concern.
     waiting = {
         id(module) for module in sys.modules.values() if type(module).__name__ == "_LazyModule"
     }

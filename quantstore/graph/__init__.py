@@ -1,6 +1,6 @@
 """ONNX file in, layers out. The only package that knows onnx and onnx-ir."""
 
-import quantstore.deferred  # noqa: F401 - before onnx_ir
+import quantstore.graph.deferred  # noqa: F401 - before onnx_ir
 from quantstore.graph.file import ModelFile, open_model, require_unchanged
 from quantstore.graph.findings import Finding, of_layer, of_model
 from quantstore.graph.pairs import find_pairs
