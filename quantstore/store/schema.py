@@ -61,7 +61,7 @@ def require_our_schema(
 
 def schema_sql() -> str:
     """The statements that make every table and view, with their comments."""
-    return resources.files("quantstore").joinpath("schema.sql").read_text("utf-8")
+    return resources.files("quantstore.store").joinpath("schema.sql").read_text("utf-8")
 
 
 def create_schema(connection: duckdb.DuckDBPyConnection) -> None:
