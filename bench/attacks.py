@@ -18,10 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantstore import formats, ingestion
+from quantstore import ingestion
 from quantstore.console import statement
 from quantstore.console.answer import out_of_memory
 from quantstore.errors import RejectedQueryError
+from quantstore.wording import tables
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import hostile
@@ -78,7 +79,7 @@ def run(attack: Attack, path: Path, seconds: float) -> Result:
     try:
         answer = statement.run(path, sql, row_limit=1_000, timeout_seconds=seconds)
         frame = answer.frame
-        output = formats.to_table(frame) + formats.to_json(frame) + formats.to_csv(frame)
+        output = tables.to_table(frame) + tables.to_json(frame) + tables.to_csv(frame)
         outcome = ANSWERED
     except RejectedQueryError as error:
         output = f"{error.sentence} {error.detail}"

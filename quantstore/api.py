@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from quantstore import checks, queries, settings, store, words
+from quantstore import checks, queries, settings, store
 from quantstore.checks import Check, Config, Limits
 from quantstore.console.answer import explained, frame_of
 from quantstore.errors import (
@@ -29,6 +29,7 @@ from quantstore.errors import (
     UnknownSchemeError,
 )
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
+from quantstore.wording import verdicts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -129,7 +130,7 @@ class Store:
         frame = self.compare([model], scheme)
         (row,) = frame.astype(object).where(frame.notna(), None).to_dict("records")
         figures = {field.name: row[field.name] for field in fields(Verdict) if field.name in row}
-        return Verdict(**figures, sentence=words.verdict_sentence(queries.finding(row)))
+        return Verdict(**figures, sentence=verdicts.verdict_sentence(queries.finding(row)))
 
     def verdicts(self) -> pd.DataFrame:
         """One row per model and scheme: the verdict, what it rests on, layers per band."""

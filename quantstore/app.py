@@ -12,7 +12,7 @@ import streamlit as st
 
 from quantstore.errors import MissingStoreError, OlderStoreError, QuantstoreError
 from quantstore.pages import address, shared, sidebar
-from quantstore.words import markdown
+from quantstore.wording.text import markdown
 
 PACKAGE = Path(__file__).resolve().parent
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantstore.process.queue import FINISHED, Cancellable, Job, Queue
-from quantstore.words import file_size
+from quantstore.wording.units import file_size
 
 __all__ = ["FILES", "FINISHED", "RUNS", "FileQueue", "Job", "RunQueue"]
 

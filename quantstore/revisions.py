@@ -11,7 +11,8 @@ from difflib import SequenceMatcher
 import numpy as np
 import pandas as pd
 
-from quantstore.words import NO_BREAK_SPACE, count, counted, db, short_name
+from quantstore.wording.text import short_name
+from quantstore.wording.units import NO_BREAK_SPACE, count, counted, db
 
 BY_NAME = "name"
 BY_SHAPE = "shape and order"

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from quantstore import worked_example
 from quantstore.charts import example as charts
 from quantstore.charts import result
 from quantstore.charts.result import quick_chart
 from quantstore.palette import DARK, LIGHT
 from quantstore.schemes import Scheme
+from quantstore.wording import worked_example
 
 ARTICLE = worked_example.parse_values(worked_example.ARTICLE_VALUES)
 

@@ -16,9 +16,10 @@ import hostile
 import numpy as np
 import pytest
 
-from quantstore import formats, store
+from quantstore import store
 from quantstore.console import answer, statement
 from quantstore.errors import DamagedStoreError, MissingStoreError, RejectedQueryError
+from quantstore.wording import tables
 
 SECRET = "a variable of the process that asks"
 # Left alone, these statements take minutes to hours; starting Python on a busy machine, seconds.
@@ -140,14 +141,14 @@ def test_times_beyond_the_calendar_can_be_printed(demo_store):
     frame = ask(
         demo_store, "select 'infinity'::timestamp as a, '290000-01-01'::timestamptz as b"
     ).frame
-    for text in (formats.to_table(frame), formats.to_csv(frame), formats.to_json(frame)):
+    for text in (tables.to_table(frame), tables.to_csv(frame), tables.to_json(frame)):
         assert "290000-01-01T00:00:00" in text
 
 
 def test_every_type_that_duckdb_has_arrives(demo_store):
     frame = ask(demo_store, "from test_all_types()").frame
     assert len(frame) == 3
-    assert formats.to_json(frame).count("\n") == 5
+    assert tables.to_json(frame).count("\n") == 5
 
 
 def test_columns_of_one_name_are_told_apart(demo_store):

@@ -7,7 +7,7 @@ import pytest
 from visits import opened
 
 from quantstore import store
-from quantstore.explanations import EXPLANATIONS
+from quantstore.wording.explanations import EXPLANATIONS
 
 
 @pytest.mark.parametrize("name", EXPLANATIONS)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from quantstore import formats
+from quantstore.wording import tables
 
 HOSTILE = "conv\x1b[31m\n\u202eevil"
 
@@ -39,7 +39,7 @@ def one(value):
 
 def test_a_table_has_the_column_names_on_top_and_one_line_per_row():
     frame = pd.DataFrame({"layer": ["a", "bb"], "weight_count": [7, 1234567]})
-    assert formats.to_table(frame).splitlines() == [
+    assert tables.to_table(frame).splitlines() == [
         "layer      weight_count",
         "-------  --------------",
         "a                     7",
@@ -63,17 +63,17 @@ def test_a_table_has_the_column_names_on_top_and_one_line_per_row():
     ],
 )
 def test_a_table_gives_four_significant_digits(value, text):
-    assert cells_of(formats.to_table(one(value)) + "\n ") == text.split()
+    assert cells_of(tables.to_table(one(value)) + "\n ") == text.split()
 
 
 @pytest.mark.parametrize(("value", "text"), [(9.96, "10.0"), (-0.04, "0.0"), (40.0, "40.0")])
 def test_a_table_gives_decibels_one_decimal(value, text):
     frame = pd.DataFrame({"sqnr_db": [value]})
-    assert cells_of(formats.to_table(frame)) == [text]
+    assert cells_of(tables.to_table(frame)) == [text]
 
 
 def test_a_table_shows_control_characters_instead_of_obeying_them():
-    table = formats.to_table(pd.DataFrame({HOSTILE: [HOSTILE]}))
+    table = tables.to_table(pd.DataFrame({HOSTILE: [HOSTILE]}))
     assert len(table.splitlines()) == 3
     assert all(line.isprintable() for line in table.splitlines())
     assert r"conv\x1b[31m\n\u202eevil" in table
@@ -81,17 +81,17 @@ def test_a_table_shows_control_characters_instead_of_obeying_them():
 
 def test_a_table_leaves_text_that_looks_like_a_number_alone():
     frame = pd.DataFrame({"layer": ["1e5", "007", " x"]})
-    assert formats.to_table(frame).splitlines()[2:] == ["1e5", "007", " x"]
+    assert tables.to_table(frame).splitlines()[2:] == ["1e5", "007", " x"]
 
 
 def test_a_table_of_no_rows_still_names_the_columns():
     frame = pd.DataFrame({"model": pd.Series(dtype=str), "layer_count": pd.Series(dtype=int)})
-    assert formats.to_table(frame).split()[:2] == ["model", "layer_count"]
+    assert tables.to_table(frame).split()[:2] == ["model", "layer_count"]
 
 
 def test_csv_carries_every_digit_and_no_separators():
     frame = pd.DataFrame({"a": [1234567], "b": [0.1 + 0.2], "c": ['x,"y"\n'], "d": [True]})
-    assert rows_of(formats.to_csv(frame)) == [
+    assert rows_of(tables.to_csv(frame)) == [
         ["a", "b", "c", "d"],
         ["1234567", "0.30000000000000004", 'x,"y"\n', "true"],
     ]
@@ -99,7 +99,7 @@ def test_csv_carries_every_digit_and_no_separators():
 
 def test_csv_leaves_what_is_not_there_empty():
     frame = pd.DataFrame({"a": [np.nan], "b": [None], "c": [pd.NaT], "d": [pd.NA], "e": [0]})
-    assert rows_of(formats.to_csv(frame))[1] == ["", "", "", "", "0"]
+    assert rows_of(tables.to_csv(frame))[1] == ["", "", "", "", "0"]
 
 
 @pytest.mark.parametrize(
@@ -112,20 +112,20 @@ def test_csv_leaves_what_is_not_there_empty():
 )
 def test_text_that_a_spreadsheet_would_run_is_inert_in_csv(text):
     frame = pd.DataFrame({text: [text]})
-    rows = csv.reader(io.StringIO(formats.to_csv(frame), newline=""))
+    rows = csv.reader(io.StringIO(tables.to_csv(frame), newline=""))
     assert list(rows) == [[f"'{text}"], [f"'{text}"]]
-    assert strict_json(formats.to_json(frame)) == [{text: text}]
+    assert strict_json(tables.to_json(frame)) == [{text: text}]
 
 
 @pytest.mark.parametrize("text", ["conv-1", "a=b", "-1.5", "+3", "-2e-7", "/model/Conv", "'=1", ""])
 def test_other_text_stays_as_it_is_in_csv(text):
     frame = pd.DataFrame({"x": [text], "n": [-1.5]})
-    assert rows_of(formats.to_csv(frame)) == [["x", "n"], [text, "-1.5"]]
+    assert rows_of(tables.to_csv(frame)) == [["x", "n"], [text, "-1.5"]]
 
 
 def test_json_is_a_list_of_objects_one_per_line():
     frame = pd.DataFrame({"model": ["a", "b"], "layer_count": [1, 2]})
-    text = formats.to_json(frame)
+    text = tables.to_json(frame)
     assert strict_json(text) == [
         {"model": "a", "layer_count": 1},
         {"model": "b", "layer_count": 2},
@@ -134,7 +134,7 @@ def test_json_is_a_list_of_objects_one_per_line():
 
 
 def test_json_of_no_rows_is_an_empty_list():
-    assert strict_json(formats.to_json(pd.DataFrame({"a": []}))) == []
+    assert strict_json(tables.to_json(pd.DataFrame({"a": []}))) == []
 
 
 @pytest.mark.parametrize(
@@ -142,9 +142,9 @@ def test_json_of_no_rows_is_an_empty_list():
 )
 def test_json_knows_neither_nan_nor_infinity(value):
     frame = pd.DataFrame({"x": pd.Series([value], dtype=object)})
-    assert strict_json(formats.to_json(frame)) == [{"x": None}]
+    assert strict_json(tables.to_json(frame)) == [{"x": None}]
     nested = pd.DataFrame({"x": pd.Series([[value, {"y": value}]], dtype=object)})
-    assert strict_json(formats.to_json(nested)) == [{"x": [None, {"y": None}]}]
+    assert strict_json(tables.to_json(nested)) == [{"x": [None, {"y": None}]}]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_json_knows_neither_nan_nor_infinity(value):
 )
 def test_values_of_every_kind_come_out_plain(value, plain):
     frame = pd.DataFrame({"x": pd.Series([value], dtype=object)})
-    assert strict_json(formats.to_json(frame)) == [{"x": plain}]
+    assert strict_json(tables.to_json(frame)) == [{"x": plain}]
 
 
 @pytest.mark.parametrize(
@@ -185,23 +185,23 @@ def test_values_of_every_kind_come_out_plain(value, plain):
 )
 def test_times_are_iso_8601_in_utc(moments, text):
     frame = pd.DataFrame({"x": moments})
-    assert strict_json(formats.to_json(frame)) == [{"x": text}]
-    assert rows_of(formats.to_csv(frame))[1] == [text]
-    assert cells_of(formats.to_table(frame)) == [text]
+    assert strict_json(tables.to_json(frame)) == [{"x": text}]
+    assert rows_of(tables.to_csv(frame))[1] == [text]
+    assert cells_of(tables.to_table(frame)) == [text]
 
 
 def test_integers_with_gaps_stay_integers():
     frame = pd.DataFrame({"x": pd.array([2**60 + 1, None], dtype="Int64")})
-    assert strict_json(formats.to_json(frame)) == [{"x": 2**60 + 1}, {"x": None}]
-    assert rows_of(formats.to_csv(frame))[1:] == [[str(2**60 + 1)], [""]]
+    assert strict_json(tables.to_json(frame)) == [{"x": 2**60 + 1}, {"x": None}]
+    assert rows_of(tables.to_csv(frame))[1:] == [[str(2**60 + 1)], [""]]
 
 
 def test_a_list_in_csv_is_its_json():
     frame = pd.DataFrame({"shape": [np.array([64, 1, 3, 3])]})
-    assert rows_of(formats.to_csv(frame))[1] == ["[64, 1, 3, 3]"]
+    assert rows_of(tables.to_csv(frame))[1] == ["[64, 1, 3, 3]"]
 
 
 def test_parquet_keeps_types(tmp_path):
     table = pa.table({"shape": [[64, 3]], "big": pa.array([2**60 + 1])})
-    formats.write_parquet(table, tmp_path / "x.parquet")
+    tables.write_parquet(table, tmp_path / "x.parquet")
     assert parquet.read_table(tmp_path / "x.parquet").equals(table)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from visits import unopened
 
-from quantstore import worked_example
 from quantstore.numerics.quantization import measure_error
 from quantstore.schemes import Scheme
-from quantstore.worked_example import UnreadableValuesError, parse_values
+from quantstore.wording import worked_example
+from quantstore.wording.worked_example import UnreadableValuesError, parse_values
 
 
 @pytest.fixture

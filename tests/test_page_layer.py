@@ -11,9 +11,11 @@ import pytest
 import streamlit as st
 from visits import opened, section, unopened
 
-from quantstore import queries, store, words
+from quantstore import queries, store
 from quantstore.pages import address, channels, clipping, components, equalization
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES
+from quantstore.wording import remedies, units
+from quantstore.wording import text as text_words
 
 MODEL = "digits-rescaled"
 LAYER = "/stem/conv/Conv"
@@ -222,7 +224,7 @@ def test_the_table_of_channels_begins_with_the_worst_and_finds_a_channel(page):
     app = page(model=MODEL, layer=LAYER)
     table = table_of(app, "channel")
     reached = [row["cells"][1]["small"] for row in table["rows"]]
-    decibels = [float(one.split("\u00a0")[0].replace(words.MINUS, "-")) for one in reached]
+    decibels = [float(one.split("\u00a0")[0].replace(units.MINUS, "-")) for one in reached]
     assert len(decibels) == 10
     assert decibels == sorted(decibels)
     app.text_input("channel").set_value("3-5")
@@ -276,7 +278,7 @@ def test_a_gain_is_over_the_default_scheme_whichever_is_chosen(seen, demo_store,
     for scheme, value in reached.items():
         if (title := SCHEMES[scheme].title) in gains:
             over = value - reached[DEFAULT_SCHEME.name]
-            assert gains.pop(title) == words.db(over, signed=True)
+            assert gains.pop(title) == units.db(over, signed=True)
     assert not gains
 
 
@@ -312,7 +314,7 @@ def test_a_gain_between_asymmetric_schemes_says_so(seen):
     ],
 )
 def test_bits_needed_are_said(bits, said):
-    assert words.fine_from(bits).replace("\u00a0", " ").startswith(said)
+    assert remedies.fine_from(bits).replace("\u00a0", " ").startswith(said)
 
 
 def test_bits_needed_stand_there_with_what_fine_means(seen):
@@ -482,7 +484,7 @@ def equalization_of(*neighbours, open_layer=None, **details):
         (
             [neighbour(28.4, 23.8)],
             "Nothing to gain: sharing scale with **next**, right behind it, would lower nine in"
-            f" ten channels from 28.4 dB to 23.8 dB: **{words.MINUS}4.6 dB**.",
+            f" ten channels from 28.4 dB to 23.8 dB: **{units.MINUS}4.6 dB**.",
         ),
         (
             [neighbour(None, 40.0)],
@@ -513,7 +515,7 @@ def test_the_name_of_a_neighbour_shows_as_itself():
     evil = "<img src=x> **bold** [a](http://b)"
     app = equalization_of(neighbour(6.0, 16.0, name=evil, own=(30.0, 20.0)))
     (said,) = [text.value for text in app.markdown if text.value.startswith("Sharing scale")]
-    assert said.count(f"**{words.markdown(evil)}**") == 2
+    assert said.count(f"**{text_words.markdown(evil)}**") == 2
     (row,) = table_of(app, "sharing scale with")["rows"]
     assert row["cells"][0] == {"text": evil, "small": "right behind it"}
 

@@ -6,7 +6,8 @@ import shutil
 import pytest
 from visits import unopened
 
-from quantstore import queries, store, words
+from quantstore import queries, store
+from quantstore.wording import units
 
 MODEL = "digits-rescaled"
 RESCUES = "What would rescue it"
@@ -42,10 +43,10 @@ def test_what_would_rescue_a_layer_is_what_the_store_says(page, demo_store):
     titles = [column["title"] for column in table["columns"]]
     cells = dict(zip(titles, table["rows"][0]["cells"], strict=True))
     assert cells["p10 per channel"] == {
-        "text": words.db(worst["per_channel_p10_db"]),
-        "small": words.db(worst["per_channel_p10_db"] - worst["channel_sqnr_p10_db"], signed=True),
+        "text": units.db(worst["per_channel_p10_db"]),
+        "small": units.db(worst["per_channel_p10_db"] - worst["channel_sqnr_p10_db"], signed=True),
     }
-    assert cells["p10 clipped"]["text"] == words.db(own["clipped_p10_db"])
+    assert cells["p10 clipped"]["text"] == units.db(own["clipped_p10_db"])
     assert cells["bits per tensor"]["text"] == (
         "> 16" if own["bits_tensor"] < 0 else str(int(own["bits_tensor"]))
     )

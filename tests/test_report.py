@@ -17,12 +17,13 @@ from onnx import helper
 from test_charts_compare import profiles
 
 import quantstore
-from quantstore import cli, ingestion, queries, report, store, words
+from quantstore import cli, ingestion, queries, report, store
 from quantstore.charts import compare
 from quantstore.palette import DARK, LIGHT, PROPERTIES, by_name
 from quantstore.records import SimulationRecord
 from quantstore.report import document, figures
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES
+from quantstore.wording import units
 
 MADE = datetime(2026, 11, 23, 8, 5, tzinfo=UTC)
 PAIR = ["digits-plain", "digits-rescaled"]
@@ -396,8 +397,8 @@ def test_the_command_writes_the_file_and_says_where(demo_store, tmp_path, capsys
     assert cli.main(["report", *PAIR, "-o", str(target), "--db", str(demo_store)]) == 0
     answer = capsys.readouterr()
     assert answer.out == ""
-    assert answer.err == f"wrote {target} ({words.file_size(target.stat().st_size)})\n".replace(
-        words.NO_BREAK_SPACE, " "
+    assert answer.err == f"wrote {target} ({units.file_size(target.stat().st_size)})\n".replace(
+        units.NO_BREAK_SPACE, " "
     )
     assert target.read_text("utf-8").startswith("<!doctype html>")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantstore.revisions import changes, headline, how_matched, match, tally, worst_first
-from quantstore.words import NO_BREAK_SPACE
+from quantstore.wording.units import NO_BREAK_SPACE
 
 
 def network(*layers, p10=()):

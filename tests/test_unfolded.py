@@ -8,7 +8,7 @@ from test_report import Reader, write
 from visits import opened
 
 from quantstore import cli, ingestion
-from quantstore.words import UNFOLDED
+from quantstore.wording.verdicts import UNFOLDED
 
 FOLDED, RAW = "digits-separable-unfolded", "raw"
 

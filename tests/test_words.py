@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantstore import words
 from quantstore.schemes import INT8_CHANNEL_SYMMETRIC, INT8_TENSOR_SYMMETRIC
-from quantstore.words import LayerFacts, ModelFacts
+from quantstore.wording import causes, headlines, nodes, text, units
+from quantstore.wording import remedies as remedy_words
+from quantstore.wording import verdicts as verdict_words
+from quantstore.wording.causes import LayerFacts
+from quantstore.wording.verdicts import ModelFacts
 
 NBSP = "\u00a0"
 
@@ -17,47 +20,47 @@ NBSP = "\u00a0"
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (words.db(12.24), f"12.2{NBSP}dB"),
-        (words.db(-0.04), f"0.0{NBSP}dB"),
-        (words.db(31.14, signed=True), f"+31.1{NBSP}dB"),
-        (words.db(-3.0, signed=True), f"−3.0{NBSP}dB"),
-        (words.db(29.96), f"29.9{NBSP}dB"),
-        (words.db(29.94), f"29.9{NBSP}dB"),
-        (words.db(30.0), f"30.0{NBSP}dB"),
-        (words.db(30.04), f"30.0{NBSP}dB"),
-        (words.db(12.26), f"12.3{NBSP}dB"),
-        (words.db(9.999999999999998), f"9.9{NBSP}dB"),
-        (words.db(-9.96), f"−10.0{NBSP}dB"),
+        (units.db(12.24), f"12.2{NBSP}dB"),
+        (units.db(-0.04), f"0.0{NBSP}dB"),
+        (units.db(31.14, signed=True), f"+31.1{NBSP}dB"),
+        (units.db(-3.0, signed=True), f"−3.0{NBSP}dB"),
+        (units.db(29.96), f"29.9{NBSP}dB"),
+        (units.db(29.94), f"29.9{NBSP}dB"),
+        (units.db(30.0), f"30.0{NBSP}dB"),
+        (units.db(30.04), f"30.0{NBSP}dB"),
+        (units.db(12.26), f"12.3{NBSP}dB"),
+        (units.db(9.999999999999998), f"9.9{NBSP}dB"),
+        (units.db(-9.96), f"−10.0{NBSP}dB"),
         # A gain has no band.
-        (words.db(29.96, signed=True), f"+30.0{NBSP}dB"),
-        (words.db(None), "exact"),
-        (words.db(math.nan), "exact"),
-        (words.counted(1, "layer"), f"1{NBSP}layer"),
-        (words.counted(8991, "channel"), f"8,991{NBSP}channels"),
-        (words.weights(144), "144"),
-        (words.weights(976_936), f"977{NBSP}k"),
-        (words.weights(999_700), f"1{NBSP}M"),
-        (words.weights(2_290_288), f"2.29{NBSP}M"),
-        (words.weights(7_000_000_000), f"7{NBSP}G"),
-        (words.file_size(999), f"999{NBSP}B"),
-        (words.file_size(4_038_157), f"4.0{NBSP}MB"),
-        (words.file_size(102_000_000), f"102{NBSP}MB"),
-        (words.share(0.774), f"77{NBSP}%"),
-        (words.share(0.774, digits=1), f"77.4{NBSP}%"),
-        (words.share(0.0), f"0{NBSP}%"),
-        (words.share(0.0001), f"<{NBSP}1{NBSP}%"),
-        (words.weight(211.796), "211.8"),
-        (words.weight(1.7256), "1.73"),
-        (words.weight(-0.4), "−0.400"),
-        (words.weight(0.0), "0"),
-        (words.weight(None), "–"),
-        (words.seconds(0.014), f"14{NBSP}ms"),
-        (words.seconds(0.93), f"0.9{NBSP}s"),
-        (words.shape((64, 1, 3, 3)), "64 × 1 × 3 × 3"),
-        (words.operator("Conv", True), "depthwise Conv"),
-        (words.listed(["a", "b", "c"]), "a, b and c"),
-        (words.listed(["a"]), "a"),
-        (words.listed([]), ""),
+        (units.db(29.96, signed=True), f"+30.0{NBSP}dB"),
+        (units.db(None), "exact"),
+        (units.db(math.nan), "exact"),
+        (units.counted(1, "layer"), f"1{NBSP}layer"),
+        (units.counted(8991, "channel"), f"8,991{NBSP}channels"),
+        (units.weights(144), "144"),
+        (units.weights(976_936), f"977{NBSP}k"),
+        (units.weights(999_700), f"1{NBSP}M"),
+        (units.weights(2_290_288), f"2.29{NBSP}M"),
+        (units.weights(7_000_000_000), f"7{NBSP}G"),
+        (units.file_size(999), f"999{NBSP}B"),
+        (units.file_size(4_038_157), f"4.0{NBSP}MB"),
+        (units.file_size(102_000_000), f"102{NBSP}MB"),
+        (units.share(0.774), f"77{NBSP}%"),
+        (units.share(0.774, digits=1), f"77.4{NBSP}%"),
+        (units.share(0.0), f"0{NBSP}%"),
+        (units.share(0.0001), f"<{NBSP}1{NBSP}%"),
+        (units.weight(211.796), "211.8"),
+        (units.weight(1.7256), "1.73"),
+        (units.weight(-0.4), "−0.400"),
+        (units.weight(0.0), "0"),
+        (units.weight(None), "–"),
+        (units.seconds(0.014), f"14{NBSP}ms"),
+        (units.seconds(0.93), f"0.9{NBSP}s"),
+        (units.shape((64, 1, 3, 3)), "64 × 1 × 3 × 3"),
+        (nodes.operator("Conv", True), "depthwise Conv"),
+        (text.listed(["a", "b", "c"]), "a, b and c"),
+        (text.listed(["a"]), "a"),
+        (text.listed([]), ""),
     ],
 )
 def test_figures_read_as_a_person_writes_them(said, expected):
@@ -66,9 +69,9 @@ def test_figures_read_as_a_person_writes_them(said, expected):
 
 def test_the_law_of_uniform_noise_gives_a_gaussian_what_measurements_give():
     # Eight standard deviations wide: a large Gaussian tensor gets about 41 dB.
-    assert words.expected_db(8) == pytest.approx(40.8, abs=0.1)
+    assert causes.expected_db(8) == pytest.approx(40.8, abs=0.1)
     # 20 log10(255 sqrt(12)), the constant itself.
-    assert words.expected_db(1) == pytest.approx(20 * math.log10(255 * math.sqrt(12)), abs=0.05)
+    assert causes.expected_db(1) == pytest.approx(20 * math.log10(255 * math.sqrt(12)), abs=0.05)
 
 
 def finding(verdict="fine", mode=None, db=None, broken=0, at_risk=0, **more) -> ModelFacts:
@@ -84,16 +87,20 @@ def finding(verdict="fine", mode=None, db=None, broken=0, at_risk=0, **more) -> 
 
 
 def test_weights_alone_prove_that_a_model_breaks_and_nothing_else():
-    assert words.weights_verdict(0, 0) == words.VerdictCell("fine", "no weight-side blocker")
-    assert words.weights_verdict(0, 3) == words.VerdictCell("at risk", f"at risk: 3{NBSP}layers")
-    assert words.weights_verdict(24, 44) == words.VerdictCell(
+    assert verdict_words.weights_verdict(0, 0) == verdict_words.VerdictCell(
+        "fine", "no weight-side blocker"
+    )
+    assert verdict_words.weights_verdict(0, 3) == verdict_words.VerdictCell(
+        "at risk", f"at risk: 3{NBSP}layers"
+    )
+    assert verdict_words.weights_verdict(24, 44) == verdict_words.VerdictCell(
         "broken", f"breaks: 24{NBSP}layers", f"+{NBSP}44 at risk"
     )
-    assert words.weights_verdict(1, 0).text == f"breaks: 1{NBSP}layer"
+    assert verdict_words.weights_verdict(1, 0).text == f"breaks: 1{NBSP}layer"
 
 
 def in_a_cell(found: ModelFacts) -> tuple[str, str]:
-    said = words.verdict(found)
+    said = verdict_words.verdict(found)
     return said.band, f"{said.text} {said.where}{said.evidence}".replace(NBSP, " ")
 
 
@@ -160,8 +167,8 @@ def test_a_verdict_says_what_it_rests_on(found, band, cell):
     ],
 )
 def test_a_figure_of_the_probe_never_reads_as_a_better_band(value, said):
-    limit = min((one for one in words.BAND_LIMITS_DB if one > (value or 0)), default=None)
-    assert words.about_db(value, limit).replace(NBSP, " ") == said
+    limit = min((one for one in causes.BAND_LIMITS_DB if one > (value or 0)), default=None)
+    assert verdict_words.about_db(value, limit).replace(NBSP, " ") == said
 
 
 @pytest.mark.parametrize(
@@ -175,10 +182,10 @@ def test_a_figure_of_the_probe_never_reads_as_a_better_band(value, said):
     ],
 )
 def test_the_limits_are_those_of_the_store(value, limit, said):
-    assert words.about_db(value, limit).replace(NBSP, " ") == said
+    assert verdict_words.about_db(value, limit).replace(NBSP, " ") == said
     found = finding("at risk", "both", value, next_limit_db=limit)
-    assert f" {said} " in f" {words.verdict(found).text} ".replace(NBSP, " ")
-    headline = words.model_headline(found, found, INT8_TENSOR_SYMMETRIC).replace(NBSP, " ")
+    assert f" {said} " in f" {verdict_words.verdict(found).text} ".replace(NBSP, " ")
+    headline = headlines.model_headline(found, found, INT8_TENSOR_SYMMETRIC).replace(NBSP, " ")
     assert f": {said} at the outputs, {said} per channel" in headline
 
 
@@ -221,7 +228,7 @@ def test_the_headline_of_compare_is_the_answer(figures, said):
     breaking, at_risk, total, per_channel = figures
     found = many(breaking, at_risk, total)
     twins = many(per_channel, 0, total)
-    assert words.models_headline(found, twins, INT8_TENSOR_SYMMETRIC) == said
+    assert headlines.models_headline(found, twins, INT8_TENSOR_SYMMETRIC) == said
 
 
 @pytest.mark.parametrize(
@@ -283,13 +290,13 @@ def test_the_headline_of_compare_is_the_answer(figures, said):
     ],
 )
 def test_the_headline_of_compare_claims_no_more_than_was_measured(found, said):
-    headline = words.models_headline(found, found, INT8_TENSOR_SYMMETRIC)
+    headline = headlines.models_headline(found, found, INT8_TENSOR_SYMMETRIC)
     assert headline == said.format(scheme="int8 per tensor, symmetric")
 
 
 def test_the_headline_of_a_model_is_the_answer():
     def said(found, twin, scheme=INT8_TENSOR_SYMMETRIC):
-        return words.model_headline(found, twin, scheme).replace(NBSP, " ")
+        return headlines.model_headline(found, twin, scheme).replace(NBSP, " ")
 
     of_weights = finding("breaks", broken=24, at_risk=44)
     assert said(of_weights, finding()) == (
@@ -324,20 +331,20 @@ def test_the_headline_of_a_model_is_the_answer():
 
 
 def test_the_layers_stay_the_reason():
-    assert words.layers_in_words(finding(broken=24, at_risk=44)).replace(NBSP, " ") == (
+    assert headlines.layers_in_words(finding(broken=24, at_risk=44)).replace(NBSP, " ") == (
         "24 of 123 layers are broken by their weights, 44 at risk"
     )
-    assert words.layers_in_words(finding(at_risk=1)).replace(NBSP, " ") == (
+    assert headlines.layers_in_words(finding(at_risk=1)).replace(NBSP, " ") == (
         "1 of 123 layers is at risk by its weights"
     )
     none = "none of 123 layers is broken or at risk by its weights"
-    assert words.layers_in_words(finding()).replace(NBSP, " ") == none
-    assert words.layers_in_words(finding("watch", "both", 25)).replace(NBSP, " ") == none
+    assert headlines.layers_in_words(finding()).replace(NBSP, " ") == none
+    assert headlines.layers_in_words(finding("watch", "both", 25)).replace(NBSP, " ") == none
     # Where the whole network is in trouble without such a layer, that needs a word.
-    assert words.layers_in_words(finding("at risk", "weights", 12)).replace(NBSP, " ") == (
+    assert headlines.layers_in_words(finding("at risk", "weights", 12)).replace(NBSP, " ") == (
         f"{none}, but at the outputs their losses add up"
     )
-    assert words.layers_in_words(finding("breaks", "both", 5)).replace(NBSP, " ") == (
+    assert headlines.layers_in_words(finding("breaks", "both", 5)).replace(NBSP, " ") == (
         f"{none}, but at the outputs their losses and the activations' add up"
     )
 
@@ -358,7 +365,7 @@ def facts(**changes) -> LayerFacts:
 
 
 def said(scheme=INT8_TENSOR_SYMMETRIC, **changes) -> str:
-    return "; ".join(words.causes(facts(**changes), scheme)).replace(NBSP, " ")
+    return "; ".join(causes.causes(facts(**changes), scheme)).replace(NBSP, " ")
 
 
 def test_each_cause_is_named_by_what_shows_it():
@@ -424,8 +431,8 @@ def test_a_fine_layer_has_no_problem():
 )
 def test_bits_needed_are_said_of_a_layer_and_of_a_model(bits_needed, of_layer, of_model):
     what = " Fine: nine in ten channels reach 30 dB, symmetric integers."
-    assert words.fine_from(bits_needed).replace(NBSP, " ") == of_layer + what
-    assert words.fine_from(bits_needed, of_model=True).replace(NBSP, " ") == of_model + what
+    assert remedy_words.fine_from(bits_needed).replace(NBSP, " ") == of_layer + what
+    assert remedy_words.fine_from(bits_needed, of_model=True).replace(NBSP, " ") == of_model + what
 
 
 @pytest.mark.parametrize(
@@ -443,7 +450,7 @@ def test_bits_needed_are_said_of_a_layer_and_of_a_model(bits_needed, of_layer, o
 )
 def test_what_equalization_could_give_a_model_is_one_forecast(hope, said):
     said = said.format(a="a neighbour to share scale with, and ")
-    assert words.equalization_hope(*hope) == (
+    assert remedy_words.equalization_hope(*hope) == (
         f"Equalization: {said} {hope[0]}. A forecast from the weights alone, each pair taken by"
         " itself."
     )
@@ -453,7 +460,7 @@ def test_what_equalization_could_give_a_model_is_one_forecast(hope, said):
     ("layers", "whom"), [(1, "the broken layer has"), (24, "the 24 broken layers have")]
 )
 def test_without_a_pair_equalization_gives_nothing_and_it_is_said_why(layers, whom):
-    assert words.equalization_hope("broken", layers, 0, 0).startswith(
+    assert remedy_words.equalization_hope("broken", layers, 0, 0).startswith(
         f"Equalization gives nothing here: {whom} no neighbour to share scale with."
         " No factor passes SiLU, HardSwish, Sigmoid or Clip at 6"
     )
@@ -461,14 +468,14 @@ def test_without_a_pair_equalization_gives_nothing_and_it_is_said_why(layers, wh
 
 @given(st.text())
 def test_a_name_in_html_is_never_markup_and_keeps_every_character(name):
-    shown = words.breakable(name)
+    shown = text.breakable(name)
     assert "<" not in shown.replace("<wbr>", "")
     assert html.unescape(shown.replace("<wbr>", "")) == name
 
 
 @given(st.text(max_size=200))
 def test_a_name_in_markdown_has_no_sign_that_is_not_escaped(name):
-    shown = words.markdown(name)
+    shown = text.markdown(name)
     position = 0
     while position < len(shown):
         if shown[position] == "\\":
@@ -479,8 +486,8 @@ def test_a_name_in_markdown_has_no_sign_that_is_not_escaped(name):
 
 
 def test_a_long_name_keeps_its_end_in_a_chart():
-    assert words.short_name("/backbone/stage1/conv", 12) == "…stage1/conv"
-    assert words.short_name("Conv_21", 12) == "Conv_21"
+    assert text.short_name("/backbone/stage1/conv", 12) == "…stage1/conv"
+    assert text.short_name("Conv_21", 12) == "Conv_21"
 
 
 @pytest.mark.parametrize(
@@ -500,7 +507,7 @@ def test_a_long_name_keeps_its_end_in_a_chart():
     ],
 )
 def test_settings_of_a_node_in_words(attributes, groups, said):
-    assert words.node_settings(attributes, groups) == said
+    assert nodes.node_settings(attributes, groups) == said
 
 
 @pytest.mark.parametrize(
@@ -517,7 +524,7 @@ def test_settings_of_a_node_in_words(attributes, groups, said):
     ],
 )
 def test_the_best_remedy_is_named_with_its_gain(now, remedies, said):
-    assert words.best_remedy(now, remedies) == said
+    assert remedy_words.best_remedy(now, remedies) == said
 
 
 @pytest.mark.parametrize(
@@ -536,7 +543,7 @@ def test_the_best_remedy_is_named_with_its_gain(now, remedies, said):
 )
 def test_the_headline_of_the_shelf_tells_what_changed_from_what_may_have(counts, said):
     changed, perhaps, outdated = counts
-    headline = words.shelf_headline(
+    headline = headlines.shelf_headline(
         18, 653, 36_700_000, changed=changed, perhaps=perhaps, outdated=outdated
     )
     assert headline.replace(NBSP, " ") == f"18 models, 653 layers, 36.7 MB on disk; {said}"

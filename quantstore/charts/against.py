@@ -28,7 +28,8 @@ from quantstore.charts.compare import (
     with_words,
 )
 from quantstore.palette import Palette
-from quantstore.words import NO_BREAK_SPACE, expected_db, with_minus
+from quantstore.wording.causes import expected_db
+from quantstore.wording.units import NO_BREAK_SPACE, with_minus
 
 # What a rectangle drawn over the dots is called: the page lists the layers in it.
 BRUSH = "brushed"

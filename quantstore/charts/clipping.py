@@ -11,7 +11,7 @@ import pandas as pd
 
 from quantstore.charts.common import AnyChart, styled, tooltip
 from quantstore.palette import Palette
-from quantstore.words import MINUS, NO_BREAK_SPACE, db, share
+from quantstore.wording.units import MINUS, NO_BREAK_SPACE, db, share
 
 HEIGHT = 220
 # Thresholds with a label below the axis, in percent of the largest weight.

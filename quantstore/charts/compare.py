@@ -15,16 +15,9 @@ import pandas as pd
 
 from quantstore.charts.common import AnyChart, band_colour, opens_layer, styled, tooltip
 from quantstore.palette import BANDS, Palette
-from quantstore.words import (
-    MINUS,
-    bits,
-    db,
-    operator,
-    share,
-    short_name,
-    weight,
-    weights,
-)
+from quantstore.wording.nodes import operator
+from quantstore.wording.text import short_name
+from quantstore.wording.units import MINUS, bits, db, share, weight, weights
 
 Axis = Literal["log", "linear"]
 Domain = tuple[float, float]

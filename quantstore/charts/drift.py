@@ -10,7 +10,8 @@ import pandas as pd
 
 from quantstore.charts.common import AnyChart, styled, tooltip
 from quantstore.palette import Palette
-from quantstore.words import db, short_name, weight
+from quantstore.wording.text import short_name
+from quantstore.wording.units import db, weight
 
 # Above this nothing is told from exact; below 0 dB the error is larger than the signal.
 MOST_DB, LEAST_DB = 60.0, 0.0

@@ -11,7 +11,7 @@ import pandas as pd
 
 from quantstore.charts.common import AnyChart, styled, tooltip
 from quantstore.palette import Palette
-from quantstore.words import with_minus
+from quantstore.wording.units import with_minus
 
 # Labels are kept apart as if the chart were this wide: safe from there on, a little crowded below.
 _WIDTH = 620

@@ -18,7 +18,16 @@ from quantstore.charts.common import AnyChart, band_colour, styled, tooltip
 from quantstore.numerics.codes import codes_between, codes_of, step_of, zero_code
 from quantstore.numerics.quantization import Grid
 from quantstore.palette import BANDS, Palette
-from quantstore.words import MINUS, NO_BREAK_SPACE, count, counted, db, share, weight, with_minus
+from quantstore.wording.units import (
+    MINUS,
+    NO_BREAK_SPACE,
+    count,
+    counted,
+    db,
+    share,
+    weight,
+    with_minus,
+)
 
 ChannelOrder = Literal["by index", "widest first"]
 AxisKind = Literal["linear", "symlog"]

@@ -22,7 +22,8 @@ from quantstore.charts.compare import (
     scale_of,
 )
 from quantstore.palette import Palette
-from quantstore.words import db, short_name, weight
+from quantstore.wording.text import short_name
+from quantstore.wording.units import db, weight
 
 HEIGHT = 420
 # What a click on a dot is called; it carries the model's name.

@@ -14,7 +14,8 @@ import pandas as pd
 
 from quantstore.charts.common import AnyChart, styled, tooltip
 from quantstore.palette import BANDS, Palette
-from quantstore.words import counted, short_name, with_minus
+from quantstore.wording.text import short_name
+from quantstore.wording.units import counted, with_minus
 
 # More rows than this are a texture, not a chart to read.
 MOST_BARS = 60

@@ -13,7 +13,9 @@ from quantstore.charts.common import AnyChart, opens_layer, styled, tooltip
 from quantstore.charts.compare import band_tints, band_zones, room
 from quantstore.palette import Palette
 from quantstore.revisions import from_to
-from quantstore.words import db, operator, short_name, weight
+from quantstore.wording.nodes import operator
+from quantstore.wording.text import short_name
+from quantstore.wording.units import db, weight
 
 PairOrder = Literal["change", "depth"]
 

@@ -7,10 +7,11 @@ from typing import Literal
 
 import pandas as pd
 
-from quantstore import queries, revisions, store, words
+from quantstore import queries, revisions, store
 from quantstore.checks.limits import Limits, fits
 from quantstore.queries.checks import LayerFigures, ProbeFigures
 from quantstore.run.probe import PLAN
+from quantstore.wording import units, verdicts
 
 CheckOutcome = Literal["holds", "breaks", "not measured"]
 
@@ -160,7 +161,7 @@ class _Assessment:
             band = str(probe.band)
         else:
             band = next((band for band, layers in counts.items() if layers), "fine")
-        facts = words.ModelFacts(
+        facts = verdicts.ModelFacts(
             verdict="breaks" if band == "broken" else band,
             mode=probe.mode if probe else None,
             output_sqnr_db=probe.output_sqnr_db if probe else None,
@@ -168,14 +169,14 @@ class _Assessment:
             layers_at_risk=len(counts["at risk"]),
             layer_count=len(self._layers),
             is_already_quantized=any(layer.already_quantized for layer in self._layers),
-            are_layers_exact=all(layer.p10_db > words.OWN_GRID_DB for layer in self._layers),
+            are_layers_exact=all(layer.p10_db > verdicts.OWN_GRID_DB for layer in self._layers),
             probe_failure=self._failure,
             next_limit_db=probe.next_limit_db if probe else None,
         )
         return self._check(
             "verdict",
             is_held=facts.verdict != "breaks",
-            message=words.verdict_sentence(facts),
+            message=verdicts.verdict_sentence(facts),
             value=facts.output_sqnr_db,
             unit="dB",
             offenders=_by_p10(counts["broken"]) if facts.verdict == "breaks" else (),
@@ -198,7 +199,7 @@ class _Assessment:
             "min-sqnr-db",
             is_held=found_db >= least_db,
             message=(
-                f"{db(found_db)} at the outputs in the noise probe ({words.MODES[probe.mode]}),"
+                f"{db(found_db)} at the outputs in the noise probe ({verdicts.MODES[probe.mode]}),"
                 f" at least {least_db:g} dB wanted"
             ),
             value=found_db,
@@ -417,7 +418,7 @@ def _paired(
             pairs.append((model_layers[int(now)], baseline_layers[int(before)]))
     notes = []
     if counts.by_shape:
-        match_note = revisions.how_matched(changed).replace(words.NO_BREAK_SPACE, " ")
+        match_note = revisions.how_matched(changed).replace(units.NO_BREAK_SPACE, " ")
         notes.append(f"{match_note[0].lower()}{match_note[1:]}".rstrip("."))
     for name, alone in ((model, only_in_model), (baseline, only_in_baseline)):
         if alone:
@@ -452,7 +453,7 @@ def _by_p10(layers: Iterable[LayerFigures]) -> tuple[Offender, ...]:
 
 def db(value: float) -> str:
     """``9.9 dB``, in ASCII for logs; never a limit that the figure misses."""
-    return f"{words.tenths(value):.1f} dB" if math.isfinite(value) else "exact"
+    return f"{units.tenths(value):.1f} dB" if math.isfinite(value) else "exact"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantstore import words
 from quantstore.cli.root import commands, everywhere, format_option, scheme_option
 from quantstore.cli.talk import (
     Talk,
@@ -21,6 +20,7 @@ from quantstore.cli.talk import (
 )
 from quantstore.errors import printable
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES
+from quantstore.wording import units, verdicts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -251,7 +251,7 @@ def diff(
     if style == "table":
         sentences = revisions.headline(changed, before, after), revisions.how_matched(changed)
         for sentence in sentences:
-            say(sentence.replace(words.NO_BREAK_SPACE, " "))
+            say(sentence.replace(units.NO_BREAK_SPACE, " "))
         say(f"{scheme}; {bands}")
 
 
@@ -312,7 +312,7 @@ def sql(
     running = statement.start(db, sql, row_limit=limit, timeout_seconds=timeout)
     with contextlib.closing(running):
         # pandas loads while the child does.
-        from quantstore import formats  # noqa: F401
+        from quantstore.wording import tables  # noqa: F401
 
         answer = running.wait()
     if output is not None:
@@ -378,7 +378,7 @@ def report(db: Path, names: tuple[str, ...], output: Path, scheme: str) -> None:
         output.write_bytes(content)
     except OSError as error:
         raise unwritable(output, error) from error
-    say(f"wrote {output} ({words.file_size(len(content)).replace(words.NO_BREAK_SPACE, ' ')})")
+    say(f"wrote {output} ({units.file_size(len(content)).replace(units.NO_BREAK_SPACE, ' ')})")
 
 
 def _sorting(frame: "pd.DataFrame", sort_option: str) -> tuple[str, bool]:
@@ -416,7 +416,7 @@ def _say_which_weights(frame: "pd.DataFrame") -> None:
     ].itertuples(index=False):
         say(f"{model}: {count:,} of {total:,} layers are {_FIRST_LOSS_UNKNOWN}")
     for model in frame.loc[~frame["folded"].astype(bool), "model"]:
-        say(f"{model}: {words.UNFOLDED}")
+        say(f"{model}: {verdicts.UNFOLDED}")
 
 
 def _bands(connection: "Connection") -> str:

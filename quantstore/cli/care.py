@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from quantstore import words
 from quantstore.cli.root import commands, everywhere
 from quantstore.cli.talk import counted, say
+from quantstore.wording import units
 
 
 @commands.command()
@@ -120,4 +120,4 @@ def compact(db: Path) -> None:
 
 
 def _size(number: int) -> str:
-    return words.file_size(number).replace(words.NO_BREAK_SPACE, " ")
+    return units.file_size(number).replace(units.NO_BREAK_SPACE, " ")

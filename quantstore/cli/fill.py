@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantstore import settings, words
+from quantstore import settings
 from quantstore.cli.exits import OK, SOME_FAILED
 from quantstore.cli.root import commands, everywhere
 from quantstore.cli.talk import Talk, counted, print_lines, say
 from quantstore.errors import QuantstoreError, printable
+from quantstore.wording import units
 
 if TYPE_CHECKING:
     from quantstore.ingestion import IngestChoices, IngestProgress, IngestResult
@@ -157,7 +158,7 @@ def _sentence(result: "IngestResult", db: Path, name: str | None) -> str:
         rename = settings.command(shlex.join(["rename", str(result.model), str(name)]), db)
         return f"{sentence}; to give it the other name: {rename}"
     layers = counted(result.layers or 0, "layer")
-    took = words.seconds(result.seconds or 0).replace(words.NO_BREAK_SPACE, " ")
+    took = units.seconds(result.seconds or 0).replace(units.NO_BREAK_SPACE, " ")
     gone = ""
     if result.runs_removed:
         runs = counted(result.runs_removed, "run")

@@ -22,16 +22,16 @@ PATIENCE_SECONDS = 1.0
 
 def write_answer(answer: Any, path: Path) -> None:
     """Write an answer to a file, in the format that its ending names."""
-    from quantstore import formats
+    from quantstore.wording import tables
 
     try:
         match path.suffix.lower():
             case ".parquet":
-                formats.write_parquet(answer.table, path)
+                tables.write_parquet(answer.table, path)
             case ".json":
-                path.write_text(formats.to_json(answer.frame), encoding="utf-8", newline="\n")
+                path.write_text(tables.to_json(answer.frame), encoding="utf-8", newline="\n")
             case _:
-                path.write_text(formats.to_csv(answer.frame), encoding="utf-8", newline="\n")
+                path.write_text(tables.to_csv(answer.frame), encoding="utf-8", newline="\n")
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -54,15 +54,15 @@ def standard_input() -> str:
 
 def print_frame(frame: "pd.DataFrame", style: str, columns: Iterable[str] | None = None) -> None:
     """Print a frame; a table shows the given columns, the other formats all of them."""
-    from quantstore import formats
+    from quantstore.wording import tables
 
     if style == "table":
         shown = frame if columns is None else frame[list(columns)]
-        emit(formats.to_table(shown) + "\n")
+        emit(tables.to_table(shown) + "\n")
     elif style == "json":
-        emit(formats.to_json(frame))
+        emit(tables.to_json(frame))
     else:
-        text = formats.to_csv(frame)
+        text = tables.to_csv(frame)
         if sys.stdout.isatty():
             # A file gets names as they are; a terminal must not obey what they contain.
             text = "".join(f"{printable(line)}\n" for line in text.split("\n")[:-1])

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from quantstore import formats, queries
+from quantstore import queries
 from quantstore.charts import layer as charts
 from quantstore.numerics import codes
 from quantstore.numerics.quantization import Grid
@@ -14,7 +14,8 @@ from quantstore.pages import address, components, shared
 from quantstore.palette import BANDS
 from quantstore.schemes import INT8_SCHEMES, SCHEMES, Scheme
 from quantstore.store import Connection
-from quantstore.words import NO_BREAK_SPACE, count, counted, db, share, times, weight
+from quantstore.wording import frames, tables
+from quantstore.wording.units import NO_BREAK_SPACE, count, counted, db, share, times, weight
 
 # A channel this much larger than a typical one is worth naming.
 TELLING_RATIO = 2.0
@@ -84,7 +85,7 @@ def _order(known_channels: int) -> charts.ChannelOrder:
 
 def _axis(details: dict[str, Any]) -> charts.AxisKind:
     axes: list[charts.AxisKind] = ["linear", "symlog"]
-    suited = charts.default_axis(shared.figure_or_none(details["channel_range_ratio"]))
+    suited = charts.default_axis(frames.figure_or_none(details["channel_range_ratio"]))
     # A key of its own for every layer: each begins with the axis that suits it.
     chosen = st.segmented_control(
         "Axis",
@@ -378,7 +379,7 @@ def _row(row: dict[Any, Any], scheme: Scheme) -> dict[str, Any]:
         return {"key": int(row["channel"]), "cells": cells + [nothing] * (len(INT8_SCHEMES) + 4)}
     is_zero = row["weight_min"] == 0 == row["weight_max"]
     sqnr = {
-        name: "all zero" if is_zero else db(shared.figure_or_none(row[f"{name}_db"]))
+        name: "all zero" if is_zero else db(frames.figure_or_none(row[f"{name}_db"]))
         for name in INT8_SCHEMES
     }
     return {
@@ -406,7 +407,7 @@ def _download(details: dict[str, Any], scheme: Scheme) -> None:
 
     def every_channel() -> str:
         with shared.open_store() as con:
-            return formats.to_csv(
+            return tables.to_csv(
                 queries.layer_channel_rows(con, layer_id, scheme.name, order="by index")
             )
 

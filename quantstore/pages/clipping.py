@@ -7,7 +7,9 @@ import streamlit as st
 
 from quantstore.charts import clipping as charts
 from quantstore.pages import shared
-from quantstore.words import TELLING_GAIN_DB, count, db, share
+from quantstore.wording import frames
+from quantstore.wording.remedies import TELLING_GAIN_DB
+from quantstore.wording.units import count, db, share
 
 # What one decimal does not show is no fall.
 LEAST_FALL_DB = 0.05
@@ -65,7 +67,7 @@ def _for_channels(curve: pd.DataFrame, tensor: pd.DataFrame) -> str:
     else:
         sentence = f"Best for nine in ten channels: {reached}"
     tensor_db = charts.sqnr_at(tensor, best["threshold"])
-    before = shared.figure_or_none(_unclipped(tensor)["sqnr_db"])
+    before = frames.figure_or_none(_unclipped(tensor)["sqnr_db"])
     if tensor_db is None:
         return f"{sentence}."
     is_worse = before is None or tensor_db < before - LEAST_FALL_DB
@@ -98,7 +100,7 @@ def _is_unclipped(best: dict[Any, Any], curve: pd.DataFrame) -> bool:
 
 
 def _is_hardly_more(best: dict[Any, Any], whole: dict[Any, Any]) -> bool:
-    before, after = shared.figure_or_none(whole["sqnr_db"]), shared.figure_or_none(best["sqnr_db"])
+    before, after = frames.figure_or_none(whole["sqnr_db"]), frames.figure_or_none(best["sqnr_db"])
     return before is not None and after is not None and after - before < TELLING_GAIN_DB
 
 

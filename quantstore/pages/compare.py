@@ -8,7 +8,9 @@ from quantstore.errors import printable
 from quantstore.pages import address, compare_charts, filters, report_button, shared
 from quantstore.schemes import Scheme
 from quantstore.store import Connection
-from quantstore.words import ModelFacts, count, models_headline, verdict, with_minus
+from quantstore.wording.headlines import models_headline
+from quantstore.wording.units import count, with_minus
+from quantstore.wording.verdicts import ModelFacts, verdict
 
 # Beyond this many rows a chart is a texture; the others are one page further.
 MODELS_PER_PAGE = 12

@@ -14,7 +14,9 @@ from quantstore.charts.measures import LABELS, SQNR, measure_of
 from quantstore.errors import printable
 from quantstore.pages import address, components, shared
 from quantstore.schemes import Scheme
-from quantstore.words import bits, count, counted, listed, operator, short_name, weight
+from quantstore.wording.nodes import operator
+from quantstore.wording.text import listed, short_name
+from quantstore.wording.units import bits, count, counted, weight
 
 DECADE_BINS = (5, 10, 20)
 BIN_WIDTHS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)

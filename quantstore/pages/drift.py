@@ -13,16 +13,11 @@ from quantstore.errors import printable
 from quantstore.numerics.correlation import spearman
 from quantstore.pages import address, components, drift_runs, run_form, shared
 from quantstore.store import Connection
-from quantstore.words import (
-    MODES,
-    bits,
-    counted,
-    db,
-    operator,
-    short_name,
-    weight,
-    with_minus,
-)
+from quantstore.wording import frames
+from quantstore.wording.nodes import operator
+from quantstore.wording.text import short_name
+from quantstore.wording.units import bits, counted, db, weight, with_minus
+from quantstore.wording.verdicts import MODES
 
 # What a person reads of a list before it is only length.
 MOST_JUMPS, MOST_WORST, MOST_SENSITIVE = 6, 8, 8
@@ -206,7 +201,7 @@ def _jump_cells(row: dict[Any, Any], is_several: bool) -> list[dict[str, Any] | 
     after = float(row["lowest_before_db"]) - float(row["drop_db"])
     is_layer = not pd.isna(row["layer_id"])
     small = f"{row['op_type']}" + (f" · {row['run']}" if is_several else "")
-    ratio = shared.figure_or_none(row["channel_range_ratio"])
+    ratio = frames.figure_or_none(row["channel_range_ratio"])
     return [
         {"text": f"{row['number']}. {printable(str(row['node_name']))}", "small": small},
         {
@@ -214,11 +209,11 @@ def _jump_cells(row: dict[Any, Any], is_several: bool) -> list[dict[str, Any] | 
             "small": db(-float(row["drop_db"]), signed=True),
         },
         {"text": _local(row)},
-        {"band": row["band"], "small": db(shared.figure_or_none(row["channel_sqnr_p10_db"]))}
+        {"band": row["band"], "small": db(frames.figure_or_none(row["channel_sqnr_p10_db"]))}
         if is_layer
         else None,
         {
-            "text": weight(shared.figure_or_none(row["weight_range"])),
+            "text": weight(frames.figure_or_none(row["weight_range"])),
             "small": "" if ratio is None or ratio <= 0 else bits(math.log2(ratio)),
         }
         if is_layer
@@ -227,7 +222,7 @@ def _jump_cells(row: dict[Any, Any], is_several: bool) -> list[dict[str, Any] | 
 
 
 def _local(row: dict[Any, Any]) -> str:
-    return db(shared.figure_or_none(row["local_db"])) if row["has_local"] else "–"
+    return db(frames.figure_or_none(row["local_db"])) if row["has_local"] else "–"
 
 
 def _worst(tensors: pd.DataFrame, *, is_several: bool) -> None:
@@ -267,7 +262,7 @@ def _worst(tensors: pd.DataFrame, *, is_several: bool) -> None:
                         "small": f"{row['op_type']} {printable(str(row['node_name']))}"
                         + (f" · {row['run']}" if is_several else ""),
                     },
-                    {"text": db(shared.figure_or_none(row["sqnr_db"]))},
+                    {"text": db(frames.figure_or_none(row["sqnr_db"]))},
                     {"text": _local(row)},
                     {"text": _figure(row["mean_shift"], signed=True)},
                     {"text": _figure(row["std_ratio"])},
@@ -282,7 +277,7 @@ def _worst(tensors: pd.DataFrame, *, is_several: bool) -> None:
 
 
 def _figure(value: Any, *, signed: bool = False) -> str:
-    figure = shared.figure_or_none(value)
+    figure = frames.figure_or_none(value)
     if figure is None:
         return "–"
     if round(figure, 2) == 0:
@@ -330,7 +325,7 @@ def _one_tensor(con: Connection, tensors: pd.DataFrame, names: dict[int, str]) -
         return
     row = tensor_rows.iloc[0]
     st.caption(_tensor_words(row))
-    if row["float_counts"] is None or shared.figure_or_none(row["low"]) is None:
+    if row["float_counts"] is None or frames.figure_or_none(row["low"]) is None:
         st.caption("Its values were not kept.")
     elif float(row["low"]) == float(row["high"]):
         st.caption(f"Every value is {weight(float(row['low']))} in both models.")
@@ -343,14 +338,14 @@ def _one_tensor(con: Connection, tensors: pd.DataFrame, names: dict[int, str]) -
 
 
 def _tensor_words(row: pd.Series) -> str:
-    clauses = [f"{db(shared.figure_or_none(row['sqnr_db']))} accumulated"]
-    cosine = shared.figure_or_none(row["cosine"])
+    clauses = [f"{db(frames.figure_or_none(row['sqnr_db']))} accumulated"]
+    cosine = frames.figure_or_none(row["cosine"])
     if cosine is not None:
         clauses.append(f"cosine {with_minus(f'{cosine:.4f}')}")
     clauses.append(f"mean shift {_figure(row['mean_shift'], signed=True)} standard deviations")
     clauses.append(f"std {_figure(row['std_ratio'])} times that of float")
     for which in ("float", "quantized"):
-        low, high = (shared.figure_or_none(row[f"{which}_{end}"]) for end in ("min", "max"))
+        low, high = (frames.figure_or_none(row[f"{which}_{end}"]) for end in ("min", "max"))
         clauses.append(f"{which} {weight(low)} to {weight(high)}")
     return " · ".join(clauses)
 
@@ -396,10 +391,10 @@ def _sensitivity(con: Connection, models: list[str]) -> None:
                         "text": f"{row['rank']}. {printable(str(row['layer']))}",
                         "small": operator(str(row["op_type"]), bool(row["is_depthwise"])),
                     },
-                    {"text": db(shared.figure_or_none(row["output_sqnr_db"]))},
+                    {"text": db(frames.figure_or_none(row["output_sqnr_db"]))},
                     {
                         "band": row["band"],
-                        "small": db(shared.figure_or_none(row["channel_sqnr_p10_db"])),
+                        "small": db(frames.figure_or_none(row["channel_sqnr_p10_db"])),
                     },
                     {"text": f"{row['weight_rank']}", "small": f"of {len(frame)}"},
                 ],

@@ -6,7 +6,7 @@ import streamlit as st
 from quantstore.errors import printable
 from quantstore.pages import address, run_form, shared
 from quantstore.schemes import SCHEMES, Scheme
-from quantstore.words import MODES
+from quantstore.wording.verdicts import MODES
 
 MOST_RUNS = 4
 # What tells two runs apart, in the order of their name.

@@ -7,9 +7,13 @@ import pandas as pd
 import streamlit as st
 
 from quantstore.errors import printable
-from quantstore.pages import components, shared
+from quantstore.pages import components
 from quantstore.schemes import DEFAULT_SCHEME
-from quantstore.words import TELLING_GAIN_DB, db, markdown, operator
+from quantstore.wording import frames
+from quantstore.wording.nodes import operator
+from quantstore.wording.remedies import TELLING_GAIN_DB
+from quantstore.wording.text import markdown
+from quantstore.wording.units import db
 
 # The operators that equalization is computed for, with the operand that holds their weights.
 PAIRED = (("Conv", "W"), ("Gemm", "B"))
@@ -110,18 +114,18 @@ def _finding(rows: list[dict[Any, Any]]) -> str:
     """What the better neighbour would give, what that costs the neighbour, and what others give."""
     best, *other_neighbours = rows
     before, after = (
-        shared.figure_or_none(best["before_db"]),
-        shared.figure_or_none(best["after_db"]),
+        frames.figure_or_none(best["before_db"]),
+        frames.figure_or_none(best["after_db"]),
     )
     if before is None:
         return "Nothing to gain: nine in ten channels come back exactly already."
     sentence = _with_best(best, before, after)
-    own_before = shared.figure_or_none(best["partner_before_db"])
-    own_after = shared.figure_or_none(best["partner_after_db"])
+    own_before = frames.figure_or_none(best["partner_before_db"])
+    own_after = frames.figure_or_none(best["partner_after_db"])
     if own_after is not None and (own_before is None or own_after <= own_before - TELLING_GAIN_DB):
         sentence += f" {_name(best)} itself would fall from {db(own_before)} to {db(own_after)}."
     for neighbour in other_neighbours:
-        reached = shared.figure_or_none(neighbour["after_db"])
+        reached = frames.figure_or_none(neighbour["after_db"])
         outcome = "be exact" if reached is None else f"reach {db(reached)}"
         sentence += f" With {_name(neighbour)}, {_side(neighbour)}, they would {outcome}."
     return sentence
@@ -157,7 +161,7 @@ def _side(row: dict[Any, Any]) -> str:
 
 def _reached(before: float | None, after: float | None) -> str:
     """``32.0 dB (+20.1 dB)``; from or to exact there is no gain in dB."""
-    known_before, known_after = shared.figure_or_none(before), shared.figure_or_none(after)
+    known_before, known_after = frames.figure_or_none(before), frames.figure_or_none(after)
     if known_before is None or known_after is None:
         return db(known_after)
     return f"{db(known_after)} ({db(known_after - known_before, signed=True)})"

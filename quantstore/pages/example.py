@@ -5,13 +5,15 @@ import math
 
 import streamlit as st
 
-from quantstore import worked_example
 from quantstore.charts import example as charts
 from quantstore.pages import address, shared
 from quantstore.palette import BANDS, DARK, LIGHT, both
 from quantstore.schemes import Scheme
-from quantstore.words import BAND_LIMITS_DB, db, markdown, share, with_minus
-from quantstore.worked_example import Example, Kernel, number, on_grid
+from quantstore.wording import worked_example
+from quantstore.wording.causes import BAND_LIMITS_DB
+from quantstore.wording.text import markdown
+from quantstore.wording.units import db, share, with_minus
+from quantstore.wording.worked_example import Example, Kernel, number, on_grid
 
 BITS = ["4", "6", "8"]
 DEFAULT_BITS = "8"

@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from quantstore import settings, store
-from quantstore.words import file_size
+from quantstore.wording.units import file_size
 
 # A download passes through memory, here and in the browser.
 LARGEST_STORE_BYTES = 500_000_000

@@ -7,7 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from quantstore.pages import address, shared
-from quantstore.words import count, counted, listed
+from quantstore.wording.text import listed
+from quantstore.wording.units import count, counted
 
 FAMILIES = {
     "conv": "convolutions",

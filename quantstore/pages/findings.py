@@ -8,7 +8,8 @@ import streamlit as st
 
 from quantstore.errors import printable
 from quantstore.palette import DARK, LIGHT, both
-from quantstore.words import breakable, counted, listed
+from quantstore.wording.text import breakable, listed
+from quantstore.wording.units import counted
 
 MOST_NAMED = 3
 _MUTED = both(LIGHT.muted, DARK.muted)

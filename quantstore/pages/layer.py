@@ -21,20 +21,17 @@ from quantstore.schemes import (
     Scheme,
 )
 from quantstore.store import Connection
-from quantstore.words import (
+from quantstore.wording import frames
+from quantstore.wording.causes import causes, expected_db
+from quantstore.wording.nodes import node_settings, operator
+from quantstore.wording.remedies import TELLING_GAIN_DB, fine_from
+from quantstore.wording.text import breakable, listed
+from quantstore.wording.units import (
     NO_BREAK_SPACE,
-    TELLING_GAIN_DB,
     bits,
-    breakable,
-    causes,
     count,
     counted,
     db,
-    expected_db,
-    fine_from,
-    listed,
-    node_settings,
-    operator,
     shape,
     share,
     times,
@@ -112,7 +109,7 @@ def _draw(con: Connection, row: dict[Any, Any], ranked: pd.DataFrame, scheme: Sc
 def _pick_layer(model: str, ranked: pd.DataFrame) -> dict[Any, Any]:
     """The row of the layer on show; the worst one unless somebody chose."""
     rows = ranked.to_dict("records")
-    labels = shared.layer_labels(ranked)
+    labels = frames.layer_labels(ranked)
     asked, asked_model = address.asked_for("layer"), address.asked_for("model")
     came_from = st.session_state.get("layer_of", model)
     st.session_state["layer_of"] = model
@@ -153,7 +150,7 @@ def _show(label: str) -> None:
 
 def _opener(ranked: pd.DataFrame) -> Callable[[int], None]:
     """What shows a layer of the model by its key."""
-    labels = dict(zip(ranked["layer_id"].tolist(), shared.layer_labels(ranked), strict=True))
+    labels = dict(zip(ranked["layer_id"].tolist(), frames.layer_labels(ranked), strict=True))
 
     def open_layer(layer_id: int) -> None:
         _show(labels[layer_id])
@@ -176,7 +173,7 @@ def _ways_out(model: str, row: dict[Any, Any], ranked: pd.DataFrame) -> None:
         on_click=back,
     )
     st.space("stretch")
-    labels = shared.layer_labels(ranked)
+    labels = frames.layer_labels(ranked)
     by_depth = [label for _, label in sorted(zip(ranked["depth"], labels, strict=True))]
     layer_label = labels[int(row["rank"]) - 1]
     with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
@@ -229,8 +226,8 @@ def _heading(
     band = str(row["band"])
     tint = both(LIGHT.bands[band].tint, DARK.bands[band].tint)
     ink = both(LIGHT.bands[band].ink, DARK.bands[band].ink)
-    why = "; ".join(causes(shared.layer_facts(row), scheme)) or "no single cause stands out"
-    if shared.figure_or_none(row["weight_range"]) is None:
+    why = "; ".join(causes(frames.layer_facts(row), scheme)) or "no single cause stands out"
+    if frames.figure_or_none(row["weight_range"]) is None:
         why = "nothing to judge"
     operand = "" if row["operand"] in ("W", "B") else f", operand {row['operand']}"
     facts = [
@@ -272,15 +269,15 @@ def _heading(
 def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None:
     channel_count = int(row["channel_count"])
     below = int(row["channels_below_10db"])
-    span = shared.figure_or_none(
+    span = frames.figure_or_none(
         details["symmetric_span_over_rms" if scheme.is_symmetric else "asymmetric_span_over_rms"]
     )
-    if span and not scheme.is_per_channel and shared.figure_or_none(row["sqnr_db"]) is not None:
+    if span and not scheme.is_per_channel and frames.figure_or_none(row["sqnr_db"]) is not None:
         expected = f"≈{NO_BREAK_SPACE}{expected_db(span):.0f}{NO_BREAK_SPACE}dB"
         range_note = f"grid spans {weight(span)} rms, {expected}"
     else:
         range_note = f"{weight(row['weight_min'])} to {weight(row['weight_max'])}"
-    ratio = shared.figure_or_none(details["channel_range_ratio"])
+    ratio = frames.figure_or_none(details["channel_range_ratio"])
     spread_note = "–" if ratio is None else f"widest channel {times(ratio)} the median"
     lowest, median = row["channel_sqnr_min_db"], row["channel_sqnr_median_db"]
     facts = (
@@ -304,7 +301,7 @@ def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None
         ("weight range", weight(row["weight_range"]), range_note),
         (
             "channel spread",
-            bits(shared.figure_or_none(details["channel_spread_bits"])),
+            bits(frames.figure_or_none(details["channel_spread_bits"])),
             spread_note,
         ),
     )
@@ -366,7 +363,7 @@ def _codes(
     title = f"≈{NO_BREAK_SPACE}{holding} of {code_count} codes hold {most}"
     zero = float(details["zero_fraction"])
     at_zero = share(zero + (1 - zero) * float(row["zeroed_fraction"]), digits=1)
-    used = shared.figure_or_none(row["levels_used"]) or 0
+    used = frames.figure_or_none(row["levels_used"]) or 0
     st.header("How many codes the weights get", anchor=False)
     with st.grid(2, min_column_width=430, gap="medium"):
         with st.container():
@@ -477,8 +474,8 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     symmetry = scheme.symmetry
     shared_row = by_name[scheme.per_tensor.name]
     own_row = by_name[scheme.per_channel.name]
-    before = shared.figure_or_none(shared_row["channel_sqnr_p10_db"])
-    after = shared.figure_or_none(own_row["channel_sqnr_p10_db"])
+    before = frames.figure_or_none(shared_row["channel_sqnr_p10_db"])
+    after = frames.figure_or_none(own_row["channel_sqnr_p10_db"])
     if before is None:
         return "Nothing to rescue: nine in ten channels come back exactly already."
     if after is None:
@@ -508,7 +505,7 @@ def _on_its_grid(by_name: dict[str, dict[Any, Any]]) -> str:
     exact = [
         int8_scheme.title
         for name, int8_scheme in INT8_SCHEMES.items()
-        if shared.figure_or_none(by_name[name]["sqnr_db"]) is None
+        if frames.figure_or_none(by_name[name]["sqnr_db"]) is None
     ]
     if not exact or not any(row["already_quantized"] for row in by_name.values()):
         return ""
@@ -523,8 +520,8 @@ def _gain(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     """What nine in ten channels gain over the default scheme, whichever scheme is chosen."""
     if scheme == DEFAULT_SCHEME:
         return ""
-    before = shared.figure_or_none(by_name[DEFAULT_SCHEME.name]["channel_sqnr_p10_db"])
-    after = shared.figure_or_none(by_name[scheme.name]["channel_sqnr_p10_db"])
+    before = frames.figure_or_none(by_name[DEFAULT_SCHEME.name]["channel_sqnr_p10_db"])
+    after = frames.figure_or_none(by_name[scheme.name]["channel_sqnr_p10_db"])
     if before is None:
         return "–"
     return "exact" if after is None else db(after - before, signed=True)

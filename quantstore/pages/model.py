@@ -6,30 +6,21 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from quantstore import formats, queries
+from quantstore import queries
 from quantstore.charts import compare, model
 from quantstore.errors import printable
 from quantstore.pages import address, components, findings, probe, report_button, shared
 from quantstore.palette import BANDS
 from quantstore.schemes import DEFAULT_SCHEME, Scheme
 from quantstore.store import Connection
-from quantstore.words import (
-    MOST_BITS,
-    UNFOLDED,
-    best_remedy,
-    causes,
-    count,
-    counted,
-    db,
-    equalization_hope,
-    fine_from,
-    layers_in_words,
-    model_headline,
-    operator,
-    shape,
-    share,
-    weight,
-)
+from quantstore.wording import frames
+from quantstore.wording import tables as formats
+from quantstore.wording.causes import causes
+from quantstore.wording.headlines import layers_in_words, model_headline
+from quantstore.wording.nodes import operator
+from quantstore.wording.remedies import MOST_BITS, best_remedy, equalization_hope, fine_from
+from quantstore.wording.units import count, counted, db, shape, share, weight
+from quantstore.wording.verdicts import UNFOLDED
 
 FIRST_ROWS = 8
 # Beyond this many rows a scrolling table serves better than a long page.
@@ -80,7 +71,7 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     layers = queries.worst_layers(con, name, scheme.name).merge(
         queries.layer_rescues(con, name, scheme.name), on="layer_id"
     )
-    layers["label"] = shared.layer_labels(layers)
+    layers["label"] = frames.layer_labels(layers)
     bits_needed = queries.model_bits_needed(con, name)
     hopes = None
     if scheme == DEFAULT_SCHEME:
@@ -243,8 +234,8 @@ def _rescue_columns(remedies: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _rescue_row(layer: dict[Any, Any], remedies: dict[str, str]) -> dict[str, Any]:
-    now = shared.figure_or_none(layer["channel_sqnr_p10_db"])
-    reached = {name: shared.figure_or_none(layer[column]) for column, name in remedies.items()}
+    now = frames.figure_or_none(layer["channel_sqnr_p10_db"])
+    reached = {name: frames.figure_or_none(layer[column]) for column, name in remedies.items()}
     if "per channel" in reached and reached["per channel"] is None:
         # Every layer is measured per channel: NULL is exact.
         reached["per channel"] = math.inf
@@ -272,7 +263,7 @@ def _reached(now: float | None, value: float | None) -> dict[str, str]:
 
 
 def _bits(value: Any) -> str:
-    number = shared.figure_or_none(value)
+    number = frames.figure_or_none(value)
     if number is None:
         return "–"
     return f"> {MOST_BITS}" if number < 0 else str(int(number))
@@ -329,7 +320,7 @@ def _columns(scheme: Scheme) -> list[dict[str, Any]]:
 
 
 def _row(layer: dict[Any, Any], scheme: Scheme, limits: dict[str, float]) -> dict[str, Any]:
-    reasons = causes(shared.layer_facts(layer), scheme)
+    reasons = causes(frames.layer_facts(layer), scheme)
     name = printable(str(layer["label"]))
     cells: list[dict[str, Any]] = [
         {"text": name, "small": "; ".join(reasons)},

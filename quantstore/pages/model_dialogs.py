@@ -17,7 +17,8 @@ from quantstore.jobs import FILES
 from quantstore.pages import address, reach, report_button, shared
 from quantstore.pages.shared import file_words
 from quantstore.schemes import Scheme
-from quantstore.words import counted, markdown, short_name
+from quantstore.wording.text import markdown, short_name
+from quantstore.wording.units import counted
 
 # Names that a question spells out; the others it counts.
 NAMED = 8

@@ -21,20 +21,11 @@ from quantstore.pages import (
 )
 from quantstore.schemes import Scheme
 from quantstore.store import Connection
-from quantstore.words import (
-    UNFOLDED,
-    count,
-    counted,
-    file_size,
-    markdown,
-    moment,
-    seconds,
-    share,
-    shelf_headline,
-    verdict,
-    visible_lines,
-    weights,
-)
+from quantstore.wording import frames
+from quantstore.wording.headlines import shelf_headline
+from quantstore.wording.text import markdown, visible_lines
+from quantstore.wording.units import count, counted, file_size, moment, seconds, share, weights
+from quantstore.wording.verdicts import UNFOLDED, verdict
 
 MODELS_PER_PAGE = 25
 INGESTS = 10
@@ -320,7 +311,7 @@ def _ingests(ingests: pd.DataFrame) -> None:
 
 
 def _ingest(row: dict[Any, Any]) -> list[dict[str, str]]:
-    memory = shared.figure_or_none(row["peak_bytes"])
+    memory = frames.figure_or_none(row["peak_bytes"])
     # A name wraps below the path; beside it, a long one would push the table off the page.
     detail = row["message"] if pd.isna(row["model"]) else f"as {row['model']}"
     return [

@@ -6,9 +6,12 @@ import pandas as pd
 import streamlit as st
 
 from quantstore.errors import printable
-from quantstore.pages import address, components, shared
+from quantstore.pages import address, components
 from quantstore.schemes import SCHEMES, Scheme
-from quantstore.words import MODES, counted, db, listed, markdown, seconds, share
+from quantstore.wording import frames
+from quantstore.wording.text import listed, markdown
+from quantstore.wording.units import counted, db, seconds, share
+from quantstore.wording.verdicts import MODES
 
 # What the probe quantizes, in the order of its columns.
 PROBED_MODES = ("weights", "both")
@@ -164,9 +167,9 @@ def _other_runs(runs_on_inputs: pd.DataFrame) -> None:
     for row in runs_on_inputs.to_dict("records"):
         if row["scheme"] not in SCHEMES:
             continue
-        top1 = shared.figure_or_none(row["top1_agreement"])
+        top1 = frames.figure_or_none(row["top1_agreement"])
         figure: dict[str, Any] | None = None
-        if shared.figure_or_none(row["output_sqnr_db"]) is not None:
+        if frames.figure_or_none(row["output_sqnr_db"]) is not None:
             figure = {"band": row["band"], "small": db(row["output_sqnr_db"])}
         failure = row["failure"]
         rows.append(

@@ -13,7 +13,8 @@ from quantstore.charts.reality import Statistic
 from quantstore.numerics.correlation import LEAST_PAIRS, Correlation, spearman
 from quantstore.pages import address, components, shared
 from quantstore.schemes import SCHEMES, Scheme
-from quantstore.words import MODES, NO_BREAK_SPACE, counted, with_minus
+from quantstore.wording.units import NO_BREAK_SPACE, counted, with_minus
+from quantstore.wording.verdicts import MODES
 
 STATISTICS = {
     "Largest range": Statistic(

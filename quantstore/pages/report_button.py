@@ -6,7 +6,7 @@ import streamlit as st
 
 from quantstore import report, settings, store
 from quantstore.schemes import Scheme
-from quantstore.words import count
+from quantstore.wording.units import count
 
 # A model adds about 150 kB and half a second; more than this is read by nobody.
 MOST_MODELS = 25

@@ -5,12 +5,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from quantstore import formats, queries, revisions
+from quantstore import queries, revisions
 from quantstore.charts import revisions as charts
 from quantstore.errors import printable
 from quantstore.pages import address, components, shared
 from quantstore.schemes import Scheme
-from quantstore.words import bits, count, counted, db, operator, shape, weight
+from quantstore.wording import frames, notes, tables
+from quantstore.wording.nodes import operator
+from quantstore.wording.units import bits, count, counted, db, shape, weight
 
 FIRST_ROWS = 10
 # Beyond this many rows a scrolling table serves better than a long page.
@@ -55,7 +57,7 @@ def main() -> None:
         " as none: it may be the chance of rounding."
     )
     if verdicts["layers_already_quantized"].gt(0).any():
-        shared.note(shared.ALREADY_QUANTIZED_NOTE)
+        shared.note(notes.ALREADY_QUANTIZED_NOTE)
     pairs = changed[~changed["rule"].isin([revisions.ONLY_BEFORE, revisions.ONLY_AFTER])]
     tally = revisions.tally(changed)
     if tally.changed:
@@ -159,17 +161,17 @@ def _row(pair: dict[Any, Any]) -> dict[str, Any]:
             *(
                 {
                     "band": pair[f"band_{side}"],
-                    "small": db(shared.figure_or_none(pair[f"channel_sqnr_p10_{side}_db"])),
+                    "small": db(frames.figure_or_none(pair[f"channel_sqnr_p10_{side}_db"])),
                 }
                 for side in ("before", "after")
             ),
             {
-                "text": weight(shared.figure_or_none(pair["weight_range_after"])),
-                "small": f"was {weight(shared.figure_or_none(pair['weight_range_before']))}",
+                "text": weight(frames.figure_or_none(pair["weight_range_after"])),
+                "small": f"was {weight(frames.figure_or_none(pair['weight_range_before']))}",
             },
             {
-                "text": bits(shared.figure_or_none(pair["channel_spread_after_bits"])),
-                "small": f"was {bits(shared.figure_or_none(pair['channel_spread_before_bits']))}",
+                "text": bits(frames.figure_or_none(pair["channel_spread_after_bits"])),
+                "small": f"was {bits(frames.figure_or_none(pair['channel_spread_before_bits']))}",
             },
         ],
     }
@@ -206,7 +208,7 @@ def _unchanged_and_unmatched(
         components.save_as_svg({"dumbbells": "Before and after"}, key="save_revisions")
     st.download_button(
         "Every layer as CSV",
-        data=lambda: formats.to_csv(changed),
+        data=lambda: tables.to_csv(changed),
         file_name="revisions.csv",
         mime="text/csv",
         icon=":material/download:",

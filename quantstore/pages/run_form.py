@@ -15,7 +15,9 @@ from quantstore.pages import address, reach, shared
 from quantstore.palette import DARK, LIGHT, both
 from quantstore.run.inputs import PRESETS
 from quantstore.schemes import INT8_SCHEMES, Scheme
-from quantstore.words import MODES, NO_BREAK_SPACE, markdown
+from quantstore.wording.text import markdown
+from quantstore.wording.units import NO_BREAK_SPACE
+from quantstore.wording.verdicts import MODES
 
 CALIBRATIONS = {
     "minmax": "min and max",

@@ -13,25 +13,17 @@ import streamlit as st
 from quantstore import queries, settings, store
 from quantstore.charts.common import CLICK, AnyChart, ready
 from quantstore.errors import MissingStoreError, OlderStoreError, QuantstoreError, printable
-from quantstore.explanations import EXPLANATIONS
 from quantstore.freshness import Freshness
 from quantstore.ingestion import demo_paths
 from quantstore.jobs import FILES
 from quantstore.pages import address, components
 from quantstore.palette import BANDS, DARK, LIGHT, PALETTES, Palette, ThemeName, both
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, Scheme
-from quantstore.words import (
-    MODES,
-    UNFOLDED,
-    LayerFacts,
-    ModelFacts,
-    counted,
-    db,
-    file_size,
-    markdown,
-    verdict,
-    weights,
-)
+from quantstore.wording.explanations import EXPLANATIONS
+from quantstore.wording.notes import ALREADY_QUANTIZED_NOTE, BAND_NOTE, PROBE_NOTE, WEIGHTS_NOTE
+from quantstore.wording.text import markdown
+from quantstore.wording.units import counted, db, file_size, weights
+from quantstore.wording.verdicts import MODES, UNFOLDED, ModelFacts, verdict
 
 PAGES = Path(__file__).resolve().parent
 ANY_TAG = ""
@@ -143,37 +135,6 @@ def choice(
         label_visibility="collapsed" if label_is_hidden else "visible",
     )
     return chosen_option if chosen_option in options else default
-
-
-def layer_facts(row: dict[Any, Any]) -> LayerFacts:
-    """What the causes of a layer's trouble are read from, out of ``queries.worst_layers``."""
-    return LayerFacts(
-        band=str(row["band"]),
-        channel_count=int(row["channel_count"]),
-        flattened_channels=int(row["flattened_channels"]),
-        outlier_channels=int(row["outlier_channel_count"]),
-        spread_bits=figure_or_none(row["channel_spread_bits"]),
-        narrow_channels=int(row["narrow_channels"]),
-        symmetric_span_over_rms=figure_or_none(row["symmetric_span_over_rms"]),
-        weight_min=figure_or_none(row["weight_min"]) or 0.0,
-        weight_max=figure_or_none(row["weight_max"]) or 0.0,
-    )
-
-
-def layer_labels(layers: pd.DataFrame) -> list[str]:
-    """What each layer of a model is called: its name, with the operand where a node has several."""
-    has_several = layers["layer"].duplicated(keep=False)
-    return [
-        f"{layer} ({operand})" if several else layer
-        for layer, operand, several in zip(
-            layers["layer"], layers["operand"], has_several, strict=True
-        )
-    ]
-
-
-def figure_or_none(value: Any) -> float | None:
-    """A figure out of a frame, None where the store has NULL."""
-    return None if pd.isna(value) else float(value)
 
 
 def spark(counts: Sequence[int], limits: dict[str, float]) -> dict[str, Any]:
@@ -365,24 +326,6 @@ def _tip(facts: ModelFacts) -> str:
     return tip
 
 
-BAND_NOTE = (
-    "The strip shows the layers by band: the SQNR (signal to quantization noise) that nine in ten"
-    " of a layer's output channels reach. The limits are provisional."
-)
-WEIGHTS_NOTE = (
-    "<i>Weights alone</i>: the model was not run. Weights can prove that it breaks, never that it"
-    " survives."
-)
-PROBE_NOTE = (
-    "Figures <i>at the outputs</i> come from the noise probe: the float model and its quantized"
-    " twin, <i>full int8</i> (weights and activations) or <i>weights only</i>, were run on the same"
-    " noise, and the SQNR at their outputs is judged by the same limits. It needs no data and is an"
-    " estimate: full int8 on 14 image networks lay 1.1 dB (median) and at most 3.4 dB from the run"
-    " on photographs per tensor, 1.3 dB and at most 9.2 dB per channel. Other kinds of inputs may"
-    " differ more: confirm a close verdict with inputs of your own."
-)
-
-
 def evidence_notes(verdicts: pd.DataFrame) -> None:
     """Below a matrix: what its words rest on, as far as they occur in it."""
     evidence_shown = set(verdicts[verdicts["scheme"].isin(INT8_SCHEMES)]["evidence"])
@@ -399,12 +342,6 @@ def evidence_notes(verdicts: pd.DataFrame) -> None:
     )
     if verdicts["layers_already_quantized"].gt(0).any():
         note(ALREADY_QUANTIZED_NOTE)
-
-
-ALREADY_QUANTIZED_NOTE = (
-    "<i>Stored as integers</i>: the file holds weights that were rounded before. What is shown is"
-    " the loss of a second rounding; the first loss is unknown."
-)
 
 
 def legend(limits: dict[str, float], counts: dict[str, int] | None = None) -> None:

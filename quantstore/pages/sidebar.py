@@ -17,7 +17,8 @@ from quantstore.jobs import FILES, FINISHED, Job
 from quantstore.pages import address, frame, reach, shared
 from quantstore.palette import DARK, LIGHT, both
 from quantstore.uploads import Upload, remove_leftovers
-from quantstore.words import counted, file_size, seconds, short_name
+from quantstore.wording.text import short_name
+from quantstore.wording.units import counted, file_size, seconds
 
 _COPY_BYTES = 1 << 20
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pandas as pd
 import streamlit as st
 
-from quantstore import formats, queries, settings, store
+from quantstore import queries, settings, store
 from quantstore.charts import result as charts
 from quantstore.console import statement as console
 from quantstore.console.answer import Answer
@@ -17,7 +17,9 @@ from quantstore.console.examples import EXAMPLES
 from quantstore.errors import RejectedQueryError
 from quantstore.pages import address, editor, shared
 from quantstore.process.running import Running
-from quantstore.words import counted, markdown, seconds
+from quantstore.wording import tables
+from quantstore.wording.text import markdown
+from quantstore.wording.units import counted, seconds
 
 Outcome = Answer | RejectedQueryError
 
@@ -293,8 +295,8 @@ def _download(answer: Answer) -> None:
     frame = answer.frame
     with st.popover("Download", icon=":material/download:"):
         for title, data, mime in (
-            ("CSV", lambda: formats.to_csv(frame), "text/csv"),
-            ("JSON", lambda: formats.to_json(frame), "application/json"),
+            ("CSV", lambda: tables.to_csv(frame), "text/csv"),
+            ("JSON", lambda: tables.to_json(frame), "application/json"),
             ("Parquet", lambda: _parquet(answer), "application/vnd.apache.parquet"),
         ):
             st.download_button(
@@ -310,7 +312,7 @@ def _download(answer: Answer) -> None:
 
 def _parquet(answer: Answer) -> bytes:
     file = io.BytesIO()
-    formats.write_parquet(answer.table, file)
+    tables.write_parquet(answer.table, file)
     return file.getvalue()
 
 

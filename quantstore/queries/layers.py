@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from quantstore.store import Connection
-from quantstore.words import NARROW_CHANNEL_SHARE
+from quantstore.wording.causes import NARROW_CHANNEL_SHARE
 
 # Bins of the small histogram of channel SQNR in tables: 0 to 50 dB, the last one open.
 SPARK_BINS = 25

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from quantstore.store import Connection
-from quantstore.words import OWN_GRID_DB, ModelFacts
+from quantstore.wording.verdicts import OWN_GRID_DB, ModelFacts
 
 
 @dataclass(frozen=True, slots=True)

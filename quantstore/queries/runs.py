@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from quantstore.store import Connection
-from quantstore.words import OWN_GRID_DB
+from quantstore.wording.verdicts import OWN_GRID_DB
 
 # Falls of a tensor's SQNR are counted from here, where the bars of every page hang from: what
 # happens above it is no loss that anybody could notice.

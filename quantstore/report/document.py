@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from quantstore import formats, queries
+from quantstore import queries
 from quantstore.charts import compare as compare_charts
 from quantstore.charts import model as model_charts
 from quantstore.errors import printable
@@ -37,25 +37,23 @@ from quantstore.report.method import method
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES, Scheme
 from quantstore.store import Connection
 from quantstore.version import __version__
-from quantstore.words import (
-    UNFOLDED,
-    LayerFacts,
+from quantstore.wording import tables
+from quantstore.wording.causes import LayerFacts, causes
+from quantstore.wording.nodes import operator
+from quantstore.wording.remedies import equalization_hope, fine_from
+from quantstore.wording.text import listed, short_name
+from quantstore.wording.units import (
     bits,
-    causes,
     count,
     counted,
     db,
-    equalization_hope,
     file_size,
-    fine_from,
-    listed,
-    operator,
     shape,
     share,
-    short_name,
     weight,
     weights,
 )
+from quantstore.wording.verdicts import UNFOLDED
 
 FOLDER = Path(__file__).resolve().parent
 # Worst layers of a model: what is shown at once, and the most that the file carries.
@@ -689,7 +687,7 @@ def _all_layers(layers: Sequence[pd.DataFrame]) -> str:
         '<section><h2>All layers</h2><p class="story">'
         f"{text(plural(len(frame), 'layer'))} with their figures, for a spreadsheet:"
         ' <button type="button" class="link" data-save="layers">Save as CSV</button></p>'
-        f'<script type="application/json" data-table="layers">{as_json(formats.to_csv(frame))}'
+        f'<script type="application/json" data-table="layers">{as_json(tables.to_csv(frame))}'
         "</script></section>"
     )
 

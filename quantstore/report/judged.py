@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from quantstore import queries, words
+from quantstore import queries
 from quantstore.schemes import Scheme
-from quantstore.words import MODES, VerdictCell
+from quantstore.wording import headlines, verdicts
+from quantstore.wording.verdicts import MODES, VerdictCell
 
 __all__ = ["MODES", "cell_verdict", "is_probed", "layers_in_words", "model", "models"]
 
@@ -19,7 +20,7 @@ def is_probed(row: Row) -> bool:
 
 def cell_verdict(row: Row) -> tuple[VerdictCell, str]:
     """What a cell of the matrix says, and what that rests on."""
-    verdict = words.verdict(queries.finding(row))
+    verdict = verdicts.verdict(queries.finding(row))
     return verdict, f"{verdict.where}{verdict.evidence}"
 
 
@@ -30,14 +31,14 @@ def models(rows: Sequence[Row], twins: Sequence[Row], scheme: Scheme) -> str:
         twins: the same models under the per-channel scheme of the same symmetry.
     """
     findings, per_channel = (list(map(queries.finding, group)) for group in (rows, twins))
-    return words.models_headline(findings, per_channel, scheme)
+    return headlines.models_headline(findings, per_channel, scheme)
 
 
 def model(row: Row, twin: Row, scheme: Scheme) -> str:
     """The headline of one model."""
-    return words.model_headline(queries.finding(row), queries.finding(twin), scheme)
+    return headlines.model_headline(queries.finding(row), queries.finding(twin), scheme)
 
 
 def layers_in_words(row: Row) -> str:
     """``24 of 123 layers are broken by their weights, 44 at risk``."""
-    return words.layers_in_words(queries.finding(row))
+    return headlines.layers_in_words(queries.finding(row))

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from quantstore.errors import printable
 from quantstore.palette import BANDS
-from quantstore.words import NO_BREAK_SPACE, breakable, counted, short_name
+from quantstore.wording.text import breakable, short_name
+from quantstore.wording.units import NO_BREAK_SPACE, counted
 
 SPARK_WIDTH, SPARK_HEIGHT = 150, 30
 # More of a name than anybody reads on paper; the whole of it is in the title.

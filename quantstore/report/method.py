@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from quantstore.report.markup import element, text
 from quantstore.schemes import BLOCK_SIZE
-from quantstore.words import FINE_DB, MOST_BITS, listed
+from quantstore.wording.remedies import FINE_DB, MOST_BITS
+from quantstore.wording.text import listed
 
 SOURCES = (
     ("ONNX QuantizeLinear", "onnx.ai/onnx/operators/onnx__QuantizeLinear.html"),

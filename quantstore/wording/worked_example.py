@@ -23,7 +23,8 @@ from quantstore.numerics.quantization import (
 )
 from quantstore.records import Floats
 from quantstore.schemes import Scheme
-from quantstore.words import MINUS, db, listed, with_minus
+from quantstore.wording.text import listed
+from quantstore.wording.units import MINUS, db, with_minus
 
 # The values of "Accuracy Degradation After Quantization", the article this page is about.
 ARTICLE_VALUES = "-51.35, 165.52, 0.4, -0.4, 0.5, 1.2"

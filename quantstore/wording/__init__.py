@@ -1,0 +1,1 @@
+"""Figures in, sentences out: what the app, the command line and the report all say."""

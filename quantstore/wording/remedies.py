@@ -1,0 +1,113 @@
+"""What would rescue a layer: more bits, another granularity, equalization."""
+
+import math
+from collections.abc import Mapping
+
+from quantstore.schemes import BLOCK_SIZE
+from quantstore.wording.text import listed
+from quantstore.wording.units import db, spaced
+
+# What fine means for the bits needed, in dB, as the store explains them.
+FINE_DB = 30.0
+
+# The most bits that the search for the bits needed tries.
+MOST_BITS = 16
+
+
+def fine_from(bits_needed: Mapping[str, int | None], *, of_model: bool = False) -> str:
+    """``Fine from 13 bits per tensor, 7 per channel, 6 in blocks of 32 on.``, and what fine is.
+
+    Args:
+        bits_needed: by granularity, None where the most bits are not enough; not empty.
+        of_model: whether the bits are those that every layer of a model is fine with.
+    """
+    shares = {
+        "tensor": "per tensor",
+        "channel": "per channel",
+        "block": f"in blocks of {BLOCK_SIZE}",
+    }
+    enough = [
+        (number, shares[granularity])
+        for granularity in shares
+        if (number := bits_needed.get(granularity)) is not None
+    ]
+    never = [
+        label
+        for granularity, label in shares.items()
+        if granularity in bits_needed and bits_needed[granularity] is None
+    ]
+    most = f"{MOST_BITS}{spaced('bits')}"
+    neither = listed(never).replace(" and ", " or ")
+    definition = (
+        f"Fine: nine in ten channels reach {FINE_DB:.0f}{spaced('dB')}, symmetric integers."
+    )
+    if not enough:
+        subject = "Not every layer is fine" if of_model else "Not fine"
+        return f"{subject} even with {most} {neither}. {definition}"
+    (first, label), *further = enough
+    clauses = [
+        f"{first}{spaced('bits')} {label}",
+        *(f"{number} {label}" for number, label in further),
+    ]
+    subject = "Every layer is fine" if of_model else "Fine"
+    but = f"; not even with {most} {neither}" if never else ""
+    return f"{subject} from {', '.join(clauses)} on{but}. {definition}"
+
+
+# A smaller gain may be the chance of rounding.
+TELLING_GAIN_DB = 1.0
+
+
+def best_remedy(now_db: float | None, remedies: Mapping[str, float | None]) -> str:
+    """``best: per channel, +42.8 dB``; of remedies that hardly differ, the one named first.
+
+    Args:
+        now_db: what nine in ten channels reach, None or infinite where they come back exactly.
+        remedies: what they would reach with each, None where nobody knows.
+    """
+    if now_db is None or not math.isfinite(now_db):
+        return "nothing to gain"
+    reachable_db = {name: value for name, value in remedies.items() if value is not None}
+    most = max(reachable_db.values(), default=now_db)
+    if most - now_db < TELLING_GAIN_DB:
+        return "none of these helps" if reachable_db else ""
+    name = next(name for name, value in reachable_db.items() if value >= most - TELLING_GAIN_DB)
+    gain = reachable_db[name] - now_db
+    return f"best: {name}, {db(gain, signed=True)}"
+
+
+def equalization_hope(band: str, layers: int, with_pair: int, lifted: int) -> str:
+    """What equalization could give a model: how many of its broken layers have a pair, and leave.
+
+    Args:
+        band: of the layers in question, broken or at risk.
+        layers: how many there are, at least one.
+        with_pair: how many of them have a neighbour to share scale with.
+        lifted: how many of these would be in a better band, each pair taken by itself.
+    """
+    # ``broken`` stands before its noun, ``at risk`` behind.
+    layers_of_it = f"{band} layers" if band == "broken" else f"layers {band}"
+    if layers == 1:
+        whom = f"the {layers_of_it.replace('layers', 'layer')} has"
+    elif with_pair in (0, layers):
+        whom = f"{'all' if with_pair else 'the'} {layers:,} {layers_of_it} have"
+    else:
+        whom = (
+            f"{with_pair:,} of the {layers:,} {layers_of_it} {'has' if with_pair == 1 else 'have'}"
+        )
+    if not with_pair:
+        return (
+            f"Equalization gives nothing here: {whom} no neighbour to share scale with. No"
+            " factor passes SiLU, HardSwish, Sigmoid or Clip at 6, nor values that something else"
+            " reads too."
+        )
+    if with_pair == 1:
+        outcome = f"it would {'no longer be' if lifted else 'still be'} {band}"
+    elif lifted in (0, with_pair):
+        outcome = f"{'none' if lifted else 'all'} of them would still be {band}"
+    else:
+        outcome = f"{lifted:,} of them would no longer be {band}"
+    return (
+        f"Equalization: {whom} a neighbour to share scale with, and {outcome}. A forecast from"
+        " the weights alone, each pair taken by itself."
+    )
