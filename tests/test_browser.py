@@ -10,8 +10,8 @@ import pytest
 from browsing import HOSTILE, Visitor, expect
 from graphs import conv_model, gaussian, make_model, node, save
 
+from quantstore.charts.palette import DARK
 from quantstore.errors import printable
-from quantstore.palette import DARK
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "quantstore" / "demo_models"

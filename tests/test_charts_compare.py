@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from quantstore.charts import against, compare, model, spread
 from quantstore.charts.compare import Measure
 from quantstore.charts.measures import LABELS, measure_of
-from quantstore.palette import BANDS, DARK, LIGHT
+from quantstore.charts.palette import BANDS, DARK, LIGHT
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
 
 RANGE = Measure(column="weight_range", title="weight range of a layer", axis="log")

@@ -8,8 +8,8 @@ import pytest
 
 from quantstore.charts import example as charts
 from quantstore.charts import result
+from quantstore.charts.palette import DARK, LIGHT
 from quantstore.charts.result import quick_chart
-from quantstore.palette import DARK, LIGHT
 from quantstore.schemes import Scheme
 from quantstore.wording import worked_example
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from quantstore.charts import result as charts
-from quantstore.palette import LIGHT
+from quantstore.charts.palette import LIGHT
 
 
 def some_rows():

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from quantstore.charts import drift, reality
+from quantstore.charts.palette import BANDS, DARK, LIGHT
 from quantstore.charts.reality import Statistic
-from quantstore.palette import BANDS, DARK, LIGHT
 
 LIMITS = {"fine": 30.0, "watch": 20.0, "at risk": 10.0, "broken": -np.inf}
 RANGE = Statistic("max_weight_range", "largest weight range", "largest weight range", True)

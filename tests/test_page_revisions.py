@@ -7,8 +7,8 @@ import pytest
 from visits import unopened
 
 from quantstore import queries, revisions, store
+from quantstore.charts.palette import LIGHT
 from quantstore.charts.revisions import dumbbells
-from quantstore.palette import LIGHT
 from quantstore.schemes import DEFAULT_SCHEME
 
 LIMITS = {"fine": 30.0, "watch": 20.0, "at risk": 10.0, "broken": float("-inf")}

@@ -33,7 +33,7 @@ def test_the_app_listens_to_this_computer_only_and_tells_nobody():
 
 
 def test_the_theme_has_the_colours_of_the_palette():
-    from quantstore.palette import DARK, LIGHT
+    from quantstore.charts.palette import DARK, LIGHT
 
     theme = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text("utf-8"))["theme"]
     for name, palette in (("light", LIGHT), ("dark", DARK)):

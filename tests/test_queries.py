@@ -8,7 +8,7 @@ import pytest
 
 from quantstore import queries, store
 from quantstore.charts.common import ready, styled
-from quantstore.palette import LIGHT
+from quantstore.charts.palette import LIGHT
 
 SCHEMES = ("int8_tensor_symmetric", "int8_tensor_asymmetric", "int8_channel_symmetric")
 

@@ -19,7 +19,7 @@ from test_charts_compare import profiles
 import quantstore
 from quantstore import cli, ingestion, queries, report, store
 from quantstore.charts import compare
-from quantstore.palette import DARK, LIGHT, PROPERTIES, by_name
+from quantstore.charts.palette import DARK, LIGHT, PROPERTIES, by_name
 from quantstore.records import SimulationRecord
 from quantstore.report import document, figures
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES

@@ -27,7 +27,7 @@ from quantstore.charts.compare import (
     scale_of,
     with_words,
 )
-from quantstore.palette import Palette
+from quantstore.charts.palette import Palette
 from quantstore.wording.causes import expected_db
 from quantstore.wording.units import NO_BREAK_SPACE, with_minus
 

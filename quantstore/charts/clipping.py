@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from quantstore.charts.common import AnyChart, styled, tooltip
-from quantstore.palette import Palette
+from quantstore.charts.palette import Palette
 from quantstore.wording.units import MINUS, NO_BREAK_SPACE, db, share
 
 HEIGHT = 220

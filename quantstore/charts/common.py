@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 from altair.utils import schemapi
 
-from quantstore.palette import BANDS, Palette
+from quantstore.charts.palette import BANDS, Palette
 
 # Altair would hold every part of a chart against the schema of Vega-Lite as it is made, which is
 # half of the time a page takes. The whole chart is checked whenever to_dict() is called plainly,

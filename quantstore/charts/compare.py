@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from quantstore.charts.common import AnyChart, band_colour, opens_layer, styled, tooltip
-from quantstore.palette import BANDS, Palette
+from quantstore.charts.palette import BANDS, Palette
 from quantstore.wording.nodes import operator
 from quantstore.wording.text import short_name
 from quantstore.wording.units import MINUS, bits, db, share, weight, weights

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from quantstore.charts.common import AnyChart, styled, tooltip
-from quantstore.palette import Palette
+from quantstore.charts.palette import Palette
 from quantstore.wording.text import short_name
 from quantstore.wording.units import db, weight
 

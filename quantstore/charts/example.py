@@ -10,7 +10,7 @@ import altair as alt
 import pandas as pd
 
 from quantstore.charts.common import AnyChart, styled, tooltip
-from quantstore.palette import Palette
+from quantstore.charts.palette import Palette
 from quantstore.wording.units import with_minus
 
 # Labels are kept apart as if the chart were this wide: safe from there on, a little crowded below.

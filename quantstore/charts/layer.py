@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from quantstore.charts.common import AnyChart, band_colour, styled, tooltip
+from quantstore.charts.palette import BANDS, Palette
 from quantstore.numerics.codes import codes_between, codes_of, step_of, zero_code
 from quantstore.numerics.quantization import Grid
-from quantstore.palette import BANDS, Palette
 from quantstore.wording.units import (
     MINUS,
     NO_BREAK_SPACE,

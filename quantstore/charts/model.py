@@ -5,7 +5,7 @@ import pandas as pd
 
 from quantstore.charts.common import AnyChart, band_colour, opens_layer, styled, tooltip
 from quantstore.charts.compare import HANG_FROM_DB, with_words
-from quantstore.palette import Palette
+from quantstore.charts.palette import Palette
 
 # A sliver, in dB, that even the best layer keeps: every layer is there to be clicked.
 SLIVER_DB = 0.6

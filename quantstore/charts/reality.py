@@ -21,7 +21,7 @@ from quantstore.charts.compare import (
     room,
     scale_of,
 )
-from quantstore.palette import Palette
+from quantstore.charts.palette import Palette
 from quantstore.wording.text import short_name
 from quantstore.wording.units import db, weight
 

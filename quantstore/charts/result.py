@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from quantstore.charts.common import AnyChart, styled, tooltip
-from quantstore.palette import BANDS, Palette
+from quantstore.charts.palette import BANDS, Palette
 from quantstore.wording.text import short_name
 from quantstore.wording.units import counted, with_minus
 

@@ -17,7 +17,7 @@ from quantstore.charts.compare import (
     scale_of,
     with_words,
 )
-from quantstore.palette import Palette
+from quantstore.charts.palette import Palette
 
 CUMULATIVE_HEIGHT = 320
 RIDGE_PITCH = 46.0

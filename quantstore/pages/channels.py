@@ -8,10 +8,10 @@ import streamlit as st
 
 from quantstore import queries
 from quantstore.charts import layer as charts
+from quantstore.charts.palette import BANDS
 from quantstore.numerics import codes
 from quantstore.numerics.quantization import Grid
 from quantstore.pages import address, components, shared
-from quantstore.palette import BANDS
 from quantstore.schemes import INT8_SCHEMES, SCHEMES, Scheme
 from quantstore.store import Connection
 from quantstore.wording import frames, tables

@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from quantstore.palette import css_variables
+from quantstore.charts.palette import css_variables
 
 BASE_CSS = (
     ":host, .root {\n"

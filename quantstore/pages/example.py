@@ -6,8 +6,8 @@ import math
 import streamlit as st
 
 from quantstore.charts import example as charts
+from quantstore.charts.palette import BANDS, DARK, LIGHT, both
 from quantstore.pages import address, shared
-from quantstore.palette import BANDS, DARK, LIGHT, both
 from quantstore.schemes import Scheme
 from quantstore.wording import worked_example
 from quantstore.wording.causes import BAND_LIMITS_DB

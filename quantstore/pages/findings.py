@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from quantstore.charts.palette import DARK, LIGHT, both
 from quantstore.errors import printable
-from quantstore.palette import DARK, LIGHT, both
 from quantstore.wording.text import breakable, listed
 from quantstore.wording.units import counted
 

@@ -9,11 +9,11 @@ import streamlit as st
 
 from quantstore import queries
 from quantstore.charts import layer as charts
+from quantstore.charts.palette import DARK, LIGHT, both
 from quantstore.errors import printable
 from quantstore.numerics import codes
 from quantstore.numerics.quantization import Grid
 from quantstore.pages import address, channels, clipping, components, equalization, findings, shared
-from quantstore.palette import DARK, LIGHT, both
 from quantstore.schemes import (
     DEFAULT_SCHEME,
     INT8_SCHEMES,

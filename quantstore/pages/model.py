@@ -8,9 +8,9 @@ import streamlit as st
 
 from quantstore import queries
 from quantstore.charts import compare, model
+from quantstore.charts.palette import BANDS
 from quantstore.errors import printable
 from quantstore.pages import address, components, findings, probe, report_button, shared
-from quantstore.palette import BANDS
 from quantstore.schemes import DEFAULT_SCHEME, Scheme
 from quantstore.store import Connection
 from quantstore.wording import frames

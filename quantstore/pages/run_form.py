@@ -8,11 +8,11 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import settings
+from quantstore.charts.palette import DARK, LIGHT, both
 from quantstore.errors import printable
 from quantstore.ingestion import demo_paths
 from quantstore.jobs import FINISHED, RUNS, Job
 from quantstore.pages import address, reach, shared
-from quantstore.palette import DARK, LIGHT, both
 from quantstore.run.inputs import PRESETS
 from quantstore.schemes import INT8_SCHEMES, Scheme
 from quantstore.wording.text import markdown

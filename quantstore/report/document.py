@@ -13,8 +13,8 @@ import pandas as pd
 from quantstore import queries
 from quantstore.charts import compare as compare_charts
 from quantstore.charts import model as model_charts
+from quantstore.charts.palette import BANDS, DARK, LIGHT, PROPERTIES, by_name
 from quantstore.errors import printable
-from quantstore.palette import BANDS, DARK, LIGHT, PROPERTIES, by_name
 from quantstore.report import judged
 from quantstore.report.figures import as_json, figure
 from quantstore.report.judged import Row

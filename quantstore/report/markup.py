@@ -3,8 +3,8 @@
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
+from quantstore.charts.palette import BANDS
 from quantstore.errors import printable
-from quantstore.palette import BANDS
 from quantstore.wording.text import breakable, short_name
 from quantstore.wording.units import NO_BREAK_SPACE, counted
 
