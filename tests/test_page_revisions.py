@@ -6,9 +6,10 @@ import shutil
 import pytest
 from visits import unopened
 
-from quantstore import queries, revisions, store
+from quantstore import queries, store
 from quantstore.charts.palette import LIGHT
 from quantstore.charts.revisions import dumbbells
+from quantstore.queries import matching
 from quantstore.schemes import DEFAULT_SCHEME
 
 LIMITS = {"fine": 30.0, "watch": 20.0, "at risk": 10.0, "broken": float("-inf")}
@@ -30,7 +31,7 @@ def page(monkeypatch, demo_store):
 @pytest.fixture(scope="module")
 def changed(demo_store):
     with store.reading(demo_store) as con:
-        return revisions.changes(
+        return matching.changes(
             *(
                 queries.revision_layers(con, model, DEFAULT_SCHEME.name)
                 for model in ("digits-separable", "digits-rescaled")
@@ -110,7 +111,7 @@ def test_by_change_the_chart_holds_what_changed_the_largest_loss_first(changed):
     chart = dumbbells(changed, LIGHT, LIMITS, order="change")
     before, after = rows_of(chart, "before"), rows_of(chart, "after")
     drops = [now["y"] - was["y"] for was, now in zip(before, after, strict=True)]
-    assert len(drops) == revisions.tally(changed).changed
+    assert len(drops) == matching.tally(changed).changed
     assert drops == sorted(drops)
     assert rows_of(chart, "unchanged") == []
 

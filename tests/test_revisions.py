@@ -6,7 +6,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantstore.revisions import changes, headline, how_matched, match, tally, worst_first
+from quantstore.queries.matching import changes, headline, how_matched, match, tally, worst_first
 from quantstore.wording.units import NO_BREAK_SPACE
 
 

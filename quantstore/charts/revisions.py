@@ -12,7 +12,7 @@ import pandas as pd
 from quantstore.charts.common import AnyChart, opens_layer, styled, tooltip
 from quantstore.charts.compare import band_tints, band_zones, room
 from quantstore.charts.palette import Palette
-from quantstore.revisions import from_to
+from quantstore.queries.matching import from_to
 from quantstore.wording.nodes import operator
 from quantstore.wording.text import short_name
 from quantstore.wording.units import db, weight

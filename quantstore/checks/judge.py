@@ -7,8 +7,9 @@ from typing import Literal
 
 import pandas as pd
 
-from quantstore import queries, revisions, store
+from quantstore import queries, store
 from quantstore.checks.limits import Limits, fits
+from quantstore.queries import matching
 from quantstore.queries.checks import LayerFigures, ProbeFigures
 from quantstore.run.probe import PLAN
 from quantstore.wording import units, verdicts
@@ -403,8 +404,8 @@ def _paired(
         return [], _NO_LAYER_LEFT, ()
     if not baseline_layers:
         return [], f"no layer of {baseline} is left to compare with", ()
-    changed = revisions.changes(_frame(baseline_layers), _frame(model_layers))
-    counts = revisions.tally(changed)
+    changed = matching.changes(_frame(baseline_layers), _frame(model_layers))
+    counts = matching.tally(changed)
     if not counts.are_alike or not counts.pairs:
         number = f"{counts.pairs:,} of {_counted(counts.smaller, 'layer')}"
         return [], f"{number} can be matched with {baseline}: these look like two networks", ()
@@ -418,7 +419,7 @@ def _paired(
             pairs.append((model_layers[int(now)], baseline_layers[int(before)]))
     notes = []
     if counts.by_shape:
-        match_note = revisions.how_matched(changed).replace(units.NO_BREAK_SPACE, " ")
+        match_note = matching.how_matched(changed).replace(units.NO_BREAK_SPACE, " ")
         notes.append(f"{match_note[0].lower()}{match_note[1:]}".rstrip("."))
     for name, alone in ((model, only_in_model), (baseline, only_in_baseline)):
         if alone:

@@ -234,22 +234,23 @@ def diff(
       quantstore diff rtmdet-nano rtmdet-nano-tuned --limit 10
       quantstore diff rtmdet-nano rtmdet-nano-tuned --all --format csv
     """
-    from quantstore import queries, revisions, store
+    from quantstore import queries, store
+    from quantstore.queries import matching
 
     with store.reading(db) as connection:
         for model in (before, after):
             store.find_model(connection, model)
-        changed = revisions.changes(
+        changed = matching.changes(
             queries.revision_layers(connection, before, scheme),
             queries.revision_layers(connection, after, scheme),
         )
         bands = _bands(connection)
-    frame = revisions.worst_first(changed)
+    frame = matching.worst_first(changed)
     if not is_whole:
         frame = frame[frame["outcome"] != "unchanged"]
     print_frame(frame.head(limit) if limit is not None else frame, style, DIFF_COLUMNS)
     if style == "table":
-        sentences = revisions.headline(changed, before, after), revisions.how_matched(changed)
+        sentences = matching.headline(changed, before, after), matching.how_matched(changed)
         for sentence in sentences:
             say(sentence.replace(units.NO_BREAK_SPACE, " "))
         say(f"{scheme}; {bands}")

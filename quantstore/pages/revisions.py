@@ -5,10 +5,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from quantstore import queries, revisions
+from quantstore import queries
 from quantstore.charts import revisions as charts
 from quantstore.errors import printable
 from quantstore.pages import address, components, shared
+from quantstore.queries import matching
 from quantstore.schemes import Scheme
 from quantstore.wording import frames, notes, tables
 from quantstore.wording.nodes import operator
@@ -43,26 +44,26 @@ def main() -> None:
             headline.header("A model does not differ from itself", anchor=False)
             st.caption("Choose another model on either side.")
             return
-        changed = revisions.changes(
+        changed = matching.changes(
             queries.revision_layers(con, before, scheme.name),
             queries.revision_layers(con, after, scheme.name),
         )
-        headline.header(shared.escaped(revisions.headline(changed, before, after)), anchor=False)
+        headline.header(shared.escaped(matching.headline(changed, before, after)), anchor=False)
         verdicts = queries.verdicts(con, [before, after])
         limits = queries.band_limits(con)
     shared.verdict_matrix(verdicts, [before, after], scheme, corner="model", key="revisions_matrix")
     shared.legend(limits)
     shared.note(
-        f"{revisions.how_matched(changed)} A change below {revisions.TELLING_CHANGE_DB:g} dB counts"
+        f"{matching.how_matched(changed)} A change below {matching.TELLING_CHANGE_DB:g} dB counts"
         " as none: it may be the chance of rounding."
     )
     if verdicts["layers_already_quantized"].gt(0).any():
         shared.note(notes.ALREADY_QUANTIZED_NOTE)
-    pairs = changed[~changed["rule"].isin([revisions.ONLY_BEFORE, revisions.ONLY_AFTER])]
-    tally = revisions.tally(changed)
+    pairs = changed[~changed["rule"].isin([matching.ONLY_BEFORE, matching.ONLY_AFTER])]
+    tally = matching.tally(changed)
     if tally.changed:
         _chart(pairs, limits, scheme)
-        _table(revisions.worst_first(pairs[pairs["outcome"] != "unchanged"]))
+        _table(matching.worst_first(pairs[pairs["outcome"] != "unchanged"]))
     _unchanged_and_unmatched(changed, tally, before, after)
 
 
@@ -101,7 +102,7 @@ def _chart(pairs: pd.DataFrame, limits: dict[str, float], scheme: Scheme) -> Non
 
 def _finding(pairs: pd.DataFrame) -> str:
     """What the chart shows, for people who cannot see it."""
-    tally = revisions.tally(pairs)
+    tally = matching.tally(pairs)
     return (
         f"SQNR of {counted(tally.pairs, 'layer')} before and after: {count(tally.better)} better,"
         f" {count(tally.worse)} worse, {count(tally.unchanged)} unchanged"
@@ -186,7 +187,7 @@ def _said_change(change_db: float) -> str:
 
 
 def _unchanged_and_unmatched(
-    changed: pd.DataFrame, tally: revisions.ChangeCounts, before: str, after: str
+    changed: pd.DataFrame, tally: matching.ChangeCounts, before: str, after: str
 ) -> None:
     """What did not change, and what has no partner: there for whoever looks for it."""
     st.space("small")
@@ -195,8 +196,8 @@ def _unchanged_and_unmatched(
         *(
             (number, rule, f"{counted(number, 'layer')} only in {shared.escaped(model)}")
             for number, rule, model in (
-                (tally.only_before, revisions.ONLY_BEFORE, before),
-                (tally.only_after, revisions.ONLY_AFTER, after),
+                (tally.only_before, matching.ONLY_BEFORE, before),
+                (tally.only_after, matching.ONLY_AFTER, after),
             )
         ),
     )
