@@ -18,10 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantstore import ingestion
 from quantstore.console import statement
 from quantstore.console.answer import out_of_memory
 from quantstore.errors import RejectedQueryError
+from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
 from quantstore.wording import tables
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -129,8 +131,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         path = folder / "store.duckdb"
-        for model in ingestion.demo_paths():
-            ingestion.ingest_file(model, path, ingestion.IngestChoices(probe=False))
+        for model in demo_paths():
+            ingest_file(model, path, IngestChoices(probe=False))
         (folder / "secret.csv").write_text(SECRET)
         return report(folder, path, options)
 

@@ -31,11 +31,13 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, Message
 
-from quantstore import graph, ingestion, store
+from quantstore import graph, store
 from quantstore.errors import QuantstoreError
-from quantstore.ingestion import IngestChoices, ingest_file
 from quantstore.layer import Layer
 from quantstore.numerics.sweep import FULL_PLAN, Plan
+from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
 from quantstore.run.probe import Prober
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
 
@@ -79,7 +81,7 @@ class Case:
 
 def corpus() -> list[bytes]:
     """The models that are damaged: the examples, and small ones from the onnx package."""
-    models = [path.read_bytes() for path in ingestion.demo_paths()]
+    models = [path.read_bytes() for path in demo_paths()]
     folder = Path(onnx.__file__).parent / "backend/test/data"
     for path in sorted(folder.rglob("*.onnx")):
         content = path.read_bytes()
@@ -93,7 +95,7 @@ def damaged(models: Sequence[bytes], seed: int, number: int) -> bytes:
     """The model of one case."""
     rng = random.Random(f"{seed} {number}")
     # One in two is an example: they have what a real network has.
-    examples = len(ingestion.demo_paths())
+    examples = len(demo_paths())
     content = rng.choice(models[:examples] if rng.random() < 0.5 else models)
     ways = (flipped, flipped, cut, spliced, doubled, *[rewritten] * 8)
     for _ in range(rng.choice((1, 1, 2, 3))):

@@ -26,9 +26,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quantstore import ingestion, store
+from quantstore import store
 from quantstore.errors import MissingStoreError, OlderStoreError
 from quantstore.numerics.sweep import Plan
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
 from quantstore.schemes import INT8_SCHEMES
 from quantstore.store import SCHEMA_VERSION
 from quantstore.store.arrow import load_arrow
@@ -38,9 +40,7 @@ OLD_STORE = ROOT / "tests" / "data" / "store-schema-1.duckdb.gz"
 TASKS = ("first ingest", "ingest", "remove", "migration")
 
 # Measured with the four int8 schemes only: the kills shall hit the writing.
-CHOICES = ingestion.IngestChoices(
-    probe=False, jobs=1, plan=Plan(schemes=INT8_SCHEMES, is_full=False)
-)
+CHOICES = IngestChoices(probe=False, jobs=1, plan=Plan(schemes=INT8_SCHEMES, is_full=False))
 MODELS = 3
 EVERY_SO_MANY_GO_ON = 5
 
@@ -228,7 +228,7 @@ class Bench:
 
     def _ingest(self, models: list[Path], path: Path, say: Callable[[str], object]) -> None:
         for model in models:
-            ingestion.ingest_file(model, path, CHOICES)
+            ingest_file(model, path, CHOICES)
             say(model.stem)
 
     def work(self, task: str, path: Path) -> Callable[[int], None]:

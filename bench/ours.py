@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def full(path: str) -> Callable[[], object]:
     """A whole ingest into a store that is there: read, hash, fold, measure everything, commit."""
     _import_libraries()
-    from quantstore.ingestion import IngestChoices, ingest_file
+    from quantstore.pipeline.ingest import ingest_file
+    from quantstore.pipeline.outcome import IngestChoices
 
     store = _empty_store(Path(path).parent)
     return lambda: ingest_file(Path(path), store, IngestChoices(replace=True, probe=False))
@@ -29,8 +30,9 @@ def full(path: str) -> Callable[[], object]:
 def four(path: str) -> Callable[[], object]:
     """The same with the four int8 schemes alone."""
     _import_libraries()
-    from quantstore.ingestion import IngestChoices, ingest_file
     from quantstore.numerics.sweep import Plan
+    from quantstore.pipeline.ingest import ingest_file
+    from quantstore.pipeline.outcome import IngestChoices
     from quantstore.schemes import INT8_SCHEMES
 
     store = _empty_store(Path(path).parent)

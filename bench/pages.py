@@ -32,7 +32,9 @@ ROOT = HERE.parent
 RESULTS = HERE / "results" / "pages.json"
 
 sys.path.insert(0, str(ROOT))
-from quantstore import ingestion, simulation, store  # noqa: E402
+from quantstore import store  # noqa: E402
+from quantstore.pipeline import simulate  # noqa: E402
+from quantstore.pipeline.ingest import ingest_file  # noqa: E402
 
 # How far the channels of the models that are copied spread, from none to a lot.
 SPREADS = (0.2, 0.4, 0.7, 1.1)
@@ -148,8 +150,8 @@ def generate(path: Path, model_count: int, folder: Path) -> None:
     for seed, spread in enumerate(SPREADS):
         model = folder / f"base-{seed}.onnx"
         mobile_like(model, seed=seed, spread=spread)
-        ingestion.ingest_file(model, path)
-        simulation.run(model, path, str(images))
+        ingest_file(model, path)
+        simulate.run(model, path, str(images))
         model.unlink()
     with store.writing(path) as con:
         bases = [row[0] for row in con.rows("select model_id from models order by model_id")]

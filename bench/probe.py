@@ -24,7 +24,7 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from quantstore import ingestion  # noqa: E402
+from quantstore.pipeline.files import demo_paths  # noqa: E402
 from quantstore.run import noise, points, twin  # noqa: E402
 from quantstore.run.comparison import Reference  # noqa: E402
 from quantstore.run.figures import (  # noqa: E402
@@ -153,7 +153,7 @@ CIFAR = ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
 def networks() -> dict[str, Network]:
     """Every file that runs. Preprocessing is known for some, a good guess for others."""
     models = SHARED / "models"
-    by_name = {path.stem: Network(path, digits()) for path in ingestion.demo_paths()}
+    by_name = {path.stem: Network(path, digits()) for path in demo_paths()}
     # The same network twice, its BatchNormalization folded once.
     del by_name["digits-separable-unfolded"]
     made_for = {

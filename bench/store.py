@@ -28,7 +28,10 @@ ROOT = HERE.parent
 RESULTS = HERE / "results" / "store.json"
 
 sys.path.insert(0, str(ROOT))
-from quantstore import ingestion, records, store  # noqa: E402
+from quantstore import records, store  # noqa: E402
+from quantstore.numerics.measure import MEASURES_VERSION  # noqa: E402
+from quantstore.pipeline.measure_file import measure_file  # noqa: E402
+from quantstore.pipeline.outcome import MeasuredModel  # noqa: E402
 from quantstore.store.tables import OF_MODELS  # noqa: E402
 
 
@@ -60,7 +63,7 @@ def measure(folder: Path, model_count: int, rounds: int) -> dict[str, Spread]:
     """Every figure by what it is of, and how many rows a model has."""
     file, path = folder / "model.onnx", folder / "store.duckdb"
     mobile_like(file)
-    measured = ingestion.measure_file(file)
+    measured = measure_file(file)
     seconds = [
         _timed(lambda number=number: add(path, measured, number)) for number in range(model_count)
     ]
@@ -98,7 +101,7 @@ def measure(folder: Path, model_count: int, rounds: int) -> dict[str, Spread]:
     return figures
 
 
-def add(path: Path, measured: ingestion.MeasuredModel, number: int) -> None:
+def add(path: Path, measured: MeasuredModel, number: int) -> None:
     """Store the measured model once more, under another name and content."""
     record = records.ModelRecord(
         model=f"model {number}",
@@ -114,7 +117,7 @@ def add(path: Path, measured: ingestion.MeasuredModel, number: int) -> None:
         layer_count=len(measured.layers),
         weight_count=measured.weight_count,
         quantstore_version="bench",
-        measures_version=ingestion.MEASURES_VERSION,
+        measures_version=MEASURES_VERSION,
     )
     with store.writing(path) as connection:
         store.add_model(connection, record, measured.layers, measured.equalization)

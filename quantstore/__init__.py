@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from quantstore.api import Store, Verdict, demo_models, ingest, open_store
     from quantstore.checks import Check, Limits
     from quantstore.errors import QuantstoreError
-    from quantstore.ingestion import IngestResult
+    from quantstore.pipeline.outcome import IngestResult
 
 __all__ = [
     "Check",
@@ -37,7 +37,7 @@ __all__ = [
 
 _HOMES = {
     "Check": "checks",
-    "IngestResult": "ingestion",
+    "IngestResult": "pipeline.outcome",
     "Limits": "checks",
     "QuantstoreError": "errors",
     "Store": "api",

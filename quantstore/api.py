@@ -34,9 +34,9 @@ from quantstore.wording import verdicts
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from quantstore.ingestion import IngestResult
+    from quantstore.pipeline.outcome import IngestResult
+    from quantstore.pipeline.simulate import Done
     from quantstore.run.choices import Choices, Progress
-    from quantstore.simulation import Done
 
 AnyPath = str | os.PathLike[str]
 
@@ -222,12 +222,12 @@ class Store:
 
         Args:
             inputs: a folder of images, an image, an ``.npz`` or ``.npy`` file, or ``noise``.
-            choices: see :class:`quantstore.simulation.Choices`.
+            choices: see :class:`quantstore.pipeline.simulate.Choices`.
             progress: is told how far it is.
         """
-        from quantstore import simulation
+        from quantstore.pipeline import simulate
 
-        return simulation.run(Path(path), self.path, os.fspath(inputs), choices, progress)
+        return simulate.run(Path(path), self.path, os.fspath(inputs), choices, progress)
 
     @contextmanager
     def _reading(self) -> Iterator[store.Connection]:
@@ -281,7 +281,9 @@ def ingest(
         StoreError: the store cannot be used.
         ValueError: a name for several files.
     """
-    from quantstore.ingestion import IngestChoices, find_files, ingest_many
+    from quantstore.pipeline.files import find_files
+    from quantstore.pipeline.ingest import ingest_many
+    from quantstore.pipeline.outcome import IngestChoices
 
     target = store if isinstance(store, Store) else open_store(store)
     path_list = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
@@ -299,7 +301,7 @@ def ingest(
 
 def demo_models() -> list[Path]:
     """The four example models that ship with quantstore, as files to ingest."""
-    from quantstore.ingestion import demo_paths
+    from quantstore.pipeline.files import demo_paths
 
     return demo_paths()
 

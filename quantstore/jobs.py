@@ -53,16 +53,17 @@ class FileQueue(Queue):
 
         def start() -> Cancellable:
             # Loaded with the first file: no page needs what measures one.
-            from quantstore import ingestion, worker
+            from quantstore.pipeline import ingest_child
+            from quantstore.pipeline.outcome import IngestChoices
 
-            choices = ingestion.IngestChoices(
+            choices = IngestChoices(
                 name=replaces,
                 replace=replaces is not None,
                 fold=fold,
                 source=source,
                 probe=self._probe,
             )
-            return worker.start(path, store_path, choices)
+            return ingest_child.start(path, store_path, choices)
 
         size = path.stat().st_size if path.is_file() else 0
         return self.put(start, name=name, description=file_size(size), when_finished=when_finished)
@@ -104,9 +105,9 @@ class RunQueue(Queue):
 
 def _start_run(path: Path, store_path: Path, inputs: str, choices: Any) -> Cancellable:
     # Loaded with the first run: no page needs what runs a model.
-    from quantstore import simulation
+    from quantstore.pipeline import simulate
 
-    return simulation.start(path, store_path, inputs, simulation.Choices(**choices))
+    return simulate.start(path, store_path, inputs, simulate.Choices(**choices))
 
 
 # One each for the server: every session and every rerun sees the same.

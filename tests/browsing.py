@@ -22,7 +22,9 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 from graphs import gaussian, make_model, node, save
 
-from quantstore import ingestion, store
+from quantstore import store
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -404,7 +406,7 @@ def hostile_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i in range(0, len(layers), 3):
                 weights[f"w{i}"][0] *= 10.0**i
         file = save(make_model(nodes, weights, outputs=(f"t{len(layers)}",)), folder / "h.onnx")
-        ingestion.ingest_file(file, path, ingestion.IngestChoices(name=name, probe=False))
+        ingest_file(file, path, IngestChoices(name=name, probe=False))
     with store.writing(path) as con:
         store.set_tags(con, HOSTILE[0], ["<b>tag</b>", "$x$"])
         store.set_note(con, HOSTILE[0], "**note** <script>alert(2)</script> $x$")

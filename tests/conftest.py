@@ -27,7 +27,10 @@ from hypothesis.internal.conjecture import providers
 from streamlit.components.v2 import manifest_scanner
 
 import quantstore
-from quantstore import ingestion, store
+from quantstore import store
+from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
 from quantstore.run.probe import Prober
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,8 +108,8 @@ def ctrl_c() -> Iterator[None]:
 def demo_store(tmp_path_factory) -> Path:
     """A store that holds the demo models. Read it, never write to it."""
     path = tmp_path_factory.mktemp("demo") / "demo.duckdb"
-    for model in ingestion.demo_paths():
-        ingestion.ingest_file(model, path, ingestion.IngestChoices(probe=False))
+    for model in demo_paths():
+        ingest_file(model, path, IngestChoices(probe=False))
     return path
 
 

@@ -65,8 +65,8 @@ def test_every_public_name_is_there_and_explained():
 def _later_types():
     import pyarrow as pa
 
+    from quantstore.pipeline.simulate import Done
     from quantstore.run.choices import Choices, Progress
-    from quantstore.simulation import Done
 
     return {"pa": pa, "Choices": Choices, "Progress": Progress, "Done": Done}
 

@@ -9,8 +9,10 @@ import pytest
 from onnx import numpy_helper
 
 from quantstore.errors import NoLayersError, QuantstoreError
-from quantstore.ingestion import IngestChoices, ingest_file, measure_file
 from quantstore.numerics.sweep import Plan
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.measure_file import measure_file
+from quantstore.pipeline.outcome import IngestChoices
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"

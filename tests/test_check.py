@@ -11,10 +11,11 @@ from xml.etree import ElementTree
 import pytest
 from test_report import probed
 
-from quantstore import checks, cli, ingestion, queries, store
+from quantstore import checks, cli, queries, store
 from quantstore.checks import Config, Limits, Subject, find_config, judge, read_config
 from quantstore.checks.limits import LIMIT_NAMES
 from quantstore.errors import LimitsError, UnknownModelError
+from quantstore.pipeline.files import demo_paths
 from quantstore.queries import LayerFigures, ProbeFigures
 from quantstore.records import SimulationRecord
 from quantstore.schemes import INT8_SCHEMES
@@ -567,7 +568,7 @@ def test_limits_come_from_the_pyproject_above(run, demo_store, tmp_path, monkeyp
 
 
 def test_a_file_is_ingested_first_unless_it_is_stored(run, tmp_path):
-    plain = ingestion.demo_paths()[0]
+    plain = demo_paths()[0]
     copy = tmp_path / "net.onnx"
     shutil.copy(plain, copy)
     db = tmp_path / "own.duckdb"

@@ -15,13 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from quantstore import errors, ingestion, simulation, worker
+from quantstore import errors
 from quantstore.console import statement
+from quantstore.pipeline import ingest_child, simulate
+from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process import memory
 from quantstore.run import probe
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits")
-MODEL = next(path for path in ingestion.demo_paths() if path.stem == "digits-plain")
+MODEL = next(path for path in demo_paths() if path.stem == "digits-plain")
 # Left alone, a child of these tests sleeps for a minute.
 SOON_SECONDS = 15
 
@@ -36,7 +39,7 @@ class Ingest:
     silent = "the file crashed its reader; check it with onnx.checker"
 
     def start(self):
-        self.running = worker.start(MODEL, self.store_path, ingestion.IngestChoices(probe=False))
+        self.running = ingest_child.start(MODEL, self.store_path, IngestChoices(probe=False))
 
     def cancel(self):
         self.running.cancel()
@@ -58,8 +61,8 @@ class Run(Ingest):
     silent = "the run has no result: "
 
     def start(self):
-        choices = simulation.Choices(mode="weights", samples=2)
-        self.running = simulation.start(MODEL, self.store_path, "noise", choices)
+        choices = simulate.Choices(mode="weights", samples=2)
+        self.running = simulate.start(MODEL, self.store_path, "noise", choices)
 
 
 @dataclass
@@ -190,7 +193,7 @@ def test_one_that_hangs_can_be_ended_and_leaves_no_process(caller, sabotage, beg
 
 @pytest.mark.parametrize("caller", [name for name, kind in CALLERS.items() if kind.has_clock])
 def test_one_that_hangs_is_ended_by_the_clock(caller, begin, monkeypatch):
-    monkeypatch.setattr(worker, "TIME_LIMIT_SECONDS", 0.3)
+    monkeypatch.setattr(ingest_child, "TIME_LIMIT_SECONDS", 0.3)
     monkeypatch.setattr(probe, "SECONDS", 0.3)
     monkeypatch.setattr(statement, "START_SECONDS", 0.3)
     monkeypatch.setenv("QUANTSTORE_WAIT", "0")

@@ -28,8 +28,11 @@ import pytest
 from onnx import helper, numpy_helper
 from runs import a_run, add
 
-from quantstore import __version__, cli, ingestion, queries, settings, store
+from quantstore import __version__, cli, queries, settings, store
 from quantstore.errors import StoreError
+from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process import logs
 
 COMMANDS = [
@@ -109,7 +112,7 @@ def own_store(demo_store, tmp_path):
 
 @pytest.fixture
 def plain_model():
-    return ingestion.demo_paths()[0]
+    return demo_paths()[0]
 
 
 def strict_json(text):
@@ -360,7 +363,7 @@ def test_ingest_says_which_runs_go_with_what_is_replaced(run, plain_model):
         with store.writing(Path("quantstore.duckdb")) as con:
             for _ in range(number):
                 add(con, "digits-plain", a_run(source="12 images"))
-        other = ingestion.demo_paths()[number]
+        other = demo_paths()[number]
         _, _, err = run("ingest", other, "--name", "digits-plain", "--replace")
         assert err.endswith(f"; {said} gone\n")
 
@@ -406,7 +409,7 @@ def test_ingest_tells_scripts_what_became_of_each_file(run, tmp_path, plain_mode
 @pytest.mark.slow
 @with_a_store_here
 def test_ingest_measures_several_files_at_once(run):
-    code, _, err = run("ingest", ingestion.demo_paths()[0].parent, "--jobs", 2)
+    code, _, err = run("ingest", demo_paths()[0].parent, "--jobs", 2)
     assert code == 0
     assert err.splitlines()[-1].endswith(": 4 stored")
 
@@ -415,14 +418,14 @@ def test_ingest_measures_several_files_at_once(run):
 def test_ingest_names_one_file_and_no_more(run, tmp_path, plain_model):
     assert run("ingest", plain_model, "--name", "mine")[0] == 0
     assert rows_of(run("models", "--format", "csv")[1])[0]["model"] == "mine"
-    code, _, err = run("ingest", *ingestion.demo_paths(), "--name", "mine")
+    code, _, err = run("ingest", *demo_paths(), "--name", "mine")
     assert code == 2
     assert "--name" in error_line(err)
 
 
 @with_a_store_here
 def test_ingest_refuses_a_name_that_is_taken_unless_told_to_replace(run, plain_model):
-    other = ingestion.demo_paths()[1]
+    other = demo_paths()[1]
     run("ingest", plain_model)
     code, _, err = run("ingest", other, "--name", "digits-plain")
     assert code == 1
@@ -432,7 +435,7 @@ def test_ingest_refuses_a_name_that_is_taken_unless_told_to_replace(run, plain_m
 
 @with_a_store_here
 def test_ingest_leaves_batch_normalization_alone_if_told_to(run):
-    (path,) = (p for p in ingestion.demo_paths() if p.stem == "digits-separable-unfolded")
+    (path,) = (p for p in demo_paths() if p.stem == "digits-separable-unfolded")
     assert run("ingest", path, "--no-fold")[0] == 0
     (row,) = strict_json(run("models", "--format", "json")[1])
     assert row["folded"] is False
@@ -476,7 +479,7 @@ def test_a_progress_bar_shows_on_a_terminal_and_cleans_up(run, plain_model, monk
     monkeypatch.setattr("quantstore.cli.talk.PATIENCE_SECONDS", 0.0)
     assert "\x1b" not in run("ingest", plain_model)[2]
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    for paths in ([plain_model], ingestion.demo_paths()[:2]):
+    for paths in ([plain_model], demo_paths()[:2]):
         code, _, err = run("ingest", *paths, "--replace", "--jobs", 1)
         assert code == 0
         assert "%" in err
@@ -587,7 +590,7 @@ def store_of_odd_names(empty_store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("odd")
     path = Path(shutil.copy(empty_store, folder / "odd.duckdb"))
     save_model(folder / "m.onnx", ["Conv_A", "conv%b", "x_y"])
-    ingestion.ingest_file(folder / "m.onnx", path, ingestion.IngestChoices(probe=False))
+    ingest_file(folder / "m.onnx", path, IngestChoices(probe=False))
     return path
 
 

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from quantstore import ingestion
 from quantstore.graph import find_sites, open_model, read_layer
 from quantstore.graph.pairs import find_pairs
 from quantstore.layer import Layer
@@ -25,6 +24,7 @@ from quantstore.numerics.equalization import (
     scaled_first,
     scaled_second,
 )
+from quantstore.pipeline.files import demo_paths
 from quantstore.schemes import INT8_CHANNEL_SYMMETRIC, INT8_TENSOR_SYMMETRIC
 
 
@@ -553,7 +553,7 @@ def test_layers_are_left_as_they_were():
 
 
 def gains_of(name):
-    (path,) = [path for path in ingestion.demo_paths() if path.stem == name]
+    (path,) = [path for path in demo_paths() if path.stem == name]
     return {
         (first.name, second.name): equalize(first, second) for first, second in paired_layers(path)
     }
@@ -576,9 +576,7 @@ def test_the_rescaled_example_gets_back_what_it_had():
 
 
 def test_an_example_pairs_the_same_whether_its_batchnorm_is_folded_in_the_file_or_here():
-    (unfolded,) = [
-        path for path in ingestion.demo_paths() if path.stem == "digits-separable-unfolded"
-    ]
+    (unfolded,) = [path for path in demo_paths() if path.stem == "digits-separable-unfolded"]
     assert len(gains_of("digits-separable")) == len(pairs_in(unfolded)) == 8
     assert pairs_in(unfolded, fold=False) == []
 

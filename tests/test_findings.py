@@ -7,7 +7,9 @@ from onnx import TensorProto, defs, helper, numpy_helper
 from test_pages import fails, open_app, texts  # noqa: F401
 
 from quantstore import queries, store
-from quantstore.ingestion import IngestChoices, ingest_file, measure_file
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.measure_file import measure_file
+from quantstore.pipeline.outcome import IngestChoices
 
 
 def quiet(model):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from graphs import conv_model, save
 
-from quantstore.freshness import all_fresh, freshness
-from quantstore.ingestion import content_of
 from quantstore.numerics.measure import MEASURES_VERSION
+from quantstore.pipeline.freshness import all_fresh, freshness
+from quantstore.pipeline.measure_file import content_of
 from quantstore.queries import Origin
 from quantstore.schemes import SCHEMES
 
@@ -61,7 +61,7 @@ def reads(monkeypatch):
         found.append(path.name)
         return content_of(path)
 
-    monkeypatch.setattr("quantstore.freshness.content_of", content)
+    monkeypatch.setattr("quantstore.pipeline.freshness.content_of", content)
     return found
 
 
@@ -166,7 +166,9 @@ def test_external_data_counts_among_what_is_to_be_read(origin, reads):
 
 
 def test_where_others_reach_the_app_no_file_is_looked_at(origin, monkeypatch):
-    monkeypatch.setattr("quantstore.freshness.Path", lambda _: pytest.fail("it was looked at"))
+    monkeypatch.setattr(
+        "quantstore.pipeline.freshness.Path", lambda _: pytest.fail("it was looked at")
+    )
     state = freshness(origin, may_look=False)
     assert (state.file_state, state.is_in_order, state.can_be_refreshed) == (
         "out of reach",

@@ -21,7 +21,6 @@ from graphs import (
 )
 from onnx import TensorProto, helper, numpy_helper
 
-from quantstore import ingestion
 from quantstore.errors import (
     MissingWeightsError,
     ModelFileError,
@@ -29,6 +28,8 @@ from quantstore.errors import (
     QuantstoreError,
 )
 from quantstore.graph import find_sites, open_model
+from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.measure_file import measure_file
 
 
 @pytest.fixture
@@ -354,7 +355,7 @@ def shared_weights():
 
 
 def test_an_initializer_of_two_nodes_is_listed_for_each_and_counted_once(tmp_path):
-    measured = ingestion.measure_file(save(shared_weights(), tmp_path / "shared.onnx"))
+    measured = measure_file(save(shared_weights(), tmp_path / "shared.onnx"))
     left, right, own = (measures.layer for measures in measured.layers)
     assert [layer.layer for layer in (left, right, own)] == ["left", "right", "own"]
     assert [layer.depth for layer in (left, right, own)] == [0, 1, 2]
@@ -364,7 +365,7 @@ def test_an_initializer_of_two_nodes_is_listed_for_each_and_counted_once(tmp_pat
 
 
 def test_nodes_that_share_weights_keep_their_own_groups(tmp_path):
-    measured = ingestion.measure_file(save(shared_weights(), tmp_path / "shared.onnx"))
+    measured = measure_file(save(shared_weights(), tmp_path / "shared.onnx"))
     left, right, _ = (measures.layer for measures in measured.layers)
     assert (left.group_count, left.is_depthwise) == (1, False)
     assert (right.group_count, right.is_depthwise) == (3, True)
@@ -377,7 +378,7 @@ def test_shared_weights_behind_different_normalizations_are_different_layers(tmp
         node("Conv", ["h", "w"], ["y"], "raw"),
     ]
     model = make_model(nodes, {"w": gaussian(3, 3, 1), **normalization(3)})
-    measured = ingestion.measure_file(save(model, tmp_path / "shared.onnx"))
+    measured = measure_file(save(model, tmp_path / "shared.onnx"))
     normalized, raw = (measures.layer for measures in measured.layers)
     assert (normalized.batchnorm_folded, raw.batchnorm_folded) == (True, False)
     assert normalized.weight_max != raw.weight_max
@@ -837,7 +838,7 @@ def test_a_text_file_called_onnx(tmp_path, text):
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_download(tmp_path, kept):
-    content = ingestion.demo_paths()[0].read_bytes()
+    content = demo_paths()[0].read_bytes()
     (tmp_path / "half.onnx").write_bytes(content[: int(kept * len(content))])
     assert "not an ONNX file, or a truncated one" in refusal(tmp_path / "half.onnx")
 
@@ -928,7 +929,7 @@ def test_a_damaged_file_is_read_or_refused_but_never_a_traceback(tmp_path, seed)
             damaged[position] = random.integers(256)
         path.write_bytes(damaged)
         try:
-            ingestion.measure_file(path)
+            measure_file(path)
         except QuantstoreError as error:
             sentences.append(error.sentence)
     assert len(sentences) > 100

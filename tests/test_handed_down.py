@@ -5,8 +5,10 @@ import threading
 import pytest
 from graphs import gaussian, make_model, node, save
 
-from quantstore import ingestion, settings, store, worker
+from quantstore import settings, store
 from quantstore.errors import LockedStoreError, QuantstoreError
+from quantstore.pipeline import ingest_child
+from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process import logs
 
 
@@ -59,8 +61,8 @@ def test_the_process_that_ingests_for_the_app_logs_and_waits_as_it_was_told(tmp_
     path = tmp_path / "store.duckdb"
     monkeypatch.setenv(logs.FILE_VARIABLE, str(tmp_path / "steps.log"))
     monkeypatch.setenv(settings.WAIT_VARIABLE, "0")
-    choices = ingestion.IngestChoices(source="upload", probe=False)
-    worker.start(file, path, choices).wait()
+    choices = IngestChoices(source="upload", probe=False)
+    ingest_child.start(file, path, choices).wait()
     assert "opened " in (tmp_path / "steps.log").read_text("utf-8")
     with store.writing(path), pytest.raises(LockedStoreError):
-        worker.start(file, path, choices).wait()
+        ingest_child.start(file, path, choices).wait()

@@ -11,7 +11,7 @@ import pytest
 from graphs import conv_model, gaussian, make_model, move_outside, node, save
 from runs import a_run, a_sensitivity, a_tensor, add
 
-from quantstore import ingestion, settings, store
+from quantstore import settings, store
 from quantstore.errors import (
     LockedStoreError,
     ModelFileError,
@@ -19,20 +19,22 @@ from quantstore.errors import (
     QuantstoreError,
     StoreError,
 )
-from quantstore.ingestion import IngestChoices, IngestProgress
 from quantstore.numerics.measure import MEASURES_VERSION
+from quantstore.pipeline import ingest
+from quantstore.pipeline.files import demo_paths, find_files
+from quantstore.pipeline.outcome import IngestChoices, IngestProgress
 from quantstore.schemes import SCHEMES
 
 
 # What running a model finds, and what it costs, is told in test_probe.py.
 def ingest_file(path, store_path, choices=None, **more):
     choices = dataclasses.replace(choices or IngestChoices(), probe=False)
-    return ingestion.ingest_file(path, store_path, choices, **more)
+    return ingest.ingest_file(path, store_path, choices, **more)
 
 
 def ingest_many(paths, store_path, choices=None, **more):
     choices = dataclasses.replace(choices or IngestChoices(), probe=False)
-    return ingestion.ingest_many(paths, store_path, choices, **more)
+    return ingest.ingest_many(paths, store_path, choices, **more)
 
 
 @pytest.fixture
@@ -403,7 +405,7 @@ def two_processes(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("two")
     path = folder / "two.duckdb"
-    files = [*ingestion.demo_paths(), broken_file(folder / "text.onnx")]
+    files = [*demo_paths(), broken_file(folder / "text.onnx")]
     ingest_file(files[0], path)
     return path, list(ingest_many(files, path, jobs=2))
 
@@ -422,8 +424,8 @@ def test_one_process_and_two_write_the_same_tables(two_processes, demo_store):
 @pytest.mark.slow
 def test_processes_that_share_one_file_find_the_same(tmp_path, empty_store, monkeypatch):
     # Sharing the work on a file this small takes longer than doing it.
-    monkeypatch.setattr(ingestion, "WORTH_A_PROCESS", 0)
-    (model,) = (file for file in ingestion.demo_paths() if file.stem == "digits-rescaled")
+    monkeypatch.setattr("quantstore.pipeline.measure_file.WORTH_A_PROCESS", 0)
+    (model,) = (file for file in demo_paths() if file.stem == "digits-rescaled")
     alone, shared = (shutil.copy(empty_store, tmp_path / f"{jobs}.duckdb") for jobs in (1, 2))
     ingest_file(model, alone, IngestChoices(jobs=1))
     ingest_file(model, shared, IngestChoices(jobs=2))
@@ -443,7 +445,7 @@ def tree(tmp_path):
 
 
 def test_a_folder_stands_for_every_onnx_file_below_it(tree):
-    found, failures = ingestion.find_files([str(tree)])
+    found, failures = find_files([str(tree)])
     assert [file.relative_to(tree).as_posix() for file in found] == [
         "a.onnx",
         "b.onnx",
@@ -453,14 +455,14 @@ def test_a_folder_stands_for_every_onnx_file_below_it(tree):
 
 
 def test_a_pattern_stands_for_what_it_matches(tree):
-    found, failures = ingestion.find_files([str(tree / "*.onnx"), str(tree / "**" / "*.ONNX")])
+    found, failures = find_files([str(tree / "*.onnx"), str(tree / "**" / "*.ONNX")])
     assert [file.name for file in found] == ["a.onnx", "b.onnx", "c.ONNX"]
     assert failures == []
 
 
 def test_a_file_is_taken_whatever_it_is_called_and_only_once(tree):
     file = tree / "deep" / "notes.txt"
-    found, failures = ingestion.find_files([str(file), str(file), str(tree / "deep" / "*.txt")])
+    found, failures = find_files([str(file), str(file), str(tree / "deep" / "*.txt")])
     assert found == [file]
     assert failures == []
 
@@ -468,11 +470,11 @@ def test_a_file_is_taken_whatever_it_is_called_and_only_once(tree):
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tree):
     file = tree / "net[1].onnx"
     file.touch()
-    assert ingestion.find_files([str(file)]) == ([file], [])
+    assert find_files([str(file)]) == ([file], [])
 
 
 def test_a_missing_file_is_passed_on_to_fail_by_itself(tree):
-    found, failures = ingestion.find_files([str(tree / "missing.onnx")])
+    found, failures = find_files([str(tree / "missing.onnx")])
     assert found == [tree / "missing.onnx"]
     assert failures == []
 
@@ -480,7 +482,7 @@ def test_a_missing_file_is_passed_on_to_fail_by_itself(tree):
 def test_what_stands_for_no_file_is_a_failure_of_its_own(tree):
     shutil.rmtree(tree / "deep" / "er")
     empty, pattern = str(tree / "deep"), str(tree / "*.pb")
-    found, failures = ingestion.find_files([empty, str(tree / "a.onnx"), pattern])
+    found, failures = find_files([empty, str(tree / "a.onnx"), pattern])
     assert [file.name for file in found] == ["a.onnx"]
     assert [(failure.path, failure.outcome) for failure in failures] == [
         (empty, "failed"),
@@ -492,16 +494,16 @@ def test_what_stands_for_no_file_is_a_failure_of_its_own(tree):
 
 def test_a_home_folder_may_be_abbreviated(tree, monkeypatch):
     monkeypatch.setenv("HOME", str(tree))
-    assert ingestion.find_files(["~/a.onnx"])[0] == [tree / "a.onnx"]
+    assert find_files(["~/a.onnx"])[0] == [tree / "a.onnx"]
 
 
 def test_the_demo_models_travel_with_the_package():
-    assert len(ingestion.demo_paths()) == 4
+    assert len(demo_paths()) == 4
 
 
 @pytest.mark.parametrize("pattern", ["~nobody-of-this-name/x.onnx", "x" * 5000, "a\0b.onnx"])
 def test_a_path_that_no_system_accepts_is_a_sentence(pattern):
-    files, failures = ingestion.find_files([pattern])
+    files, failures = find_files([pattern])
     assert files == []
     assert failures[0].error.endswith("check the path")
 
@@ -564,7 +566,7 @@ def test_a_first_file_that_fails_makes_no_store(tmp_path, no_store):
 @same_worker
 def test_files_measured_by_other_processes_leave_rows_too(two_processes):
     path, _ = two_processes
-    first, *others = (file.stem for file in ingestion.demo_paths())
+    first, *others = (file.stem for file in demo_paths())
     outcomes = [(Path(row["path"]).stem, row["outcome"]) for row in attempts_in(path)[1:]]
     assert sorted(outcomes) == sorted(
         [(first, "already stored"), *((name, "stored") for name in others), ("text", "failed")]

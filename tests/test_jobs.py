@@ -9,8 +9,11 @@ import pytest
 from graphs import gaussian, make_model, node, point_outside, save
 from queues import finished
 
-from quantstore import ingestion, queries, store
+from quantstore import queries, store
 from quantstore.jobs import FileQueue, RunQueue
+from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices, IngestProgress
 from quantstore.process import limits
 from quantstore.process.queue import UNFORESEEN, Job
 
@@ -23,7 +26,7 @@ def queue():
 
 
 def demo(name: str) -> Path:
-    return next(path for path in ingestion.demo_paths() if path.stem == name)
+    return next(path for path in demo_paths() if path.stem == name)
 
 
 def add(queue: FileQueue, path: Path, store_path: Path, **more) -> int:
@@ -55,7 +58,7 @@ def test_good_and_bad_files_each_get_their_outcome_and_the_rest_goes_on(queue, t
 def test_a_model_is_measured_again_under_its_own_name(queue, tmp_path):
     store_path, path = tmp_path / "s.duckdb", tmp_path / "net.onnx"
     path.write_bytes(demo("digits-plain").read_bytes())
-    ingestion.ingest_file(path, store_path, ingestion.IngestChoices(name="--mine", probe=False))
+    ingest_file(path, store_path, IngestChoices(name="--mine", probe=False))
     path.write_bytes(demo("digits-separable").read_bytes())
     add(queue, path, store_path, replaces="--mine", fold=False)
     (job,) = finished(queue)
@@ -89,7 +92,7 @@ def test_a_file_that_vanished_is_a_sentence(queue, tmp_path):
 
 
 def test_progress_counts_bytes_not_layers():
-    progress = ingestion.IngestProgress(9, 10, 1, 4)
+    progress = IngestProgress(9, 10, 1, 4)
     job = Job(1, "x", "10 B", "running", progress)
     assert job.share_done == 0.25
 
@@ -137,7 +140,7 @@ def test_a_file_in_the_working_folder_is_not_taken_for_a_library(queue, tmp_path
 
 
 def test_a_file_that_takes_for_ever_is_stopped(queue, tmp_path, monkeypatch):
-    monkeypatch.setattr("quantstore.worker.TIME_LIMIT_SECONDS", 0.01)
+    monkeypatch.setattr("quantstore.pipeline.ingest_child.TIME_LIMIT_SECONDS", 0.01)
     add(queue, demo("digits-plain"), tmp_path / "s.duckdb")
     (job,) = finished(queue)
     assert job.state == "failed"

@@ -6,10 +6,12 @@ import onnx
 import pytest
 from graphs import conv_model
 
-from quantstore import cli, ingestion, store
+from quantstore import cli, store
 from quantstore.errors import LabelError, UnknownModelError
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
 
-CHOICES = ingestion.IngestChoices(probe=False)
+CHOICES = IngestChoices(probe=False)
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def changed(tmp_path):
     """A file that was stored, labelled, and has other weights since: its path and its store."""
     path, own_store = tmp_path / "net.onnx", tmp_path / "s.duckdb"
     onnx.save(conv_model(), path)
-    ingestion.ingest_file(path, own_store, CHOICES)
+    ingest_file(path, own_store, CHOICES)
     with store.writing(own_store) as connection:
         store.set_tags(connection, "net", ["gate"])
         store.set_note(connection, "net", "mine")
@@ -110,20 +112,20 @@ def changed(tmp_path):
 
 def test_labels_survive_a_new_measurement(changed):
     path, own_store = changed
-    again = ingestion.IngestChoices(probe=False, replace=True, name="net")
-    assert ingestion.ingest_file(path, own_store, again).outcome == "replaced"
+    again = IngestChoices(probe=False, replace=True, name="net")
+    assert ingest_file(path, own_store, again).outcome == "replaced"
     with store.reading(own_store) as connection:
         assert store.labels(connection, "net") == store.Labels(("gate",), "mine")
 
 
 def test_two_models_that_become_one_keep_the_labels_of_both(changed):
     path, own_store = changed
-    ingestion.ingest_file(path, own_store, ingestion.IngestChoices(probe=False, name="twin"))
+    ingest_file(path, own_store, IngestChoices(probe=False, name="twin"))
     with store.writing(own_store) as connection:
         store.set_tags(connection, "twin", ["door"])
         store.set_note(connection, "twin", "hers")
-    again = ingestion.IngestChoices(probe=False, replace=True, name="net")
-    assert ingestion.ingest_file(path, own_store, again).outcome == "replaced"
+    again = IngestChoices(probe=False, replace=True, name="net")
+    assert ingest_file(path, own_store, again).outcome == "replaced"
     with store.reading(own_store) as connection:
         assert store.labels(connection, "net") == store.Labels(("door", "gate"), "mine\n\nhers")
         assert connection.value("select count(*) from models") == 1

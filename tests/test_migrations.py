@@ -9,9 +9,12 @@ import duckdb
 import pytest
 from visits import unopened
 
-from quantstore import ingestion, store
+from quantstore import store
 from quantstore.cli import main
 from quantstore.errors import OlderStoreError, StoreError
+from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
@@ -168,8 +171,8 @@ def test_whatever_writes_to_it_updates_it(tmp_path, capsys):
 
 def test_ingesting_updates_it_and_knows_what_it_holds(tmp_path):
     path = unpacked(1, tmp_path)
-    file = next(file for file in ingestion.demo_paths() if file.stem == "digits-plain")
-    result = ingestion.ingest_file(file, path, ingestion.IngestChoices(probe=False))
+    file = next(file for file in demo_paths() if file.stem == "digits-plain")
+    result = ingest_file(file, path, IngestChoices(probe=False))
     assert result.model == "digits-plain"
     assert ask(path, "select count(*) from models") == [(2,)]
 

@@ -9,9 +9,10 @@ from runs import CHANNEL, TENSOR, a_run, a_sensitivity, a_tensor, add, layer_nam
 from streamlit.testing.v1 import AppTest
 from visits import opened, trusting_no_chart, unopened, without_what_only_tests_bring
 
-from quantstore import ingestion, store
+from quantstore import store
 from quantstore.jobs import RunQueue
 from quantstore.pages import run_form
+from quantstore.pipeline.files import demo_paths
 from quantstore.process.queue import Job
 from quantstore.run.choices import Progress
 
@@ -391,7 +392,7 @@ def test_a_run_is_asked_for_with_what_was_chosen(open_app, path, asked, on_loopb
     next(b for b in app.button if b.label == "Run").click().run()
     assert fails(app) == []
     ((file, store_path, inputs, choices, name, what),) = asked
-    assert file == next(p for p in ingestion.demo_paths() if p.stem == "digits-plain")
+    assert file == next(p for p in demo_paths() if p.stem == "digits-plain")
     assert (store_path, inputs, name) == (path, "noise", "digits-plain")
     assert (choices["scheme"], choices["mode"], choices["samples"]) == (TENSOR, "weights", 5)
     assert what == "int8 per tensor, symmetric, weights only, noise"

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 from visits import opened, trusting_no_chart, unopened, without_what_only_tests_bring
 
 from quantstore import store
-from quantstore.ingestion import demo_paths
+from quantstore.pipeline.files import demo_paths
 
 PAGES = ("compare", "revisions", "model", "layer", "drift", "reality", "example", "sql", "models")
 # These answer without a model; the others say how to get one.

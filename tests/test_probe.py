@@ -13,9 +13,10 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 import quantstore
-from quantstore import cli, ingestion, store
-from quantstore.ingestion import ingest_file, ingest_many
+from quantstore import cli, store
 from quantstore.numerics.quantization import round_trip
+from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.ingest import ingest_file, ingest_many
 from quantstore.run import noise, probe, twin
 from quantstore.run.comparison import Reference, sqnr_db
 from quantstore.run.figures import CALIBRATION_SEED, TEST_SEED, WEIGHTS_SEED, Facts, figures
@@ -28,7 +29,7 @@ ROOT = Path(quantstore.__file__).parent.parent
 
 
 def demo(name):
-    return next(path for path in ingestion.demo_paths() if path.stem == name)
+    return next(path for path in demo_paths() if path.stem == name)
 
 
 def found_in(path, **more):

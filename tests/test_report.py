@@ -17,9 +17,11 @@ from onnx import helper
 from test_charts_compare import profiles
 
 import quantstore
-from quantstore import cli, ingestion, queries, report, store
+from quantstore import cli, queries, report, store
 from quantstore.charts import compare
 from quantstore.charts.palette import DARK, LIGHT, PROPERTIES, by_name
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
 from quantstore.records import SimulationRecord
 from quantstore.report import document, figures
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES
@@ -63,10 +65,10 @@ def nasty_store(tmp_path_factory):
         model.producer_name = name[:200]
         file = folder / f"{key}.onnx"
         file.write_bytes(model.SerializeToString())
-        ingestion.ingest_file(
+        ingest_file(
             file,
             path,
-            ingestion.IngestChoices(name=name, source=f"/somewhere/ada/{name[:50]}", probe=False),
+            IngestChoices(name=name, source=f"/somewhere/ada/{name[:50]}", probe=False),
         )
     return path
 

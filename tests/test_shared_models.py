@@ -12,10 +12,12 @@ import pytest
 from graphs import layers_of
 from onnx import TensorProto, helper
 
-from quantstore import ingestion, store
+from quantstore import store
 from quantstore.errors import MissingWeightsError
-from quantstore.ingestion import IngestChoices, MeasuredModel, measure_file
 from quantstore.layer import Layer
+from quantstore.pipeline.ingest import _write
+from quantstore.pipeline.measure_file import measure_file
+from quantstore.pipeline.outcome import IngestChoices, MeasuredModel
 from quantstore.schemes import BLOCK_SIZE, INT8_SCHEMES, SCHEMES
 
 DEFAULT = "int8_tensor_symmetric"
@@ -106,7 +108,7 @@ def ask(shared_models, tmp_path_factory):
     path = tmp_path_factory.mktemp("real") / "real.duckdb"
     for name in ("rtmdet-nano", "yolov10n-quant"):
         # What the weights say; what comes out of the networks is told in test_probe.py.
-        ingestion._write(measured(shared_models / f"{name}.onnx"), path, IngestChoices(probe=False))
+        _write(measured(shared_models / f"{name}.onnx"), path, IngestChoices(probe=False))
 
     def rows(sql, *parameters):
         with store.reading(path) as connection:

@@ -14,9 +14,10 @@ from conftest import ROOT
 from queues import finished
 from streamlit.testing.v1 import AppTest
 
-from quantstore import ingestion, uploads
+from quantstore import uploads
 from quantstore.jobs import FileQueue
 from quantstore.pages import reach, sidebar
+from quantstore.pipeline.files import demo_paths
 
 
 class Upload(io.BytesIO):
@@ -49,7 +50,7 @@ def is_soon_empty(folder: Path) -> bool:
     return not list(folder.iterdir())
 
 
-PLAIN = next(path for path in ingestion.demo_paths() if path.stem == "digits-plain").read_bytes()
+PLAIN = next(path for path in demo_paths() if path.stem == "digits-plain").read_bytes()
 
 
 def test_an_upload_called_model_is_not_named_after_a_temporary_folder(queue, tmp_path):
@@ -156,7 +157,7 @@ def test_a_path_that_leads_nowhere_is_shown_as_it_was_typed(queue, tmp_path):
 
 @pytest.mark.slow
 def test_a_folder_brings_all_its_models(queue, tmp_path):
-    for path in ingestion.demo_paths()[:2]:
+    for path in demo_paths()[:2]:
         shutil.copy(path, tmp_path)
     sidebar._queue_path(str(tmp_path))
     assert [job.state for job in finished(queue)] == ["done", "done"]

@@ -14,10 +14,11 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from test_examples import MODELS, documented, test_split  # noqa: F401  (a fixture)
 
-from quantstore import cli, simulation, store
+from quantstore import cli, store
 from quantstore.errors import CancelledError, InputsError, QuantstoreError, RunError
-from quantstore.ingestion import demo_paths
 from quantstore.numerics.quantization import round_trip
+from quantstore.pipeline import simulate as simulation
+from quantstore.pipeline.files import demo_paths
 from quantstore.run.choices import Choices, Simulation
 from quantstore.run.simulate import simulate
 from quantstore.schemes import SCHEMES

@@ -21,9 +21,9 @@ from graphs import (
 )
 from onnx import TensorProto, helper, numpy_helper
 
-from quantstore import ingestion
 from quantstore.errors import ModelFileError, NoLayersError
 from quantstore.graph import Unread, find_sites, fold, open_model, read_or_reason, survey
+from quantstore.pipeline.measure_file import measure_file
 
 W = gaussian(3, 5)
 
@@ -495,7 +495,7 @@ def test_a_static_quantizer_of_onnxruntime_is_read_in_both_of_its_forms(tmp_path
 
 
 def weight_counts(model, path):
-    measured = ingestion.measure_file(save(model, path))
+    measured = measure_file(save(model, path))
     return measured.weight_count, [measures.layer.weight_count for measures in measured.layers]
 
 

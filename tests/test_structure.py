@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 from quantstore import queries, store
 from quantstore.errors import ModelFileError
 from quantstore.graph import find_pairs, find_sites, open_model
-from quantstore.ingestion import ingest_file
+from quantstore.pipeline.ingest import ingest_file
 
 OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
 

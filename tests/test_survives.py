@@ -35,7 +35,8 @@ from quantstore.errors import (
 )
 from quantstore.graph import open_model, walk
 from quantstore.graph.checker import complaint_of
-from quantstore.ingestion import ingest_file, measure_file
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.measure_file import measure_file
 
 
 @pytest.fixture

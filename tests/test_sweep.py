@@ -10,7 +10,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from quantstore.ingestion import demo_paths
 from quantstore.numerics.distribution import describe, sorted_weights
 from quantstore.numerics.quantization import (
     float8_rounding,
@@ -22,6 +21,7 @@ from quantstore.numerics.quantization import (
 )
 from quantstore.numerics.sorted_weights import FEW_WEIGHTS, THRESHOLDS
 from quantstore.numerics.sweep import CHANNEL_THRESHOLDS, FINE_DB, sweep
+from quantstore.pipeline.files import demo_paths
 from quantstore.schemes import BLOCK_SIZE, SCHEMES, Scheme
 
 MINMAX = [scheme for scheme in SCHEMES.values() if scheme.clip == "minmax"]

@@ -7,7 +7,10 @@ import pytest
 from test_report import Reader, write
 from visits import opened
 
-from quantstore import cli, ingestion
+from quantstore import cli
+from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
 from quantstore.wording.verdicts import UNFOLDED
 
 FOLDED, RAW = "digits-separable-unfolded", "raw"
@@ -18,8 +21,8 @@ def both(demo_store, tmp_path_factory):
     """One file, measured in both ways, among the examples."""
     path = tmp_path_factory.mktemp("both") / "both.duckdb"
     shutil.copy(demo_store, path)
-    (file,) = (one for one in ingestion.demo_paths() if one.stem == FOLDED)
-    ingestion.ingest_file(file, path, ingestion.IngestChoices(name=RAW, fold=False, probe=False))
+    (file,) = (one for one in demo_paths() if one.stem == FOLDED)
+    ingest_file(file, path, IngestChoices(name=RAW, fold=False, probe=False))
     return path
 
 

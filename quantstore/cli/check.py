@@ -197,7 +197,8 @@ class _Held:
             ) from error
 
     def _ingested(self, path: Path) -> str:
-        from quantstore.ingestion import IngestChoices, IngestProgress, ingest_file
+        from quantstore.pipeline.ingest import ingest_file
+        from quantstore.pipeline.outcome import IngestChoices, IngestProgress
 
         with Talk() as talk:
 

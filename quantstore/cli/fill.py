@@ -16,7 +16,7 @@ from quantstore.errors import QuantstoreError, printable
 from quantstore.wording import units
 
 if TYPE_CHECKING:
-    from quantstore.ingestion import IngestChoices, IngestProgress, IngestResult
+    from quantstore.pipeline.outcome import IngestChoices, IngestProgress, IngestResult
 
 
 @commands.command()
@@ -62,7 +62,8 @@ def ingest(
       quantstore ingest "runs/*/best.onnx" --json | jq '.[] | select(.error)'
       quantstore ingest model.onnx --name rtmdet-s-epoch300 --replace
     """
-    from quantstore.ingestion import IngestChoices, find_files
+    from quantstore.pipeline.files import find_files
+    from quantstore.pipeline.outcome import IngestChoices
 
     files, failures = find_files(paths)
     if name is not None and len(files) + len(failures) != 1:
@@ -106,7 +107,7 @@ def _ingested(
     failures: "Iterable[IngestResult]" = (),
 ) -> "list[IngestResult]":
     """Ingest and say what became of each file, those that failed before included."""
-    from quantstore.ingestion import ingest_many
+    from quantstore.pipeline.ingest import ingest_many
 
     results = []
     with Talk() as talk:
@@ -131,7 +132,8 @@ def _ingest_alone(
 ) -> "Iterator[IngestResult]":
     """One file, with progress by bytes of weights: layers differ too much in size."""
     from quantstore.errors import StoreError
-    from quantstore.ingestion import IngestResult, ingest_file
+    from quantstore.pipeline.ingest import ingest_file
+    from quantstore.pipeline.outcome import IngestResult
 
     def report(progress: "IngestProgress") -> None:
         activity = printable(path.name)
@@ -175,7 +177,8 @@ def _summary(results: "list[IngestResult]", seconds: float) -> str:
 
 def load_demo(db: Path) -> int:
     """Ingest the example models; returns the exit code."""
-    from quantstore.ingestion import IngestChoices, demo_paths
+    from quantstore.pipeline.files import demo_paths
+    from quantstore.pipeline.outcome import IngestChoices
 
     results = _ingested(demo_paths(), db, IngestChoices(), jobs=1)
     return SOME_FAILED if any(result.outcome == "failed" for result in results) else OK

@@ -15,7 +15,7 @@ from quantstore.errors import QuantstoreError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from quantstore.simulation import Done
+    from quantstore.pipeline.simulate import Done
 
 DRIFT_COLUMNS = (
     "depth",
@@ -154,7 +154,7 @@ def simulate(
     An array named labels in an .npz file is the right class of each sample: the accuracy of both
     models is then reported.
     """
-    from quantstore import simulation
+    from quantstore.pipeline import simulate as simulation
     from quantstore.run.choices import Choices, Progress
 
     if not path.is_file():

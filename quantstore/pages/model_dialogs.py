@@ -10,12 +10,13 @@ from typing import Literal
 
 import streamlit as st
 
-from quantstore import freshness, queries, settings, store
+from quantstore import queries, settings, store
 from quantstore.errors import QuantstoreError, printable
-from quantstore.freshness import Freshness
 from quantstore.jobs import FILES
 from quantstore.pages import address, reach, report_button, shared
 from quantstore.pages.shared import file_words
+from quantstore.pipeline import freshness
+from quantstore.pipeline.freshness import Freshness
 from quantstore.schemes import Scheme
 from quantstore.wording.text import markdown, short_name
 from quantstore.wording.units import counted

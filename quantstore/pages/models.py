@@ -6,9 +6,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from quantstore import freshness, queries, settings
+from quantstore import queries, settings
 from quantstore.errors import printable
-from quantstore.freshness import Freshness
 from quantstore.pages import (
     address,
     components,
@@ -19,6 +18,8 @@ from quantstore.pages import (
     shared,
     shelf,
 )
+from quantstore.pipeline import freshness
+from quantstore.pipeline.freshness import Freshness
 from quantstore.schemes import Scheme
 from quantstore.store import Connection
 from quantstore.wording import frames

@@ -10,9 +10,9 @@ import streamlit as st
 from quantstore import settings
 from quantstore.charts.palette import DARK, LIGHT, both
 from quantstore.errors import printable
-from quantstore.ingestion import demo_paths
 from quantstore.jobs import FINISHED, RUNS, Job
 from quantstore.pages import address, reach, shared
+from quantstore.pipeline.files import demo_paths
 from quantstore.run.inputs import PRESETS
 from quantstore.schemes import INT8_SCHEMES, Scheme
 from quantstore.wording.text import markdown

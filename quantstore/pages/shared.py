@@ -14,10 +14,10 @@ from quantstore import queries, settings, store
 from quantstore.charts.common import CLICK, AnyChart, ready
 from quantstore.charts.palette import BANDS, DARK, LIGHT, PALETTES, Palette, ThemeName, both
 from quantstore.errors import MissingStoreError, OlderStoreError, QuantstoreError, printable
-from quantstore.freshness import Freshness
-from quantstore.ingestion import demo_paths
 from quantstore.jobs import FILES
 from quantstore.pages import address, components
+from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.freshness import Freshness
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, Scheme
 from quantstore.wording.explanations import EXPLANATIONS
 from quantstore.wording.notes import ALREADY_QUANTIZED_NOTE, BAND_NOTE, PROBE_NOTE, WEIGHTS_NOTE

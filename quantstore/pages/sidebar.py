@@ -13,9 +13,9 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from quantstore import queries, settings, store
 from quantstore.charts.palette import DARK, LIGHT, both
 from quantstore.errors import LockedStoreError, QuantstoreError
-from quantstore.ingestion import find_files
 from quantstore.jobs import FILES, FINISHED, Job
 from quantstore.pages import address, frame, reach, shared
+from quantstore.pipeline.files import find_files
 from quantstore.uploads import Upload, remove_leftovers
 from quantstore.wording.text import short_name
 from quantstore.wording.units import counted, file_size, seconds

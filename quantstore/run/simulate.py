@@ -1,7 +1,8 @@
 """A model beside its quantized twin on real inputs: how the outputs drift, where, and by whom.
 
-The one function that the command line and the pages call, through ``quantstore.simulation``, which
-adds the store and a process that can be cancelled. Nothing here knows a store.
+The one function that the command line and the pages call, through
+``quantstore.pipeline.simulate``, which adds the store and a process that can be cancelled. Nothing
+here knows a store.
 """
 
 import math

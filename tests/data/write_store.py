@@ -10,17 +10,20 @@ import gzip
 import tempfile
 from pathlib import Path
 
-from quantstore import ingestion, store
+from quantstore import store
+from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
 
 
 def main() -> None:
     """Ingest an example model with its probe, and pack a copy without unused room."""
-    model = next(path for path in ingestion.demo_paths() if path.stem == "digits-plain")
+    model = next(path for path in demo_paths() if path.stem == "digits-plain")
     target = Path(__file__).with_name(f"store-schema-{store.SCHEMA_VERSION}.duckdb.gz")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "store.duckdb"
         # The path is this machine's; the name is the same everywhere.
-        ingestion.ingest_file(model, path, ingestion.IngestChoices(source=model.name))
+        ingest_file(model, path, IngestChoices(source=model.name))
         store.compact(path)
         # Without a time and a name in its header, the same store gives the same file.
         target.write_bytes(gzip.compress(path.read_bytes(), mtime=0))

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from quantstore.errors import QuantstoreError
-from quantstore.ingestion import content_of
 from quantstore.numerics.measure import is_current
+from quantstore.pipeline.measure_file import content_of
 from quantstore.queries import Origin
 
 FileState = Literal[

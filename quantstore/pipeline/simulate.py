@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantstore import ingestion, store
+from quantstore import store
 from quantstore.errors import (
     CancelledError,
     MissingStoreError,
@@ -21,6 +21,8 @@ from quantstore.errors import (
     RunError,
 )
 from quantstore.numerics import correlation
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process import limits
 from quantstore.process.child import SINGLE_THREADED, BugInChildError, Cause, Child, EndedError
 from quantstore.process.running import Running
@@ -116,7 +118,7 @@ def _stored(
     was_ingested = stored_name is None
     if stored_name is None:
         report(Progress("measuring the weights", 0, 1))
-        result = ingestion.ingest_file(path, store_path, ingestion.IngestChoices(fold=choices.fold))
+        result = ingest_file(path, store_path, IngestChoices(fold=choices.fold))
         stored_name = str(result.model)
         was_ingested = result.outcome != "already stored"
     with store.writing(store_path) as connection:

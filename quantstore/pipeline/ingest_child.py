@@ -12,7 +12,8 @@ from typing import Any
 
 from quantstore import settings
 from quantstore.errors import CancelledError, QuantstoreError
-from quantstore.ingestion import IngestChoices, IngestProgress, IngestResult, ingest_file
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices, IngestProgress, IngestResult
 from quantstore.process import limits, logs
 from quantstore.process.child import Cause, Child, EndedError
 from quantstore.process.running import Running
@@ -36,8 +37,8 @@ def start(path: Path, store_path: Path, choices: IngestChoices) -> Running[Inges
         choices: of these, ``source``, ``name``, ``replace``, ``fold`` and ``probe`` count.
 
     Returns:
-        Its progress is :class:`quantstore.ingestion.IngestProgress`; waiting raises QuantstoreError
-        where the file cannot be ingested.
+        Its progress is :class:`quantstore.pipeline.outcome.IngestProgress`; waiting raises
+        QuantstoreError where the file cannot be ingested.
     """
     # What the child complains of goes to the server's own standard error.
     child = Child(__name__, shows_errors=True)

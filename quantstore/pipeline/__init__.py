@@ -1,0 +1,1 @@
+"""File in, rows in the store: reading, measuring, running, writing."""

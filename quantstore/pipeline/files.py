@@ -1,0 +1,56 @@
+"""Paths, folders and globs in, model files out."""
+
+import glob
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+
+from quantstore.errors import ModelFileError
+from quantstore.pipeline.outcome import IngestResult
+
+
+def demo_paths() -> list[Path]:
+    """The example models that ship with the package."""
+    folder = Path(str(resources.files("quantstore").joinpath("demo_models")))
+    return sorted(folder.glob("*.onnx"))
+
+
+def find_files(patterns: Iterable[str]) -> tuple[list[Path], list[IngestResult]]:
+    """The ONNX files that paths, folders (searched recursively) and globs stand for.
+
+    Returns:
+        The files, each once, and a failed result for every pattern that stands for none.
+    """
+    files: dict[Path, None] = {}
+    failures: list[IngestResult] = []
+    for pattern in patterns:
+        try:
+            matches, missing = _matches(pattern)
+        except (OSError, RuntimeError, ValueError) as error:
+            # A name that is too long, an unknown user's home, a character no path may hold.
+            matches, missing = [], f"no such path ({getattr(error, 'strerror', None) or error})"
+        if not matches:
+            sentence = ModelFileError(missing, "check the path").sentence
+            failures.append(IngestResult(path=pattern, outcome="failed", error=sentence))
+        files |= dict.fromkeys(matches)
+    return list(files), failures
+
+
+def _matches(pattern: str) -> tuple[list[Path], str]:
+    """The files a pattern stands for, and what is missing where there are none."""
+    if "\0" in pattern:
+        raise ValueError("it holds a null character")
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        model_files = sorted(p for p in path.rglob("*") if p.suffix.lower() == ".onnx")
+        return model_files, "the folder holds no .onnx file"
+    if path.exists() or not glob.has_magic(pattern):
+        return [path], ""
+    return [Path(p) for p in sorted(glob.glob(str(path), recursive=True))], "no file matches"
+
+
+def name_of(path: Path) -> str:
+    """A model is named after its file; ``model.onnx`` says nothing, its folder does."""
+    if path.name.lower() == "model.onnx":
+        return path.resolve().parent.name or path.stem
+    return path.stem
