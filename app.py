@@ -1,5 +1,5 @@
 """The app, for ``streamlit run app.py``."""
 
-from quantstore.app import run
+from quantstore.app.main import run
 
 run()

@@ -75,7 +75,9 @@ def pytest_collection_finish() -> None:
     """
     for module in pkgutil.walk_packages(quantstore.__path__, "quantstore."):
         # Pages and scripts do something when they are loaded.
-        if not re.search(r"\.(pages|start)\b|__main__|_child$|\.app$", module.name):
+        if not re.search(
+            r"\.app\.(main|pages|sections|sidebar|start|widgets)\b|__main__|_child$", module.name
+        ):
             importlib.import_module(module.name)
     gc.collect()
     gc.freeze()

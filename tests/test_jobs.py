@@ -10,7 +10,7 @@ from graphs import gaussian, make_model, node, point_outside, save
 from queues import finished
 
 from quantstore import queries, store
-from quantstore.jobs import FileQueue, RunQueue
+from quantstore.app.queue import FileQueue, RunQueue
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices, IngestProgress

@@ -10,8 +10,8 @@ from runs import a_run, add
 from visits import opened, trusting_no_chart, unopened
 
 from quantstore import queries, store
-from quantstore.pages.compare_charts import _box, _box_in_words
-from quantstore.pages.filters import LayerFilter
+from quantstore.app.sections.compare_charts import _box, _box_in_words
+from quantstore.app.sections.filters import LayerFilter
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import streamlit as st
 from visits import opened, section, unopened
 
 from quantstore import queries, store
-from quantstore.pages import address, channels, clipping, components, equalization
+from quantstore.app.sections import channels, clipping, equalization
+from quantstore.app.widgets import address, components
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES
 from quantstore.wording import remedies, units
 from quantstore.wording import text as text_words

@@ -10,8 +10,8 @@ from streamlit.testing.v1 import AppTest
 from visits import opened, trusting_no_chart, unopened, without_what_only_tests_bring
 
 from quantstore import store
-from quantstore.jobs import RunQueue
-from quantstore.pages import run_form
+from quantstore.app.queue import RunQueue
+from quantstore.app.sections import run_form
 from quantstore.pipeline.files import demo_paths
 from quantstore.process.queue import Job
 from quantstore.run.choices import Progress
@@ -272,14 +272,14 @@ def test_from_another_model_drift_shows_that_one(open_app, drifted, model):
     path, keys = drifted
     app = open_app(path, "drift", model="digits-rescaled")
     assert app.multiselect(key="runs").value == [str(keys[0])]
-    app.switch_page("quantstore/pages/model.py").run()
+    app.switch_page("quantstore/app/pages/model.py").run()
     app.selectbox(key="model").set_value(model).run()
     app.button(key="to_drift").click().run()
     assert fails(app) == []
     own = [str(keys[2])] if model == "digits-plain" else []
     assert app.multiselect(key="runs").value == own
     assert dict(app.query_params)["model"] == model
-    app.switch_page("quantstore/pages/model.py").run()
+    app.switch_page("quantstore/app/pages/model.py").run()
     assert app.selectbox(key="model").value == model
 
 

@@ -10,9 +10,9 @@ from test_report import probed
 from visits import opened, unopened
 
 from quantstore import queries, store
+from quantstore.app.widgets import address
 from quantstore.console import statement
 from quantstore.console.examples import EXAMPLES
-from quantstore.pages import address
 from quantstore.schemes import DEFAULT_SCHEME
 
 

@@ -104,11 +104,11 @@ def test_what_was_picked_last_is_what_other_pages_show(open_app, demo_store):
     # What a click in the matrix does, before the page of the model opens.
     app.session_state["model"] = "digits-rescaled"
     app.session_state["_address_memory"]["model"] = "digits-rescaled"
-    app.switch_page("quantstore/pages/model.py").run()
+    app.switch_page("quantstore/app/pages/model.py").run()
     assert app.selectbox(key="model").value == "digits-rescaled"
     app.selectbox(key="model").set_value("digits-plain").run()
-    app.switch_page("quantstore/pages/compare.py").run()
-    app.switch_page("quantstore/pages/model.py").run()
+    app.switch_page("quantstore/app/pages/compare.py").run()
+    app.switch_page("quantstore/app/pages/model.py").run()
     assert app.selectbox(key="model").value == "digits-plain"
 
 
@@ -268,7 +268,7 @@ def test_models_says_what_the_store_holds_and_whether_it_is_in_order(seen):
 def test_models_tells_a_file_that_changed_from_one_that_may_have(
     open_app, demo_store, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("quantstore.pages.reach.is_this_computer_only", lambda: True)
+    monkeypatch.setattr("quantstore.app.widgets.reach.is_this_computer_only", lambda: True)
     path = tmp_path / "s.duckdb"
     shutil.copy(demo_store, path)
     with store.writing(path) as con:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import quantstore
 from quantstore import cli
 
-START = Path(quantstore.__file__).parent / "start"
+START = Path(quantstore.__file__).parent / "app" / "start"
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -98,6 +98,6 @@ def test_nothing_in_the_project_names_a_machine_or_an_index():
 
 def test_no_folder_called_pages_lies_beside_the_script_that_starts_the_app():
     # Streamlit would take it for its own until a first page was drawn: deep links would fail.
-    for script in (ROOT / "app.py", START / "app.py"):
+    for script in (ROOT / "app.py", START / "streamlit_app.py"):
         assert script.is_file()
         assert not (script.parent / "pages").exists()

@@ -14,9 +14,9 @@ from conftest import ROOT
 from queues import finished
 from streamlit.testing.v1 import AppTest
 
-from quantstore import uploads
-from quantstore.jobs import FileQueue
-from quantstore.pages import reach, sidebar
+from quantstore.app import sidebar, uploads
+from quantstore.app.queue import FileQueue
+from quantstore.app.widgets import reach
 from quantstore.pipeline.files import demo_paths
 
 
@@ -112,7 +112,7 @@ def test_an_upload_that_is_cancelled_is_removed(queue, tmp_path):
 def test_what_a_killed_server_left_is_removed_and_what_a_living_one_uses_is_not(queue, tmp_path):
     script = (
         "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
-        "from quantstore.uploads import Upload\n"
+        "from quantstore.app.uploads import Upload\n"
         "upload = Upload(1); upload.folder.mkdir(); (upload.folder / 'a.onnx').touch()\n"
         "os.kill(os.getpid(), 9)"
     )

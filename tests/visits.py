@@ -22,7 +22,7 @@ def unopened(page: str, /, **address: str | list[str]) -> AppTest:
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
     for key, value in address.items():
         app.query_params[key] = value
-    app.switch_page(f"quantstore/pages/{page}.py")
+    app.switch_page(f"quantstore/app/pages/{page}.py")
     return app
 
 
@@ -56,7 +56,7 @@ def without_what_only_tests_bring(patched: pytest.MonkeyPatch) -> None:
 
 def trusting_no_chart(patched: pytest.MonkeyPatch) -> None:
     """Each chart of the pages drawn from now on is held against the schema of Vega-Lite."""
-    for module in ("charts.common", "pages.shared", "pages.compare_charts"):
+    for module in ("charts.common", "app.widgets.drawing", "app.sections.compare_charts"):
         patched.setattr(f"quantstore.{module}.ready", lambda chart: chart)
 
 

@@ -36,7 +36,7 @@ def app(db: Path, port: int | None, headless: bool, with_demo: bool) -> int:
     os.environ[settings.ENVIRONMENT_VARIABLE] = str(db.absolute())
     os.environ[settings.WAIT_VARIABLE] = str(settings.wait_seconds())
     logs.hand_down()
-    script = Path(__file__).parents[1] / "start" / "app.py"
+    script = Path(__file__).parents[1] / "app" / "start" / "streamlit_app.py"
     # Whoever works on the code wants a page that follows it, and starts: streamlit run app.py
     server_options = ("--server.address=127.0.0.1", "--server.fileWatcherType=none")
     sys.argv = ["streamlit", "run", str(script), *server_options]

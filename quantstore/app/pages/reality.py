@@ -1,0 +1,263 @@
+"""Weights against reality: how far can a statistic of the weights be trusted?"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from quantstore import queries
+from quantstore.app.widgets import address, colours, components, navigation, notes, pickers, stores
+from quantstore.charts import reality as charts
+from quantstore.charts.common import ready
+from quantstore.charts.reality import Statistic
+from quantstore.numerics.correlation import LEAST_PAIRS, Correlation, spearman
+from quantstore.schemes import SCHEMES, Scheme
+from quantstore.wording.units import NO_BREAK_SPACE, counted, with_minus
+from quantstore.wording.verdicts import MODES
+
+STATISTICS = {
+    "Largest range": Statistic(
+        "max_weight_range", "largest weight range", "largest weight range of a layer", True
+    ),
+    "Range / std": Statistic(
+        "median_range_over_std",
+        "median range over std",
+        "weight range over standard deviation, median layer",
+        True,
+    ),
+    "Noise to signal": Statistic(
+        "noise_to_signal",
+        "sum of noise to signal",
+        "noise to signal of the whole tensors, summed over the layers",
+        True,
+    ),
+    "Worst channel p10": Statistic(
+        "worst_p10_db",
+        "channel p10 of the worst layer",
+        "SQNR that nine in ten channels of the worst layer reach, dB",
+        False,
+        is_db=True,
+    ),
+}
+MEANINGS = {
+    "Largest range": "max − min of the widest layer: the first look that most people take",
+    "Range / std": "how many standard deviations the range spans, in the median layer",
+    "Noise to signal": "what every layer adds, by its whole tensor, as if nothing amplified it",
+    "Worst channel p10": "what the bands rest on, of the layer with the lowest",
+}
+# From here on a statistic is called a good warning, below a weak one; a convention, no law.
+STRONG, WEAK = 0.8, 0.5
+
+
+def main() -> None:
+    """Draw the page."""
+    navigation.follow_click()
+    scheme = pickers.scheme()
+    with stores.open_store() as con:
+        st.title("Weights against reality")
+        headline = st.empty()
+        st.caption(
+            "Weight statistics are cheap and explain why a network suffers. Whether they also tell"
+            " how much is seen by holding them against a run: the SQNR at the outputs, of the noise"
+            " probe or of inputs somebody gave."
+        )
+        counts = queries.run_counts(con)
+        if counts.empty:
+            headline.header("No model was run yet", anchor=False)
+            st.markdown(
+                "The store knows weights only. A probe needs no data: ingest a file again, without"
+                " `--no-probe`, or run it on inputs of your own on the Drift page."
+            )
+            return
+        mode, is_real = _pick_run(counts, scheme)
+        models = queries.reality(con, scheme.name, mode, is_real=is_real)
+        limits = queries.band_limits(con)
+    correlations = {
+        label: _correlation(models, statistic) for label, statistic in STATISTICS.items()
+    }
+    headline.header(_headline(correlations, len(models), scheme, mode), anchor=False)
+    if models.empty:
+        st.info(_nothing_here(counts, scheme, mode, is_real=is_real))
+        return
+    label = pickers.choice("Statistic of the weights", list(STATISTICS), key="statistic")
+    statistic = STATISTICS[label]
+    title = f"{_correlation_text(correlations[label])}: {statistic.title} against measured SQNR"
+    _chart(models, statistic, limits, title)
+    colours.legend(limits)
+    notes.note(_notes(models, statistic, is_real=is_real))
+    _table(correlations, label)
+
+
+def _pick_run(counts: pd.DataFrame, scheme: Scheme) -> tuple[str, bool]:
+    """Which runs: what was quantized, and on which inputs."""
+    scheme_counts = counts[counts["scheme"] == scheme.name]
+    pool = scheme_counts if not scheme_counts.empty else counts
+    with st.container(horizontal=True, gap="medium"):
+        modes = [mode for mode in ("both", "weights", "activations") if mode in set(pool["mode"])]
+        labels = {MODES[mode]: mode for mode in modes}
+        picked = pickers.choice("Quantized", list(labels), key="quantized")
+        is_real = False
+        if counts["is_real"].any():
+            kinds = ["Noise probe", "Inputs given"]
+            is_real = pickers.choice("Run on", kinds, key="run_on") == kinds[1]
+    return labels[picked], is_real
+
+
+def _correlation(models: pd.DataFrame, statistic: Statistic) -> Correlation:
+    values = models[statistic.column].astype(float)
+    if statistic.is_db:
+        # Exact: better than any number.
+        values = values.fillna(np.inf)
+    has_value = values.notna()
+    return spearman(values[has_value], models.loc[has_value, "output_sqnr_db"])
+
+
+def _headline(correlations: dict[str, Correlation], models: int, scheme: Scheme, mode: str) -> str:
+    under = f"under {scheme.title}, {MODES[mode]}"
+    comparable = {
+        label: correlation
+        for label, correlation in correlations.items()
+        if correlation.rho is not None
+    }
+    if models < LEAST_PAIRS:
+        none = "no model" if models == 0 else f"only {counted(models, 'model')}"
+        return f"Too few models to tell: {none} measured {under}"
+    if not comparable:
+        return f"The models do not differ enough to tell {under}"
+    best = max(comparable, key=lambda label: abs(comparable[label].rho or 0))
+    strength = abs(comparable[best].rho or 0)
+    name = STATISTICS[best].title
+    if strength >= STRONG:
+        verb = "orders the models almost as their outputs do"
+    elif strength >= WEAK:
+        verb = "orders most of the models as their outputs do, not all"
+    else:
+        return f"No statistic of the weights tells how {models} models fare {under}"
+    return f"The {name} {verb}: {_correlation_text(comparable[best])}"
+
+
+def _correlation_text(correlation: Correlation) -> str:
+    """``Spearman −0.77, n = 15``."""
+    if correlation.rho is None:
+        few = "too few models" if correlation.n < LEAST_PAIRS else "all models are equal"
+        return f"{few}, n{NO_BREAK_SPACE}={NO_BREAK_SPACE}{correlation.n}"
+    rho = with_minus(f"{correlation.rho:.2f}")
+    return f"Spearman{NO_BREAK_SPACE}{rho}, n{NO_BREAK_SPACE}={NO_BREAK_SPACE}{correlation.n}"
+
+
+def _nothing_here(counts: pd.DataFrame, scheme: Scheme, mode: str, *, is_real: bool) -> str:
+    alternatives = counts[counts["is_real"] == is_real].head(3)
+    figures_elsewhere = "; ".join(
+        f"{SCHEMES[row['scheme']].title}, {MODES[row['mode']]}"
+        f" ({counted(int(row['models']), 'model')})"
+        for row in alternatives.to_dict("records")
+        if row["scheme"] in SCHEMES and row["mode"] in MODES
+    )
+    runs = "on inputs given" if is_real else "by the noise probe"
+    sentence = f"No model was measured {runs} under {scheme.title}, {MODES[mode]}."
+    return (
+        f"{sentence} There are figures for: {figures_elsewhere}." if figures_elsewhere else sentence
+    )
+
+
+def _chart(
+    models: pd.DataFrame, statistic: Statistic, limits: dict[str, float], title: str
+) -> None:
+    def clicked() -> None:
+        picked = st.session_state["reality"].selection.get(charts.CLICK, [])
+        if picked:
+            address.choose("model", str(picked[0]["model"]))
+            st.session_state["go_to"] = "model"
+
+    drawable = models[statistic.column].notna()
+    if statistic.is_log:
+        drawable &= models[statistic.column] > 0
+    if not drawable.any():
+        st.info(f"No model has a {statistic.title} that could be drawn.")
+        return
+    st.altair_chart(
+        ready(charts.scatter(models, statistic, limits, colours.palette(), title=title)),
+        key="reality",
+        on_select=clicked,
+        alt=f"{title}, one dot per model",
+    )
+
+
+def _notes(models: pd.DataFrame, statistic: Statistic, *, is_real: bool) -> str:
+    sentences = [
+        "One dot per model, in the band of its measured SQNR; click one to open the model.",
+        "Spearman's correlation compares the order only: −1 or 1 would be a perfect warning, 0"
+        " none. With few models it is rough; the interval below says how rough.",
+    ]
+    missing = int(models[statistic.column].isna().sum())
+    if missing:
+        sentences.append(f"{counted(missing, 'model')} without a finite figure cannot be drawn.")
+    if is_real:
+        sentences.append("Inputs were given by people: models were not run on the same ones.")
+    else:
+        sentences.append("The probe is an estimate itself; its limits stand on the Compare page.")
+    sentences.append("Integers that lie on this very grid already are left out.")
+    return " ".join(sentences)
+
+
+def _table(correlations: dict[str, Correlation], chosen: str) -> None:
+    def clicked() -> None:
+        target = st.session_state["statistics"].clicked
+        if target and target["row"] in STATISTICS:
+            address.choose("statistic", target["row"])
+
+    st.space("small")
+    st.header("All four, side by side", anchor=False)
+    rows: list[dict[str, Any]] = []
+    for label, correlation in correlations.items():
+        name = STATISTICS[label].title
+        interval = "–"
+        if correlation.low is not None and correlation.high is not None:
+            ends = f"{correlation.low:.2f} to {correlation.high:.2f}"
+            interval = with_minus(ends.replace(" ", NO_BREAK_SPACE))
+        rows.append(
+            {
+                "key": label,
+                "chosen": label == chosen,
+                "cells": [
+                    {"text": f"{name[0].upper()}{name[1:]}", "small": MEANINGS[label]},
+                    {
+                        "text": "–"
+                        if correlation.rho is None
+                        else with_minus(f"{correlation.rho:.2f}")
+                    },
+                    {"text": interval},
+                    {"text": str(correlation.n)},
+                    {"text": _verdict(correlation)},
+                ],
+            }
+        )
+    components.table(
+        columns=[
+            {"title": "statistic of the weights", "kind": "name"},
+            {"title": "Spearman", "kind": "pair", "number": True},
+            {"title": "95 % interval", "kind": "pair", "number": True},
+            {"title": "models", "kind": "pair", "number": True, "wide": True},
+            {"title": "as a warning", "kind": "pair"},
+        ],
+        rows=rows,
+        key="statistics",
+        on_click=clicked,
+    )
+
+
+def _verdict(correlation: Correlation) -> str:
+    if correlation.rho is None:
+        return "too few models" if correlation.n < LEAST_PAIRS else "all equal"
+    if (
+        correlation.low is not None
+        and correlation.high is not None
+        and correlation.low < 0 < correlation.high
+    ):
+        return "may be chance"
+    strength = abs(correlation.rho)
+    return "good" if strength >= STRONG else "fair" if strength >= WEAK else "weak"
+
+
+main()

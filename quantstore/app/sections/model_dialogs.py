@@ -1,0 +1,234 @@
+"""What is done to models, one question at a time: edit one, tag several, remove some.
+
+A dialog stays open from run to run through a word in the session, because the queue in the sidebar
+draws the page anew whenever a model arrives.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import streamlit as st
+
+from quantstore import queries, settings, store
+from quantstore.app.queue import FILES
+from quantstore.app.widgets import address, navigation, reach, report_button, stores
+from quantstore.app.widgets.stores import file_words
+from quantstore.errors import QuantstoreError, printable
+from quantstore.pipeline import freshness
+from quantstore.pipeline.freshness import Freshness
+from quantstore.schemes import Scheme
+from quantstore.wording.text import markdown, short_name
+from quantstore.wording.units import counted
+
+# Names that a question spells out; the others it counts.
+NAMED = 8
+
+
+def ask_edit(model: str) -> None:
+    """From a callback: open the dialog about one model."""
+    st.session_state["models_dialog"] = ("edit", [model])
+
+
+def ask_tag() -> None:
+    """From a callback: ask for a tag for every marked model."""
+    st.session_state["models_dialog"] = ("tag", list(st.session_state["models_marked"]))
+
+
+def ask_remove(models: Sequence[str]) -> None:
+    """From a callback: ask whether these models shall go."""
+    st.session_state["models_dialog"] = ("remove", list(models))
+
+
+def measure_again(origins: Sequence[queries.Origin]) -> None:
+    """Queue the files that these models were read from; names, tags and notes stay."""
+    for origin in origins:
+        FILES.add(
+            Path(origin.source),
+            settings.store_path(),
+            name=printable(origin.model),
+            source=origin.source,
+            fold=origin.folded,
+            replaces=origin.model,
+        )
+
+
+def draw(scheme: Scheme) -> None:
+    """The open dialog, if there is one. Last thing on the page."""
+    dialog, models = st.session_state.get("models_dialog") or ("", [])
+    if dialog == "edit":
+        _open(models[0], lambda: _edit(models[0], scheme), width="medium")
+    elif dialog == "tag":
+        _open(f"Add a tag to {_models(models)}", lambda: _tag(models))
+    elif dialog == "remove":
+        _open(f"Remove {_models(models)}?", lambda: _remove(models))
+
+
+def _open(
+    title: str, body: Callable[[], None], width: Literal["small", "medium"] = "small"
+) -> None:
+    def guarded() -> None:
+        # A dialog runs by itself, out of reach of the frame, which explains failures elsewhere.
+        try:
+            body()
+        except QuantstoreError as error:
+            st.error(markdown(error.sentence))
+
+    st.dialog(markdown(short_name(title, 90)), width=width, on_dismiss=_close)(guarded)()
+
+
+def _close() -> None:
+    st.session_state["models_dialog"] = None
+
+
+def _close_and_redraw() -> None:
+    _close()
+    st.rerun()
+
+
+def _models(models: Sequence[str]) -> str:
+    return models[0] if len(models) == 1 else counted(len(models), "model")
+
+
+def _edit(model: str, scheme: Scheme) -> None:
+    with stores.open_store() as con:
+        if not queries.origins(con, [model]):
+            st.info("This model is not in the store any more.")
+            return
+        (origin,) = queries.origins(con, [model])
+        labels = store.labels(con, model)
+        known_tags = list(queries.tag_counts(con))
+    with st.form("model_labels", border=False):
+        name = st.text_input("Name", model, key=f"name of {model}", max_chars=store.LONGEST_NAME)
+        tags = st.multiselect(
+            "Tags",
+            sorted({*known_tags, *labels.tags}),
+            list(labels.tags),
+            key=f"tags of {model}",
+            accept_new_options=True,
+            format_func=printable,
+            placeholder="Choose or type a tag",
+        )
+        # The key tells the stylesheet that this is prose.
+        with st.container(key="model_note"):
+            note = st.text_area(
+                "Note",
+                labels.note,
+                key=f"note of {model}",
+                max_chars=store.LONGEST_NOTE,
+                placeholder="What should be remembered about it?",
+                height=110,
+            )
+        is_sent = st.form_submit_button("Save", type="primary", key="save_labels")
+    if is_sent:
+        try:
+            _save(model, name, tags, note)
+        except QuantstoreError as error:
+            st.error(markdown(error.sentence))
+    _file(origin)
+    with st.container(horizontal=True):
+        if st.button("Open the model", icon=":material/schema:", key="open_model"):
+            _close()
+            address.choose("model", model)
+            navigation.go_to("model")
+        report_button.draw([model], scheme, key="report_model")
+        if st.button("Remove", icon=":material/delete:", key="remove_model"):
+            ask_remove([model])
+            st.rerun()
+
+
+def _save(model: str, name: str, tags: Sequence[str], note: str) -> None:
+    """All of it or, where a part is refused, nothing."""
+    with store.writing(settings.store_path(), settings.patience_seconds()) as con:
+        name = store.rename_model(con, model, name)
+        store.set_tags(con, name, tags)
+        store.set_note(con, name, note)
+    _follow(model, name)
+    _close_and_redraw()
+
+
+def _follow(model: str, name: str) -> None:
+    """What the pages remember of a model goes by its new name."""
+    if name == model:
+        return
+    if address.remembered("model") == model:
+        address.choose("model", name)
+    marked = st.session_state.get("models_marked", [])
+    st.session_state["models_marked"] = [
+        name if marked_model == model else marked_model for marked_model in marked
+    ]
+
+
+def _file(origin: queries.Origin) -> None:
+    """What became of the file, and what can be done about it."""
+    state = freshness.freshness(origin, may_look=reach.is_this_computer_only())
+    where = markdown(origin.source)
+    st.caption(f"Read from {where}: {markdown(_what_became(state))}.")
+    if not state.can_be_refreshed:
+        return
+    if state.is_changed:
+        with store.reading(settings.store_path(), settings.patience_seconds()) as con:
+            twin = queries.model_of_content(con, state.sha256 or "", folded=origin.folded)
+        if twin is not None:
+            st.caption(f"What the file holds now is stored already, as {markdown(twin)}.")
+            return
+    if st.button("Measure it again", icon=":material/refresh:", key="measure_again"):
+        measure_again([origin])
+        _close_and_redraw()
+    st.caption(
+        "Its name, tags and note stay; runs of what the file held before go."
+        if state.is_changed
+        else "Its name, tags, note and runs stay."
+    )
+
+
+def _what_became(state: Freshness) -> str:
+    if state.file_state == "unreadable":
+        return f"{file_words(state)} ({state.message})"
+    return file_words(state)
+
+
+def _tag(models: Sequence[str]) -> None:
+    with stores.open_store() as con:
+        known_tags = list(queries.tag_counts(con))
+    with st.form("tag_models", border=False):
+        tags = st.multiselect(
+            "Tags",
+            known_tags,
+            key="new_tags",
+            accept_new_options=True,
+            format_func=printable,
+            placeholder="Choose or type a tag",
+        )
+        is_sent = st.form_submit_button("Add", type="primary", key="add_tags")
+    if is_sent and tags:
+        with store.writing(settings.store_path(), settings.patience_seconds()) as con:
+            for model in models:
+                store.set_tags(con, model, {*store.labels(con, model).tags, *tags})
+        _close_and_redraw()
+
+
+def _remove(models: Sequence[str]) -> None:
+    with stores.open_store() as con:
+        shelf = queries.shelf(con, among=models, limit=len(models))
+    if shelf.empty:
+        st.info("Removed already.")
+        return
+    names = [f"- {markdown(name)}" for name in shelf["model"][:NAMED]]
+    if len(shelf) > NAMED:
+        names.append(f"- and {len(shelf) - NAMED:,} more")
+    if len(models) > 1:
+        st.markdown("\n".join(names))
+    whose = "Its" if len(shelf) == 1 else "Their"
+    st.markdown(
+        f"{whose} figures for {counted(int(shelf['layer_count'].sum()), 'layer')}, every run, tags"
+        " and notes go. What was read from disk stays there."
+    )
+    with st.container(horizontal=True):
+        if st.button("Remove", type="primary", icon=":material/delete:", key="really_remove"):
+            with store.writing(settings.store_path(), settings.patience_seconds()) as con:
+                for model in models:
+                    store.remove_model_named(con, model)
+            _close_and_redraw()
+        if st.button("Keep", key="keep_models"):
+            _close_and_redraw()

@@ -1,0 +1,289 @@
+"""Starting a run from the Drift page: the form, and the runs under way."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from quantstore import settings
+from quantstore.app.queue import FINISHED, RUNS, Job
+from quantstore.app.widgets import address, notes, reach
+from quantstore.charts.palette import DARK, LIGHT, both
+from quantstore.errors import printable
+from quantstore.pipeline.files import demo_paths
+from quantstore.run.inputs import PRESETS
+from quantstore.schemes import INT8_SCHEMES, Scheme
+from quantstore.wording.text import markdown
+from quantstore.wording.units import NO_BREAK_SPACE
+from quantstore.wording.verdicts import MODES
+
+CALIBRATIONS = {
+    "minmax": "min and max",
+    "percentile": "percentile",
+    "entropy": "entropy",
+}
+AUTO = "auto"
+NOISE = "Noise"
+FOLDER = "A folder or file of mine"
+DEFAULT_SAMPLES = 12
+
+WHAT_IT_IS = (
+    "A drift run puts the float model and its quantized twin side by side on the same inputs and"
+    " compares every tensor on the way: where the error comes in, how it accumulates, and which"
+    " layer it comes from. The error that a layer makes by itself is kept apart from what it"
+    " inherits."
+)
+
+
+def is_offered() -> bool:
+    """Whether a run may be started from a page: only where nobody but this computer can ask."""
+    return reach.is_this_computer_only()
+
+
+def command() -> str:
+    """The same from a terminal."""
+    return settings.command("simulate MODEL.onnx --inputs images/ --mode both")
+
+
+def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
+    """The form.
+
+    Args:
+        sources: as ``queries.sources`` gives them.
+        first: the model that is chosen at first, if its file is there; empty for any.
+    """
+    if not is_offered():
+        st.caption(
+            "This app listens beyond this computer, so runs are started from its terminal only:"
+        )
+        st.code(command(), language=None, width="content", wrap_lines=True)
+        return
+    files = {
+        str(row["model"]): path
+        for row in sources.to_dict("records")
+        if (path := file_of(str(row["source"]))) is not None
+    }
+    if not files:
+        st.caption(
+            "None of the files that the models were read from is there any more (uploads are not"
+            " kept). Give the path in the sidebar, or run it from a terminal:"
+        )
+        st.code(command(), language=None, width="content", wrap_lines=True)
+        return
+    names = list(files)
+    if first and first not in files:
+        st.caption(
+            f"The file of {markdown(first)} is not there any more: give its path in the sidebar to"
+            " run it, or choose another model."
+        )
+    with st.form("run_form", border=False):
+        with st.grid(3, min_column_width=220, gap="small"):
+            model = st.selectbox(
+                "Model",
+                names,
+                index=names.index(first) if first in files else 0,
+                format_func=printable,
+                key="run_model",
+                help="Only models whose file is still where it was.",
+            )
+            scheme_name = st.selectbox(
+                "Scheme of the weights",
+                list(INT8_SCHEMES),
+                index=list(INT8_SCHEMES).index(scheme.name),
+                format_func=lambda name: INT8_SCHEMES[name].title,
+                key="run_scheme",
+            )
+            mode = st.selectbox(
+                "Quantized",
+                ["both", "weights", "activations"],
+                format_func=MODES.__getitem__,
+                key="run_mode",
+                help="int8 hardware mostly quantizes both; the others tell which of them hurts.",
+            )
+            input_choice = st.selectbox("Inputs", [NOISE, FOLDER], key="run_kind")
+            folder = st.text_input(
+                "Folder of images, image, .npz or .npy",
+                placeholder="a path on this computer",
+                key="run_folder",
+                help="Only read where the inputs are not noise.",
+            )
+            preset = st.selectbox(
+                "Preprocessing of images",
+                [AUTO, *PRESETS],
+                format_func=lambda name: (
+                    "auto: by the model's kind" if name == AUTO else PRESETS[name].description
+                ),
+                key="run_preset",
+            )
+            calibration = st.selectbox(
+                "Ranges of activations by",
+                list(CALIBRATIONS),
+                format_func=CALIBRATIONS.__getitem__,
+                key="run_calibration",
+            )
+            samples = st.number_input(
+                "Samples at most", 2, 1000, DEFAULT_SAMPLES, key="run_samples"
+            )
+            with st.container(vertical_alignment="bottom", height="stretch"):
+                sensitivity = st.checkbox(
+                    "One layer at a time, too",
+                    key="run_sensitivity",
+                    help="Quantizes each layer alone and measures the outputs: takes longer.",
+                )
+        is_sent = st.form_submit_button("Run", type="primary", icon=":material/play_arrow:")
+    if not is_sent:
+        return
+    inputs = "noise" if input_choice == NOISE else folder.strip().strip("\"'")
+    problem = _problem(inputs)
+    if problem is not None:
+        st.error(problem)
+        return
+    choices: dict[str, Any] = {
+        "scheme": scheme_name,
+        "mode": mode,
+        "calibration": calibration,
+        "samples": int(samples),
+        "preprocess": preset,
+        "sensitivity": bool(sensitivity),
+    }
+    summary = f"{INT8_SCHEMES[scheme_name].title}, {MODES[mode]}, {inputs}"
+    job_id = RUNS.add(
+        files[model], settings.store_path(), inputs, choices, name=model, description=summary
+    )
+    st.session_state.setdefault("own_jobs", set()).add(job_id)
+    st.rerun()
+
+
+def file_of(source: str) -> Path | None:
+    """The file a model was read from, where it still is; an upload leaves none."""
+    if source.startswith("example "):
+        name = source.removeprefix("example ")
+        return next((path for path in demo_paths() if path.name == name), None)
+    try:
+        path = Path(source)
+        return path if path.is_absolute() and path.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _problem(inputs: str) -> str | None:
+    if not inputs:
+        return "Which inputs? Give the path of a folder of images, of an image, .npz or .npy."
+    try:
+        exists = inputs == "noise" or Path(inputs).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        exists = False
+    return None if exists else f"There is nothing at {markdown(inputs)}; check the path."
+
+
+# The runs under way
+
+
+def adopt_results() -> list[str]:
+    """The keys of runs that this session started and that have ended since it last asked."""
+    started_jobs: set[int] = st.session_state.get("own_jobs", set())
+    run_keys = []
+    for job in RUNS.snapshot():
+        if job.job_id in started_jobs and job.state in FINISHED:
+            started_jobs.discard(job.job_id)
+            if job.result is not None:
+                run_keys.append(str(job.result.simulation_id))
+    return run_keys
+
+
+def under_way() -> None:
+    """The queue; polls only while something moves."""
+    jobs = RUNS.snapshot()
+    st.session_state["runs_finished"] = _finished(jobs)
+    if jobs:
+        is_busy = any(job.state not in FINISHED for job in jobs)
+        st.fragment(_queue, run_every=0.5 if is_busy else None)()
+
+
+def _queue() -> None:
+    jobs = RUNS.snapshot()
+    if _finished(jobs) != st.session_state.get("runs_finished"):
+        # A run is over: the page has something new to show.
+        address.rerun()
+    for job in jobs:
+        with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+            st.html(_line(job), width="stretch")
+            if job.state not in FINISHED:
+                st.button(
+                    "Cancel",
+                    type="tertiary",
+                    key=f"cancel_run_{job.job_id}",
+                    on_click=RUNS.cancel,
+                    args=(job.job_id,),
+                )
+    if any(job.state in FINISHED for job in jobs):
+        st.button(
+            "Dismiss finished",
+            icon=":material/done_all:",
+            type="tertiary",
+            key="dismiss_runs",
+            on_click=RUNS.dismiss_finished,
+        )
+
+
+_MARKS = {"waiting": "•", "running": "•", "done": "✓", "failed": "!", "cancelled": "–"}
+
+
+def _line(job: Job) -> str:
+    muted = both(LIGHT.muted, DARK.muted)
+    broken = both(LIGHT.bands["broken"].ink, DARK.bands["broken"].ink)
+    accent = both(LIGHT.accent, DARK.accent)
+    colour = broken if job.state == "failed" else muted
+    bar = ""
+    if job.state == "running":
+        bar = (
+            f'<div style="height:4px;border-radius:2px;background:{both(LIGHT.grid, DARK.grid)};'
+            f'margin-top:4px;max-width:420px"><div style="height:4px;border-radius:2px;'
+            f'background:{accent};width:{100 * job.share_done:.0f}%"></div></div>'
+        )
+    mark = broken if job.state == "failed" else accent
+    return (
+        '<div style="display:flex;gap:10px;font-size:13px">'
+        f'<span aria-hidden="true" style="color:{mark};font-weight:700;width:8px">'
+        f"{_MARKS[job.state]}</span>"
+        '<div style="flex:1;min-width:0;overflow-wrap:anywhere">'
+        f'<div><span style="font-weight:600">{html.escape(job.name)}</span>'
+        f' <span style="color:{muted}">{html.escape(job.description)}</span></div>'
+        f'<div style="color:{colour}">{html.escape(_progress_text(job))}</div>{bar}</div></div>'
+    )
+
+
+def _progress_text(job: Job) -> str:
+    if job.state == "running":
+        progress = job.progress
+        if progress is None:
+            return "starting"
+        of = f" {progress.done:,} of {progress.total:,}" if progress.total else ""
+        return f"{printable(progress.stage)}{of}".replace(
+            " of ", f"{NO_BREAK_SPACE}of{NO_BREAK_SPACE}"
+        )
+    if job.state == "failed":
+        return f"failed: {job.message}"
+    if job.state == "done":
+        return "; ".join(["done", *(printable(note) for note in job.result.notes)])
+    return job.state
+
+
+def _finished(jobs: list[Job]) -> set[int]:
+    return {job.job_id for job in jobs if job.state in FINISHED}
+
+
+def explain_and_offer(sources: pd.DataFrame, scheme: Scheme, first: str) -> None:
+    """The page before there is a run: what it would show, and the form."""
+    st.markdown(WHAT_IT_IS)
+    notes.note(
+        "Both models run on this computer, in a process of their own. Noise needs no data and"
+        " shows the shape of the loss; inputs of your own show the loss itself."
+    )
+    st.space("small")
+    draw(sources, scheme, first=first)
+    if is_offered():
+        st.markdown("or in a terminal")
+        st.code(command(), language=None, width="content", wrap_lines=True)

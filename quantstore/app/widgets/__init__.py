@@ -1,0 +1,1 @@
+"""What several pages draw or ask with, a module for each noun."""

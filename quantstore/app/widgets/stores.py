@@ -1,0 +1,58 @@
+"""The store of a page: opened for a block, updated where it is old."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import streamlit as st
+
+from quantstore import queries, settings, store
+from quantstore.errors import MissingStoreError, OlderStoreError, QuantstoreError
+from quantstore.pipeline.freshness import Freshness
+from quantstore.wording.text import markdown
+
+
+@contextmanager
+def open_store() -> Iterator[store.Connection]:
+    """The store for the length of the block.
+
+    Raises:
+        MissingStoreError: also where the store is empty; the frame then shows how to begin.
+    """
+    patience = 0.0 if st.session_state.get("store_is_locked") else settings.patience_seconds()
+    with store.reading(settings.store_path(), patience) as con:
+        if queries.store_size(con).models == 0:
+            raise MissingStoreError("the store is empty")
+        yield con
+
+
+def offer_update(older: OlderStoreError) -> None:
+    """What a page shows where the store was written by an earlier release."""
+    st.title("This store needs an update")
+    st.markdown(
+        f"{markdown(str(older))}. Updating keeps what is in it, and a copy of the file as it is"
+        " now beside it. It takes a moment."
+    )
+    if not st.button("Update the store", type="primary", icon=":material/upgrade:"):
+        return
+    try:
+        with st.spinner("Updating the store"):
+            store.update(settings.store_path(), settings.patience_seconds())
+    except QuantstoreError as error:
+        st.error(markdown(error.sentence))
+    else:
+        st.rerun()
+
+
+def file_words(state: Freshness) -> str:
+    """What became of the file that a model was read from."""
+    if state.is_outdated and not (state.is_changed or state.may_have_changed):
+        return "measured by an older release"
+    return {
+        "same": "the file is unchanged",
+        "changed": "the file changed since",
+        "perhaps changed": "the file may have changed since",
+        "unreadable": "the file is no model any more",
+        "gone": "the file is not there now",
+        "no file": "no file to compare",
+        "out of reach": "files are looked into only where nobody else reaches the app",
+    }[state.file_state]

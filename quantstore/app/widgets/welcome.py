@@ -1,0 +1,73 @@
+"""What the app shows before there is a model."""
+
+import streamlit as st
+
+from quantstore import settings
+from quantstore.app.queue import FILES
+from quantstore.app.widgets.colours import theme
+from quantstore.app.widgets.navigation import PAGES
+from quantstore.pipeline.files import demo_paths
+
+
+def add_examples() -> None:
+    """Queue the example models that ship with the package."""
+    for path in demo_paths():
+        FILES.add(path, settings.store_path(), name=path.name, source=f"example {path.name}")
+
+
+def empty_page(title: str) -> None:
+    """What a page shows before there is a model."""
+    if title != "Compare":
+        st.title(title)
+        st.write("There is no model in the store yet.")
+        st.button(
+            "Add the example models",
+            type="primary",
+            icon=":material/add:",
+            on_click=add_examples,
+            key="add_examples",
+        )
+        return
+    st.title("Will your model survive int8?")
+    st.markdown(
+        "Add an ONNX file. quantstore measures every layer's weights under int8, int4 and fp8"
+        " schemes and shows which layers break, why, and what would rescue them. Nothing leaves"
+        " this computer."
+    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            "Add the example models",
+            type="primary",
+            icon=":material/add:",
+            on_click=add_examples,
+            key="add_examples",
+        )
+        st.caption("four small digit classifiers that ship with quantstore; one of them breaks")
+    st.markdown("or upload a file or give its path in the sidebar, or run")
+    st.code(
+        settings.command("ingest path/to/models"), language=None, width="content", wrap_lines=True
+    )
+    st.space("small")
+    st.header("What you will see", anchor=False)
+    with st.grid(3, min_column_width=140, gap="medium"):
+        for name, heading, promise in _PROMISES:
+            with st.container(gap="xsmall"):
+                st.image(str(PAGES.parent / "assets" / f"empty-{name}-{theme()}.svg"))
+                st.subheader(heading, anchor=False)
+                st.caption(promise)
+    st.page_link(
+        PAGES / "example.py",
+        label="New to quantization? Start with the worked example",
+        icon=":material/straighten:",
+    )
+
+
+_PROMISES = (
+    ("matrix", "Which model survives", "A verdict per model and scheme, in words."),
+    (
+        "network",
+        "Which layers break",
+        "The network from input to output; long bars are in trouble.",
+    ),
+    ("channels", "Why they break", "Every channel of a layer against the int8 grid it must share."),
+)

@@ -1,9 +1,0 @@
-"""The app as ``quantstore app`` starts it, from an installed package too.
-
-In a folder of its own: until a first page was drawn, Streamlit takes a folder ``pages`` beside the
-script for its pages, and a link that opens one of ours would fail.
-"""
-
-from quantstore.app import run
-
-run()
