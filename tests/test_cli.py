@@ -476,7 +476,7 @@ def test_csv_on_a_terminal_is_escaped_too(run, tmp_path, plain_model, monkeypatc
 
 @with_a_store_here
 def test_a_progress_bar_shows_on_a_terminal_and_cleans_up(run, plain_model, monkeypatch):
-    monkeypatch.setattr("quantstore.cli.talk.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("quantstore.cli.output.PATIENCE_SECONDS", 0.0)
     assert "\x1b" not in run("ingest", plain_model)[2]
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     for paths in ([plain_model], demo_paths()[:2]):

@@ -5,8 +5,8 @@ command that needs it, so that ``quantstore --help`` answers at once. Each modul
 one kind, and importing it makes them known.
 """
 
-from quantstore.cli import ask, care, check, fill, label, migrate, runs, start
-from quantstore.cli.exits import INTERRUPTED, OK, SOME_FAILED, USAGE
+from quantstore.cli import app, check, ingest, inspect, label, maintain, simulate
+from quantstore.cli.output import INTERRUPTED, OK, SOME_FAILED, USAGE
 from quantstore.cli.root import commands, main
 
 __all__ = [
@@ -14,14 +14,13 @@ __all__ = [
     "OK",
     "SOME_FAILED",
     "USAGE",
-    "ask",
-    "care",
+    "app",
     "check",
     "commands",
-    "fill",
+    "ingest",
+    "inspect",
     "label",
     "main",
-    "migrate",
-    "runs",
-    "start",
+    "maintain",
+    "simulate",
 ]

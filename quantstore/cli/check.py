@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from quantstore.cli.exits import OK, SOME_FAILED
+from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, emit, say, unwritable
 from quantstore.cli.root import commands, everywhere
-from quantstore.cli.talk import Talk, counted, emit, say, unwritable
 from quantstore.errors import (
     MissingStoreError,
     QuantstoreError,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from quantstore.cli.output import one_line, say
 from quantstore.cli.root import commands, everywhere
-from quantstore.cli.talk import one_line, say
 
 
 @commands.command()

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from quantstore import settings
-from quantstore.cli.exits import INTERRUPTED, OK, USAGE
-from quantstore.cli.talk import complain, one_line, unwritable
+from quantstore.cli.output import INTERRUPTED, OK, USAGE, complain, one_line, unwritable
 from quantstore.errors import QuantstoreError
 from quantstore.process import logs
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantstore.cli.exits import OK, SOME_FAILED
+from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, emit, print_frame, say
 from quantstore.cli.root import commands, everywhere, format_option, scheme_option
-from quantstore.cli.talk import Talk, counted, emit, print_frame, say
 from quantstore.errors import QuantstoreError
 
 if TYPE_CHECKING:

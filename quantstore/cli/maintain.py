@@ -1,11 +1,11 @@
-"""Commands that take care of the store: remove, export, import, backup, compact."""
+"""The commands that look after a store: remove, export, import, backup, compact, migrate."""
 
 from pathlib import Path
 
 import click
 
+from quantstore.cli.output import counted, say
 from quantstore.cli.root import commands, everywhere
-from quantstore.cli.talk import counted, say
 from quantstore.wording import units
 
 
@@ -121,3 +121,24 @@ def compact(db: Path) -> None:
 
 def _size(number: int) -> str:
     return units.file_size(number).replace(units.NO_BREAK_SPACE, " ")
+
+
+@commands.command()
+@everywhere
+def migrate(db: Path) -> None:
+    """Bring a store of an earlier release up to date, keeping a copy of it as it was.
+
+    Whatever writes to a store (ingest, remove, simulate) does so by itself; the command is for a
+    store that is only read. Measurements are not repeated: ingesting the files again does that.
+
+    \b
+    Example:
+      quantstore migrate --db shared/quantstore.duckdb
+    """
+    from quantstore import store
+
+    backup = store.update(db)
+    if backup is None:
+        say(f"{db} is up to date")
+    else:
+        say(f"updated {db}; as it was before: {backup}")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantstore.cli.root import commands, everywhere, format_option, scheme_option
-from quantstore.cli.talk import (
+from quantstore.cli.output import (
     Talk,
     counted,
     emit,
@@ -18,6 +17,7 @@ from quantstore.cli.talk import (
     unwritable,
     write_answer,
 )
+from quantstore.cli.root import commands, everywhere, format_option, scheme_option
 from quantstore.errors import printable
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES
 from quantstore.wording import units, verdicts

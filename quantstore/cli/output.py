@@ -1,4 +1,5 @@
-"""What the command line prints: data to standard output, talk to standard error."""
+"""What the command line prints, data to standard output and talk to standard error,
+and the exit codes that scripts rely on."""
 
 import json
 import os
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantstore.cli.exits import OK
 from quantstore.errors import QuantstoreError, RejectedQueryError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+OK, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 # Progress that is over at once only flickers.
 PATIENCE_SECONDS = 1.0

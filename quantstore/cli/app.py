@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from quantstore import settings
-from quantstore.cli.exits import OK
-from quantstore.cli.fill import load_demo
+from quantstore.cli.ingest import load_demo
+from quantstore.cli.output import OK
 from quantstore.cli.root import commands, everywhere
 from quantstore.errors import MissingStoreError
 from quantstore.process import logs

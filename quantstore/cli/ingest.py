@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from quantstore import settings
-from quantstore.cli.exits import OK, SOME_FAILED
+from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, print_lines, say
 from quantstore.cli.root import commands, everywhere
-from quantstore.cli.talk import Talk, counted, print_lines, say
 from quantstore.errors import QuantstoreError, printable
 from quantstore.wording import units
 
