@@ -26,8 +26,8 @@ from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.wording import tables
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-import hostile
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.support import hostile
 
 SECRET = "3b1f-what-no-answer-may-hold"
 # Beyond the time allowed: the start of Python, megabytes on their way, a busy machine.
@@ -62,7 +62,7 @@ class Result:
 
 
 def all_attacks() -> Iterator[Attack]:
-    """Every statement of ``tests/hostile.py``, with what may become of it."""
+    """Every statement of ``tests/support/hostile.py``, with what may become of it."""
     for category, statements in hostile.REFUSED.items():
         for sql in statements:
             yield Attack(category, sql, (REFUSED,))

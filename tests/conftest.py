@@ -12,16 +12,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from browsing import (  # noqa: F401
-    browser,
-    empty_app,
-    full_app,
-    hostile_app,
-    hostile_store,
-    served,
-    tabs,
-    visit,
-)
 from hypothesis import settings
 from hypothesis.internal.conjecture import providers
 from streamlit.components.v2 import manifest_scanner
@@ -32,6 +22,16 @@ from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.run.probe import Prober
+from tests.support.browsing import (  # noqa: F401
+    browser,
+    empty_app,
+    full_app,
+    hostile_app,
+    hostile_store,
+    served,
+    tabs,
+    visit,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,7 +9,6 @@ from functools import cache, cached_property
 import ml_dtypes
 import numpy as np
 import pytest
-from graphs import layers_of
 from onnx import TensorProto, helper
 
 from quantstore import store
@@ -19,6 +18,7 @@ from quantstore.pipeline.ingest import _write
 from quantstore.pipeline.measure_file import measure_file
 from quantstore.pipeline.outcome import IngestChoices, MeasuredModel
 from quantstore.schemes import BLOCK_SIZE, INT8_SCHEMES, SCHEMES
+from tests.support.graphs import layers_of
 
 DEFAULT = "int8_tensor_symmetric"
 

@@ -3,7 +3,7 @@
 -- Run once, in one transaction, when a store is created. Keys are integers and every child carries
 -- its parent's key. There are no foreign keys (DuckDB then refuses to delete parent and child in
 -- one transaction) and no keys on channels and channel_errors (they triple the insert time);
--- tests/test_store.py holds the tables together instead.
+-- tests/store/test_store.py holds the tables together instead.
 --
 -- A word means one thing everywhere: a column without a comment of its own takes the comment of
 -- the column of the same name that has one (store.py copies it).

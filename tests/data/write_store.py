@@ -1,7 +1,8 @@
 """Write tests/data/store-schema-N.duckdb.gz, N being the schema of this release: one example model.
 
 Each release that changes the schema adds such a file, once, right before it is published; the later
-ones must open it (tests/test_migrations.py). A file of a published release is never written anew::
+ones must open it (tests/store/test_migrations.py). A file of a published release is never written
+anew::
 
     python tests/data/write_store.py
 """

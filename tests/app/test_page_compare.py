@@ -1,0 +1,304 @@
+"""The Compare page: sorting, filters, shapes, and what a rectangle over the dots lists."""
+
+import json
+import shutil
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from quantstore import queries, store
+from quantstore.app.sections.compare_charts import _box, _box_in_words
+from quantstore.app.sections.filters import LayerFilter
+from tests.support.runs import a_run, add
+from tests.support.visits import opened, trusting_no_chart, unopened
+
+
+@pytest.fixture
+def page(monkeypatch, demo_store):
+    """Opens a page of one's own."""
+    monkeypatch.setenv("QUANTSTORE_DB", str(demo_store))
+
+    def open_page(**address):
+        app = unopened("compare", **address).run()
+        assert not app.exception
+        assert not app.error
+        return app
+
+    return open_page
+
+
+@pytest.fixture(scope="module")
+def seen(demo_store):
+    """Looks at a page that others look at as well."""
+
+    def look_at(path=demo_store, **address):
+        app = opened("compare", path, **address)
+        assert not app.error
+        return app
+
+    return look_at
+
+
+def matrix(app):
+    """The verdict matrix as the browser gets it."""
+    for component in app.get("bidi_component"):
+        data = json.loads(component.proto.json or "null")
+        if data and "schemes" in data:
+            return data
+    return None
+
+
+def said(app):
+    kinds = (app.markdown, app.caption)
+    return " ".join(str(one.value) for kind in kinds for one in kind).replace("\u00a0", " ")
+
+
+def test_the_matrix_is_sorted_as_the_address_says(seen):
+    data = matrix(seen(sort="weights"))
+    assert data["rows"][0]["model"] == "digits-plain"
+    assert data["sort"]["chosen"] == "weights"
+
+
+def test_the_worst_verdict_comes_first_unless_somebody_sorts(seen):
+    app = seen(sort="nonsense")
+    assert matrix(app)["rows"][0]["model"] == "digits-rescaled"
+    assert "sort" not in dict(app.query_params)
+
+
+@pytest.fixture(scope="module")
+def tagged(demo_store, tmp_path_factory):
+    """Models of which two are tagged, one with a name like markup."""
+    path = tmp_path_factory.mktemp("tagged") / "tagged.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        store.set_tags(con, "digits-plain", ["edge", "<b>"])
+        store.set_tags(con, "digits-rescaled", ["edge"])
+    return path
+
+
+def test_a_tag_chooses_the_models_and_what_there_is_to_pick_from(page, tagged, monkeypatch):
+    monkeypatch.setenv("QUANTSTORE_DB", str(tagged))
+    app = page(tag="edge")
+    assert [row["model"] for row in matrix(app)["rows"]] == ["digits-rescaled", "digits-plain"]
+    assert app.header[0].value.startswith("1 of 2 models breaks")
+    assert app.multiselect(key="models").options == ["digits-plain", "digits-rescaled"]
+    assert app.multiselect(key="models").proto.placeholder == "All 2 models with the tag edge"
+    app.multiselect(key="models").set_value(["digits-plain"]).run()
+    assert [row["model"] for row in matrix(app)["rows"]] == ["digits-plain"]
+    app.selectbox(key="tag").set_value("<b>").run()
+    assert [row["model"] for row in matrix(app)["rows"]] == ["digits-plain"]
+    assert app.selectbox(key="tag").options == ["Any tag", "<b> (1)", "edge (2)"]
+    app.selectbox(key="tag").set_value("").run()
+    assert app.multiselect(key="models").value == ["digits-plain"]
+    app.multiselect(key="models").set_value([]).run()
+    assert len(matrix(app)["rows"]) == 4
+    assert "tag" not in app.query_params
+
+
+def test_a_tag_that_is_gone_is_any_tag(seen, tagged):
+    app = seen(tagged, tag="gone")
+    assert len(matrix(app)["rows"]) == 4
+    assert app.selectbox(key="tag").value == ""
+    assert [one.value for one in app.warning] == ["The store holds no tag named gone."]
+
+
+def test_a_model_that_a_tag_leaves_out_is_not_called_missing(seen, tagged):
+    assert not seen(tagged, tag="<b>", models=["digits-rescaled"]).warning
+
+
+def test_models_that_are_gone_are_said_and_the_others_shown(seen):
+    app = seen(models=["<i>", "digits-plain", "nope"])
+    assert [row["model"] for row in matrix(app)["rows"]] == ["digits-plain"]
+    (notice,) = app.warning
+    assert notice.value == r"The store holds no model named \<i\> or nope."
+    assert not seen(models=["digits-plain"]).warning
+
+
+def test_without_tags_there_is_no_choice_among_them(seen):
+    assert not [one for one in seen().selectbox if one.key == "tag"]
+
+
+@pytest.fixture(scope="module")
+def many_models(demo_store, tmp_path_factory):
+    """A store of 16 models: each example four times over, under names that count."""
+    path = tmp_path_factory.mktemp("many") / "many.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        for copy in (1, 2, 3):
+            con.rows(
+                "insert into models by name select * replace (model_id + 100 * $copy as model_id,"
+                " model || '-' || $copy as model, sha256 || $copy as sha256)"
+                " from models where model_id < 100",
+                {"copy": copy},
+            )
+            con.rows(
+                "insert into layers by name select * replace (layer_id + 1000 * $copy as layer_id,"
+                " model_id + 100 * $copy as model_id) from layers where layer_id < 1000",
+                {"copy": copy},
+            )
+            con.rows(
+                "insert into errors by name select * replace (layer_id + 1000 * $copy as layer_id)"
+                " from errors where layer_id < 1000",
+                {"copy": copy},
+            )
+    return path
+
+
+def test_more_than_twelve_models_come_in_pages_that_the_address_names(seen, many_models):
+    first = [row["model"] for row in matrix(seen(many_models, sort="name"))["rows"]]
+    app = seen(many_models, sort="name", page="2")
+    second = [row["model"] for row in matrix(app)["rows"]]
+    assert (len(first), len(second)) == (12, 4)
+    assert first + second == sorted(first + second)
+    assert "of 16 models" in app.header[0].value
+    # A report of the models on show says that they are not all.
+    reports = [one.label for one in app.get("download_button") if "report" in one.label]
+    assert reports == ["Download report of these 4"]
+    assert "4 of 16 models." in said(app)
+
+
+def test_the_figures_have_true_minus_signs(seen, tmp_path, demo_store):
+    path = tmp_path / "negative.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        add(con, "digits-rescaled", a_run(-6.3))
+    (figures,) = seen(path).dataframe
+    shown = pa.ipc.open_stream(figures.proto.arrow_data.styler.display_values).read_all()
+    assert shown["outputs, dB"].to_pylist() == ["−6.3", "", "", ""]
+
+
+def test_the_distribution_counts_convolutions_until_somebody_chooses_operators(seen):
+    pair = ["digits-plain", "digits-rescaled"]
+    counted = said(seen(models=pair))
+    assert "One brick per convolution" in counted
+    assert "Convolutions are counted; 3 other layers are not: choose operators" in counted
+    chosen = said(seen(models=pair, family=["linear"]))
+    assert "One brick per layer" in chosen
+    assert "Convolutions are counted" not in chosen
+
+
+def test_one_model_has_nothing_to_sort(seen):
+    assert matrix(seen(models=["digits-plain"]))["sort"] is None
+
+
+def test_two_models_lead_to_their_revisions(seen):
+    def links(app):
+        return [link.proto.label for link in app.get("page_link")]
+
+    own = r"digits\-plain against digits\-rescaled, layer by layer"
+    assert own not in links(seen())
+    assert own in links(seen(models=["digits-plain", "digits-rescaled"]))
+
+
+def test_long_names_keep_both_ends_in_the_link(seen, tmp_path, demo_store):
+    path = tmp_path / "long.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        con.rows(
+            "update models set model = 'before' || repeat(' ', 200) where model = 'digits-plain'"
+        )
+        con.rows(
+            "update models set model = 'net' || repeat('-x', 99) where model = 'digits-rescaled'"
+        )
+        names = queries.model_names(con)
+    labels = [
+        link.proto.label.replace("\\", "")
+        for link in seen(path, models=[names[0], names[-1]]).get("page_link")
+    ]
+    assert labels[-1] == f"before against net{'-x' * 8}…{'-x' * 10}, layer by layer"
+
+
+def test_a_filter_says_what_it_leaves_out_and_holds_for_every_chart(page):
+    app = page(depthwise="Only")
+    assert r"12 of 36 layers shown\: depthwise convolutions; none in digits\-plain" in said(app)
+    assert len(app.get("vega_lite_chart")) == 3
+    app.button(key="clear_filters").click().run()
+    assert "layers shown" not in said(app)
+    assert dict(app.query_params) == {}
+
+
+def test_a_filter_that_nothing_passes_leaves_a_sentence(seen):
+    app = seen(named="no such layer")
+    assert [one.value for one in app.info] == ["No layer passes the filter."]
+    assert not app.get("vega_lite_chart")
+
+
+LAYERS = pd.DataFrame(
+    {
+        "layer": ["stem/Conv", "block/Depthwise", "head/Gemm"],
+        "op_family": ["conv", "conv", "linear"],
+        "is_depthwise": [False, True, False],
+        "weight_count": [100, 50, 5000],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kept", "words"),
+    [
+        (LayerFilter(families=("conv",)), [0, 1], "convolutions"),
+        (LayerFilter(depthwise="Only"), [1], "depthwise convolutions"),
+        (LayerFilter(depthwise="Without"), [0, 2], "no depthwise convolutions"),
+        (LayerFilter(least_weights=100), [0, 2], "at least 100 weights"),
+        (LayerFilter(named="HEAD/"), [2], "“HEAD/” in the name"),
+        (LayerFilter(named="[a"), [], "“[a” in the name"),
+        (
+            LayerFilter(("conv", "linear"), "Without", 1000, "e"),
+            [2],
+            "convolutions and linear layers, no depthwise convolutions, at least 1,000 weights,"
+            " “e” in the name",
+        ),
+    ],
+)
+def test_what_passes_a_filter_and_how_that_is_said(chosen, kept, words):
+    assert LAYERS.index[chosen.passes(LAYERS)].tolist() == kept
+    assert chosen.in_words(len(kept), 3).replace("\u00a0", " ") == (
+        f"{len(kept)} of 3 layers shown: {words}"
+    )
+
+
+def test_an_open_filter_lets_every_layer_through():
+    assert LayerFilter().is_open
+    assert LayerFilter().passes(LAYERS).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "measure"), [("Bars", "Outlier share"), ("Cumulative", "Tensor SQNR")]
+)
+def test_every_shape_draws_and_says_what_it_shows(page, shape, measure, monkeypatch):
+    trusting_no_chart(monkeypatch)
+    app = page(shape=shape, measure=measure, depth_measure=measure)
+    first, second, _ = (chart.proto.alt for chart in app.get("vega_lite_chart"))
+    assert first.startswith("Median per model: ")
+    assert second.startswith("Worst layer per model: ")
+
+
+def test_any_measure_stands_against_any_other(seen):
+    app = seen(x="Outlier share", y="Channel spread")
+    assert [header.value for header in app.header][-1] == "Outlier share against channel spread"
+    assert "Spearman's rank correlation" in said(app)
+
+
+def test_a_rectangle_in_the_address_lists_its_layers_worst_first(page):
+    app = page(box="0.001~1000~0~10")
+    assert "layers in the rectangle" in said(app)
+    listed = next(frame.value for frame in app.dataframe if "band" in frame.value.columns)
+    assert set(listed["band"]) == {"broken"}
+    assert listed["p10, dB"].is_monotonic_increasing
+    # In units of other measures it means nothing.
+    app.selectbox(key="x").set_value("Channel spread").run()
+    assert "in the rectangle" not in said(app).replace("draw a rectangle to list", "")
+    assert "box" not in dict(app.query_params)
+
+
+@pytest.mark.parametrize("text", ["", "1~2~3", "a~b~c~d", "<script>"])
+def test_what_is_no_rectangle_is_none(text):
+    assert _box(text) is None
+
+
+def test_a_rectangle_survives_the_address():
+    drawn = _box_in_words({"x": [12.93087, 0.0209377], "y": [5.9, 41.756]})
+    assert drawn == "0.02094~12.93~5.9~41.76"
+    assert _box(drawn).x == (0.02094, 12.93)
+    assert _box_in_words({}) == ""

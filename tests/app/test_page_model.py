@@ -1,0 +1,75 @@
+"""The Model page: its layers worst first, what breaks each of them and what would rescue it."""
+
+import json
+import shutil
+
+import pytest
+
+from quantstore import queries, store
+from quantstore.wording import units
+from tests.support.visits import unopened
+
+MODEL = "digits-rescaled"
+RESCUES = "What would rescue it"
+
+
+@pytest.fixture
+def page(monkeypatch, demo_store):
+    def open_page(path=demo_store, **address):
+        monkeypatch.setenv("QUANTSTORE_DB", str(path))
+        app = unopened("model", **{"model": MODEL, **address}).run()
+        assert not app.exception
+        assert not app.error
+        return app
+
+    return open_page
+
+
+def table_of(app, first):
+    for component in app.get("bidi_component"):
+        data = json.loads(component.proto.json or "null")
+        if data and "columns" in data and data["columns"][0]["title"] == first:
+            return data
+    return None
+
+
+def test_what_would_rescue_a_layer_is_what_the_store_says(page, demo_store):
+    table = table_of(page(columns=RESCUES), "layer, and what helps it most")
+    with store.reading(demo_store) as con:
+        scheme = "int8_tensor_symmetric"
+        worst = queries.worst_layers(con, MODEL, scheme).iloc[0]
+        rescues = queries.layer_rescues(con, MODEL, scheme).set_index("layer_id")
+    own = rescues.loc[worst["layer_id"]]
+    titles = [column["title"] for column in table["columns"]]
+    cells = dict(zip(titles, table["rows"][0]["cells"], strict=True))
+    assert cells["p10 per channel"] == {
+        "text": units.db(worst["per_channel_p10_db"]),
+        "small": units.db(worst["per_channel_p10_db"] - worst["channel_sqnr_p10_db"], signed=True),
+    }
+    assert cells["p10 clipped"]["text"] == units.db(own["clipped_p10_db"])
+    assert cells["bits per tensor"]["text"] == (
+        "> 16" if own["bits_tensor"] < 0 else str(int(own["bits_tensor"]))
+    )
+    assert cells[titles[0]]["small"].startswith("best: ")
+
+
+def test_under_a_scheme_per_channel_its_remedies_are_others(page):
+    table = table_of(
+        page(columns=RESCUES, scheme="int8_channel_symmetric"), "layer, and what helps it most"
+    )
+    titles = [column["title"] for column in table["columns"]]
+    assert "p10 per channel" not in titles
+    assert "bits per tensor" in titles
+    assert {row["cells"][0]["small"] for row in table["rows"]} == {"fine as it is"}
+
+
+def test_two_operands_of_a_node_are_told_apart(page, demo_store, tmp_path):
+    path = tmp_path / "several.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        con.rows("update layers set layer = 'node' where depth < 2")
+        con.rows("update layers set operand = 'R' where depth = 1")
+    app = page(path, find="node")
+    rows = table_of(app, "layer, and what breaks it")["rows"]
+    assert {row["cells"][0]["text"] for row in rows} == {"node (W)", "node (R)"}
+    assert [button.label for button in app.get("download_button")].count("CSV") == 1

@@ -1,0 +1,444 @@
+"""What pages say of runs: verdicts with their evidence, drift, and weights against reality."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from quantstore import store
+from quantstore.app.queue import RunQueue
+from quantstore.app.sections import run_form
+from quantstore.pipeline.files import demo_paths
+from quantstore.process.queue import Job
+from quantstore.run.choices import Progress
+from tests.support.runs import CHANNEL, TENSOR, a_run, a_sensitivity, a_tensor, add, layer_names
+from tests.support.visits import opened, trusting_no_chart, unopened, without_what_only_tests_bring
+
+
+@pytest.fixture
+def open_app(monkeypatch: pytest.MonkeyPatch):
+    """Run the app on a store and go to a page, with the address that a link would carry."""
+
+    def run(path: Path, page: str, **address: str | list[str]) -> AppTest:
+        monkeypatch.setenv("QUANTSTORE_DB", str(path))
+        without_what_only_tests_bring(monkeypatch)
+        return unopened(page, **address).run()
+
+    return run
+
+
+def said(app: AppTest) -> str:
+    kinds = (app.title, app.header, app.markdown, app.caption, app.warning, app.info)
+    html = [element.proto.body for element in app.get("html")]
+    text = "\n".join([str(element.value) for kind in kinds for element in kind] + html)
+    return text.replace("\u00a0", " ").replace("\\", "")
+
+
+def fails(app: AppTest) -> list[str]:
+    return [*(str(e.value) for e in app.exception), *(str(e.value) for e in app.error)]
+
+
+def seen(path: Path, page: str, /, **address: str | list[str]) -> AppTest:
+    """A page that others look at as well."""
+    app = opened(page, path, **address)
+    assert fails(app) == []
+    return app
+
+
+@pytest.fixture
+def path(demo_store, tmp_path):
+    """The demo models, none of which was run: to add to."""
+    return Path(shutil.copy(demo_store, tmp_path / "runs.duckdb"))
+
+
+@pytest.fixture(scope="module")
+def probed(demo_store, tmp_path_factory):
+    """Read it, never write to it."""
+    path = Path(shutil.copy(demo_store, tmp_path_factory.mktemp("probed") / "runs.duckdb"))
+    with store.writing(path) as con:
+        add(con, "digits-plain", a_run(39.7))
+        add(con, "digits-plain", a_run(46.7, mode="weights"))
+        add(con, "digits-rescaled", a_run(0.7))
+        add(con, "digits-rescaled", a_run(1.8, CHANNEL))
+        add(con, "digits-separable", a_run(34.0, mode="weights", compared="before the Softmax"))
+        add(con, "digits-separable-unfolded", a_run(None, failure="it was stopped after 20 s"))
+    return path
+
+
+# Verdicts
+
+
+def test_compare_speaks_from_the_probe_and_says_so(probed):
+    app = seen(probed, "compare")
+    assert app.header[0].value == (
+        "1 of 4 models breaks under int8 per tensor, symmetric; 1 still does per channel"
+    )
+    assert "come from the noise probe" in said(app)
+    assert "lay 1.1 dB (median)" in said(app)
+    assert "Weights can prove that it breaks" in said(app)
+
+
+def test_without_a_run_compare_says_nothing_of_a_probe(demo_store):
+    app = seen(demo_store, "compare")
+    assert "come from the noise probe" not in said(app)
+    assert "Weights can prove that it breaks" in said(app)
+
+
+def test_a_model_opens_with_what_the_probe_found(probed):
+    app = seen(probed, "model", model="digits-plain")
+    assert said(app).splitlines()[1] == (
+        "In the noise probe it survives int8 per tensor, symmetric: 40 dB at the outputs"
+    )
+    assert "input 1x1x8x8" in said(app)
+    assert [b.label for b in app.button if b.key == "to_reality"]
+
+
+def test_a_model_that_its_activations_break_says_so_where_it_breaks(open_app, path):
+    with store.writing(path) as con:
+        add(con, "digits-plain", a_run(4.9))
+        add(con, "digits-plain", a_run(35.0, mode="weights"))
+    app = open_app(path, "model", model="digits-plain")
+    assert fails(app) == []
+    assert (
+        "It is the activations that break it, not the weights: with quantized weights alone the"
+        " noise probe leaves 35.0 dB at the outputs, in full int8 4.9 dB." in said(app)
+    )
+    app.button(key="why_drift").click().run()
+    assert fails(app) == []
+    assert app.title[0].value == "Drift"
+    assert dict(app.query_params)["model"] == "digits-plain"
+
+
+@pytest.mark.parametrize(
+    ("weights_db", "both_db"), [(39.0, 34.0), (18.0, 4.0), (21.0, 19.0), (None, 5.0)]
+)
+def test_weights_that_suffer_too_are_not_let_off(open_app, path, weights_db, both_db):
+    with store.writing(path) as con:
+        add(con, "digits-plain", a_run(both_db))
+        add(con, "digits-plain", a_run(weights_db, mode="weights"))
+    assert "It is the activations" not in said(open_app(path, "model", model="digits-plain"))
+
+
+def test_a_failed_probe_is_said_with_its_reason(probed):
+    app = seen(probed, "model", model="digits-separable-unfolded")
+    assert "The probe failed, so the verdict rests on the weights alone: it was stopped" in said(
+        app
+    )
+
+
+def test_a_model_that_was_not_run_says_how_to(demo_store):
+    app = seen(demo_store, "model", model="digits-plain")
+    assert "The model was not run" in said(app)
+
+
+# Weights against reality
+
+
+def test_reality_without_a_run_says_what_is_missing(demo_store):
+    app = seen(demo_store, "reality")
+    assert app.header[0].value == "No model was run yet"
+
+
+def test_two_models_are_too_few_to_tell(open_app, probed, monkeypatch):
+    trusting_no_chart(monkeypatch)
+    app = open_app(probed, "reality")
+    assert fails(app) == []
+    assert said(app).splitlines()[1].startswith("Too few models to tell: only 2 models measured")
+    assert len(app.get("vega_lite_chart")) == 1
+
+
+def test_four_models_give_a_correlation_with_its_n(open_app, probed, tmp_path):
+    path = Path(shutil.copy(probed, tmp_path / "four.duckdb"))
+    with store.writing(path) as con:
+        add(con, "digits-separable", a_run(32.0))
+        add(con, "digits-separable-unfolded", a_run(31.0))
+    app = open_app(path, "reality")
+    assert fails(app) == []
+    assert "n = 4" in said(app).splitlines()[1]
+    app = open_app(path, "reality", statistic="Worst channel p10", quantized="weights only")
+    assert fails(app) == []
+    assert app.session_state["statistic"] == "Worst channel p10"
+
+
+def test_a_scheme_without_figures_says_which_have_some(probed):
+    app = seen(probed, "reality", scheme="int8_channel_asymmetric")
+    assert "There are figures for: int8 per tensor, symmetric" in app.info[0].value
+
+
+# Drift
+
+
+@pytest.fixture(scope="module")
+def drifted(probed, tmp_path_factory):
+    """Two runs of one model, and one of another. Read it, never write to it."""
+    path = Path(shutil.copy(probed, tmp_path_factory.mktemp("drifted") / "runs.duckdb"))
+    keys = []
+    with store.writing(path) as con:
+        for model, scheme, mode in (
+            ("digits-rescaled", TENSOR, "both"),
+            ("digits-rescaled", CHANNEL, "both"),
+            ("digits-plain", TENSOR, "weights"),
+        ):
+            names = layer_names(con, model)
+            tensors = [
+                a_tensor(0, None, names[0]),
+                a_tensor(1, 55, "Relu_1"),
+                a_tensor(2, 30, names[1]),
+                a_tensor(2, 44, names[1], "local"),
+                a_tensor(3, 12, "Add_3"),
+                a_tensor(4, 8, names[2]),
+            ]
+            run = a_run(8, scheme, mode, source="12 images of photos/", minute=len(keys))
+            keys.append(add(con, model, run, tensors))
+    return path, keys
+
+
+@pytest.fixture
+def own_drifted(drifted, tmp_path):
+    """The same to write to."""
+    path, keys = drifted
+    return Path(shutil.copy(path, tmp_path / "drifted.duckdb")), keys
+
+
+def test_before_the_first_run_drift_explains_itself_and_offers_one(demo_store):
+    app = seen(demo_store, "drift")
+    assert app.header[0].value == "No model was run layer by layer yet"
+    assert "side by side on the same inputs" in said(app)
+
+
+def test_drift_names_the_end_and_the_steepest_fall(open_app, drifted, monkeypatch):
+    trusting_no_chart(monkeypatch)
+    path, keys = drifted
+    app = open_app(path, "drift", runs=[str(keys[0])])
+    assert fails(app) == []
+    assert said(app).splitlines()[1] == (
+        "digits-rescaled ends at 8.0 dB at the outputs; it falls most at Add_3, from 30.0 dB to"
+        " 12.0 dB"
+    )
+    assert len(app.get("vega_lite_chart")) == 2
+
+
+@pytest.mark.parametrize(("shift", "words"), [(-0.004, "0.00"), (-0.25, "−0.25")])
+def test_what_rounds_to_zero_has_no_sign(open_app, own_drifted, shift, words):
+    path, keys = own_drifted
+    with store.writing(path) as con:
+        con.rows("update activation_errors set mean_shift = ?", [shift])
+    app = open_app(path, "drift", runs=[str(keys[0])])
+    assert f"mean shift {words} standard deviations" in said(app)
+
+
+def test_the_address_brings_runs_and_tensor(drifted):
+    path, keys = drifted
+    runs = [str(keys[0]), str(keys[2])]
+    app = seen(path, "drift", runs=runs, of=runs[1], tensor="tensor_3")
+    assert app.multiselect(key="runs").value == runs
+    assert (app.session_state["of"], app.session_state["tensor"]) == (runs[1], "tensor_3")
+    assert "12.0 dB accumulated" in said(app)
+
+
+def test_drift_begins_with_the_model_and_the_scheme_looked_at(open_app, drifted):
+    path, keys = drifted
+    app = open_app(path, "drift", model="digits-rescaled", scheme=CHANNEL)
+    assert app.multiselect(key="runs").value == [str(keys[1])]
+    # Another scheme brings its run of the same model.
+    app.selectbox(key="scheme").set_value(TENSOR).run()
+    assert fails(app) == []
+    assert app.multiselect(key="runs").value == [str(keys[0])]
+
+
+def test_a_model_without_a_run_is_offered_one_and_never_shown_as_another(
+    open_app, drifted, on_loopback
+):
+    path, keys = drifted
+    app = open_app(path, "drift", model="digits-separable")
+    assert fails(app) == []
+    assert app.header[0].value == r"No run of digits\-separable yet"
+    assert app.expander[0].proto.expanded
+    assert app.selectbox(key="run_model").value == "digits-separable"
+    # The runs of others may still be picked; then the page is about them.
+    app.multiselect(key="runs").set_value([str(keys[2])]).run()
+    assert fails(app) == []
+    assert app.header[0].value.startswith(r"digits\-plain ends at")
+    assert not app.expander[0].proto.expanded
+    assert dict(app.query_params)["model"] == "digits-plain"
+
+
+@pytest.mark.parametrize(
+    "model", ["digits-plain", pytest.param("digits-separable", marks=pytest.mark.slow)]
+)
+def test_from_another_model_drift_shows_that_one(open_app, drifted, model):
+    path, keys = drifted
+    app = open_app(path, "drift", model="digits-rescaled")
+    assert app.multiselect(key="runs").value == [str(keys[0])]
+    app.switch_page("quantstore/app/pages/model.py").run()
+    app.selectbox(key="model").set_value(model).run()
+    app.button(key="to_drift").click().run()
+    assert fails(app) == []
+    own = [str(keys[2])] if model == "digits-plain" else []
+    assert app.multiselect(key="runs").value == own
+    assert dict(app.query_params)["model"] == model
+    app.switch_page("quantstore/app/pages/model.py").run()
+    assert app.selectbox(key="model").value == model
+
+
+def test_a_run_of_a_model_whose_file_is_gone_is_not_offered_as_another(
+    open_app, own_drifted, on_loopback
+):
+    path, _ = own_drifted
+    with store.writing(path) as con:
+        con.rows("update models set source = '/gone.onnx' where model = 'digits-separable'")
+    assert "The file of digits-separable is not there any more" in said(
+        open_app(path, "drift", model="digits-separable")
+    )
+
+
+def test_a_run_that_is_gone_leaves_the_others(drifted):
+    path, keys = drifted
+    app = seen(path, "drift", runs=["999", str(keys[2])])
+    assert [one.value for one in app.warning] == ["The store holds no drift run numbered 999."]
+    assert app.multiselect(key="runs").value == [str(keys[2])]
+
+
+def test_no_run_chosen_is_no_failure(open_app, drifted):
+    path, keys = drifted
+    app = open_app(path, "drift", runs=[str(keys[0])])
+    app.multiselect(key="runs").set_value([]).run()
+    assert fails(app) == []
+    assert app.header[0].value == "Which runs?"
+
+
+def test_sensitivity_is_held_against_the_ranking_by_weights(open_app, own_drifted):
+    path, keys = own_drifted
+    with store.writing(path) as con:
+        model_id = store.find_model(con, "digits-rescaled")
+        records = [a_sensitivity(depth, 10.0 + depth) for depth in range(10)]
+        store.add_sensitivities(con, model_id, records)
+    app = open_app(path, "drift", runs=[str(keys[0])])
+    assert fails(app) == []
+    assert "Spearman" in said(app)
+    assert "over 10 layers" in said(app)
+
+
+def test_names_of_runs_and_tensors_are_never_markup(open_app, own_drifted):
+    path, keys = own_drifted
+    evil = "<img src=x onerror=alert(1)> **bold** $x$ [a](http://b)"
+    with store.writing(path) as con:
+        con.rows("update activation_errors set node_name = ?, tensor = tensor || ?", [evil, evil])
+        con.rows("update simulations set input_source = ?, failure = ?", [evil, None])
+        con.rows("update simulations set compared = ?, input_shape = ?", [evil, evil])
+        con.rows("update simulations set failure = ? where output_sqnr_db is null", [evil])
+    for page, address in (
+        ("drift", {"runs": [str(keys[0]), str(keys[1])]}),
+        ("model", {"model": "digits-rescaled"}),
+        ("reality", {}),
+        ("compare", {}),
+    ):
+        app = open_app(path, page, **address)
+        assert fails(app) == []
+        kinds = (app.title, app.header, app.markdown, app.caption, app.info)
+        raw = "\n".join(
+            [str(element.value) for kind in kinds for element in kind]
+            + [element.proto.body for element in app.get("html")]
+        )
+        assert "<img" not in raw.replace("\\<img", "")
+
+
+def test_a_model_that_is_gone_is_said(drifted):
+    path, _ = drifted
+    app = seen(path, "drift", model="gone")
+    assert [one.value for one in app.warning] == ["The store holds no model named gone."]
+
+
+# Starting a run
+
+
+class Never:
+    """A run that waits to be cancelled."""
+
+    progress = None
+
+    def cancel(self):
+        """Nothing to stop."""
+
+    def wait(self):
+        raise AssertionError("not in this test")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the form asks for, without running it."""
+    asked = []
+
+    def add(self, path, store_path, inputs, choices, *, name, description):
+        asked.append((path, store_path, inputs, choices, name, description))
+        return len(asked)
+
+    monkeypatch.setattr(RunQueue, "add", add)
+    return asked
+
+
+@pytest.fixture
+def on_loopback(monkeypatch):
+    monkeypatch.setattr(run_form, "is_offered", lambda: True)
+
+
+def test_a_run_is_asked_for_with_what_was_chosen(open_app, path, asked, on_loopback):
+    app = open_app(path, "drift")
+    app.selectbox(key="run_model").set_value("digits-plain")
+    app.selectbox(key="run_mode").set_value("weights")
+    app.number_input(key="run_samples").set_value(5)
+    next(b for b in app.button if b.label == "Run").click().run()
+    assert fails(app) == []
+    ((file, store_path, inputs, choices, name, what),) = asked
+    assert file == next(p for p in demo_paths() if p.stem == "digits-plain")
+    assert (store_path, inputs, name) == (path, "noise", "digits-plain")
+    assert (choices["scheme"], choices["mode"], choices["samples"]) == (TENSOR, "weights", 5)
+    assert what == "int8 per tensor, symmetric, weights only, noise"
+
+
+def test_inputs_that_are_not_there_are_asked_for_again(open_app, path, asked, on_loopback):
+    app = open_app(path, "drift")
+    app.selectbox(key="run_kind").set_value(run_form.FOLDER)
+    next(b for b in app.button if b.label == "Run").click().run()
+    assert app.error[0].value.startswith("Which inputs?")
+    app.text_input(key="run_folder").set_value("/nowhere/at all")
+    next(b for b in app.button if b.label == "Run").click().run()
+    assert app.error[0].value.startswith("There is nothing at")
+    assert asked == []
+
+
+def test_nobody_starts_a_run_from_another_computer(open_app, path, monkeypatch):
+    monkeypatch.setattr(run_form, "is_offered", lambda: False)
+    app = open_app(path, "drift")
+    assert fails(app) == []
+    assert not [b for b in app.button if b.label == "Run"]
+    assert "from its terminal only" in said(app)
+    assert app.code[0].value.startswith(f"quantstore --db {path} simulate ")
+
+
+def test_the_file_of_a_model_is_found_where_it_still_is(tmp_path):
+    file = tmp_path / "a.onnx"
+    file.write_bytes(b"")
+    assert run_form.file_of(str(file)) == file
+    assert run_form.file_of("example digits-plain.onnx").name == "digits-plain.onnx"
+    for gone in ("upload a.onnx", "example none.onnx", str(tmp_path / "b.onnx"), "a\0b", ""):
+        assert run_form.file_of(gone) is None
+
+
+def test_a_run_under_way_is_shown_and_its_result_appears(open_app, drifted, monkeypatch):
+    path, keys = drifted
+    job = Job(1, "digits-plain", "both, noise", "running", Progress("calibrating", 3, 12))
+    jobs = [job]
+    monkeypatch.setattr(RunQueue, "snapshot", lambda self: list(jobs))
+    app = open_app(path, "drift", runs=[str(keys[0])])
+    assert fails(app) == []
+    assert "calibrating 3 of 12" in said(app)
+    assert [b.label for b in app.button if b.key == "cancel_run_1"] == ["Cancel"]
+    app.session_state["own_jobs"] = {1}
+    result = SimpleNamespace(simulation_id=keys[2], notes=["the opset was raised to 13"])
+    jobs[0] = Job(1, "digits-plain", "both, noise", "done", result=result)
+    app.run()
+    assert fails(app) == []
+    assert app.multiselect(key="runs").value == [str(keys[2]), str(keys[0])]

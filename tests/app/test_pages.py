@@ -1,0 +1,324 @@
+"""Every page in three states: no store, an empty store, a full one; and what it must answer."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from quantstore import store
+from quantstore.pipeline.files import demo_paths
+from tests.support.visits import opened, trusting_no_chart, unopened, without_what_only_tests_bring
+
+PAGES = ("compare", "revisions", "model", "layer", "drift", "reality", "example", "sql", "models")
+# These answer without a model; the others say how to get one.
+NEED_NO_MODEL = ("example",)
+
+every_page = pytest.mark.parametrize("page", PAGES)
+
+
+@pytest.fixture
+def open_app(monkeypatch: pytest.MonkeyPatch):
+    """Run the app on a store and go to a page, with the address that a link would carry."""
+
+    def run(path: Path, page: str, **address: str | list[str]) -> AppTest:
+        monkeypatch.setenv("QUANTSTORE_DB", str(path))
+        without_what_only_tests_bring(monkeypatch)
+        return unopened(page, **address).run()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def seen(demo_store):
+    """Looks at a page of the demo models that others look at as well."""
+
+    def look_at(page, **address):
+        app = opened(page, demo_store, **address)
+        assert fails(app) == []
+        return app
+
+    return look_at
+
+
+def texts(app: AppTest) -> str:
+    """Everything the page says in Markdown, HTML, headings and captions."""
+    kinds = (app.title, app.header, app.subheader, app.markdown, app.caption, app.warning, app.info)
+    html = [element.proto.body for element in app.get("html")]
+    return "\n".join([str(element.value) for kind in kinds for element in kind] + html)
+
+
+def fails(app: AppTest) -> list[str]:
+    return [*(str(e.value) for e in app.exception), *(str(e.value) for e in app.error)]
+
+
+@every_page
+def test_without_a_store_a_page_says_how_to_begin(open_app, tmp_path, page):
+    app = open_app(tmp_path / "none.duckdb", page)
+    assert fails(app) == []
+    if page not in NEED_NO_MODEL:
+        assert [b.label for b in app.button if b.key == "add_examples"] == [
+            "Add the example models"
+        ]
+    if page == "compare":
+        command = f"quantstore --db {tmp_path / 'none.duckdb'} ingest path/to/models"
+        assert [one.value for one in app.code] == [command]
+    assert not (tmp_path / "none.duckdb").exists()
+
+
+@every_page
+def test_an_empty_store_is_no_different(open_app, empty_store, page):
+    app = open_app(empty_store, page)
+    assert fails(app) == []
+    if page not in NEED_NO_MODEL:
+        assert any(b.key == "add_examples" for b in app.button)
+
+
+@every_page
+def test_with_models_every_page_draws_by_the_schema_of_vega_lite(
+    open_app, demo_store, page, monkeypatch
+):
+    trusting_no_chart(monkeypatch)
+    app = open_app(demo_store, page)
+    assert fails(app) == []
+    assert len(app.title) + len(app.get("html")) >= 1
+
+
+def test_compare_opens_with_the_answer(seen):
+    app = seen("compare")
+    assert app.header[0].value == (
+        "1 of 4 models breaks under int8 per tensor, symmetric; none does per channel"
+    )
+    assert len(app.get("vega_lite_chart")) == 3
+
+
+def test_compare_shows_the_models_of_its_address(seen):
+    app = seen("compare", models=["digits-plain", "digits-separable"])
+    assert app.multiselect(key="models").value == ["digits-plain", "digits-separable"]
+    assert app.header[0].value.startswith("No blocker found in the weights of both models")
+
+
+def test_what_was_picked_last_is_what_other_pages_show(open_app, demo_store):
+    app = open_app(demo_store, "compare")
+    # What a click in the matrix does, before the page of the model opens.
+    app.session_state["model"] = "digits-rescaled"
+    app.session_state["_address_memory"]["model"] = "digits-rescaled"
+    app.switch_page("quantstore/app/pages/model.py").run()
+    assert app.selectbox(key="model").value == "digits-rescaled"
+    app.selectbox(key="model").set_value("digits-plain").run()
+    app.switch_page("quantstore/app/pages/compare.py").run()
+    app.switch_page("quantstore/app/pages/model.py").run()
+    assert app.selectbox(key="model").value == "digits-plain"
+
+
+def test_a_scheme_in_the_address_is_the_scheme_of_the_page(seen):
+    app = seen("compare", scheme="int8_channel_symmetric")
+    assert app.selectbox(key="scheme").value == "int8_channel_symmetric"
+    assert app.header[0].value.endswith("under int8 per channel, symmetric")
+
+
+def test_an_unknown_scheme_falls_back_to_the_default(seen):
+    app = seen("compare", scheme="int3_magic")
+    assert app.selectbox(key="scheme").value == "int8_tensor_symmetric"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("measure", ["Weight range", "Channel spread", "Range / rms", "SQNR"])
+def test_every_view_of_the_differences_draws(open_app, demo_store, measure):
+    app = open_app(demo_store, "compare", measure=measure)
+    assert fails(app) == []
+    assert len(app.get("vega_lite_chart")) == 3
+
+
+def test_bin_width_and_axis_can_be_chosen(open_app, demo_store):
+    app = open_app(demo_store, "compare", axis="linear")
+    widths = next(box for box in app.selectbox if box.label == "Bin width")
+    widths.set_value("20").run()
+    assert fails(app) == []
+    assert dict(app.query_params)["bin_width"] == "20"
+
+
+def test_two_models_can_be_drawn_as_the_article_draws_them(seen):
+    app = seen("compare", models=["digits-plain", "digits-rescaled"], shape="Bars")
+    assert "One brick" not in texts(app)
+
+
+def test_model_opens_with_the_worst_one_and_its_answer(seen):
+    app = seen("model")
+    assert app.title[0].value == r"digits\-rescaled"
+    assert app.header[0].value.replace("\u00a0", " ") == (
+        "8 of 10 layers break under int8 per tensor, symmetric; per channel, none does"
+    )
+
+
+def test_model_says_what_equalization_and_more_bits_could_give(seen):
+    said = texts(seen("model", model="digits-rescaled"))
+    assert "of the 8 broken layers have a neighbour to share scale with" in said or (
+        "all 8 broken layers have a neighbour to share scale with" in said
+    )
+    assert "A forecast from the weights alone" in said
+    assert "Every layer is fine from" in said
+
+
+def test_the_forecast_of_equalization_stays_with_the_scheme_it_is_for(seen):
+    app = seen("model", model="digits-rescaled", scheme="int8_tensor_asymmetric")
+    assert "Equalization" not in texts(app)
+    assert "Every layer is fine from" in texts(app)
+
+
+def test_a_model_without_trouble_hears_nothing_of_equalization(seen):
+    said = texts(seen("model", model="digits-plain"))
+    assert "Equalization" not in said
+
+
+def test_a_model_without_pairs_hears_that_equalization_gives_nothing(
+    open_app, demo_store, tmp_path
+):
+    path = tmp_path / "no-pairs.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        con.rows("delete from equalization")
+        con.rows("delete from bits_needed")
+    said = texts(open_app(path, "model", model="digits-rescaled"))
+    assert "the 8 broken layers have no neighbour to share scale with" in said
+    assert "Every layer is fine from" not in said
+
+
+def test_model_finds_layers_by_name_as_it_is_typed(open_app, demo_store):
+    app = open_app(demo_store, "model", model="digits-plain")
+    app.text_input(key="find").set_value("%").run()
+    assert "No layer has this in its name." in texts(app)
+    app.text_input(key="find").set_value("FEATURES.7").run()
+    assert "No layer has this in its name." not in texts(app)
+
+
+def test_a_model_that_is_gone_is_said_to_be_gone(seen):
+    app = seen("model", model="*yesterday*")
+    assert app.warning[0].value == r"The store holds no model named \*yesterday\*."
+    assert fails(app) == []
+
+
+def test_a_store_that_is_no_database_is_a_sentence_on_every_page(open_app, tmp_path):
+    text = tmp_path / "notes.duckdb"
+    text.write_text("shopping list")
+    for page in ("compare", "model", "layer", "drift", "reality"):
+        app = open_app(text, page)
+        assert len(app.exception) == 0
+        assert "is not a DuckDB database" in app.error[0].value
+
+
+def test_names_that_look_like_markup_show_as_themselves(open_app, demo_store, tmp_path):
+    path = tmp_path / "evil.duckdb"
+    shutil.copy(demo_store, path)
+    evil = "<script>alert(1)</script> **bold** $x$ | [link](http://a) 模型"
+    with store.writing(path) as con:
+        con.rows("update models set model = ? where model = 'digits-rescaled'", [evil])
+        con.rows("update layers set layer = layer || ?", [" <img src=x> *a* `b`"])
+    for page in ("compare", "model", "layer", "drift", "reality"):
+        app = open_app(path, page)
+        assert fails(app) == []
+        assert "<script>" not in texts(app).replace("\\<script\\>", "")
+        assert "<img" not in texts(app).replace("\\<img", "")
+
+
+def test_one_model_alone_is_designed_too(open_app, tmp_path, demo_store):
+    path = tmp_path / "one.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        for name in ("digits-plain", "digits-separable", "digits-separable-unfolded"):
+            store.remove_model(con, store.find_model(con, name))
+        store.set_tags(con, "digits-rescaled", ["alone"])
+    app = open_app(path, "compare")
+    assert fails(app) == []
+    assert app.header[0].value.startswith("The model breaks under int8 per tensor, symmetric")
+    assert len(app.multiselect) == 0
+    assert not [box for box in app.selectbox if box.key == "tag"]
+
+
+def test_embeddings_are_shown_apart_from_layers(open_app, demo_store, tmp_path):
+    def tables(app):
+        """The rows of each table of layers: as many as there are tables."""
+        found = [
+            json.loads(component.proto.json or "null") for component in app.get("bidi_component")
+        ]
+        return [len(data["rows"]) for data in found if data and "columns" in data]
+
+    path = tmp_path / "table.duckdb"
+    shutil.copy(demo_store, path)
+    before = open_app(path, "model", model="digits-plain")
+    assert "Embeddings" not in texts(before)
+    assert tables(before) == [6]
+    with store.writing(path) as con:
+        con.rows(
+            "update layers set op_family = 'embedding' where layer = '/features/features.2/Conv'"
+        )
+    app = open_app(path, "model", model="digits-plain")
+    assert fails(app) == []
+    assert "Embeddings" in texts(app)
+    assert tables(app) == [5, 1]
+
+
+def test_models_says_what_the_store_holds_and_whether_it_is_in_order(seen):
+    app = seen("models")
+    assert app.header[0].value.startswith("4\u00a0models, 36\u00a0layers, ")
+    assert app.header[0].value.endswith("; all in order")
+
+
+def test_models_tells_a_file_that_changed_from_one_that_may_have(
+    open_app, demo_store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("quantstore.app.widgets.reach.is_this_computer_only", lambda: True)
+    path = tmp_path / "s.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        # One of a size that nobody reads while a page is drawn.
+        for model, file_bytes in (("digits-separable", 1), ("digits-rescaled", 10**12)):
+            changed = shutil.copy(demo_paths()[0], tmp_path / f"{model}.onnx")
+            con.rows(
+                "update models set source = ?, file_bytes = ?, ingested_at = '2020-01-01'"
+                " where model = ?",
+                [str(changed), file_bytes, model],
+            )
+    app = open_app(path, "models")
+    assert app.header[0].value.split("; ")[1].replace("\u00a0", " ") == (
+        "1 file has changed since it was measured and 1 other may have"
+    )
+    (shelf,) = [one for one in app.get("bidi_component") if "marked" in str(one.proto)]
+    rows = {row["name"]: row["file"]["text"] for row in json.loads(shelf.proto.json)["rows"]}
+    assert rows == {
+        "digits-plain": "",
+        "digits-rescaled": "the file may have changed since",
+        "digits-separable": "the file changed since",
+        "digits-separable-unfolded": "",
+    }
+
+
+def test_models_finds_by_name_as_its_address_says(seen):
+    app = seen("models", models_search="Rescaled")
+    assert app.text_input(key="models_search").value == "Rescaled"
+    (shelf,) = [one for one in app.get("bidi_component") if "marked" in str(one.proto)]
+    assert "digits-rescaled" in str(shelf.proto)
+    assert "digits-plain" not in str(shelf.proto)
+    app = seen("models", models_search="nobody")
+    assert [one.value for one in app.info] == [
+        "No model fits: search for less, or choose another tag."
+    ]
+
+
+def test_models_says_that_a_tag_is_gone(seen):
+    app = seen("models", models_tag="gone")
+    assert [one.value for one in app.warning] == ["The store holds no tag named gone."]
+
+
+@pytest.mark.parametrize("page", ["compare", "models"])
+def test_a_bug_is_a_sentence_without_a_traceback_and_is_logged(
+    open_app, demo_store, page, monkeypatch, caplog
+):
+    monkeypatch.setattr("quantstore.queries.ranking", lambda *_: 1 / 0)
+    app = open_app(demo_store, page)
+    assert list(app.exception) == []
+    (said,) = [one.value for one in app.error]
+    assert said.startswith("Something went wrong on this page.")
+    assert "ZeroDivisionError" not in texts(app) + said
+    assert "ZeroDivisionError" in caplog.text

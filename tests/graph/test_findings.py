@@ -1,0 +1,339 @@
+"""What a graph and its weights give away before anything is run, each with a remedy."""
+
+import numpy as np
+import pytest
+from onnx import TensorProto, defs, helper, numpy_helper
+
+from quantstore import queries, store
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.measure_file import measure_file
+from quantstore.pipeline.outcome import IngestChoices
+from tests.app.test_pages import fails, open_app, texts  # noqa: F401
+from tests.support.graphs import conv_model, gaussian, make_model, node, save
+
+
+def quiet(model):
+    """With the shapes that onnx.checker wants, so that it has nothing to say."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.SetInParent()
+    return model
+
+
+@pytest.fixture
+def found(tmp_path):
+    """The findings of a model, as (kind, severity, layer's depth)."""
+
+    def run(model, **options):
+        path = save(quiet(model), tmp_path / "m.onnx")
+        return measure_file(path, jobs=1, **options).findings
+
+    return run
+
+
+def kinds(findings):
+    return [(one.kind, one.severity, one.depth) for one in findings]
+
+
+def test_an_ordinary_model_has_none(found):
+    assert found(conv_model()) == ()
+
+
+def test_every_finding_is_a_sentence_with_a_remedy(found):
+    weights = gaussian(4, 3, 3, 3)
+    weights[0, 0, 0, 0] = np.nan
+    model = conv_model(weights)
+    model.opset_import[0].version = 11
+    model.graph.name = ""
+    findings = found(model)
+    assert len(findings) == 3
+    for one in findings:
+        assert one.message[0].isupper() or one.message[0].isdigit()
+        assert one.message.endswith(".")
+        assert one.remedy.endswith(".")
+
+
+# Weights
+
+
+@pytest.mark.parametrize(("value", "count"), [(np.nan, 1), (np.inf, 1), (-np.inf, 1)])
+def test_weights_that_are_no_numbers(found, value, count):
+    weights = gaussian(4, 3, 3, 3)
+    weights[1, 0, 0, 0] = value
+    (finding,) = found(conv_model(weights))
+    assert kinds([finding]) == [("not finite", "problem", 0)]
+    assert finding.message.startswith("1 of its 108 weights is NaN or infinite")
+
+
+@pytest.mark.parametrize("ramp", [np.arange(16), np.arange(17) * 0.5 - 4], ids=["0 to 15", "steps"])
+def test_a_ramp_is_no_learned_convolution(found, ramp):
+    weights = ramp.astype(np.float32).reshape(1, -1, 1, 1)
+    (finding,) = found(conv_model(weights))
+    assert kinds([finding]) == [("not learned", "note", 0)]
+
+
+@pytest.mark.parametrize(
+    "weights", [np.arange(3), np.ones(16), np.zeros(16), np.r_[np.arange(15), 15.5]]
+)
+def test_what_is_no_ramp(found, weights):
+    assert found(conv_model(weights.astype(np.float32).reshape(1, -1, 1, 1))) == ()
+
+
+def with_bias(weights, bias, op="Conv", **attributes):
+    return make_model(
+        [node(op, ["x", "w", "b"], ["y"], "conv", **attributes)],
+        {"w": weights, "b": np.asarray(bias, np.float32)},
+    )
+
+
+def nearly_dead(scale=1e-9):
+    weights = gaussian(4, 3, 3, 3)
+    weights[2] *= scale
+    return weights
+
+
+def test_a_nearly_dead_channel_with_a_bias_overflows_32_bits(found):
+    (finding,) = found(with_bias(nearly_dead(), [1, 1, 1, 1]))
+    assert kinds([finding]) == [("dead channel", "warning", 0)]
+    assert "(2)" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("weights", "bias"),
+    [
+        (nearly_dead(), [1, 1, 0, 1]),
+        (nearly_dead(0), [1, 1, 1, 1]),
+        (nearly_dead(1e-5), [1, 1, 1, 1]),
+        (nearly_dead(1e-7), [0, 0, 1e-3, 0]),
+        (nearly_dead(1e-44), [1, 1, 1, 1]),
+    ],
+    ids=["no bias", "exactly zero", "small but alive", "small bias", "scale below float32"],
+)
+def test_a_channel_that_fits_is_no_finding(found, weights, bias):
+    assert found(with_bias(weights, bias)) == ()
+
+
+def test_the_limit_is_the_one_onnxruntime_uses(found):
+    """Its quantizer widens a scale exactly where a finding is made, for the assumed input."""
+    quantizer = pytest.importorskip("onnxruntime.quantization.qdq_quantizer")
+    weights = nearly_dead(1e-8)
+    scale = (np.abs(weights).reshape(4, -1).max(axis=1) / 127).astype(np.float32)
+    limit = 6 / 255 * float(scale[2]) * (2**31 - 1) / 1.0001
+    for bias, expected in ((limit * 0.999, False), (limit * 1.001, True)):
+        biases = np.array([0, 0, bias, 0], np.float32)
+        widened, _ = quantizer.QDQQuantizer._adjust_weight_scale_for_int32_bias(
+            None,
+            np.array(6 / 255, np.float32),
+            scale,
+            "w",
+            numpy_helper.from_array(biases, "b"),
+            True,
+        )
+        assert widened is expected
+        assert bool(found(with_bias(weights, biases))) is expected
+
+
+def test_the_shift_of_a_folded_normalization_is_a_bias(found):
+    norm = {name: np.ones(4, np.float32) for name in "gsmv"}
+    model = make_model(
+        [
+            node("Conv", ["x", "w"], ["h"], "conv"),
+            node("BatchNormalization", ["h", "g", "s", "m", "v"], ["y"], "norm"),
+        ],
+        {"w": nearly_dead()} | norm | {"s": np.full(4, 3, np.float32)},
+    )
+    assert kinds(found(model)) == [("dead channel", "warning", 0)]
+
+
+# BatchNormalization
+
+
+def normalized(*more, outputs=("y",), **changes):
+    norm = {name: np.abs(gaussian(4, seed=3)) + 1 for name in "gsmv"}
+    inputs = changes.pop("parameters", ["g", "s", "m", "v"])
+    return make_model(
+        [
+            node("Conv", ["x", "w"], ["h"], "conv"),
+            node("BatchNormalization", ["h", *inputs], ["y"], "norm", **changes),
+            *more,
+        ],
+        {"w": gaussian(4, 3, 3, 3)} | norm,
+        outputs=outputs,
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (normalized(node("Relu", ["h"], ["z"], "r"), outputs=("y", "z")), "2 nodes read"),
+        (normalized(outputs=("y", "h")), "is an output of the graph"),
+        (normalized(training_mode=1), "training mode"),
+        (normalized(parameters=["x", "s", "m", "v"]), "not constant"),
+    ],
+    ids=["another reader", "an output", "training", "computed"],
+)
+def test_a_normalization_left_unfolded_and_why(found, model, reason):
+    (finding,) = found(model)
+    assert kinds([finding]) == [("not folded", "warning", 0)]
+    assert reason in finding.message
+
+
+def test_a_folded_normalization_is_no_finding_nor_one_left_on_request(found):
+    assert found(normalized()) == ()
+    assert found(normalized(training_mode=1), fold=False) == ()
+
+
+def test_a_normalization_that_follows_no_convolution(found):
+    model = normalized(node("Relu", ["y"], ["r"], "relu"))
+    model.graph.node.append(node("BatchNormalization", ["r", "g", "s", "m", "v"], ["z"], "lone"))
+    (finding,) = found(model)
+    assert kinds([finding]) == [("not folded", "note", None)]
+    assert "1 behind Relu" in finding.message
+
+
+# The graph
+
+
+def joining(*nodes, inputs=("boxes", "scores")):
+    return make_model(
+        [
+            node("Conv", ["x", "w"], ["c"], "conv"),
+            *nodes,
+            node("Concat", list(inputs), ["joined"], "concat", axis=1),
+            node("Transpose", ["joined"], ["y"], "turn"),
+        ],
+        {"w": gaussian(4, 3, 1, 1), "two": np.full(1, 2, np.float32)},
+    )
+
+
+def test_scores_and_boxes_in_one_output(found):
+    model = joining(
+        node("Mul", ["c", "two"], ["boxes"], "scale"),
+        node("Sigmoid", ["c"], ["s"], "sigmoid"),
+        node("Identity", ["s"], ["scores"], "same"),
+    )
+    (finding,) = found(model)
+    assert kinds([finding]) == [("mixed output", "warning", None)]
+    assert "(Sigmoid sigmoid)" in finding.message
+    assert "(Mul scale)" in finding.message
+
+
+@pytest.mark.parametrize("op", ["Sigmoid", "Relu"])
+def test_branches_of_one_kind_may_be_joined(found, op):
+    model = joining(node(op, ["c"], ["boxes"], "one"), node(op, ["c"], ["scores"], "two"))
+    assert found(model) == ()
+
+
+def test_joins_of_joins_are_seen_through(found):
+    model = joining(
+        node("Sigmoid", ["c"], ["s"], "sigmoid"),
+        node("Concat", ["s", "c"], ["boxes"], "inner", axis=1),
+        node("Sigmoid", ["c"], ["scores"], "more"),
+    )
+    assert kinds(found(model)) == [("mixed output", "warning", None)]
+
+
+@pytest.mark.parametrize(
+    ("opset", "said"),
+    [
+        (7, "It has neither QuantizeLinear nor DequantizeLinear"),
+        (9, "It has neither QuantizeLinear nor DequantizeLinear"),
+        (10, "Its DequantizeLinear knows one scale per tensor"),
+        (12, "Its DequantizeLinear knows one scale per tensor"),
+    ],
+)
+def test_an_opset_without_a_scale_per_channel(found, opset, said):
+    model = conv_model()
+    model.opset_import[0].version = opset
+    (finding,) = found(model)
+    assert kinds([finding]) == [("old opset", "warning", None)]
+    assert finding.message.startswith(f"The model uses operator set {opset}. {said}")
+    # onnx is the referee: the operator came with the tenth set.
+    assert defs.has("DequantizeLinear", max_inclusive_version=opset) == ("neither" not in said)
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+def test_an_opset_with_a_scale_per_channel_is_not_too_old(found, opset):
+    model = conv_model()
+    model.opset_import[0].version = opset
+    assert found(model) == ()
+
+
+def test_constant_weights_that_cannot_be_read_are_counted(found):
+    strange = helper.make_tensor("i", TensorProto.INT64, [3, 3], list(range(9)))
+    model = make_model(
+        [node("Conv", ["x", "w"], ["h"], "conv"), node("MatMul", ["h", "i"], ["y"], "integers")],
+        {"w": gaussian(3, 3, 1, 1)},
+    )
+    model.graph.initializer.append(strange)
+    (finding,) = found(model)
+    assert kinds([finding]) == [("unread", "warning", None)]
+    assert "MatMul integers (B holds int64)" in finding.message
+
+
+# In the store and on the pages
+
+
+def stored(tmp_path, model, name="net"):
+    path = tmp_path / "s.duckdb"
+    choices = IngestChoices(name=name, probe=False)
+    ingest_file(save(quiet(model), tmp_path / f"{name}.onnx"), path, choices)
+    return path
+
+
+def broken_model():
+    weights = gaussian(4, 3, 1, 1)
+    weights[0, 0] = np.nan
+    model = make_model(
+        [
+            node("Conv", ["x", "w"], ["h"], "first"),
+            node("Conv", ["h", "v"], ["y"], "<b>&\x1b second"),
+        ],
+        {"w": weights, "v": weights[:, :, :, :].repeat(2, axis=1)[:, :4]},
+        opset=11,
+    )
+    return model
+
+
+def test_findings_are_stored_with_their_model_and_leave_with_it(tmp_path):
+    path = stored(tmp_path, broken_model())
+    with store.reading(path) as con:
+        rows = con.rows("select model, layer, kind from model_findings order by depth nulls first")
+    assert rows == [
+        ("net", None, "old opset"),
+        ("net", "first", "not finite"),
+        ("net", "<b>&\x1b second", "not finite"),
+    ]
+    with store.writing(path) as con:
+        assert store.remove_model_named(con, "net")
+    with store.reading(path) as con:
+        assert con.rows("from findings") == []
+
+
+def test_layers_of_one_kind_share_a_row_and_the_gravest_comes_first(tmp_path):
+    with store.reading(stored(tmp_path, broken_model())) as con:
+        frame = queries.model_findings(con, "net")
+    assert frame["kind"].tolist() == ["not finite", "old opset"]
+    assert frame["layer_count"].tolist() == [2, 0]
+    assert list(frame["layers"][0]) == ["first", "<b>&\x1b second"]
+
+
+def test_the_model_page_lists_them_and_escapes_names(open_app, tmp_path):  # noqa: F811
+    app = open_app(stored(tmp_path, broken_model()), "model", model="net")
+    assert fails(app) == []
+    said = texts(app)
+    assert "What stands out" in said
+    assert "operator set 11" in said
+    assert "&lt;b&gt;&amp;\\x1b second" in said
+
+
+def test_the_layer_page_says_what_is_wrong_with_this_layer(open_app, tmp_path):  # noqa: F811
+    app = open_app(stored(tmp_path, broken_model()), "layer", model="net", layer="first")
+    assert fails(app) == []
+    assert "NaN or infinite" in texts(app)
+    assert "operator set 11" not in texts(app)
+
+
+def test_a_model_without_findings_has_no_list(open_app, tmp_path):  # noqa: F811
+    app = open_app(stored(tmp_path, conv_model()), "model", model="net")
+    assert fails(app) == []
+    assert "What stands out" not in texts(app)

@@ -1,0 +1,433 @@
+"""The probe: whether a network survives, from running it on noise; and what is said where not."""
+
+import dataclasses
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+import quantstore
+from quantstore import cli, store
+from quantstore.numerics.quantization import round_trip
+from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.ingest import ingest_file, ingest_many
+from quantstore.run import noise, probe, twin
+from quantstore.run.comparison import Reference, sqnr_db
+from quantstore.run.figures import CALIBRATION_SEED, TEST_SEED, WEIGHTS_SEED, Facts, figures
+from quantstore.run.probe import PLAN, Prober
+from quantstore.run.runtime import quantizable, quantize_file
+from quantstore.schemes import SCHEMES
+from tests.support.graphs import gaussian, make_model, node, save
+
+TENSOR, CHANNEL = "int8_tensor_symmetric", "int8_channel_symmetric"
+ROOT = Path(quantstore.__file__).parent.parent
+
+
+def demo(name):
+    return next(path for path in demo_paths() if path.stem == name)
+
+
+def found_in(path, **more):
+    """What the probe finds in this very process: the facts, and figures by scheme and mode."""
+    facts, *rest = figures(path, **more)
+    assert isinstance(facts, Facts)
+    return facts, {(one.scheme, one.mode): one for one in rest}
+
+
+def two_layers(tmp_path, *, squash=False, first=None):
+    """``y = relu(x w) v``, five inputs, perhaps a Softmax behind it."""
+    weights = {"w": gaussian(5, 8) if first is None else first, "v": gaussian(8, 3)}
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("Relu", ["h"], ["r"]),
+        node("MatMul", ["r", "v"], ["scores" if squash else "y"]),
+    ]
+    nodes += [node("Softmax", ["scores"], ["y"])] if squash else []
+    # From 19 on, onnx runs DequantizeLinear by itself.
+    model = make_model(nodes, weights, opset=19, ir_version=9)
+    shape = model.graph.input[0].type.tensor_type.shape
+    for size in (1, 5):
+        shape.dim.add().dim_value = size
+    return save(model, tmp_path / f"net{'-squashed' if squash else ''}.onnx"), weights
+
+
+# --- the figure --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", [scheme for scheme, mode in PLAN if mode == "weights"])
+def test_with_weights_alone_it_is_what_numpy_makes_of_the_same_network(tmp_path, scheme):
+    path, weights = two_layers(tmp_path)
+    facts, found = found_in(path)
+    assert (facts.input_shape, facts.compared) == ("x 1x5", "the outputs")
+
+    def network(x, w, v):
+        return np.maximum(x @ w, 0) @ v
+
+    # MatMul counts output channels along its last axis; a layer has them in front.
+    rounded = {name: round_trip(array.T, SCHEMES[scheme]).T for name, array in weights.items()}
+    random = np.random.default_rng(WEIGHTS_SEED)
+    ratios = []
+    for _ in range(24):
+        x = random.standard_normal((1, 5)).astype(np.float32)
+        y, changed = network(x, **weights), network(x, **rounded)
+        ratios.append(10 * np.log10((y**2).sum() / ((changed - y) ** 2).sum()))
+    figure = found[scheme, "weights"]
+    assert figure.output_sqnr_db == pytest.approx(np.median(ratios), abs=0.01)
+    assert (figure.sample_count, figure.calibration, figure.failure) == (24, None, None)
+
+
+@pytest.mark.parametrize("scheme", [TENSOR, CHANNEL])
+def test_with_activations_it_is_what_onnx_makes_of_the_quantized_file(tmp_path, scheme):
+    """onnxruntime's quantizer writes the file; ONNX's reference implementation runs it here."""
+    path, _ = two_layers(tmp_path)
+    figure = found_in(path)[1][scheme, "both"]
+    model = twin.open_float(path)
+    inputs = next(noise.choices(model.model))
+    calibration, test = (
+        noise.samples(inputs, count, seed=seed, spectrum="white")
+        for count, seed in ((48, CALIBRATION_SEED), (24, TEST_SEED))
+    )
+    source = quantizable(twin.to_proto(model), tmp_path)
+    per_channel = SCHEMES[scheme].is_per_channel
+    target = quantize_file(source, tmp_path / "q.onnx", calibration, per_channel=per_channel)
+    known, changed = (
+        [ReferenceEvaluator(str(one)).run(None, dict(x)) for x in test] for one in (source, target)
+    )
+    expected = Reference(["y"], known).median_db(changed)
+    assert figure.output_sqnr_db == pytest.approx(expected, abs=0.2)
+    assert (figure.calibration, figure.sample_count) == ("minmax", 24)
+
+
+def test_it_is_the_same_every_time(tmp_path):
+    path, _ = two_layers(tmp_path)
+    first, again = (
+        {key: one.output_sqnr_db for key, one in found_in(path)[1].items()} for _ in range(2)
+    )
+    assert first == again
+
+
+def test_a_softmax_behind_the_scores_changes_nothing(tmp_path):
+    plain, squashed = (two_layers(tmp_path, squash=squash)[0] for squash in (False, True))
+    facts, found = found_in(squashed)
+    assert facts.compared == "before the final Softmax"
+    for key, figure in found_in(plain)[1].items():
+        assert found[key].output_sqnr_db == pytest.approx(figure.output_sqnr_db, abs=0.01)
+
+
+def test_a_batchnorm_folded_by_hand_or_by_us_is_the_same_network():
+    folded, unfolded = (
+        found_in(demo(name))[1] for name in ("digits-separable", "digits-separable-unfolded")
+    )
+    for key, figure in folded.items():
+        assert unfolded[key].output_sqnr_db == pytest.approx(figure.output_sqnr_db, abs=0.1), key
+
+
+def test_without_folding_it_is_another_network():
+    path = demo("digits-separable-unfolded")
+    folded, raw = (found_in(path, fold=fold)[1] for fold in (True, False))
+    for key in ((TENSOR, "weights"), (TENSOR, "both")):
+        assert abs(raw[key].output_sqnr_db - folded[key].output_sqnr_db) > 0.1, key
+    # A channel with a scale of its own does not mind what it is multiplied by.
+    key = (CHANNEL, "weights")
+    assert raw[key].output_sqnr_db == pytest.approx(folded[key].output_sqnr_db, abs=0.01)
+
+
+def test_a_network_that_was_rescaled_breaks_per_tensor_and_lives_per_channel_if_activations_do():
+    plain, rescaled = (found_in(demo(name))[1] for name in ("digits-plain", "digits-rescaled"))
+    assert plain[TENSOR, "weights"].output_sqnr_db > 40
+    assert rescaled[TENSOR, "weights"].output_sqnr_db < 3
+    assert rescaled[CHANNEL, "weights"].output_sqnr_db > 40
+    # Activations share one scale per tensor, whatever the weights do.
+    assert rescaled[CHANNEL, "both"].output_sqnr_db < 3
+
+
+def test_the_figure_is_the_median_over_outputs_and_samples():
+    known = [[np.ones(2), np.full(2, 2.0)], [np.ones(2) * 3, np.full(2, 4.0)]]
+    changed = [
+        [one * (1 + 10 ** (-db / 20)) for one, db in zip(sample, dbs, strict=True)]
+        for sample, dbs in zip(known, ([10, 20], [30, 60]), strict=True)
+    ]
+    assert Reference("ab", known).median_db(changed) == pytest.approx(25)
+
+
+def test_an_output_that_never_changes_is_left_out():
+    known = [[np.ones(2), np.zeros(2)], [np.ones(2), np.ones(2)]]
+    changed = [[np.zeros(2), one[1] + 0.1] for one in known]
+    # All zero in the first sample, where there is nothing to lose.
+    assert Reference("ab", known).median_db(changed) == pytest.approx(20)
+
+
+def test_sqnr_counts_where_the_float_output_is_a_number():
+    known = np.array([1, np.nan, -np.inf])
+    assert sqnr_db(known, np.array([1.1, 5, 7])) == pytest.approx(20)
+    assert sqnr_db(known, known) == math.inf
+    assert math.isnan(sqnr_db(np.ones(2), np.array([1, np.nan])))
+
+
+# --- no figure, and why ------------------------------------------------------------------------
+
+
+def failures_of(path):
+    return {(one.scheme, one.mode): one.failure for one in found_in(path)[1].values()}
+
+
+def test_weights_that_lie_on_the_grid_are_no_proof_that_all_is_well(tmp_path):
+    steps = np.arange(-127, 128, dtype=np.float32)
+    weights = np.random.default_rng(0).permutation(np.tile(steps, 4))[: 5 * 8].reshape(5, 8)
+    weights[0] = 127
+    nodes = [node("MatMul", ["x", "w"], ["y"])]
+    model = make_model(nodes, {"w": weights})
+    _, found = found_in(save(model, tmp_path / "net.onnx"))
+    for scheme in (TENSOR, CHANNEL):
+        assert math.isnan(found[scheme, "weights"].output_sqnr_db)
+        assert found[scheme, "weights"].failure == (
+            "the weights lie on this grid already: rounding them changes nothing"
+        )
+    assert found["int4_channel_symmetric", "weights"].failure is None
+
+
+def test_outputs_that_are_no_numbers_are_no_figure(tmp_path):
+    weights = gaussian(5, 8)
+    weights[0] = np.nan
+    path, _ = two_layers(tmp_path, first=weights)
+    records = in_process(path)
+    assert {one.failure for one in records} == {"output 'y' of the float model is not a number"}
+
+
+def test_a_network_that_gives_zero_has_nothing_to_lose(tmp_path):
+    path, _ = two_layers(tmp_path, first=np.zeros((5, 8), np.float32))
+    assert {one.failure for one in in_process(path)} == {"no output depends on the inputs"}
+
+
+def test_a_network_without_float_outputs_is_not_compared(tmp_path):
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Shape", ["h"], ["y"])]
+    path = save(make_model(nodes, {"w": gaussian(5, 8)}), tmp_path / "net.onnx")
+    (reason,) = {one.failure for one in in_process(path)}
+    assert reason == "no output of floating-point numbers depends on the inputs"
+
+
+def in_process(path):
+    """The rows of ``simulations``, without a process: what the child would have said."""
+    messages, reason = [], None
+    try:
+        messages += [
+            {"facts" if isinstance(figure, Facts) else "figure": dataclasses.asdict(figure)}
+            for figure in figures(path)
+        ]
+    except quantstore.errors.QuantstoreError as error:
+        reason = error.sentence
+    return list(probe._records(messages, reason))
+
+
+# --- in a process of its own -------------------------------------------------------------------
+
+
+def check_rows(records):
+    assert [(one.scheme, one.mode) for one in records] == list(PLAN)
+    for one in records:
+        assert (one.failure is None) == math.isfinite(one.output_sqnr_db)
+        assert one.input_source == "noise"
+        assert math.isnan(one.top1_agreement)
+
+
+def test_one_process_probes_several_models_and_finds_the_same(tmp_path, prober):
+    path, _ = two_layers(tmp_path)
+    broken = tmp_path / "broken.onnx"
+    broken.write_text("no model")
+    for one in (path, broken, demo("digits-plain")):
+        prober.start(one)
+        records = prober.result()
+        check_rows(records)
+        if one is broken:
+            assert {record.failure for record in records} == {
+                "not an ONNX file, but a text file; check that this is the right file"
+            }
+            continue
+        here = found_in(one)[1]
+        for record in records:
+            figure = here[record.scheme, record.mode]
+            assert record.output_sqnr_db == pytest.approx(figure.output_sqnr_db)
+            assert record.failure is None
+            assert record.seconds > 0
+            assert record.onnxruntime_version.startswith("1.")
+
+
+@pytest.fixture
+def sabotage(tmp_path, monkeypatch):
+    """Code that every Python started here runs first."""
+
+    def sabotage(code):
+        (tmp_path / "sabotage").mkdir()
+        (tmp_path / "sabotage" / "sitecustomize.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "sabotage"))
+
+    return sabotage
+
+
+WITH_THE_QUANTIZER = """
+import os, signal, time, onnxruntime.quantization
+def quantize_static(*arguments, **options):
+    {}
+onnxruntime.quantization.quantize_static = quantize_static
+"""
+
+
+def test_a_model_that_takes_too_long_is_stopped_and_says_so(sabotage):
+    sabotage("import time; time.sleep(60)")
+    started = time.monotonic()
+    records = probe.probe(demo("digits-plain"), seconds=0.2)
+    assert time.monotonic() - started < 5
+    check_rows(records)
+    assert {one.failure for one in records} == {"stopped after 0.2 s"}
+
+
+def test_what_was_found_before_the_time_was_up_is_kept(sabotage):
+    sabotage(WITH_THE_QUANTIZER.format("os.kill(os.getpid(), signal.SIGALRM)"))
+    records = probe.probe(demo("digits-plain"))
+    check_rows(records)
+    for one in records:
+        assert one.failure == (None if one.mode == "weights" else "stopped after 20 s")
+        assert one.input_shape == "image 1x1x8x8"
+
+
+def test_a_crash_is_a_row_and_the_next_model_gets_a_new_process(sabotage, tmp_path):
+    sabotage(WITH_THE_QUANTIZER.format("os.kill(os.getpid(), signal.SIGSEGV)"))
+    with Prober() as prober:
+        for _ in range(2):
+            prober.start(demo("digits-plain"))
+            records = prober.result()
+            check_rows(records)
+            assert {one.failure for one in records if one.mode == "both"} == {
+                "onnxruntime crashed on this model (SIGSEGV)"
+            }
+
+
+def test_without_onnxruntime_the_rows_say_what_to_install(sabotage):
+    sabotage("import sys; sys.modules['onnxruntime'] = None")
+    records = probe.probe(demo("digits-plain"))
+    check_rows(records)
+    assert {(one.failure, one.onnxruntime_version) for one in records} == {
+        (
+            "onnxruntime, which runs models, is not installed;"
+            " install it with: pip install 'onnxruntime>=1.20,<2'",
+            "not installed",
+        )
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit memory")
+def test_a_model_that_wants_all_memory_gets_a_row_and_no_more(tmp_path, prober):
+    """Four terabytes, asked for by the model itself."""
+    size = helper.make_tensor("size", TensorProto.INT64, [2], [1 << 20, 1 << 20])
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("Constant", [], ["size"], value=size),
+        node("Expand", ["h", "size"], ["y"]),
+    ]
+    model = make_model(nodes, {"w": gaussian(5, 1)})
+    prober.start(save(model, tmp_path / "huge.onnx"))
+    records = prober.result()
+    check_rows(records)
+    assert {one.failure for one in records} == {"the model needs more memory than it may have"}
+
+
+# --- at ingest ---------------------------------------------------------------------------------
+
+
+def stored(path):
+    with store.reading(path) as connection:
+        return connection.rows("""
+            select model, scheme, mode, output_sqnr_db, failure
+            from simulations join models using (model_id) order by simulation_id
+        """)
+
+
+def test_ingest_stores_the_probe_with_the_model_and_only_once(tmp_path):
+    path = tmp_path / "s.duckdb"
+    two = [demo("digits-plain"), demo("digits-rescaled")]
+    assert [one.outcome for one in ingest_many(two, path, jobs=1)] == ["stored"] * 2
+    rows = stored(path)
+    for model in two:
+        figures = [row[1:4] for row in rows if row[0] == model.stem]
+        assert [figure[:2] for figure in figures] == list(PLAN)
+        here = found_in(model)[1]
+        for scheme, mode, output_sqnr_db in figures:
+            assert output_sqnr_db == pytest.approx(here[scheme, mode].output_sqnr_db)
+    list(ingest_many(two, path, jobs=1))
+    assert stored(path) == rows
+    again = ["ingest", str(two[0]), "--replace", "--no-probe", "--db", str(path)]
+    assert cli.main(again) == 0
+    assert {row[0] for row in stored(path)} == {"digits-rescaled"}
+    with store.reading(path) as connection:
+        evidence = connection.rows(
+            f"select model, evidence from verdicts where scheme = '{TENSOR}' order by 1"
+        )
+    assert evidence == [("digits-plain", "weights"), ("digits-rescaled", "probe")]
+
+
+def test_a_model_that_cannot_be_run_is_stored_all_the_same(tmp_path, prober):
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Nonsense", ["h"], ["y"])]
+    file = save(make_model(nodes, {"w": gaussian(5, 8)}), tmp_path / "net.onnx")
+    seen = []
+    done = ingest_file(file, tmp_path / "s.duckdb", report=seen.append, prober=prober)
+    assert done.outcome == "stored"
+    assert [one.is_probing for one in seen] == [False, False, True]
+    rows = stored(tmp_path / "s.duckdb")
+    assert len(rows) == len(PLAN)
+    for *_, figure, failure in rows:
+        assert figure is None
+        assert failure.startswith("onnxruntime refuses the model: ")
+
+
+def test_a_model_that_cannot_be_measured_leaves_no_process(tmp_path, prober):
+    file = save(make_model([node("Relu", ["x"], ["y"])], {}), tmp_path / "net.onnx")
+    with pytest.raises(quantstore.errors.NoLayersError):
+        ingest_file(file, tmp_path / "s.duckdb", prober=prober)
+    prober.start(demo("digits-plain"))
+    check_rows(prober.result())
+
+
+# --- real networks -----------------------------------------------------------------------------
+
+# Output SQNR in dB; what it takes to tell them apart, not what another processor may round.
+REAL = {
+    ("rtmdet-nano", TENSOR): 6.5,
+    ("rtmdet-nano", CHANNEL): 22.1,
+    ("ultraface-rfb320", TENSOR): 42.1,
+    ("ultraface-rfb320", CHANNEL): 50.5,
+    ("vit-pgd_2_3_16", TENSOR): 40.0,
+    ("silero-vad", TENSOR): -1.9,
+    ("ext-digits-dynamo/model", TENSOR): 37.8,
+}
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(name for name, _ in REAL))
+def test_what_real_networks_come_to_with_weights_alone(shared_models, name):
+    wanted = {scheme: db for (model, scheme), db in REAL.items() if model == name}
+    found = {}
+    for one in figures(shared_models / f"{name}.onnx"):
+        if not isinstance(one, Facts):
+            found[one.scheme] = one.output_sqnr_db
+        if wanted.keys() <= found.keys():
+            break
+    for scheme, db in wanted.items():
+        assert found[scheme] == pytest.approx(db, abs=0.5), scheme
+
+
+def test_a_file_that_is_quantized_already_says_that_its_first_loss_is_unknown(shared_models):
+    found = figures(shared_models / "mobilenetv2-12-int8.onnx")
+    reasons = {}
+    for one in found:
+        if not isinstance(one, Facts):
+            reasons[one.scheme] = one.failure
+        if len(reasons) == 3:
+            break
+    assert reasons[TENSOR] is None
+    assert reasons[CHANNEL] == (
+        "the stored integers lie on this grid already; what their rounding lost is unknown"
+    )

@@ -1,0 +1,254 @@
+"""Stores of earlier releases: who reads them is told, who writes to them brings them up to date."""
+
+import gzip
+import re
+import shutil
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from quantstore import store
+from quantstore.cli import main
+from quantstore.errors import OlderStoreError, StoreError
+from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
+from tests.support.visits import unopened
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "tests" / "data"
+
+# Each written by the release that had this schema, never made anew; see data/write_store.py.
+FILES = {version: DATA / f"store-schema-{version}.duckdb.gz" for version in (1, 2)}
+OLDER = [version for version in FILES if version < store.SCHEMA_VERSION]
+every_older = pytest.mark.parametrize("version", OLDER)
+
+
+def unpacked(version, folder):
+    path = folder / "old.duckdb"
+    with gzip.open(FILES[version]) as packed, path.open("wb") as file:
+        shutil.copyfileobj(packed, file)
+    return path
+
+
+def ask(path, sql):
+    with duckdb.connect(path, read_only=True) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def in_order(sql):
+    """DuckDB writes the columns of an EXCLUDE in any order."""
+    return re.sub(
+        r"EXCLUDE \((.*?)\)", lambda m: f"EXCLUDE {sorted(m.group(1).split(', '))}", sql or ""
+    )
+
+
+# All that DuckDB knows of tables, views, columns, constraints, sequences and comments.
+CATALOG = {
+    "columns": "select table_name, column_index, column_name, data_type, column_default,"
+    " is_nullable, comment from duckdb_columns() where not internal",
+    "tables": "select table_name, comment, sql from duckdb_tables() where not internal",
+    "views": "select view_name, comment, sql from duckdb_views() where not internal",
+    "constraints": "select table_name, constraint_type, constraint_column_names"
+    " from duckdb_constraints()",
+    "sequences": "select sequence_name from duckdb_sequences()",
+    "schemes": "from schemes",
+}
+
+
+def catalog(path):
+    with duckdb.connect(path, read_only=True) as connection:
+        found = {part: connection.execute(sql).fetchall() for part, sql in CATALOG.items()}
+    for part in ("tables", "views"):
+        found[part] = [(*names, in_order(sql)) for *names, sql in found[part]]
+    return {part: sorted(rows, key=repr) for part, rows in found.items()}
+
+
+@pytest.mark.parametrize("version", FILES)
+def test_a_store_of_every_release_answers_every_view(version, tmp_path):
+    path = unpacked(version, tmp_path)
+    if version < store.SCHEMA_VERSION:
+        store.update(path)
+    with store.reading(path) as connection:
+        views = connection.rows("select view_name from duckdb_views() where not internal")
+        for (view,) in views:
+            rows = connection.value(f"select count(*) from {view}")
+            # Findings are only where there is something to find.
+            assert rows > 0 or view == "model_findings", view
+        assert "digits-plain" in [model for (model,) in connection.rows("select model from models")]
+
+
+def test_the_schema_of_this_release_is_the_one_that_is_kept_for_later_ones(tmp_path, fresh):
+    """Where it fails: a published schema changed. Count SCHEMA_VERSION up and keep a new file."""
+    kept = catalog(unpacked(store.SCHEMA_VERSION, tmp_path))
+    for part in ("columns", "constraints", "sequences"):
+        assert without_comments(kept[part]) == without_comments(fresh[part]), part
+
+
+def without_comments(rows):
+    return [row[:6] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fresh") / "fresh.duckdb"
+    with store.writing(path):
+        pass
+    return catalog(path)
+
+
+@every_older
+def test_an_updated_store_is_as_if_it_were_new(version, tmp_path, fresh):
+    path = unpacked(version, tmp_path)
+    store.update(path)
+    assert catalog(path) == fresh
+
+
+def rows_of(path, columns_of):
+    with duckdb.connect(path, read_only=True) as connection:
+        return {
+            table: connection.execute(f"select {columns} from {table} order by all").fetchall()
+            for table, columns in columns_of.items()
+        }
+
+
+@every_older
+def test_nothing_of_what_it_held_is_lost(version, tmp_path):
+    path = unpacked(version, tmp_path)
+    columns_of = dict(
+        ask(
+            path,
+            "select table_name, string_agg(column_name) from duckdb_columns()"
+            " where not internal and table_name in (select table_name from duckdb_tables())"
+            " and table_name not in ('store_info', 'schemes') group by all",
+        )
+    )
+    before = rows_of(path, columns_of)
+    assert len(before["models"]) == 2
+    store.update(path)
+    assert rows_of(path, columns_of) == before
+    with store.writing(path) as connection:
+        # Keys go on where they were: none is used twice.
+        assert connection.value("select nextval('model_ids')") == 3
+
+
+@every_older
+def test_who_reads_it_is_told_what_to_do_and_it_stays_as_it_is(version, tmp_path):
+    path = unpacked(version, tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(OlderStoreError) as caught, store.reading(path):
+        pass
+    assert caught.value.exit_code == 3
+    assert f"quantstore migrate --db {path}" in caught.value.sentence
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_command_updates_keeps_a_copy_and_says_so(tmp_path, capsys):
+    path = unpacked(1, tmp_path)
+    before = catalog(path)
+    assert main(["models", "--db", str(path)]) == 3
+    assert "quantstore migrate --db" in capsys.readouterr().err
+    assert main(["migrate", "--db", str(path)]) == 0
+    backup = tmp_path / "old.duckdb.schema-1.backup"
+    assert str(backup) in capsys.readouterr().err
+    assert catalog(backup) == before
+    assert ask(backup, "from model_summary") != []
+    assert main(["migrate", "--db", str(path)]) == 0
+    assert "up to date" in capsys.readouterr().err
+    assert main(["models", "--db", str(path), "--format", "csv"]) == 0
+    assert "digits-plain" in capsys.readouterr().out
+    assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, backup.name]
+
+
+def test_whatever_writes_to_it_updates_it(tmp_path, capsys):
+    path = unpacked(1, tmp_path)
+    assert main(["remove", "digits-plain", "--db", str(path)]) == 0
+    assert ask(path, "select model from models") == [("digits-rescaled",)]
+    assert len(list(tmp_path.glob("*.backup"))) == 1
+
+
+def test_ingesting_updates_it_and_knows_what_it_holds(tmp_path):
+    path = unpacked(1, tmp_path)
+    file = next(file for file in demo_paths() if file.stem == "digits-plain")
+    result = ingest_file(file, path, IngestChoices(probe=False))
+    assert result.model == "digits-plain"
+    assert ask(path, "select count(*) from models") == [(2,)]
+
+
+def test_an_earlier_copy_is_never_overwritten(tmp_path):
+    path = unpacked(1, tmp_path)
+    mine = tmp_path / "old.duckdb.schema-1.backup"
+    mine.write_text("something of mine")
+    left_by_a_kill = tmp_path / "old.duckdb.schema-1.backup.unfinished"
+    left_by_a_kill.write_text("half a copy")
+    assert store.update(path) == tmp_path / "old.duckdb.schema-1.backup-2"
+    assert mine.read_text() == "something of mine"
+    assert not left_by_a_kill.exists()
+
+
+def test_what_somebody_added_or_changed_stays(tmp_path):
+    path = unpacked(1, tmp_path)
+    with duckdb.connect(path) as connection:
+        connection.execute("create table mine as select 42 as answer")
+        connection.execute("create view my_layers as select layer, weight_count from layers")
+        connection.execute("update bands set lower_db = 31 where band = 'fine'")
+    store.update(path)
+    assert ask(path, "from mine") == [(42,)]
+    assert ask(path, "select count(*) from my_layers") == [(16,)]
+    assert ask(path, "select lower_db from bands where band = 'fine'") == [(31,)]
+
+
+def test_an_update_that_fails_changes_nothing(tmp_path):
+    path = unpacked(1, tmp_path)
+    with duckdb.connect(path) as connection:
+        # Two of the same: the new table, which allows one, refuses the rows.
+        connection.execute("create table kept as from models")
+        connection.execute("drop table models")
+        connection.execute("create table models as from kept union all from kept")
+        connection.execute("drop table kept")
+    before = catalog(path)
+    with pytest.raises(StoreError) as caught:
+        store.update(path)
+    assert "was not updated" in caught.value.sentence
+    assert catalog(path) == before
+    assert ask(path, "select value from store_info where key = 'schema_version'") == [("1",)]
+
+
+def test_where_no_copy_can_be_kept_nothing_is_changed(tmp_path, monkeypatch):
+    path = unpacked(1, tmp_path)
+    (tmp_path / "old.duckdb.schema-1.backup.unfinished").mkdir()
+    with pytest.raises(StoreError) as caught:
+        store.update(path)
+    assert "a copy of it cannot be kept" in caught.value.sentence
+    assert ask(path, "select value from store_info where key = 'schema_version'") == [("1",)]
+
+
+# --- in the app --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def app(monkeypatch, tmp_path):
+    monkeypatch.setenv("QUANTSTORE_DB", str(unpacked(1, tmp_path)))
+    return unopened("model").run()
+
+
+def the_button(app):
+    (button,) = (button for button in app.button if button.label == "Update the store")
+    return button
+
+
+def test_the_app_offers_to_update_it(app):
+    assert app.error == app.exception == []
+    assert app.title[0].value == "This store needs an update"
+    the_button(app).click().run()
+    assert app.error == app.exception == []
+    assert "digits" in app.title[0].value
+
+
+def test_the_app_says_why_it_could_not_be_updated(app, tmp_path):
+    (tmp_path / "old.duckdb.schema-1.backup.unfinished").mkdir()
+    the_button(app).click().run()
+    assert "a copy of it cannot be kept" in app.error[0].value
+    assert app.exception == []

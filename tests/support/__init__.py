@@ -1,0 +1,1 @@
+"""What tests share: models, stores, pages, a browser."""

@@ -1,0 +1,72 @@
+"""Pages without a browser. One takes half a second to draw: who only looks shares what is drawn.
+
+A whole page comes from an address, as in the browser; a section comes from its arguments.
+The app trusts its charts, which have tests of their own. Who doubts them lets ``trusting_no_chart``
+hold each one of a page against the schema of Vega-Lite, which takes as long as drawing it again.
+"""
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def unopened(page: str, /, **address: str | list[str]) -> AppTest:
+    """A page of the app at an address, to be prepared and run; the store is QUANTSTORE_DB."""
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
+    for key, value in address.items():
+        app.query_params[key] = value
+    app.switch_page(f"quantstore/app/pages/{page}.py")
+    return app
+
+
+def opened(page: str, store: Path, /, **address: str | list[str]) -> AppTest:
+    """A page to look at and not to touch: everybody who asks for the address gets the same one."""
+    parts = ((key, tuple([of] if isinstance(of, str) else of)) for key, of in address.items())
+    return _opened(page, store, tuple(sorted(parts)))
+
+
+@cache
+def _opened(page: str, store: Path, address: tuple[tuple[str, tuple[str, ...]], ...]) -> AppTest:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("QUANTSTORE_DB", str(store))
+        without_what_only_tests_bring(patched)
+        app = unopened(page, **{key: list(of) for key, of in address}).run()
+    assert not app.exception
+
+    def run(**_: object) -> AppTest:
+        raise AssertionError("others look at this page too: open one to touch")
+
+    # Clicks and choices come here as well.
+    app.run = run  # type: ignore[method-assign]
+    return app
+
+
+def without_what_only_tests_bring(patched: pytest.MonkeyPatch) -> None:
+    """Pages do without these; pandas would use scipy where it finds it."""
+    for name in ("scipy", "sklearn", "onnxruntime"):
+        patched.setitem(sys.modules, name, None)
+
+
+def trusting_no_chart(patched: pytest.MonkeyPatch) -> None:
+    """Each chart of the pages drawn from now on is held against the schema of Vega-Lite."""
+    for module in ("charts.common", "app.widgets.drawing", "app.sections.compare_charts"):
+        patched.setattr(f"quantstore.{module}.ready", lambda chart: chart)
+
+
+def section(draw: Callable[..., None], *arguments: Any) -> AppTest:
+    """What a function of the pages draws, alone."""
+
+    # Streamlit takes its text alone: no name from outside, not even in annotations.
+    def script(draw, arguments):  # type: ignore[no-untyped-def]
+        draw(*arguments)
+
+    app = AppTest.from_function(script, default_timeout=30, args=(draw, arguments)).run()
+    assert not app.exception
+    return app
