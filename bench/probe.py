@@ -35,7 +35,7 @@ from quantstore.run.figures import (  # noqa: E402
     accepted_inputs,
     fix_shapes,
 )
-from quantstore.run.probe import PLAN  # noqa: E402
+from quantstore.run.plan import PLAN  # noqa: E402
 from quantstore.run.runtime import Feeds, Session, quantizable, quantize_file  # noqa: E402
 from quantstore.schemes import SCHEMES  # noqa: E402
 

@@ -11,7 +11,7 @@ from quantstore import queries, store
 from quantstore.checks.limits import Limits, fits
 from quantstore.queries import matching
 from quantstore.queries.checks import LayerFigures, ProbeFigures
-from quantstore.run.probe import PLAN
+from quantstore.run.plan import PLAN
 from quantstore.wording import units, verdicts
 
 CheckOutcome = Literal["holds", "breaks", "not measured"]

@@ -17,7 +17,7 @@ from quantstore.errors import RunError
 from quantstore.records import Array
 from quantstore.run import noise, points, twin
 from quantstore.run.comparison import Reference
-from quantstore.run.probe import PLAN
+from quantstore.run.plan import PLAN
 from quantstore.run.runtime import Feeds, Session, quantizable, quantize_file
 from quantstore.schemes import SCHEMES
 

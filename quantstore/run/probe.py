@@ -15,24 +15,8 @@ from quantstore.process import limits
 from quantstore.process.child import SINGLE_THREADED, BugInChildError, Cause, Child, EndedError
 from quantstore.records import SimulationRecord
 from quantstore.run import probe_child
+from quantstore.run.plan import PLAN
 
-# Schemes and modes that are probed, in this order.
-PLAN = tuple(
-    (scheme, mode)
-    for mode, schemes in (
-        (
-            "weights",
-            (
-                "int8_tensor_symmetric",
-                "int8_tensor_asymmetric",
-                "int8_channel_symmetric",
-                "int4_channel_symmetric",
-            ),
-        ),
-        ("both", ("int8_tensor_symmetric", "int8_channel_symmetric")),
-    )
-    for scheme in schemes
-)
 SECONDS = 20.0
 NOISE = "noise"
 _UNKNOWN_VERSION = "not installed"
@@ -50,7 +34,8 @@ def probe(
         seconds: for everything, the start of Python included.
 
     Returns:
-        A row for each scheme and mode of :data:`PLAN`; ``failure`` says why one has no figure.
+        A row for each scheme and mode of :data:`quantstore.run.plan.PLAN`; ``failure`` says why
+        one has no figure.
     """
     with Prober() as prober:
         prober.start(path, fold=fold, seconds=seconds)

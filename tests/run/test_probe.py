@@ -19,7 +19,8 @@ from quantstore.pipeline.ingest import ingest_file, ingest_many
 from quantstore.run import noise, probe, twin
 from quantstore.run.comparison import Reference, sqnr_db
 from quantstore.run.figures import CALIBRATION_SEED, TEST_SEED, WEIGHTS_SEED, Facts, figures
-from quantstore.run.probe import PLAN, Prober
+from quantstore.run.plan import PLAN
+from quantstore.run.probe import Prober
 from quantstore.run.runtime import quantizable, quantize_file
 from quantstore.schemes import SCHEMES
 from tests.support.graphs import gaussian, make_model, node, save
