@@ -494,6 +494,7 @@ def nasty_page_tab(opened, nasty_page):
 
 
 # One opens in light and wide, the other in dark and narrow; each then changes to the rest.
+@pytest.mark.slow
 @pytest.mark.usefixtures("browser")
 @pytest.mark.parametrize("width", [1440, 800])
 @pytest.mark.parametrize("theme", ["light", "dark"])
