@@ -135,6 +135,7 @@ def test_types_that_a_frame_lacks_arrive_as_text(demo_store):
     assert frame.iloc[0].tolist() == list(texts.values())
 
 
+@pytest.mark.slow
 def test_times_beyond_the_calendar_can_be_printed(demo_store):
     frame = ask(
         demo_store, "select 'infinity'::timestamp as a, '290000-01-01'::timestamptz as b"
@@ -195,6 +196,7 @@ def test_a_mistake_is_one_readable_line(demo_store, sql, part):
     assert error.exit_code == 1
 
 
+@pytest.mark.slow
 def test_a_long_message_is_shortened(demo_store):
     assert len(refusal(demo_store, "select error(repeat('x', 100_000))").sentence) < 500
 
@@ -318,7 +320,8 @@ def test_what_is_answered_does_no_harm(target, secret_frame):
 
 
 @pytest.mark.parametrize(
-    "sql", [FROM_OUTSIDE[0], *(pytest.param(sql, marks=pytest.mark.slow) for sql in FROM_OUTSIDE[1:])]
+    "sql",
+    [FROM_OUTSIDE[0], *(pytest.param(sql, marks=pytest.mark.slow) for sql in FROM_OUTSIDE[1:])],
 )
 def test_an_attack_is_refused_in_the_childs_process_too(target, secret_frame, sql):
     error = refusal(target, hostile.aimed(sql, target.parent), timeout_seconds=5)
@@ -327,6 +330,7 @@ def test_an_attack_is_refused_in_the_childs_process_too(target, secret_frame, sq
     assert "only reads" in error.hint or "nothing else" in error.hint
 
 
+@pytest.mark.slow
 def test_a_sort_beyond_memory_leaves_no_file_behind(demo_store, tmp_path):
     path = tmp_path / "store.duckdb"
     shutil.copy(demo_store, path)
@@ -418,6 +422,7 @@ def test_ctrl_c_while_waiting_leaves_nothing_behind(ctrl_c, demo_store):
     assert not running._reader.is_alive()
 
 
+@pytest.mark.slow
 def test_a_query_that_nobody_waits_for_ends_by_itself(demo_store):
     running = console.start(
         demo_store, "from range(1e12::bigint)", row_limit=None, timeout_seconds=1

@@ -108,6 +108,7 @@ def changed(tmp_path):
     return path, own_store
 
 
+@pytest.mark.slow
 def test_labels_survive_a_new_measurement(changed):
     path, own_store = changed
     again = ingestion.Choices(probe=False, replace=True, name="net")
@@ -116,6 +117,7 @@ def test_labels_survive_a_new_measurement(changed):
         assert store.labels(connection, "net") == store.Labels(("gate",), "mine")
 
 
+@pytest.mark.slow
 def test_two_models_that_become_one_keep_the_labels_of_both(changed):
     path, own_store = changed
     ingestion.ingest_file(path, own_store, ingestion.Choices(probe=False, name="twin"))

@@ -83,8 +83,7 @@ QUICK = ("rtmdet-nano", "yolov10n-quant", "silero-vad", "fns-starry-night-fp16",
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
-        for name in LAYER_COUNTS
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in LAYER_COUNTS
     ],
 )
 def model(request, shared_models):

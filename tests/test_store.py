@@ -602,6 +602,7 @@ def test_a_store_held_by_another_process_is_named_with_that_process(add, path, h
     assert caught.value.exit_code == 3
 
 
+@pytest.mark.slow
 def test_two_processes_may_read_at_the_same_time(add, path, hold):
     add(GAUSSIAN)
     hold("read")
@@ -609,6 +610,7 @@ def test_two_processes_may_read_at_the_same_time(add, path, hold):
         assert connection.value("select count(*) from models") == 1
 
 
+@pytest.mark.slow
 def test_a_writer_waits_for_a_reader_that_lets_go(add, path, hold):
     add(GAUSSIAN)
     holder = hold("read")
