@@ -284,8 +284,8 @@ def holder(own_store):
     "arguments",
     [
         ["models"],
-        ["remove", "digits-plain"],
-        ["sql", "select 1"],
+        pytest.param(["remove", "digits-plain"], marks=pytest.mark.slow),
+        pytest.param(["sql", "select 1"], marks=pytest.mark.slow),
         pytest.param(["ingest", "FOLDER"], marks=pytest.mark.slow),
     ],
     ids=lambda arguments: arguments[0],
@@ -758,10 +758,16 @@ def test_sql_draws_a_plan_in_lines(ask):
     ("query", "part"),
     [
         ("select weight_rang from layers", "at line 1, column 8; did you mean weight_range"),
-        ("select model,\n  nope from models", "at line 2, column 3"),
+        pytest.param(
+            "select model,\n  nope from models", "at line 2, column 3", marks=pytest.mark.slow
+        ),
         ("drop table models", "the console only reads; one SELECT at a time"),
-        ("select 1; select 2", "these are 2 statements"),
-        ("from read_csv('/etc/passwd')", "the console reads the store and nothing else"),
+        pytest.param("select 1; select 2", "these are 2 statements", marks=pytest.mark.slow),
+        pytest.param(
+            "from read_csv('/etc/passwd')",
+            "the console reads the store and nothing else",
+            marks=pytest.mark.slow,
+        ),
         ("select error(chr(27) || '[31m')", r"\x1b[31m"),
     ],
 )

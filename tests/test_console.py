@@ -81,7 +81,12 @@ def test_an_answer_without_rows_keeps_its_columns(demo_store):
 
 @pytest.mark.parametrize(
     ("rows", "limit", "kept", "was_cut"),
-    [(4, 5, 4, False), (5, 5, 5, False), (6, 5, 5, True), (5000, 3000, 3000, True)],
+    [
+        pytest.param(4, 5, 4, False, marks=pytest.mark.slow),
+        (5, 5, 5, False),
+        (6, 5, 5, True),
+        pytest.param(5000, 3000, 3000, True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_limit_cuts_and_says_so(demo_store, rows, limit, kept, was_cut):
     answer = ask(demo_store, f"from range({rows})", row_limit=limit)

@@ -282,6 +282,7 @@ def test_every_shape_draws_and_says_what_it_shows(page, shape, measure, monkeypa
     assert second.startswith("Worst layer per model: ")
 
 
+@pytest.mark.slow
 def test_any_measure_stands_against_any_other(seen):
     app = seen(x="Outlier share", y="Channel spread")
     assert [header.value for header in app.header][-1] == "Outlier share against channel spread"

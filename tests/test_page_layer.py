@@ -118,14 +118,17 @@ def test_the_address_names_the_worst_layer_too(seen, demo_store):
     assert dict(app.query_params) == {"model": model, "layer": worst_layer(demo_store, model)}
 
 
-def test_an_unknown_layer_falls_back_to_the_worst_one_and_says_so(page, demo_store):
-    app = page(model=MODEL, layer="<b>nope</b>")
+def test_an_unknown_layer_falls_back_to_the_worst_one_and_says_so(seen, demo_store):
+    app = seen(model=MODEL, layer="<b>nope</b>")
     assert name_on(app) == worst_layer(demo_store)
     (warning,) = app.warning
     assert "has no layer named" in warning.value
     assert "<b>" not in warning.value
-    # Another run, such as the one after a change of theme, still says so.
-    assert run(app).warning
+
+
+@pytest.mark.slow
+def test_another_run_such_as_the_one_after_a_change_of_theme_still_says_so(page):
+    assert run(page(model=MODEL, layer="<b>nope</b>")).warning
 
 
 def test_an_unknown_model_falls_back_and_says_so(seen):
@@ -230,13 +233,17 @@ def test_a_stretch_ends_with_the_channels_that_there_are():
     assert channels.parse_stretch("9-3", 64) == (3, 9)
 
 
-def test_the_table_of_channels_begins_with_the_worst_and_finds_a_channel(page):
-    app = page(model=MODEL, layer=LAYER)
-    table = table_of(app, "channel")
+def test_the_table_of_channels_begins_with_the_worst(seen):
+    table = table_of(seen(model=MODEL, layer=LAYER), "channel")
     reached = [row["cells"][1]["small"] for row in table["rows"]]
     decibels = [float(one.split("\u00a0")[0].replace(words.MINUS, "-")) for one in reached]
     assert len(decibels) == 10
     assert decibels == sorted(decibels)
+
+
+@pytest.mark.slow
+def test_the_table_of_channels_finds_a_channel(page):
+    app = page(model=MODEL, layer=LAYER)
     app.text_input("channel").set_value("3-5")
     found = table_of(run(app), "channel")["rows"]
     assert {row["key"] for row in found} == {3, 4, 5}

@@ -151,6 +151,7 @@ def test_two_models_are_too_few_to_tell(open_app, probed, monkeypatch):
     assert len(app.get("vega_lite_chart")) == 1
 
 
+@pytest.mark.slow
 def test_four_models_give_a_correlation_with_its_n(open_app, probed, tmp_path):
     path = Path(shutil.copy(probed, tmp_path / "four.duckdb"))
     with store.writing(path) as con:

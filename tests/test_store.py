@@ -588,8 +588,11 @@ def hold(path):
 
 @pytest.mark.parametrize(
     ("how", "opening"),
-    [("write", store.reading), ("write", store.writing), ("read", store.writing)],
-    ids=["reader and writer", "two writers", "writer and reader"],
+    [
+        pytest.param("write", store.reading, id="reader and writer"),
+        pytest.param("write", store.writing, id="two writers", marks=pytest.mark.slow),
+        pytest.param("read", store.writing, id="writer and reader", marks=pytest.mark.slow),
+    ],
 )
 def test_a_store_held_by_another_process_is_named_with_that_process(add, path, hold, how, opening):
     add(GAUSSIAN)
