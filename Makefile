@@ -7,11 +7,14 @@ PORT ?= 8501
 # One more than there are cores: the worker with the browser waits a good deal.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 # Whole files go to a worker, in the order of tests/conftest.py: the longest first.
-PYTEST_ARGS ?= -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST_ARGS ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Tests and servers start many processes: what they load is compiled once, also where the machine says
 # that nothing is to be written.
 unexport PYTHONDONTWRITEBYTECODE
+
+# What is imported is compiled then: pip would compile all of it, which takes as long as the rest.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: app test slow check bench bench-quick bench-pages kill stress format clean bench-store attacks
 
@@ -60,19 +63,21 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("quantstore needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
+	# The pip that comes with Python may be years old, and take twice as long to find what fits.
+	-$(INSTALL) --upgrade pip
 
 $(VENV)/app.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(INSTALL) -e .
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(INSTALL) -e '.[test]'
 	touch $@
 
 $(VENV)/bench.stamp: bench/requirements.txt $(VENV)/test.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt \
+	$(INSTALL) -r bench/requirements.txt \
 		&& touch $@ || echo 'not every peer could be installed: the table will say which' >&2
 
 $(VENV)/check.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check]'
+	$(INSTALL) -e '.[test,check]'
 	touch $@

@@ -45,20 +45,14 @@ settings.load_profile("quick")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers, each takes whole files, so that what a module shares is made once.
+    """Whole files go to one worker each, so that what a module shares is made once.
 
-    One has the browser and its servers. It waits a good deal, and so it begins.
+    Those that open a browser go first: they take longest, and wait a good deal.
     """
-    # Hypothesis looks at every module before it knows what it is, which would load sympy: half a
-    # second, and nobody needs it. What is put off by quantstore/graph/deferred.py is none of its
-    # concern.
-    waiting = {
-        id(module) for module in sys.modules.values() if type(module).__name__ == "_LazyModule"
-    }
-    getattr(providers, "_seen_modules", set()).update(waiting)
-    for item in items:
-        group = "browser" if needs_browser(item) else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    # Hypothesis asks every module which file it is, which would load those that are put off until
+    # somebody uses them (quantstore/graph/deferred.py): sympy, half a second.
+    waiting = (module for module in sys.modules.values() if type(module).__name__ == "_LazyModule")
+    getattr(providers, "_seen_modules", set()).update(map(id, waiting))
     items.sort(key=needs_browser, reverse=True)
 
 

@@ -77,13 +77,18 @@ def tagged(demo_store, tmp_path_factory):
     return path
 
 
-def test_a_tag_chooses_the_models_and_what_there_is_to_pick_from(page, tagged, monkeypatch):
-    monkeypatch.setenv("QUANTSTORE_DB", str(tagged))
-    app = page(tag="edge")
+def test_a_tag_chooses_the_models_and_what_there_is_to_pick_from(seen, tagged):
+    app = seen(tagged, tag="edge")
     assert [row["model"] for row in matrix(app)["rows"]] == ["digits-rescaled", "digits-plain"]
     assert app.header[0].value.startswith("1 of 2 models breaks")
     assert app.multiselect(key="models").options == ["digits-plain", "digits-rescaled"]
     assert app.multiselect(key="models").proto.placeholder == "All 2 models with the tag edge"
+
+
+@pytest.mark.slow
+def test_a_tag_and_models_are_chosen_together_and_let_go(page, tagged, monkeypatch):
+    monkeypatch.setenv("QUANTSTORE_DB", str(tagged))
+    app = page(tag="edge")
     app.multiselect(key="models").set_value(["digits-plain"]).run()
     assert [row["model"] for row in matrix(app)["rows"]] == ["digits-plain"]
     app.selectbox(key="tag").set_value("<b>").run()
@@ -145,6 +150,7 @@ def many_models(demo_store, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_more_than_twelve_models_come_in_pages_that_the_address_names(seen, many_models):
     first = [row["model"] for row in matrix(seen(many_models, sort="name"))["rows"]]
     app = seen(many_models, sort="name", page="2")
@@ -191,6 +197,7 @@ def test_two_models_lead_to_their_revisions(seen):
     assert own in links(seen(models=["digits-plain", "digits-rescaled"]))
 
 
+@pytest.mark.slow
 def test_long_names_keep_both_ends_in_the_link(seen, tmp_path, demo_store):
     path = tmp_path / "long.duckdb"
     shutil.copy(demo_store, path)
@@ -209,6 +216,7 @@ def test_long_names_keep_both_ends_in_the_link(seen, tmp_path, demo_store):
     assert labels[-1] == f"before against net{'-x' * 8}…{'-x' * 10}, layer by layer"
 
 
+@pytest.mark.slow
 def test_a_filter_says_what_it_leaves_out_and_holds_for_every_chart(page):
     app = page(depthwise="Only")
     assert r"12 of 36 layers shown\: depthwise convolutions; none in digits\-plain" in said(app)
@@ -274,12 +282,14 @@ def test_every_shape_draws_and_says_what_it_shows(page, shape, measure, monkeypa
     assert second.startswith("Worst layer per model: ")
 
 
+@pytest.mark.slow
 def test_any_measure_stands_against_any_other(seen):
     app = seen(x="Outlier share", y="Channel spread")
     assert [header.value for header in app.header][-1] == "Outlier share against channel spread"
     assert "Spearman's rank correlation" in said(app)
 
 
+@pytest.mark.slow
 def test_a_rectangle_in_the_address_lists_its_layers_worst_first(page):
     app = page(box="0.001~1000~0~10")
     assert "layers in the rectangle" in said(app)

@@ -75,7 +75,17 @@ def worst_layer(demo_store, model=MODEL):
         return queries.worst_layers(con, model, DEFAULT_SCHEME.name).iloc[0]["layer"]
 
 
-@pytest.mark.parametrize("scheme", INT8_SCHEMES)
+# A shared scale and one per channel; the slow tests try their asymmetric kin too.
+every_scheme = pytest.mark.parametrize(
+    "scheme",
+    [
+        pytest.param(name, marks=() if scheme.is_symmetric else pytest.mark.slow)
+        for name, scheme in INT8_SCHEMES.items()
+    ],
+)
+
+
+@every_scheme
 def test_an_address_restores_the_layer_and_the_scheme(seen, scheme):
     app = seen(model=MODEL, layer=LAYER, scheme=scheme)
     assert name_on(app) == LAYER
@@ -111,14 +121,17 @@ def test_the_address_names_the_worst_layer_too(seen, demo_store):
     assert dict(app.query_params) == {"model": model, "layer": worst_layer(demo_store, model)}
 
 
-def test_an_unknown_layer_falls_back_to_the_worst_one_and_says_so(page, demo_store):
-    app = page(model=MODEL, layer="<b>nope</b>")
+def test_an_unknown_layer_falls_back_to_the_worst_one_and_says_so(seen, demo_store):
+    app = seen(model=MODEL, layer="<b>nope</b>")
     assert name_on(app) == worst_layer(demo_store)
     (warning,) = app.warning
     assert "has no layer named" in warning.value
     assert "<b>" not in warning.value
-    # Another run, such as the one after a change of theme, still says so.
-    assert run(app).warning
+
+
+@pytest.mark.slow
+def test_another_run_such_as_the_one_after_a_change_of_theme_still_says_so(page):
+    assert run(page(model=MODEL, layer="<b>nope</b>")).warning
 
 
 def test_an_unknown_model_falls_back_and_says_so(seen):
@@ -159,6 +172,7 @@ def test_every_layer_of_a_model_opens(page, demo_store):
         assert name_on(run(app)) == name
 
 
+@pytest.mark.slow
 def test_earlier_and_later_walk_through_the_network(page, demo_store):
     with store.reading(demo_store) as con:
         ranked = queries.worst_layers(con, MODEL, DEFAULT_SCHEME.name)
@@ -187,6 +201,7 @@ def test_the_settings_of_the_node_stand_beside_its_shape(page, monkeypatch):
 # Its channels
 
 
+@pytest.mark.slow
 def test_a_stretch_in_the_address_shows_these_channels_and_the_button_all_again(page):
     app = page(model=MODEL, layer="/blocks/blocks.3/pointwise/conv/Conv", channels="8-23")
     assert app.slider[0].value == (8, 23)
@@ -221,13 +236,17 @@ def test_a_stretch_ends_with_the_channels_that_there_are():
     assert channels.parse_stretch("9-3", 64) == (3, 9)
 
 
-def test_the_table_of_channels_begins_with_the_worst_and_finds_a_channel(page):
-    app = page(model=MODEL, layer=LAYER)
-    table = table_of(app, "channel")
+def test_the_table_of_channels_begins_with_the_worst(seen):
+    table = table_of(seen(model=MODEL, layer=LAYER), "channel")
     reached = [row["cells"][1]["small"] for row in table["rows"]]
     decibels = [float(one.split("\u00a0")[0].replace(units.MINUS, "-")) for one in reached]
     assert len(decibels) == 10
     assert decibels == sorted(decibels)
+
+
+@pytest.mark.slow
+def test_the_table_of_channels_finds_a_channel(page):
+    app = page(model=MODEL, layer=LAYER)
     app.text_input("channel").set_value("3-5")
     found = table_of(run(app), "channel")["rows"]
     assert {row["key"] for row in found} == {3, 4, 5}
@@ -236,6 +255,7 @@ def test_the_table_of_channels_begins_with_the_worst_and_finds_a_channel(page):
     assert any("A channel is a number" in caption.value for caption in app.caption)
 
 
+@pytest.mark.slow
 def test_all_int8_schemes_show_the_sqnr_of_the_channels_one_below_the_other(seen):
     app = seen(model=MODEL, layer=LAYER, sqnr_under="all int8 schemes")
     assert len(app.get("vega_lite_chart")) == 8
@@ -266,9 +286,9 @@ def test_the_table_begins_with_the_schemes_that_matter_and_shows_all_on_demand(p
     }
 
 
-@pytest.mark.parametrize("chosen", INT8_SCHEMES)
-def test_a_gain_is_over_the_default_scheme_whichever_is_chosen(seen, demo_store, chosen):
-    app = seen(model=MODEL, layer=LAYER, scheme=chosen)
+@every_scheme
+def test_a_gain_is_over_the_default_scheme_whichever_is_chosen(seen, demo_store, scheme):
+    app = seen(model=MODEL, layer=LAYER, scheme=scheme)
     gains = {title: cells[4]["text"] for title, cells in rescue(app).items()}
     with store.reading(demo_store) as con:
         ranked = queries.worst_layers(con, MODEL, DEFAULT_SCHEME.name)
@@ -276,8 +296,8 @@ def test_a_gain_is_over_the_default_scheme_whichever_is_chosen(seen, demo_store,
         reached = queries.layer_schemes(con, layer_id).set_index("scheme")["channel_sqnr_p10_db"]
     assert len(gains) == 9
     assert gains.pop(DEFAULT_SCHEME.title) == ""
-    for scheme, value in reached.items():
-        if (title := SCHEMES[scheme].title) in gains:
+    for name, value in reached.items():
+        if (title := SCHEMES[name].title) in gains:
             over = value - reached[DEFAULT_SCHEME.name]
             assert gains.pop(title) == units.db(over, signed=True)
     assert not gains

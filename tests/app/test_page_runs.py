@@ -112,7 +112,13 @@ def test_a_model_that_its_activations_break_says_so_where_it_breaks(open_app, pa
 
 
 @pytest.mark.parametrize(
-    ("weights_db", "both_db"), [(39.0, 34.0), (18.0, 4.0), (21.0, 19.0), (None, 5.0)]
+    ("weights_db", "both_db"),
+    [
+        (39.0, 34.0),
+        pytest.param(18.0, 4.0, marks=pytest.mark.slow),
+        pytest.param(21.0, 19.0, marks=pytest.mark.slow),
+        (None, 5.0),
+    ],
 )
 def test_weights_that_suffer_too_are_not_let_off(open_app, path, weights_db, both_db):
     with store.writing(path) as con:
@@ -149,6 +155,7 @@ def test_two_models_are_too_few_to_tell(open_app, probed, monkeypatch):
     assert len(app.get("vega_lite_chart")) == 1
 
 
+@pytest.mark.slow
 def test_four_models_give_a_correlation_with_its_n(open_app, probed, tmp_path):
     path = Path(shutil.copy(probed, tmp_path / "four.duckdb"))
     with store.writing(path) as con:
@@ -220,7 +227,10 @@ def test_drift_names_the_end_and_the_steepest_fall(open_app, drifted, monkeypatc
     assert len(app.get("vega_lite_chart")) == 2
 
 
-@pytest.mark.parametrize(("shift", "words"), [(-0.004, "0.00"), (-0.25, "−0.25")])
+@pytest.mark.parametrize(
+    ("shift", "words"),
+    [(-0.004, "0.00"), pytest.param(-0.25, "−0.25", marks=pytest.mark.slow)],
+)
 def test_what_rounds_to_zero_has_no_sign(open_app, own_drifted, shift, words):
     path, keys = own_drifted
     with store.writing(path) as con:
@@ -238,6 +248,7 @@ def test_the_address_brings_runs_and_tensor(drifted):
     assert "12.0 dB accumulated" in said(app)
 
 
+@pytest.mark.slow
 def test_drift_begins_with_the_model_and_the_scheme_looked_at(open_app, drifted):
     path, keys = drifted
     app = open_app(path, "drift", model="digits-rescaled", scheme=CHANNEL)
@@ -265,9 +276,8 @@ def test_a_model_without_a_run_is_offered_one_and_never_shown_as_another(
     assert dict(app.query_params)["model"] == "digits-plain"
 
 
-@pytest.mark.parametrize(
-    "model", ["digits-plain", pytest.param("digits-separable", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["digits-plain", "digits-separable"])
 def test_from_another_model_drift_shows_that_one(open_app, drifted, model):
     path, keys = drifted
     app = open_app(path, "drift", model="digits-rescaled")
@@ -301,6 +311,7 @@ def test_a_run_that_is_gone_leaves_the_others(drifted):
     assert app.multiselect(key="runs").value == [str(keys[2])]
 
 
+@pytest.mark.slow
 def test_no_run_chosen_is_no_failure(open_app, drifted):
     path, keys = drifted
     app = open_app(path, "drift", runs=[str(keys[0])])
@@ -398,6 +409,7 @@ def test_a_run_is_asked_for_with_what_was_chosen(open_app, path, asked, on_loopb
     assert what == "int8 per tensor, symmetric, weights only, noise"
 
 
+@pytest.mark.slow
 def test_inputs_that_are_not_there_are_asked_for_again(open_app, path, asked, on_loopback):
     app = open_app(path, "drift")
     app.selectbox(key="run_kind").set_value(run_form.FOLDER)
@@ -427,6 +439,7 @@ def test_the_file_of_a_model_is_found_where_it_still_is(tmp_path):
         assert run_form.file_of(gone) is None
 
 
+@pytest.mark.slow
 def test_a_run_under_way_is_shown_and_its_result_appears(open_app, drifted, monkeypatch):
     path, keys = drifted
     job = Job(1, "digits-plain", "both, noise", "running", Progress("calibrating", 3, 12))

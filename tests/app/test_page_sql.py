@@ -122,8 +122,9 @@ def test_no_example_names_a_column_twice(demo_store):
             assert frame.columns.is_unique
 
 
-def test_the_drowned_channels_are_there_although_the_tensor_looks_healthy(page):
-    frame = page(query=EXAMPLES["Healthy tensor, drowned channels"]).dataframe[0].value
+def test_the_drowned_channels_are_there_although_the_tensor_looks_healthy(demo_store):
+    with store.reading(demo_store) as con:
+        frame = con.frame(EXAMPLES["Healthy tensor, drowned channels"])
     assert (frame["sqnr_db"] > 30).all()
     assert (frame["channels_below_10db"] > 0).all()
 
@@ -228,6 +229,7 @@ def test_every_table_and_view_is_listed_with_its_columns(seen, demo_store):
     ]
 
 
+@pytest.mark.slow
 def test_a_new_statement_from_python_replaces_what_is_typed_and_an_answer_does_not(page):
     app = page()
     before = data_of(app, "statement")["revision"]
@@ -237,6 +239,7 @@ def test_a_new_statement_from_python_replaces_what_is_typed_and_an_answer_does_n
     assert data_of(app, "statement")["revision"] > before
 
 
+@pytest.mark.slow
 def test_what_was_asked_can_be_asked_again(page):
     app = ask(page(asked="select 1 as one"), "select nothing")
     assert plain(app.button(key="history_0").label) == "select nothing :gray[refused]"
@@ -248,6 +251,7 @@ def test_what_was_asked_can_be_asked_again(page):
     assert len([button for button in app.button if "history" in str(button.key)]) == 2
 
 
+@pytest.mark.slow
 def test_a_statement_too_long_for_a_link_stays_out_of_the_address_and_on_the_page(page):
     long = f"select 1 as one -- {'é' * 1200}"
     app = page(asked=long)
@@ -297,6 +301,7 @@ def test_an_outdated_address_changes_nothing_and_back_and_forward_do(page, monke
     assert in_editor(app) == EXAMPLES["Verdict per model"]
 
 
+@pytest.mark.slow
 def test_an_example_that_the_browser_still_shows_is_not_chosen_anew(page, monkeypatch):
     """What looks after a statement under way asks for runs on what the browser knows by then."""
     app = page()
@@ -310,6 +315,7 @@ def test_an_example_that_the_browser_still_shows_is_not_chosen_anew(page, monkey
     assert in_editor(app) == EXAMPLES["Verdict per model"]
 
 
+@pytest.mark.slow
 def test_columns_to_draw_can_be_chosen_and_are_part_of_the_address(page):
     app = page(view="Chart", mark="dots", y="layers_fine")
     assert any("layers_fine for each model." in plain(caption.value) for caption in app.caption)

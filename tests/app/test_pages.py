@@ -67,7 +67,13 @@ def test_without_a_store_a_page_says_how_to_begin(open_app, tmp_path, page):
     assert not (tmp_path / "none.duckdb").exists()
 
 
-@every_page
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=() if page in ("compare", "models") else pytest.mark.slow)
+        for page in PAGES
+    ],
+)
 def test_an_empty_store_is_no_different(open_app, empty_store, page):
     app = open_app(empty_store, page)
     assert fails(app) == []
@@ -131,6 +137,7 @@ def test_every_view_of_the_differences_draws(open_app, demo_store, measure):
     assert len(app.get("vega_lite_chart")) == 3
 
 
+@pytest.mark.slow
 def test_bin_width_and_axis_can_be_chosen(open_app, demo_store):
     app = open_app(demo_store, "compare", axis="linear")
     widths = next(box for box in app.selectbox if box.label == "Bin width")
@@ -139,6 +146,7 @@ def test_bin_width_and_axis_can_be_chosen(open_app, demo_store):
     assert dict(app.query_params)["bin_width"] == "20"
 
 
+@pytest.mark.slow
 def test_two_models_can_be_drawn_as_the_article_draws_them(seen):
     app = seen("compare", models=["digits-plain", "digits-rescaled"], shape="Bars")
     assert "One brick" not in texts(app)
@@ -172,6 +180,7 @@ def test_a_model_without_trouble_hears_nothing_of_equalization(seen):
     assert "Equalization" not in said
 
 
+@pytest.mark.slow
 def test_a_model_without_pairs_hears_that_equalization_gives_nothing(
     open_app, demo_store, tmp_path
 ):
@@ -185,6 +194,7 @@ def test_a_model_without_pairs_hears_that_equalization_gives_nothing(
     assert "Every layer is fine from" not in said
 
 
+@pytest.mark.slow
 def test_model_finds_layers_by_name_as_it_is_typed(open_app, demo_store):
     app = open_app(demo_store, "model", model="digits-plain")
     app.text_input(key="find").set_value("%").run()

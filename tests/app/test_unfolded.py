@@ -58,9 +58,15 @@ def test_the_command_line_says_it_below_the_table(both, capsys, command):
 @pytest.mark.parametrize(
     ("models", "said", "unsaid"),
     [
-        ([FOLDED], "is folded into the convolution before it", "--no-fold"),
+        pytest.param(
+            *([FOLDED], "is folded into the convolution before it", "--no-fold"),
+            marks=pytest.mark.slow,
+        ),
         ([FOLDED, RAW], f"not so in {RAW} (--no-fold)", "is not folded"),
-        ([RAW], "Batch normalization is not folded (--no-fold)", "is folded into"),
+        pytest.param(
+            *([RAW], "Batch normalization is not folded (--no-fold)", "is folded into"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_report_claims_no_folding_that_was_not_done(both, models, said, unsaid):

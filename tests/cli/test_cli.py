@@ -288,8 +288,8 @@ def holder(own_store):
     "arguments",
     [
         ["models"],
-        ["remove", "digits-plain"],
-        ["sql", "select 1"],
+        pytest.param(["remove", "digits-plain"], marks=pytest.mark.slow),
+        pytest.param(["sql", "select 1"], marks=pytest.mark.slow),
         pytest.param(["ingest", "FOLDER"], marks=pytest.mark.slow),
     ],
     ids=lambda arguments: arguments[0],
@@ -311,6 +311,7 @@ def test_who_may_not_wait_is_told_at_once_who_holds_the_store(
     assert "LockedStoreError" in lines[-1]
 
 
+@pytest.mark.slow
 def test_waiting_is_bounded(run, own_store, holder):
     started = time.monotonic()
     code, _, err = run("--wait", "0.5", "--db", own_store, "models", "--verbose")
@@ -341,6 +342,7 @@ def test_ingest_says_what_became_of_a_file(run, plain_model):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 @with_a_store_here
 def test_ingest_says_that_another_name_is_not_given_and_how_to_give_it(run, plain_model):
     run("ingest", plain_model)
@@ -353,6 +355,7 @@ def test_ingest_says_that_another_name_is_not_given_and_how_to_give_it(run, plai
     assert again[2] == f"already stored as the other: {plain_model}\n"
 
 
+@pytest.mark.slow
 @with_a_store_here
 def test_ingest_says_which_runs_go_with_what_is_replaced(run, plain_model):
     run("ingest", plain_model)
@@ -464,6 +467,7 @@ def test_names_from_outside_are_escaped_wherever_they_are_printed(run, tmp_path,
             assert "\\x1b[31m\\n\\u202ename" in out + err
 
 
+@pytest.mark.slow
 @with_a_store_here
 def test_csv_on_a_terminal_is_escaped_too(run, tmp_path, plain_model, monkeypatch):
     shutil.copy(plain_model, tmp_path / f"{HOSTILE}.onnx")
@@ -474,6 +478,7 @@ def test_csv_on_a_terminal_is_escaped_too(run, tmp_path, plain_model, monkeypatc
     assert "\x1b" not in run("models", "--format", "csv")[1]
 
 
+@pytest.mark.slow
 @with_a_store_here
 def test_a_progress_bar_shows_on_a_terminal_and_cleans_up(run, plain_model, monkeypatch):
     monkeypatch.setattr("quantstore.cli.output.PATIENCE_SECONDS", 0.0)
@@ -713,6 +718,7 @@ def test_sql_reads_standard_input(ask, monkeypatch):
     assert ask("sql", "-", "--format", "csv") == "answer\n42\n"
 
 
+@pytest.mark.slow
 def test_sql_has_no_row_limit_unless_asked(run, demo_store):
     code, out, err = run("--db", demo_store, "sql", "from range(20_000)", "--format", "csv")
     assert (code, len(out.splitlines()), err) == (0, 20_001, "")
@@ -722,7 +728,13 @@ def test_sql_has_no_row_limit_unless_asked(run, demo_store):
     assert run("--db", demo_store, "sql", "from range(3)", "--limit", 3)[2] == ""
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet", ".CSV"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        ".csv",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in (".json", ".parquet", ".CSV")),
+    ],
+)
 def test_sql_writes_a_file(run, demo_store, tmp_path, suffix):
     path = tmp_path / f"answer{suffix}"
     code, out, err = run("--db", demo_store, "sql", "from bands", "--output", path)
@@ -739,6 +751,7 @@ def test_sql_that_cannot_write_its_file_is_exit_code_1(run, demo_store):
     assert error_line(err).startswith("error: no/folder.csv: cannot be written: ")
 
 
+@pytest.mark.slow
 def test_sql_draws_a_plan_in_lines(ask):
     plan = ask("sql", "explain from models")
     assert len(plan.splitlines()) > 4
@@ -749,10 +762,16 @@ def test_sql_draws_a_plan_in_lines(ask):
     ("query", "part"),
     [
         ("select weight_rang from layers", "at line 1, column 8; did you mean weight_range"),
-        ("select model,\n  nope from models", "at line 2, column 3"),
+        pytest.param(
+            "select model,\n  nope from models", "at line 2, column 3", marks=pytest.mark.slow
+        ),
         ("drop table models", "the console only reads; one SELECT at a time"),
-        ("select 1; select 2", "these are 2 statements"),
-        ("from read_csv('/etc/passwd')", "the console reads the store and nothing else"),
+        pytest.param("select 1; select 2", "these are 2 statements", marks=pytest.mark.slow),
+        pytest.param(
+            "from read_csv('/etc/passwd')",
+            "the console reads the store and nothing else",
+            marks=pytest.mark.slow,
+        ),
         ("select error(chr(27) || '[31m')", r"\x1b[31m"),
     ],
 )
@@ -950,6 +969,7 @@ def test_a_store_goes_out_as_parquet_and_comes_in_elsewhere(run, own_store, tmp_
     )
 
 
+@pytest.mark.slow
 def test_a_name_that_is_taken_is_told_when_models_come_in(run, own_store):
     run("--db", own_store, "export", "out", "digits-plain")
     with store.writing(own_store) as connection:

@@ -83,7 +83,12 @@ def test_an_answer_without_rows_keeps_its_columns(demo_store):
 
 @pytest.mark.parametrize(
     ("rows", "limit", "kept", "was_cut"),
-    [(4, 5, 4, False), (5, 5, 5, False), (6, 5, 5, True), (5000, 3000, 3000, True)],
+    [
+        pytest.param(4, 5, 4, False, marks=pytest.mark.slow),
+        (5, 5, 5, False),
+        (6, 5, 5, True),
+        pytest.param(5000, 3000, 3000, True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_limit_cuts_and_says_so(demo_store, rows, limit, kept, was_cut):
     answer = ask(demo_store, f"from range({rows})", row_limit=limit)
@@ -137,6 +142,7 @@ def test_types_that_a_frame_lacks_arrive_as_text(demo_store):
     assert frame.iloc[0].tolist() == list(texts.values())
 
 
+@pytest.mark.slow
 def test_times_beyond_the_calendar_can_be_printed(demo_store):
     frame = ask(
         demo_store, "select 'infinity'::timestamp as a, '290000-01-01'::timestamptz as b"
@@ -197,6 +203,7 @@ def test_a_mistake_is_one_readable_line(demo_store, sql, part):
     assert error.exit_code == 1
 
 
+@pytest.mark.slow
 def test_a_long_message_is_shortened(demo_store):
     assert len(refusal(demo_store, "select error(repeat('x', 100_000))").sentence) < 500
 
@@ -330,6 +337,7 @@ def test_an_attack_is_refused_in_the_childs_process_too(target, secret_frame, sq
     assert "only reads" in error.hint or "nothing else" in error.hint
 
 
+@pytest.mark.slow
 def test_a_sort_beyond_memory_leaves_no_file_behind(demo_store, tmp_path):
     path = tmp_path / "store.duckdb"
     shutil.copy(demo_store, path)

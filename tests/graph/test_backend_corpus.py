@@ -82,6 +82,7 @@ def test_operators_that_onnx_generates_tests_for(tmp_path):
     assert layers["test_lstm_defaults"] == 2
 
 
+@pytest.mark.slow
 def test_a_model_of_the_package_is_stored(tmp_path):
     path = next(path for path in models("pytorch-converted") if isinstance(outcome(path), int))
     result = ingest_file(path, tmp_path / "s.duckdb", IngestChoices(jobs=1, name="packaged"))

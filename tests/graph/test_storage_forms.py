@@ -148,6 +148,7 @@ def test_a_constant_that_doubles_with_each_node_is_left_out_at_once(tmp_path):
     assert "it grows to" in big.reason
 
 
+@pytest.mark.slow
 def test_a_chain_of_any_length_is_followed_but_not_computed_without_end(tmp_path):
     for op_type, is_read in (("Identity", True), ("Neg", False)):
         count = 5 * fold.MOST_NODES

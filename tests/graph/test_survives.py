@@ -145,6 +145,7 @@ def with_dims(model, dims):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [[4, 3, 3, 4], [4, 3, 3], [1, 1, 1, 1], [4, 3, 3, 2**40]])
 def test_dimensions_that_do_not_match_the_data(refused, dims):
     refused(with_dims(conv_model(), dims))
@@ -293,6 +294,7 @@ def test_a_thousand_functions_in_a_row_are_too_deep(refused):
     assert "nested more than 100 deep" in refused(calling(functions | {"f1000": [("Relu", "")]}))
 
 
+@pytest.mark.slow
 def test_a_graph_in_a_circle(tmp_path, prober):
     model = make_model(
         [

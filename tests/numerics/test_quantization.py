@@ -84,8 +84,6 @@ AWKWARD = {name: weights.astype(np.float32) for name, weights in AWKWARD.items()
 every_awkward_tensor = pytest.mark.parametrize("weights", AWKWARD.values(), ids=AWKWARD)
 
 
-# A law is held to every scheme by the same weights: hypothesis takes longer to draw them than we
-# to measure them.
 def with_awkward_examples(test):
     for weights in AWKWARD.values():
         test = example(weights=weights)(test)
@@ -281,6 +279,9 @@ def test_scale_and_zero_point_are_what_onnxruntimes_quantizer_computes(weights):
 
 
 # --- laws --------------------------------------------------------------------------------------
+
+# A law is held to every scheme by the same weights: hypothesis takes longer to draw them than we
+# to measure them.
 
 
 @given(weights=any_weights)

@@ -508,7 +508,15 @@ def test_the_swept_error_of_int8_is_what_onnxruntime_makes_of_it(is_symmetric, g
     assert error.max_abs_error == pytest.approx(np.abs(distance).max(), rel=1e-4)
 
 
-@pytest.mark.parametrize("path", demo_paths(), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(
+            path, id=path.stem, marks=() if "separable" not in path.stem else pytest.mark.slow
+        )
+        for path in demo_paths()
+    ],
+)
 def test_every_layer_of_the_demo_models(path):
     for layer in layers_of(path):
         found = swept(layer.weights)

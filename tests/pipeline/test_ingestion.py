@@ -393,10 +393,6 @@ def everything(path):
         }
 
 
-# One worker fills that store, and no other has to.
-same_worker = pytest.mark.xdist_group("a store that two processes filled")
-
-
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     """A store that two processes filled with the demo models, and what became of each file.
@@ -410,7 +406,6 @@ def two_processes(tmp_path_factory):
     return path, list(ingest_many(files, path, jobs=2))
 
 
-@same_worker
 def test_one_process_and_two_write_the_same_tables(two_processes, demo_store):
     path, results = two_processes
     outcomes = sorted(result.outcome for result in results)
@@ -563,7 +558,6 @@ def test_a_first_file_that_fails_makes_no_store(tmp_path, no_store):
     assert [file.name for file in tmp_path.iterdir()] == ["broken.onnx"]
 
 
-@same_worker
 def test_files_measured_by_other_processes_leave_rows_too(two_processes):
     path, _ = two_processes
     first, *others = (file.stem for file in demo_paths())

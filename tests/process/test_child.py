@@ -230,6 +230,13 @@ def test_without_alarms_the_parent_keeps_the_time(start):
     assert cause_of(child, "sleep", ChildLimits(wall_seconds=0.3)) is Cause.TOO_SLOW
 
 
+@on_linux
+def test_one_that_nobody_waits_for_ends_by_itself(start):
+    child = start()
+    child.ask({"action": "sleep"}, ChildLimits(wall_seconds=0.3))
+    assert wait_for_end(child.pid)
+
+
 def test_the_clock_can_be_started_anew(start):
     child = start()
     child.ask({"action": "family"}, ChildLimits(wall_seconds=30))

@@ -194,6 +194,7 @@ def test_every_int8_scheme_gives_a_report(demo_store, scheme):
     assert "bits needed" in text
 
 
+@pytest.mark.slow
 def test_one_model_is_not_compared_with_itself(demo_store):
     reader = Reader(write(demo_store, ["digits-rescaled"]))
     assert "Where in the network" not in reader.text
@@ -236,6 +237,7 @@ def test_it_says_what_it_is_about_and_who_made_it(page, demo_store):
             assert sha256 in text
 
 
+@pytest.mark.slow
 def test_the_method_is_that_of_the_probe_and_of_the_law(page):
     text = Reader(page).text
     assert "Where only weights are quantized the noise is white" in text
@@ -267,6 +269,7 @@ def test_every_layer_is_in_the_csv(page, demo_store):
 # What it is: one file, the same every time, small, harmless.
 
 
+@pytest.mark.slow
 def test_the_same_store_gives_the_same_file(page, demo_store):
     assert write(demo_store, reversed(PAIR)) == page
 
@@ -497,6 +500,7 @@ def nasty_page_tab(opened, nasty_page):
 
 
 # One opens in light and wide, the other in dark and narrow; each then changes to the rest.
+@pytest.mark.slow
 @pytest.mark.usefixtures("browser")
 @pytest.mark.parametrize("width", [1440, 800])
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -517,6 +521,7 @@ def test_it_draws_from_the_disk_and_asks_for_nothing(request, which, width, them
     assert (tab.asked, tab.errors) == ([], [])
 
 
+@pytest.mark.slow
 def test_marks_have_tooltips_and_lead_to_their_layer(page_tab):
     tab = page_tab.seen()
     tab.page.locator("#map-1 path[aria-roledescription='rect mark']").nth(1).hover()
@@ -527,6 +532,7 @@ def test_marks_have_tooltips_and_lead_to_their_layer(page_tab):
     assert tab.errors == []
 
 
+@pytest.mark.slow
 def test_charts_are_saved_as_svg_and_png_and_layers_as_csv(page_tab):
     tab = page_tab.seen(theme="dark")
     tab.page.locator("#range").hover()
@@ -544,6 +550,7 @@ def test_charts_are_saved_as_svg_and_png_and_layers_as_csv(page_tab):
     assert (tab.asked, tab.errors) == ([], [])
 
 
+@pytest.mark.slow
 def test_paper_is_light_and_nothing_is_wider_than_it(page_tab):
     tab = page_tab.seen(width=700, theme="dark", media="print")
     assert tab.page.evaluate("getComputedStyle(document.body).backgroundColor") == (
@@ -556,6 +563,7 @@ def test_paper_is_light_and_nothing_is_wider_than_it(page_tab):
     assert tab.page.evaluate(widest) <= 701
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("media", ["screen", "print"])
 @pytest.mark.parametrize("width", [1440, 800, 500])
 def test_what_a_verdict_rests_on_is_seen_however_narrow_the_page(page_tab, width, media):
@@ -566,6 +574,7 @@ def test_what_a_verdict_rests_on_is_seen_however_narrow_the_page(page_tab, width
     assert "activations not measured" in cells.all_inner_texts()
 
 
+@pytest.mark.slow
 def test_without_javascript_the_tables_are_there(opened, page):
     tab = opened(page, javascript=False)
     assert tab.page.get_by_text("breaks: 8 layers").count()

@@ -120,6 +120,7 @@ def test_a_softmax_behind_the_scores_changes_nothing(tmp_path):
         assert found[key].output_sqnr_db == pytest.approx(figure.output_sqnr_db, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_batchnorm_folded_by_hand_or_by_us_is_the_same_network():
     folded, unfolded = (
         found_in(demo(name))[1] for name in ("digits-separable", "digits-separable-unfolded")
@@ -128,6 +129,7 @@ def test_a_batchnorm_folded_by_hand_or_by_us_is_the_same_network():
         assert unfolded[key].output_sqnr_db == pytest.approx(figure.output_sqnr_db, abs=0.1), key
 
 
+@pytest.mark.slow
 def test_without_folding_it_is_another_network():
     path = demo("digits-separable-unfolded")
     folded, raw = (found_in(path, fold=fold)[1] for fold in (True, False))
@@ -138,6 +140,7 @@ def test_without_folding_it_is_another_network():
     assert raw[key].output_sqnr_db == pytest.approx(folded[key].output_sqnr_db, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_network_that_was_rescaled_breaks_per_tensor_and_lives_per_channel_if_activations_do():
     plain, rescaled = (found_in(demo(name))[1] for name in ("digits-plain", "digits-rescaled"))
     assert plain[TENSOR, "weights"].output_sqnr_db > 40
@@ -287,6 +290,7 @@ def test_a_model_that_takes_too_long_is_stopped_and_says_so(sabotage):
     assert {one.failure for one in records} == {"stopped after 0.2 s"}
 
 
+@pytest.mark.slow
 def test_what_was_found_before_the_time_was_up_is_kept(sabotage):
     sabotage(WITH_THE_QUANTIZER.format("os.kill(os.getpid(), signal.SIGALRM)"))
     records = probe.probe(demo("digits-plain"))
@@ -407,6 +411,7 @@ REAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", dict.fromkeys(name for name, _ in REAL))
 def test_what_real_networks_come_to_with_weights_alone(shared_models, name):
     wanted = {scheme: db for (model, scheme), db in REAL.items() if model == name}

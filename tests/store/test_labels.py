@@ -110,6 +110,7 @@ def changed(tmp_path):
     return path, own_store
 
 
+@pytest.mark.slow
 def test_labels_survive_a_new_measurement(changed):
     path, own_store = changed
     again = IngestChoices(probe=False, replace=True, name="net")
@@ -118,6 +119,7 @@ def test_labels_survive_a_new_measurement(changed):
         assert store.labels(connection, "net") == store.Labels(("gate",), "mine")
 
 
+@pytest.mark.slow
 def test_two_models_that_become_one_keep_the_labels_of_both(changed):
     path, own_store = changed
     ingest_file(path, own_store, IngestChoices(probe=False, name="twin"))

@@ -162,6 +162,7 @@ def test_the_command_updates_keeps_a_copy_and_says_so(tmp_path, capsys):
     assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, backup.name]
 
 
+@pytest.mark.slow
 def test_whatever_writes_to_it_updates_it(tmp_path, capsys):
     path = unpacked(1, tmp_path)
     assert main(["remove", "digits-plain", "--db", str(path)]) == 0
@@ -169,6 +170,7 @@ def test_whatever_writes_to_it_updates_it(tmp_path, capsys):
     assert len(list(tmp_path.glob("*.backup"))) == 1
 
 
+@pytest.mark.slow
 def test_ingesting_updates_it_and_knows_what_it_holds(tmp_path):
     path = unpacked(1, tmp_path)
     file = next(file for file in demo_paths() if file.stem == "digits-plain")
@@ -247,6 +249,7 @@ def test_the_app_offers_to_update_it(app):
     assert "digits" in app.title[0].value
 
 
+@pytest.mark.slow
 def test_the_app_says_why_it_could_not_be_updated(app, tmp_path):
     (tmp_path / "old.duckdb.schema-1.backup.unfinished").mkdir()
     the_button(app).click().run()

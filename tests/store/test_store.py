@@ -590,8 +590,11 @@ def hold(path):
 
 @pytest.mark.parametrize(
     ("how", "opening"),
-    [("write", store.reading), ("write", store.writing), ("read", store.writing)],
-    ids=["reader and writer", "two writers", "writer and reader"],
+    [
+        pytest.param("write", store.reading, id="reader and writer"),
+        pytest.param("write", store.writing, id="two writers", marks=pytest.mark.slow),
+        pytest.param("read", store.writing, id="writer and reader", marks=pytest.mark.slow),
+    ],
 )
 def test_a_store_held_by_another_process_is_named_with_that_process(add, path, hold, how, opening):
     add(GAUSSIAN)
@@ -604,6 +607,7 @@ def test_a_store_held_by_another_process_is_named_with_that_process(add, path, h
     assert caught.value.exit_code == 3
 
 
+@pytest.mark.slow
 def test_two_processes_may_read_at_the_same_time(add, path, hold):
     add(GAUSSIAN)
     hold("read")
@@ -611,6 +615,7 @@ def test_two_processes_may_read_at_the_same_time(add, path, hold):
         assert connection.value("select count(*) from models") == 1
 
 
+@pytest.mark.slow
 def test_a_writer_waits_for_a_reader_that_lets_go(add, path, hold):
     add(GAUSSIAN)
     holder = hold("read")

@@ -158,6 +158,7 @@ def test_a_folder_that_cannot_be_opened_needs_no_turnstile(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_threads_that_read_and_write_one_store_all_get_through(tmp_path):
     path = tmp_path / "test.duckdb"
     with store.writing(path) as connection:

@@ -290,6 +290,7 @@ def test_importing_twice_adds_nothing(small_export, ours, empty_store):
     assert contents(ours) == before
 
 
+@pytest.mark.slow
 def test_keys_come_from_our_own_sequences(full_store, tmp_path, own_copy):
     store.export(full_store, tmp_path / "rest", ["digits-separable"])
     store.merge(own_copy, tmp_path / "rest")
@@ -319,6 +320,7 @@ def test_a_name_that_belongs_to_other_content_here_gets_the_start_of_the_content
     assert len(models_of(own_copy)) == before + 1
 
 
+@pytest.mark.slow
 def test_with_replace_the_incoming_model_takes_the_place_of_content_and_of_name_with_their_notes(
     small_export, own_copy
 ):
@@ -334,6 +336,7 @@ def test_with_replace_the_incoming_model_takes_the_place_of_content_and_of_name_
     assert models_of(own_copy) == [PLAIN]
 
 
+@pytest.mark.slow
 def test_limits_of_bands_that_somebody_changed_stay_where_they_were_changed(own_copy, ours):
     change(own_copy, "update bands set lower_db = 99 where band = 'fine'")
     store.merge(ours, own_copy)
@@ -548,6 +551,7 @@ def test_nothing_of_a_foreign_database_runs(own_copy, ours, tmp_path, name):
     assert not ours.exists()
 
 
+@pytest.mark.slow
 def test_a_foreign_macro_shadows_nothing(own_copy, small_store, ours):
     foreign(
         own_copy,
@@ -670,6 +674,7 @@ for number in range(8):
 """
 
 
+@pytest.mark.slow
 def test_what_others_write_while_the_store_is_compacted_is_kept(own_copy):
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, own_copy], stdout=subprocess.PIPE, text=True

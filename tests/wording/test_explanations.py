@@ -34,7 +34,14 @@ def strict_store(demo_store, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("page", ["compare", "model", "layer"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "model",
+        pytest.param("compare", marks=pytest.mark.slow),
+        pytest.param("layer", marks=pytest.mark.slow),
+    ],
+)
 def test_a_page_explains_the_bands_of_its_store(strict_store, page):
     said = " ".join(one.value for one in opened(page, strict_store).markdown)
     assert "*Fine* is 35 dB and more, *watch* from 25, *at risk* from 10" in said
