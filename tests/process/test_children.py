@@ -234,7 +234,7 @@ STARTING = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = {path!r}
-import test_children
+from tests.process import test_children
 asking = test_children.CALLERS[{caller!r}](Path({store!r}))
 asking.start()
 child = getattr(asking, "prober", None) or asking.running
