@@ -19,8 +19,8 @@ StartRun = Callable[[Path, Path, str, Any], Cancellable]
 class FileQueue(Queue):
     """Files waiting to be ingested, and what became of the others.
 
-    The progress of a job is ``ingestion.IngestProgress``, its result
-    ``ingestion.IngestResult``, its description the size of the file.
+    The progress of a job is ``pipeline.outcome.IngestProgress``, its result
+    ``pipeline.outcome.IngestResult``, its description the size of the file.
 
     Args:
         probe: whether models are run on noise as well.
@@ -72,7 +72,7 @@ class FileQueue(Queue):
 class RunQueue(Queue):
     """Models waiting to be run, and what became of the others.
 
-    The progress of a job is ``run.choices.Progress``, its result ``simulation.Done``, its
+    The progress of a job is ``run.choices.Progress``, its result ``pipeline.simulate.Done``, its
     description the scheme, the mode and the inputs.
     """
 
@@ -93,7 +93,7 @@ class RunQueue(Queue):
         """Put a run at the end of the queue.
 
         Args:
-            choices: the arguments of ``simulation.Choices``.
+            choices: the arguments of ``run.choices.Choices``.
             name: what the queue calls the model.
         """
         return self.put(
