@@ -34,7 +34,7 @@ GRACE_SECONDS = 0.5
 # The longest result, of a run with every tensor of a large network, has about 20 MB.
 MOST_LINE_BYTES = 1 << 28
 # What a library prints before the child takes its output away is a few lines.
-MOST_RUBBISH_BYTES = 1 << 24
+MOST_RUBBISH_BYTES = 1 << 20
 
 # The module signal lacks them on Windows.
 _SIGKILL, _SIGALRM, _SIGXCPU = 9, 14, 24
@@ -242,7 +242,10 @@ class Child:
         rubbish_bytes = 0
         while True:
             try:
-                line = self._messages.readline(MOST_LINE_BYTES)
+                line = self._messages.readline(MOST_RUBBISH_BYTES + 1)
+                if line.startswith(b'{"') and not line.endswith(b"\n"):
+                    # A message that is long, and not rubbish without an end.
+                    line += self._messages.readline(MOST_LINE_BYTES)
             except (OSError, ValueError):
                 # Closed by close().
                 return None

@@ -135,6 +135,7 @@ def test_it_answers_one_request_after_another(start):
         asked(child, "bug")
     assert bug.value.summary == "ZeroDivisionError: division by zero"
     assert asked(child, "print") == "heard"
+    assert asked(child, "echo", content="x" * (5 << 20)) == "x" * (5 << 20)
     assert child.is_alive
 
 

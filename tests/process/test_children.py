@@ -101,6 +101,14 @@ class Probe(Ingest):
 
 CALLERS = {"ingest": Ingest, "probe": Probe, "run": Run, "SQL": Sql}
 every_caller = pytest.mark.parametrize("caller", CALLERS)
+# What ends a child is the same for all: one caller is enough for a quick look.
+one_caller = pytest.mark.parametrize(
+    "caller",
+    [
+        "run",
+        *(pytest.param(caller, marks=pytest.mark.slow) for caller in CALLERS if caller != "run"),
+    ],
+)
 
 
 @pytest.fixture
@@ -156,7 +164,7 @@ def test_it_works_while_libraries_print(caller, begin):
     assert begin(caller, f"{rubbish}os.write(1, b'\\n[1, 2]\\n')").sentence() == ""
 
 
-@every_caller
+@one_caller
 def test_one_that_prints_without_end_is_ended(caller, begin):
     asking = begin(caller, "import os\nwhile True: os.write(1, b'rubbish' * 10_000)")
     assert asking.sentence().startswith(asking.silent)
@@ -168,14 +176,20 @@ def test_one_that_is_killed_is_a_sentence(caller, begin):
     assert asking.sentence().startswith(asking.killed)
 
 
-@every_caller
+@one_caller
 def test_one_that_ends_without_a_word_is_a_sentence(caller, begin):
     asking = begin(caller, "raise SystemExit(1)")
     assert asking.sentence().startswith(asking.silent)
 
 
 @every_caller
-@pytest.mark.parametrize("sabotage", [HANGING, ON_REQUEST.format(HANGING)], ids=["early", "late"])
+@pytest.mark.parametrize(
+    "sabotage",
+    [
+        pytest.param(HANGING, id="early", marks=pytest.mark.slow),
+        pytest.param(ON_REQUEST.format(HANGING), id="late"),
+    ],
+)
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 def test_one_that_hangs_can_be_ended_and_leaves_no_process(caller, sabotage, begin):
     before = children()
