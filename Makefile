@@ -14,7 +14,8 @@ PYTEST_ARGS ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 # What is imported is compiled then: pip would compile all of it, which takes as long as the rest.
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# Its warnings are about how setuptools likes its settings; errors are shown.
+INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
 
 .PHONY: app test slow check bench bench-quick bench-pages kill stress format clean bench-store attacks
 
