@@ -8,28 +8,10 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "quantstore"
 
 # They name the act of finding a thing, or nothing at all.
-VAGUE = frozenset(
-    [
-        "found",
-        "said",
-        "told",
-        "one",
-        "own",
-        "known",
-        "wanted",
-        "given",
-        "made",
-        "left",
-        "here",
-        "how",
-        "what",
-        "kind",
-        "place",
-        "words",
-        "parts",
-        "more",
-    ]
-)
+VAGUE = {
+    *("found", "said", "told", "one", "own", "known", "wanted", "given", "made", "left"),
+    *("here", "how", "what", "kind", "place", "words", "parts", "more"),
+}
 MOST_VAGUE_PER_THOUSAND = 2.0
 
 SCOPES = (
