@@ -78,11 +78,11 @@ class MeasuredLayer:
     fold: bool
 
 
-Subject = TypeVar("Subject", SurveyedModel, MeasuredLayer)
+Evidence = TypeVar("Evidence", SurveyedModel, MeasuredLayer)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FindingKind(Generic[Subject]):
+class FindingKind(Generic[Evidence]):
     """An entry of the list: what may be found, how grave it is, and the function that looks for it.
 
     ``name`` is what the store has in the column ``kind``. ``meaning`` is one sentence for the
@@ -94,11 +94,11 @@ class FindingKind(Generic[Subject]):
     name: str
     severity: Severity
     meaning: str
-    look: Callable[[Subject], Iterator[Sentences]]
+    look: Callable[[Evidence], Iterator[Sentences]]
 
-    def findings(self, subject: Subject) -> Iterator[Finding]:
+    def findings(self, evidence: Evidence) -> Iterator[Finding]:
         """Everything of this kind that a model or a layer gives away."""
-        for sentences in self.look(subject):
+        for sentences in self.look(evidence):
             yield Finding(self.name, self.severity, sentences.message, sentences.remedy)
 
 
