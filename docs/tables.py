@@ -16,12 +16,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import get_args
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tests are no part of the package, and some tables name them.
 sys.path.insert(0, str(ROOT))
 
 from quantstore.graph.findings import FINDING_KINDS  # noqa: E402
+from quantstore.graph.findings.base import Severity  # noqa: E402
 from quantstore.graph.operators import MICROSOFT, OPERATORS, Operator  # noqa: E402
 from quantstore.schemes import BLOCK_SIZE, DEFAULT_SCHEME, SCHEMES, Scheme  # noqa: E402
 from quantstore.wording.text import listed  # noqa: E402
@@ -77,7 +79,7 @@ def _cell(text: str) -> str:
 @table("findings")
 def findings() -> str:
     """Every kind, the gravest first."""
-    gravest_first = ("problem", "warning", "note")
+    gravest_first = get_args(Severity)
     return markdown(
         ("kind", "severity", "concerns", "meaning"),
         (

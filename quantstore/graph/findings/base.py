@@ -16,7 +16,8 @@ from quantstore.graph.walk import Site, Unread
 from quantstore.layer import Layer
 from quantstore.records import Doubles
 
-# problem: figures are missing or mean nothing; warning: int8 suffers; note: good to know.
+# The gravest first. problem: figures are missing or mean nothing; warning: int8 suffers; note: good
+# to know.
 Severity = Literal["problem", "warning", "note"]
 Concern = Literal["model", "layer"]
 
