@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Its warnings are about how setuptools likes its settings; errors are shown.
 INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
 
-.PHONY: app test slow check bench bench-quick bench-pages kill stress format clean bench-store attacks
+.PHONY: app test slow check docs bench bench-quick bench-pages kill stress format clean bench-store attacks
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app
 	$(BIN)/quantstore app --demo --port $(PORT)
@@ -32,6 +32,9 @@ check: $(VENV)/check.stamp test  ## tests, and format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/test.stamp  ## write the tables of the documents anew, from the code they list
+	$(BIN)/python docs/tables.py
 
 bench: $(VENV)/bench.stamp  ## how fast quantstore is beside its peers; BENCH="--quick speed" for a part
 	$(BIN)/python bench/ingest.py $(BENCH)

@@ -1,6 +1,6 @@
 """The operators quantstore measures: which input holds the weights, and which axis counts channels.
 
-One row per operator, :data:`OPERATORS`; docs/reading.md lists them with the tests that cover them.
+One row per operator, :data:`OPERATORS`, from which the tables of docs/reading.md are written.
 Axes follow what ONNX quantizes per channel: the output channels of the tensor as the node reads it.
 Operands bear the names of the operator's schema (https://onnx.ai/onnx/operators/ and, for the
 domain com.microsoft,
@@ -14,14 +14,28 @@ import onnx_ir as ir
 
 from quantstore.graph.attributes import integer, text
 
-# The axis of output channels, from the node and the rank of the weights; None where all of them
-# are a single channel.
-ChannelAxis = Callable[[ir.Node, int], int | None]
-
 # The default domain of ONNX has two spellings. The other is what onnxruntime's optimizer and
 # quantizer write.
 STANDARD_DOMAINS = ("", "ai.onnx")
 MICROSOFT = "com.microsoft"
+
+
+_AxisFinder = Callable[[ir.Node, int], int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelAxis:
+    """The axis of output channels, from the node and the rank of the weights.
+
+    ``find`` gives None where all weights are a single channel; ``description`` is for the
+    documents.
+    """
+
+    description: str
+    find: _AxisFinder
+
+    def __call__(self, node: ir.Node, rank: int) -> int | None:
+        return self.find(node, rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,44 +73,58 @@ class Operator:
     is_packed: bool = False
 
 
-def _axis(number: int) -> ChannelAxis:
-    return lambda node, rank: number if rank > number else None
+def _described(description: str) -> Callable[[_AxisFinder], ChannelAxis]:
+    return lambda find: ChannelAxis(description, find)
 
 
+def _axis(number: int, remark: str = "") -> ChannelAxis:
+    return ChannelAxis(f"{number}{remark}", lambda node, rank: number if rank > number else None)
+
+
+@_described("1, with transB 0")
 def _gemm_b(node: ir.Node, rank: int) -> int | None:
     return 0 if integer(node, "transB", 0) else 1
 
 
+@_described("0, with transA 1")
 def _gemm_a(node: ir.Node, rank: int) -> int | None:
     return 1 if integer(node, "transA", 0) else 0
 
 
+@_described("the last")
 def _last_axis(node: ir.Node, rank: int) -> int | None:
     # A vector gives one number for each row of the other operand: a single output channel.
     return rank - 1 if rank >= 2 else None
 
 
+@_described("the last but one")
 def _second_to_last_axis(node: ir.Node, rank: int) -> int | None:
     return rank - 2 if rank >= 2 else None
 
 
+@_described("the last, with transB the last but one")
 def _matmul_b(node: ir.Node, rank: int) -> int | None:
     find = _second_to_last_axis if integer(node, "transB", 0) else _last_axis
     return find(node, rank)
 
 
+@_described("the last but one, with transA the last")
 def _matmul_a(node: ir.Node, rank: int) -> int | None:
     find = _last_axis if integer(node, "transA", 0) else _second_to_last_axis
     return find(node, rank)
 
 
+@_described("the axis that is gathered from")
 def _gathered(node: ir.Node, rank: int) -> int | None:
     axis = integer(node, "axis", 0)
     return axis % rank if -rank <= axis < rank else None
 
 
 def _einsum(index: int) -> ChannelAxis:
-    return lambda node, rank: einsum_axis(text(node, "equation", ""), index, rank)
+    return ChannelAxis(
+        "the last letter that output and operand share with no other operand",
+        lambda node, rank: einsum_axis(text(node, "equation", ""), index, rank),
+    )
 
 
 def einsum_axis(equation: str, index: int, rank: int) -> int | None:
@@ -158,7 +186,11 @@ OPERATORS = {
     for operator in (
         Operator("Conv", "conv", _CONV),
         Operator("DeformConv", "conv", _CONV),
-        Operator("ConvTranspose", "conv_transpose", (Operand("W", 1, _axis(1)),)),
+        Operator(
+            "ConvTranspose",
+            "conv_transpose",
+            (Operand("W", 1, _axis(1, ", for all groups together, as QDQ has it")),),
+        ),
         Operator("Gemm", "linear", _linear(_gemm_b, _gemm_a)),
         Operator("MatMul", "linear", _MATMUL),
         Operator("Einsum", "linear", _EINSUM),
@@ -271,8 +303,11 @@ OPERATORS = {
         Operator(
             "MatMulNBits",
             "linear",
-            # Restored to (N, K): an output channel in each row.
-            (Operand("B", 1, _axis(0), scale=2, zero_point=3),),
+            (
+                Operand(
+                    "B", 1, _axis(0, " of the weights, restored to (N, K)"), scale=2, zero_point=3
+                ),
+            ),
             MICROSOFT,
             is_packed=True,
         ),

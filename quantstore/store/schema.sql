@@ -306,7 +306,7 @@ comment on table findings is
 'One row per finding: what the graph and the weights give away before anything is run, and what to do about it.';
 comment on column findings.layer_id is 'The layer it concerns; NULL where it concerns the whole model.';
 comment on column findings.kind is
-'What was found: left out, not finite, unread, dead channel, mixed output, not folded, old opset, not learned or invalid.';
+'What was found, for example not finite, dead channel or old opset; docs/survives.md lists every kind with its meaning.';
 comment on column findings.severity is
 'problem: figures are missing or mean nothing; warning: int8 suffers; note: good to know.';
 comment on column findings.message is 'What was found, in full sentences.';

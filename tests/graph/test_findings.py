@@ -1,10 +1,20 @@
-"""What a graph and its weights give away before anything is run, each with a remedy."""
+"""What a graph and its weights give away before anything is run, each with a remedy.
+
+A kind that is added needs an entry in ``EXAMPLES``.
+"""
+
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from onnx import TensorProto, defs, helper, numpy_helper
 
 from quantstore import queries, store
+from quantstore.graph import findings as registry
+from quantstore.graph import walk
+from quantstore.graph.findings import FINDING_KINDS
+from quantstore.graph.findings.base import Severity
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
 from quantstore.pipeline.outcome import IngestChoices
@@ -38,36 +48,29 @@ def test_an_ordinary_model_has_none(found):
     assert found(conv_model()) == ()
 
 
-def test_every_finding_is_a_sentence_with_a_remedy(found):
-    weights = gaussian(4, 3, 3, 3)
-    weights[0, 0, 0, 0] = np.nan
-    model = conv_model(weights)
-    model.opset_import[0].version = 11
-    model.graph.name = ""
-    findings = found(model)
-    assert len(findings) == 3
-    for one in findings:
-        assert one.message[0].isupper() or one.message[0].isdigit()
-        assert one.message.endswith(".")
-        assert one.remedy.endswith(".")
-
-
 # Weights
 
 
-@pytest.mark.parametrize(("value", "count"), [(np.nan, 1), (np.inf, 1), (-np.inf, 1)])
-def test_weights_that_are_no_numbers(found, value, count):
+def holding(value):
     weights = gaussian(4, 3, 3, 3)
     weights[1, 0, 0, 0] = value
-    (finding,) = found(conv_model(weights))
+    return conv_model(weights)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_numbers(found, value):
+    (finding,) = found(holding(value))
     assert kinds([finding]) == [("not finite", "problem", 0)]
     assert finding.message.startswith("1 of its 108 weights is NaN or infinite")
 
 
+def one_channel(weights):
+    return conv_model(weights.astype(np.float32).reshape(1, -1, 1, 1))
+
+
 @pytest.mark.parametrize("ramp", [np.arange(16), np.arange(17) * 0.5 - 4], ids=["0 to 15", "steps"])
 def test_a_ramp_is_no_learned_convolution(found, ramp):
-    weights = ramp.astype(np.float32).reshape(1, -1, 1, 1)
-    (finding,) = found(conv_model(weights))
+    (finding,) = found(one_channel(ramp))
     assert kinds([finding]) == [("not learned", "note", 0)]
 
 
@@ -75,7 +78,7 @@ def test_a_ramp_is_no_learned_convolution(found, ramp):
     "weights", [np.arange(3), np.ones(16), np.zeros(16), np.r_[np.arange(15), 15.5]]
 )
 def test_what_is_no_ramp(found, weights):
-    assert found(conv_model(weights.astype(np.float32).reshape(1, -1, 1, 1))) == ()
+    assert found(one_channel(weights)) == ()
 
 
 def with_bias(weights, bias, op="Conv", **attributes):
@@ -182,10 +185,13 @@ def test_a_folded_normalization_is_no_finding_nor_one_left_on_request(found):
     assert found(normalized(training_mode=1), fold=False) == ()
 
 
+def lone_normalization():
+    lone = node("BatchNormalization", ["r", "g", "s", "m", "v"], ["z"], "lone")
+    return normalized(node("Relu", ["y"], ["r"], "relu"), lone)
+
+
 def test_a_normalization_that_follows_no_convolution(found):
-    model = normalized(node("Relu", ["y"], ["r"], "relu"))
-    model.graph.node.append(node("BatchNormalization", ["r", "g", "s", "m", "v"], ["z"], "lone"))
-    (finding,) = found(model)
+    (finding,) = found(lone_normalization())
     assert kinds([finding]) == [("not folded", "note", None)]
     assert "1 behind Relu" in finding.message
 
@@ -205,13 +211,16 @@ def joining(*nodes, inputs=("boxes", "scores")):
     )
 
 
-def test_scores_and_boxes_in_one_output(found):
-    model = joining(
+def scores_and_boxes():
+    return joining(
         node("Mul", ["c", "two"], ["boxes"], "scale"),
         node("Sigmoid", ["c"], ["s"], "sigmoid"),
         node("Identity", ["s"], ["scores"], "same"),
     )
-    (finding,) = found(model)
+
+
+def test_scores_and_boxes_in_one_output(found):
+    (finding,) = found(scores_and_boxes())
     assert kinds([finding]) == [("mixed output", "warning", None)]
     assert "(Sigmoid sigmoid)" in finding.message
     assert "(Mul scale)" in finding.message
@@ -232,6 +241,12 @@ def test_joins_of_joins_are_seen_through(found):
     assert kinds(found(model)) == [("mixed output", "warning", None)]
 
 
+def of_opset(opset):
+    model = conv_model()
+    model.opset_import[0].version = opset
+    return model
+
+
 @pytest.mark.parametrize(
     ("opset", "said"),
     [
@@ -242,9 +257,7 @@ def test_joins_of_joins_are_seen_through(found):
     ],
 )
 def test_an_opset_without_a_scale_per_channel(found, opset, said):
-    model = conv_model()
-    model.opset_import[0].version = opset
-    (finding,) = found(model)
+    (finding,) = found(of_opset(opset))
     assert kinds([finding]) == [("old opset", "warning", None)]
     assert finding.message.startswith(f"The model uses operator set {opset}. {said}")
     # onnx is the referee: the operator came with the tenth set.
@@ -253,21 +266,95 @@ def test_an_opset_without_a_scale_per_channel(found, opset, said):
 
 @pytest.mark.parametrize("opset", [13, 17])
 def test_an_opset_with_a_scale_per_channel_is_not_too_old(found, opset):
-    model = conv_model()
-    model.opset_import[0].version = opset
-    assert found(model) == ()
+    assert found(of_opset(opset)) == ()
 
 
-def test_constant_weights_that_cannot_be_read_are_counted(found):
+def whole_numbers():
     strange = helper.make_tensor("i", TensorProto.INT64, [3, 3], list(range(9)))
     model = make_model(
         [node("Conv", ["x", "w"], ["h"], "conv"), node("MatMul", ["h", "i"], ["y"], "integers")],
         {"w": gaussian(3, 3, 1, 1)},
     )
     model.graph.initializer.append(strange)
-    (finding,) = found(model)
+    return model
+
+
+def test_constant_weights_that_cannot_be_read_are_counted(found):
+    (finding,) = found(whole_numbers())
     assert kinds([finding]) == [("unread", "warning", None)]
     assert "MatMul integers (B holds int64)" in finding.message
+
+
+def nameless():
+    model = conv_model()
+    model.graph.name = ""
+    return model
+
+
+def more_channels_than_the_store_takes():
+    convolutions = [
+        node("Conv", ["x", "w"], ["h"], "first"),
+        node("Conv", ["h", "v"], ["y"], "second"),
+    ]
+    weights = gaussian(walk.MOST_CHANNELS, 3, 1, 1)
+    return make_model(convolutions, {"w": weights, "v": gaussian(4, 3, 1, 1)})
+
+
+# The list of kinds
+
+# By name and what they concern: a model in which a finding of this kind is made.
+EXAMPLES = {
+    ("left out", "model"): more_channels_than_the_store_takes,
+    ("not finite", "layer"): lambda: holding(np.nan),
+    ("unread", "model"): whole_numbers,
+    ("dead channel", "layer"): lambda: with_bias(nearly_dead(), [1, 1, 1, 1]),
+    ("mixed output", "model"): scores_and_boxes,
+    ("not folded", "model"): lone_normalization,
+    ("old opset", "model"): lambda: of_opset(11),
+    ("not learned", "layer"): lambda: one_channel(np.arange(16)),
+    ("not folded", "layer"): lambda: normalized(training_mode=1),
+    ("invalid", "model"): nameless,
+}
+
+every_kind = pytest.mark.parametrize(
+    "entry", FINDING_KINDS, ids=lambda entry: f"{entry.name}, {entry.concerns}"
+)
+
+
+def test_every_kind_is_there_once_and_has_an_example():
+    keys = [(entry.name, entry.concerns) for entry in FINDING_KINDS]
+    assert sorted(keys) == sorted(EXAMPLES)
+
+
+def test_every_file_holds_one_kind_that_is_listed():
+    folder = Path(registry.__file__).parent
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "base"}
+    assert sorted(files) == sorted(
+        entry.look.__module__.rpartition(".")[2] for entry in FINDING_KINDS
+    )
+
+
+@every_kind
+def test_a_kind_has_a_severity_and_a_meaning_of_one_sentence(entry):
+    assert entry.severity in get_args(Severity)
+    assert entry.meaning[0].isupper()
+    assert entry.meaning.endswith(".")
+    assert ". " not in entry.meaning
+    assert "\n" not in entry.meaning
+
+
+@every_kind
+def test_a_kind_is_made_of_its_example_in_sentences_with_a_remedy(found, monkeypatch, entry):
+    monkeypatch.setattr(walk, "MOST_CHANNELS", 8)
+    (finding,) = [
+        finding
+        for finding in found(EXAMPLES[entry.name, entry.concerns]())
+        if (finding.kind, finding.depth is None) == (entry.name, entry.concerns == "model")
+    ]
+    assert finding.severity == entry.severity
+    assert finding.message[0].isupper() or finding.message[0].isdigit()
+    assert finding.message.endswith(".")
+    assert finding.remedy.endswith(".")
 
 
 # In the store and on the pages

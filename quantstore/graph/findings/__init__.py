@@ -1,0 +1,77 @@
+"""What a graph and its weights give away before anything is run: findings, each with a remedy.
+
+:data:`FINDING_KINDS` is the list of all there are, a module each. ``of_model`` needs the graph
+alone, ``of_layer`` the weights of one layer. Neither changes anything.
+"""
+
+from quantstore.graph.file import ModelFile
+from quantstore.graph.findings.base import Finding, MeasuredLayer, OfLayer, OfModel, SurveyedModel
+from quantstore.graph.findings.dead_channel import DEAD_CHANNEL
+from quantstore.graph.findings.invalid import INVALID
+from quantstore.graph.findings.left_out import LEFT_OUT
+from quantstore.graph.findings.lone_normalization import LONE_NORMALIZATION
+from quantstore.graph.findings.mixed_output import MIXED_OUTPUT
+from quantstore.graph.findings.not_finite import NOT_FINITE
+from quantstore.graph.findings.not_folded import NOT_FOLDED
+from quantstore.graph.findings.not_learned import NOT_LEARNED
+from quantstore.graph.findings.old_opset import OLD_OPSET
+from quantstore.graph.findings.unread import UNREAD
+from quantstore.graph.walk import Site, Unread
+from quantstore.layer import Layer
+from quantstore.records import Doubles
+
+__all__ = ["FINDING_KINDS", "Finding", "OfLayer", "OfModel", "of_layer", "of_model"]
+
+# In the order in which they are stored: what keeps figures from being right comes first. Whoever
+# shows them sorts by severity.
+FINDING_KINDS: tuple[OfModel | OfLayer, ...] = (
+    LEFT_OUT,
+    NOT_FINITE,
+    UNREAD,
+    DEAD_CHANNEL,
+    MIXED_OUTPUT,
+    LONE_NORMALIZATION,
+    OLD_OPSET,
+    NOT_LEARNED,
+    NOT_FOLDED,
+    INVALID,
+)
+
+
+def of_model(
+    file: ModelFile, unread: tuple[Unread, ...], left_out: str, *, fold: bool
+) -> list[Finding]:
+    """What concerns the model as a whole; see :class:`SurveyedModel` for the arguments."""
+    model = SurveyedModel(file=file, unread=unread, left_out=left_out, fold=fold)
+    return [
+        finding
+        for entry in FINDING_KINDS
+        if isinstance(entry, OfModel)
+        for finding in entry.findings(model)
+    ]
+
+
+def of_layer(
+    site: Site,
+    layer: Layer,
+    *,
+    channel_min: Doubles,
+    channel_max: Doubles,
+    nonfinite_count: int,
+    fold: bool,
+) -> list[Finding]:
+    """What concerns one layer; see :class:`MeasuredLayer` for the arguments."""
+    measured = MeasuredLayer(
+        site=site,
+        layer=layer,
+        channel_min=channel_min,
+        channel_max=channel_max,
+        nonfinite_count=nonfinite_count,
+        fold=fold,
+    )
+    return [
+        finding
+        for entry in FINDING_KINDS
+        if isinstance(entry, OfLayer)
+        for finding in entry.findings(measured)
+    ]

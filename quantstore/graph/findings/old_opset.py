@@ -1,0 +1,40 @@
+"""Operator sets before 13, and what they cannot say of integers."""
+
+from collections.abc import Iterator
+
+from quantstore.graph.findings.base import OfModel, Sentences, SurveyedModel
+
+# DequantizeLinear is there since the first of these operator sets, and knows a scale per channel
+# since the second. https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html
+DEQUANTIZE_OPSET = 10
+PER_CHANNEL_OPSET = 13
+
+
+def _look(model: SurveyedModel) -> Iterator[Sentences]:
+    opset = model.file.opset
+    if opset is None or opset >= PER_CHANNEL_OPSET:
+        return
+    knows = (
+        "It has neither QuantizeLinear nor DequantizeLinear: they come with"
+        f" {DEQUANTIZE_OPSET}, and a scale per channel with {PER_CHANNEL_OPSET}."
+        if opset < DEQUANTIZE_OPSET
+        else "Its DequantizeLinear knows one scale per tensor; a scale per channel needs"
+        f" {PER_CHANNEL_OPSET} or later."
+    )
+    before = "quantizing" if opset < DEQUANTIZE_OPSET else "quantizing per channel"
+    yield Sentences(
+        f"The model uses operator set {opset}. {knows}",
+        f"Export it with opset {PER_CHANNEL_OPSET} or later, or convert it with"
+        f" onnx.version_converter, before {before}.",
+    )
+
+
+OLD_OPSET = OfModel(
+    name="old opset",
+    severity="warning",
+    meaning=(
+        f"The operator set is below {PER_CHANNEL_OPSET}, where DequantizeLinear has no scale per"
+        f" channel, or below {DEQUANTIZE_OPSET}, where it does not exist."
+    ),
+    look=_look,
+)
