@@ -63,9 +63,7 @@ OWNERS = {
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
-LEVELS = {
-    name: number for number, line in enumerate(LAYERS.split("\n")) for name in line.split()
-}
+LEVELS = {name: number for number, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 
 def named(path: Path) -> str:
@@ -232,7 +230,9 @@ def test_values_reach_sql_as_parameters():
     for module, path in EVERY_MODULE.items():
         allowed = OWN_WORDS if is_inside(module, {"store"}) else set()
         for call in calls_of(path):
-            if not (isinstance(call.func, ast.Attribute) and call.func.attr in ASKING and call.args):
+            if not (
+                isinstance(call.func, ast.Attribute) and call.func.attr in ASKING and call.args
+            ):
                 continue
             statement = call.args[0]
             is_put_together = isinstance(statement, ast.BinOp | ast.Call)
