@@ -6,6 +6,7 @@
 
 import gc
 import logging
+from functools import cache
 from pathlib import Path
 
 import streamlit as st
@@ -13,6 +14,7 @@ import streamlit as st
 from quantstore.app import sidebar
 from quantstore.app.page_list import PAGES
 from quantstore.app.widgets import address, colours, stores, welcome
+from quantstore.charts import common
 from quantstore.errors import MissingStoreError, OlderStoreError, QuantstoreError
 from quantstore.wording.text import markdown
 
@@ -20,13 +22,10 @@ PACKAGE = Path(__file__).resolve().parent
 
 logger = logging.getLogger(__name__)
 
-# Streamlit looks for garbage after every run, also of a part of a page, and would each time go
-# through all that was imported: a tenth of a second. That is never garbage.
-gc.freeze()
-
 
 def run() -> None:
     """Draw the frame and the page that the address names."""
+    _make_pages_quick()
     # Before st.navigation: a page's material icon as favicon would come from the network.
     st.set_page_config(
         page_title="quantstore",
@@ -67,3 +66,12 @@ def run() -> None:
             "Something went wrong on this page. The details are in the terminal that runs the app;"
             " reload the page, or choose another one."
         )
+
+
+@cache
+def _make_pages_quick() -> None:
+    """Once for the process, which is a server's: what a program that imports us must not find."""
+    common.leave_parts_unchecked()
+    # Streamlit looks for garbage after every run, also of a part of a page, and would each time go
+    # through all that was imported: a tenth of a second. That is never garbage.
+    gc.freeze()
