@@ -33,6 +33,7 @@ RESULTS = HERE / "results" / "pages.json"
 
 sys.path.insert(0, str(ROOT))
 from quantstore import store  # noqa: E402
+from quantstore.app.page_list import PAGES, page_named  # noqa: E402
 from quantstore.pipeline import simulate  # noqa: E402
 from quantstore.pipeline.ingest import ingest_file  # noqa: E402
 
@@ -53,16 +54,23 @@ STRETCHED = frozenset(
 )
 
 # What each page's answer looks like: a selector, and what its text must hold.
-COMPARE = ("h2", r"\d models (break|breaks|has|have) |in the weights of [\d,]+ models")
-MODEL = ("h2", r"of [\d,]+\slayers? |in the weights under|[Ii]n the noise probe |On the grid of")
-LAYER = ("[data-testid=stHtml] h1", r".")
-EXAMPLE = ("h2", r"values merge|nothing to merge with|stay apart")
+ANSWERS = {
+    "compare": ("h2", r"\d models (break|breaks|has|have) |in the weights of [\d,]+ models"),
+    "revisions": ("h2", r"got (better|worse)|better or worse|in common|two networks"),
+    "model": (
+        "h2",
+        r"of [\d,]+\slayers? |in the weights under|[Ii]n the noise probe |On the grid of",
+    ),
+    "layer": ("[data-testid=stHtml] h1", r"."),
+    "drift": ("h2", r"\bdB\b"),
+    "reality": ("h2", r"\bmodels\b"),
+    "example": ("h2", r"values merge|nothing to merge with|stay apart"),
+    "sql": ("h2", r"[\d,]+\srows? in "),
+    "models": ("h2", r"models, [\d,]+\slayers"),
+}
+# Of a page that has none above.
+ANY_ANSWER = ("h1, h2", r".")
 ROW = (".name button", r".")
-SQL = ("h2", r"[\d,]+\srows? in ")
-MODELS = ("h2", r"models, [\d,]+\slayers")
-DRIFT = ("h2", r"\bdB\b")
-REALITY = ("h2", r"\bmodels\b")
-REVISIONS = ("h2", r"got (better|worse)|better or worse|in common|two networks")
 
 # Clock and watcher live in the page: nothing of Playwright's own pace is measured.
 WATCH = """
@@ -358,14 +366,23 @@ def measure(url: str, rounds: int, screenshots: Path | None) -> Times:
     return times
 
 
+# From page to page as a person goes; the others are opened from the navigation, one by one.
+WALKED = ("example", "sql", "compare", "model", "layer")
+
+
+def from_navigation(name: str) -> tuple[str, str, tuple[str, str]]:
+    """A click on a page's link: what the step is called, its target, and the page's answer."""
+    title = page_named(name).title
+    return f"{title}, from the navigation", f"nav:{title}", ANSWERS.get(name, ANY_ANSWER)
+
+
 def _walk(page: Page, screenshots: Path | None) -> Iterator[tuple[str, dict[str, float]]]:
     """One round of clicks, each from where the one before led."""
     marks = "path[aria-roledescription='rect mark']"
     charts = "[data-testid=stVegaLiteChart]"
+    model, layer = ANSWERS["model"], ANSWERS["layer"]
     steps = (
-        ("Worked example, from the navigation", "nav:Worked example", EXAMPLE),
-        ("SQL, from the navigation", "nav:SQL", SQL),
-        ("Compare, from the navigation", "nav:Compare", COMPARE),
+        *(from_navigation(name) for name in ("example", "sql", "compare")),
         ("Compare, the next page of models", "[data-testid=stPagination] >> text=/^2$/", ROW),
         (
             "Compare, another scheme",
@@ -373,19 +390,15 @@ def _walk(page: Page, screenshots: Path | None) -> Iterator[tuple[str, dict[str,
             ("h2", r"under int8 per tensor, asymmetric"),
         ),
         ("Compare, back to the first scheme", "th button >> nth=0", ("h2", r"tensor, symmetric")),
-        ("Model, from a row of the matrix", ".name button >> nth=3", MODEL),
-        ("Layer, from a bar of the model's map", f"{charts} >> nth=0 >> {marks} >> nth=5", LAYER),
-        ("Layer, the next better one", "button:has-text('Better')", LAYER),
-        ("Model, from the navigation", "nav:Model", MODEL),
-        ("Layer, from the navigation", "nav:Layer", LAYER),
-        ("Revisions, from the navigation", "nav:Revisions", REVISIONS),
-        ("Drift, from the navigation", "nav:Drift", DRIFT),
-        ("Weights against reality, from the navigation", "nav:Weights against reality", REALITY),
-        ("Models, from the navigation", "nav:Models", MODELS),
-        ("Compare, from the Models page", "nav:Compare", COMPARE),
-        ("Layer, from a brick", f"{charts} >> nth=0 >> {marks} >> nth=20", LAYER),
-        ("Compare, again", "nav:Compare", COMPARE),
-        ("Layer, from a bar of Compare", f"{charts} >> nth=1 >> {marks} >> nth=40", LAYER),
+        ("Model, from a row of the matrix", ".name button >> nth=3", model),
+        ("Layer, from a bar of the model's map", f"{charts} >> nth=0 >> {marks} >> nth=5", layer),
+        ("Layer, the next better one", "button:has-text('Better')", layer),
+        *(from_navigation(name) for name in ("model", "layer")),
+        *(from_navigation(listed.name) for listed in PAGES if listed.name not in WALKED),
+        ("Compare, from the last page", *from_navigation("compare")[1:]),
+        ("Layer, from a brick", f"{charts} >> nth=0 >> {marks} >> nth=20", layer),
+        ("Compare, again", *from_navigation("compare")[1:]),
+        ("Layer, from a bar of Compare", f"{charts} >> nth=1 >> {marks} >> nth=40", layer),
     )
     for step, target, answer in steps:
         if target.startswith("nav:"):

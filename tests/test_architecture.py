@@ -293,6 +293,64 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(module):
     assert HEAVY & set(printed(f"import sys, {module}; print(*sys.modules)")) == set()
 
 
+# These are started, not imported.
+NO_LIBRARY = {"app", "__main__"}
+
+# What a program shares with all that it imports. Libraries have ways of their own, and are loaded
+# before it looks.
+STATE = """
+import atexit, gc, importlib, logging, os, signal, sys, threading, warnings
+for name in {libraries!r}:
+    importlib.import_module(name)
+import altair as alt
+from altair.utils import schemapi
+
+def state():
+    return {{
+        "altair": (
+            schemapi.DEBUG_MODE, alt.data_transformers.active, alt.data_transformers.options,
+            alt.theme.active, alt.renderers.active,
+        ),
+        "gc": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()),
+        "warnings": list(warnings.filters),
+        "imports": (list(sys.meta_path), list(sys.path_hooks), list(sys.path)),
+        "exits": atexit._ncallbacks(),
+        "signals": [signal.getsignal(number) for number in sorted(signal.valid_signals())],
+        "logging": (list(logging.root.handlers), logging.root.level),
+        "environment": dict(os.environ),
+        "threads": threading.active_count(),
+    }}
+
+before = state()
+for name in {modules!r}:
+    importlib.import_module(name)
+after = state()
+print(*(key for key in before if before[key] != after[key]))
+"""
+
+
+def test_importing_what_a_notebook_imports_changes_nothing_for_the_rest_of_it():
+    libraries = sorted({*OWNERS} - {"streamlit", "google", "jinja2"})
+    libraries += ["PIL.Image", "multiprocessing.util"]
+    modules = [f"quantstore.{name}" for name in EVERY_MODULE if not is_inside(name, NO_LIBRARY)]
+    assert {"quantstore.api", "quantstore.charts.common", "quantstore.report"} <= {*modules}
+    assert printed(STATE.format(libraries=libraries, modules=modules)) == []
+
+
+def test_only_what_is_put_off_touches_the_interpreter_while_it_is_imported():
+    """What a notebook never imports is held to it as well: the app begins by being run."""
+    of_a_process = re.compile(
+        r"^(gc|warnings|signal|sys\.meta_path|sys\.path|alt\.\w+|schemapi|logging\.(?!getLogger))\b"
+    )
+    offenders = [
+        f"{module}: {ast.unparse(node)}"
+        for module, path in EVERY_MODULE.items()
+        for node in tree_of(path).body
+        if isinstance(node, ast.Expr) and of_a_process.match(ast.unparse(node))
+    ]
+    assert offenders == ["graph.deferred: sys.meta_path.insert(0, _Finder)"]
+
+
 def test_reading_models_does_not_load_what_computes_with_symbols():
     # A fifth of a second in every process that reads a model; where it is needed, it is there.
     program = (

@@ -1,6 +1,5 @@
 """The sidebar: the scheme, adding models, and what becomes of them."""
 
-import html
 import shutil
 from collections.abc import Callable
 from functools import lru_cache
@@ -13,8 +12,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from quantstore import queries, settings, store
 from quantstore.app.queue import FILES, FINISHED, Job
 from quantstore.app.uploads import Upload, remove_leftovers
-from quantstore.app.widgets import address, browser_frame, colours, pickers, reach
-from quantstore.charts.palette import DARK, LIGHT, both
+from quantstore.app.widgets import browser_frame, colours, jobs, pickers, reach
 from quantstore.errors import LockedStoreError, QuantstoreError
 from quantstore.pipeline.files import find_files
 from quantstore.wording.text import short_name
@@ -42,12 +40,7 @@ def draw(*, has_scheme: bool) -> None:
                 " server, run there:"
             )
             st.code(settings.command("ingest FILE"), language=None, wrap_lines=True)
-        jobs = FILES.snapshot()
-        is_busy = any(job.state not in FINISHED for job in jobs)
-        st.session_state["jobs_finished"] = _finished_ids(jobs)
-        if jobs:
-            # Polling only while something moves.
-            st.fragment(_queue, run_every=0.4 if is_busy else None)()
+        jobs.under_way(FILES, _files, key="jobs", poll_seconds=0.4)
         if size is not None and size.models:
             contents = f"{counted(size.models, 'model')}, {counted(size.layers, 'layer')}"
             on_disk = file_size(settings.store_path().stat().st_size)
@@ -182,55 +175,21 @@ def _queue_path(text: str) -> None:
         FILES.add(path, settings.store_path(), name=name, source=source)
 
 
-def _queue() -> None:
-    """The files under way and what became of the others; reruns by itself while it moves."""
-    jobs = FILES.snapshot()
-    if _finished_ids(jobs) != st.session_state.get("jobs_finished"):
-        # A model has arrived, or failed: every page may have something new to show.
-        address.rerun()
-    running = [job for job in jobs if job.state not in FINISHED]
+def _files(files: list[Job]) -> None:
+    """The files under way, which are cancelled together, and what became of the others."""
+    running = [job for job in files if job.state not in FINISHED]
     if running:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f"**{len(running)} of {len(jobs)} under way**")
+            st.markdown(f"**{len(running)} of {len(files)} under way**")
             st.button("Cancel", type="tertiary", on_click=FILES.cancel_all, key="cancel_jobs")
-    st.html(f'<div style="font-size:12px">{"".join(_job_line(job) for job in jobs)}</div>')
-    if any(job.state in FINISHED for job in jobs):
-        st.button(
-            "Dismiss finished",
-            icon=":material/done_all:",
-            type="tertiary",
-            on_click=FILES.dismiss_finished,
-            key="dismiss_jobs",
-        )
-
-
-_MARKS = {"waiting": "•", "running": "•", "done": "✓", "failed": "!", "cancelled": "–"}
+    st.html(f'<div style="font-size:12px">{"".join(_job_line(job) for job in files)}</div>')
 
 
 def _job_line(job: Job) -> str:
-    muted = both(LIGHT.muted, DARK.muted)
-    broken = both(LIGHT.bands["broken"].ink, DARK.bands["broken"].ink)
-    accent = both(LIGHT.accent, DARK.accent)
-    colour = broken if job.state == "failed" else muted
-    bar = ""
-    if job.state == "running":
-        bar = (
-            f'<div style="height:4px;border-radius:2px;background:{both(LIGHT.grid, DARK.grid)};'
-            f'margin-top:4px"><div style="height:4px;border-radius:2px;background:{accent};'
-            f'width:{100 * job.share_done:.0f}%"></div></div>'
-        )
-    mark = broken if job.state == "failed" else accent
-    return (
-        '<div style="display:flex;gap:10px;margin-bottom:10px">'
-        f'<span aria-hidden="true" style="color:{mark};font-weight:700;width:8px">'
-        f"{_MARKS[job.state]}</span>"
-        '<div style="flex:1;min-width:0;overflow-wrap:anywhere">'
-        f'<div style="font-weight:600">{html.escape(job.name)}</div>'
-        f'<div style="color:{colour}">{html.escape(_job_words(job))}</div>{bar}</div></div>'
-    )
+    return jobs.line(job, _status(job), style="margin-bottom:10px")
 
 
-def _job_words(job: Job) -> str:
+def _status(job: Job) -> str:
     if job.state == "waiting":
         return f"waiting, {job.description}"
     if job.state == "running":
@@ -252,10 +211,6 @@ def _job_words(job: Job) -> str:
         return f"already stored as {result.model}"
     renamed = "" if job.name.startswith(result.model) else f" as {result.model}"
     return f"done{renamed}: {counted(result.layers, 'layer')} in {seconds(result.seconds)}"
-
-
-def _finished_ids(jobs: list[Job]) -> set[int]:
-    return {job.job_id for job in jobs if job.state in FINISHED}
 
 
 def _store_size() -> queries.StoreSize | None:

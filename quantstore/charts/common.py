@@ -8,13 +8,8 @@ from altair.utils import schemapi
 
 from quantstore.charts.palette import BANDS, Palette
 
-# Altair would hold every part of a chart against the schema of Vega-Lite as it is made, which is
-# half of the time a page takes. The whole chart is checked whenever to_dict() is called plainly,
-# and the tests do that.
-schemapi.disable_debug_mode()
-
-# For the same reason every channel is an object of its class, ``x2=alt.X2("right:Q")``. To find
-# the class for a bare ``x2="right:Q"``, Altair hashes its whole schema anew, which takes 10 ms.
+# Every channel is an object of its class, ``x2=alt.X2("right:Q")``. To find the class for a bare
+# ``x2="right:Q"``, Altair hashes its whole schema anew, which takes 10 ms.
 
 # In Streamlit the page's own font is there; elsewhere the generic name at the end keeps the text.
 FONT = "Source Sans, Source Sans Pro, sans-serif"
@@ -23,6 +18,15 @@ FONT = "Source Sans, Source Sans Pro, sans-serif"
 CLICK = "open_layer"
 
 AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
+
+
+def leave_parts_unchecked() -> None:
+    """For a process that serves pages: no part of a chart is checked as it is made, from now on.
+
+    Altair holds each against the schema of Vega-Lite, which is half of the time a page takes. The
+    whole chart is checked whenever ``to_dict()`` is called plainly, and the tests do that.
+    """
+    schemapi.disable_debug_mode()
 
 
 def styled(chart: AnyChart, palette: Palette, **properties: Any) -> AnyChart:

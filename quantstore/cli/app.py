@@ -14,7 +14,7 @@ from quantstore.errors import MissingStoreError
 from quantstore.process import logs
 
 
-@commands.command()
+@commands.command(position=200)
 @click.option(
     "--port", type=click.IntRange(1, 65535), metavar="PORT", help="[default: 8501, or the next]"
 )

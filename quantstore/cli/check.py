@@ -18,7 +18,7 @@ from quantstore.errors import (
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
 
 
-@commands.command()
+@commands.command(position=90)
 @click.argument("names", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
     "--scheme",

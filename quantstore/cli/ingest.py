@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from quantstore.pipeline.outcome import IngestChoices, IngestProgress, IngestResult
 
 
-@commands.command()
+@commands.command(position=10)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--name", metavar="NAME", help="Store the model under this name; for one file only.")
 @click.option("--replace", is_flag=True, help="Measure anew what is stored already.")
@@ -74,7 +74,7 @@ def ingest(
     return SOME_FAILED if any(result.outcome == "failed" for result in results) else OK
 
 
-@commands.command()
+@commands.command(position=190)
 @everywhere
 def demo(db: Path) -> int:
     """Load the example models that ship with quantstore.

@@ -91,7 +91,7 @@ DIFF_COLUMNS = (
 LONGEST_TIMEOUT_SECONDS = 86_400.0
 
 
-@commands.command()
+@commands.command(position=20)
 @format_option
 @everywhere
 def models(db: Path, style: str) -> None:
@@ -113,7 +113,7 @@ def models(db: Path, style: str) -> None:
         _say_which_weights(frame)
 
 
-@commands.command()
+@commands.command(position=30)
 @click.argument("model")
 @scheme_option
 @click.option(
@@ -172,7 +172,7 @@ def layers(
             say(f"{model}: {_FIRST_LOSS_UNKNOWN}")
 
 
-@commands.command()
+@commands.command(position=40)
 @click.argument("names", nargs=-1, required=True, metavar="MODEL...")
 @scheme_option
 @format_option
@@ -205,7 +205,7 @@ def compare(db: Path, names: tuple[str, ...], scheme: str, style: str) -> None:
         _say_which_weights(frame)
 
 
-@commands.command()
+@commands.command(position=50)
 @click.argument("before")
 @click.argument("after")
 @scheme_option
@@ -256,7 +256,7 @@ def diff(
         say(f"{scheme}; {bands}")
 
 
-@commands.command()
+@commands.command(position=60)
 @click.argument("query")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N rows.")
 @click.option(
@@ -329,7 +329,7 @@ def sql(
         say(f"cut after {counted(answer.table.num_rows, 'row')}; there are more than --limit")
 
 
-@commands.command()
+@commands.command(position=80)
 @click.argument("names", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
     "-o",

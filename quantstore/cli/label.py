@@ -8,7 +8,7 @@ from quantstore.cli.output import one_line, say
 from quantstore.cli.root import commands, everywhere
 
 
-@commands.command()
+@commands.command(position=100)
 @click.argument("model")
 @click.argument("name")
 @everywhere
@@ -27,7 +27,7 @@ def rename(db: Path, model: str, name: str) -> None:
     say(f"renamed {one_line(model)} to {one_line(name)}")
 
 
-@commands.command()
+@commands.command(position=110)
 @click.argument("model")
 @click.argument("tags", nargs=-1, metavar="[TAG]...")
 @click.option("--remove", "is_removing", is_flag=True, help="Take these tags off instead.")
@@ -58,7 +58,7 @@ def tag(db: Path, model: str, tags: tuple[str, ...], is_removing: bool) -> None:
             click.echo(one_line(own_tag))
 
 
-@commands.command()
+@commands.command(position=120)
 @click.argument("model")
 @click.argument("text", required=False)
 @everywhere

@@ -9,7 +9,7 @@ from quantstore.cli.root import commands, everywhere
 from quantstore.wording import units
 
 
-@commands.command()
+@commands.command(position=130)
 @click.argument("model")
 @everywhere
 def remove(db: Path, model: str) -> None:
@@ -26,7 +26,7 @@ def remove(db: Path, model: str) -> None:
     say(f"removed {model}")
 
 
-@commands.command()
+@commands.command(position=140)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--replace", is_flag=True, help="Write beside other files that DIR holds.")
@@ -49,7 +49,7 @@ def export(db: Path, folder: Path, models: tuple[str, ...], replace: bool) -> No
     say(f"exported {number} to {folder}, {_size(summary.file_bytes)}")
 
 
-@commands.command(name="import")
+@commands.command(name="import", position=150)
 @click.argument("source", type=click.Path(path_type=Path), metavar="DIR|FILE")
 @click.option(
     "--replace",
@@ -82,7 +82,7 @@ def import_(db: Path, source: Path, replace: bool) -> None:
     say(", ".join(outcomes))
 
 
-@commands.command()
+@commands.command(position=160)
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 @click.option("--replace", is_flag=True, help="Overwrite FILE.")
 @everywhere
@@ -102,7 +102,7 @@ def backup(db: Path, file: Path, replace: bool) -> None:
     say(f"copied {db} to {file}, {_size(summary.bytes_after)}")
 
 
-@commands.command()
+@commands.command(position=170)
 @everywhere
 def compact(db: Path) -> None:
     """Write the store anew, without the room that removed models left.
@@ -123,7 +123,7 @@ def _size(number: int) -> str:
     return units.file_size(number).replace(units.NO_BREAK_SPACE, " ")
 
 
-@commands.command()
+@commands.command(position=180)
 @everywhere
 def migrate(db: Path) -> None:
     """Bring a store of an earlier release up to date, keeping a copy of it as it was.

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import signal
 import sys
 import threading
@@ -76,36 +77,28 @@ def _watching_for_ctrl_c() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-# The order of use, in which --help lists them.
-ORDER = (
-    "ingest",
-    "models",
-    "layers",
-    "compare",
-    "diff",
-    "sql",
-    "simulate",
-    "report",
-    "check",
-    "rename",
-    "tag",
-    "note",
-    "remove",
-    "export",
-    "import",
-    "backup",
-    "compact",
-    "migrate",
-    "demo",
-    "app",
-)
+class _Command(click.Command):
+    """A command, and its position in the order of use, in which ``--help`` lists it; else last.
+
+    Positions are tens, so that another command finds room between any two.
+    """
+
+    def __init__(self, *arguments: Any, position: float = math.inf, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.position = position
 
 
 class _Commands(click.Group):
     """Commands in the order of use."""
 
+    command_class = _Command
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(self.commands, key=ORDER.index)
+        return sorted(self.commands, key=self._position)
+
+    def _position(self, name: str) -> tuple[float, str]:
+        command = self.commands[name]
+        return (command.position if isinstance(command, _Command) else math.inf), name
 
 
 def _store_path(

@@ -37,7 +37,7 @@ def _help_with_presets(context: click.Context, _parameter: click.Parameter, valu
     return value
 
 
-@commands.command()
+@commands.command(position=70)
 @click.argument("path", type=click.Path(path_type=Path), metavar="MODEL.onnx")
 @click.option(
     "--inputs",

@@ -3,6 +3,11 @@
 onnx_ir imports it to compute with symbolic dimensions, and it takes as long to load as all the rest
 together: a quarter of a second in every process that reads a model. To be imported before onnx_ir.
 Its first use loads it; where onnx_ir comes to use it at once, that is as if this were not here.
+
+This alone touches the interpreter while it is imported, because nothing later would help: onnx_ir
+imports sympy as it loads, and has no switch against it. The finder stands in ``sys.meta_path`` only
+until onnx_ir is there, so a program around this one finds the list as it was, and in
+``sys.modules`` the modules it would find without us, loaded when they are first used.
 """
 
 import sys

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from quantstore.app.page_list import PAGES
 from quantstore.charts.palette import DARK
 from quantstore.errors import printable
 from tests.support.browsing import HOSTILE, Visitor, expect
@@ -15,10 +16,6 @@ from tests.support.graphs import conv_model, gaussian, make_model, node, save
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "quantstore" / "demo_models"
-PAGES = (
-    *("Compare", "Revisions", "Model", "Layer", "Drift", "Weights against reality"),
-    *("Worked example", "SQL", "Models"),
-)
 
 
 def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
@@ -125,10 +122,10 @@ def stands_every_check(visitor, name: str, background: str) -> None:
 def test_every_page_is_accessible_in_light_and_wide(visit, full_app) -> None:
     visitor = visit(full_app)
     visitor.turn_to("/")
-    for name in PAGES:
-        if name != "Compare":
-            visitor.go(name)
-        stands_every_check(visitor, name, "rgb(255, 255, 255)")
+    for listed in PAGES:
+        if not listed.is_default:
+            visitor.go(listed.title)
+        stands_every_check(visitor, listed.title, "rgb(255, 255, 255)")
     visitor.leaves_no_trace()
 
     # What all this rests on: axe does find faint words inside a component.
@@ -150,11 +147,11 @@ def test_every_page_is_accessible_in_dark_and_narrow_and_shows_names_as_themselv
     visitor = visit(hostile_app, width=800, theme="dark")
     page = visitor.page
     visitor.open("/")
-    for name in PAGES:
-        if name != "Compare":
-            visitor.go(name)
-        stands_every_check(visitor, name, "rgb(18, 21, 26)")
-        if name in ("Compare", "Models"):
+    for listed in PAGES:
+        if not listed.is_default:
+            visitor.go(listed.title)
+        stands_every_check(visitor, listed.title, "rgb(18, 21, 26)")
+        if listed.name in ("compare", "models"):
             for model in HOSTILE:
                 shown = page.get_by_role("button", name=printable(model), exact=True)
                 expect(shown.first).to_be_visible()

@@ -14,7 +14,13 @@ from quantstore.pipeline.files import demo_paths
 from quantstore.process.queue import Job
 from quantstore.run.choices import Progress
 from tests.support.runs import CHANNEL, TENSOR, a_run, a_sensitivity, a_tensor, add, layer_names
-from tests.support.visits import opened, trusting_no_chart, unopened, without_what_only_tests_bring
+from tests.support.visits import (
+    opened,
+    trusting_no_chart,
+    turned_to,
+    unopened,
+    without_what_only_tests_bring,
+)
 
 
 @pytest.fixture
@@ -282,14 +288,14 @@ def test_from_another_model_drift_shows_that_one(open_app, drifted, model):
     path, keys = drifted
     app = open_app(path, "drift", model="digits-rescaled")
     assert app.multiselect(key="runs").value == [str(keys[0])]
-    app.switch_page("quantstore/app/pages/model.py").run()
+    turned_to(app, "model").run()
     app.selectbox(key="model").set_value(model).run()
     app.button(key="to_drift").click().run()
     assert fails(app) == []
     own = [str(keys[2])] if model == "digits-plain" else []
     assert app.multiselect(key="runs").value == own
     assert dict(app.query_params)["model"] == model
-    app.switch_page("quantstore/app/pages/model.py").run()
+    turned_to(app, "model").run()
     assert app.selectbox(key="model").value == model
 
 

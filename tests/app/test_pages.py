@@ -1,6 +1,8 @@
 """Every page in three states: no store, an empty store, a full one; and what it must answer."""
 
+import ast
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,14 +10,17 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from quantstore import store
+from quantstore.app.page_list import FOLDER, PAGES
 from quantstore.pipeline.files import demo_paths
-from tests.support.visits import opened, trusting_no_chart, unopened, without_what_only_tests_bring
+from tests.support.visits import (
+    opened,
+    trusting_no_chart,
+    turned_to,
+    unopened,
+    without_what_only_tests_bring,
+)
 
-PAGES = ("compare", "revisions", "model", "layer", "drift", "reality", "example", "sql", "models")
-# These answer without a model; the others say how to get one.
-NEED_NO_MODEL = ("example",)
-
-every_page = pytest.mark.parametrize("page", PAGES)
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 @pytest.fixture
@@ -53,15 +58,49 @@ def fails(app: AppTest) -> list[str]:
     return [*(str(e.value) for e in app.exception), *(str(e.value) for e in app.error)]
 
 
+@pytest.fixture(scope="module")
+def one_model_store(demo_store, tmp_path_factory):
+    """A store of one model, which breaks."""
+    path = tmp_path_factory.mktemp("one") / "one.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as con:
+        for name in ("digits-plain", "digits-separable", "digits-separable-unfolded"):
+            store.remove_model(con, store.find_model(con, name))
+        store.set_tags(con, "digits-rescaled", ["alone"])
+    return path
+
+
+def test_every_file_of_a_page_has_an_entry_and_every_entry_a_file():
+    files = {path.stem for path in FOLDER.glob("*.py")} - {"__init__"}
+    assert sorted(page.name for page in PAGES) == sorted(files)
+    assert len({page.title for page in PAGES}) == len(PAGES)
+    assert sum(page.is_default for page in PAGES) == 1
+
+
+@every_page
+def test_the_file_of_a_page_begins_with_its_question(page):
+    docstring = ast.get_docstring(ast.parse(page.file.read_text("utf-8")))
+    question = page.question[0].lower() + page.question[1:]
+    assert docstring.split("\n")[0] == f"{page.title}: {question}"
+
+
+def test_every_link_from_page_to_page_leads_to_a_page():
+    code = " ".join(
+        word for path in FOLDER.parent.rglob("*.py") for word in path.read_text("utf-8").split()
+    )
+    names = set(re.findall(r'navigation\.\w+(?:\( ?|, args=\()"(\w+)"', code))
+    assert {"compare", "drift", "example", "model", "revisions"} <= names
+    assert names <= {page.name for page in PAGES}
+
+
 @every_page
 def test_without_a_store_a_page_says_how_to_begin(open_app, tmp_path, page):
-    app = open_app(tmp_path / "none.duckdb", page)
+    app = open_app(tmp_path / "none.duckdb", page.name)
     assert fails(app) == []
-    if page not in NEED_NO_MODEL:
-        assert [b.label for b in app.button if b.key == "add_examples"] == [
-            "Add the example models"
-        ]
-    if page == "compare":
+    assert [b.label for b in app.button if b.key == "add_examples"] == (
+        ["Add the example models"] if page.needs_models else []
+    )
+    if page.is_default:
         command = f"quantstore --db {tmp_path / 'none.duckdb'} ingest path/to/models"
         assert [one.value for one in app.code] == [command]
     assert not (tmp_path / "none.duckdb").exists()
@@ -75,10 +114,9 @@ def test_without_a_store_a_page_says_how_to_begin(open_app, tmp_path, page):
     ],
 )
 def test_an_empty_store_is_no_different(open_app, empty_store, page):
-    app = open_app(empty_store, page)
+    app = open_app(empty_store, page.name)
     assert fails(app) == []
-    if page not in NEED_NO_MODEL:
-        assert any(b.key == "add_examples" for b in app.button)
+    assert any(b.key == "add_examples" for b in app.button) is page.needs_models
 
 
 @every_page
@@ -86,9 +124,17 @@ def test_with_models_every_page_draws_by_the_schema_of_vega_lite(
     open_app, demo_store, page, monkeypatch
 ):
     trusting_no_chart(monkeypatch)
-    app = open_app(demo_store, page)
+    app = open_app(demo_store, page.name)
     assert fails(app) == []
     assert len(app.title) + len(app.get("html")) >= 1
+    assert any(box.key == "scheme" for box in app.sidebar.selectbox) is page.judges
+
+
+@every_page
+def test_one_model_is_enough_for_every_page(one_model_store, page):
+    app = opened(page.name, one_model_store)
+    assert fails(app) == []
+    assert not any(b.key == "add_examples" for b in app.button)
 
 
 def test_compare_opens_with_the_answer(seen):
@@ -110,11 +156,11 @@ def test_what_was_picked_last_is_what_other_pages_show(open_app, demo_store):
     # What a click in the matrix does, before the page of the model opens.
     app.session_state["model"] = "digits-rescaled"
     app.session_state["_address_memory"]["model"] = "digits-rescaled"
-    app.switch_page("quantstore/app/pages/model.py").run()
+    turned_to(app, "model").run()
     assert app.selectbox(key="model").value == "digits-rescaled"
     app.selectbox(key="model").set_value("digits-plain").run()
-    app.switch_page("quantstore/app/pages/compare.py").run()
-    app.switch_page("quantstore/app/pages/model.py").run()
+    turned_to(app, "compare").run()
+    turned_to(app, "model").run()
     assert app.selectbox(key="model").value == "digits-plain"
 
 
@@ -212,8 +258,10 @@ def test_a_model_that_is_gone_is_said_to_be_gone(seen):
 def test_a_store_that_is_no_database_is_a_sentence_on_every_page(open_app, tmp_path):
     text = tmp_path / "notes.duckdb"
     text.write_text("shopping list")
-    for page in ("compare", "model", "layer", "drift", "reality"):
-        app = open_app(text, page)
+    for page in PAGES:
+        if not page.needs_models:
+            continue
+        app = open_app(text, page.name)
         assert len(app.exception) == 0
         assert "is not a DuckDB database" in app.error[0].value
 
@@ -225,21 +273,15 @@ def test_names_that_look_like_markup_show_as_themselves(open_app, demo_store, tm
     with store.writing(path) as con:
         con.rows("update models set model = ? where model = 'digits-rescaled'", [evil])
         con.rows("update layers set layer = layer || ?", [" <img src=x> *a* `b`"])
-    for page in ("compare", "model", "layer", "drift", "reality"):
-        app = open_app(path, page)
+    for page in PAGES:
+        app = open_app(path, page.name)
         assert fails(app) == []
         assert "<script>" not in texts(app).replace("\\<script\\>", "")
         assert "<img" not in texts(app).replace("\\<img", "")
 
 
-def test_one_model_alone_is_designed_too(open_app, tmp_path, demo_store):
-    path = tmp_path / "one.duckdb"
-    shutil.copy(demo_store, path)
-    with store.writing(path) as con:
-        for name in ("digits-plain", "digits-separable", "digits-separable-unfolded"):
-            store.remove_model(con, store.find_model(con, name))
-        store.set_tags(con, "digits-rescaled", ["alone"])
-    app = open_app(path, "compare")
+def test_one_model_alone_is_designed_too(open_app, one_model_store):
+    app = open_app(one_model_store, "compare")
     assert fails(app) == []
     assert app.header[0].value.startswith("The model breaks under int8 per tensor, symmetric")
     assert len(app.multiselect) == 0

@@ -35,28 +35,7 @@ from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process import logs
 from tests.support.runs import a_run, add
 
-COMMANDS = [
-    "ingest",
-    "models",
-    "layers",
-    "compare",
-    "diff",
-    "sql",
-    "simulate",
-    "report",
-    "check",
-    "rename",
-    "tag",
-    "note",
-    "remove",
-    "export",
-    "import",
-    "backup",
-    "compact",
-    "migrate",
-    "demo",
-    "app",
-]
+COMMANDS = tuple(cli.commands.commands)
 DEMO_MODELS = ["digits-plain", "digits-rescaled", "digits-separable", "digits-separable-unfolded"]
 HEAVY = ["altair", "duckdb", "numpy", "onnx", "onnx_ir", "pandas", "pyarrow", "streamlit"]
 # Child processes find the package whether it is installed or not.
@@ -152,12 +131,26 @@ def save_model(path, names, folder_of_data=None):
 # Help.
 
 
-def test_the_commands_are_these(run):
+def test_help_lists_every_command_in_the_order_of_use(run):
     code, out, _ = run("--help")
     assert code == 0
     listed = [line.split()[0] for line in out.split("Commands:\n")[1].splitlines()]
-    assert listed == COMMANDS
-    assert set(cli.commands.commands) == set(COMMANDS)
+    assert sorted(listed) == sorted(COMMANDS)
+    assert [listed[0], listed[-1]] == ["ingest", "app"]
+    positions = [cli.commands.commands[name].position for name in listed]
+    assert positions == sorted(set(positions)), "every command has a position of its own"
+
+
+def test_every_module_with_a_command_is_found_and_none_is_listed():
+    modules = Path(cli.__file__).parent.glob("*.py")
+    with_commands = {
+        f"quantstore.cli.{path.stem}"
+        for path in modules
+        if "@commands.command(" in path.read_text("utf-8")
+    }
+    assert {command.callback.__module__ for command in cli.commands.commands.values()} == (
+        with_commands
+    )
 
 
 @every_command

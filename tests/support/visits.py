@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from quantstore.app.page_list import page_named
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -22,8 +24,12 @@ def unopened(page: str, /, **address: str | list[str]) -> AppTest:
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
     for key, value in address.items():
         app.query_params[key] = value
-    app.switch_page(f"quantstore/app/pages/{page}.py")
-    return app
+    return turned_to(app, page)
+
+
+def turned_to(app: AppTest, page: str) -> AppTest:
+    """The app at another of its pages, to be run."""
+    return app.switch_page(str(page_named(page).file))
 
 
 def opened(page: str, store: Path, /, **address: str | list[str]) -> AppTest:

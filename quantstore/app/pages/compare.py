@@ -99,10 +99,9 @@ def _models(con: Connection) -> tuple[list[str], list[str] | None]:
 
 
 def _revisions_link(before: str, after: str) -> None:
-    st.page_link(
-        navigation.PAGES / "revisions.py",
-        label=notes.escaped(f"{_both_ends(before)} against {_both_ends(after)}, layer by layer"),
-        icon=":material/difference:",
+    navigation.link(
+        "revisions",
+        notes.escaped(f"{_both_ends(before)} against {_both_ends(after)}, layer by layer"),
         query_params={"before": before, "after": after},
         width="content",
     )

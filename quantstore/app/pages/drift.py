@@ -1,4 +1,4 @@
-"""Drift: where does the error come in, how does it accumulate, and from which layer?"""
+"""Drift: where along the network does the quantized model leave the float one?"""
 
 import math
 from typing import Any

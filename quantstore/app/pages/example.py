@@ -405,11 +405,7 @@ def _meaning() -> None:
         " stretches the step for all, and the small weights of the other kernels merge, many of"
         " them into 0. *Per channel*, each kernel has a scale of its own."
     )
-    st.page_link(
-        navigation.PAGES / "compare.py",
-        label="See which models that breaks",
-        icon=":material/table_chart:",
-    )
+    navigation.link("compare", "See which models that breaks")
     st.caption(
         "The six values are those of the article *Accuracy Degradation After Quantization*"
         " (Sunplus C3)."

@@ -1,4 +1,4 @@
-"""Layer: what does it look like, why does it suffer, and what rescues it?"""
+"""Layer: what does it look like, channel by channel, and what would rescue it?"""
 
 import html
 from collections.abc import Callable
@@ -163,16 +163,14 @@ def _opener(ranked: pd.DataFrame) -> Callable[[int], None]:
 def _ways_out(model: str, row: dict[Any, Any], ranked: pd.DataFrame) -> None:
     """Back to the model; to the neighbours by damage, and to those in the network."""
 
-    def back() -> None:
-        st.session_state["go_to"] = "model"
-
     st.button(
         notes.escaped(model),
         icon=":material/arrow_back:",
         type="tertiary",
         key="back_to_model",
         help="Back to the model",
-        on_click=back,
+        on_click=navigation.open_next,
+        args=("model",),
     )
     st.space("stretch")
     labels = frames.layer_labels(ranked)

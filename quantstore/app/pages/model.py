@@ -1,4 +1,4 @@
-"""Model: which layers break it, and why?"""
+"""Model: which layers break it, why, and what would rescue each?"""
 
 import math
 from typing import Any

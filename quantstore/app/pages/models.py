@@ -194,13 +194,7 @@ def _actions(
 
 
 def _compare_link(label: str, **where: str | list[str]) -> None:
-    st.page_link(
-        navigation.PAGES / "compare.py",
-        label=label,
-        icon=":material/compare_arrows:",
-        query_params=where,
-        width="content",
-    )
+    navigation.link("compare", label, icon="compare_arrows", query_params=where, width="content")
 
 
 def _clear_marked() -> None:

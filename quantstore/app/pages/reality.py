@@ -1,4 +1,4 @@
-"""Weights against reality: how far can a statistic of the weights be trusted?"""
+"""Weights against reality: how far can each weight statistic be trusted?"""
 
 from typing import Any
 
@@ -168,7 +168,7 @@ def _chart(
         picked = st.session_state["reality"].selection.get(charts.CLICK, [])
         if picked:
             address.choose("model", str(picked[0]["model"]))
-            st.session_state["go_to"] = "model"
+            navigation.open_next("model")
 
     drawable = models[statistic.column].notna()
     if statistic.is_log:

@@ -1,4 +1,4 @@
-"""Revisions: what got better and what got worse between two revisions of one network?"""
+"""Revisions: what got better and what got worse between two revisions of a network?"""
 
 from typing import Any
 

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from quantstore.app.widgets import address, components
+from quantstore.app.widgets import address, components, navigation
 from quantstore.errors import printable
 from quantstore.schemes import SCHEMES, Scheme
 from quantstore.wording import frames
@@ -77,10 +77,14 @@ def drift_link(runs: pd.DataFrame, *, key: str) -> None:
 
 
 def _link(page: str, label: str, key: str) -> None:
-    def go() -> None:
-        st.session_state["go_to"] = page
-
-    st.button(label, type="tertiary", icon=":material/arrow_forward:", key=key, on_click=go)
+    st.button(
+        label,
+        type="tertiary",
+        icon=":material/arrow_forward:",
+        key=key,
+        on_click=navigation.open_next,
+        args=(page,),
+    )
 
 
 def _not_probed(failed: pd.DataFrame) -> str:
@@ -161,7 +165,7 @@ def _other_runs(runs_on_inputs: pd.DataFrame) -> None:
         target = st.session_state["own_runs"].clicked
         if target and int(target["row"]) in with_drift:
             address.choose("runs", [str(target["row"])])
-            st.session_state["go_to"] = "drift"
+            navigation.open_next("drift")
 
     rows = []
     for row in runs_on_inputs.to_dict("records"):

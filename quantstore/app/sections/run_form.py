@@ -1,6 +1,5 @@
 """Starting a run from the Drift page: the form, and the runs under way."""
 
-import html
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ import streamlit as st
 
 from quantstore import settings
 from quantstore.app.queue import FINISHED, RUNS, Job
-from quantstore.app.widgets import address, notes, reach
-from quantstore.charts.palette import DARK, LIGHT, both
+from quantstore.app.widgets import jobs, notes, reach
 from quantstore.errors import printable
 from quantstore.pipeline.files import demo_paths
 from quantstore.run.inputs import PRESETS
@@ -194,22 +192,15 @@ def adopt_results() -> list[str]:
 
 
 def under_way() -> None:
-    """The queue; polls only while something moves."""
-    jobs = RUNS.snapshot()
-    st.session_state["runs_finished"] = _finished(jobs)
-    if jobs:
-        is_busy = any(job.state not in FINISHED for job in jobs)
-        st.fragment(_queue, run_every=0.5 if is_busy else None)()
+    """The queue of runs."""
+    jobs.under_way(RUNS, _runs, key="runs", poll_seconds=0.5)
 
 
-def _queue() -> None:
-    jobs = RUNS.snapshot()
-    if _finished(jobs) != st.session_state.get("runs_finished"):
-        # A run is over: the page has something new to show.
-        address.rerun()
-    for job in jobs:
+def _runs(runs: list[Job]) -> None:
+    """The runs under way, each of which can be cancelled, and what became of the others."""
+    for job in runs:
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-            st.html(_line(job), width="stretch")
+            st.html(_job_line(job), width="stretch")
             if job.state not in FINISHED:
                 st.button(
                     "Cancel",
@@ -218,44 +209,19 @@ def _queue() -> None:
                     on_click=RUNS.cancel,
                     args=(job.job_id,),
                 )
-    if any(job.state in FINISHED for job in jobs):
-        st.button(
-            "Dismiss finished",
-            icon=":material/done_all:",
-            type="tertiary",
-            key="dismiss_runs",
-            on_click=RUNS.dismiss_finished,
-        )
 
 
-_MARKS = {"waiting": "•", "running": "•", "done": "✓", "failed": "!", "cancelled": "–"}
-
-
-def _line(job: Job) -> str:
-    muted = both(LIGHT.muted, DARK.muted)
-    broken = both(LIGHT.bands["broken"].ink, DARK.bands["broken"].ink)
-    accent = both(LIGHT.accent, DARK.accent)
-    colour = broken if job.state == "failed" else muted
-    bar = ""
-    if job.state == "running":
-        bar = (
-            f'<div style="height:4px;border-radius:2px;background:{both(LIGHT.grid, DARK.grid)};'
-            f'margin-top:4px;max-width:420px"><div style="height:4px;border-radius:2px;'
-            f'background:{accent};width:{100 * job.share_done:.0f}%"></div></div>'
-        )
-    mark = broken if job.state == "failed" else accent
-    return (
-        '<div style="display:flex;gap:10px;font-size:13px">'
-        f'<span aria-hidden="true" style="color:{mark};font-weight:700;width:8px">'
-        f"{_MARKS[job.state]}</span>"
-        '<div style="flex:1;min-width:0;overflow-wrap:anywhere">'
-        f'<div><span style="font-weight:600">{html.escape(job.name)}</span>'
-        f' <span style="color:{muted}">{html.escape(job.description)}</span></div>'
-        f'<div style="color:{colour}">{html.escape(_progress_text(job))}</div>{bar}</div></div>'
+def _job_line(job: Job) -> str:
+    return jobs.line(
+        job,
+        _status(job),
+        style="font-size:13px",
+        description=job.description,
+        most_pixels=420,
     )
 
 
-def _progress_text(job: Job) -> str:
+def _status(job: Job) -> str:
     if job.state == "running":
         progress = job.progress
         if progress is None:
@@ -269,10 +235,6 @@ def _progress_text(job: Job) -> str:
     if job.state == "done":
         return "; ".join(["done", *(printable(note) for note in job.result.notes)])
     return job.state
-
-
-def _finished(jobs: list[Job]) -> set[int]:
-    return {job.job_id for job in jobs if job.state in FINISHED}
 
 
 def explain_and_offer(sources: pd.DataFrame, scheme: Scheme, first: str) -> None:

@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
-from quantstore.app.widgets import address, components
+from quantstore.app.widgets import address, components, navigation
 from quantstore.charts.palette import BANDS
 from quantstore.errors import printable
 from quantstore.schemes import INT8_SCHEMES, Scheme
@@ -78,7 +78,7 @@ def verdict_matrix(
             address.choose("scheme", target["scheme"])
         if target.get("model") and not is_single:
             address.choose("model", target["model"])
-            st.session_state["go_to"] = "model"
+            navigation.open_next("model")
 
     components.verdict_matrix(
         corner=corner,

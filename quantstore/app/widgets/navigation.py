@@ -1,19 +1,38 @@
 """From one page to another, with what the address carries."""
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Literal
 
 import streamlit as st
 
 from quantstore import queries
+from quantstore.app.page_list import page_named
 from quantstore.app.widgets import address
 from quantstore.app.widgets.stores import open_store
 
-PAGES = Path(__file__).resolve().parent.parent / "pages"
+
+def go_to(name: str) -> None:
+    """Open the page of this name; what the address carries (model, layer, scheme) comes along."""
+    st.switch_page(page_named(name).file, query_params=address.travel())
 
 
-def go_to(page: str) -> None:
-    """Open another page; what the address carries (model, layer, scheme) comes along."""
-    st.switch_page(PAGES / f"{page}.py", query_params=address.travel())
+def link(
+    name: str,
+    label: str,
+    *,
+    icon: str = "",
+    query_params: Mapping[str, str | list[str]] | None = None,
+    width: Literal["stretch", "content"] = "stretch",
+) -> None:
+    """A link to the page of this name, with the page's icon unless another is named."""
+    page = page_named(name)
+    st.page_link(
+        page.file,
+        label=label,
+        icon=f":material/{icon or page.icon}:",
+        query_params=query_params,
+        width=width,
+    )
 
 
 def follow_click() -> None:
@@ -21,9 +40,14 @@ def follow_click() -> None:
 
     A callback may set what widgets show, but only the script itself may change the page.
     """
-    page = st.session_state.pop("go_to", None)
-    if page is not None:
-        go_to(page)
+    name = st.session_state.pop("go_to", None)
+    if name is not None:
+        go_to(name)
+
+
+def open_next(name: str) -> None:
+    """From a callback: have the page of this name opened by :func:`follow_click`."""
+    st.session_state["go_to"] = name
 
 
 def open_layer(layer_id: int) -> None:
@@ -33,4 +57,4 @@ def open_layer(layer_id: int) -> None:
     if model_and_layer is not None:
         address.choose("model", model_and_layer[0])
         address.choose("layer", model_and_layer[1])
-        st.session_state["go_to"] = "layer"
+        open_next("layer")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
-from quantstore.app.widgets.navigation import PAGES
+from quantstore.app.widgets import navigation
 from quantstore.charts.palette import DARK, LIGHT, both
 from quantstore.schemes import INT8_SCHEMES
 from quantstore.wording.explanations import EXPLANATIONS
@@ -50,11 +50,7 @@ def explain(*names: str, limits: Mapping[str, float]) -> None:
         for name in names:
             with st.popover(EXPLANATIONS[name].title, type="tertiary", key=f"explain_{name}"):
                 st.markdown(EXPLANATIONS[name].under(limits))
-                st.page_link(
-                    PAGES / "example.py",
-                    label="See it happen to a few numbers",
-                    icon=":material/straighten:",
-                )
+                navigation.link("example", "See it happen to a few numbers")
 
 
 def _row_key(names: Sequence[str]) -> str:

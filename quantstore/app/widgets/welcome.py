@@ -1,12 +1,17 @@
 """What the app shows before there is a model."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from quantstore import settings
+from quantstore.app.page_list import Page
 from quantstore.app.queue import FILES
+from quantstore.app.widgets import navigation
 from quantstore.app.widgets.colours import theme
-from quantstore.app.widgets.navigation import PAGES
 from quantstore.pipeline.files import demo_paths
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
 def add_examples() -> None:
@@ -15,10 +20,10 @@ def add_examples() -> None:
         FILES.add(path, settings.store_path(), name=path.name, source=f"example {path.name}")
 
 
-def empty_page(title: str) -> None:
+def empty_page(page: Page) -> None:
     """What a page shows before there is a model."""
-    if title != "Compare":
-        st.title(title)
+    if not page.is_default:
+        st.title(page.title)
         st.write("There is no model in the store yet.")
         st.button(
             "Add the example models",
@@ -52,14 +57,10 @@ def empty_page(title: str) -> None:
     with st.grid(3, min_column_width=140, gap="medium"):
         for name, heading, promise in _PROMISES:
             with st.container(gap="xsmall"):
-                st.image(str(PAGES.parent / "assets" / f"empty-{name}-{theme()}.svg"))
+                st.image(str(ASSETS / f"empty-{name}-{theme()}.svg"))
                 st.subheader(heading, anchor=False)
                 st.caption(promise)
-    st.page_link(
-        PAGES / "example.py",
-        label="New to quantization? Start with the worked example",
-        icon=":material/straighten:",
-    )
+    navigation.link("example", "New to quantization? Start with the worked example")
 
 
 _PROMISES = (

@@ -1,0 +1,102 @@
+"""The pages of the app: a file in ``pages/`` and an entry here, and there is another page.
+
+The navigation lists them in this order; the sidebar, links from page to page, the tests and the
+bench of the pages read the same list. It loads nothing, so that everybody may.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent / "pages"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page, and the question it answers, with which its file begins, too.
+
+    ``name`` is what its file and its address are called; the default page has the empty address.
+    ``icon`` is one of Material Symbols. ``judges`` tells whether it judges by the scheme that the
+    sidebar asks for; ``needs_models``, whether it has nothing to show while the store is empty.
+    """
+
+    name: str
+    title: str
+    icon: str
+    question: str
+    judges: bool = True
+    needs_models: bool = True
+    is_default: bool = False
+
+    @property
+    def file(self) -> Path:
+        """What Streamlit runs to draw the page."""
+        return FOLDER / f"{self.name}.py"
+
+
+PAGES = (
+    Page(
+        "compare",
+        title="Compare",
+        icon="table_chart",
+        question="Which model survives, under which scheme, and what sets it apart?",
+        is_default=True,
+    ),
+    Page(
+        "revisions",
+        title="Revisions",
+        icon="difference",
+        question="What got better and what got worse between two revisions of a network?",
+    ),
+    Page(
+        "model",
+        title="Model",
+        icon="schema",
+        question="Which layers break it, why, and what would rescue each?",
+    ),
+    Page(
+        "layer",
+        title="Layer",
+        icon="layers",
+        question="What does it look like, channel by channel, and what would rescue it?",
+    ),
+    Page(
+        "drift",
+        title="Drift",
+        icon="trending_down",
+        question="Where along the network does the quantized model leave the float one?",
+    ),
+    Page(
+        "reality",
+        title="Weights against reality",
+        icon="scatter_plot",
+        question="How far can each weight statistic be trusted?",
+    ),
+    Page(
+        "example",
+        title="Worked example",
+        icon="straighten",
+        question="How do values merge on an int8 grid, and why does one outlier decide it?",
+        judges=False,
+        needs_models=False,
+    ),
+    Page(
+        "sql",
+        title="SQL",
+        icon="terminal",
+        question="Which question of my own can the store answer?",
+        judges=False,
+    ),
+    Page(
+        "models",
+        title="Models",
+        icon="inventory_2",
+        question="What does the store hold, and is it in order?",
+    ),
+)
+
+_BY_NAME = {page.name: page for page in PAGES}
+
+
+def page_named(name: str) -> Page:
+    """The page that is called so; a ``KeyError`` where there is none."""
+    return _BY_NAME[name]
