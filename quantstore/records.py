@@ -1,9 +1,11 @@
 """One frozen dataclass per table; fields are columns, in the order of schema.sql.
 
-Tables with many rows per layer (channels, channel errors) travel as columns of arrays. Keys are
-left out: the store gives them. NaN and infinities stand for "not defined" and become NULL.
+A mapping stands for several columns, by their names. Tables with many rows per layer (channels,
+channel errors) travel as columns of arrays. Keys are left out: the store gives them. NaN and
+infinities stand for "not defined" and become NULL.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -43,7 +45,7 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerRecord:
-    """A row of ``layers``."""
+    """A row of ``layers``; ``figures`` are the columns of ``numerics.measures``, in their order."""
 
     depth: int
     layer: str
@@ -66,22 +68,7 @@ class LayerRecord:
     stored_scheme: str | None
     stored_step: float | None
     attributes: str | None
-    weight_min: float
-    weight_max: float
-    weight_range: float
-    abs_max: float
-    mean: float
-    std: float
-    range_over_std: float
-    q1: float
-    median: float
-    q3: float
-    kurtosis: float
-    zero_fraction: float
-    outlier_count: int
-    outlier_fraction: float
-    outlier_channel_count: int
-    channel_range_ratio: float
+    figures: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

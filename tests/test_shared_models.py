@@ -212,7 +212,7 @@ def test_a_model_that_cannot_be_measured_is_refused_with_the_reason(shared_model
 @pytest.mark.slow
 def test_retinaface_has_ranges_up_to_around_120(shared_models):
     layers = measured(shared_models / "retinaface-mnet025.onnx").layers
-    largest = max(measures.layer.weight_range for measures in layers)
+    largest = max(measures.layer.figures["weight_range"] for measures in layers)
     assert largest == pytest.approx(116.60, abs=0.005)
 
 

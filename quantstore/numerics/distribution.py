@@ -85,6 +85,14 @@ class Distribution:
         return float(self.tensor.range[0])
 
     @property
+    def finite_count(self) -> int:
+        return self.weight_count - self.nonfinite_count
+
+    @property
+    def outlier_count(self) -> int:
+        return int(self.tensor.outlier_count[0])
+
+    @property
     def abs_max(self) -> float:
         return float(np.maximum(-self.tensor.minimum, self.tensor.maximum)[0])
 

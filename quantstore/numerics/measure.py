@@ -1,12 +1,12 @@
 """The list of what quantstore knows about a layer: layers in, records out. No file, no table."""
 
-import math
 from collections.abc import Collection
 
 import numpy as np
 
 from quantstore.layer import Layer
 from quantstore.numerics.distribution import Distribution, describe, sorted_weights
+from quantstore.numerics.measures import figures_of
 from quantstore.numerics.sweep import FULL_PLAN, Plan, Sweep, sweep
 from quantstore.records import (
     BitsNeededRecord,
@@ -20,9 +20,9 @@ from quantstore.records import (
 )
 from quantstore.schemes import INT8_SCHEMES
 
-# Raise it when a figure changes its meaning or a new column appears: models measured under an
-# older version are measured anew when they are ingested again. A scheme that is added needs no new
-# number: the store knows which schemes a model was measured under.
+# Raise it when a figure changes its meaning: models measured under an older version are measured
+# anew when they are ingested again. What is added needs no new number: the store knows under which
+# schemes a model was measured, and gives version 0 to the models of a store that lacked a measure.
 MEASURES_VERSION = 3
 
 
@@ -101,9 +101,6 @@ def measure_layer(layer: Layer, depth: int, plan: Plan = FULL_PLAN) -> LayerMeas
 
 
 def _layer_record(layer: Layer, depth: int, distribution: Distribution) -> LayerRecord:
-    finite_count = distribution.weight_count - distribution.nonfinite_count
-    tensor = distribution.tensor
-    outlier_count = int(tensor.outlier_count[0])
     return LayerRecord(
         depth=depth,
         layer=layer.name,
@@ -126,22 +123,7 @@ def _layer_record(layer: Layer, depth: int, distribution: Distribution) -> Layer
         stored_scheme=layer.stored_scheme,
         stored_step=layer.stored_step,
         attributes=layer.attributes,
-        weight_min=float(tensor.minimum[0]),
-        weight_max=float(tensor.maximum[0]),
-        weight_range=distribution.range,
-        abs_max=distribution.abs_max,
-        mean=distribution.moments.mean,
-        std=distribution.moments.std,
-        range_over_std=_ratio(distribution.range, distribution.moments.std),
-        q1=float(tensor.q1[0]),
-        median=float(tensor.median[0]),
-        q3=float(tensor.q3[0]),
-        kurtosis=distribution.moments.kurtosis,
-        zero_fraction=_ratio(distribution.zero_count, finite_count),
-        outlier_count=outlier_count,
-        outlier_fraction=_ratio(outlier_count, finite_count),
-        outlier_channel_count=distribution.outlier_channel_count,
-        channel_range_ratio=distribution.channel_range_ratio,
+        figures=figures_of(distribution),
     )
 
 
@@ -169,7 +151,3 @@ def _error_records(swept: Sweep) -> tuple[ErrorRecord, ...]:
         )
         for name, mse, max_abs_error, sqnr_db, zeroed_fraction in figures
     )
-
-
-def _ratio(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator else math.nan

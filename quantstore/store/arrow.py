@@ -1,7 +1,7 @@
 """Records in, rows of a table out, through Arrow: the fastest way in, and the exact one."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +52,15 @@ def _arrow(values: Any) -> "pa.Array":
 
 
 def columns_of(records: Sequence[Any]) -> dict[str, list[Any]]:
-    """Records as columns, by the name of their fields."""
-    return {
-        field.name: [getattr(record, field.name) for record in records]
-        for field in dataclasses.fields(records[0])
-    }
+    """Records as columns, by the name of their fields; a mapping is a column for each key."""
+    columns: dict[str, list[Any]] = {}
+    for field in dataclasses.fields(records[0]):
+        values = [getattr(record, field.name) for record in records]
+        if isinstance(values[0], Mapping):
+            columns |= {name: [figures[name] for figures in values] for name in values[0]}
+        else:
+            columns[field.name] = values
+    return columns
 
 
 def stacked(layers: "Sequence[tuple[int, Any]]") -> "dict[str, Any]":

@@ -31,6 +31,7 @@ from quantstore.store.schema import (
     create_schema,
     fill_schemes,
     is_empty,
+    lacking_measures,
     lacks_schemes,
     require_our_schema,
     schema_version,
@@ -246,7 +247,7 @@ def update(path: Path, wait_seconds: float | None = None) -> Path | None:
 
 def _bring_up_to_date(connection: duckdb.DuckDBPyConnection, path: Path) -> Path | None:
     version = schema_version(connection)
-    if version == SCHEMA_VERSION:
+    if version == SCHEMA_VERSION and not lacking_measures(connection):
         # A scheme that was added since needs no other shape of the file.
         if lacks_schemes(connection):
             with _transaction(connection):

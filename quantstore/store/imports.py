@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from quantstore.errors import DamagedStoreError, RefusedImportError
+from quantstore.numerics.measures import lacking
 from quantstore.schemes import SCHEMES
 from quantstore.store.care import Labels, labels
 from quantstore.store.connection import SANDBOX, Connection, together, writing
@@ -79,6 +80,7 @@ def merge(path: Path, source: Path, *, replace: bool = False) -> MergeSummary:
     with _as_export(path, source) as folder:
         _check_manifest(folder, source)
         datasets = _datasets(folder, source)
+        _check_measures(datasets, source)
         _check_rows(datasets, folder, source)
         try:
             with writing(path) as connection:
@@ -201,8 +203,11 @@ def _check_version(version: object, source: Path) -> None:
         raise RefusedImportError(
             f"{source} has schema {text}, older than {SCHEMA_VERSION}, which"
             f" quantstore {__version__} reads",
-            "update that store with: quantstore migrate; then import it, or export it again",
+            _HINT_TO_UPDATE,
         )
+
+
+_HINT_TO_UPDATE = "update that store with: quantstore migrate; then import it, or export it again"
 
 
 # Whether what is in the folder may come in.
@@ -235,6 +240,16 @@ def _datasets(folder: Path, source: Path) -> "dict[str, dataset.Dataset]":
         except (pa.ArrowException, OSError) as error:
             raise _refused(source, f"{file.name} is no Parquet file") from error
     return datasets
+
+
+def _check_measures(datasets: "dict[str, dataset.Dataset]", source: Path) -> None:
+    """Refuse layers of a release that measured less."""
+    names = lacking(datasets["layers"].schema.names)
+    if names:
+        raise RefusedImportError(
+            f"{source} was written by an earlier release, which did not measure {', '.join(names)}",
+            _HINT_TO_UPDATE,
+        )
 
 
 def _check_rows(datasets: "dict[str, dataset.Dataset]", folder: Path, source: Path) -> None:

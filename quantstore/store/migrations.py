@@ -1,9 +1,10 @@
-"""Bring a store of an earlier release to the schema of this one.
+"""Bring a store of an earlier release to the schema of this one, or of one with fewer measures.
 
 There is one description of the schema, schema.sql, and no list of changes beside it: tables that
 look as it says stay untouched, others are made anew and get their rows back by the names of
 columns, a new column its default. Views and comments are always made anew. Tables and views that
-somebody added to the file stay as they are.
+somebody added to the file stay as they are. Models that lack a measure are marked to be measured
+anew when they are ingested again.
 """
 
 import logging
@@ -20,6 +21,7 @@ from quantstore.store.schema import (
     STORAGE_VERSION,
     fill_schemes,
     hand_down_comments,
+    lacking_measures,
     now,
     schema_sql,
 )
@@ -60,7 +62,7 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path, version: int) -> 
             ) from error
         raise
     logger.info(
-        "brought %s from schema %d to %d in %.3f s; as it was: %s",
+        "brought %s of schema %d up to date with schema %d in %.3f s; as it was: %s",
         path,
         version,
         SCHEMA_VERSION,
@@ -122,6 +124,7 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
         if creation["kind"] == "view":
             connection.execute(f"drop view if exists {creation['name']}")
 
+    lacks_measures = bool(lacking_measures(connection))
     stored_tables = _tables(connection)
     with duckdb.connect(":memory:") as fresh:
         for creation in creations:
@@ -160,6 +163,8 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"drop table temp.kept_{table}")
     _renew_comments(connection, comments, staying)
     fill_schemes(connection)
+    if lacks_measures:
+        connection.execute("update models set measures_version = 0")
     connection.executemany(
         "insert or replace into store_info values (?, ?)",
         [

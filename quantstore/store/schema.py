@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 
 from quantstore.errors import DamagedStoreError, MissingStoreError, NewerStoreError, OlderStoreError
+from quantstore.numerics.measures import MEASURES, lacking
 from quantstore.schemes import SCHEMES
 from quantstore.version import __version__
 
@@ -55,13 +56,56 @@ def require_our_schema(
     if version < SCHEMA_VERSION and not may_be_older:
         raise OlderStoreError(
             f"{path} was written by an earlier release (schema {version}, now {SCHEMA_VERSION})",
-            f"update it, keeping a copy, with: quantstore migrate --db {shlex.quote(str(path))}",
+            _hint_to_update(path),
         )
+    if not may_be_older and (names := lacking_measures(connection)):
+        raise OlderStoreError(
+            f"{path} was written by an earlier release, which did not measure {', '.join(names)}",
+            _hint_to_update(path),
+        )
+
+
+def _hint_to_update(path: Path) -> str:
+    return f"update it, keeping a copy, with: quantstore migrate --db {shlex.quote(str(path))}"
 
 
 def schema_sql() -> str:
     """The statements that make every table and view, with their comments."""
-    return resources.files("quantstore.store").joinpath("schema.sql").read_text("utf-8")
+    sql = resources.files("quantstore.store").joinpath("schema.sql").read_text("utf-8")
+    return _MEASURES_LINE.sub(lambda line: _measures_sql(line["purpose"]), sql)
+
+
+# A line of schema.sql in whose stead stands something of every measure of a layer.
+_MEASURES_LINE = re.compile(
+    r"^ *-- numerics/measures\.py: (?P<purpose>.+); schema\.py fills it in\.$", re.MULTILINE
+)
+
+
+def _measures_sql(purpose: str) -> str:
+    match purpose:
+        case "a column for each measure":
+            return ",\n".join(
+                f"    {measure.column} {measure.type}{'' if measure.may_be_null else ' not null'}"
+                for measure in MEASURES.values()
+            )
+        case "a comment for each measure":
+            return "\n".join(
+                f"comment on column layers.{measure.column} is {_literal(measure.meaning)};"
+                for measure in MEASURES.values()
+            )
+        case "each measure that stands beside errors":
+            return "\n".join(
+                f"    layers.{measure.column},"
+                for measure in MEASURES.values()
+                if measure.beside_errors
+            )
+        case _:
+            raise ValueError(f"schema.sql asks for {purpose}")
+
+
+def _literal(text: str) -> str:
+    quoted = text.replace("'", "''")
+    return f"'{quoted}'"
 
 
 def create_schema(connection: duckdb.DuckDBPyConnection) -> None:
@@ -103,6 +147,17 @@ def _scheme_rows() -> list[tuple[object, ...]]:
     ]
 
 
+def lacking_measures(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """The measures of this release that the table ``layers`` has no column for."""
+    try:
+        # Quicker than asking DuckDB what columns it knows.
+        cursor = connection.execute("from main.layers limit 0")
+    except duckdb.CatalogException:
+        # Without that table more is amiss than a measure.
+        return []
+    return lacking([name for name, *_ in cursor.description or ()])
+
+
 def hand_down_comments(connection: duckdb.DuckDBPyConnection) -> None:
     """Give a column without a comment the comment of the table column of the same name.
 
@@ -134,5 +189,5 @@ def hand_down_comments(connection: duckdb.DuckDBPyConnection) -> None:
         {"tables": tables},
     ).fetchall()
     for table, column, meaning in uncommented:
-        quoted = meaning.replace("'", "''")
-        connection.execute(f'comment on column "{table}"."{column}" is \'{quoted}\'')
+        quoted = _literal(meaning)
+        connection.execute(f'comment on column "{table}"."{column}" is {quoted}')

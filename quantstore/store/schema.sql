@@ -6,7 +6,7 @@
 -- tests/store/test_store.py holds the tables together instead.
 --
 -- A word means one thing everywhere: a column without a comment of its own takes the comment of
--- the column of the same name that has one (store.py copies it).
+-- the column of the same name that has one (schema.py copies it).
 
 create sequence model_ids;
 create sequence layer_ids;
@@ -90,22 +90,7 @@ create table layers (
     stored_scheme varchar,
     stored_step double,
     attributes varchar,
-    weight_min double,
-    weight_max double,
-    weight_range double,
-    abs_max double,
-    mean double,
-    std double,
-    range_over_std double,
-    q1 double,
-    median double,
-    q3 double,
-    kurtosis double,
-    zero_fraction double,
-    outlier_count bigint not null,
-    outlier_fraction double,
-    outlier_channel_count integer not null,
-    channel_range_ratio double
+    -- numerics/measures.py: a column for each measure; schema.py fills it in.
 );
 
 comment on table layers is 'One row per weight operand of a node: where it is, how it is stored and what its effective weights look like.';
@@ -132,22 +117,7 @@ comment on column layers.already_quantized is 'Whether the file stores integers;
 comment on column layers.stored_scheme is 'How the file stores the integers, such as uint8 per tensor or uint4 per block of 32.';
 comment on column layers.stored_step is 'Scale of the stored integers, the largest where there are several, in weight units; NULL where the graph computes the weights from them in several steps.';
 comment on column layers.attributes is 'Attributes of the node as JSON, such as {"strides": [2, 2]}; NULL where nobody recorded them.';
-comment on column layers.weight_min is 'Smallest weight.';
-comment on column layers.weight_max is 'Largest weight.';
-comment on column layers.weight_range is 'weight_max - weight_min, in weight units.';
-comment on column layers.abs_max is 'Largest absolute weight.';
-comment on column layers.mean is 'Mean weight.';
-comment on column layers.std is 'Standard deviation of the population, in weight units.';
-comment on column layers.range_over_std is 'weight_range / std; NULL where std is 0.';
-comment on column layers.q1 is 'First quartile, linear interpolation.';
-comment on column layers.median is 'Median, linear interpolation.';
-comment on column layers.q3 is 'Third quartile, linear interpolation.';
-comment on column layers.kurtosis is 'Fourth standardized moment; 3 for a Gaussian, more with heavy tails; NULL where std is 0.';
-comment on column layers.zero_fraction is 'Share of the weights that are exactly 0, from 0 to 1.';
-comment on column layers.outlier_count is 'Weights beyond Tukey''s fences: 1.5 interquartile ranges beyond the quartiles of the tensor (in layers) or of the channel (in channels).';
-comment on column layers.outlier_fraction is 'outlier_count / finite weights, from 0 to 1.';
-comment on column layers.outlier_channel_count is 'Channels whose range lies above Tukey''s upper fence of the layer''s channel ranges.';
-comment on column layers.channel_range_ratio is 'Largest channel range / median channel range; NULL where the median is 0.';
+-- numerics/measures.py: a comment for each measure; schema.py fills it in.
 
 -- Grain: one row per output channel of a layer.
 create table channels (
@@ -512,17 +482,7 @@ select
     layers.group_count,
     layers.is_depthwise,
     layers.weight_count,
-    layers.weight_min,
-    layers.weight_max,
-    layers.weight_range,
-    layers.abs_max,
-    layers.std,
-    layers.range_over_std,
-    layers.kurtosis,
-    layers.outlier_count,
-    layers.outlier_fraction,
-    layers.outlier_channel_count,
-    layers.channel_range_ratio,
+    -- numerics/measures.py: each measure that stands beside errors; schema.py fills it in.
     layers.already_quantized,
     errors.layer_id,
     layers.model_id

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pytest
 
 from quantstore import settings, store
@@ -18,6 +19,7 @@ from quantstore.errors import (
     StoreError,
 )
 from quantstore.numerics.measure import MEASURES_VERSION
+from quantstore.numerics.measures import MEASURES
 from quantstore.pipeline import ingest
 from quantstore.pipeline.files import demo_paths, find_files
 from quantstore.pipeline.outcome import IngestChoices, IngestProgress
@@ -231,6 +233,49 @@ def test_a_scheme_that_is_added_reaches_stores_and_models_that_were_there_before
     assert ingest_file(file, path).outcome == "already stored"
     with store.reading(path) as connection:
         assert connection.rows("select bits from schemes where scheme = 'int6_x'") == [(6,)]
+
+
+def test_a_measure_that_is_added_reaches_stores_and_models_that_were_there_before(
+    tmp_path, path, names, monkeypatch
+):
+    file = model_file(tmp_path / "net.onnx")
+    ingest_file(file, path)
+    with store.reading(path) as connection:
+        before = connection.frame("from layers").drop(columns=["layer_id", "model_id"])
+    middle = dataclasses.replace(
+        MEASURES["mean"],
+        column="midrange",
+        meaning="(weight_min + weight_max) / 2, in weight units.",
+        of=lambda weights: float(weights.tensor.minimum[0] + weights.tensor.maximum[0]) / 2,
+        beside_errors=True,
+    )
+    monkeypatch.setitem(MEASURES, "midrange", middle)
+
+    again = ingest_file(file, path)
+    assert (again.outcome, again.model) == ("replaced", "net")
+    assert ingest_file(file, path).outcome == "already stored"
+    with store.reading(path) as connection:
+        assert connection.rows("select measures_version from models") == [(MEASURES_VERSION,)]
+        for source in ("layers", "model_layers", "layer_errors"):
+            assert connection.value(
+                f"select bool_and(midrange = (weight_min + weight_max) / 2) from {source}"
+            ), source
+        assert connection.value(
+            "select comment from duckdb_columns()"
+            " where table_name = 'layers' and column_name = 'midrange'"
+        ).startswith("(weight_min + weight_max) / 2")
+        now = connection.frame("from layers").drop(columns=["layer_id", "model_id", "midrange"])
+    pd.testing.assert_frame_equal(now, before)
+    # As it was, it lies beside the store.
+    assert len(list(tmp_path.glob("*.backup"))) == 1
+    # Who knows fewer measures leaves the others alone.
+    monkeypatch.delitem(MEASURES, "midrange")
+    assert ingest_file(file, path).outcome == "already stored"
+    assert names() == ["net"]
+    ingest_file(model_file(tmp_path / "other.onnx", seed=9), path)
+    with store.reading(path) as connection:
+        rows = connection.rows("select model, midrange is null from model_layers")
+    assert rows == [("net", False), ("other", True)]
 
 
 # --- names -------------------------------------------------------------------------------------
