@@ -340,21 +340,9 @@ def _marked_cases(frame: pd.DataFrame, measure: Measure) -> pd.DataFrame:
             {
                 "x": float(case["x"]),
                 "y": float(case["y"]),
-                "label": with_minus(
-                    f"{_short_title(measure)} {case['said_value']}, {case['band']}"
-                ),
+                "label": with_minus(f"{measure.short_title} {case['said_value']}, {case['band']}"),
                 "side": "left" if float(case["x"]) > middle else "right",
             }
         )
     # Both only together: either alone says nothing about how far the measure can be trusted.
     return pd.DataFrame(rows) if len(rows) == 2 else pd.DataFrame()
-
-
-def _short_title(measure: Measure) -> str:
-    return {
-        "weight_range": "range",
-        "channel_spread_bits": "spread",
-        "outlier_percent": "outliers",
-        "sqnr_db": "tensor",
-        "channel_sqnr_p10_db": "",
-    }.get(measure.column, "range / rms")

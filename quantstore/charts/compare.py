@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import altair as alt
 import numpy as np
@@ -15,11 +14,11 @@ import pandas as pd
 
 from quantstore.charts.common import AnyChart, band_colour, opens_layer, styled, tooltip
 from quantstore.charts.palette import BANDS, Palette
+from quantstore.numerics.measures import Axis
 from quantstore.wording.nodes import operator
 from quantstore.wording.text import short_name
 from quantstore.wording.units import MINUS, bits, db, share, weight, weights
 
-Axis = Literal["log", "linear"]
 Domain = tuple[float, float]
 
 # The measure of every page: bars hang from here, longer is worse.
@@ -63,7 +62,12 @@ def not_counted(profiles: pd.DataFrame, counted: pd.DataFrame) -> tuple[int, lis
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What the bricks are sorted by: a column, its words, and how its axis is cut into bins."""
+    """What the bricks are sorted by: a column, its words, and how its axis is cut into bins.
+
+    The end of the column's name is the unit: ``_db``, ``_bits``, ``_percent``; else there is none.
+    ``label`` is how a control calls it, ``short_title`` how a dot does, and ``explanation`` what a
+    caption says of it.
+    """
 
     column: str
     title: str
@@ -71,6 +75,9 @@ class Measure:
     bins_per_decade: int = 10
     bin_width: float = 1.0
     has_db_labels: bool = False
+    label: str = ""
+    short_title: str = ""
+    explanation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,7 +392,7 @@ def said_as(column: str) -> Callable[[float | None], str]:
     """How the values of a column are written, with their unit."""
     if column.endswith("_db"):
         return db
-    if column == "outlier_percent":
+    if column.endswith("_percent"):
         return percent
     return bits if column.endswith("_bits") else weight
 

@@ -1,61 +1,123 @@
-"""The measures of a layer that charts can sort, place and hold against one another."""
+"""The measures of a layer that charts can sort, place and hold against one another, by label.
 
-from quantstore.charts.compare import Axis, Measure
+Those of ``numerics.measures`` that charts are offered, and those that are derived in SQL: the view
+``model_layers``, the table ``errors``, or the query behind the charts. One entry each.
+"""
+
+from dataclasses import replace
+
+from quantstore.charts.compare import Measure
+from quantstore.numerics.measures import MEASURES, ChartOffer
 from quantstore.schemes import Scheme
 
+# What pages speak of by name.
+WEIGHT_RANGE = "Weight range"
+CHANNEL_SPREAD = "Channel spread"
 SQNR = "SQNR"
-# By the words of a control; a measure's column may depend on the scheme.
-LABELS = (
-    "Weight range",
-    "Channel spread",
-    "Range / rms",
-    "Outlier share",
-    SQNR,
-    "Tensor SQNR",
-)
 
-_TITLES = {
-    "weight_range": "weight range of a layer, max − min, in weight units",
-    "channel_spread_bits": "channel spread of a layer, bits",
-    "symmetric_span_over_rms": "range of the symmetric grid over rms weight",
-    "asymmetric_span_over_rms": "range of the asymmetric grid over rms weight",
-    "outlier_percent": "outlier share of a layer's weights, %",
-    "channel_sqnr_p10_db": "SQNR that nine in ten channels reach, dB",
-    "sqnr_db": "SQNR of the whole tensor, dB",
-}
-# Linear axes: about twenty bins over what networks have.
-_BIN_WIDTHS = {"channel_spread_bits": 0.5, "outlier_percent": 2.0}
-_SQNR_BIN_DB = 2.0
-# Spans over rms lie within two decades.
-_SPAN_BINS_PER_DECADE = 20
+_SPAN = "Range / rms"
 
 
-def measure_of(label: str, scheme: Scheme, *, axis: Axis | None = None) -> Measure:
-    """A measure by one of ``LABELS``, as it is drawn under a scheme.
-
-    Args:
-        axis: how the axis is divided; what suits the measure unless told otherwise.
-    """
-    column = _column(label, scheme)
-    is_span = column.endswith("_over_rms")
+def _span(grid: str) -> Measure:
+    """What the grid of a scheme must cover; which one depends on the scheme."""
     return Measure(
-        column=column,
-        title=_TITLES[column],
-        axis=axis or ("log" if is_span or column == "weight_range" else "linear"),
-        bins_per_decade=_SPAN_BINS_PER_DECADE if is_span else 10,
-        bin_width=_BIN_WIDTHS.get(column, _SQNR_BIN_DB),
-        # The law of uniform noise is one of the whole tensor and its one scale.
-        has_db_labels=is_span and not scheme.is_per_channel,
+        column=f"{grid}_span_over_rms",
+        label=_SPAN,
+        title=f"range of the {grid} grid over rms weight",
+        short_title="range / rms",
+        axis="log",
+        # These spans lie within two decades.
+        bins_per_decade=20,
+        explanation=(
+            "The range that the grid must cover, over the root mean square weight: it sets"
+            " the SQNR of the whole tensor (second line of the axis), and says nothing about the"
+            " channels that share it."
+        ),
     )
 
 
-def _column(label: str, scheme: Scheme) -> str:
-    span = "symmetric_span_over_rms" if scheme.is_symmetric else "asymmetric_span_over_rms"
-    return {
-        "Weight range": "weight_range",
-        "Channel spread": "channel_spread_bits",
-        "Range / rms": span,
-        "Outlier share": "outlier_percent",
-        SQNR: "channel_sqnr_p10_db",
-        "Tensor SQNR": "sqnr_db",
-    }[label]
+# Linear axes have about twenty bins over what networks have.
+_DERIVED = (
+    Measure(
+        column="channel_spread_bits",
+        label=CHANNEL_SPREAD,
+        title="channel spread of a layer, bits",
+        short_title="spread",
+        axis="linear",
+        bin_width=0.5,
+        explanation=(
+            "Channel spread is log2 of the widest channel's range over the median channel's: the"
+            " bits a typical channel loses when the tensor shares one scale."
+        ),
+    ),
+    _span("symmetric"),
+    Measure(
+        column="outlier_percent",
+        label="Outlier share",
+        title="outlier share of a layer's weights, %",
+        short_title="outliers",
+        axis="linear",
+        bin_width=2.0,
+        explanation=(
+            "Weights more than 1.5 interquartile ranges beyond the quartiles of their"
+            " tensor; a Gaussian has 0.7 %."
+        ),
+    ),
+    Measure(
+        column="channel_sqnr_p10_db",
+        label=SQNR,
+        title="SQNR that nine in ten channels reach, dB",
+        axis="linear",
+        bin_width=2.0,
+        explanation="The measure that the bands rest on: further left is worse.",
+    ),
+    Measure(
+        column="sqnr_db",
+        label="Tensor SQNR",
+        title="SQNR of the whole tensor, dB",
+        short_title="tensor",
+        axis="linear",
+        bin_width=2.0,
+        explanation=(
+            "One number for the whole tensor hides its weak channels: a band can be broken"
+            " where this is high."
+        ),
+    ),
+)
+
+
+def _offered(column: str, offer: ChartOffer) -> Measure:
+    return Measure(
+        column=column,
+        label=offer.label,
+        title=offer.title,
+        short_title=offer.short_title,
+        axis=offer.axis,
+        bins_per_decade=offer.bins_per_decade,
+        bin_width=offer.bin_width,
+        explanation=offer.explanation,
+    )
+
+
+_BY_LABEL = {
+    measure.label: measure
+    for measure in (
+        *(
+            _offered(measure.column, measure.chart)
+            for measure in MEASURES.values()
+            if measure.chart is not None
+        ),
+        *_DERIVED,
+    )
+}
+# The words of a control, in its order.
+LABELS = tuple(_BY_LABEL)
+
+
+def measure_of(label: str, scheme: Scheme) -> Measure:
+    """A measure by one of ``LABELS``, as it is drawn under a scheme."""
+    if label == _SPAN:
+        span = _span("symmetric" if scheme.is_symmetric else "asymmetric")
+        # The law of uniform noise is one of the whole tensor and its one scale.
+        return replace(span, has_db_labels=not scheme.is_per_channel)
+    return _BY_LABEL[label]

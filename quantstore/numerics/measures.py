@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     # Whoever asks only for names and comments, such as the store, has no need of arrays.
     from quantstore.numerics.distribution import Distribution
 
-AxisDivision = Literal["log", "linear"]
+Axis = Literal["log", "linear"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,9 @@ class ChartOffer:
     label: str
     title: str
     short_title: str
-    axis: AxisDivision
+    axis: Axis
     bins_per_decade: int = 10
-    bin_width: float = 2.0
+    bin_width: float = 1.0
     explanation: str = ""
 
 

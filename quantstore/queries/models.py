@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from quantstore.numerics.measures import MEASURES
 from quantstore.store import Connection
 from quantstore.wording.verdicts import OWN_GRID_DB, ModelFacts
 
@@ -191,27 +192,36 @@ def rank_of_models(con: Connection, scheme: str, models: list[str] | None = None
 
 
 def layer_profiles(con: Connection, models: list[str], scheme: str) -> pd.DataFrame:
-    """One row per layer of the given models under one scheme, in graph order: for charts."""
+    """One row per layer of the given models under one scheme, in graph order: for charts.
+
+    It has every measure that charts offer and no more: a chart carries its frame to the browser.
+    """
     return con.frame(
         """
         select
             model, layer_id, layer, operand, depth,
             count(*) over (partition by model) as layer_count,
-            op_type, op_family, is_depthwise, weight_count, channel_count,
-            weight_range, range_over_std, already_quantized,
-            channel_spread_bits, symmetric_span_over_rms, asymmetric_span_over_rms,
-            100 * outlier_fraction as outlier_percent,
+            op_type, op_family, is_depthwise, weight_count, channel_count, already_quantized,
+            measured.* exclude (layer_id),
             band, channel_sqnr_p10_db, sqnr_db, zeroed_fraction, channels_below_10db
         from layer_errors
         join (
-            select layer_id, channel_spread_bits, symmetric_span_over_rms, asymmetric_span_over_rms
+            select
+                layer_id,
+                columns(lambda name: list_contains($offered, name)),
+                channel_spread_bits, symmetric_span_over_rms, asymmetric_span_over_rms,
+                100 * outlier_fraction as outlier_percent
             from model_layers
             where list_contains($models, model)
-        ) using (layer_id)
+        ) as measured using (layer_id)
         where scheme = $scheme and list_contains($models, model)
         order by list_position($models, model), depth
         """,
-        {"models": models, "scheme": scheme},
+        {
+            "models": models,
+            "scheme": scheme,
+            "offered": [name for name, measure in MEASURES.items() if measure.chart is not None],
+        },
     )
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from quantstore import queries
 from quantstore.charts import compare as compare_charts
 from quantstore.charts import model as model_charts
+from quantstore.charts.measures import CHANNEL_SPREAD, WEIGHT_RANGE, measure_of
 from quantstore.charts.palette import BANDS, DARK, LIGHT, PROPERTIES, by_name
 from quantstore.errors import printable
 from quantstore.report import judged
@@ -120,7 +121,7 @@ def html(
     body = [
         _opening(headline, len(ranked), scheme, made_on),
         _matrix(by_cell, ranked, scheme, limits),
-        _differences(profiles),
+        _differences(profiles, scheme),
         _depth(profiles) if len(ranked) > 1 else "",
         *sections,
         method(limits, ranked, [model for model in ranked if not summaries.loc[model, "folded"]]),
@@ -289,7 +290,7 @@ def _notes(rows: Any) -> list[str]:
     return notes
 
 
-def _differences(profiles: pd.DataFrame) -> str:
+def _differences(profiles: pd.DataFrame, scheme: Scheme) -> str:
     # The page says the same as the app where nobody has chosen operators.
     chosen = compare_charts.convolutions(profiles)
     layer_kind = compare_charts.kind_of(chosen)
@@ -299,32 +300,21 @@ def _differences(profiles: pd.DataFrame) -> str:
     ]
     ranges = chosen[chosen["weight_range"] > 0]
     if len(ranges):
-        measure = compare_charts.Measure(
-            column="weight_range",
-            title="weight range of a layer, max − min, in weight units",
-            axis="log",
-        )
         elements += [
-            element("h3", "Weight range"),
+            element("h3", WEIGHT_RANGE),
             paragraph(_range_story(chosen, layer_kind), "story"),
             figure(
-                compare_charts.bricks(chosen, measure, PROPERTIES),
+                compare_charts.bricks(chosen, measure_of(WEIGHT_RANGE, scheme), PROPERTIES),
                 key="range",
                 alt=f"Weight range of the layers, one brick per {layer_kind}, one row per model",
             ),
         ]
     if chosen["channel_spread_bits"].notna().any():
-        measure = compare_charts.Measure(
-            column="channel_spread_bits",
-            title="channel spread of a layer, bits",
-            axis="linear",
-            bin_width=0.5,
-        )
         elements += [
-            element("h3", "Channel spread"),
+            element("h3", CHANNEL_SPREAD),
             paragraph(_spread_story(chosen, layer_kind), "story"),
             figure(
-                compare_charts.bricks(chosen, measure, PROPERTIES),
+                compare_charts.bricks(chosen, measure_of(CHANNEL_SPREAD, scheme), PROPERTIES),
                 key="spread",
                 alt=f"Channel spread of the layers in bits, one brick per {layer_kind}",
             ),

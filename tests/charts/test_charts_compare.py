@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from quantstore.charts import against, compare, model, spread
 from quantstore.charts.compare import Measure
-from quantstore.charts.measures import LABELS, measure_of
+from quantstore.charts.measures import CHANNEL_SPREAD, LABELS, SQNR, WEIGHT_RANGE, measure_of
 from quantstore.charts.palette import BANDS, DARK, LIGHT
+from quantstore.numerics.measures import MEASURES
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
 
 RANGE = Measure(column="weight_range", title="weight range of a layer", axis="log")
@@ -265,6 +266,14 @@ def test_the_dashed_line_is_the_law_of_uniform_noise():
         if set(data[0]) == {"x", "y"}
     )
     np.testing.assert_allclose(law["y"], 58.9 - 20 * np.log10(law["x"]), atol=1e-9)
+
+
+def test_every_measure_that_charts_are_offered_is_in_the_list_once():
+    offered = [measure.chart.label for measure in MEASURES.values() if measure.chart]
+    assert set(offered) <= set(LABELS)
+    assert len(offered) == len(set(offered))
+    assert {WEIGHT_RANGE, CHANNEL_SPREAD, SQNR} <= set(LABELS)
+    assert [measure_of(label, DEFAULT_SCHEME).label for label in LABELS] == list(LABELS)
 
 
 def test_every_measure_has_words_and_a_unit_and_only_a_shared_scale_has_a_law():

@@ -6,8 +6,9 @@ import altair as alt
 import pandas as pd
 import pytest
 
-from quantstore import queries, store
+from quantstore import queries, schemes, store
 from quantstore.charts.common import ready, styled
+from quantstore.charts.measures import LABELS, measure_of
 from quantstore.charts.palette import LIGHT
 
 SCHEMES = ("int8_tensor_symmetric", "int8_tensor_asymmetric", "int8_channel_symmetric")
@@ -34,6 +35,19 @@ def test_the_ranking_can_be_limited_to_some_models(demo_store):
     some = ["digits-plain", "digits-rescaled"]
     with store.reading(demo_store) as con:
         assert sorted(queries.rank_of_models(con, SCHEMES[0], some)) == some
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_charts_get_every_measure_that_they_offer(demo_store, name):
+    models = ["digits-rescaled", "digits-plain"]
+    with store.reading(demo_store) as con:
+        profiles = queries.layer_profiles(con, models, name)
+        layers = con.frame("from model_layers").set_index("layer_id").loc[profiles["layer_id"]]
+    assert list(dict.fromkeys(profiles["model"])) == models
+    columns = {measure_of(label, schemes.SCHEMES[name]).column for label in LABELS}
+    assert columns <= set(profiles)
+    for column in columns & set(layers):
+        assert profiles[column].tolist() == layers[column].tolist()
 
 
 def test_every_layer_has_an_address_of_its_own(demo_store):

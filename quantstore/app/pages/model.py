@@ -22,6 +22,7 @@ from quantstore.app.widgets import (
     stores,
 )
 from quantstore.charts import compare, model
+from quantstore.charts.measures import CHANNEL_SPREAD, WEIGHT_RANGE, measure_of
 from quantstore.charts.palette import BANDS
 from quantstore.errors import printable
 from quantstore.schemes import DEFAULT_SCHEME, Scheme
@@ -95,7 +96,7 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     if is_table.any():
         _embeddings(layers[is_table], scheme, limits)
     findings.of_model(queries.model_findings(con, name))
-    _spread(profiles)
+    _spread(profiles, scheme)
 
 
 def _map(
@@ -399,23 +400,13 @@ def _long_table(layers: pd.DataFrame, scheme: Scheme, view: str) -> None:
     )
 
 
-def _spread(profiles: pd.DataFrame) -> None:
+def _spread(profiles: pd.DataFrame, scheme: Scheme) -> None:
     st.space("small")
     st.header("How its layers spread", anchor=False)
-    titles = {
-        "Weight range": ("weight_range", "weight range of a layer, max − min, in weight units"),
-        "Channel spread": ("channel_spread_bits", "channel spread of a layer, bits"),
-    }
-    label = pickers.choice("Measure", list(titles), key="model_measure", label_is_hidden=True)
-    column, title = titles[label]
-    measure = compare.Measure(
-        column=column,
-        title=title,
-        axis="log" if column == "weight_range" else "linear",
-        bin_width=0.5,
-    )
+    labels = [WEIGHT_RANGE, CHANNEL_SPREAD]
+    label = pickers.choice("Measure", labels, key="model_measure", label_is_hidden=True)
     drawing.clickable_chart(
-        compare.bricks(profiles, measure, colours.palette()),
+        compare.bricks(profiles, measure_of(label, scheme), colours.palette()),
         key="model_bricks",
         alt=f"{label} of the layers, one brick per layer",
     )

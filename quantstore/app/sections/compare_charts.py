@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
@@ -11,9 +12,10 @@ from quantstore.app.widgets import drawing as drawing_widgets
 from quantstore.charts import against, spread
 from quantstore.charts import compare as charts
 from quantstore.charts.common import CLICK, ready
-from quantstore.charts.compare import Axis, Measure
-from quantstore.charts.measures import LABELS, SQNR, measure_of
+from quantstore.charts.compare import Measure
+from quantstore.charts.measures import CHANNEL_SPREAD, LABELS, SQNR, WEIGHT_RANGE, measure_of
 from quantstore.errors import printable
+from quantstore.numerics.measures import Axis
 from quantstore.schemes import Scheme
 from quantstore.wording.nodes import operator
 from quantstore.wording.text import listed, short_name
@@ -67,7 +69,7 @@ def _differences(profiles: pd.DataFrame, models: list[str], scheme: Scheme) -> D
     st.space("small")
     st.header("How the layers differ", anchor=False)
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
-        label = _pick_measure("Measure", key="measure", default=LABELS[0])
+        label = _pick_measure("Measure", key="measure", default=WEIGHT_RANGE)
         shapes = [BRICKS, CUMULATIVE]
         if 1 < len(models) <= charts.ROOMY_MODELS:
             shapes = [BRICKS, BARS, CUMULATIVE]
@@ -78,7 +80,7 @@ def _differences(profiles: pd.DataFrame, models: list[str], scheme: Scheme) -> D
         everything = profiles
         if not st.session_state.get("family"):
             profiles = charts.convolutions(everything)
-        if measure.column == "weight_range":
+        if label == WEIGHT_RANGE:
             with st.popover("Axis"):
                 measure = _axis(measure, profiles, has_bins=shape in (BRICKS, BARS))
         focus = _focus(models) if shape == CUMULATIVE else None
@@ -115,13 +117,7 @@ def _axis(measure: Measure, profiles: pd.DataFrame, *, has_bins: bool) -> Measur
         largest = float(profiles["weight_range"].max() or 1)
         best = min(BIN_WIDTHS, key=lambda width: abs(largest / width - ARTICLE_BINS))
         bin_width = _pick_number("Bin width", BIN_WIDTHS, best, key="bin_width")
-    return Measure(
-        column=measure.column,
-        title=measure.title,
-        axis=axis,
-        bins_per_decade=bins_per_decade,
-        bin_width=bin_width,
-    )
+    return replace(measure, axis=axis, bins_per_decade=bins_per_decade, bin_width=bin_width)
 
 
 def _pick_number(label: str, numbers: Sequence[float], default: float, *, key: str) -> float:
@@ -190,38 +186,24 @@ _MARKS = {
 
 def _story(profiles: pd.DataFrame, measure: Measure, shape: str) -> str:
     noun = charts.kind_of(profiles)
-    mark, column = _MARKS[shape].format(kind=noun), measure.column
-    if column == "channel_spread_bits":
-        spread_bits = profiles.groupby("model", sort=False)[column].quantile(0.9).sort_values()
-        text = (
-            "Channel spread is log2 of the widest channel's range over the median channel's: the"
-            " bits a typical channel loses when the tensor shares one scale."
-        )
+    mark = _MARKS[shape].format(kind=noun)
+    if measure.label == WEIGHT_RANGE:
+        return _range_story(profiles, measure.column, mark)
+    story = f"{mark} {measure.explanation}"
+    if measure.label == CHANNEL_SPREAD:
+        spread_bits = profiles.groupby("model", sort=False)[measure.column].quantile(0.9)
+        spread_bits = spread_bits.sort_values()
         if len(spread_bits) > 1:
-            text += (
+            story += (
                 f" A tenth of the counted {noun}s spread {bits(spread_bits.iloc[-1])} or more in"
                 f" {notes.escaped(str(spread_bits.index[-1]))}, {bits(spread_bits.iloc[0])} in"
                 f" {notes.escaped(str(spread_bits.index[0]))}."
             )
-        return f"{mark} {text}"
-    if column.endswith("_over_rms"):
-        return (
-            f"{mark} The range that the grid must cover, over the root mean square weight: it sets"
-            " the SQNR of the whole tensor (second line of the axis), and says nothing about the"
-            " channels that share it."
-        )
-    if column == "outlier_percent":
-        return (
-            f"{mark} Weights more than 1.5 interquartile ranges beyond the quartiles of their"
-            " tensor; a Gaussian has 0.7 %."
-        )
-    if column == "channel_sqnr_p10_db":
-        return f"{mark} The measure that the bands rest on: further left is worse."
-    if column == "sqnr_db":
-        return (
-            f"{mark} One number for the whole tensor hides its weak channels: a band can be broken"
-            " where this is high."
-        )
+    return story
+
+
+def _range_story(profiles: pd.DataFrame, column: str, mark: str) -> str:
+    """How far raw range can be trusted, by the layers that show it best."""
     landmarks = charts.landmarks(profiles, column)
     if landmarks is None:
         return mark
@@ -292,7 +274,7 @@ def _against(
     with st.container(horizontal=True, gap="small"):
         across, up = (
             _pick_measure(label, key=key, default=default, on_change=address.by_hand(_wipe_box))
-            for label, key, default in (("Across", "x", LABELS[0]), ("Up", "y", SQNR))
+            for label, key, default in (("Across", "x", WEIGHT_RANGE), ("Up", "y", SQNR))
         )
         focus = None
         if len(models) > charts.ROOMY_MODELS and st.session_state.get("shape") != CUMULATIVE:
