@@ -333,10 +333,9 @@ def test_exact_layers_count_but_no_line_reaches_them():
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("draw", [spread.cumulative, spread.ridges, against.by_depth])
 def test_every_measure_can_be_drawn_and_every_mark_opens_its_layer(draw, label):
-    frame = TWO.assign(
-        symmetric_span_over_rms=12.0, outlier_percent=[0.0, 1.0, 3.0, 0.5, 40.0], sqnr_db=33.0
-    )
-    made = draw(frame, measure_of(label, DEFAULT_SCHEME), LIGHT)
+    measure = measure_of(label, DEFAULT_SCHEME)
+    frame = TWO.assign(**{measure.column: TWO.get(measure.column, [0.5, 1.0, 3.0, 12.0, 40.0])})
+    made = draw(frame, measure, LIGHT)
     assert made.to_dict()["params"][0]["select"]["fields"] == ["layer_id"]
     assert set(rows_of(made, "layer_id")["layer_id"]) == set(TWO["layer_id"])
 
