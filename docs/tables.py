@@ -22,9 +22,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # Tests are no part of the package, and some tables name them.
 sys.path.insert(0, str(ROOT))
 
+from quantstore.app.page_list import PAGES  # noqa: E402
 from quantstore.graph.findings import FINDING_KINDS  # noqa: E402
 from quantstore.graph.findings.base import Severity  # noqa: E402
 from quantstore.graph.operators import MICROSOFT, OPERATORS, Operator  # noqa: E402
+from quantstore.numerics.measures import MEASURES  # noqa: E402
 from quantstore.schemes import BLOCK_SIZE, DEFAULT_SCHEME, SCHEMES, Scheme  # noqa: E402
 from quantstore.wording.text import listed  # noqa: E402
 
@@ -88,6 +90,32 @@ def findings() -> str:
                 FINDING_KINDS, key=lambda entry: gravest_first.index(entry.severity)
             )
         ),
+    )
+
+
+# Measures
+
+
+@table("measures")
+def measures() -> str:
+    """Every column of ``layers`` that is a figure of its weights."""
+    return markdown(
+        ("measure", "meaning", "as an axis of charts"),
+        (
+            (f"`{measure.column}`", measure.meaning, measure.chart.label if measure.chart else "")
+            for measure in MEASURES.values()
+        ),
+    )
+
+
+# Pages
+
+
+@table("pages")
+def pages() -> str:
+    """Every page and its question, in the order of the navigation."""
+    return markdown(
+        ("page", "the question it answers"), ((page.title, page.question) for page in PAGES)
     )
 
 

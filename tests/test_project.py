@@ -10,7 +10,6 @@ from click.testing import CliRunner
 
 import quantstore
 from quantstore import cli
-from quantstore.app.page_list import PAGES
 
 START = Path(quantstore.__file__).parent / "app" / "start"
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,11 +73,6 @@ def test_every_command_of_the_readme_exists(line):
 def test_the_readme_names_every_command():
     for name in cli.commands.commands:
         assert re.search(rf"quantstore (--db \S+ )?{name}\b", README), name
-
-
-def test_the_readme_names_every_page_and_its_question():
-    rows = "\n".join(f"| {page.title} | {page.question} |" for page in PAGES)
-    assert f"| --- | --- |\n{rows}\n\n" in README
 
 
 def test_links_in_the_documents_lead_somewhere():
