@@ -23,7 +23,7 @@ from quantstore.version import __version__
 
 logger = logging.getLogger(__name__)
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -130,12 +130,12 @@ def _to_file(path: Path) -> AbstractContextManager[None]:
         raise unwritable(path, error) from error
 
 
-def everywhere(command: Command) -> Command:
+def everywhere(command: CommandFunction) -> CommandFunction:
     """Give a command the options that every command has, and log how it begins and ends."""
     return _with_options(_logged(command))
 
 
-def _with_options(command: Command) -> Command:
+def _with_options(command: CommandFunction) -> CommandFunction:
     options = (
         click.option(
             "--db",
@@ -177,7 +177,7 @@ def _with_options(command: Command) -> Command:
     return command
 
 
-def _logged(command: Command) -> Command:
+def _logged(command: CommandFunction) -> CommandFunction:
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> Any:
         logger.info("quantstore %s, Python %s: %s", __version__, sys.version.split()[0], sys.argv)

@@ -361,7 +361,7 @@ def test_an_initializer_of_two_nodes_is_listed_for_each_and_counted_once(tmp_pat
     assert [layer.depth for layer in (left, right, own)] == [0, 1, 2]
     assert [layer.weight_count for layer in (left, right, own)] == [3, 3, 6]
     assert measured.weight_count == 9
-    assert left.std == right.std != own.std
+    assert left.figures["std"] == right.figures["std"] != own.figures["std"]
 
 
 def test_nodes_that_share_weights_keep_their_own_groups(tmp_path):
@@ -381,7 +381,7 @@ def test_shared_weights_behind_different_normalizations_are_different_layers(tmp
     measured = measure_file(save(model, tmp_path / "shared.onnx"))
     normalized, raw = (measures.layer for measures in measured.layers)
     assert (normalized.batchnorm_folded, raw.batchnorm_folded) == (True, False)
-    assert normalized.weight_max != raw.weight_max
+    assert normalized.figures["weight_max"] != raw.figures["weight_max"]
     assert measured.weight_count == 9
 
 
