@@ -156,7 +156,7 @@ def children() -> set[int]:
     return found
 
 
-@every_caller
+@one_caller
 def test_it_works_while_libraries_print(caller, begin):
     rubbish = (
         "print('a library says hello', flush=True)\nimport os\nos.write(1, b'{\"result\": ')\n"
@@ -234,7 +234,7 @@ def container(tmp_path, monkeypatch):
 ONE_GIB = ON_REQUEST.format("bytearray(1 << 30)")
 
 
-@every_caller
+@one_caller
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit memory")
 def test_one_that_eats_memory_is_a_sentence_and_a_container_counts(caller, begin, container):
     assert begin(caller, ONE_GIB).sentence() == ""
