@@ -1,6 +1,6 @@
 """The family of failures that quantstore can explain in one sentence.
 
-Four places catch it for good: ``cli.main`` (prints, returns ``exit_code``), ``app.run`` (shows
+Four places catch it for good: ``cli.main`` (prints, returns ``exit_code``), ``app.main.run`` (shows
 the sentence on the page), ``process.serve`` (hands the failure to the process that asked) and
 ``process.queue`` (says it of one job, and goes on). Whoever works through several files also
 catches it for one file, so that the rest goes on. Anything else is a bug and deserves its

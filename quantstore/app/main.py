@@ -1,4 +1,4 @@
-"""Lists the pages, frames them, and turns a known failure into a sentence on the page.
+"""Frames the page that the address names, and turns a known failure into a sentence on it.
 
 ``streamlit run`` comes here through ``app.py`` from a checkout, and through
 ``start/streamlit_app.py`` from an installed package.

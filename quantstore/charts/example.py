@@ -1,6 +1,7 @@
 """Charts of the worked example: values above a line, what returns on it, codes below.
 
-Every frame is one of ``worked_example``: ``points`` has a row per value, ``grid`` a row per code.
+Every frame is one of ``wording.worked_example``: ``points`` has a row per value, ``grid`` a row
+per code.
 """
 
 from dataclasses import dataclass

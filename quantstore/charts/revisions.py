@@ -1,6 +1,6 @@
 """Two revisions of one network: where each layer's SQNR was, and where it is now.
 
-Frames have one row per pair of layers, as ``revisions.changes`` gives them.
+Frames have one row per pair of layers, as ``queries.matching.changes`` gives them.
 """
 
 from typing import Literal

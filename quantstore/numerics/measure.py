@@ -1,4 +1,7 @@
-"""The list of what quantstore knows about a layer: layers in, records out. No file, no table."""
+"""One layer measured: a layer and a plan in, its records for every table out.
+
+Every scheme of the plan is tried. No file, no store.
+"""
 
 from collections.abc import Collection
 

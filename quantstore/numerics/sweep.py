@@ -1,8 +1,8 @@
 """The errors of many schemes at once: the same figures as ``quantization``, several times faster.
 
 Two ways lead there. What one scale does to a whole tensor is read off its sorted weights
-(``tensor_scale``); what a scheme does to each channel takes a pass over the weights, many schemes
-at a time (``columns``). This module puts both together: errors, clipping curves, bits needed.
+(``sorted_weights``); what a scheme does to each channel takes a pass over the weights, many schemes
+at a time (``rounding``). This module puts both together: errors, clipping curves, bits needed.
 """
 
 import math

@@ -1,10 +1,8 @@
-"""The pipeline in one sentence: open the graph, measure layer by layer, then write everything.
+"""Files in, models in the store: skip what is stored, measure (``measure_file``), write.
 
-Beside the measuring, a process of its own runs the model on noise (the probe); what it finds, or
-why it finds nothing, is stored with the rest. Numbers are computed with no connection open; the
-store is locked only while the finished model is written, in one transaction: a model is wholly
-there or absent. What became of each file is a row of ``ingests``, written with the model where
-there is one.
+Several files go to fresh processes. The store is locked only while a finished model is written, in
+one transaction: a model is wholly there or absent. What became of each file is a row of
+``ingests``, written with the model where there is one.
 """
 
 import contextlib

@@ -1,4 +1,8 @@
-"""Open the graph and measure layer by layer; numbers are computed with no store open."""
+"""An open graph in, a model with all its figures out, not stored yet.
+
+Its layers are shared over the cores; beside them a process of its own runs the model on noise (the
+probe). No store is open meanwhile.
+"""
 
 import dataclasses
 import logging

@@ -1,6 +1,6 @@
-"""The report's questions, one function each: an open store in, a frame out.
+"""The store's questions, one function each: an open store in, a frame out. Nothing is written.
 
-The command line and the pages ask the same functions.
+Pages, command line, report and Python ask the same functions.
 """
 
 from quantstore.queries.checks import LayerFigures, ProbeFigures, layer_figures, probe_figures

@@ -120,8 +120,8 @@ def test_a_job_may_be_cancelled_and_dismissed_while_its_process_starts(
 @pytest.mark.slow
 def test_a_bug_in_the_child_fails_one_file_and_the_queue_goes_on(queue, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nfrom quantstore import ingestion\n"
-        "def ingest_file(*arguments):\n    return 1 / 0\ningestion.ingest_file = ingest_file"
+        "import sys\nfrom quantstore.pipeline import ingest\n"
+        "def ingest_file(*arguments):\n    return 1 / 0\ningest.ingest_file = ingest_file"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     add(queue, demo("digits-plain"), tmp_path / "s.duckdb")

@@ -1,6 +1,7 @@
 """The table of the Models page: rows to mark, names that open, heads that sort.
 
-As in ``components``, every string is set by ``textContent`` and colours follow the theme.
+As in ``app.widgets.components``, every string is set by ``textContent`` and colours follow the
+theme.
 """
 
 from collections.abc import Callable, Mapping, Sequence
