@@ -12,7 +12,7 @@ VAGUE = {
     *("found", "said", "told", "one", "own", "known", "wanted", "given", "made", "left"),
     *("here", "how", "what", "kind", "place", "words", "parts", "more"),
 }
-MOST_VAGUE_PER_THOUSAND = 2.0
+MOST_VAGUE_PER_THOUSAND = 1.0
 
 SCOPES = (
     *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda),

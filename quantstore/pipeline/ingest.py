@@ -28,6 +28,7 @@ from quantstore.numerics.measure import MEASURES_VERSION, is_current
 from quantstore.pipeline.files import name_of
 from quantstore.pipeline.measure_file import enough_memory, measure
 from quantstore.pipeline.outcome import (
+    CRASHED,
     Attempt,
     IngestChoices,
     IngestOutcome,
@@ -327,10 +328,9 @@ def _ingest_in_pool(
             executor.shutdown(wait=True, cancel_futures=True)
     if jobs == 1 and crashed:
         # Alone in its process, so this file is the one that crashed it.
-        error = "the file crashed its reader; check it with onnx.checker"
         attempt = dataclasses.replace(begun, path=choices.source or str(crashed[0]))
-        _record(store_path, attempt.ended("failed", message=error))
-        yield IngestResult(path=str(crashed[0]), outcome="failed", error=error)
+        _record(store_path, attempt.ended("failed", message=CRASHED))
+        yield IngestResult(path=str(crashed[0]), outcome="failed", error=CRASHED)
         return crashed[1:]
     return crashed
 

@@ -13,7 +13,14 @@ from typing import Any
 from quantstore import settings
 from quantstore.errors import CancelledError, QuantstoreError
 from quantstore.pipeline.ingest import ingest_file
-from quantstore.pipeline.outcome import IngestChoices, IngestProgress, IngestResult
+from quantstore.pipeline.outcome import (
+    CRASHED,
+    LARGER_MACHINE,
+    OUT_OF_MEMORY,
+    IngestChoices,
+    IngestProgress,
+    IngestResult,
+)
 from quantstore.process import limits, logs
 from quantstore.process.child import Cause, Child, EndedError
 from quantstore.process.running import Running
@@ -21,9 +28,6 @@ from quantstore.process.serve import Reply, serve
 
 # Generous: a gigabyte of weights takes a minute. The command line waits for ever.
 TIME_LIMIT_SECONDS = 3600.0
-
-CRASHED = "the file crashed its reader; check it with onnx.checker"
-OUT_OF_MEMORY = "it needs more memory than there is; free some, or ingest it on a larger machine"
 
 
 class StoppedIngestError(QuantstoreError):
@@ -72,7 +76,7 @@ def _explained(error: EndedError) -> QuantstoreError:
             f"ingest it with: {settings.command('ingest FILE')}",
         )
     if error.cause in (Cause.OUT_OF_MEMORY, Cause.KILLED):
-        return StoppedIngestError(OUT_OF_MEMORY)
+        return StoppedIngestError(OUT_OF_MEMORY, LARGER_MACHINE)
     return StoppedIngestError(CRASHED)
 
 

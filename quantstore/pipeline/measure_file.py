@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quantstore import graph
-from quantstore.errors import ModelFileError, NoLayersError
+from quantstore.errors import ModelFileError, NoLayersError, QuantstoreError
 from quantstore.layer import Layer
 from quantstore.numerics.equalization import p10_after_db
 from quantstore.numerics.measure import measure_layer
 from quantstore.numerics.sweep import FULL_PLAN, Plan
 from quantstore.pipeline.outcome import (
+    LARGER_MACHINE,
+    OUT_OF_MEMORY,
     Attempt,
     IngestChoices,
     IngestProgress,
@@ -42,9 +44,7 @@ def enough_memory() -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise ModelFileError(
-            "it needs more memory than there is", "free some, or ingest it on a larger machine"
-        ) from error
+        raise ModelFileError(OUT_OF_MEMORY, LARGER_MACHINE) from error
 
 
 def content_of(path: Path) -> str:
@@ -105,7 +105,7 @@ def measure(
     after: dict[tuple[int, int], tuple[float, float]] = {}
     if report is not None:
         report(IngestProgress(0, len(work.sites), 0, bytes_total))
-    for result in pool.each(_do, work, tasks, jobs):
+    for result in _results(work, tasks, jobs):
         measures_by_site |= result.measures
         of_layers |= result.findings
         unread += result.unread
@@ -192,6 +192,18 @@ class _MeasuringResult:
     weight_count: int = 0
     pair: tuple[int, int] | None = None
     p10_after_db: tuple[float, float] | None = None
+
+
+def _results(
+    work: _MeasuringInput, tasks: list[_MeasuringTask], jobs: int
+) -> Iterator[_MeasuringResult]:
+    """What comes of every task, as it is done, over so many processes."""
+    try:
+        yield from pool.each(_do, work, tasks, jobs)
+    except pool.BrokenPoolError as error:
+        raise QuantstoreError(
+            "a process that measured it was ended", "free some memory, or try --jobs 1"
+        ) from error
 
 
 def _tasks(work: _MeasuringInput) -> list[_MeasuringTask]:

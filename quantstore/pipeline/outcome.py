@@ -21,6 +21,12 @@ from quantstore.version import __version__
 IngestOutcome = Literal["stored", "replaced", "already stored", "failed"]
 
 
+# What is said where a process died of the file, and where it wanted more than it may have.
+CRASHED = "the file crashed its reader; check it with onnx.checker"
+OUT_OF_MEMORY = "it needs more memory than there is"
+LARGER_MACHINE = "free some, or ingest it on a larger machine"
+
+
 @dataclass(frozen=True, slots=True)
 class IngestProgress:
     """How far one file is: layers and bytes of weights, done and in all.

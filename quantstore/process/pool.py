@@ -17,13 +17,15 @@ from multiprocessing import connection, get_context, parent_process
 from types import ModuleType
 from typing import Any, TypeVar
 
-from quantstore.errors import QuantstoreError
-
 Context = TypeVar("Context")
 Task = TypeVar("Task")
 TaskResult = TypeVar("TaskResult")
 
 CAN_FORK = sys.platform == "linux"
+
+
+class BrokenPoolError(Exception):
+    """A process that shared the work was killed, or crashed."""
 
 
 def cores() -> int:
@@ -42,7 +44,7 @@ def each(
         jobs: how many processes; 1 for none beside this one.
 
     Raises:
-        QuantstoreError: a process was killed, or crashed.
+        BrokenPoolError: a process was killed, or crashed.
     """
     jobs = min(jobs, len(tasks))
     if jobs <= 1 or not CAN_FORK:
@@ -59,9 +61,7 @@ def each(
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
-            raise QuantstoreError(
-                "a process that measured it was ended", "free some memory, or try --jobs 1"
-            ) from error
+            raise BrokenPoolError("a process that shared the work was ended") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

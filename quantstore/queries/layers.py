@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from quantstore.schemes import SCHEMES
 from quantstore.store import Connection
 from quantstore.wording.causes import NARROW_CHANNEL_SHARE
 
@@ -46,7 +47,7 @@ def worst_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
         per_channel as (
             select layer_id, channel_sqnr_p10_db as per_channel_p10_db
             from errors
-            where scheme = replace($scheme, '_tensor_', '_channel_')
+            where scheme = $per_channel
         ),
         sparks as (
             select layer_id, list(channels order by bin) as spark
@@ -99,11 +100,20 @@ def worst_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
         {
             "model": model,
             "scheme": scheme,
+            "per_channel": _per_channel(scheme),
             "bins": SPARK_BINS,
             "bin_db": SPARK_DB_PER_BIN,
             "narrow": NARROW_CHANNEL_SHARE,
         },
     )
+
+
+def _per_channel(scheme: str) -> str | None:
+    """The scheme that differs in its scale for each channel alone; None where none is measured."""
+    try:
+        return SCHEMES[scheme].per_channel.name
+    except LookupError:
+        return None
 
 
 def layer_address(con: Connection, layer_id: int) -> tuple[str, str] | None:

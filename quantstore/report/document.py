@@ -39,7 +39,8 @@ from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES, Scheme
 from quantstore.store import Connection
 from quantstore.version import __version__
 from quantstore.wording import tables
-from quantstore.wording.causes import LayerFacts, causes
+from quantstore.wording.causes import causes
+from quantstore.wording.frames import figure_or_none, layer_facts
 from quantstore.wording.nodes import operator
 from quantstore.wording.remedies import equalization_hope, fine_from
 from quantstore.wording.text import listed, short_name
@@ -471,7 +472,7 @@ def _runs(runs: pd.DataFrame) -> str:
 def _run(run: Row | None) -> str:
     if run is None:
         return text("–")
-    agreement = _number_or_none(run["top1_agreement"])
+    agreement = figure_or_none(run["top1_agreement"])
     same = "" if agreement is None else f"{share(agreement)} keep their top class"
     return f"{chip(run['band'])} {text(db(run['output_sqnr_db']))}" + paragraph(same, "small")
 
@@ -546,7 +547,7 @@ def _worst(worst: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> str
 
 
 def _layer(layer: Row, scheme: Scheme, limits: dict[str, float]) -> str:
-    reasons = "; ".join(causes(_layer_facts(layer), scheme))
+    reasons = "; ".join(causes(layer_facts(layer), scheme))
     counts = [int(number) for number in layer["spark"]]
     bin_bands = [
         next(
@@ -566,7 +567,7 @@ def _layer(layer: Row, scheme: Scheme, limits: dict[str, float]) -> str:
         (spark(counts, bin_bands, f"{below} {of_channels} channels below 10 dB"), "wide"),
         (
             chip(layer["band"])
-            + paragraph(db(_number_or_none(layer["channel_sqnr_p10_db"])), "small"),
+            + paragraph(db(figure_or_none(layer["channel_sqnr_p10_db"])), "small"),
             "",
         ),
         (text(count(below)) + paragraph(of_channels, "small"), "number"),
@@ -586,7 +587,7 @@ def _layer(layer: Row, scheme: Scheme, limits: dict[str, float]) -> str:
 
 def _rescues(layer: Row) -> str:
     """What a layer under a per-tensor scheme would reach otherwise, as far as it is stored."""
-    entries = [("per channel", db(_number_or_none(layer["per_channel_p10_db"])))]
+    entries = [("per channel", db(figure_or_none(layer["per_channel_p10_db"])))]
     for column, label in (("clipped_p10_db", "clipped"), ("equalized_p10_db", "equalized")):
         if not pd.isna(layer[column]):
             entries.append((label, db(float(layer[column]))))
@@ -611,20 +612,6 @@ def _pairs(entries: list[tuple[str, str]]) -> str:
         return text("–")
     lines = "".join(f"<dt>{text(term)}</dt><dd>{text(value)}</dd>" for term, value in entries)
     return f'<dl class="pairs">{lines}</dl>'
-
-
-def _layer_facts(layer: Row) -> LayerFacts:
-    return LayerFacts(
-        band=str(layer["band"]),
-        channel_count=int(layer["channel_count"]),
-        flattened_channels=int(layer["flattened_channels"]),
-        outlier_channels=int(layer["outlier_channel_count"]),
-        spread_bits=_number_or_none(layer["channel_spread_bits"]),
-        narrow_channels=int(layer["narrow_channels"]),
-        symmetric_span_over_rms=_number_or_none(layer["symmetric_span_over_rms"]),
-        weight_min=_number_or_none(layer["weight_min"]) or 0.0,
-        weight_max=_number_or_none(layer["weight_max"]) or 0.0,
-    )
 
 
 def _origin(summaries: Sequence[Row], made_on: datetime) -> str:
@@ -701,7 +688,3 @@ def _day(moment: datetime) -> str:
 
 def _optional(value: Any) -> str:
     return "" if pd.isna(value) else str(value)
-
-
-def _number_or_none(value: Any) -> float | None:
-    return None if pd.isna(value) else float(value)

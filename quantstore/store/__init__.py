@@ -31,7 +31,7 @@ from quantstore.store.connection import (
 )
 from quantstore.store.copies import CopySummary, backup, compact
 from quantstore.store.exports import ExportSummary, export, export_zip
-from quantstore.store.imports import MergeSummary, free_name, merge
+from quantstore.store.imports import MergeSummary, merge
 from quantstore.store.models import (
     CHILDREN_OF_LAYERS,
     StoredModel,
@@ -41,6 +41,7 @@ from quantstore.store.models import (
     add_sensitivities,
     add_simulation,
     find_model,
+    free_name,
     model_with_content,
     own_runs,
     remove_model,

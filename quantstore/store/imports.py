@@ -8,7 +8,7 @@ generated column of it ever runs.
 
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -29,7 +29,7 @@ from quantstore.store.exports import (
     read_manifest,
     write_tables,
 )
-from quantstore.store.models import remove_model
+from quantstore.store.models import free_name, remove_model
 from quantstore.store.schema import SCHEMA_VERSION, create_schema
 from quantstore.store.tables import ALL_TABLES, OF_MODELS, Table
 from quantstore.version import __version__
@@ -89,20 +89,6 @@ def merge(path: Path, source: Path, *, replace: bool = False) -> MergeSummary:
                 return _Merge(connection, replace=replace).run()
         except (duckdb.InvalidInputException, duckdb.ConstraintException) as error:
             raise _refused(source, f"its rows cannot be stored: {_first_line(error)}") from error
-
-
-def free_name(taken: Iterable[str], preferred_name: str, sha256: str) -> str:
-    """The name of a model whose own name may belong to other content."""
-    taken = set(taken)
-    if preferred_name not in taken:
-        return preferred_name
-    name = stamped = f"{preferred_name}-{sha256[:8]}"
-    number = 1
-    while name in taken:
-        # The same content, once folded and once not, under a name that is taken.
-        number += 1
-        name = f"{stamped}-{number}"
-    return name
 
 
 # From whatever was named to a folder of Parquet files.

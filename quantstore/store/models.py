@@ -1,6 +1,6 @@
 """Write a model and what is known about it into the open store, take one out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,20 @@ def model_with_content(connection: Connection, sha256: str, folded: bool) -> Sto
         return None
     model_id, model, measures_version, schemes = rows[0]
     return StoredModel(model_id, model, measures_version, tuple(schemes or ()))
+
+
+def free_name(taken: Iterable[str], preferred_name: str, sha256: str) -> str:
+    """The name of a model whose own name may belong to other content."""
+    taken = set(taken)
+    if preferred_name not in taken:
+        return preferred_name
+    name = stamped = f"{preferred_name}-{sha256[:8]}"
+    number = 1
+    while name in taken:
+        # The same content, once folded and once not, under a name that is taken.
+        number += 1
+        name = f"{stamped}-{number}"
+    return name
 
 
 def add_model(

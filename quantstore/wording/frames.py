@@ -1,5 +1,6 @@
 """Rows of a frame as the facts that sentences are made of."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pandas as pd
 from quantstore.wording.causes import LayerFacts
 
 
-def layer_facts(row: dict[Any, Any]) -> LayerFacts:
+def layer_facts(row: Mapping[Any, Any]) -> LayerFacts:
     """What the causes of a layer's trouble are read from, out of ``queries.worst_layers``."""
     return LayerFacts(
         band=str(row["band"]),
