@@ -56,7 +56,7 @@ OWNERS = {
         *("wording.tables", "wording.worked_example", "app.pages"),
     },
     "pandas": {
-        *("numerics.codes", "wording.tables", "wording.frames", "wording.worked_example"),
+        *("wording.tables", "wording.frames", "wording.worked_example"),
         *("queries", "console", "checks", "charts", "report", "api", "cli", "app"),
     },
     "pyarrow": {"store", "console", "wording.tables", "api"},

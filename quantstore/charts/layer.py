@@ -14,9 +14,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from quantstore.charts.codes import codes_between, codes_of, step_of, zero_code
 from quantstore.charts.common import AnyChart, band_colour, styled, tooltip
 from quantstore.charts.palette import BANDS, Palette
-from quantstore.numerics.codes import codes_between, codes_of, step_of, zero_code
 from quantstore.numerics.quantization import Grid
 from quantstore.wording.units import (
     MINUS,

@@ -7,7 +7,7 @@ its activations stands beside its weights.
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,17 +127,18 @@ def _stored(
             connection, model_id, simulation.record, simulation.activation_errors
         )
         store.add_sensitivities(connection, model_id, simulation.sensitivities)
-        agreement = _agreement(connection, model_id, simulation)
-        layers = dict(
-            connection.rows("select depth, layer from layers where model_id = ?", [model_id])
+        layers = connection.rows(
+            "select depth, layer, channel_sqnr_p10_db from layers join errors using (layer_id)"
+            " where model_id = ? and scheme = ? order by depth",
+            [model_id, simulation.record.scheme],
         )
     return Done(
         model=stored_name,
         simulation_id=simulation_id,
         simulation=simulation,
         was_ingested=was_ingested,
-        agreement=agreement,
-        layers=layers,
+        agreement=_agreement(simulation, {depth: p10 for depth, _, p10 in layers}),
+        layers={depth: layer for depth, layer, _ in layers},
         peak_bytes=peak_bytes,
         notes=simulation.notes,
     )
@@ -154,19 +155,21 @@ def _stored_name(store_path: Path, simulation: Simulation) -> str | None:
     return None
 
 
-def _agreement(connection: store.Connection, model_id: int, simulation: Simulation) -> float:
-    """Whether the ranking by weights is the ranking at the outputs."""
+def _agreement(simulation: Simulation, p10_by_depth: Mapping[int, float | None]) -> float:
+    """Whether the ranking by weights is the ranking at the outputs.
+
+    Args:
+        p10_by_depth: the channel SQNR of each layer; None where it is infinite.
+    """
     alone = {
         row.depth: row.output_sqnr_db for row in simulation.sensitivities if row.kind == "alone"
     }
-    rows = connection.rows(
-        "select depth, channel_sqnr_p10_db from layers join errors using (layer_id)"
-        " where model_id = ? and scheme = ? order by depth",
-        [model_id, simulation.record.scheme],
-    )
-    pairs = [(alone[d], p10) for d, p10 in rows if d in alone and not math.isnan(alone[d])]
+    pairs = [
+        (alone[depth], p10)
+        for depth, p10 in p10_by_depth.items()
+        if depth in alone and not math.isnan(alone[depth])
+    ]
     by_output = [output_sqnr_db for output_sqnr_db, _ in pairs]
-    # NULL: infinite.
     by_weights = [math.inf if p10 is None else p10 for _, p10 in pairs]
     rho = correlation.spearman(by_output, by_weights).rho
     return math.nan if rho is None else rho

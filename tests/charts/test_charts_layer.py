@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from quantstore.charts import clipping
+from quantstore.charts import clipping, codes
 from quantstore.charts import layer as charts
 from quantstore.charts.palette import DARK, LIGHT
-from quantstore.numerics import codes
 from quantstore.schemes import (
     INT8_CHANNEL_SYMMETRIC,
     INT8_TENSOR_ASYMMETRIC,

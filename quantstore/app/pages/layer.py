@@ -11,10 +11,10 @@ from quantstore import queries
 from quantstore.app.sections import channels, clipping, equalization, findings
 from quantstore.app.widgets import address, colours, components, drawing, navigation, notes, stores
 from quantstore.app.widgets import pickers as pickers_widgets
+from quantstore.charts import codes
 from quantstore.charts import layer as charts
 from quantstore.charts.palette import DARK, LIGHT, both
 from quantstore.errors import printable
-from quantstore.numerics import codes
 from quantstore.numerics.quantization import Grid
 from quantstore.schemes import (
     DEFAULT_SCHEME,

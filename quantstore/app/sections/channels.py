@@ -17,9 +17,9 @@ from quantstore.app.widgets import (
     pickers,
     stores,
 )
+from quantstore.charts import codes
 from quantstore.charts import layer as charts
 from quantstore.charts.palette import BANDS
-from quantstore.numerics import codes
 from quantstore.numerics.quantization import Grid
 from quantstore.schemes import INT8_SCHEMES, SCHEMES, Scheme
 from quantstore.store import Connection
