@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from quantstore import settings
 from quantstore.console.answer import Answer, explained, out_of_memory, unique_names
@@ -116,6 +116,8 @@ class _Exchange:
         reader.start()
         share = limits.memory_bytes()
         memory = ADDRESS_SPACE_BYTES if share is None else min(ADDRESS_SPACE_BYTES, share)
+        # A long statement can fill the pipe of a child that hangs: from here on there is a clock.
+        self._child.allow(self._start_seconds + GRACE_SECONDS)
         self._child.ask(
             self._request,
             ChildLimits(
@@ -141,7 +143,9 @@ class _Exchange:
             raise self._read_failure
         if failure is not None:
             raise self._explained(failure) from failure
-        table = cast("pa.Table", self._table)
+        if self._table is None:
+            raise RuntimeError("the console's child gave no rows and no reason")
+        table = self._table
         row_limit = self._request["row_limit"]
         was_cut = row_limit is not None and table.num_rows > row_limit
         return Answer(table.slice(0, row_limit), was_cut, seconds)
@@ -156,6 +160,8 @@ class _Exchange:
             self._table = self._whole_table()
         except Exception as error:
             self._read_failure = error
+            # Nobody takes the rows any more.
+            self._child.cancel()
         finally:
             # Whoever hands over the next chunk must not wait for a reader that is gone.
             self._chunks.finish()

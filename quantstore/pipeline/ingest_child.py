@@ -22,7 +22,7 @@ from quantstore.pipeline.outcome import (
     IngestResult,
 )
 from quantstore.process import limits, logs
-from quantstore.process.child import Cause, Child, EndedError
+from quantstore.process.child import SINGLE_THREADED, Cause, Child, EndedError
 from quantstore.process.running import Running
 from quantstore.process.serve import Reply, serve
 
@@ -45,7 +45,7 @@ def start(path: Path, store_path: Path, choices: IngestChoices) -> Running[Inges
         QuantstoreError where the file cannot be ingested.
     """
     # What the child complains of goes to the server's own standard error.
-    child = Child(__name__, shows_errors=True)
+    child = Child(__name__, shows_errors=True, extra_environment=SINGLE_THREADED)
     request = {
         "path": str(path),
         "store_path": str(store_path),

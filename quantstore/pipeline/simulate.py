@@ -74,6 +74,8 @@ def start(
             raise _explained(error) from error
         except BugInChildError as error:
             raise RunError(f"the run failed: {error.summary}") from error
+        # What it holds is not needed while the weights are measured and the store is written.
+        child.close()
         simulation = Simulation.from_json(answer["simulation"])
         return _stored(path, store_path, choices, simulation, answer["peak_bytes"], report)
 

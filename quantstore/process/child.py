@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # A child stops itself in time where the system has alarms; only then is it killed from this side.
 GRACE_SECONDS = 0.5
+# Three years: no clock of the system takes infinity.
+MOST_WALL_SECONDS = 1e8
 # The longest result, of a run with every tensor of a large network, has about 20 MB.
 MOST_LINE_BYTES = 1 << 28
 # What a library prints before the child takes its output away is a few lines.
@@ -104,7 +106,7 @@ class Child:
             # It stays open as long as this process lives: the child ends when it closes.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=None if shows_errors else subprocess.DEVNULL,
+            stderr=None if shows_errors and sys.stderr is not None else subprocess.DEVNULL,
             env={
                 **(os.environ if environment is None else environment),
                 "PYTHONPATH": _search_path(),
@@ -129,10 +131,12 @@ class Child:
     def ask(self, request: Any, limits: ChildLimits) -> None:
         """Send a request, any JSON value, and return at once; its clock runs from now on."""
         deadline = None
+        # Of this request; one that nobody waits for any more has none.
         self._deadline = None
         if limits.wall_seconds is not None:
-            deadline = time.time() + limits.wall_seconds
-            self._deadline = time.monotonic() + limits.wall_seconds
+            wall_seconds = min(limits.wall_seconds, MOST_WALL_SECONDS)
+            deadline = time.time() + wall_seconds
+            self._deadline = time.monotonic() + wall_seconds
         message = {
             "limits": dataclasses.asdict(dataclasses.replace(limits, wall_seconds=None)),
             "deadline": deadline,
@@ -150,9 +154,11 @@ class Child:
                 self._clock.cancel()
                 self._clock = None
             if seconds is not None and self._cause is None:
-                self._clock = threading.Timer(seconds, self._end, [Cause.TOO_SLOW])
-                self._clock.daemon = True
-                self._clock.start()
+                seconds = min(seconds, MOST_WALL_SECONDS)
+                clock = threading.Timer(seconds, lambda: self._end(Cause.TOO_SLOW, clock))
+                clock.daemon = True
+                self._clock = clock
+                clock.start()
 
     def answer(
         self,
@@ -203,9 +209,10 @@ class Child:
             with contextlib.suppress(OSError):
                 stream.close()
 
-    def _end(self, cause: Cause) -> None:
+    def _end(self, cause: Cause, clock: threading.Timer | None = None) -> None:
         with self._lock:
-            if self._is_reaped:
+            # A clock that was just about to strike when it was stopped must not end what came next.
+            if self._is_reaped or (clock is not None and clock is not self._clock):
                 return
             if self._cause is None:
                 self._cause = cause
@@ -213,7 +220,8 @@ class Child:
 
     def _reap(self) -> int:
         """Wait for its end; what it started ends with it."""
-        _wait_without_reaping(self._process)
+        if not self._is_reaped:
+            _wait_for_end(self._process)
         with self._lock:
             if not self._is_reaped:
                 # Before its number is given back: another process might get it.
@@ -223,12 +231,13 @@ class Child:
 
     def _reason_of_end(self) -> EndedError:
         # Its output is closed. A child that goes on without would do so for ever.
-        if not _ends_soon(self._process):
+        was_ended_here = self._cause is not None
+        if not was_ended_here and not self._is_reaped and not _ends_soon(self._process):
             self._end(Cause.SILENT)
         code = self._reap()
-        if self._cause is not None:
+        if was_ended_here and self._cause is not None:
             return EndedError(self._cause)
-        if code >= 0:
+        if code >= 0 or (self._cause is Cause.SILENT and -code == _SIGKILL):
             return EndedError(Cause.SILENT)
         cause = {
             _SIGALRM: Cause.TOO_SLOW,
@@ -360,7 +369,8 @@ def _has_ended(process: "subprocess.Popen[bytes]") -> bool:
         return True
 
 
-def _wait_without_reaping(process: "subprocess.Popen[bytes]") -> None:
+def _wait_for_end(process: "subprocess.Popen[bytes]") -> None:
+    """Wait; where possible (not on macOS before Python 3.13) without giving its number back."""
     if hasattr(os, "waitid"):
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

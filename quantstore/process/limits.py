@@ -7,6 +7,7 @@ keeps them, also where the parent is gone or the child no longer listens.
 
 import contextlib
 import math
+import os
 import signal
 import time
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ except ImportError:
 MEMORY_SHARE = 0.75
 # Libraries reserve addresses that they never use, about one GiB of them.
 LEAST_ADDRESS_SPACE_BYTES = 4 << 30
+# Stacks and buffers of threads, of which libraries start some for each core, are hardly used; the
+# limit on memory counts them all the same.
+RESERVED_BYTES = 1 << 30
+RESERVED_BYTES_PER_CORE = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +37,7 @@ class ChildLimits:
     Args:
         cpu_seconds: of all its threads together; a busy computer does not change what it may do.
         wall_seconds: from the request on, the start of Python included.
-        memory_bytes: memory of its own (heap, stacks, anonymous mappings).
+        memory_bytes: memory of its own (heap, stacks, anonymous mappings), used or reserved.
         address_space_bytes: everything that it maps, used or not.
         may_write_files: False makes every write to a file fail.
     """
@@ -45,9 +50,12 @@ class ChildLimits:
 
 
 def memory_bytes() -> int | None:
-    """What a child may have by default: a share of the machine's memory, or of the container's."""
+    """What a child may have: a share of the machine's or the container's, and what is reserved."""
     available = memory.available_bytes()
-    return None if available is None else int(MEMORY_SHARE * available)
+    if available is None:
+        return None
+    reserved = RESERVED_BYTES + (os.cpu_count() or 1) * RESERVED_BYTES_PER_CORE
+    return int(MEMORY_SHARE * available) + reserved
 
 
 def sharing_memory(
@@ -67,8 +75,8 @@ def put_on(limits: ChildLimits) -> None:
     """Limit this process from now on; clocks start anew, other limits only become tighter."""
     if resource is not None:
         if limits.memory_bytes is not None:
-            # Unlike the address space it counts what is used, so that little memory can be shared
-            # fairly. macOS does not count all of it there.
+            # Unlike the address space it leaves out mapped files and what nobody can write to.
+            # macOS does not count all of it there.
             _lower(resource.RLIMIT_DATA, limits.memory_bytes)
         if limits.address_space_bytes is not None:
             _lower(resource.RLIMIT_AS, limits.address_space_bytes)
@@ -85,25 +93,32 @@ def put_on(limits: ChildLimits) -> None:
 
 def take_off_clocks() -> None:
     """Stop both clocks: between two requests a child may wait for ever."""
-    if resource is not None:
+    if resource is not None and _cpu_limit_before:
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
+        resource.setrlimit(resource.RLIMIT_CPU, (_cpu_limit_before.pop(), hard))
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _stop_after_cpu_seconds(seconds: float) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if not _cpu_limit_before:
+        _cpu_limit_before.append(soft)
     # The system counts whole seconds. The hard limit stays, so that the next request gets its own.
-    soft = math.ceil(time.process_time() + seconds)
-    if hard != resource.RLIM_INFINITY:
-        soft = min(soft, hard)
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+    allowed = math.ceil(time.process_time() + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (_lowest(allowed, _cpu_limit_before[0], hard), hard))
+
+
+# The limit that this process began with, while it has another.
+_cpu_limit_before: list[int] = []
 
 
 def _lower(limit: int, value: int) -> None:
-    _, hard = resource.getrlimit(limit)
-    if hard == resource.RLIM_INFINITY or value < hard:
-        # macOS refuses some of them.
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(limit, (value, value))
+    lowest = _lowest(value, *resource.getrlimit(limit))
+    # macOS refuses some of them.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(limit, (lowest, lowest))
+
+
+def _lowest(*values: int) -> int:
+    return min(value for value in values if value != resource.RLIM_INFINITY)

@@ -33,7 +33,7 @@ def container_limits() -> list[int]:
     """
     try:
         lines = CGROUPS_OF_PROCESS.read_text("utf-8").splitlines()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return []
     limits = []
     for line in lines:

@@ -168,8 +168,6 @@ class Queue:
                 self._end(job_id, "cancelled", "cancelled")
             except QuantstoreError as error:
                 self._end(job_id, "failed", error.sentence)
-            except OSError as error:
-                self._end(job_id, "failed", f"cannot start: {error.strerror}")
             except Exception:
                 # A bug, but one job's: without this thread nothing would ever run again.
                 logger.exception("The queue failed at job %d", job_id)
@@ -179,7 +177,10 @@ class Queue:
                     waiting.when_finished()
 
     def _run(self, job_id: int, start: Start) -> None:
-        running = start()
+        try:
+            running = start()
+        except OSError as error:
+            raise QuantstoreError(f"cannot start: {error.strerror or error}") from error
         with self._changed:
             self._running = (job_id, running)
             # Cancelled, and perhaps dismissed, while its process was starting.

@@ -43,7 +43,11 @@ class Running(Generic[Result]):
             name="running",
             daemon=is_daemon,
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            child.close()
+            raise
 
     @property
     def progress(self) -> Any:
@@ -86,7 +90,10 @@ class Running(Generic[Result]):
                         last = self._progress
                         report(last)
         except BaseException:
-            self.close()
+            self.cancel()
+            # A daemon may be writing the store, and whoever interrupts does not wait for that.
+            if not self._thread.daemon:
+                self._thread.join()
             raise
         self._thread.join()
         if self._failure is not None:
@@ -100,10 +107,12 @@ class Running(Generic[Result]):
             # Raised again by wait(), in the thread of whoever asked.
             self._failure = error
         finally:
-            self._child.close()
-            with self._changed:
-                self._is_over = True
-                self._changed.notify_all()
+            try:
+                self._child.close()
+            finally:
+                with self._changed:
+                    self._is_over = True
+                    self._changed.notify_all()
 
     def _take_progress(self, progress: Any) -> None:
         with self._changed:

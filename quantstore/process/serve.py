@@ -34,27 +34,32 @@ class Reply:
 
     def progress(self, content: Any) -> None:
         """Say how far the work is; any JSON value."""
-        self._say({"progress": content})
+        self.write(_line({"progress": content}))
 
     def chunks(self) -> "io.BufferedWriter":
         """A stream of bytes to the parent, for what is no JSON; flush it before the result."""
-        return io.BufferedWriter(_Chunks(self._output), 1 << 20)
+        return io.BufferedWriter(_Chunks(self), 1 << 20)
 
     def end_with(self, result: Any) -> NoReturn:
         """Give the result and end this process at once, without any tidying up."""
-        self._say({"result": result})
+        self.write(_line({"result": result}))
         os._exit(0)
 
-    def _say(self, message: dict[str, Any]) -> None:
-        self._output.write(json.dumps(message).encode() + b"\n")
-        self._output.flush()
+    def write(self, content: bytes | memoryview) -> None:
+        """Write bytes that are whole messages."""
+        try:
+            self._output.write(content)
+            self._output.flush()
+        except BrokenPipeError:
+            # Nobody listens any more.
+            os._exit(1)
 
 
 class _Chunks(io.RawIOBase):
     """Bytes as messages of the protocol."""
 
-    def __init__(self, output: BinaryIO) -> None:
-        self._output = output
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
 
     def writable(self) -> bool:
         return True
@@ -62,9 +67,8 @@ class _Chunks(io.RawIOBase):
     def write(self, content: Any) -> int:
         # What is left over comes again: that is the contract of a raw stream.
         view = memoryview(content).cast("B")[:MOST_CHUNK_BYTES]
-        self._output.write(b'{"chunk": %d}\n' % view.nbytes)
-        self._output.write(view)
-        self._output.flush()
+        self._reply.write(b'{"chunk": %d}\n' % view.nbytes)
+        self._reply.write(view)
         return view.nbytes
 
 
@@ -78,44 +82,52 @@ def serve(answer: AnswerRequest) -> NoReturn:
         answer: gets a request and says how far it is; what it returns, a JSON value, is the result.
             A :class:`QuantstoreError` is a failure that the parent raises again.
     """
-    # Whatever a library prints must not end up among the messages.
+    # Whatever a library prints must not end up among the messages; and what it printed so far ends
+    # here, or it would be part of the first one.
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    output.write(b"\n")
+    output.flush()
+    # A process that is forked closes its standard input, and would wait for ever for the thread
+    # that reads from it here. What is started here must not read requests either.
+    incoming = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, sys.stdin.fileno())
+    os.close(nothing)
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=[requests], daemon=True).start()
-    try:
-        while True:
-            _answer_one(answer, json.loads(requests.get()), Reply(output))
-    except BrokenPipeError:
-        # Nobody listens any more.
-        os._exit(1)
+    threading.Thread(target=_listen, args=[incoming, requests], daemon=True).start()
+    reply = Reply(output)
+    while True:
+        line = _line_for(answer, json.loads(requests.get()), reply)
+        limits.take_off_clocks()
+        reply.write(line)
 
 
-def _answer_one(answer: AnswerRequest, request: dict[str, Any], reply: Reply) -> None:
-    message: dict[str, Any]
+def _line_for(answer: AnswerRequest, request: dict[str, Any], reply: Reply) -> bytes:
+    """The message that ends a request."""
     try:
         limits.put_on(ChildLimits(**request["limits"]))
         if request["deadline"] is not None:
             limits.put_on(ChildLimits(wall_seconds=request["deadline"] - time.time()))
-        message = {"result": answer(request["request"], reply)}
+        return _line({"result": answer(request["request"], reply)})
     except QuantstoreError as error:
-        message = {
-            "failure": {"kind": type(error).__name__, "message": str(error), "hint": error.hint}
-        }
+        return _line(
+            {"failure": {"kind": type(error).__name__, "message": str(error), "hint": error.hint}}
+        )
     except MemoryError:
-        message = {"failure": {"kind": OUT_OF_MEMORY, "message": "", "hint": ""}}
-    except BrokenPipeError:
-        raise
+        return _line({"failure": {"kind": OUT_OF_MEMORY, "message": "", "hint": ""}})
     except Exception as error:
         # The parent shows it where somebody looks for it.
         first_line = (str(error).strip() or "no message").splitlines()[0]
         summary = printable(f"{type(error).__name__}: {first_line}")
-        message = {"bug": {"summary": summary, "traceback": traceback.format_exc()}}
-    limits.take_off_clocks()
-    reply._say(message)
+        return _line({"bug": {"summary": summary, "traceback": traceback.format_exc()}})
 
 
-def _listen(requests: "queue.SimpleQueue[bytes]") -> None:
-    for line in sys.stdin.buffer:
+def _line(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+def _listen(incoming: BinaryIO, requests: "queue.SimpleQueue[bytes]") -> None:
+    for line in incoming:
         requests.put(line)
     os._exit(1)

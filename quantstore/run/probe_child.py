@@ -1,7 +1,7 @@
 """The probe's child process: the side that answers.
 
 A request is ``{"path": ..., "fold": ...}``; progress is any number of ``{"facts": {...}}`` and
-``{"figure": {...}}``, and the result is why figures are missing, or None.
+``{"figure": {...}}``; the result is None.
 """
 
 import dataclasses

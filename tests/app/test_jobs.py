@@ -151,15 +151,15 @@ def test_a_file_that_takes_for_ever_is_stopped(queue, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_a_file_that_takes_all_memory_is_a_sentence(queue, tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "memory_bytes", lambda: 512 << 20)
+    monkeypatch.setattr(limits, "memory_bytes", lambda: 768 << 20)
     model = make_model([node("MatMul", ["x", "w"], ["y"], "product")], {"w": gaussian(1, 1)})
     tensor = model.graph.initializer[0]
     del tensor.dims[:]
-    tensor.dims.extend([10 << 10, 1 << 14])
+    tensor.dims.extend([16 << 10, 1 << 14])
     point_outside(tensor, "w.bin")
     with (tmp_path / "w.bin").open("wb") as stream:
-        # 640 MiB of nothing: a hole in the file.
-        stream.truncate(640 << 20)
+        # A gigabyte of nothing: a hole in the file.
+        stream.truncate(1 << 30)
     add(queue, save(model, tmp_path / "m.onnx"), tmp_path / "s.duckdb")
     (job,) = finished(queue)
     assert job.message == (

@@ -24,6 +24,9 @@ from quantstore.process.serve import serve
 class PrivateError(QuantstoreError):
     """No error of quantstore.errors."""
 
+def doubled(factor, number):
+    return factor * number
+
 def answer(request, reply):
     action = request["action"]
     if action == "echo":
@@ -67,6 +70,13 @@ def answer(request, reply):
         time.sleep(30)
     if action == "leave":
         os._exit(request["code"])
+    if action == "share":
+        from quantstore.process import pool
+        return sorted(pool.each(doubled, 2, [1, 2, 3], jobs=2))
+    if action == "read":
+        return sys.stdin.read()
+    if action == "give":
+        return {1, 2}
     if action == "limits":
         import resource
         return [resource.getrlimit(getattr(resource, name))[0] for name in request["names"]]
@@ -139,6 +149,23 @@ def test_it_answers_one_request_after_another(start):
     assert child.is_alive
 
 
+def test_work_can_be_shared_over_processes_that_it_forks(start):
+    child = start()
+    for _ in range(2):
+        assert asked(child, "share", ChildLimits(wall_seconds=20)) == [2, 4, 6]
+
+
+def test_what_it_runs_reads_no_requests(start):
+    assert asked(start(), "read", ChildLimits(wall_seconds=20)) == ""
+
+
+def test_a_result_that_is_no_json_is_a_bug_and_the_child_goes_on(start):
+    child = start()
+    with pytest.raises(BugInChildError, match="set is not JSON serializable"):
+        asked(child, "give")
+    assert asked(child, "echo", content=1) == 1
+
+
 def test_bytes_arrive_whole_and_can_be_read_while_they_come(start):
     child = start()
     child.ask({"action": "bytes", "times": 3, "size": 40 << 20}, FREE)
@@ -172,6 +199,8 @@ def test_bytes_arrive_whole_and_can_be_read_while_they_come(start):
         b'{"failure": {"kind": 1, "message": "", "hint": ""}}\n',
         b'{"bug": {}}\n',
         b"[" * 100_000 + b"\n",
+        b"an unfinished line",
+        b'{"progress": 1',
     ],
     ids=lambda line: line[:40].decode(errors="replace").strip(),
 )
@@ -231,6 +260,19 @@ def test_without_alarms_the_parent_keeps_the_time(start):
     assert cause_of(child, "sleep", ChildLimits(wall_seconds=0.3)) is Cause.TOO_SLOW
 
 
+def test_a_clock_that_was_about_to_strike_does_not_end_what_comes_next(start):
+    child = start()
+    child.allow(1000)
+    late = child._clock
+    child.allow(None)
+    late.function()
+    assert asked(child, "echo", content=1) == 1
+
+
+def test_time_without_end_is_no_limit(start):
+    assert asked(start(), "echo", ChildLimits(wall_seconds=float("inf")), content=1) == 1
+
+
 @on_linux
 def test_one_that_nobody_waits_for_ends_by_itself(start):
     child = start()
@@ -268,6 +310,21 @@ def test_memory_beyond_the_limit_is_refused_and_the_child_goes_on(start, limit):
         asked(child, "allocate", allowed, bytes=1 << 30)
     assert caught.value.cause is Cause.OUT_OF_MEMORY
     assert asked(child, "echo", content=1) == 1
+
+
+@on_linux
+def test_a_limit_that_it_began_with_is_never_raised(start):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (5 << 30, hard))
+    try:
+        child = start()
+        names = ["RLIMIT_DATA"]
+        assert asked(child, "limits", ChildLimits(memory_bytes=6 << 30), names=names) == [5 << 30]
+        assert asked(child, "limits", ChildLimits(memory_bytes=4 << 30), names=names) == [4 << 30]
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 @on_linux
@@ -343,7 +400,8 @@ def test_a_container_limits_what_there_is(control_groups, belongs_to, files, lim
     assert sorted(memory.container_limits()) == limits_of_groups
     if limits_of_groups:
         assert memory.available_bytes() == limits_of_groups[0]
-        assert limits.memory_bytes() == int(0.75 * limits_of_groups[0])
+        reserved = limits.RESERVED_BYTES + os.cpu_count() * limits.RESERVED_BYTES_PER_CORE
+        assert limits.memory_bytes() == int(0.75 * limits_of_groups[0]) + reserved
 
 
 def test_without_control_groups_there_is_what_the_machine_has(control_groups, tmp_path):

@@ -7,21 +7,24 @@ Each ends in a sentence, soon, with nothing left behind. How a child is limited 
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from quantstore import errors
+from quantstore import errors, store
 from quantstore.console import statement
 from quantstore.pipeline import ingest_child, simulate
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.outcome import IngestChoices
-from quantstore.process import memory
+from quantstore.process import limits, memory
 from quantstore.run import probe
+from quantstore.run.choices import Choices
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits")
 MODEL = next(path for path in demo_paths() if path.stem == "digits-plain")
@@ -61,7 +64,7 @@ class Run(Ingest):
     silent = "the run has no result: "
 
     def start(self):
-        choices = simulate.Choices(mode="weights", samples=2)
+        choices = Choices(mode="weights", samples=2)
         self.running = simulate.start(MODEL, self.store_path, "noise", choices)
 
 
@@ -226,22 +229,44 @@ def container(tmp_path, monkeypatch):
         (tmp_path / "cgroup").write_text("0::/\n")
         monkeypatch.setattr(memory, "CGROUPS_OF_PROCESS", tmp_path / "cgroup")
         monkeypatch.setattr(memory, "CGROUP_ROOT", tmp_path)
+        # The same on a computer of any size.
+        monkeypatch.setattr(limits, "RESERVED_BYTES_PER_CORE", 0)
 
     return container
 
 
-# Address space that is reserved and not used; only a limit on memory refuses it.
-ONE_GIB = ON_REQUEST.format("bytearray(1 << 30)")
+# More than a container of half a GiB may have, with what libraries reserve; less than a statement may.
+MUCH_MEMORY = ON_REQUEST.format("bytearray(13 << 27)")
 
 
 @one_caller
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit memory")
 def test_one_that_eats_memory_is_a_sentence_and_a_container_counts(caller, begin, container):
-    assert begin(caller, ONE_GIB).sentence() == ""
-    container(1 << 30)
-    sentence = begin(caller, ONE_GIB).sentence()
+    assert begin(caller, MUCH_MEMORY).sentence() == ""
+    container(1 << 29)
+    sentence = begin(caller, MUCH_MEMORY).sentence()
     assert "memory" in sentence
     assert begin(caller).sentence() == ""  # enough for a small model all the same
+
+
+def test_a_file_that_is_worth_several_processes_is_ingested_by_them(begin):
+    sabotage = "from quantstore.pipeline import measure_file; measure_file.WORTH_A_PROCESS = 0"
+    assert begin("ingest", sabotage).sentence() == ""
+
+
+def test_whoever_interrupts_does_not_wait_until_the_store_is_free(tmp_path, demo_store, ctrl_c):
+    path = shutil.copy(demo_store, tmp_path / "store.duckdb")
+    choices = Choices(mode="weights", samples=2)
+    with store.writing(path):
+        running = simulate.start(MODEL, path, "noise", choices)
+        while running._child.is_alive:  # then its thread waits for the store
+            time.sleep(0.05)
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            running.wait()
+        assert time.monotonic() - started < SOON_SECONDS
+    assert running.is_over(SOON_SECONDS)
 
 
 STARTING = """

@@ -112,6 +112,15 @@ def test_a_process_that_cannot_start_is_a_sentence(queue_of):
     assert failed.message == "cannot start: Resource temporarily unavailable"
 
 
+def test_what_the_system_refuses_later_is_a_bug(queue_of):
+    bad = Run(OSError(5, "Input/output error"))
+    bad.over.set()
+    queue, add, _ = queue_of(bad)
+    add()
+    (failed,) = until(queue, "failed")
+    assert failed.message == UNFORESEEN
+
+
 def test_what_runs_and_what_waits_can_be_cancelled_by_itself(queue_of):
     first, third = Run(), Run()
     queue, add, started = queue_of(first, third)
