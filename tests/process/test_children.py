@@ -235,7 +235,8 @@ def container(tmp_path, monkeypatch):
     return container
 
 
-# More than a container of half a GiB may have, with what libraries reserve; less than a statement may.
+# More than a container of half a GiB may have, with what libraries reserve, and less than a
+# statement may.
 MUCH_MEMORY = ON_REQUEST.format("bytearray(13 << 27)")
 
 
