@@ -217,4 +217,5 @@ def _tenths(value: object) -> str:
     return with_minus(f"{value:.1f}")
 
 
-main()
+if __name__ == "__main__":
+    main()

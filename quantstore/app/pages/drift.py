@@ -438,4 +438,5 @@ def _agreement(frame: pd.DataFrame) -> str:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

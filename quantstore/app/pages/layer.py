@@ -540,4 +540,5 @@ def _exactly(number: int) -> str:
     return count(int(number)) if number < 100_000 else weights(int(number))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -412,4 +412,5 @@ def _spread(profiles: pd.DataFrame, scheme: Scheme) -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

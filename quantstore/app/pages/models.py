@@ -342,4 +342,5 @@ def _disk(disk_bytes: int, free_bytes: int) -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

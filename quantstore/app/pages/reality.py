@@ -260,4 +260,5 @@ def _verdict(correlation: Correlation) -> str:
     return "good" if strength >= STRONG else "fair" if strength >= WEAK else "weak"
 
 
-main()
+if __name__ == "__main__":
+    main()

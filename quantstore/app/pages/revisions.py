@@ -262,4 +262,5 @@ def _long_table(rows: pd.DataFrame, *, key: str) -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

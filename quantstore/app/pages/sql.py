@@ -434,4 +434,5 @@ def _unit(name: str, comment: str) -> str:
     return "bits" if name.endswith("_bits") else ""
 
 
-main()
+if __name__ == "__main__":
+    main()
