@@ -9,6 +9,9 @@ import onnx
 import pytest
 
 from quantstore.app.page_list import PAGES
+from quantstore.app.pages.layer import RESCUE_TITLE
+from quantstore.app.sidebar import PATH_PLACEHOLDER
+from quantstore.app.widgets import welcome
 from quantstore.charts.palette import DARK
 from quantstore.errors import printable
 from tests.support.browsing import HOSTILE, Visitor, expect
@@ -23,7 +26,7 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     visitor = visit(empty_app)
     page = visitor.page
     visitor.open("/")
-    visitor.shows("Will your model survive int8?")
+    visitor.shows(welcome.TITLE)
     visitor.screenshot("empty")
 
     wrong = tmp_path / "letter<b>.onnx"
@@ -54,7 +57,7 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     visitor.screenshot("model")
 
     visitor.marks().first.click()
-    visitor.arrives("layer", "What would rescue it")
+    visitor.arrives("layer", RESCUE_TITLE)
     visitor.reaches("model", "digits-rescaled")
     assert "layer" in visitor.query()
     layer = page.locator("h1").first.inner_text()
@@ -64,7 +67,7 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     address = page.url
     page.goto(address)
     expect(page.locator("h1").first).to_have_text(layer, timeout=60_000)
-    visitor.arrives("layer", "What would rescue it")
+    visitor.arrives("layer", RESCUE_TITLE)
     visitor.leaves_no_trace()
 
 
@@ -80,7 +83,7 @@ def test_a_large_model_can_be_cancelled_and_the_pages_stay_usable(visit, full_ap
     visitor = visit(full_app)
     page = visitor.page
     visitor.turn_to("/")
-    box = page.get_by_placeholder("or a path on this computer")
+    box = page.get_by_placeholder(PATH_PLACEHOLDER)
     box.fill(str(large))
     box.press("Enter")
     page.get_by_text("of 24, ").first.wait_for(timeout=60_000)
@@ -90,7 +93,7 @@ def test_a_large_model_can_be_cancelled_and_the_pages_stay_usable(visit, full_ap
     page.get_by_role("button", name="Cancel").click()
     visitor.shows("cancelled")
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
-    box = page.get_by_placeholder("or a path on this computer")
+    box = page.get_by_placeholder(PATH_PLACEHOLDER)
     box.fill(str(small))
     box.press("Enter")
     visitor.shows("done: 1 layer in")
@@ -186,7 +189,7 @@ def test_the_main_path_works_by_keyboard_alone(visit, full_app) -> None:
     visitor.tab_to("/", most=60)
     assert visitor.has_visible_focus()
     page.keyboard.press("Enter")
-    visitor.arrives("layer", "What would rescue it")
+    visitor.arrives("layer", RESCUE_TITLE)
     page.go_back()
     visitor.arrives("model", "Worst layers first")
     visitor.turn_to("/sql")
@@ -215,11 +218,11 @@ def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
     visitor.shows("No blocker found in the weights under int8 per channel, symmetric")
     visitor.settle()
     visitor.marks().nth(3).click()
-    visitor.arrives("layer", "What would rescue it")
+    visitor.arrives("layer", RESCUE_TITLE)
     layer = page.url
     visitor.go("Worked example")
     page.go_back()
-    visitor.arrives("layer", "What would rescue it")
+    visitor.arrives("layer", RESCUE_TITLE)
     page.go_back()
     visitor.arrives("model", "Worst layers first")
     expect(page.locator("h1").first).to_have_text("digits-rescaled")
@@ -231,7 +234,7 @@ def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
     for path, text in (
         ("", "under int8 per channel, symmetric"),
         ("model", "Worst layers first"),
-        ("layer", "What would rescue it"),
+        ("layer", RESCUE_TITLE),
     ):
         page.go_forward()
         visitor.arrives(path, text)
@@ -268,7 +271,7 @@ def test_a_model_is_labelled_found_and_removed(visit, full_app, tmp_path) -> Non
     visitor = visit(full_app)
     page = visitor.page
     visitor.open("/models")
-    box = page.get_by_placeholder("or a path on this computer")
+    box = page.get_by_placeholder(PATH_PLACEHOLDER)
     box.fill(str(path))
     box.press("Enter")
     page.get_by_role("button", name="shelved", exact=True).click(timeout=60_000)
