@@ -14,7 +14,10 @@ from quantstore.app.sidebar import PATH_PLACEHOLDER
 from quantstore.app.widgets import welcome
 from quantstore.charts.palette import DARK
 from quantstore.errors import printable
+from quantstore.schemes import DEFAULT_SCHEME, INT8_CHANNEL_SYMMETRIC
+from quantstore.wording import headlines
 from tests.support.browsing import HOSTILE, Visitor, expect
+from tests.support.facts import finding, many
 from tests.support.graphs import conv_model, gaussian, make_model, node, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +37,8 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     page.locator("input[type=file]").set_input_files(
         [DEMO / "digits-rescaled.onnx", DEMO / "digits-separable.onnx", wrong]
     )
-    visitor.shows("1 of 2 models breaks under int8 per tensor, symmetric; 1 still does per channel")
+    one_of_two = many(breaking=1, total=2)
+    visitor.shows(headlines.models_headline(one_of_two, one_of_two, DEFAULT_SCHEME))
     # One sentence for the wrong one, whose name is shown as itself; the others went on.
     visitor.shows("failed: not an ONNX file")
     visitor.shows("letter<b>.onnx")
@@ -45,9 +49,8 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     visitor.screenshot("compare")
 
     page.get_by_role("button", name="digits-rescaled", exact=True).click()
-    visitor.shows(
-        "In the noise probe it breaks under int8 per tensor, symmetric: 1 dB at the outputs"
-    )
+    probed = finding("breaks", "both", 1.0)
+    visitor.shows(headlines.model_headline(probed, finding(), DEFAULT_SCHEME))
     visitor.settle()
     visitor.reaches("model", "digits-rescaled")
     # What became of the files stays on every page, until somebody has read it.
@@ -215,7 +218,7 @@ def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
     visitor.settle()
     visitor.reaches("scheme", "int8_channel_symmetric")
     page.get_by_role("button", name="digits-rescaled", exact=True).click()
-    visitor.shows("No blocker found in the weights under int8 per channel, symmetric")
+    visitor.shows(headlines.model_headline(finding(), finding(), INT8_CHANNEL_SYMMETRIC))
     visitor.settle()
     visitor.marks().nth(3).click()
     visitor.arrives("layer", RESCUE_TITLE)

@@ -253,7 +253,7 @@ def test_the_table_of_channels_finds_a_channel(page):
     assert {row["key"] for row in found} == {3, 4, 5}
     app.text_input("channel").set_value("the last")
     assert table_of(run(app), "channel") is None
-    assert channels.what_a_channel_is(8) in [caption.value for caption in app.caption]
+    assert channels.what_a_channel_is(16) in [caption.value for caption in app.caption]
 
 
 @pytest.mark.slow

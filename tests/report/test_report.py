@@ -23,7 +23,7 @@ from quantstore.pipeline.outcome import IngestChoices
 from quantstore.records import SimulationRecord
 from quantstore.report import document, figures, method
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES
-from quantstore.wording import notes, units, verdicts
+from quantstore.wording import headlines, notes, units, verdicts
 from tests.charts.test_charts_compare import profiles
 from tests.support.facts import finding
 from tests.support.graphs import gaussian, make_model
@@ -215,7 +215,8 @@ def test_a_probe_is_reported_with_what_was_measured(demo_store, tmp_path):
     cell = verdicts.verdict(finding("breaks", "both", 7.0))
     assert f"{cell.where}{cell.evidence}" in text
     assert "at risk: 19 dB" in text
-    assert "In the noise probe it breaks under int8 per tensor, symmetric: 7 dB" in text
+    headline = headlines.model_headline(finding("breaks", "both", 6.6), finding(), DEFAULT_SCHEME)
+    assert headline.replace("\u00a0", " ") in text
     assert "onnxruntime 1.32.0" in text
     assert "photos <b>" in text
     assert Reader(notes.SHORT_PROBE_NOTE).text in text
