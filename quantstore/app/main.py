@@ -22,6 +22,11 @@ PACKAGE = Path(__file__).resolve().parent
 
 logger = logging.getLogger(__name__)
 
+PAGE_FAILED = (
+    "Something went wrong on this page. The details are in the terminal that runs the app; reload"
+    " the page, or choose another one."
+)
+
 
 def run() -> None:
     """Draw the frame and the page that the address names."""
@@ -62,10 +67,7 @@ def run() -> None:
     except Exception:
         # Pages stop and rerun by exceptions that are no Exception; what arrives here is a bug.
         logger.exception("The page %s failed", page.title)
-        st.error(
-            "Something went wrong on this page. The details are in the terminal that runs the app;"
-            " reload the page, or choose another one."
-        )
+        st.error(PAGE_FAILED)
 
 
 @cache

@@ -20,6 +20,13 @@ from quantstore.wording.units import counted, file_size, seconds
 
 _COPY_BYTES = 1 << 20
 
+PATH_PLACEHOLDER = "or a path on this computer"
+DATA_FILES_TOO = "A model's data files go into the same upload."
+PATHS_ARE_OFF = (
+    "Paths are off, because other computers can reach this app. For files on the server, run there:"
+)
+NO_MODEL_IN_UPLOAD = "no .onnx file among the upload; add the model together with its data"
+
 
 def draw(*, has_scheme: bool) -> None:
     """Everything below the navigation."""
@@ -35,10 +42,7 @@ def draw(*, has_scheme: bool) -> None:
         if reach.is_this_computer_only():
             _path()
         else:
-            st.caption(
-                "Paths are off, because other computers can reach this app. For files on the"
-                " server, run there:"
-            )
+            st.caption(PATHS_ARE_OFF)
             st.code(settings.command("ingest FILE"), language=None, wrap_lines=True)
         jobs.under_way(FILES, _files, key="jobs", poll_seconds=0.4)
         if size is not None and size.models:
@@ -63,13 +67,18 @@ def _upload() -> None:
     )
     larger = ""
     if reach.is_this_computer_only():
-        larger = f"Beyond {st.get_option('server.maxUploadSize')} MB give the path below. "
-    st.caption(f"{larger}A model's data files go into the same upload.")
+        larger = f"{for_larger_files(st.get_option('server.maxUploadSize'))} "
+    st.caption(f"{larger}{DATA_FILES_TOO}")
     if files:
         _queue_uploads(files)
         # A new key empties the widget and frees its memory.
         st.session_state["upload_round"] = round_number + 1
         st.rerun()
+
+
+def for_larger_files(most_megabytes: int) -> str:
+    """What to do with a file that is larger than an upload may be."""
+    return f"Beyond {most_megabytes} MB give the path below."
 
 
 def _otherwise() -> str:
@@ -95,7 +104,7 @@ def _queue_uploads(files: list[UploadedFile]) -> None:
         return
     if not models:
         upload.remove()
-        FILES.refuse(names, "no .onnx file among the upload; add the model together with its data")
+        FILES.refuse(names, NO_MODEL_IN_UPLOAD)
         return
     # Removed when its last model is ingested, failed or was cancelled.
     remaining = _Countdown(len(models), upload.remove)
@@ -149,7 +158,7 @@ def _path() -> None:
     ):
         text = st.text_input(
             "A file or folder on this computer",
-            placeholder="or a path on this computer",
+            placeholder=PATH_PLACEHOLDER,
             label_visibility="collapsed",
         )
         is_sent = st.form_submit_button("Add")

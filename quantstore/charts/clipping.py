@@ -22,6 +22,7 @@ ROOM_ABOVE = 1.08
 WHOLE_TENSOR = "whole tensor"
 NINE_IN_TEN = "nine in ten channels"
 MEDIAN = "median channel"
+THRESHOLD_TITLE = "clipping threshold, % of the largest weight (log scale)"
 
 
 def lines_of(curves: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -86,7 +87,7 @@ def clipping_lines(curves: pd.DataFrame, palette: Palette) -> AnyChart:
     dashes = [[4, 3] if name.startswith(WHOLE_TENSOR) else [1, 0] for name in names]
     x = alt.X(
         "percent:Q",
-        title="clipping threshold, % of the largest weight (log scale)",
+        title=THRESHOLD_TITLE,
         scale=alt.Scale(type="log", domain=[TICKS[0], TICKS[-1]], nice=False),
         axis=alt.Axis(
             values=TICKS,

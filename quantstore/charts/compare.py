@@ -18,6 +18,7 @@ from quantstore.numerics.measures import Axis
 from quantstore.wording.nodes import operator
 from quantstore.wording.text import short_name
 from quantstore.wording.units import MINUS, bits, db, share, weight, weights
+from quantstore.wording.verdicts import NINE_IN_TEN_REACH
 
 Domain = tuple[float, float]
 
@@ -145,7 +146,7 @@ def bricks(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyCha
                 ("said_layer", "layer"),
                 ("model", "model"),
                 ("said_value", measure.title),
-                ("said_p10", "nine in ten channels reach"),
+                ("said_p10", NINE_IN_TEN_REACH),
                 ("said_operator", "operator"),
             ),
             description=alt.Description("said:N"),
@@ -276,7 +277,7 @@ def hanging_bars(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
             tooltip=tooltip(
                 ("said_layer", "layer"),
                 ("model", "model"),
-                ("said_p10", "nine in ten channels reach"),
+                ("said_p10", NINE_IN_TEN_REACH),
                 ("said_position", "position"),
                 ("said_operator", "operator"),
             ),

@@ -241,14 +241,19 @@ def code_bars(
     return styled(layered, palette, height=CODES_HEIGHT)
 
 
+ALL_BECOME_ONE = "all of them become one value"
+EACH_SIDE_BECOMES_ONE = "all weights on one side of the dashed line become one value"
+BETWEEN_LINES_BECOME_ONE = "all weights between two dashed lines become one value"
+
+
 def codes_shown(code_count: int) -> str:
     """How ``bulk_bars`` shows this many codes of a grid."""
     if code_count == 1:
-        return "all of them become one value"
+        return ALL_BECOME_ONE
     if code_count == 2:
-        return "all weights on one side of the dashed line become one value"
+        return EACH_SIDE_BECOMES_ONE
     if code_count <= MOST_EDGES:
-        return "all weights between two dashed lines become one value"
+        return BETWEEN_LINES_BECOME_ONE
     if code_count <= MOST_SHADED_CODES:
         return "all weights between two changes of shade become one value"
     return "one bar per code"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from quantstore.charts.compare import Measure
 from quantstore.numerics.measures import MEASURES, ChartOffer
 from quantstore.schemes import Scheme
+from quantstore.wording.verdicts import NINE_IN_TEN
 
 # What pages speak of by name.
 WEIGHT_RANGE = "Weight range"
@@ -66,7 +67,7 @@ _DERIVED = (
     Measure(
         column="channel_sqnr_p10_db",
         label=SQNR,
-        title="SQNR that nine in ten channels reach, dB",
+        title=f"{NINE_IN_TEN}, dB",
         axis="linear",
         bin_width=2.0,
         explanation="The measure that the bands rest on: further left is worse.",

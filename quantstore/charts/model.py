@@ -6,6 +6,7 @@ import pandas as pd
 from quantstore.charts.common import AnyChart, band_colour, opens_layer, styled, tooltip
 from quantstore.charts.compare import HANG_FROM_DB, with_words
 from quantstore.charts.palette import Palette
+from quantstore.wording.verdicts import NINE_IN_TEN_REACH
 
 # A sliver, in dB, that even the best layer keeps: every layer is there to be clicked.
 SLIVER_DB = 0.6
@@ -56,7 +57,7 @@ def layer_map(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
             color=band_colour(palette),
             tooltip=tooltip(
                 ("said_layer", "layer"),
-                ("said_p10", "nine in ten channels reach"),
+                ("said_p10", NINE_IN_TEN_REACH),
                 ("said_position", "position"),
                 ("said_operator", "operator"),
             ),

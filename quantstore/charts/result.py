@@ -32,6 +32,10 @@ MARKS: tuple[Mark, ...] = ("bars", "dots", "lines")
 
 BOX = ("q1", "median", "q3")
 VERDICT_BANDS = {"breaks": "broken", **{band: band for band in BANDS}}
+NO_ROWS = "There are no rows to draw."
+NEEDS_NUMBERS = "A chart needs a column of numbers; this result has none."
+NEEDS_ANOTHER_COLUMN = "A chart needs a second column: text to name the rows, or more numbers."
+
 UNITS = {"_db": "dB", "_bits": "bits", "_bytes": "bytes", "_seconds": "s"}
 
 
@@ -50,12 +54,12 @@ def quick_chart(frame: pd.DataFrame, palette: Palette) -> QuickChart:
     where there are two columns of numbers.
     """
     if frame.empty:
-        return QuickChart(None, "There are no rows to draw.")
+        return QuickChart(None, NO_ROWS)
     numbers = {
         name: values for name in frame.columns if (values := _numbers(frame[name])) is not None
     }
     if not numbers:
-        return QuickChart(None, "A chart needs a column of numbers; this result has none.")
+        return QuickChart(None, NEEDS_NUMBERS)
     if all(name in numbers for name in BOX):
         return _boxes(frame, numbers, palette)
     texts = [str(name) for name in frame.columns if _is_text(frame[name])]
@@ -71,9 +75,7 @@ def quick_chart(frame: pd.DataFrame, palette: Palette) -> QuickChart:
         return _scatter(frame, numbers, named, palette)
     if texts:
         return _bars(frame, frame[texts[0]].astype(str), numbers, palette)
-    return QuickChart(
-        None, "A chart needs a second column: text to name the rows, or more numbers."
-    )
+    return QuickChart(None, NEEDS_ANOTHER_COLUMN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +210,14 @@ def _grouped(
         bands = {name: palette.bands.get(VERDICT_BANDS.get(name, "")) for name in names}
         return groups, {n: band.fill if band else palette.bar for n, band in bands.items()}, ""
     if len(names) > len(palette.models):
-        too_many = f" {_named(colour)} has {len(names):,} values, more than colours can tell apart."
-        return groups, dict.fromkeys(names, palette.bar), too_many
+        too_many = too_many_for_colours(_named(colour), len(names))
+        return groups, dict.fromkeys(names, palette.bar), f" {too_many}"
     return groups, dict(zip(names, palette.models, strict=False)), ""
+
+
+def too_many_for_colours(column: str, value_count: int) -> str:
+    """Why a column that was chosen for the colour has none."""
+    return f"{column} has {value_count:,} values, more than colours can tell apart."
 
 
 def _group_colour(data: pd.DataFrame, colours: dict[str, str]) -> alt.Color:

@@ -16,6 +16,7 @@ from quantstore.queries.matching import from_to
 from quantstore.wording.nodes import operator
 from quantstore.wording.text import short_name
 from quantstore.wording.units import db, weight
+from quantstore.wording.verdicts import NINE_IN_TEN, NINE_IN_TEN_REACH
 
 PairOrder = Literal["change", "depth"]
 
@@ -61,7 +62,7 @@ def dumbbells(
             axis=alt.Axis(
                 values=[0, 10, 20, 30, 40, 50],
                 grid=False,
-                title="SQNR that nine in ten channels reach, dB",
+                title=f"{NINE_IN_TEN}, dB",
             ),
         ),
         alt.Chart(frame[frame["has_changed"]])
@@ -168,7 +169,7 @@ def _dots(frame: pd.DataFrame, x: alt.X, y_scale: alt.Scale, palette: Palette) -
             ),
             tooltip=tooltip(
                 ("said_layer", "layer"),
-                ("said_sqnr", "nine in ten channels reach"),
+                ("said_sqnr", NINE_IN_TEN_REACH),
                 ("said_change", "change"),
                 ("said_range", "weight range"),
                 ("said_operator", "operator"),

@@ -42,6 +42,12 @@ from quantstore.wording import tables
 from quantstore.wording.causes import causes
 from quantstore.wording.frames import figure_or_none, layer_facts
 from quantstore.wording.nodes import operator
+from quantstore.wording.notes import (
+    ALREADY_QUANTIZED_NOTE,
+    BAND_NOTE,
+    REPORT_WEIGHTS_NOTE,
+    SHORT_PROBE_NOTE,
+)
 from quantstore.wording.remedies import equalization_hope, fine_from
 from quantstore.wording.text import listed, short_name
 from quantstore.wording.units import (
@@ -267,27 +273,12 @@ def _notes(rows: Any) -> list[str]:
     int8 = [row for row in rows if row["scheme"] in INT8_SCHEMES]
     notes = []
     if any(map(judged.is_probed, int8)):
-        notes.append(
-            "Figures <i>at the outputs</i> come from the noise probe: the float model and its"
-            " quantized twin, <i>full int8</i> (weights and activations) or <i>weights only</i>,"
-            " were run on the same noise, and the SQNR at their outputs is judged by the same"
-            " limits. It needs no data and is an estimate: confirm a close verdict with inputs of"
-            " your own."
-        )
-    notes.append(
-        "The strip shows the layers by band: the SQNR (signal to quantization noise) that nine in"
-        " ten of a layer's output channels reach. The limits are provisional."
-    )
+        notes.append(SHORT_PROBE_NOTE)
+    notes.append(BAND_NOTE)
     if not all(map(judged.is_probed, int8)):
-        notes.append(
-            "<i>Weights alone</i>: the model was not run, activations were not measured. Weights"
-            " can prove that it breaks, never that it survives."
-        )
+        notes.append(REPORT_WEIGHTS_NOTE)
     if any(row["layers_already_quantized"] for row in int8):
-        notes.append(
-            "<i>Stored as integers</i>: the file holds weights that were rounded before. What is"
-            " shown is the loss of a second rounding; the first loss is unknown."
-        )
+        notes.append(ALREADY_QUANTIZED_NOTE)
     return notes
 
 
@@ -431,6 +422,12 @@ def _model(
     return element("section", "".join(elements), "model", id=f"model-{number}")
 
 
+NOT_RUN = (
+    "The model was not run: what is said of it rests on its weights alone, and activations were not"
+    " measured."
+)
+
+
 def _runs(runs: pd.DataFrame) -> str:
     """What running the model gave: figures of the probe, and of runs on somebody's own inputs."""
     runs = runs[runs["scheme"].isin(SCHEMES)]
@@ -438,11 +435,7 @@ def _runs(runs: pd.DataFrame) -> str:
     if measured.empty:
         reasons = list(dict.fromkeys(str(why) for why in runs["failure"].dropna()))
         because = f" It could not be: {'; '.join(reasons)}." if reasons else ""
-        return paragraph(
-            "The model was not run: what is said of it rests on its weights alone, and"
-            f" activations were not measured.{because}",
-            "note",
-        )
+        return paragraph(f"{NOT_RUN}{because}", "note")
     modes = [mode for mode in judged.MODES if (measured["mode"] == mode).any()]
     heads = [("fed with", ""), ("scheme", "")]
     heads += [(f"{judged.MODES[mode]}, at the outputs", "") for mode in modes]

@@ -20,6 +20,20 @@ SOURCES = (
     ),
 )
 
+WHICH_NOISE = (
+    "Where only weights are quantized the noise is white; in full int8 it is image-like for images,"
+    " amplitude falling as 1/f, and white for everything else."
+)
+# As HTML.
+FOLDED = (
+    "Batch normalization is folded into the convolution before it, as a compiler does, where the"
+    " graph allows it"
+)
+NOT_FOLDED = (
+    "Batch normalization is not folded (<code>--no-fold</code>): these are the weights as they are"
+    " stored."
+)
+
 
 def method(limits: Mapping[str, float], models: Sequence[str], unfolded: Sequence[str]) -> str:
     """The section on method; addresses are words, so that nothing in the file leads outside.
@@ -52,10 +66,8 @@ def method(limits: Mapping[str, float], models: Sequence[str], unfolded: Sequenc
             "Noise probe",
             "The float model and its quantized twin are run by onnxruntime on the same noise, and"
             " the SQNR is taken at the outputs of the network (before a final Softmax), as the"
-            " median over outputs and samples. Where only weights are quantized the noise is white;"
-            " in full int8 it is image-like for images, amplitude falling as 1/f, and white for"
-            " everything else. It needs no data. A model without it is"
-            " judged by its weights alone, which can prove that it breaks and never that it"
+            f" median over outputs and samples. {WHICH_NOISE} It needs no data. A model without it"
+            " is judged by its weights alone, which can prove that it breaks and never that it"
             " survives.",
         ),
         (
@@ -92,17 +104,13 @@ def method(limits: Mapping[str, float], models: Sequence[str], unfolded: Sequenc
 def _folding(models: Sequence[str], unfolded: Sequence[str]) -> str:
     """What became of batch normalization, as HTML."""
     if len(unfolded) == len(models):
-        return (
-            "Batch normalization is not folded (<code>--no-fold</code>): these are the weights as"
-            " they are stored."
-        )
-    folded = (
-        "Batch normalization is folded into the convolution before it, as a compiler does, where"
-        " the graph allows it"
-    )
-    if not unfolded:
-        return f"{folded}."
+        return NOT_FOLDED
+    return f"{FOLDED}; {not_folded_in(unfolded)}" if unfolded else f"{FOLDED}."
+
+
+def not_folded_in(models: Sequence[str]) -> str:
+    """That batch normalization is not folded in these models, as HTML."""
     return (
-        f"{folded}; not so in {text(listed(unfolded))} (<code>--no-fold</code>): there these are"
-        " the weights as they are stored."
+        f"not so in {text(listed(models))} (<code>--no-fold</code>): there these are the weights as"
+        " they are stored."
     )

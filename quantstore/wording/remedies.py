@@ -13,6 +13,9 @@ FINE_DB = 30.0
 # The most bits that the search for the bits needed tries.
 MOST_BITS = 16
 
+WHAT_FINE_IS = f"Fine: nine in ten channels reach {FINE_DB:.0f}{spaced('dB')}, symmetric integers."
+EVERY_LAYER_IS_FINE = "Every layer is fine"
+
 
 def fine_from(bits_needed: Mapping[str, int | None], *, of_model: bool = False) -> str:
     """``Fine from 13 bits per tensor, 7 per channel, 6 in blocks of 32 on.``, and what fine is.
@@ -38,20 +41,17 @@ def fine_from(bits_needed: Mapping[str, int | None], *, of_model: bool = False) 
     ]
     most = f"{MOST_BITS}{spaced('bits')}"
     neither = listed(never).replace(" and ", " or ")
-    definition = (
-        f"Fine: nine in ten channels reach {FINE_DB:.0f}{spaced('dB')}, symmetric integers."
-    )
     if not enough:
         subject = "Not every layer is fine" if of_model else "Not fine"
-        return f"{subject} even with {most} {neither}. {definition}"
+        return f"{subject} even with {most} {neither}. {WHAT_FINE_IS}"
     (first, label), *further = enough
     clauses = [
         f"{first}{spaced('bits')} {label}",
         *(f"{number} {label}" for number, label in further),
     ]
-    subject = "Every layer is fine" if of_model else "Fine"
+    subject = EVERY_LAYER_IS_FINE if of_model else "Fine"
     but = f"; not even with {most} {neither}" if never else ""
-    return f"{subject} from {', '.join(clauses)} on{but}. {definition}"
+    return f"{subject} from {', '.join(clauses)} on{but}. {WHAT_FINE_IS}"
 
 
 # A smaller gain may be the chance of rounding.
@@ -74,6 +74,9 @@ def best_remedy(now_db: float | None, remedies: Mapping[str, float | None]) -> s
     name = next(name for name, value in reachable_db.items() if value >= most - TELLING_GAIN_DB)
     gain = reachable_db[name] - now_db
     return f"best: {name}, {db(gain, signed=True)}"
+
+
+FORECAST = "A forecast from the weights alone, each pair taken by itself."
 
 
 def equalization_hope(band: str, layers: int, with_pair: int, lifted: int) -> str:
@@ -107,7 +110,4 @@ def equalization_hope(band: str, layers: int, with_pair: int, lifted: int) -> st
         outcome = f"{'none' if lifted else 'all'} of them would still be {band}"
     else:
         outcome = f"{lifted:,} of them would no longer be {band}"
-    return (
-        f"Equalization: {whom} a neighbour to share scale with, and {outcome}. A forecast from"
-        " the weights alone, each pair taken by itself."
-    )
+    return f"Equalization: {whom} a neighbour to share scale with, and {outcome}. {FORECAST}"

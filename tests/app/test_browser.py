@@ -9,9 +9,15 @@ import onnx
 import pytest
 
 from quantstore.app.page_list import PAGES
+from quantstore.app.pages.layer import RESCUE_TITLE
+from quantstore.app.sidebar import PATH_PLACEHOLDER
+from quantstore.app.widgets import welcome
 from quantstore.charts.palette import DARK
 from quantstore.errors import printable
+from quantstore.schemes import DEFAULT_SCHEME, INT8_CHANNEL_SYMMETRIC
+from quantstore.wording import headlines
 from tests.support.browsing import HOSTILE, Visitor, expect
+from tests.support.facts import finding, many
 from tests.support.graphs import conv_model, gaussian, make_model, node, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +29,7 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     visitor = visit(empty_app)
     page = visitor.page
     visitor.open("/")
-    visitor.shows("Will your model survive int8?")
+    visitor.shows(welcome.TITLE)
     visitor.screenshot("empty")
 
     wrong = tmp_path / "letter<b>.onnx"
@@ -31,7 +37,8 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     page.locator("input[type=file]").set_input_files(
         [DEMO / "digits-rescaled.onnx", DEMO / "digits-separable.onnx", wrong]
     )
-    visitor.shows("1 of 2 models breaks under int8 per tensor, symmetric; 1 still does per channel")
+    one_of_two = many(breaking=1, total=2)
+    visitor.shows(headlines.models_headline(one_of_two, one_of_two, DEFAULT_SCHEME))
     # One sentence for the wrong one, whose name is shown as itself; the others went on.
     visitor.shows("failed: not an ONNX file")
     visitor.shows("letter<b>.onnx")
@@ -42,9 +49,8 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     visitor.screenshot("compare")
 
     page.get_by_role("button", name="digits-rescaled", exact=True).click()
-    visitor.shows(
-        "In the noise probe it breaks under int8 per tensor, symmetric: 1 dB at the outputs"
-    )
+    probed = finding("breaks", "both", 1.0)
+    visitor.shows(headlines.model_headline(probed, finding(), DEFAULT_SCHEME))
     visitor.settle()
     visitor.reaches("model", "digits-rescaled")
     # What became of the files stays on every page, until somebody has read it.
@@ -54,7 +60,7 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     visitor.screenshot("model")
 
     visitor.marks().first.click()
-    visitor.arrives("layer", "What would rescue it")
+    visitor.arrives("layer", RESCUE_TITLE)
     visitor.reaches("model", "digits-rescaled")
     assert "layer" in visitor.query()
     layer = page.locator("h1").first.inner_text()
@@ -64,7 +70,7 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     address = page.url
     page.goto(address)
     expect(page.locator("h1").first).to_have_text(layer, timeout=60_000)
-    visitor.arrives("layer", "What would rescue it")
+    visitor.arrives("layer", RESCUE_TITLE)
     visitor.leaves_no_trace()
 
 
@@ -80,7 +86,7 @@ def test_a_large_model_can_be_cancelled_and_the_pages_stay_usable(visit, full_ap
     visitor = visit(full_app)
     page = visitor.page
     visitor.turn_to("/")
-    box = page.get_by_placeholder("or a path on this computer")
+    box = page.get_by_placeholder(PATH_PLACEHOLDER)
     box.fill(str(large))
     box.press("Enter")
     page.get_by_text("of 24, ").first.wait_for(timeout=60_000)
@@ -90,7 +96,7 @@ def test_a_large_model_can_be_cancelled_and_the_pages_stay_usable(visit, full_ap
     page.get_by_role("button", name="Cancel").click()
     visitor.shows("cancelled")
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
-    box = page.get_by_placeholder("or a path on this computer")
+    box = page.get_by_placeholder(PATH_PLACEHOLDER)
     box.fill(str(small))
     box.press("Enter")
     visitor.shows("done: 1 layer in")
@@ -186,7 +192,7 @@ def test_the_main_path_works_by_keyboard_alone(visit, full_app) -> None:
     visitor.tab_to("/", most=60)
     assert visitor.has_visible_focus()
     page.keyboard.press("Enter")
-    visitor.arrives("layer", "What would rescue it")
+    visitor.arrives("layer", RESCUE_TITLE)
     page.go_back()
     visitor.arrives("model", "Worst layers first")
     visitor.turn_to("/sql")
@@ -212,14 +218,14 @@ def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
     visitor.settle()
     visitor.reaches("scheme", "int8_channel_symmetric")
     page.get_by_role("button", name="digits-rescaled", exact=True).click()
-    visitor.shows("No blocker found in the weights under int8 per channel, symmetric")
+    visitor.shows(headlines.model_headline(finding(), finding(), INT8_CHANNEL_SYMMETRIC))
     visitor.settle()
     visitor.marks().nth(3).click()
-    visitor.arrives("layer", "What would rescue it")
+    visitor.arrives("layer", RESCUE_TITLE)
     layer = page.url
     visitor.go("Worked example")
     page.go_back()
-    visitor.arrives("layer", "What would rescue it")
+    visitor.arrives("layer", RESCUE_TITLE)
     page.go_back()
     visitor.arrives("model", "Worst layers first")
     expect(page.locator("h1").first).to_have_text("digits-rescaled")
@@ -231,7 +237,7 @@ def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
     for path, text in (
         ("", "under int8 per channel, symmetric"),
         ("model", "Worst layers first"),
-        ("layer", "What would rescue it"),
+        ("layer", RESCUE_TITLE),
     ):
         page.go_forward()
         visitor.arrives(path, text)
@@ -268,7 +274,7 @@ def test_a_model_is_labelled_found_and_removed(visit, full_app, tmp_path) -> Non
     visitor = visit(full_app)
     page = visitor.page
     visitor.open("/models")
-    box = page.get_by_placeholder("or a path on this computer")
+    box = page.get_by_placeholder(PATH_PLACEHOLDER)
     box.fill(str(path))
     box.press("Enter")
     page.get_by_role("button", name="shelved", exact=True).click(timeout=60_000)

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from quantstore import queries, store
-from quantstore.app.sections.compare_charts import _box, _box_in_words
+from quantstore.app.pages.compare import NO_LAYER_PASSES
+from quantstore.app.sections.compare_charts import WHAT_A_DOT_DOES, _box, _box_in_words
 from quantstore.app.sections.filters import LayerFilter
 from tests.support.runs import a_run, add
 from tests.support.visits import opened, trusting_no_chart, unopened
@@ -228,7 +229,7 @@ def test_a_filter_says_what_it_leaves_out_and_holds_for_every_chart(page):
 
 def test_a_filter_that_nothing_passes_leaves_a_sentence(seen):
     app = seen(named="no such layer")
-    assert [one.value for one in app.info] == ["No layer passes the filter."]
+    assert [one.value for one in app.info] == [NO_LAYER_PASSES]
     assert not app.get("vega_lite_chart")
 
 
@@ -298,7 +299,8 @@ def test_a_rectangle_in_the_address_lists_its_layers_worst_first(page):
     assert listed["p10, dB"].is_monotonic_increasing
     # In units of other measures it means nothing.
     app.selectbox(key="x").set_value("Channel spread").run()
-    assert "in the rectangle" not in said(app).replace("draw a rectangle to list", "")
+    assert WHAT_A_DOT_DOES in said(app)
+    assert "in the rectangle" not in said(app).replace(WHAT_A_DOT_DOES, "")
     assert "box" not in dict(app.query_params)
 
 

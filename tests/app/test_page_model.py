@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from quantstore import queries, store
+from quantstore.app.pages.model import LAYER_AND_CAUSE, LAYER_AND_REMEDY, RESCUES
 from quantstore.wording import units
 from tests.support.visits import unopened
 
 MODEL = "digits-rescaled"
-RESCUES = "What would rescue it"
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def table_of(app, first):
 
 
 def test_what_would_rescue_a_layer_is_what_the_store_says(page, demo_store):
-    table = table_of(page(columns=RESCUES), "layer, and what helps it most")
+    table = table_of(page(columns=RESCUES), LAYER_AND_REMEDY)
     with store.reading(demo_store) as con:
         scheme = "int8_tensor_symmetric"
         worst = queries.worst_layers(con, MODEL, scheme).iloc[0]
@@ -54,9 +54,7 @@ def test_what_would_rescue_a_layer_is_what_the_store_says(page, demo_store):
 
 
 def test_under_a_scheme_per_channel_its_remedies_are_others(page):
-    table = table_of(
-        page(columns=RESCUES, scheme="int8_channel_symmetric"), "layer, and what helps it most"
-    )
+    table = table_of(page(columns=RESCUES, scheme="int8_channel_symmetric"), LAYER_AND_REMEDY)
     titles = [column["title"] for column in table["columns"]]
     assert "p10 per channel" not in titles
     assert "bits per tensor" in titles
@@ -70,6 +68,6 @@ def test_two_operands_of_a_node_are_told_apart(page, demo_store, tmp_path):
         con.rows("update layers set layer = 'node' where depth < 2")
         con.rows("update layers set operand = 'R' where depth = 1")
     app = page(path, find="node")
-    rows = table_of(app, "layer, and what breaks it")["rows"]
+    rows = table_of(app, LAYER_AND_CAUSE)["rows"]
     assert {row["cells"][0]["text"] for row in rows} == {"node (W)", "node (R)"}
     assert [button.label for button in app.get("download_button")].count("CSV") == 1

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from quantstore import queries, store
+from quantstore.app.pages.revisions import NOTHING_TO_COMPARE, SAME_MODEL_TWICE
 from quantstore.charts.palette import LIGHT
 from quantstore.charts.revisions import dumbbells
 from quantstore.queries import matching
@@ -86,7 +87,7 @@ def test_a_model_that_is_gone_is_said(page):
 
 def test_a_model_is_not_held_against_itself(page):
     app = page(before="digits-plain", after="digits-plain")
-    assert app.header[0].value == "A model does not differ from itself"
+    assert app.header[0].value == SAME_MODEL_TWICE
 
 
 def test_with_one_model_the_page_says_what_it_is_for(monkeypatch, demo_store, tmp_path):
@@ -98,7 +99,7 @@ def test_with_one_model_the_page_says_what_it_is_for(monkeypatch, demo_store, tm
     monkeypatch.setenv("QUANTSTORE_DB", str(path))
     app = unopened("revisions").run()
     assert not app.exception
-    assert app.header[0].value == "There is nothing to compare yet"
+    assert app.header[0].value == NOTHING_TO_COMPARE
 
 
 def rows_of(chart, moment):

@@ -8,11 +8,16 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from quantstore import store
+from quantstore.app.pages.drift import NO_DRIFT_RUN_YET
+from quantstore.app.pages.reality import NO_RUN_YET
 from quantstore.app.queue import RunQueue
-from quantstore.app.sections import run_form
+from quantstore.app.sections import probe, run_form
 from quantstore.pipeline.files import demo_paths
 from quantstore.process.queue import Job
 from quantstore.run.choices import Progress
+from quantstore.schemes import DEFAULT_SCHEME
+from quantstore.wording import headlines, notes
+from tests.support.facts import finding, many
 from tests.support.runs import CHANNEL, TENSOR, a_run, a_sensitivity, a_tensor, add, layer_names
 from tests.support.visits import (
     opened,
@@ -78,25 +83,23 @@ def probed(demo_store, tmp_path_factory):
 
 def test_compare_speaks_from_the_probe_and_says_so(probed):
     app = seen(probed, "compare")
-    assert app.header[0].value == (
-        "1 of 4 models breaks under int8 per tensor, symmetric; 1 still does per channel"
+    assert app.header[0].value == headlines.models_headline(
+        many(breaking=1, total=4), many(breaking=1, total=4), DEFAULT_SCHEME
     )
-    assert "come from the noise probe" in said(app)
-    assert "lay 1.1 dB (median)" in said(app)
-    assert "Weights can prove that it breaks" in said(app)
+    assert notes.PROBE_NOTE in said(app)
+    assert notes.WEIGHTS_NOTE in said(app)
 
 
 def test_without_a_run_compare_says_nothing_of_a_probe(demo_store):
     app = seen(demo_store, "compare")
-    assert "come from the noise probe" not in said(app)
-    assert "Weights can prove that it breaks" in said(app)
+    assert notes.PROBE_NOTE not in said(app)
+    assert notes.WEIGHTS_NOTE in said(app)
 
 
 def test_a_model_opens_with_what_the_probe_found(probed):
     app = seen(probed, "model", model="digits-plain")
-    assert said(app).splitlines()[1] == (
-        "In the noise probe it survives int8 per tensor, symmetric: 40 dB at the outputs"
-    )
+    headline = headlines.model_headline(finding("fine", "both", 39.7), finding(), DEFAULT_SCHEME)
+    assert said(app).splitlines()[1] == headline.replace("\u00a0", " ")
     assert "input 1x1x8x8" in said(app)
     assert [b.label for b in app.button if b.key == "to_reality"]
 
@@ -135,14 +138,12 @@ def test_weights_that_suffer_too_are_not_let_off(open_app, path, weights_db, bot
 
 def test_a_failed_probe_is_said_with_its_reason(probed):
     app = seen(probed, "model", model="digits-separable-unfolded")
-    assert "The probe failed, so the verdict rests on the weights alone: it was stopped" in said(
-        app
-    )
+    assert f"{probe.PROBE_FAILED} it was stopped" in said(app)
 
 
 def test_a_model_that_was_not_run_says_how_to(demo_store):
     app = seen(demo_store, "model", model="digits-plain")
-    assert "The model was not run" in said(app)
+    assert probe.NOT_RUN in said(app)
 
 
 # Weights against reality
@@ -150,7 +151,7 @@ def test_a_model_that_was_not_run_says_how_to(demo_store):
 
 def test_reality_without_a_run_says_what_is_missing(demo_store):
     app = seen(demo_store, "reality")
-    assert app.header[0].value == "No model was run yet"
+    assert app.header[0].value == NO_RUN_YET
 
 
 def test_two_models_are_too_few_to_tell(open_app, probed, monkeypatch):
@@ -217,8 +218,8 @@ def own_drifted(drifted, tmp_path):
 
 def test_before_the_first_run_drift_explains_itself_and_offers_one(demo_store):
     app = seen(demo_store, "drift")
-    assert app.header[0].value == "No model was run layer by layer yet"
-    assert "side by side on the same inputs" in said(app)
+    assert app.header[0].value == NO_DRIFT_RUN_YET
+    assert run_form.WHAT_IT_IS in said(app)
 
 
 def test_drift_names_the_end_and_the_steepest_fall(open_app, drifted, monkeypatch):

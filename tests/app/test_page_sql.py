@@ -8,7 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from quantstore import queries, store
+from quantstore.app.pages.sql import TOO_LONG_FOR_A_LINK
 from quantstore.app.widgets import address
+from quantstore.app.widgets.welcome import ADD_EXAMPLES
+from quantstore.charts.result import NEEDS_NUMBERS
 from quantstore.console import statement
 from quantstore.console.examples import EXAMPLES
 from quantstore.schemes import DEFAULT_SCHEME
@@ -197,7 +200,7 @@ def test_an_empty_editor_asks_for_a_statement(page):
 
 def test_a_result_without_numbers_says_what_a_chart_needs(page):
     app = page(query="select model from models", view="Chart")
-    assert "needs a column of numbers" in plain(app.info[0].value)
+    assert plain(app.info[0].value) == NEEDS_NUMBERS
     assert not app.get("vega_lite_chart")
 
 
@@ -257,7 +260,7 @@ def test_a_statement_too_long_for_a_link_stays_out_of_the_address_and_on_the_pag
     app = page(asked=long)
     assert headline(app) == "1 row"
     assert "query" not in app.query_params
-    assert any("too long for a link" in caption.value for caption in app.caption)
+    assert TOO_LONG_FOR_A_LINK in [caption.value for caption in app.caption]
     app.segmented_control(key="view").set_value("Chart").run()
     assert in_editor(app) == long
 
@@ -329,7 +332,7 @@ def test_without_a_store_the_page_says_how_to_begin(page, tmp_path):
     app = page(tmp_path / "none.duckdb")
     assert [title.value for title in app.title] == ["SQL"]
     assert data_of(app, "statement") is None
-    assert app.button(key="add_examples").label == "Add the example models"
+    assert app.button(key="add_examples").label == ADD_EXAMPLES
 
 
 def test_an_empty_store_is_like_none(page, tmp_path):

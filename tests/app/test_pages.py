@@ -10,8 +10,18 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from quantstore import store
+from quantstore.app.main import PAGE_FAILED
 from quantstore.app.page_list import FOLDER, PAGES
+from quantstore.app.pages.model import no_such_layer
+from quantstore.app.pages.models import NO_MODEL_FITS
+from quantstore.app.widgets import welcome
+from quantstore.app.widgets.stores import FILE_STATES
+from quantstore.errors import DamagedStoreError
 from quantstore.pipeline.files import demo_paths
+from quantstore.schemes import DEFAULT_SCHEME
+from quantstore.wording import headlines, remedies
+from quantstore.wording.text import markdown
+from tests.support.facts import finding, many
 from tests.support.visits import (
     opened,
     trusting_no_chart,
@@ -98,7 +108,7 @@ def test_without_a_store_a_page_says_how_to_begin(open_app, tmp_path, page):
     app = open_app(tmp_path / "none.duckdb", page.name)
     assert fails(app) == []
     assert [b.label for b in app.button if b.key == "add_examples"] == (
-        ["Add the example models"] if page.needs_models else []
+        [welcome.ADD_EXAMPLES] if page.needs_models else []
     )
     if page.is_default:
         command = f"quantstore --db {tmp_path / 'none.duckdb'} ingest path/to/models"
@@ -139,8 +149,8 @@ def test_one_model_is_enough_for_every_page(one_model_store, page):
 
 def test_compare_opens_with_the_answer(seen):
     app = seen("compare")
-    assert app.header[0].value == (
-        "1 of 4 models breaks under int8 per tensor, symmetric; none does per channel"
+    assert app.header[0].value == headlines.models_headline(
+        many(breaking=1, total=4), many(total=4), DEFAULT_SCHEME
     )
     assert len(app.get("vega_lite_chart")) == 3
 
@@ -148,7 +158,9 @@ def test_compare_opens_with_the_answer(seen):
 def test_compare_shows_the_models_of_its_address(seen):
     app = seen("compare", models=["digits-plain", "digits-separable"])
     assert app.multiselect(key="models").value == ["digits-plain", "digits-separable"]
-    assert app.header[0].value.startswith("No blocker found in the weights of both models")
+    assert app.header[0].value == headlines.models_headline(
+        many(total=2), many(total=2), DEFAULT_SCHEME
+    )
 
 
 def test_what_was_picked_last_is_what_other_pages_show(open_app, demo_store):
@@ -201,24 +213,26 @@ def test_two_models_can_be_drawn_as_the_article_draws_them(seen):
 def test_model_opens_with_the_worst_one_and_its_answer(seen):
     app = seen("model")
     assert app.title[0].value == r"digits\-rescaled"
-    assert app.header[0].value.replace("\u00a0", " ") == (
-        "8 of 10 layers break under int8 per tensor, symmetric; per channel, none does"
+    assert app.header[0].value == headlines.model_headline(
+        finding("breaks", broken=8, layer_count=10), finding(), DEFAULT_SCHEME
     )
 
 
 def test_model_says_what_equalization_and_more_bits_could_give(seen):
     said = texts(seen("model", model="digits-rescaled"))
-    assert "of the 8 broken layers have a neighbour to share scale with" in said or (
-        "all 8 broken layers have a neighbour to share scale with" in said
+    assert any(
+        remedies.equalization_hope("broken", 8, with_pair, lifted) in said
+        for with_pair in range(1, 9)
+        for lifted in range(with_pair + 1)
     )
-    assert "A forecast from the weights alone" in said
-    assert "Every layer is fine from" in said
+    assert remedies.FORECAST in said
+    assert f"{remedies.EVERY_LAYER_IS_FINE} from" in said
 
 
 def test_the_forecast_of_equalization_stays_with_the_scheme_it_is_for(seen):
     app = seen("model", model="digits-rescaled", scheme="int8_tensor_asymmetric")
     assert "Equalization" not in texts(app)
-    assert "Every layer is fine from" in texts(app)
+    assert f"{remedies.EVERY_LAYER_IS_FINE} from" in texts(app)
 
 
 def test_a_model_without_trouble_hears_nothing_of_equalization(seen):
@@ -236,17 +250,17 @@ def test_a_model_without_pairs_hears_that_equalization_gives_nothing(
         con.rows("delete from equalization")
         con.rows("delete from bits_needed")
     said = texts(open_app(path, "model", model="digits-rescaled"))
-    assert "the 8 broken layers have no neighbour to share scale with" in said
-    assert "Every layer is fine from" not in said
+    assert remedies.equalization_hope("broken", 8, 0, 0) in said
+    assert remedies.EVERY_LAYER_IS_FINE not in said
 
 
 @pytest.mark.slow
 def test_model_finds_layers_by_name_as_it_is_typed(open_app, demo_store):
     app = open_app(demo_store, "model", model="digits-plain")
     app.text_input(key="find").set_value("%").run()
-    assert "No layer has this in its name." in texts(app)
+    assert no_such_layer(is_filtered=False) in texts(app)
     app.text_input(key="find").set_value("FEATURES.7").run()
-    assert "No layer has this in its name." not in texts(app)
+    assert no_such_layer(is_filtered=False) not in texts(app)
 
 
 def test_a_model_that_is_gone_is_said_to_be_gone(seen):
@@ -258,12 +272,14 @@ def test_a_model_that_is_gone_is_said_to_be_gone(seen):
 def test_a_store_that_is_no_database_is_a_sentence_on_every_page(open_app, tmp_path):
     text = tmp_path / "notes.duckdb"
     text.write_text("shopping list")
+    with pytest.raises(DamagedStoreError) as damaged, store.reading(text):
+        pass
     for page in PAGES:
         if not page.needs_models:
             continue
         app = open_app(text, page.name)
         assert len(app.exception) == 0
-        assert "is not a DuckDB database" in app.error[0].value
+        assert app.error[0].value == markdown(damaged.value.sentence)
 
 
 def test_names_that_look_like_markup_show_as_themselves(open_app, demo_store, tmp_path):
@@ -283,7 +299,9 @@ def test_names_that_look_like_markup_show_as_themselves(open_app, demo_store, tm
 def test_one_model_alone_is_designed_too(open_app, one_model_store):
     app = open_app(one_model_store, "compare")
     assert fails(app) == []
-    assert app.header[0].value.startswith("The model breaks under int8 per tensor, symmetric")
+    assert app.header[0].value == headlines.models_headline(
+        many(breaking=1), many(), DEFAULT_SCHEME
+    )
     assert len(app.multiselect) == 0
     assert not [box for box in app.selectbox if box.key == "tag"]
 
@@ -333,15 +351,14 @@ def test_models_tells_a_file_that_changed_from_one_that_may_have(
                 [str(changed), file_bytes, model],
             )
     app = open_app(path, "models")
-    assert app.header[0].value.split("; ")[1].replace("\u00a0", " ") == (
-        "1 file has changed since it was measured and 1 other may have"
-    )
+    concerns = headlines.shelf_headline(4, 36, 0, changed=1, perhaps=1, outdated=0)
+    assert app.header[0].value.split("; ")[1] == concerns.split("; ")[1]
     (shelf,) = [one for one in app.get("bidi_component") if "marked" in str(one.proto)]
     rows = {row["name"]: row["file"]["text"] for row in json.loads(shelf.proto.json)["rows"]}
     assert rows == {
         "digits-plain": "",
-        "digits-rescaled": "the file may have changed since",
-        "digits-separable": "the file changed since",
+        "digits-rescaled": FILE_STATES["perhaps changed"],
+        "digits-separable": FILE_STATES["changed"],
         "digits-separable-unfolded": "",
     }
 
@@ -353,9 +370,7 @@ def test_models_finds_by_name_as_its_address_says(seen):
     assert "digits-rescaled" in str(shelf.proto)
     assert "digits-plain" not in str(shelf.proto)
     app = seen("models", models_search="nobody")
-    assert [one.value for one in app.info] == [
-        "No model fits: search for less, or choose another tag."
-    ]
+    assert [one.value for one in app.info] == [NO_MODEL_FITS]
 
 
 def test_models_says_that_a_tag_is_gone(seen):
@@ -371,6 +386,6 @@ def test_a_bug_is_a_sentence_without_a_traceback_and_is_logged(
     app = open_app(demo_store, page)
     assert list(app.exception) == []
     (said,) = [one.value for one in app.error]
-    assert said.startswith("Something went wrong on this page.")
+    assert said == PAGE_FAILED
     assert "ZeroDivisionError" not in texts(app) + said
     assert "ZeroDivisionError" in caplog.text

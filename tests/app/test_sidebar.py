@@ -139,7 +139,7 @@ def test_two_files_of_one_name_do_not_overwrite_each_other(queue):
 
 def test_data_without_a_model_is_refused_and_removed(queue, tmp_path):
     sidebar._queue_uploads([Upload("model.onnx.data", b"0")])
-    assert queue.snapshot()[0].message.startswith("no .onnx file among the upload")
+    assert queue.snapshot()[0].message == sidebar.NO_MODEL_IN_UPLOAD
     assert is_soon_empty(tmp_path / "uploads")
 
 
@@ -204,12 +204,12 @@ def test_the_box_for_paths_is_there_on_this_computer_only_and_its_absence_explai
     assert not app.exception
     is_local = address == "127.0.0.1"
     assert [box.placeholder for box in app.sidebar.text_input] == (
-        ["or a path on this computer"] if is_local else []
+        [sidebar.PATH_PLACEHOLDER] if is_local else []
     )
-    explained = any("Paths are off" in caption.value for caption in app.sidebar.caption)
+    explained = sidebar.PATHS_ARE_OFF in [one.value for one in app.sidebar.caption]
     assert explained is not is_local
     command = f"quantstore --db {tmp_path / 's.duckdb'} ingest FILE"
     assert [one.value for one in app.sidebar.code] == ([] if is_local else [command])
     hint = app.sidebar.caption[0].value
-    assert hint.endswith("A model's data files go into the same upload.")
-    assert ("Beyond 200 MB give the path below." in hint) is is_local
+    assert hint.endswith(sidebar.DATA_FILES_TOO)
+    assert (sidebar.for_larger_files(200) in hint) is is_local

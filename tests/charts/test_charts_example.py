@@ -220,18 +220,18 @@ def test_a_chart_never_draws_more_than_some_hundreds_of_marks():
 @pytest.mark.parametrize(
     ("frame", "words"),
     [
-        (pd.DataFrame({"n": []}), "There are no rows to draw."),
+        (pd.DataFrame({"n": []}), result.NO_ROWS),
         (
             pd.DataFrame({"name": ["a"], "is": [True]}),
-            "A chart needs a column of numbers; this result has none.",
+            result.NEEDS_NUMBERS,
         ),
         (
             pd.DataFrame({"n": [1, 2]}),
-            "A chart needs a second column: text to name the rows, or more numbers.",
+            result.NEEDS_ANOTHER_COLUMN,
         ),
         (
             pd.DataFrame({"n": pd.array([None, None], dtype="Int64"), "name": ["a", "b"]}),
-            "A chart needs a column of numbers; this result has none.",
+            result.NEEDS_NUMBERS,
         ),
     ],
 )

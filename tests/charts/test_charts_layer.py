@@ -336,9 +336,9 @@ def test_dashed_edges_lie_halfway_between_codes():
 @pytest.mark.parametrize(
     ("window", "words", "edges"),
     [
-        ((-0.4, 0.4), "all of them become one value", 0),
-        ((-0.4, 1.2), "all weights on one side of the dashed line become one value", 1),
-        ((-0.9, 1.2), "all weights between two dashed lines become one value", 2),
+        ((-0.4, 0.4), charts.ALL_BECOME_ONE, 0),
+        ((-0.4, 1.2), charts.EACH_SIDE_BECOMES_ONE, 1),
+        ((-0.9, 1.2), charts.BETWEEN_LINES_BECOME_ONE, 2),
     ],
 )
 def test_the_words_beside_the_bulk_speak_of_the_edges_that_are_drawn(window, words, edges):
@@ -433,7 +433,7 @@ def test_every_line_of_clipping_has_a_dot_at_its_best_and_axes_with_units():
     chart, line, best, hover = clipping_marks(some_curves())
     assert [(row["percent"], row["place"]) for row in rows_of(chart, best)] == [(50, 30)] * 3
     x, y = (line["encoding"][name] for name in ("x", "y"))
-    assert x["title"] == "clipping threshold, % of the largest weight (log scale)"
+    assert x["title"] == clipping.THRESHOLD_TITLE
     assert (x["scale"]["type"], x["scale"]["domain"]) == ("log", [1, 100])
     assert y["title"] == "SQNR, dB"
     first = rows_of(chart, hover)[0]

@@ -67,7 +67,7 @@ def test_a_few_groups_have_colours_and_many_have_none_and_that_is_said():
     )
     found = drawn(many, colour="name")
     assert set(found.chart.to_dict()["encoding"]["color"]["scale"]["range"]) == {LIGHT.bar}
-    assert found.caption.endswith("name has 9 values, more than colours can tell apart.")
+    assert found.caption.endswith(charts.too_many_for_colours("name", 9))
 
 
 def test_rows_that_share_a_place_are_said_to_be_stacked():

@@ -21,10 +21,11 @@ from quantstore.charts.palette import DARK, LIGHT, PROPERTIES, by_name
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.records import SimulationRecord
-from quantstore.report import document, figures
+from quantstore.report import document, figures, method
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES
-from quantstore.wording import units
+from quantstore.wording import headlines, notes, units, verdicts
 from tests.charts.test_charts_compare import profiles
+from tests.support.facts import finding
 from tests.support.graphs import gaussian, make_model
 
 MADE = datetime(2026, 11, 23, 8, 5, tzinfo=UTC)
@@ -211,12 +212,14 @@ def test_a_probe_is_reported_with_what_was_measured(demo_store, tmp_path):
     text = Reader(write(path, PAIR)).text
     assert "breaks: 7 dB" in text
     assert "survives: 41 dB" in text
-    assert "at the outputs, full int8" in text
+    cell = verdicts.verdict(finding("breaks", "both", 7.0))
+    assert f"{cell.where}{cell.evidence}" in text
     assert "at risk: 19 dB" in text
-    assert "In the noise probe it breaks under int8 per tensor, symmetric: 7 dB" in text
+    headline = headlines.model_headline(finding("breaks", "both", 6.6), finding(), DEFAULT_SCHEME)
+    assert headline.replace("\u00a0", " ") in text
     assert "onnxruntime 1.32.0" in text
     assert "photos <b>" in text
-    assert "It needs no data and is an estimate" in text
+    assert Reader(notes.SHORT_PROBE_NOTE).text in text
 
 
 def test_a_probe_that_failed_leaves_the_reason(demo_store, tmp_path):
@@ -225,7 +228,7 @@ def test_a_probe_that_failed_leaves_the_reason(demo_store, tmp_path):
     probed(path, "digits-plain", "int8_tensor_symmetric", np.nan, failure="no kernel for <Foo>")
     text = Reader(write(path, ["digits-plain"])).text
     assert "It could not be: no kernel for <Foo>." in text
-    assert "rests on its weights alone" in text
+    assert document.NOT_RUN in text
 
 
 def test_it_says_what_it_is_about_and_who_made_it(page, demo_store):
@@ -240,8 +243,7 @@ def test_it_says_what_it_is_about_and_who_made_it(page, demo_store):
 @pytest.mark.slow
 def test_the_method_is_that_of_the_probe_and_of_the_law(page):
     text = Reader(page).text
-    assert "Where only weights are quantized the noise is white" in text
-    assert "in full int8 it is image-like for images" in text
+    assert method.WHICH_NOISE in text
     # A symmetric grid covers both sides of the largest weight, as symmetric_span_over_rms has it.
     assert "58.9 − 20 log10(2 max|w| / rms) dB on a symmetric grid" in text
     assert "58.9 − 20 log10((max(w, 0) − min(w, 0)) / rms) dB on an asymmetric one" in text
@@ -526,7 +528,7 @@ def test_marks_have_tooltips_and_lead_to_their_layer(page_tab):
     tab = page_tab.seen()
     tab.page.locator("#map-1 path[aria-roledescription='rect mark']").nth(1).hover()
     tip = tab.page.locator("#vg-tooltip-element")
-    assert "nine in ten channels reach" in tip.inner_text()
+    assert verdicts.NINE_IN_TEN_REACH in tip.inner_text()
     tab.page.locator("#map-1 path[aria-roledescription='rect mark']").nth(1).click()
     assert tab.page.locator("tr.found").count() == 1
     assert tab.errors == []

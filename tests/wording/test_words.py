@@ -1,4 +1,9 @@
-"""How figures and verdicts are said. Names come from files that anybody can write."""
+"""How figures and verdicts are said. Names come from files that anybody can write.
+
+Sentences stand here in full, one for each situation: this is their specification, and beside the
+code that makes them the one place that a change of the English touches. Tests of pages, charts and
+reports import what they expect to be shown.
+"""
 
 import html
 import math
@@ -13,6 +18,7 @@ from quantstore.wording import remedies as remedy_words
 from quantstore.wording import verdicts as verdict_words
 from quantstore.wording.causes import LayerFacts
 from quantstore.wording.verdicts import ModelFacts
+from tests.support.facts import finding, many
 
 NBSP = "\u00a0"
 
@@ -72,18 +78,6 @@ def test_the_law_of_uniform_noise_gives_a_gaussian_what_measurements_give():
     assert causes.expected_db(8) == pytest.approx(40.8, abs=0.1)
     # 20 log10(255 sqrt(12)), the constant itself.
     assert causes.expected_db(1) == pytest.approx(20 * math.log10(255 * math.sqrt(12)), abs=0.05)
-
-
-def finding(verdict="fine", mode=None, db=None, broken=0, at_risk=0, **more) -> ModelFacts:
-    return ModelFacts(
-        verdict=verdict,
-        mode=mode,
-        output_sqnr_db=db,
-        layers_broken=broken,
-        layers_at_risk=at_risk,
-        layer_count=more.pop("layer_count", 123),
-        **more,
-    )
 
 
 def test_weights_alone_prove_that_a_model_breaks_and_nothing_else():
@@ -190,12 +184,6 @@ def test_the_limits_are_those_of_the_store(value, limit, said):
 
 
 ON_ITS_GRID = finding("fine", is_already_quantized=True, are_layers_exact=True)
-
-
-def many(breaking=0, at_risk=0, total=1, **of) -> list[ModelFacts]:
-    verdicts = ["breaks"] * breaking + ["at risk"] * at_risk
-    verdicts += ["fine"] * (total - len(verdicts))
-    return [finding(verdict, **of) for verdict in verdicts]
 
 
 @pytest.mark.parametrize(
@@ -426,6 +414,11 @@ def test_a_fine_layer_has_no_problem():
             {"tensor": None, "channel": None},
             "Not fine even with 16 bits per tensor or per channel.",
             "Not every layer is fine even with 16 bits per tensor or per channel.",
+        ),
+        (
+            {"tensor": None, "channel": None, "block": None},
+            "Not fine even with 16 bits per tensor, per channel or in blocks of 32.",
+            "Not every layer is fine even with 16 bits per tensor, per channel or in blocks of 32.",
         ),
     ],
 )

@@ -34,6 +34,8 @@ SORTS = {
     "weights": "number of weights",
 }
 
+NO_LAYER_PASSES = "No layer passes the filter."
+
 
 def main() -> None:
     """Draw the page."""
@@ -68,7 +70,7 @@ def main() -> None:
     st.space("small")
     kept = filters.draw(profiles)
     if kept.empty:
-        st.info("No layer passes the filter.")
+        st.info(NO_LAYER_PASSES)
         return
     compare_charts.draw(kept, scheme, limits)
 
@@ -217,4 +219,5 @@ def _tenths(value: object) -> str:
     return with_minus(f"{value:.1f}")
 
 
-main()
+if __name__ == "__main__":
+    main()

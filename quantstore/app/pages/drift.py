@@ -34,6 +34,8 @@ MOST_JUMPS, MOST_WORST, MOST_SENSITIVE = 6, 8, 8
 # A smaller fall is the ripple of every network.
 TELLING_FALL_DB = 1.0
 
+NO_DRIFT_RUN_YET = "No model was run layer by layer yet"
+
 
 def main() -> None:
     """Draw the page."""
@@ -48,7 +50,7 @@ def main() -> None:
         if runs.empty:
             drift_runs.keep(model)
             run_form.under_way()
-            headline.header("No model was run layer by layer yet", anchor=False)
+            headline.header(NO_DRIFT_RUN_YET, anchor=False)
             run_form.explain_and_offer(sources, scheme, model)
             return
         picked, model = drift_runs.pick(runs, scheme, model)
@@ -438,4 +440,5 @@ def _agreement(frame: pd.DataFrame) -> str:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -432,4 +432,5 @@ def _widened(example: Example) -> str:
     return ""
 
 
-main()
+if __name__ == "__main__":
+    main()

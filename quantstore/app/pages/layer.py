@@ -40,6 +40,7 @@ from quantstore.wording.units import (
     weight,
     weights,
 )
+from quantstore.wording.verdicts import NINE_IN_TEN_REACH
 
 # What is left beside these are the tails.
 MOST_WEIGHTS = 0.9
@@ -54,6 +55,10 @@ FIRST_SCHEMES = (
 )
 
 MUTED = both(LIGHT.muted, DARK.muted)
+
+CODES_TITLE = "How many codes the weights get"
+DISTRIBUTION_TITLE = "How the weights are distributed"
+RESCUE_TITLE = "What would rescue it"
 
 
 def main() -> None:
@@ -282,7 +287,7 @@ def _facts(row: dict[Any, Any], details: dict[str, Any], scheme: Scheme) -> None
     lowest, median = row["channel_sqnr_min_db"], row["channel_sqnr_median_db"]
     facts = (
         (
-            "nine in ten channels reach",
+            NINE_IN_TEN_REACH,
             db(row["channel_sqnr_p10_db"]),
             f"lowest {db(lowest)}, median {db(median)}"
             if channel_count > 1
@@ -333,7 +338,7 @@ def _codes(
         inside = "which is all of them, as more than half are equal"
     st.space("small")
     if grid is None:
-        st.header("How the weights are distributed", anchor=False)
+        st.header(DISTRIBUTION_TITLE, anchor=False)
         with st.grid(2, min_column_width=430, gap="medium"):
             with st.container():
                 st.subheader("From the smallest to the largest", anchor=False)
@@ -364,7 +369,7 @@ def _codes(
     zero = float(details["zero_fraction"])
     at_zero = share(zero + (1 - zero) * float(row["zeroed_fraction"]), digits=1)
     used = frames.figure_or_none(row["levels_used"]) or 0
-    st.header("How many codes the weights get", anchor=False)
+    st.header(CODES_TITLE, anchor=False)
     with st.grid(2, min_column_width=430, gap="medium"):
         with st.container():
             st.subheader(title, anchor=False)
@@ -411,7 +416,7 @@ def _rescue(
     bits_needed: dict[str, int | None],
 ) -> None:
     st.space("small")
-    st.header("What would rescue it", anchor=False)
+    st.header(RESCUE_TITLE, anchor=False)
     by_name = {str(row["scheme"]): row for row in schemes.to_dict("records")}
     st.markdown(_rescue_sentence(by_name, scheme) + _on_its_grid(by_name))
     if bits_needed:
@@ -420,7 +425,7 @@ def _rescue(
         {"title": "scheme", "kind": "pair"},
         {"title": "band", "kind": "chip"},
         {"title": "channels by SQNR, 0 to 50 dB", "kind": "spark", "wide": True},
-        {"title": "nine in ten channels reach", "kind": "pair", "number": True},
+        {"title": NINE_IN_TEN_REACH, "kind": "pair", "number": True},
         {
             "title": f"gain over {DEFAULT_SCHEME.title}",
             "kind": "pair",
@@ -540,4 +545,5 @@ def _exactly(number: int) -> str:
     return count(int(number)) if number < 100_000 else weights(int(number))
 
 
-main()
+if __name__ == "__main__":
+    main()

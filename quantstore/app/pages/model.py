@@ -34,12 +34,13 @@ from quantstore.wording.headlines import layers_in_words, model_headline
 from quantstore.wording.nodes import operator
 from quantstore.wording.remedies import MOST_BITS, best_remedy, equalization_hope, fine_from
 from quantstore.wording.units import count, counted, db, shape, share, weight
-from quantstore.wording.verdicts import UNFOLDED
+from quantstore.wording.verdicts import NINE_IN_TEN, UNFOLDED
 
 FIRST_ROWS = 8
 # Beyond this many rows a scrolling table serves better than a long page.
 MOST_ROWS = 200
 BREAKS, RESCUES = "What breaks it", "What would rescue it"
+LAYER_AND_CAUSE, LAYER_AND_REMEDY = "layer, and what breaks it", "layer, and what helps it most"
 FILTERS = {"Broken": ("broken",), "At risk and worse": ("broken", "at risk"), "All": BANDS}
 
 
@@ -173,12 +174,7 @@ def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_
     if text:
         matching = queries.found_by_name(matching, text)
     if matching.empty:
-        among = "" if kept == "All" else ", among those of this filter"
-        st.caption(
-            f"No layer has this in its name{among}."
-            if text
-            else "No layer of this model is that bad."
-        )
+        st.caption(no_such_layer(is_filtered=kept != "All") if text else NO_LAYER_IS_THAT_BAD)
         return
     if len(matching) > MOST_ROWS:
         _long_table(matching, scheme, view)
@@ -213,6 +209,15 @@ def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_
         )
 
 
+NO_LAYER_IS_THAT_BAD = "No layer of this model is that bad."
+
+
+def no_such_layer(*, is_filtered: bool) -> str:
+    """That no layer has what somebody typed in its name; some bands may be filtered out."""
+    among = ", among those of this filter" if is_filtered else ""
+    return f"No layer has this in its name{among}."
+
+
 RESCUE_NOTE = (
     "What nine in ten channels would reach with each remedy, and the gain. Clipped: the largest"
     " weights cut off at the least squared error. Equalized: scale shared with the better"
@@ -238,8 +243,8 @@ def _remedies(layers: pd.DataFrame, scheme: Scheme) -> dict[str, str]:
 
 def _rescue_columns(remedies: dict[str, str]) -> list[dict[str, Any]]:
     return [
-        {"title": "layer, and what helps it most", "kind": "name"},
-        {"title": "band, at p10", "kind": "chip", "help": "SQNR that nine in ten channels reach"},
+        {"title": LAYER_AND_REMEDY, "kind": "name"},
+        {"title": "band, at p10", "kind": "chip", "help": NINE_IN_TEN},
         *({"title": f"p10 {name}", "kind": "pair", "number": True} for name in remedies.values()),
         {"title": "bits per tensor", "kind": "pair", "number": True, "wide": True},
         {"title": "per channel", "kind": "pair", "number": True, "wide": True},
@@ -321,10 +326,10 @@ def _embeddings(tables: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) 
 
 def _columns(scheme: Scheme) -> list[dict[str, Any]]:
     columns: list[dict[str, Any]] = [
-        {"title": "layer, and what breaks it", "kind": "name"},
+        {"title": LAYER_AND_CAUSE, "kind": "name"},
         {"title": "operator, weight shape", "kind": "pair", "wide": True},
         {"title": "its channels by SQNR, 0 to 50 dB", "kind": "spark", "wide": True},
-        {"title": "band, at p10", "kind": "chip", "help": "SQNR that nine in ten channels reach"},
+        {"title": "band, at p10", "kind": "chip", "help": NINE_IN_TEN},
         {"title": "channels below 10 dB", "kind": "pair", "number": True},
         {"title": "weights zeroed", "kind": "pair", "number": True, "wide": True},
     ]
@@ -412,4 +417,5 @@ def _spread(profiles: pd.DataFrame, scheme: Scheme) -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

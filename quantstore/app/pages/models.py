@@ -44,6 +44,8 @@ ORDERS: dict[str, queries.ModelOrder] = {
 WORTH_COMPACTING_BYTES = 10_000_000
 WORTH_COMPACTING_SHARE = 0.25
 
+NO_MODEL_FITS = "No model fits: search for less, or choose another tag."
+
 
 def main() -> None:
     """Draw the page."""
@@ -82,7 +84,7 @@ def main() -> None:
     ]
     _actions(marked, stale, scheme, disk_bytes, tag)
     if rows.empty:
-        st.info("No model fits: search for less, or choose another tag.")
+        st.info(NO_MODEL_FITS)
     else:
         _table(rows, verdicts, fresh, marked, tag)
         _pages(rows, number)
@@ -342,4 +344,5 @@ def _disk(disk_bytes: int, free_bytes: int) -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -49,6 +49,8 @@ MEANINGS = {
 # From here on a statistic is called a good warning, below a weak one; a convention, no law.
 STRONG, WEAK = 0.8, 0.5
 
+NO_RUN_YET = "No model was run yet"
+
 
 def main() -> None:
     """Draw the page."""
@@ -64,7 +66,7 @@ def main() -> None:
         )
         counts = queries.run_counts(con)
         if counts.empty:
-            headline.header("No model was run yet", anchor=False)
+            headline.header(NO_RUN_YET, anchor=False)
             st.markdown(
                 "The store knows weights only. A probe needs no data: ingest a file again, without"
                 " `--no-probe`, or run it on inputs of your own on the Drift page."
@@ -260,4 +262,5 @@ def _verdict(correlation: Correlation) -> str:
     return "good" if strength >= STRONG else "fair" if strength >= WEAK else "weak"
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -24,11 +24,15 @@ from quantstore.schemes import Scheme
 from quantstore.wording import frames, notes, tables
 from quantstore.wording.nodes import operator
 from quantstore.wording.units import bits, count, counted, db, shape, weight
+from quantstore.wording.verdicts import NINE_IN_TEN
 
 FIRST_ROWS = 10
 # Beyond this many rows a scrolling table serves better than a long page.
 MOST_ROWS = 200
 ORDERS: dict[str, charts.PairOrder] = {"By change": "change", "Along the network": "depth"}
+
+NOTHING_TO_COMPARE = "There is nothing to compare yet"
+SAME_MODEL_TWICE = "A model does not differ from itself"
 
 
 def main() -> None:
@@ -41,7 +45,7 @@ def main() -> None:
         # The answer stands above the pickers it depends on.
         headline = st.empty()
         if len(names) < 2:
-            headline.header("There is nothing to compare yet", anchor=False)
+            headline.header(NOTHING_TO_COMPARE, anchor=False)
             st.write(
                 "This page sets two revisions of a network side by side, layer by layer, such as"
                 " before and after fine-tuning. The store holds one model: add the other one in"
@@ -51,7 +55,7 @@ def main() -> None:
         pickers.say_missing("model named", names, "before", "after")
         before, after = _pickers(names, queries.likely_revisions(con) or (names[0], names[1]))
         if before == after:
-            headline.header("A model does not differ from itself", anchor=False)
+            headline.header(SAME_MODEL_TWICE, anchor=False)
             st.caption("Choose another model on either side.")
             return
         changed = matching.changes(
@@ -139,8 +143,8 @@ def _table(changed: pd.DataFrame) -> None:
         columns=[
             {"title": "layer", "kind": "name"},
             {"title": "change", "kind": "pair", "number": True},
-            {"title": "before", "kind": "chip", "help": "SQNR that nine in ten channels reach"},
-            {"title": "after", "kind": "chip", "help": "SQNR that nine in ten channels reach"},
+            {"title": "before", "kind": "chip", "help": NINE_IN_TEN},
+            {"title": "after", "kind": "chip", "help": NINE_IN_TEN},
             {"title": "weight range", "kind": "pair", "number": True},
             {"title": "channel spread", "kind": "pair", "number": True, "wide": True},
         ],
@@ -262,4 +266,5 @@ def _long_table(rows: pd.DataFrame, *, key: str) -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

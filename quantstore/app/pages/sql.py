@@ -47,6 +47,10 @@ WORDS = (
 )
 AUTOMATIC = "what suits"
 NO_COLOUR = "no colour"
+TOO_LONG_FOR_A_LINK = (
+    "This statement is too long for a link: the address does not carry it. Keep it in a file, and"
+    " run it with *quantstore sql*."
+)
 
 
 def main() -> None:
@@ -100,10 +104,7 @@ def _editor(schema: list[dict[str, Any]]) -> str:
     )
     if len(quote(statement)) > LONGEST_LINK_BYTES:
         address.leave_out("query")
-        st.caption(
-            "This statement is too long for a link: the address does not carry it. Keep it in a"
-            " file, and run it with *quantstore sql*."
-        )
+        st.caption(TOO_LONG_FOR_A_LINK)
     return statement
 
 
@@ -329,7 +330,7 @@ def _chart(frame: pd.DataFrame) -> None:
             names = [str(name) for name in frame.columns]
             numbers = charts.number_columns(frame)
             if not numbers:
-                st.info("A chart needs a column of numbers; this result has none.")
+                st.info(charts.NEEDS_NUMBERS)
                 return
             x = _pick("By", names, "x", suited.x)
             y = _pick("Value", numbers, "y", suited.y)
@@ -434,4 +435,5 @@ def _unit(name: str, comment: str) -> str:
     return "bits" if name.endswith("_bits") else ""
 
 
-main()
+if __name__ == "__main__":
+    main()

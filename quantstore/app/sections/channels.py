@@ -31,6 +31,7 @@ TELLING_RATIO = 2.0
 # Up to here every channel is wide enough to be seen and pointed at.
 MOST_WITHOUT_ZOOM = 32
 ROWS_PER_PAGE = 10
+TITLE, TABLE_TITLE = "Channels", "Channel by channel"
 ONE_SCHEME, ALL_SCHEMES = "chosen scheme", "all int8 schemes"
 
 
@@ -51,7 +52,7 @@ def section(
     facts = queries.layer_channel_facts(con, layer_id, scheme.name)
     known_channels = int(facts["known_channels"])
     st.space("small")
-    st.header("Channels", anchor=False)
+    st.header(TITLE, anchor=False)
     controls = st.container(horizontal=True, gap="medium", vertical_alignment="bottom")
     with controls:
         order = _order(known_channels)
@@ -209,7 +210,7 @@ def _sqnr(
     band_counts = ", ".join(f"{count(int(bands[band]))} {band}" for band in BANDS if band in bands)
     title = SCHEMES[scheme_name].title
     if is_one_of_many:
-        notes.note(f"<b style='font-weight:600'>{title}</b>: {band_counts}")
+        notes.note(f"{scheme_heading(title)} {band_counts}")
     height = charts.SQNR_HEIGHT_OF_MANY if is_one_of_many else charts.SQNR_HEIGHT
     drawing.chart(
         charts.channel_sqnr(columns, colours.palette(), order=order, height=height),
@@ -219,6 +220,19 @@ def _sqnr(
 
 
 # Words
+
+
+def scheme_heading(title: str) -> str:
+    """What stands before the channels under one scheme of several, as HTML."""
+    return f"<b style='font-weight:600'>{title}</b>:"
+
+
+def what_a_channel_is(channel_count: int) -> str:
+    """What can be typed to find a channel."""
+    return (
+        f"A channel is a number from 0 to {count(channel_count - 1)}; write two of them as"
+        " 64-127 for all in between."
+    )
 
 
 def _how_to_read(columns: pd.DataFrame, step: float | None, *, can_zoom: bool) -> str:
@@ -285,7 +299,7 @@ def table(con: Connection, details: dict[str, Any], scheme: Scheme) -> None:
     if channel_count == 1:
         return
     st.space("small")
-    st.header("Channel by channel", anchor=False)
+    st.header(TABLE_TITLE, anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         address.link("channel_sort", default=queries.CHANNEL_SORTS[0], options=_SORTS)
         order = st.selectbox(
@@ -307,10 +321,7 @@ def table(con: Connection, details: dict[str, Any], scheme: Scheme) -> None:
         _download(details, scheme)
     channels = _channels_to_list(channel_text, channel_count)
     if channels is None:
-        st.caption(
-            f"A channel is a number from 0 to {count(channel_count - 1)}; write two of them as"
-            " 64-127 for all in between."
-        )
+        st.caption(what_a_channel_is(channel_count))
         return
     listed = channels[1] - channels[0] + 1
     pages = -(-listed // ROWS_PER_PAGE)

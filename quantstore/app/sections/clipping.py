@@ -14,6 +14,9 @@ from quantstore.wording.units import count, db, share
 # What one decimal does not show is no fall.
 LEAST_FALL_DB = 0.05
 
+TITLE = "Does clipping help?"
+CLIPPING_DOES_NOT_HELP = "Clipping does not help: the best threshold is the largest weight itself."
+
 
 def section(curves: pd.DataFrame, channel_count: int) -> None:
     """Draw the section; a layer without a curve has none.
@@ -33,7 +36,7 @@ def section(curves: pd.DataFrame, channel_count: int) -> None:
         number = count(len(lines[charts.NINE_IN_TEN]))
         tried = f" The lines of the channels rest on {number} thresholds."
     st.space("small")
-    st.header("Does clipping help?", anchor=False)
+    st.header(TITLE, anchor=False)
     st.markdown(finding)
     st.caption(
         "Symmetric, one scale for the whole tensor; weights beyond the threshold are cut off to"
@@ -50,14 +53,14 @@ def _finding(lines: dict[str, pd.DataFrame]) -> str:
     if charts.NINE_IN_TEN in lines:
         return _for_channels(lines[charts.NINE_IN_TEN], lines[charts.WHOLE_TENSOR])
     if all(_is_unclipped(_best(curve), curve) for curve in lines.values()):
-        return "Clipping does not help: the best threshold is the largest weight itself."
+        return CLIPPING_DOES_NOT_HELP
     return " ".join(_for_tensor(name, curve) for name, curve in lines.items())
 
 
 def _for_channels(curve: pd.DataFrame, tensor: pd.DataFrame) -> str:
     best, whole = _best(curve), _unclipped(curve)
     if _is_unclipped(best, curve):
-        return "Clipping does not help: the best threshold is the largest weight itself."
+        return CLIPPING_DOES_NOT_HELP
     reached = f"{_threshold_text(best, curve)}, {db(best['sqnr_db'])}"
     if _is_hardly_more(best, whole):
         sentence = (

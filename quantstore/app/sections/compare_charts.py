@@ -20,6 +20,7 @@ from quantstore.schemes import Scheme
 from quantstore.wording.nodes import operator
 from quantstore.wording.text import listed, short_name
 from quantstore.wording.units import bits, count, counted, weight
+from quantstore.wording.verdicts import NINE_IN_TEN
 
 DECADE_BINS = (5, 10, 20)
 BIN_WIDTHS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
@@ -30,6 +31,10 @@ BRICKS, BARS, CUMULATIVE, RIDGES = "Bricks", "Bars", "Cumulative", "Ridges"
 Drawn = tuple[str, str]
 # A longer list is one to export, not to read.
 MOST_LISTED = 500
+
+WHAT_A_DOT_DOES = (
+    "One dot per layer: click one to open it, or draw a rectangle to list what lies in it."
+)
 
 
 def draw(profiles: pd.DataFrame, scheme: Scheme, limits: dict[str, float]) -> None:
@@ -291,10 +296,7 @@ def _against(
         if x.has_db_labels and up == SQNR
         else ""
     )
-    st.caption(
-        f"One dot per layer: click one to open it, or draw a rectangle to list what lies in it."
-        f"{rank_correlation}{law}"
-    )
+    st.caption(f"{WHAT_A_DOT_DOES}{rank_correlation}{law}")
     address.link("box", default="")
     box = _box(st.session_state["box"])
     key = f"against_{x.column}_{y.column}_{_generation(st.session_state['box'])}"
@@ -418,9 +420,7 @@ def _listed(dots: pd.DataFrame, across: str, up: str, x: Measure, y: Measure) ->
         on_select=clicked,
         selection_mode="single-row",
         column_config={
-            "p10, dB": st.column_config.NumberColumn(
-                format="%.1f", help="SQNR that nine in ten channels reach"
-            ),
+            "p10, dB": st.column_config.NumberColumn(format="%.1f", help=NINE_IN_TEN),
             "weights": st.column_config.NumberColumn(format="localized"),
         }
         | {label: st.column_config.NumberColumn(format="%.3g") for label in (across, up)},

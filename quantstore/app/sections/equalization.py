@@ -31,6 +31,18 @@ WHAT_PASSES = (
     " nothing else may read the values on the way: no branch, no output."
     " Pooling and Flatten are left out."
 )
+GAINS_DO_NOT_ADD_UP = "Each neighbour is taken by itself; the two gains do not add up."
+
+TITLE = "What equalization could give"
+EXACT_ALREADY = "Nothing to gain: nine in ten channels come back exactly already."
+NO_NEIGHBOUR = (
+    "Nothing: it has no neighbour to share scale with. What lies between them may let no factor"
+    " pass, or something else may read the same values."
+)
+STORED_AS_INTEGERS = (
+    "No forecast: the file stores these weights as integers, and scale is traded before the weights"
+    " are rounded."
+)
 
 
 def section(
@@ -44,15 +56,15 @@ def section(
         open_layer: from a callback, shows the layer of this key.
     """
     st.space("small")
-    st.header("What equalization could give", anchor=False)
+    st.header(TITLE, anchor=False)
     rows = neighbours.to_dict("records")
     if not rows:
         st.markdown(_no_neighbour(details))
         st.caption(f"{METHOD} {WHAT_PASSES}")
         return
     st.markdown(_finding(rows))
-    alone = " Each neighbour is taken by itself; the two gains do not add up."
-    st.caption(f"{METHOD} {FORECAST}{alone if len(rows) > 1 else ''}")
+    alone = f" {GAINS_DO_NOT_ADD_UP}" if len(rows) > 1 else ""
+    st.caption(f"{METHOD} {FORECAST}{alone}")
 
     def clicked() -> None:
         target = st.session_state["neighbours"].clicked
@@ -94,19 +106,18 @@ def _row(row: dict[Any, Any]) -> dict[str, Any]:
 
 def _no_neighbour(details: dict[str, Any]) -> str:
     if details["already_quantized"]:
-        return (
-            "No forecast: the file stores these weights as integers, and scale is traded before"
-            " the weights are rounded."
-        )
+        return STORED_AS_INTEGERS
     if (details["op_type"], details["operand"]) not in PAIRED:
         operator_name = operator(str(details["op_type"]), bool(details["is_depthwise"]))
-        return (
-            "No forecast: equalization is computed between Conv and Gemm layers, and this is"
-            f" operand {markdown(str(details['operand']))} of a {markdown(operator_name)}."
-        )
+        return not_paired(str(details["operand"]), operator_name)
+    return NO_NEIGHBOUR
+
+
+def not_paired(operand: str, operator_name: str) -> str:
+    """That equalization is not computed for this operand, as Markdown."""
     return (
-        "Nothing: it has no neighbour to share scale with. What lies between them may let no factor"
-        " pass, or something else may read the same values."
+        "No forecast: equalization is computed between Conv and Gemm layers, and this is"
+        f" operand {markdown(operand)} of a {markdown(operator_name)}."
     )
 
 
@@ -118,7 +129,7 @@ def _finding(rows: list[dict[Any, Any]]) -> str:
         frames.figure_or_none(best["after_db"]),
     )
     if before is None:
-        return "Nothing to gain: nine in ten channels come back exactly already."
+        return EXACT_ALREADY
     sentence = _with_best(best, before, after)
     own_before = frames.figure_or_none(best["partner_before_db"])
     own_after = frames.figure_or_none(best["partner_after_db"])

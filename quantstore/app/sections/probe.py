@@ -18,6 +18,12 @@ PROBED_MODES = ("weights", "both")
 # From here on the activations add more noise than the weights do.
 HALF_OF_THE_NOISE_DB = 3.0
 
+NOT_RUN = (
+    "The model was not run: the verdict rests on its weights alone. A probe needs no data: ingest"
+    " the file once more, without `--no-probe`."
+)
+PROBE_FAILED = "The probe failed, so the verdict rests on the weights alone:"
+
 
 def section(runs: pd.DataFrame, scheme: Scheme) -> None:
     """Draw the section.
@@ -89,17 +95,10 @@ def _link(page: str, label: str, key: str) -> None:
 
 def _not_probed(failed: pd.DataFrame) -> str:
     if failed.empty:
-        return (
-            "The model was not run: the verdict rests on its weights alone. A probe needs no data:"
-            " ingest the file once more, without `--no-probe`."
-        )
+        return NOT_RUN
     # The reasons of several schemes are mostly one.
     reasons = list(dict.fromkeys(printable(str(reason)) for reason in failed["failure"]))
-    return (
-        "The probe failed, so the verdict rests on the weights alone: "
-        + "; ".join(markdown(reason.rstrip(".")) for reason in reasons)
-        + "."
-    )
+    return f"{PROBE_FAILED} {'; '.join(markdown(reason.rstrip('.')) for reason in reasons)}."
 
 
 def _conditions(measured: pd.DataFrame) -> str:

@@ -43,16 +43,20 @@ def offer_update(older: OlderStoreError) -> None:
         st.rerun()
 
 
+# What becomes of a file, by what ``Freshness.file_state`` calls it.
+FILE_STATES = {
+    "same": "the file is unchanged",
+    "changed": "the file changed since",
+    "perhaps changed": "the file may have changed since",
+    "unreadable": "the file is no model any more",
+    "gone": "the file is not there now",
+    "no file": "no file to compare",
+    "out of reach": "files are looked into only where nobody else reaches the app",
+}
+
+
 def file_words(state: Freshness) -> str:
     """What became of the file that a model was read from."""
     if state.is_outdated and not (state.is_changed or state.may_have_changed):
         return "measured by an older release"
-    return {
-        "same": "the file is unchanged",
-        "changed": "the file changed since",
-        "perhaps changed": "the file may have changed since",
-        "unreadable": "the file is no model any more",
-        "gone": "the file is not there now",
-        "no file": "no file to compare",
-        "out of reach": "files are looked into only where nobody else reaches the app",
-    }[state.file_state]
+    return FILE_STATES[state.file_state]

@@ -13,6 +13,9 @@ from quantstore.pipeline.files import demo_paths
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
+TITLE = "Will your model survive int8?"
+ADD_EXAMPLES = "Add the example models"
+
 
 def add_examples() -> None:
     """Queue the example models that ship with the package."""
@@ -26,14 +29,14 @@ def empty_page(page: Page) -> None:
         st.title(page.title)
         st.write("There is no model in the store yet.")
         st.button(
-            "Add the example models",
+            ADD_EXAMPLES,
             type="primary",
             icon=":material/add:",
             on_click=add_examples,
             key="add_examples",
         )
         return
-    st.title("Will your model survive int8?")
+    st.title(TITLE)
     st.markdown(
         "Add an ONNX file. quantstore measures every layer's weights under int8, int4 and fp8"
         " schemes and shows which layers break, why, and what would rescue them. Nothing leaves"
@@ -41,7 +44,7 @@ def empty_page(page: Page) -> None:
     )
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
-            "Add the example models",
+            ADD_EXAMPLES,
             type="primary",
             icon=":material/add:",
             on_click=add_examples,
