@@ -12,7 +12,7 @@ from quantstore.app.widgets import address
 from quantstore.console import statement
 from quantstore.console.examples import EXAMPLES
 from quantstore.schemes import DEFAULT_SCHEME
-from tests.report.test_report import probed
+from tests.support.runs import probed
 from tests.support.visits import opened, unopened
 
 

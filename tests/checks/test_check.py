@@ -18,7 +18,7 @@ from quantstore.pipeline.files import demo_paths
 from quantstore.queries import LayerFigures, ProbeFigures
 from quantstore.records import SimulationRecord
 from quantstore.schemes import INT8_SCHEMES
-from tests.report.test_report import probed
+from tests.support.runs import probed
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEME = "int8_tensor_symmetric"

@@ -18,8 +18,8 @@ from quantstore.graph.findings.base import Severity
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
 from quantstore.pipeline.outcome import IngestChoices
-from tests.app.test_pages import fails, open_app, texts  # noqa: F401
 from tests.support.graphs import conv_model, gaussian, make_model, node, save
+from tests.support.visits import fails, texts
 
 
 def quiet(model):
@@ -404,7 +404,7 @@ def test_layers_of_one_kind_share_a_row_and_the_gravest_comes_first(tmp_path):
     assert list(frame["layers"][0]) == ["first", "<b>&\x1b second"]
 
 
-def test_the_model_page_lists_them_and_escapes_names(open_app, tmp_path):  # noqa: F811
+def test_the_model_page_lists_them_and_escapes_names(open_app, tmp_path):
     app = open_app(stored(tmp_path, broken_model()), "model", model="net")
     assert fails(app) == []
     said = texts(app)
@@ -413,14 +413,14 @@ def test_the_model_page_lists_them_and_escapes_names(open_app, tmp_path):  # noq
     assert "&lt;b&gt;&amp;\\x1b second" in said
 
 
-def test_the_layer_page_says_what_is_wrong_with_this_layer(open_app, tmp_path):  # noqa: F811
+def test_the_layer_page_says_what_is_wrong_with_this_layer(open_app, tmp_path):
     app = open_app(stored(tmp_path, broken_model()), "layer", model="net", layer="first")
     assert fails(app) == []
     assert "NaN or infinite" in texts(app)
     assert "operator set 11" not in texts(app)
 
 
-def test_a_model_without_findings_has_no_list(open_app, tmp_path):  # noqa: F811
+def test_a_model_without_findings_has_no_list(open_app, tmp_path):
     app = open_app(stored(tmp_path, conv_model()), "model", model="net")
     assert fails(app) == []
     assert "What stands out" not in texts(app)

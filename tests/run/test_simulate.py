@@ -20,8 +20,8 @@ from quantstore.pipeline.files import demo_paths
 from quantstore.run.choices import Choices, Simulation
 from quantstore.run.simulate import simulate
 from quantstore.schemes import SCHEMES
+from tests.support.demo_models import MODELS, documented
 from tests.support.graphs import float_value, gaussian, make_model, node, save
-from tests.test_examples import MODELS, documented, test_split  # noqa: F401  (a fixture)
 
 WEIGHTS = Choices(mode="weights")
 RESCALED = next(path for path in demo_paths() if path.stem == "digits-rescaled")
@@ -108,7 +108,7 @@ FILES = ("digits-plain", "digits-separable", "digits-separable-unfolded", "digit
 def test_the_example_models_have_the_accuracy_that_their_table_says(
     file,
     sharing,
-    test_split,  # noqa: F811
+    test_split,
     tmp_path,
 ):
     images, labels = test_split
@@ -124,7 +124,7 @@ def test_the_example_models_have_the_accuracy_that_their_table_says(
     assert found.record.sample_count == 450
 
 
-def test_a_scale_per_channel_rescues_no_activations(test_split, tmp_path):  # noqa: F811
+def test_a_scale_per_channel_rescues_no_activations(test_split, tmp_path):
     images, labels = test_split
     np.savez(tmp_path / "test.npz", image=images, labels=labels)
     choices = Choices(
