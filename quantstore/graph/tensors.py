@@ -14,6 +14,8 @@ import onnx_ir as ir
 from quantstore.errors import MissingWeightsError, ModelFileError
 from quantstore.records import Array
 
+IS_OUTSIDE = "lies outside the model's folder"
+
 FLOAT_TYPES = (
     ir.DataType.FLOAT,
     ir.DataType.FLOAT16,
@@ -75,7 +77,7 @@ def data_path(tensor: ir.ExternalTensor, folder: Path) -> Path:
         ) from error
     if not is_inside:
         raise MissingWeightsError(
-            f"external data {location!r} of tensor {tensor.name!r} lies outside the model's folder",
+            f"external data {location!r} of tensor {tensor.name!r} {IS_OUTSIDE}",
             "move it beside the model; quantstore reads nothing else",
         )
     if not is_there:
