@@ -29,6 +29,9 @@ LOWEST_QDQ_OPSET = 13
 # Messages of onnxruntime can quote half a graph.
 LONGEST_MESSAGE = 300
 _METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+REFUSES = "onnxruntime refuses the model"
+CRASHED = "onnxruntime crashed on this model"
+NEEDS_MORE_MEMORY = "the model needs more memory than it may have"
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
 
 
@@ -206,7 +209,7 @@ def _options() -> Any:
 
 
 def _loaded(model: onnx.ModelProto | Path, options: Any, disabled: Sequence[str] = ()) -> Any:
-    with _translated("onnxruntime refuses the model"):
+    with _translated(REFUSES):
         content = str(model) if isinstance(model, Path) else model.SerializeToString()
         return _onnxruntime().InferenceSession(
             content,
@@ -224,11 +227,11 @@ def _translated(failure: str) -> Iterator[None]:
     except RunError:
         raise
     except MemoryError as error:
-        raise RunError("the model needs more memory than it may have") from error
+        raise RunError(NEEDS_MORE_MEMORY) from error
     except Exception as error:
         message = str(error).strip() or type(error).__name__
         if any(phrase in message.lower() for phrase in _OUT_OF_MEMORY):
-            raise RunError("the model needs more memory than it may have") from error
+            raise RunError(NEEDS_MORE_MEMORY) from error
         raise RunError(f"{failure}: {_shortened(message)}") from error
 
 

@@ -28,6 +28,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from quantstore import __version__, cli, queries, settings, store
+from quantstore.cli.ingest import FOR_THE_OTHER_NAME
+from quantstore.cli.inspect import FIRST_LOSS_UNKNOWN, cut_after
 from quantstore.console.answer import READS_THE_STORE_ONLY
 from quantstore.errors import MissingStoreError, StoreError, UnknownModelError
 from quantstore.pipeline.files import demo_paths
@@ -345,7 +347,7 @@ def test_ingest_says_what_became_of_a_file(run, plain_model):
 def test_ingest_says_that_another_name_is_not_given_and_how_to_give_it(run, plain_model):
     run("ingest", plain_model)
     code, _, err = run("ingest", plain_model, "--name", "the other")
-    said, command = err.rstrip("\n").split("; to give it the other name: ")
+    said, command = err.rstrip("\n").split(f"; {FOR_THE_OTHER_NAME}: ")
     assert (code, said) == (0, f"already stored as digits-plain: {plain_model}")
     assert command == "quantstore rename digits-plain 'the other'"
     run(*shlex.split(command)[1:])
@@ -720,7 +722,7 @@ def test_sql_has_no_row_limit_unless_asked(run, demo_store):
     assert (code, len(out.splitlines()), err) == (0, 20_001, "")
     code, out, err = run("--db", demo_store, "sql", "from range(20)", "--limit", 3)
     assert (code, len(out.splitlines())) == (0, 5)
-    assert err == "cut after 3 rows; there are more than --limit\n"
+    assert err == f"{cut_after(3)}\n"
     assert run("--db", demo_store, "sql", "from range(3)", "--limit", 3)[2] == ""
 
 
@@ -1023,7 +1025,7 @@ def test_the_two_models_of_the_article_tell_their_story(run, shared_models):
     assert rtmdet["max_weight_range"] == pytest.approx(211.80, abs=0.005)
     assert yolo["max_weight_range"] == pytest.approx(19.94, abs=0.005)
     _, _, err = run("compare", "yolov10n-quant")
-    assert "83 of 83 layers are stored as integers; the first loss is unknown" in err
+    assert f"83 of 83 layers are {FIRST_LOSS_UNKNOWN}" in err
 
 
 # logs

@@ -22,6 +22,7 @@ from quantstore.numerics.measure import MEASURES_VERSION
 from quantstore.numerics.measures import MEASURES
 from quantstore.pipeline import ingest
 from quantstore.pipeline.files import demo_paths, find_files
+from quantstore.pipeline.measure_file import NO_WEIGHT
 from quantstore.pipeline.outcome import IngestChoices, IngestProgress
 from quantstore.schemes import SCHEMES
 from tests.support.graphs import conv_model, gaussian, make_model, move_outside, node, save
@@ -345,7 +346,7 @@ def test_a_model_of_empty_weights_is_refused(tmp_path, path):
     model = make_model(
         [node("MatMul", ["x", "w"], ["y"], "fc")], {"w": np.zeros((3, 0), np.float32)}
     )
-    with pytest.raises(NoLayersError, match="every weight of the model is empty"):
+    with pytest.raises(NoLayersError, match=NO_WEIGHT):
         ingest_file(save(model, tmp_path / "empty.onnx"), path)
 
 
