@@ -359,13 +359,15 @@ class _Assessment:
         notes = []
         if probe.mode != "both" and self._limits.mode is None:
             reason = f": {self._failure}" if self._failure else ""
-            notes.append(f"full int8 was not measured{reason}")
+            notes.append(f"{FULL_INT8_NOT_MEASURED}{reason}")
         if self._limits.exclude:
             notes.append("the probe quantizes the layers that --exclude names, too")
         return tuple(notes)
 
 
 NO_LAYER_LEFT = "no layer is left to judge"
+NO_LAYER_FITS = "no layer fits --exclude"
+FULL_INT8_NOT_MEASURED = "full int8 was not measured"
 # Why there is nothing to hold a limit on the outputs against.
 NO_FIGURE = "there is no figure at the outputs"
 PROBE_DOES_NOT_RUN = "the noise probe does not run"
@@ -386,7 +388,7 @@ def _notes_on_exclusion(layers: Sequence[LayerFigures], patterns: Sequence[str])
         notes.append(f"{_counted(left_out, 'layer')} left out")
     for pattern in patterns:
         if not any(fits(layer.layer, pattern) for layer in layers):
-            notes.append(f"no layer fits --exclude {pattern}")
+            notes.append(f"{NO_LAYER_FITS} {pattern}")
     return tuple(notes)
 
 

@@ -181,9 +181,12 @@ def _config(path: Path, content: Mapping[str, Any]) -> Config:
     return Config(path=path, common=common, by_model=by_model)
 
 
+MUST_BE_A_TABLE = "must be a table, not"
+
+
 def _require_table(value: object, where: str, path: Path) -> None:
     if not isinstance(value, dict):
-        raise LimitsError(f"{path}: {where} must be a table, not {_shown(value)}")
+        raise LimitsError(f"{path}: {where} {MUST_BE_A_TABLE} {_shown(value)}")
 
 
 def _limits(table: Mapping[str, Any], where: str, path: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ MOST_LAYERS = 20_000
 # A tensor that several nodes use is read again for each of them.
 MOST_BYTES_READ_AGAIN = 16 << 30
 
+CANNOT_BE_COMPUTED = "cannot be computed ahead"
 NO_LAYER = "no layer whose weights quantstore can read"
 
 
@@ -154,7 +155,7 @@ def read_or_reason(file: ModelFile, site: Site, *, fold: bool = True) -> Layer |
     try:
         weights, stored = _weights(file, site)
     except UnfoldableError as error:
-        return _unread(site, f"cannot be computed ahead: {error}")
+        return _unread(site, f"{CANNOT_BE_COMPUTED}: {error}")
     if weights is None:
         return _unread(site, "holds no numbers that can be read as weights")
     shape = weights.shape

@@ -29,6 +29,7 @@ LOWEST_QDQ_OPSET = 13
 # Messages of onnxruntime can quote half a graph.
 LONGEST_MESSAGE = 300
 _METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+NOT_INSTALLED = "onnxruntime, which runs models, is not installed"
 REFUSES = "onnxruntime refuses the model"
 CRASHED = "onnxruntime crashed on this model"
 NEEDS_MORE_MEMORY = "the model needs more memory than it may have"
@@ -192,7 +193,7 @@ def _onnxruntime() -> Any:
     try:
         library: Any = importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise MissingRuntimeError("onnxruntime, which runs models, is not installed") from error
+        raise MissingRuntimeError(NOT_INSTALLED) from error
     # The quantizer makes sessions of its own, with the default.
     library.set_default_logger_severity(_ONLY_FATAL)
     return library

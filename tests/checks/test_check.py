@@ -12,11 +12,19 @@ import pytest
 
 from quantstore import checks, cli, queries, store
 from quantstore.checks import Config, Limits, Subject, find_config, judge, read_config
-from quantstore.checks.judge import NO_FIGURE, NO_LAYER_LEFT, NOT_RUN_ON_NOISE, PROBE_DOES_NOT_RUN
+from quantstore.checks.judge import (
+    FULL_INT8_NOT_MEASURED,
+    NO_FIGURE,
+    NO_LAYER_FITS,
+    NO_LAYER_LEFT,
+    NOT_RUN_ON_NOISE,
+    PROBE_DOES_NOT_RUN,
+)
 from quantstore.checks.limits import (
     LAYER_PATTERNS,
     LIMIT_NAMES,
     MODEL_NAME,
+    MUST_BE_A_TABLE,
     NO_NEGATIVE_DB,
     NUMBER_OF_DB,
     WHOLE_NUMBER,
@@ -144,7 +152,7 @@ def test_the_probe_of_full_int8_comes_before_that_of_weights(probed_store):
     assert (plain.outcome, plain.value) == ("breaks", 8.0)
     assert "weights and activations" in plain.message
     assert (separable.outcome, separable.value) == ("holds", 33.0)
-    assert separable.notes == ("full int8 was not measured: stopped after 20 s",)
+    assert separable.notes == (f"{FULL_INT8_NOT_MEASURED}: stopped after 20 s",)
 
 
 def test_a_mode_can_be_asked_for(probed_store):
@@ -224,7 +232,7 @@ def test_layers_can_be_left_out_by_name_or_pattern():
     limits = Limits(max_broken_layers=0, exclude=("head/[[]1]*", "head/[0]/Conv", "tail"))
     check = only(judge(subject(*layers), limits))
     assert check.is_held
-    assert check.notes == ("2 layers left out", "no layer fits --exclude tail")
+    assert check.notes == ("2 layers left out", f"{NO_LAYER_FITS} tail")
 
 
 @pytest.mark.parametrize(
@@ -400,11 +408,11 @@ def test_a_baseline_that_is_a_file_lies_beside_the_limits(toml, tmp_path):
         ("[check]\nmode = 'none'", "must be one of both, weights"),
         ("[check]\nbaseline = ''", f"must be {MODEL_NAME}"),
         ("[check]\nexclude = 'head'", f"must be {LAYER_PATTERNS}"),
-        ("[check]\nmodels = 1", "check.models must be a table, not 1"),
+        ("[check]\nmodels = 1", f"check.models {MUST_BE_A_TABLE} 1"),
         ("[check.models.x]\nmin = 1", 'there is no limit check.models."x".min'),
-        ("[check.models]\nx = 1", 'check.models."x" must be a table, not 1'),
-        ("check = 1", "check must be a table, not 1"),
-        ("tool.quantstore = 1", "tool.quantstore must be a table, not 1"),
+        ("[check.models]\nx = 1", f'check.models."x" {MUST_BE_A_TABLE} 1'),
+        ("check = 1", f"check {MUST_BE_A_TABLE} 1"),
+        ("tool.quantstore = 1", f"tool.quantstore {MUST_BE_A_TABLE} 1"),
         ("[tool.quantstore.check", "is not TOML"),
         ("[other]", "holds no limits; write them below [check]"),
     ],

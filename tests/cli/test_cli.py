@@ -36,6 +36,7 @@ from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process import logs
+from quantstore.store.care import name_is_taken
 from quantstore.store.connection import IN_USE_BY_PROCESS, IS_NO_DATABASE, NO_STORE
 from quantstore.store.imports import IS_NO_EXPORT
 from quantstore.store.models import NO_MODEL_NAMED
@@ -432,7 +433,7 @@ def test_ingest_refuses_a_name_that_is_taken_unless_told_to_replace(run, plain_m
     run("ingest", plain_model)
     code, _, err = run("ingest", other, "--name", "digits-plain")
     assert code == 1
-    assert error_line(err).startswith(f"error: {other}: another model is named 'digits-plain'")
+    assert error_line(err).startswith(f"error: {other}: {name_is_taken('digits-plain')}")
     assert run("ingest", other, "--name", "digits-plain", "--replace")[0] == 0
 
 

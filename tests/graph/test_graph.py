@@ -16,7 +16,7 @@ from quantstore.errors import (
 )
 from quantstore.graph import find_sites, open_model, walk
 from quantstore.graph.file import NAME_IS_NO_TEXT, NO_ONNX_FILE
-from quantstore.graph.tensors import IS_OUTSIDE
+from quantstore.graph.tensors import IS_OUTSIDE, does_not_hold, ends_before
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.measure_file import measure_file
 from tests.support.graphs import (
@@ -747,9 +747,9 @@ def test_a_missing_data_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("where", "complaint"),
     [
-        ({"offset": 0, "length": 48}, "w.bin ends before tensor 'w' does"),
-        ({}, "w.bin ends before tensor 'w' does"),
-        ({"offset": 4096, "length": 48}, "w.bin ends before tensor 'w' does"),
+        ({"offset": 0, "length": 48}, ends_before("w.bin", "w")),
+        ({}, ends_before("w.bin", "w")),
+        ({"offset": 4096, "length": 48}, ends_before("w.bin", "w")),
         ({"offset": 0, "length": 40}, "tensor 'w' declares 40 bytes"),
         ({"offset": 0, "length": 4800}, "tensor 'w' declares 4800 bytes"),
     ],
@@ -855,7 +855,7 @@ def test_a_shape_that_does_not_match_the_data_is_refused(tmp_path):
     model = conv_model(gaussian(4, 3, 1))
     model.graph.initializer[0].dims[:] = [4, 4, 1]
     sentence = refusal(save(model, tmp_path / "dims.onnx"))
-    assert sentence.startswith("tensor 'w' does not hold the (4, 4, 1) values it declares")
+    assert sentence.startswith(does_not_hold("w", (4, 4, 1)))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from onnx.reference import ReferenceEvaluator
 
 import quantstore
 from quantstore import cli, store
+from quantstore.errors import MissingRuntimeError, ModelFileError
+from quantstore.graph import open_model
 from quantstore.numerics.quantization import round_trip
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file, ingest_many
@@ -29,7 +31,13 @@ from quantstore.run.figures import (
 )
 from quantstore.run.plan import PLAN
 from quantstore.run.probe import Prober
-from quantstore.run.runtime import CRASHED, NEEDS_MORE_MEMORY, quantizable, quantize_file
+from quantstore.run.runtime import (
+    CRASHED,
+    NEEDS_MORE_MEMORY,
+    NOT_INSTALLED,
+    quantizable,
+    quantize_file,
+)
 from quantstore.run.simulate import NO_FLOAT_OUTPUT_DEPENDS
 from quantstore.schemes import SCHEMES
 from tests.support.graphs import gaussian, make_model, node, save
@@ -255,9 +263,9 @@ def test_one_process_probes_several_models_and_finds_the_same(tmp_path, prober):
         records = prober.result()
         check_rows(records)
         if one is broken:
-            assert {record.failure for record in records} == {
-                "not an ONNX file, but a text file; check that this is the right file"
-            }
+            with pytest.raises(ModelFileError) as refused:
+                open_model(broken)
+            assert {record.failure for record in records} == {refused.value.sentence}
             continue
         here = found_in(one)[1]
         for record in records:
@@ -324,11 +332,7 @@ def test_without_onnxruntime_the_rows_say_what_to_install(sabotage):
     records = probe.probe(demo("digits-plain"))
     check_rows(records)
     assert {(one.failure, one.onnxruntime_version) for one in records} == {
-        (
-            "onnxruntime, which runs models, is not installed;"
-            " install it with: pip install 'onnxruntime>=1.20,<2'",
-            "not installed",
-        )
+        (MissingRuntimeError(NOT_INSTALLED).sentence, "not installed")
     }
 
 
