@@ -32,6 +32,8 @@ from tests.support.browsing import (  # noqa: F401
     tabs,
     visit,
 )
+from tests.support.demo_models import test_split  # noqa: F401
+from tests.support.visits import open_app  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 

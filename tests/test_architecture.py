@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "quantstore"
+TESTS = ROOT / "tests"
 
 # From low to high, besides what is only a type. A package, or a module at the root, imports only
 # from lines above its own; those that share a line know nothing of one another.
@@ -119,6 +120,19 @@ def top_of(module: str) -> str:
 
 def is_inside(name: str, places: set[str]) -> bool:
     return any(name == place or name.startswith(f"{place}.") for place in places)
+
+
+# Tests.
+
+
+def test_what_tests_share_lies_in_support_and_no_test_file_imports_another():
+    offenders = [
+        f"{path.relative_to(TESTS)} imports {name}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for name in imports_of(path)[1]
+        if top_of(name) == "tests" and not is_inside(name, {"tests.support"})
+    ]
+    assert offenders == []
 
 
 # Layers.

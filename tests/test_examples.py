@@ -1,7 +1,5 @@
 """The demo models are what examples/README.md says they are."""
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
@@ -9,10 +7,7 @@ from onnx import numpy_helper
 
 from quantstore.numerics.quantization import round_trip
 from quantstore.schemes import SCHEMES
-
-ROOT = Path(__file__).resolve().parent.parent
-MODELS = ROOT / "quantstore" / "demo_models"
-README = ROOT / "examples" / "README.md"
+from tests.support.demo_models import MODELS, documented
 
 PLAIN = "digits-plain.onnx"
 FOLDED = "digits-separable.onnx"
@@ -23,30 +18,6 @@ FILES = (PLAIN, FOLDED, UNFOLDED, RESCALED)
 every_file = pytest.mark.parametrize("file", FILES)
 # Weights are quantized after folding, so the unfolded file has no int8 accuracy of its own.
 every_folded_file = pytest.mark.parametrize("file", [PLAIN, FOLDED, RESCALED])
-
-
-def documented() -> dict[str, dict[str, str]]:
-    """The table between the README's markers: cells by file and column."""
-    text = README.read_text(encoding="utf-8")
-    text = text.split("<!-- accuracy: begin -->")[1].split("<!-- accuracy: end -->")[0]
-    header, _, *rows = [
-        [cell.strip(" `") for cell in line.strip("|").split("|")]
-        for line in text.strip().splitlines()
-    ]
-    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
-
-
-@pytest.fixture(scope="module")
-def test_split() -> tuple[np.ndarray, np.ndarray]:
-    """The 450 images nobody trained on, with their labels."""
-    datasets = pytest.importorskip("sklearn.datasets", reason="the digits come with scikit-learn")
-    selection = pytest.importorskip("sklearn.model_selection")
-    images, labels = datasets.load_digits(return_X_y=True)
-    images = (images / 16).astype(np.float32).reshape(-1, 1, 8, 8)
-    _, images, _, labels = selection.train_test_split(
-        images, labels, test_size=0.25, stratify=labels, random_state=0
-    )
-    return images, labels
 
 
 def quantized(model: onnx.ModelProto, scheme: str) -> onnx.ModelProto:

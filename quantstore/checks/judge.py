@@ -254,7 +254,7 @@ class _Assessment:
             message=(
                 f"{noisy_count:,} of {total:,} channels below 10 dB, {most:,} allowed"
                 if self._layers
-                else _NO_LAYER_LEFT
+                else NO_LAYER_LEFT
             ),
             value=noisy_count,
             limit=most,
@@ -320,7 +320,7 @@ class _Assessment:
         return self._check(
             check,
             is_held=is_held if self._layers else None,
-            message=message if self._layers else _NO_LAYER_LEFT,
+            message=message if self._layers else NO_LAYER_LEFT,
             offenders=() if is_held else _by_p10(affected),
             notes=self._notes,
             **figures,
@@ -343,13 +343,13 @@ class _Assessment:
 
     def _why_not_probed(self) -> str:
         if self._failure:
-            return f"there is no figure at the outputs: {self._failure}"
+            return f"{NO_FIGURE}: {self._failure}"
         scheme, mode = self._subject.scheme, self._limits.mode
         probed = [plan_scheme for plan_scheme, plan_mode in PLAN if mode in (None, plan_mode)]
         if scheme not in probed:
             schemes = ", ".join(dict.fromkeys(probed))
-            return f"the noise probe does not run {scheme}; it runs {schemes}"
-        return "the model was not run on noise; ingest it with --replace and without --no-probe"
+            return f"{PROBE_DOES_NOT_RUN} {scheme}; it runs {schemes}"
+        return NOT_RUN_ON_NOISE
 
     def _notes_on_probe(self) -> tuple[str, ...]:
         """What a verdict from less than full int8 leaves open."""
@@ -359,13 +359,19 @@ class _Assessment:
         notes = []
         if probe.mode != "both" and self._limits.mode is None:
             reason = f": {self._failure}" if self._failure else ""
-            notes.append(f"full int8 was not measured{reason}")
+            notes.append(f"{FULL_INT8_NOT_MEASURED}{reason}")
         if self._limits.exclude:
             notes.append("the probe quantizes the layers that --exclude names, too")
         return tuple(notes)
 
 
-_NO_LAYER_LEFT = "no layer is left to judge"
+NO_LAYER_LEFT = "no layer is left to judge"
+NO_LAYER_FITS = "no layer fits --exclude"
+FULL_INT8_NOT_MEASURED = "full int8 was not measured"
+# Why there is nothing to hold a limit on the outputs against.
+NO_FIGURE = "there is no figure at the outputs"
+PROBE_DOES_NOT_RUN = "the noise probe does not run"
+NOT_RUN_ON_NOISE = "the model was not run on noise; ingest it with --replace and without --no-probe"
 
 
 def _included(layers: Sequence[LayerFigures], patterns: Sequence[str]) -> Sequence[LayerFigures]:
@@ -382,7 +388,7 @@ def _notes_on_exclusion(layers: Sequence[LayerFigures], patterns: Sequence[str])
         notes.append(f"{_counted(left_out, 'layer')} left out")
     for pattern in patterns:
         if not any(fits(layer.layer, pattern) for layer in layers):
-            notes.append(f"no layer fits --exclude {pattern}")
+            notes.append(f"{NO_LAYER_FITS} {pattern}")
     return tuple(notes)
 
 
@@ -401,14 +407,14 @@ def _paired(
         The pairs; why they tell nothing, empty where they do; and what is to say about the rest.
     """
     if not model_layers:
-        return [], _NO_LAYER_LEFT, ()
+        return [], NO_LAYER_LEFT, ()
     if not baseline_layers:
         return [], f"no layer of {baseline} is left to compare with", ()
     changed = matching.changes(_frame(baseline_layers), _frame(model_layers))
     counts = matching.tally(changed)
     if not counts.are_alike or not counts.pairs:
         number = f"{counts.pairs:,} of {_counted(counts.smaller, 'layer')}"
-        return [], f"{number} can be matched with {baseline}: these look like two networks", ()
+        return [], f"{number} can be matched with {baseline}: {matching.TWO_NETWORKS}", ()
     pairs, only_in_model, only_in_baseline = [], [], []
     for now, before in zip(changed["position_after"], changed["position_before"], strict=True):
         if pd.isna(now):

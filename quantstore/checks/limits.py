@@ -181,9 +181,12 @@ def _config(path: Path, content: Mapping[str, Any]) -> Config:
     return Config(path=path, common=common, by_model=by_model)
 
 
+MUST_BE_A_TABLE = "must be a table, not"
+
+
 def _require_table(value: object, where: str, path: Path) -> None:
     if not isinstance(value, dict):
-        raise LimitsError(f"{path}: {where} must be a table, not {_shown(value)}")
+        raise LimitsError(f"{path}: {where} {MUST_BE_A_TABLE} {_shown(value)}")
 
 
 def _limits(table: Mapping[str, Any], where: str, path: Path) -> dict[str, Any]:
@@ -222,8 +225,13 @@ def _is_list_of_text(value: object) -> bool:
 
 
 # What each limit accepts, and how to say so.
-_DB = (_is_number, "a number of dB")
-_COUNT = (_is_count, "a whole number, 0 or more")
+NUMBER_OF_DB = "a number of dB"
+NO_NEGATIVE_DB = "a number of dB, 0 or more"
+WHOLE_NUMBER = "a whole number, 0 or more"
+MODEL_NAME = "the name of a model"
+LAYER_PATTERNS = "a list of names or patterns of layers"
+_DB = (_is_number, NUMBER_OF_DB)
+_COUNT = (_is_count, WHOLE_NUMBER)
 _ACCEPTED: dict[str, tuple[Callable[[object], bool], str]] = {
     "scheme": (lambda value: value in list(SCHEMES), f"one of {', '.join(SCHEMES)}"),
     "mode": (lambda value: value in MODES, f"one of {', '.join(MODES)}"),
@@ -232,12 +240,12 @@ _ACCEPTED: dict[str, tuple[Callable[[object], bool], str]] = {
     "max_broken_layers": _COUNT,
     "max_at_risk_layers": _COUNT,
     "max_channels_below_10db": _COUNT,
-    "baseline": (lambda value: isinstance(value, str) and value != "", "the name of a model"),
+    "baseline": (lambda value: isinstance(value, str) and value != "", MODEL_NAME),
     "max_regression_db": (
         lambda value: _is_number(value) and cast("float", value) >= 0,
-        "a number of dB, 0 or more",
+        NO_NEGATIVE_DB,
     ),
-    "exclude": (_is_list_of_text, "a list of names or patterns of layers"),
+    "exclude": (_is_list_of_text, LAYER_PATTERNS),
 }
 
 

@@ -17,6 +17,8 @@ from quantstore.errors import (
 )
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
 
+NO_FILE = "there is no file"
+
 
 @commands.command(position=90)
 @click.argument("names", nargs=-1, required=True, metavar="MODEL...")
@@ -192,7 +194,7 @@ class _Held:
                 store.find_model(connection, name_or_path)
         except (MissingStoreError, UnknownModelError) as error:
             raise type(error)(
-                f"there is no file {name_or_path}, and {error}", f"check the path, or {error.hint}"
+                f"{NO_FILE} {name_or_path}, and {error}", f"check the path, or {error.hint}"
             ) from error
 
     def _ingested(self, path: Path) -> str:

@@ -148,6 +148,9 @@ def _ingest_alone(
         yield IngestResult(path=str(path), outcome="failed", error=error.sentence)
 
 
+FOR_THE_OTHER_NAME = "to give it the other name"
+
+
 def _sentence(result: "IngestResult", db: Path, name: str | None) -> str:
     """What became of a file for which somebody may have chosen a name."""
     if result.outcome == "failed":
@@ -157,7 +160,7 @@ def _sentence(result: "IngestResult", db: Path, name: str | None) -> str:
         if name in (None, result.model):
             return sentence
         rename = settings.command(shlex.join(["rename", str(result.model), str(name)]), db)
-        return f"{sentence}; to give it the other name: {rename}"
+        return f"{sentence}; {FOR_THE_OTHER_NAME}: {rename}"
     layers = counted(result.layers or 0, "layer")
     took = units.seconds(result.seconds or 0).replace(units.NO_BREAK_SPACE, " ")
     gone = ""

@@ -169,7 +169,7 @@ def layers(
     if style == "table":
         say(f"{len(frame):,} of {layer_count:,} layers under {scheme}; {bands}")
         if frame["already_quantized"].any():
-            say(f"{model}: {_FIRST_LOSS_UNKNOWN}")
+            say(f"{model}: {FIRST_LOSS_UNKNOWN}")
 
 
 @commands.command(position=40)
@@ -326,7 +326,7 @@ def sql(
     else:
         print_frame(answer.frame, style or "table")
     if answer.was_cut:
-        say(f"cut after {counted(answer.table.num_rows, 'row')}; there are more than --limit")
+        say(cut_after(answer.table.num_rows))
 
 
 @commands.command(position=80)
@@ -406,7 +406,12 @@ def _evidence(frame: "pd.DataFrame") -> str:
     return "weights alone"
 
 
-_FIRST_LOSS_UNKNOWN = "stored as integers; the first loss is unknown"
+def cut_after(row_count: int) -> str:
+    """What to say of an answer of which ``--limit`` left something out."""
+    return f"cut after {counted(row_count, 'row')}; there are more than --limit"
+
+
+FIRST_LOSS_UNKNOWN = "stored as integers; the first loss is unknown"
 
 
 def _say_which_weights(frame: "pd.DataFrame") -> None:
@@ -415,7 +420,7 @@ def _say_which_weights(frame: "pd.DataFrame") -> None:
     for model, count, total in quantized[
         ["model", "layers_already_quantized", "layer_count"]
     ].itertuples(index=False):
-        say(f"{model}: {count:,} of {total:,} layers are {_FIRST_LOSS_UNKNOWN}")
+        say(f"{model}: {count:,} of {total:,} layers are {FIRST_LOSS_UNKNOWN}")
     for model in frame.loc[~frame["folded"].astype(bool), "model"]:
         say(f"{model}: {verdicts.UNFOLDED}")
 

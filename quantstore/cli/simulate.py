@@ -28,6 +28,9 @@ DRIFT_COLUMNS = (
     "std_ratio",
 )
 
+NO_FILE = "there is no such file"
+WRONG_SIZE = "--size is a number or HEIGHTxWIDTH, as in 480x640"
+
 
 def _help_with_presets(context: click.Context, _parameter: click.Parameter, value: str) -> str:
     """Where ``help`` stands for a preset, print them and end; nothing else need be there then."""
@@ -157,7 +160,7 @@ def simulate(
     from quantstore.run.choices import Choices, Progress
 
     if not path.is_file():
-        raise QuantstoreError(f"{path}: there is no such file", "check the path")
+        raise QuantstoreError(f"{path}: {NO_FILE}", "check the path")
     preprocessing = _preprocessing(
         preprocess, size=size, mean=mean, std=std, scale=scale, color=color
     )
@@ -200,6 +203,11 @@ def simulate(
     return SOME_FAILED if done.simulation.record.failure else OK
 
 
+def wrong_numbers(option: str) -> str:
+    """What to say of a mean or a deviation that is no number for each channel."""
+    return f"--{option} is one number or three, as in 0.5,0.5,0.5"
+
+
 def _preprocessing(name: str, *, size: str | None, **options: Any) -> Any:
     """A preset's name, or the preset with what was given on the command line."""
     from quantstore.run import inputs
@@ -210,15 +218,13 @@ def _preprocessing(name: str, *, size: str | None, **options: Any) -> Any:
             try:
                 overrides[key] = tuple(float(part) for part in overrides[key].split(","))
             except ValueError:
-                raise click.UsageError(
-                    f"--{key} is one number or three, as in 0.5,0.5,0.5"
-                ) from None
+                raise click.UsageError(wrong_numbers(key)) from None
     if size is not None:
         height, _, width = size.lower().partition("x")
         try:
             overrides["size"] = (int(height), int(width or height))
         except ValueError:
-            raise click.UsageError("--size is a number or HEIGHTxWIDTH, as in 480x640") from None
+            raise click.UsageError(WRONG_SIZE) from None
     if name == inputs.AUTO:
         if not overrides:
             return name
@@ -289,6 +295,9 @@ def _say_simulation(done: "Done") -> None:
     )
 
 
+RANKING_AGREES = "the ranking by weights (channel_sqnr_p10_db) agrees with it at Spearman"
+
+
 def _say_sensitivities(done: "Done") -> None:
     alone = [row for row in done.simulation.sensitivities if row.kind == "alone"]
     worst = sorted(
@@ -298,7 +307,4 @@ def _say_sensitivities(done: "Done") -> None:
     named = ", ".join(f"{done.layers[row.depth]} ({row.output_sqnr_db:.1f} dB)" for row in worst)
     say(f"most sensitive when quantized alone: {named}")
     if not math.isnan(done.agreement):
-        say(
-            "the ranking by weights (channel_sqnr_p10_db) agrees with it at Spearman"
-            f" {done.agreement:.2f} over {counted(len(alone), 'layer')}"
-        )
+        say(f"{RANKING_AGREES} {done.agreement:.2f} over {counted(len(alone), 'layer')}")

@@ -144,6 +144,10 @@ def _position(sql: str, location: str | None) -> tuple[str, str]:
     return f", at line {line_number}, column {column + 1}", f"{label}{line}\n{mark}"
 
 
+READS_THE_STORE_ONLY = "the console reads the store and nothing else"
+WRITE_VALUES = "write the values into the statement"
+
+
 def _hint(details: dict[str, str], sentence: str) -> str:
     candidates = [name for name in details.get("candidates", "").split(",") if name][:3]
     if candidates:
@@ -154,9 +158,12 @@ def _hint(details: dict[str, str], sentence: str) -> str:
     if details.get("error_subtype") == "COLUMN_NOT_FOUND":
         return "list the columns of a table with: describe TABLE"
     if details["exception_type"] == "Permission":
-        return "the console reads the store and nothing else"
+        return READS_THE_STORE_ONLY
     if "read-only mode" in sentence:
-        return "the console only reads; one SELECT at a time"
+        # duckdb loads with it: only where it is said.
+        from quantstore.store.statements import ONE_SELECT
+
+        return ONE_SELECT
     if "parameters" in sentence:
-        return "write the values into the statement"
+        return WRITE_VALUES
     return ""

@@ -35,6 +35,7 @@ ADDRESS_SPACE_BYTES = 3 << 30
 PATIENCE_SECONDS = 0.6
 
 CANCELLED = "the query was cancelled"
+IS_LARGER_THAN = "the answer is larger than"
 
 # What Python needs to start at all. Everything else a query has no business to see.
 _KEPT_VARIABLES = ("PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
@@ -184,7 +185,7 @@ class _Exchange:
                     size += batch.nbytes
                     if size > LARGEST_ANSWER_BYTES:
                         self._refuse(
-                            f"the answer is larger than {LARGEST_ANSWER_BYTES >> 30} GiB",
+                            f"{IS_LARGER_THAN} {LARGEST_ANSWER_BYTES >> 30} GiB",
                             "choose fewer columns, or add a limit",
                         )
                         return None

@@ -25,6 +25,8 @@ from quantstore.graph.tensors import data_path, dimensions, external_tensors
 
 _CHUNK_BYTES = 1 << 20
 _AGAIN = "export or download the model again"
+NO_ONNX_FILE = "not an ONNX file, or a truncated one"
+NAME_IS_NO_TEXT = "the graph holds a name that is no text"
 _DATA_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 # A protobuf message cannot be longer.
 _MOST_BYTES = (1 << 31) - 1
@@ -218,7 +220,7 @@ def _parse(content: bytes) -> onnx.ModelProto:
         proto = onnx.load_model_from_string(content)
     except DecodeError as error:
         refuse_text(head)
-        raise ModelFileError("not an ONNX file, or a truncated one", _AGAIN) from error
+        raise ModelFileError(NO_ONNX_FILE, _AGAIN) from error
     except MemoryError as error:
         raise ModelFileError("does not fit into memory", "free some memory") from error
     # Protobuf skips what it does not know, so that almost any short text can pass as a message.
@@ -296,7 +298,7 @@ def _require_sound_tensor(tensor: onnx.TensorProto) -> None:
 def _require_text(names: list[str]) -> None:
     garbled = next((name for name in names if not isinstance(name, str)), None)
     if garbled is not None:
-        raise ModelFileError(f"the graph holds a name that is no text: {garbled[:80]!r}", _AGAIN)
+        raise ModelFileError(f"{NAME_IS_NO_TEXT}: {garbled[:80]!r}", _AGAIN)
 
 
 def _name_every_node(nodes: Iterable[onnx.NodeProto]) -> None:

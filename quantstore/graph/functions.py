@@ -12,6 +12,8 @@ from onnx_ir.passes.common import InlinePass
 
 from quantstore.errors import ModelFileError
 
+CANNOT_BE_FOLLOWED = "its local functions cannot be followed"
+
 
 def unfold(model: ir.Model) -> None:
     """Put the bodies of local functions in the place of their calls, in place.
@@ -35,7 +37,7 @@ def unfold(model: ir.Model) -> None:
             error = earlier
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelFileError(
-            f"its local functions cannot be followed ({reason})", "check it with onnx.checker"
+            f"{CANNOT_BE_FOLLOWED} ({reason})", "check it with onnx.checker"
         ) from error
 
 

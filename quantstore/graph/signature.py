@@ -10,6 +10,8 @@ _CONVERT = "convert it to ONNX, or export the original model to ONNX"
 _UNPACK = "unpack it and ingest the .onnx file inside"
 _DOWNLOAD = "download the file itself"
 
+KERAS_FILE = "an HDF5 file, as Keras writes (.h5)"
+
 # At an offset these bytes, and what they say.
 _MAGIC = (
     (0, b"version https://git-lfs.github.com/spec/", "a Git LFS pointer to it",
@@ -17,7 +19,7 @@ _MAGIC = (
     (0, b"GGUF", "a GGUF file, as llama.cpp uses", _EXPORT),
     (4, b"TFL3", "a TensorFlow Lite model", "convert it with tf2onnx"),
     (4, b"ORTM", "an onnxruntime .ort model", "ingest the .onnx file it was made from"),
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes (.h5)", "export it with tf2onnx"),
+    (0, b"\x89HDF\r\n\x1a\n", KERAS_FILE, "export it with tf2onnx"),
     (0, b"\x93NUMPY", "a NumPy array", _EXPORT),
     (0, b"RKNN", "a Rockchip RKNN model", "ingest the .onnx file it was made from"),
     (0, b"ftrt", "a TensorRT engine", "ingest the .onnx file it was made from"),

@@ -14,6 +14,19 @@ import onnx_ir as ir
 from quantstore.errors import MissingWeightsError, ModelFileError
 from quantstore.records import Array
 
+IS_OUTSIDE = "lies outside the model's folder"
+
+
+def ends_before(file_name: str, tensor_name: str | None) -> str:
+    """What is wrong with external data that was cut short."""
+    return f"external data {file_name} ends before tensor {tensor_name!r} does"
+
+
+def does_not_hold(tensor_name: str | None, shape: tuple[int, ...]) -> str:
+    """What is wrong with a tensor whose data do not fit its shape."""
+    return f"tensor {tensor_name!r} does not hold the {shape} values it declares"
+
+
 FLOAT_TYPES = (
     ir.DataType.FLOAT,
     ir.DataType.FLOAT16,
@@ -51,7 +64,7 @@ def read_array(tensor: ir.TensorProtocol) -> Array:
         return tensor.numpy()
     except (ValueError, TypeError, OverflowError, AssertionError) as error:
         raise ModelFileError(
-            f"tensor {tensor.name!r} does not hold the {dimensions(tensor)} values it declares",
+            does_not_hold(tensor.name, dimensions(tensor)),
             "export or download the model again",
         ) from error
 
@@ -75,7 +88,7 @@ def data_path(tensor: ir.ExternalTensor, folder: Path) -> Path:
         ) from error
     if not is_inside:
         raise MissingWeightsError(
-            f"external data {location!r} of tensor {tensor.name!r} lies outside the model's folder",
+            f"external data {location!r} of tensor {tensor.name!r} {IS_OUTSIDE}",
             "move it beside the model; quantstore reads nothing else",
         )
     if not is_there:
@@ -119,7 +132,7 @@ def _read_external(tensor: ir.ExternalTensor) -> Array:
         available = path.stat().st_size
         if offset < 0 or offset + length > available:
             raise MissingWeightsError(
-                f"external data {path.name} ends before tensor {tensor.name!r} does"
+                f"{ends_before(path.name, tensor.name)}"
                 f" (needs byte {offset + length}, has {available})",
                 "copy the file again, it is incomplete",
             )

@@ -29,6 +29,9 @@ MOST_LAYERS = 20_000
 # A tensor that several nodes use is read again for each of them.
 MOST_BYTES_READ_AGAIN = 16 << 30
 
+CANNOT_BE_COMPUTED = "cannot be computed ahead"
+NO_LAYER = "no layer whose weights quantstore can read"
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -116,7 +119,7 @@ def survey(file: ModelFile) -> Survey:
     if not sites:
         computed.update(f"{operand.op_type} {operand.reason}" for operand in unread)
         raise NoLayersError(
-            "no layer whose weights quantstore can read" + _what_was_met(computed or others),
+            NO_LAYER + _what_was_met(computed or others),
             "it reads convolutions, matrix products, recurrent layers and embeddings with constant"
             " weights",
         )
@@ -152,7 +155,7 @@ def read_or_reason(file: ModelFile, site: Site, *, fold: bool = True) -> Layer |
     try:
         weights, stored = _weights(file, site)
     except UnfoldableError as error:
-        return _unread(site, f"cannot be computed ahead: {error}")
+        return _unread(site, f"{CANNOT_BE_COMPUTED}: {error}")
     if weights is None:
         return _unread(site, "holds no numbers that can be read as weights")
     shape = weights.shape
@@ -395,19 +398,29 @@ def _what_was_met(unread: Counter[str]) -> str:
     return f" (met {met})"
 
 
+def wrong_weights(operator: str, shape: tuple[int, ...]) -> str:
+    """What is wrong with a layer whose weights no such operator has."""
+    return f"is {operator} with weights of shape {shape}"
+
+
+def wrong_groups(group_count: int, shape: tuple[int, ...]) -> str:
+    """What is wrong with a convolution whose groups do not share its channels evenly."""
+    return f"has {group_count} groups for weights of shape {shape}"
+
+
 def _check_shape(site: Site, shape: tuple[int, ...]) -> int:
     """Refuse weights that their operator cannot have; the number of groups."""
     is_convolution = site.operator.family in ("conv", "conv_transpose")
     group_count = integer(site.node, "group", 1) if is_convolution else 1
     wrong = ""
     if is_convolution and len(shape) < 3:
-        wrong = f"is a convolution with weights of shape {shape}"
+        wrong = wrong_weights("a convolution", shape)
     elif group_count < 1 or (is_convolution and shape[0] % group_count):
-        wrong = f"has {group_count} groups for weights of shape {shape}"
+        wrong = wrong_groups(group_count, shape)
     elif site.operator.op_type in ("Gemm", "FusedGemm", "QGemm") and len(shape) != 2:
-        wrong = f"is a {site.operator.op_type} with weights of shape {shape}"
+        wrong = wrong_weights(f"a {site.operator.op_type}", shape)
     elif site.operator.family == "recurrent" and len(shape) != 3:
-        wrong = f"is a recurrent layer with weights of shape {shape}"
+        wrong = wrong_weights("a recurrent layer", shape)
     if wrong:
         raise ModelFileError(f"layer {site.name!r} {wrong}", "export the model again")
     return group_count

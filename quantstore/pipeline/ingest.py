@@ -41,6 +41,7 @@ from quantstore.process import logs, pool
 from quantstore.process.memory import peak_bytes_with_children
 from quantstore.records import IngestRecord, ModelRecord
 from quantstore.run.probe import Prober
+from quantstore.store.care import name_is_taken
 from quantstore.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -259,7 +260,7 @@ def _free_name(
     taken = {row[0] for row in connection.rows("select model from models")} - {former}
     if is_chosen and requested_name in taken:
         raise QuantstoreError(
-            f"another model is named {requested_name!r} already",
+            name_is_taken(requested_name),
             "choose another name or add --replace",
         )
     return store.free_name(taken, requested_name, sha256)

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 # Below so many seconds starting processes costs more than they save.
 WORTH_A_PROCESS = 0.1
 
+NO_WEIGHT = "every weight of the model is empty or out of reach"
+
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
@@ -117,9 +119,7 @@ def measure(
         if report is not None and result.site_indices:
             report(IngestProgress(layers_done, len(work.sites), bytes_done, bytes_total))
     if not measures_by_site:
-        raise NoLayersError(
-            "every weight of the model is empty or out of reach", "export the model again"
-        )
+        raise NoLayersError(NO_WEIGHT, "export the model again")
     graph.require_unchanged(file)
     logger.info(
         "measured %d layers of %s after %.3f s", len(measures_by_site), file.path, attempt.seconds

@@ -28,6 +28,7 @@ from quantstore.process.child import SINGLE_THREADED, BugInChildError, Cause, Ch
 from quantstore.process.running import Running
 from quantstore.run import simulate_child
 from quantstore.run.choices import Choices, Progress, ReportProgress, Simulation
+from quantstore.run.runtime import CRASHED
 
 __all__ = ["Choices", "Done", "Progress", "Running", "Simulation", "run", "start"]
 
@@ -104,7 +105,7 @@ def _explained(error: EndedError) -> QuantstoreError:
     if error.cause in (Cause.OUT_OF_MEMORY, Cause.KILLED):
         return RunError("the run needs more memory than there is", "try smaller inputs with --size")
     if error.cause is Cause.CRASHED:
-        return RunError(f"onnxruntime crashed on this model ({error.signal_name})")
+        return RunError(f"{CRASHED} ({error.signal_name})")
     return RunError(f"the run has no result: {error}")
 
 

@@ -150,6 +150,16 @@ def worst_first(changed: pd.DataFrame) -> pd.DataFrame:
     return changed.sort_values("change_db", kind="stable", na_position="last")
 
 
+NO_LAYER_IN_COMMON = "The two networks have no layer in common"
+TWO_NETWORKS = "these look like two networks"
+
+
+def few_layers_match(pair_count: int, layer_count: int) -> str:
+    """Why a comparison of two models tells little; ``layer_count`` is of the smaller one."""
+    pairs = f"{count(pair_count)} of {counted(layer_count, 'layer')}"
+    return f"Only {pairs} match: {TWO_NETWORKS}, not two revisions of one"
+
+
 def headline(changed: pd.DataFrame, before: str, after: str) -> str:
     """``17 layers got better, 3 worse, 2 only in B; worst change: stem/Conv 31.2 → 8.4 dB``.
 
@@ -159,12 +169,9 @@ def headline(changed: pd.DataFrame, before: str, after: str) -> str:
     """
     counts = tally(changed)
     if not counts.pairs:
-        return "The two networks have no layer in common"
+        return NO_LAYER_IN_COMMON
     if not counts.are_alike:
-        return (
-            f"Only {count(counts.pairs)} of {counted(counts.smaller, 'layer')} match: these look"
-            " like two networks, not two revisions of one"
-        )
+        return few_layers_match(counts.pairs, counts.smaller)
     clauses = []
     if counts.better:
         clauses.append(f"{counted(counts.better, 'layer')} got better")

@@ -9,6 +9,13 @@ from quantstore.errors import RunError
 from quantstore.numerics import quantization
 from quantstore.records import Array
 
+NO_OUTPUT_DEPENDS = "no output depends on the inputs"
+
+
+def is_not_a_number(output: str) -> str:
+    """Why there is nothing to compare with."""
+    return f"output {output!r} of the float model is not a number"
+
 
 class Reference:
     """What the float model gives on some samples, to hold a quantized one against.
@@ -33,9 +40,9 @@ class Reference:
         # An output of NaN alone is the same everywhere; that is not what is wrong with it.
         for index in self._moving or range(len(names)):
             if any(not _is_finite(sample[index]).any() for sample in outputs):
-                raise RunError(f"output {names[index]!r} of the float model is not a number")
+                raise RunError(is_not_a_number(names[index]))
         if not self._moving:
-            raise RunError("no output depends on the inputs")
+            raise RunError(NO_OUTPUT_DEPENDS)
 
     def median_db(self, outputs: Iterable[Sequence[Array]]) -> float:
         """Median over outputs and samples of the SQNR; +infinity where all are the same.

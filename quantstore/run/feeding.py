@@ -49,8 +49,15 @@ def choose_samples(work: Workplace, model: ir.Model, source: str) -> ChosenSampl
         return ChosenSamples(samples, samples, (*samples.notes, note))
     calibration = samples.some(range(0, len(samples), 2))
     compared = samples.some(range(1, len(samples), 2))
-    note = f"{len(calibration)} samples to find ranges on, the other {len(compared)} to compare on"
+    note = how_shared(len(calibration), len(compared))
     return ChosenSamples(calibration, compared, (*samples.notes, note))
+
+
+def how_shared(calibration_count: int, compared_count: int) -> str:
+    """Which samples serve for what, where all came from one place."""
+    return (
+        f"{calibration_count} samples to find ranges on, the other {compared_count} to compare on"
+    )
 
 
 def _read(work: Workplace, source: str, model_inputs: Sequence[ModelInput]) -> Samples:

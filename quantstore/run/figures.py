@@ -173,10 +173,14 @@ def _figure(
     )
 
 
+INTEGERS_ON_GRID = (
+    "the stored integers lie on this grid already; what their rounding lost is unknown"
+)
+WEIGHTS_ON_GRID = "the weights lie on this grid already: rounding them changes nothing"
+
+
 def _on_grid(*, was_quantized: bool) -> str:
-    if was_quantized:
-        return "the stored integers lie on this grid already; what their rounding lost is unknown"
-    return "the weights lie on this grid already: rounding them changes nothing"
+    return INTEGERS_ON_GRID if was_quantized else WEIGHTS_ON_GRID
 
 
 def _schemes(mode: str) -> list[str]:

@@ -225,6 +225,9 @@ class Samples:
         )
 
 
+NO_FILE_OR_FOLDER = "there is no such file or folder"
+
+
 def read_samples(
     source: str,
     model_inputs: Sequence[ModelInput],
@@ -250,7 +253,7 @@ def read_samples(
         raise InputsError(f"{source}: no such path") from error
     if not is_folder and not is_file:
         raise InputsError(
-            f"{source}: there is no such file or folder",
+            f"{source}: {NO_FILE_OR_FOLDER}",
             "name a folder of images, an .npz or .npy file, or noise",
         )
     if is_folder or path.suffix.lower() in IMAGE_SUFFIXES:
@@ -266,6 +269,11 @@ def read_samples(
 # Images
 
 
+def size_left_open(name: str, height: int, width: int) -> str:
+    """What to say of an input that takes images of any size."""
+    return f"input {name!r} leaves its size open; images are {height}x{width}"
+
+
 def _images(
     path: Path, model_inputs: Sequence[ModelInput], limit: int, preprocess: str | Preprocessing
 ) -> Samples:
@@ -278,7 +286,7 @@ def _images(
     if preprocess == AUTO:
         notes.append(f"preprocessing by default: {preprocessing.name}, {preprocessing.description}")
     if preprocessing.size is None and None in (shape.height, shape.width):
-        notes.append(f"input {target.name!r} leaves its size open; images are {height}x{width}")
+        notes.append(size_left_open(target.name, height, width))
     reader = _ImageReader(preprocessing, height, width, target, shape)
 
     readable: list[Path] = []
@@ -489,6 +497,9 @@ def _arrays(path: Path, model_inputs: Sequence[ModelInput], limit: int) -> Sampl
     )
 
 
+ARE_NO_ARRAYS = "cannot be read as numpy arrays"
+
+
 def _loaded(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         loaded = np.load(path, allow_pickle=False)
@@ -498,7 +509,7 @@ def _loaded(path: Path) -> dict[str, npt.NDArray[Any]]:
             return {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise InputsError(
-            f"{path.name} cannot be read as numpy arrays ({str(error).splitlines()[0]})",
+            f"{path.name} {ARE_NO_ARRAYS} ({str(error).splitlines()[0]})",
             "write it with numpy.savez or numpy.save",
         ) from error
 

@@ -16,6 +16,7 @@ from quantstore.process.child import SINGLE_THREADED, BugInChildError, Cause, Ch
 from quantstore.records import SimulationRecord
 from quantstore.run import probe_child
 from quantstore.run.plan import PLAN
+from quantstore.run.runtime import CRASHED, NEEDS_MORE_MEMORY
 
 SECONDS = 20.0
 NOISE = "noise"
@@ -103,9 +104,9 @@ class Prober:
         if error.cause in (Cause.TOO_SLOW, Cause.TOO_MUCH_CPU):
             return f"stopped after {self._seconds:g} s"
         if error.cause is Cause.CRASHED:
-            return f"onnxruntime crashed on this model ({error.signal_name})"
+            return f"{CRASHED} ({error.signal_name})"
         if error.cause is Cause.OUT_OF_MEMORY:
-            return "the model needs more memory than it may have"
+            return NEEDS_MORE_MEMORY
         if error.cause is Cause.KILLED:
             return "the probe was killed, probably for want of memory"
         return _SILENT

@@ -29,6 +29,10 @@ LOWEST_QDQ_OPSET = 13
 # Messages of onnxruntime can quote half a graph.
 LONGEST_MESSAGE = 300
 _METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+NOT_INSTALLED = "onnxruntime, which runs models, is not installed"
+REFUSES = "onnxruntime refuses the model"
+CRASHED = "onnxruntime crashed on this model"
+NEEDS_MORE_MEMORY = "the model needs more memory than it may have"
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
 
 
@@ -189,7 +193,7 @@ def _onnxruntime() -> Any:
     try:
         library: Any = importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise MissingRuntimeError("onnxruntime, which runs models, is not installed") from error
+        raise MissingRuntimeError(NOT_INSTALLED) from error
     # The quantizer makes sessions of its own, with the default.
     library.set_default_logger_severity(_ONLY_FATAL)
     return library
@@ -206,7 +210,7 @@ def _options() -> Any:
 
 
 def _loaded(model: onnx.ModelProto | Path, options: Any, disabled: Sequence[str] = ()) -> Any:
-    with _translated("onnxruntime refuses the model"):
+    with _translated(REFUSES):
         content = str(model) if isinstance(model, Path) else model.SerializeToString()
         return _onnxruntime().InferenceSession(
             content,
@@ -224,11 +228,11 @@ def _translated(failure: str) -> Iterator[None]:
     except RunError:
         raise
     except MemoryError as error:
-        raise RunError("the model needs more memory than it may have") from error
+        raise RunError(NEEDS_MORE_MEMORY) from error
     except Exception as error:
         message = str(error).strip() or type(error).__name__
         if any(phrase in message.lower() for phrase in _OUT_OF_MEMORY):
-            raise RunError("the model needs more memory than it may have") from error
+            raise RunError(NEEDS_MORE_MEMORY) from error
         raise RunError(f"{failure}: {_shortened(message)}") from error
 
 

@@ -159,13 +159,16 @@ def _stored_depths(path: Path) -> dict[str, int]:
 # What is compared
 
 
+NO_FLOAT_OUTPUT_DEPENDS = "no output of floating-point numbers depends on the inputs"
+
+
 def _prepared(model: ir.Model, samples: Samples) -> _Compared:
     """Cut the model where it is compared and fix what the samples fix, in place."""
     _freeze_scalars(model, samples)
     has_one_output = len(model.graph.outputs) == 1
     cut = points.cut(model)
     if not cut.names:
-        raise RunError("no output of floating-point numbers depends on the inputs")
+        raise RunError(NO_FLOAT_OUTPUT_DEPENDS)
     _fix_shapes(model, samples)
     # What is left before a selection are no scores of classes, though it may look alike.
     holds_scores = has_one_output and "the last tensors" not in cut.description
@@ -193,27 +196,33 @@ def _fix_shapes(model: ir.Model, samples: Samples) -> None:
 # How far the outputs drift
 
 
+RETURNS_THE_SAME = (
+    "the quantized model returns what the float one does: its weights lie on this grid already"
+)
+
+
+def returns_no_number(model: str, output: str, sample_count: int) -> str:
+    """Why there is no figure; ``model`` is the float or the quantized one."""
+    return f"the {model} model returns NaN or infinity in {output!r} for {sample_count} samples"
+
+
 def _figures(work: Workplace, pair: TwinPair, samples: Samples, compared: _Compared) -> _Figures:
     names = compared.names
     expected = _returned(work, pair.float_model, samples, names, "running the float model")
     for name, count in _not_numbers(names, expected):
         raise RunError(
-            f"the float model returns NaN or infinity in {name!r} for {count} samples",
+            returns_no_number("float", name, count),
             "check the preprocessing of the inputs",
         )
     reference = Reference(names, expected)
     actual = _returned(work, pair.quantized, samples, names, "running the quantized model")
     decided = decisions(samples, expected, actual) if compared.holds_scores else Decisions()
     for name, count in _not_numbers(names, actual):
-        sentence = f"the quantized model returns NaN or infinity in {name!r} for {count} samples"
+        sentence = returns_no_number("quantized", name, count)
         return _Figures(math.nan, sentence, decided)
     output_sqnr_db = reference.median_db(actual)
     if output_sqnr_db > EXACT_DB:
-        sentence = (
-            "the quantized model returns what the float one does: its weights lie on this grid"
-            " already"
-        )
-        return _Figures(math.nan, sentence, decided)
+        return _Figures(math.nan, RETURNS_THE_SAME, decided)
     return _Figures(output_sqnr_db, None, decided)
 
 

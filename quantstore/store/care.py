@@ -15,6 +15,19 @@ LONGEST_NOTE = 10_000
 # Of one model: more would not find it again either.
 MOST_TAGS = 50
 
+NEEDS_A_NAME = "a model needs a name"
+HOLDS_NO_CONTROL_CHARACTERS = "holds no control characters or line breaks"
+
+
+def name_is_taken(name: str) -> str:
+    """Why a model cannot be called like this."""
+    return f"another model is named {name!r} already"
+
+
+def is_too_long(subject: str, most_characters: int, characters: int) -> str:
+    """Why a name or a tag cannot be so long."""
+    return f"{subject} has at most {most_characters} characters, not {characters}"
+
 
 @dataclass(frozen=True, slots=True)
 class Labels:
@@ -45,10 +58,10 @@ def rename_model(connection: Connection, model: str, name: str) -> str:
     model_id = find_model(connection, model)
     name = _one_line(name, "a name", LONGEST_NAME)
     if not name:
-        raise LabelError("a model needs a name", "write at least one character")
+        raise LabelError(NEEDS_A_NAME, "write at least one character")
     holder = connection.value("select model_id from models where model = ?", [name])
     if holder not in (None, model_id):
-        raise LabelError(f"another model is named {name!r} already", "choose another name")
+        raise LabelError(name_is_taken(name), "choose another name")
     connection.rows("update models set model = ? where model_id = ?", [name, model_id])
     return name
 
@@ -101,9 +114,7 @@ def _one_line(text: str, subject: str, longest: int) -> str:
     _require_text(text.strip(), subject)
     line = text.strip()
     if len(line) > longest:
-        raise LabelError(
-            f"{subject} has at most {longest} characters, not {len(line)}", "shorten it"
-        )
+        raise LabelError(is_too_long(subject, longest, len(line)), "shorten it")
     return line
 
 
@@ -113,6 +124,4 @@ _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 
 def _require_text(text: str, subject: str) -> None:
     if any(unicodedata.category(character) in _NO_TEXT for character in text):
-        raise LabelError(
-            f"{subject} holds no control characters or line breaks: {text!r}", "leave it out"
-        )
+        raise LabelError(f"{subject} {HOLDS_NO_CONTROL_CHARACTERS}: {text!r}", "leave it out")

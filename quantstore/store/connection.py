@@ -137,6 +137,14 @@ def _bound(parameters: Parameters) -> list[object] | dict[str, object]:
     return dict(parameters) if isinstance(parameters, Mapping) else list(parameters)
 
 
+NO_STORE = "there is no store at"
+
+
+def missing_store(path: Path) -> MissingStoreError:
+    """What to raise where nothing lies at the path."""
+    return MissingStoreError(f"{NO_STORE} {path}")
+
+
 @contextmanager
 def reading(
     path: Path, wait_seconds: float | None = None, config: ConnectionSettings = CONFIG
@@ -150,7 +158,7 @@ def reading(
         StoreError: missing, locked for longer than that, damaged, too old or too new.
     """
     if not _exists(path):
-        raise MissingStoreError(f"there is no store at {path}")
+        raise missing_store(path)
     with together(path, wait_seconds, config) as connection:
         require_our_schema(connection, path)
         yield Connection(connection)
@@ -208,7 +216,7 @@ def writing(
     """
     if not _exists(path):
         if not may_create:
-            raise MissingStoreError(f"there is no store at {path}")
+            raise missing_store(path)
         _create(path)
     # Loading what inserts rows takes longer than inserting them: not while others wait.
     load_arrow()
@@ -240,7 +248,7 @@ def update(path: Path, wait_seconds: float | None = None) -> Path | None:
         StoreError: as :func:`writing` does; the store is then as it was.
     """
     if not _exists(path):
-        raise MissingStoreError(f"there is no store at {path}")
+        raise missing_store(path)
     with alone(path, wait_seconds) as connection:
         return _bring_up_to_date(connection, path)
 
@@ -419,6 +427,8 @@ _BUSY = re.compile(
     r"|different configuration than existing|Unique file handle conflict"
 )
 
+IN_USE_HERE = "is in use by another part of this program"
+IN_USE_BY_PROCESS = "is in use by process"
 
 _HOLDER = re.compile(r"held in (?P<program>.*?) \(PID (?P<pid>\d+)\)")
 
@@ -426,13 +436,17 @@ _HOLDER = re.compile(r"held in (?P<program>.*?) \(PID (?P<pid>\d+)\)")
 def _who_holds(error: duckdb.Error, path: Path) -> str:
     holder = _HOLDER.search(str(error))
     if holder is None:
-        return f"{path} is in use by another part of this program"
+        return f"{path} {IN_USE_HERE}"
     program = Path(holder["program"]).name
-    return f"{path} is in use by process {holder['pid']} ({program})"
+    return f"{path} {IN_USE_BY_PROCESS} {holder['pid']} ({program})"
 
 
 def _busy_here(path: Path) -> LockedStoreError:
-    return LockedStoreError(f"{path} is in use by another part of this program")
+    return LockedStoreError(f"{path} {IN_USE_HERE}")
+
+
+IS_EMPTY = "is an empty file, not a store"
+IS_NO_DATABASE = "is not a DuckDB database"
 
 
 def _explain(error: duckdb.Error, path: Path) -> StoreError:
@@ -440,10 +454,8 @@ def _explain(error: duckdb.Error, path: Path) -> StoreError:
     # DuckDB recognizes files of SQLite, and has no extension here to read them.
     if "not a valid DuckDB database" in text or "sqlite_scanner" in text:
         if path.exists() and path.stat().st_size == 0:
-            return DamagedStoreError(
-                f"{path} is an empty file, not a store", "delete it, or name another with --db"
-            )
-        return DamagedStoreError(f"{path} is not a DuckDB database", "name another file with --db")
+            return DamagedStoreError(f"{path} {IS_EMPTY}", "delete it, or name another with --db")
+        return DamagedStoreError(f"{path} {IS_NO_DATABASE}", "name another file with --db")
     if "Trying to read a database file with version number" in text:
         return NewerStoreError(f"{path} was written by a newer DuckDB")
     damage = _damage(error, path)
@@ -461,11 +473,14 @@ def _explain(error: duckdb.Error, path: Path) -> StoreError:
 _CANNOT_OPEN = re.compile(r"Cannot open file \".*?\": (?P<reason>.+)")
 
 
+IS_CORRUPT = "its contents do not match their checksums"
+IS_TOO_SHORT = "it is shorter than it should be"
+
 # What DuckDB says of a file that lost its shape, and what that means.
 _DAMAGES = {
     "replaying WAL|WAL file": "its log {path}.wal cannot be read",
-    "checksum|Corrupt": "its contents do not match their checksums",
-    "Could not read enough bytes": "it is shorter than it should be",
+    "checksum|Corrupt": IS_CORRUPT,
+    "Could not read enough bytes": IS_TOO_SHORT,
 }
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import duckdb
 
-from quantstore.errors import MissingStoreError, QuantstoreError, StoreError
+from quantstore.errors import QuantstoreError, StoreError
 from quantstore.store.beside import room_beside
-from quantstore.store.connection import alone, reading
+from quantstore.store.connection import alone, missing_store, reading
 from quantstore.store.schema import STORAGE_VERSION, require_our_schema
 
 # Whoever opened the former file right before it was replaced asks for its lock within
@@ -56,7 +56,7 @@ def compact(path: Path, wait_seconds: float | None = None) -> CopySummary:
             a second copy. The store is then as it was.
     """
     if not path.exists():
-        raise MissingStoreError(f"there is no store at {path}")
+        raise missing_store(path)
     # A symbolic link stays one.
     path = path.resolve()
     before = _file_bytes(path)
@@ -73,7 +73,7 @@ def compact(path: Path, wait_seconds: float | None = None) -> CopySummary:
 
 def _require_target(path: Path, target: Path, *, replace: bool) -> None:
     if not path.exists():
-        raise MissingStoreError(f"there is no store at {path}")
+        raise missing_store(path)
     if target.is_dir():
         raise QuantstoreError(f"{target} is a folder", "name a file")
     if target.exists() and target.samefile(path):

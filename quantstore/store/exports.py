@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 SCHEMA_SQL = "schema.sql"
 FORMAT = "quantstore export"
+HOLDS_OTHER_FILES = "holds files that are no export of a store"
 
 _LONGEST_MANIFEST_BYTES = 1 << 16
 
@@ -68,7 +69,7 @@ def export(
     holds_others = _holds_others(folder)
     if holds_others and not replace:
         raise QuantstoreError(
-            f"{folder} holds files that are no export of a store",
+            f"{folder} {HOLDS_OTHER_FILES}",
             "name another folder, or add --replace to write beside them",
         )
     try:

@@ -198,13 +198,15 @@ _HINT_TO_UPDATE = "update that store with: quantstore migrate; then import it, o
 
 # Whether what is in the folder may come in.
 
+IS_NO_EXPORT = "is no export of a store"
+
 
 def _check_manifest(folder: Path, source: Path) -> None:
     """Refuse a folder that is no export, or one of another schema."""
     manifest = read_manifest(folder)
     if manifest is None:
         raise RefusedImportError(
-            f"{source} is no export of a store: it lacks a {MANIFEST} of quantstore",
+            f"{source} {IS_NO_EXPORT}: it lacks a {MANIFEST} of quantstore",
             "name a folder that quantstore export wrote, its zip file, or a DuckDB file",
         )
     _check_version(manifest.get("schema_version"), source)
@@ -327,6 +329,11 @@ def _wrong_columns(duck: duckdb.DuckDBPyConnection, table: str) -> Iterator[str]
             yield f"{file} holds {column} as {incoming_types[column]}, not as {data_type}"
 
 
+def is_infinite(column: str) -> str:
+    """What is wrong with a file that holds NaN or infinity where neither has a meaning."""
+    return f"holds values of {column} that are no finite numbers"
+
+
 def _wrong_values(
     duck: duckdb.DuckDBPyConnection, table: str, manifest: dict[str, object]
 ) -> Iterator[str]:
@@ -353,7 +360,7 @@ def _wrong_values(
             yield f"{file} holds rows without a {column}"
     for column, infinite_count in zip(columns, column_counts[len(columns) :], strict=True):
         if infinite_count:
-            yield f"{file} holds values of {column} that are no finite numbers"
+            yield f"{file} {is_infinite(column)}"
 
 
 def _wrong_keys(duck: duckdb.DuckDBPyConnection, table: Table) -> Iterator[str]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         SimulationRecord,
     )
 
+NO_MODEL_NAMED = "the store holds no model named"
+
 
 def find_model(connection: Connection, model: str) -> int:
     """The key of a model.
@@ -29,7 +31,7 @@ def find_model(connection: Connection, model: str) -> int:
     """
     model_id = connection.value("select model_id from models where model = ?", [model])
     if model_id is None:
-        raise UnknownModelError(f"the store holds no model named {model!r}")
+        raise UnknownModelError(f"{NO_MODEL_NAMED} {model!r}")
     return int(model_id)
 
 

@@ -10,14 +10,15 @@ from quantstore.errors import RejectedQueryError
 # What sandbox() asks for; the message ends at its first line or at the closing quote.
 JSON_MESSAGE = re.compile(r'"exception_message":"(?P<message>(?:[^"\\]|\\[^n])*)')
 
+NO_STATEMENT = "there is no statement to run"
+ONE_SELECT = "the console only reads; one SELECT at a time"
+
 
 def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
     """The one statement that the text holds; raises unless it only reads."""
     statements = connection.extract_statements(sql)
     if not statements:
-        raise RejectedQueryError(
-            "there is no statement to run", "write one SELECT, for example: from model_summary"
-        )
+        raise RejectedQueryError(NO_STATEMENT, "write one SELECT, for example: from model_summary")
     if len(statements) > 1:
         raise RejectedQueryError(
             f"these are {len(statements)} statements", "the console runs one SELECT at a time"
@@ -31,9 +32,7 @@ def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.State
     if statement_type == duckdb.StatementType.MULTI and _READS.match(statements[0].query):
         statement_type = duckdb.StatementType.SELECT
     if statement_type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-        raise RejectedQueryError(
-            "this statement does not only read", "the console only reads; one SELECT at a time"
-        )
+        raise RejectedQueryError("this statement does not only read", ONE_SELECT)
     return statements[0]
 
 

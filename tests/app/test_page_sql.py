@@ -15,7 +15,7 @@ from quantstore.charts.result import NEEDS_NUMBERS
 from quantstore.console import statement
 from quantstore.console.examples import EXAMPLES
 from quantstore.schemes import DEFAULT_SCHEME
-from tests.report.test_report import probed
+from tests.support.runs import probed
 from tests.support.visits import opened, unopened
 
 

@@ -4,10 +4,8 @@ import ast
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from quantstore import store
 from quantstore.app.main import PAGE_FAILED
@@ -23,26 +21,14 @@ from quantstore.wording import headlines, remedies
 from quantstore.wording.text import markdown
 from tests.support.facts import finding, many
 from tests.support.visits import (
+    fails,
     opened,
+    texts,
     trusting_no_chart,
     turned_to,
-    unopened,
-    without_what_only_tests_bring,
 )
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-
-
-@pytest.fixture
-def open_app(monkeypatch: pytest.MonkeyPatch):
-    """Run the app on a store and go to a page, with the address that a link would carry."""
-
-    def run(path: Path, page: str, **address: str | list[str]) -> AppTest:
-        monkeypatch.setenv("QUANTSTORE_DB", str(path))
-        without_what_only_tests_bring(monkeypatch)
-        return unopened(page, **address).run()
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +41,6 @@ def seen(demo_store):
         return app
 
     return look_at
-
-
-def texts(app: AppTest) -> str:
-    """Everything the page says in Markdown, HTML, headings and captions."""
-    kinds = (app.title, app.header, app.subheader, app.markdown, app.caption, app.warning, app.info)
-    html = [element.proto.body for element in app.get("html")]
-    return "\n".join([str(element.value) for kind in kinds for element in kind] + html)
-
-
-def fails(app: AppTest) -> list[str]:
-    return [*(str(e.value) for e in app.exception), *(str(e.value) for e in app.error)]
 
 
 @pytest.fixture(scope="module")

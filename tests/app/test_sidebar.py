@@ -16,8 +16,8 @@ from quantstore.app import sidebar, uploads
 from quantstore.app.queue import FileQueue
 from quantstore.app.widgets import reach
 from quantstore.pipeline.files import demo_paths
-from tests.conftest import ROOT
 from tests.support.queues import finished
+from tests.support.visits import ROOT
 
 
 class Upload(io.BytesIO):

@@ -11,7 +11,7 @@ from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.report import method
 from quantstore.wording.verdicts import UNFOLDED
-from tests.report.test_report import Reader, write
+from tests.support.reports import Reader, write
 from tests.support.visits import opened
 
 FOLDED, RAW = "digits-separable-unfolded", "raw"

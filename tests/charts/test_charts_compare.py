@@ -15,39 +15,11 @@ from quantstore.charts.measures import CHANNEL_SPREAD, LABELS, SQNR, WEIGHT_RANG
 from quantstore.charts.palette import BANDS, DARK, LIGHT
 from quantstore.numerics.measures import MEASURES
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
+from tests.support.profiles import LIMITS, profiles
 
 RANGE = Measure(column="weight_range", title="range of a layer", axis="log")
 LINEAR = Measure(column="weight_range", title="weight range", axis="linear", bin_width=10)
 P10 = measure_of("SQNR", DEFAULT_SCHEME)
-LIMITS = {"fine": 30.0, "watch": 20.0, "at risk": 10.0, "broken": -np.inf}
-
-
-def band_of(p10: float) -> str:
-    return next(band for band, low in LIMITS.items() if p10 >= low)
-
-
-def profiles(rows: dict[str, list[tuple[float, float]]]) -> pd.DataFrame:
-    """Layers of several models from (weight range, p10) pairs."""
-    records = []
-    for name, layers in rows.items():
-        for depth, (weight_range, p10) in enumerate(layers):
-            records.append(
-                {
-                    "model": name,
-                    "layer_id": len(records),
-                    "layer": f"Conv_{depth}",
-                    "depth": depth,
-                    "layer_count": len(layers),
-                    "op_type": "Conv",
-                    "is_depthwise": False,
-                    "weight_count": 100,
-                    "weight_range": weight_range,
-                    "channel_spread_bits": 1.0,
-                    "channel_sqnr_p10_db": p10,
-                    "band": band_of(p10),
-                }
-            )
-    return pd.DataFrame(records)
 
 
 TWO = profiles(

@@ -12,13 +12,34 @@ import pytest
 
 from quantstore import checks, cli, queries, store
 from quantstore.checks import Config, Limits, Subject, find_config, judge, read_config
-from quantstore.checks.limits import LIMIT_NAMES
+from quantstore.checks.judge import (
+    FULL_INT8_NOT_MEASURED,
+    NO_FIGURE,
+    NO_LAYER_FITS,
+    NO_LAYER_LEFT,
+    NOT_RUN_ON_NOISE,
+    PROBE_DOES_NOT_RUN,
+)
+from quantstore.checks.limits import (
+    LAYER_PATTERNS,
+    LIMIT_NAMES,
+    MODEL_NAME,
+    MUST_BE_A_TABLE,
+    NO_NEGATIVE_DB,
+    NUMBER_OF_DB,
+    WHOLE_NUMBER,
+)
+from quantstore.cli.check import NO_FILE
 from quantstore.errors import LimitsError, UnknownModelError
 from quantstore.pipeline.files import demo_paths
 from quantstore.queries import LayerFigures, ProbeFigures
+from quantstore.queries.matching import TWO_NETWORKS
 from quantstore.records import SimulationRecord
 from quantstore.schemes import INT8_SCHEMES
-from tests.report.test_report import probed
+from quantstore.store.connection import NO_STORE
+from quantstore.store.models import NO_MODEL_NAMED
+from quantstore.wording.verdicts import ModelFacts, verdict_sentence
+from tests.support.runs import probed
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEME = "int8_tensor_symmetric"
@@ -42,6 +63,18 @@ def subject(*layers, probes=(), model="net"):
     return Subject(model, SCHEME, layers, probes)
 
 
+def facts(verdict, output_sqnr_db=None, *, broken=0, at_risk=0):
+    """Of one layer, and of full int8 where there is a figure at the outputs."""
+    return ModelFacts(
+        verdict=verdict,
+        mode=None if output_sqnr_db is None else "both",
+        output_sqnr_db=output_sqnr_db,
+        layers_broken=broken,
+        layers_at_risk=at_risk,
+        layer_count=1,
+    )
+
+
 def only(checks):
     (check,) = checks
     return check
@@ -51,25 +84,22 @@ def only(checks):
 
 
 @pytest.mark.parametrize(
-    ("probes", "p10_db", "outcome", "part"),
+    ("probes", "p10_db", "outcome", "facts"),
     [
-        ([probe(7.2, "broken")], 40, "breaks", "breaks: 7 dB at the outputs, full int8"),
-        (
-            [probe(33, "fine")],
-            5,
-            "holds",
-            "survives: 33 dB at the outputs, full int8; 1 layer broken",
-        ),
-        ([probe(15, "at risk")], 5, "holds", "at risk: 15 dB"),
-        ([], 5, "breaks", "breaks: 1 layer, weights alone, not run"),
-        ([], 15, "holds", "at risk: 1 layer"),
-        ([], 35, "holds", "no weight-side blocker"),
+        ([probe(7.2, "broken")], 40, "breaks", facts("breaks", 7.2)),
+        ([probe(33, "fine")], 5, "holds", facts("fine", 33, broken=1)),
+        ([probe(15, "at risk")], 5, "holds", facts("at risk", 15, broken=1)),
+        ([], 5, "breaks", facts("breaks", broken=1)),
+        ([], 15, "holds", facts("at risk", at_risk=1)),
+        ([], 35, "holds", facts("fine")),
     ],
 )
-def test_without_a_limit_a_model_must_not_break(probes, p10_db, outcome, part):
+def test_without_a_limit_a_model_must_not_break_and_its_verdict_is_told(
+    probes, p10_db, outcome, facts
+):
     check = only(judge(subject(layer("a", p10_db), probes=probes), Limits()))
     assert (check.check, check.outcome) == ("verdict", outcome)
-    assert check.message.startswith(part)
+    assert check.message == verdict_sentence(facts)
 
 
 @pytest.fixture
@@ -122,7 +152,7 @@ def test_the_probe_of_full_int8_comes_before_that_of_weights(probed_store):
     assert (plain.outcome, plain.value) == ("breaks", 8.0)
     assert "weights and activations" in plain.message
     assert (separable.outcome, separable.value) == ("holds", 33.0)
-    assert separable.notes == ("full int8 was not measured: stopped after 20 s",)
+    assert separable.notes == (f"{FULL_INT8_NOT_MEASURED}: stopped after 20 s",)
 
 
 def test_a_mode_can_be_asked_for(probed_store):
@@ -136,9 +166,13 @@ def test_a_mode_can_be_asked_for(probed_store):
 @pytest.mark.parametrize(
     ("model", "scheme", "part"),
     [
-        ("digits-rescaled", SCHEME, "there is no figure at the outputs: stopped after 20 s"),
-        ("digits-plain", "int8_tensor_asymmetric", "the model was not run on noise; ingest it"),
-        ("digits-plain", "int8_channel_asymmetric", "the noise probe does not run int8_channel_a"),
+        ("digits-rescaled", SCHEME, f"{NO_FIGURE}: stopped after 20 s"),
+        ("digits-plain", "int8_tensor_asymmetric", NOT_RUN_ON_NOISE),
+        (
+            "digits-plain",
+            "int8_channel_asymmetric",
+            f"{PROBE_DOES_NOT_RUN} int8_channel_asymmetric; it runs ",
+        ),
     ],
 )
 def test_what_was_not_measured_does_not_hold(probed_store, model, scheme, part):
@@ -198,7 +232,7 @@ def test_layers_can_be_left_out_by_name_or_pattern():
     limits = Limits(max_broken_layers=0, exclude=("head/[[]1]*", "head/[0]/Conv", "tail"))
     check = only(judge(subject(*layers), limits))
     assert check.is_held
-    assert check.notes == ("2 layers left out", "no layer fits --exclude tail")
+    assert check.notes == ("2 layers left out", f"{NO_LAYER_FITS} tail")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +246,7 @@ def test_layers_can_be_left_out_by_name_or_pattern():
 )
 def test_where_every_layer_is_left_out_nothing_holds(limits):
     check = only(judge(subject(layer("a")), Limits(exclude=("*",), **limits), subject(layer("a"))))
-    assert (check.outcome, check.message) == ("not measured", "no layer is left to judge")
+    assert (check.outcome, check.message) == ("not measured", NO_LAYER_LEFT)
 
 
 # Against a baseline.
@@ -283,7 +317,7 @@ def test_without_a_common_name_layers_are_compared_by_shape_and_order():
 def test_a_baseline_that_is_another_network_holds_nothing(theirs):
     check = compared([layer("x1"), layer("x2"), layer("x3"), layer("x4")], theirs)
     assert (check.outcome, check.value) == ("not measured", None)
-    assert check.message.endswith("these look like two networks")
+    assert check.message.endswith(TWO_NETWORKS)
 
 
 def test_a_layer_of_another_shape_is_compared_by_its_name():
@@ -360,22 +394,25 @@ def test_a_baseline_that_is_a_file_lies_beside_the_limits(toml, tmp_path):
     [
         ("[tool.quantstore.check]\nmin-sqnr = 1", "check.min-sqnr; did you mean min-sqnr-db?"),
         ("[tool.quantstore]\nchecks = 1", "there is no limit tool.quantstore.checks"),
-        ("[check]\nmin-sqnr-db = 'ten'", 'check.min-sqnr-db must be a number of dB, not "ten"'),
-        ("[check]\nmin-sqnr-db = nan", "must be a number of dB, not nan"),
-        ("[check]\nmin-sqnr-db = true", "must be a number of dB, not true"),
-        ("[check]\nmax-broken-layers = 1.5", "must be a whole number, 0 or more, not 1.5"),
-        ("[check]\nmax-broken-layers = -1", "must be a whole number, 0 or more, not -1"),
-        ("[check]\nmax-regression-db = -1", "must be a number of dB, 0 or more, not -1"),
+        (
+            "[check]\nmin-sqnr-db = 'ten'",
+            f'check.min-sqnr-db must be {NUMBER_OF_DB}, not "ten"',
+        ),
+        ("[check]\nmin-sqnr-db = nan", f"must be {NUMBER_OF_DB}, not nan"),
+        ("[check]\nmin-sqnr-db = true", f"must be {NUMBER_OF_DB}, not true"),
+        ("[check]\nmax-broken-layers = 1.5", f"must be {WHOLE_NUMBER}, not 1.5"),
+        ("[check]\nmax-broken-layers = -1", f"must be {WHOLE_NUMBER}, not -1"),
+        ("[check]\nmax-regression-db = -1", f"must be {NO_NEGATIVE_DB}, not -1"),
         ("[check]\nscheme = 'int9'", "must be one of int8_tensor_symmetric, "),
         ("[check]\nscheme = []", "must be one of int8_tensor_symmetric, "),
         ("[check]\nmode = 'none'", "must be one of both, weights"),
-        ("[check]\nbaseline = ''", "must be the name of a model"),
-        ("[check]\nexclude = 'head'", "must be a list of names or patterns of layers"),
-        ("[check]\nmodels = 1", "check.models must be a table, not 1"),
+        ("[check]\nbaseline = ''", f"must be {MODEL_NAME}"),
+        ("[check]\nexclude = 'head'", f"must be {LAYER_PATTERNS}"),
+        ("[check]\nmodels = 1", f"check.models {MUST_BE_A_TABLE} 1"),
         ("[check.models.x]\nmin = 1", 'there is no limit check.models."x".min'),
-        ("[check.models]\nx = 1", 'check.models."x" must be a table, not 1'),
-        ("check = 1", "check must be a table, not 1"),
-        ("tool.quantstore = 1", "tool.quantstore must be a table, not 1"),
+        ("[check.models]\nx = 1", f'check.models."x" {MUST_BE_A_TABLE} 1'),
+        ("check = 1", f"check {MUST_BE_A_TABLE} 1"),
+        ("tool.quantstore = 1", f"tool.quantstore {MUST_BE_A_TABLE} 1"),
         ("[tool.quantstore.check", "is not TOML"),
         ("[other]", "holds no limits; write them below [check]"),
     ],
@@ -502,14 +539,14 @@ def run(monkeypatch, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["nofile.onnx", "build/model"])
 def test_of_a_path_without_a_file_both_meanings_are_told(run, demo_store, tmp_path, name):
-    unknown = f"error: there is no file {name}, and the store holds no model named {name!r}"
+    unknown = f"error: {NO_FILE} {name}, and {NO_MODEL_NAMED} {name!r}"
     code, _, err = run(demo_store, name)
     assert (code, err.split(";")[0]) == (2, unknown)
-    absent = f"error: there is no file {name}, and there is no store at {tmp_path / 'none.duckdb'}"
+    absent = f"error: {NO_FILE} {name}, and {NO_STORE} {tmp_path / 'none.duckdb'}"
     code, _, err = run(tmp_path / "none.duckdb", name)
     assert (code, err.split(";")[0]) == (3, absent)
     # A name that is no path is a name and nothing else.
-    assert run(demo_store, "nobody")[2].startswith("error: the store holds no model named")
+    assert run(demo_store, "nobody")[2].startswith(f"error: {NO_MODEL_NAMED}")
 
 
 def test_a_model_may_be_named_like_a_path(run, demo_store, tmp_path):

@@ -28,11 +28,19 @@ import pytest
 from onnx import helper, numpy_helper
 
 from quantstore import __version__, cli, queries, settings, store
-from quantstore.errors import StoreError
+from quantstore.cli.ingest import FOR_THE_OTHER_NAME
+from quantstore.cli.inspect import FIRST_LOSS_UNKNOWN, cut_after
+from quantstore.console.answer import READS_THE_STORE_ONLY
+from quantstore.errors import MissingStoreError, StoreError, UnknownModelError
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process import logs
+from quantstore.store.care import name_is_taken
+from quantstore.store.connection import IN_USE_BY_PROCESS, IS_NO_DATABASE, NO_STORE
+from quantstore.store.imports import IS_NO_EXPORT
+from quantstore.store.models import NO_MODEL_NAMED
+from quantstore.store.statements import ONE_SELECT
 from tests.support.runs import a_run, add
 
 COMMANDS = tuple(cli.commands.commands)
@@ -243,8 +251,8 @@ def test_the_store_is_named_before_or_after_the_command_or_by_the_environment(
 def test_a_missing_store_is_exit_code_3_and_is_not_created(run, tmp_path, arguments):
     code, out, err = run(*arguments)
     assert (code, out) == (3, "")
-    assert "there is no store at" in error_line(err)
-    assert "quantstore ingest MODEL.onnx" in err
+    assert NO_STORE in error_line(err)
+    assert MissingStoreError.hint in err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -254,7 +262,7 @@ def test_a_file_that_is_no_store_is_exit_code_3(run, tmp_path, plain_model, argu
     arguments = [plain_model if argument == "PLAIN" else argument for argument in arguments]
     code, _, err = run("--db", "notes.txt", *arguments)
     assert code == 3
-    assert "is not a DuckDB database" in error_line(err)
+    assert f"notes.txt {IS_NO_DATABASE}" in error_line(err)
 
 
 def test_a_store_from_the_future_is_exit_code_3(run, own_store):
@@ -295,7 +303,7 @@ def test_who_may_not_wait_is_told_at_once_who_holds_the_store(
     started = time.monotonic()
     code, _, err = run("--db", own_store, *arguments, "--wait", "0", "--log-file", "steps.log")
     assert code == 3
-    assert f"is in use by process {holder.pid} (python" in error_line(err)
+    assert f"{IN_USE_BY_PROCESS} {holder.pid} (python" in error_line(err)
     # Far less than the default.
     assert time.monotonic() - started < 25
     lines = Path("steps.log").read_text().splitlines()
@@ -340,7 +348,7 @@ def test_ingest_says_what_became_of_a_file(run, plain_model):
 def test_ingest_says_that_another_name_is_not_given_and_how_to_give_it(run, plain_model):
     run("ingest", plain_model)
     code, _, err = run("ingest", plain_model, "--name", "the other")
-    said, command = err.rstrip("\n").split("; to give it the other name: ")
+    said, command = err.rstrip("\n").split(f"; {FOR_THE_OTHER_NAME}: ")
     assert (code, said) == (0, f"already stored as digits-plain: {plain_model}")
     assert command == "quantstore rename digits-plain 'the other'"
     run(*shlex.split(command)[1:])
@@ -425,7 +433,7 @@ def test_ingest_refuses_a_name_that_is_taken_unless_told_to_replace(run, plain_m
     run("ingest", plain_model)
     code, _, err = run("ingest", other, "--name", "digits-plain")
     assert code == 1
-    assert error_line(err).startswith(f"error: {other}: another model is named 'digits-plain'")
+    assert error_line(err).startswith(f"error: {other}: {name_is_taken('digits-plain')}")
     assert run("ingest", other, "--name", "digits-plain", "--replace")[0] == 0
 
 
@@ -620,9 +628,7 @@ def test_the_table_of_layers_names_its_scheme_and_its_provisional_bands(run, dem
 def test_an_unknown_model_is_exit_code_2(run, demo_store, command):
     code, out, err = run("--db", demo_store, command, "nobody")
     assert (code, out) == (2, "")
-    assert error_line(err) == (
-        "error: the store holds no model named 'nobody'; list what it holds with: quantstore models"
-    )
+    assert error_line(err) == (f"error: {NO_MODEL_NAMED} 'nobody'; {UnknownModelError.hint}")
 
 
 # compare
@@ -717,7 +723,7 @@ def test_sql_has_no_row_limit_unless_asked(run, demo_store):
     assert (code, len(out.splitlines()), err) == (0, 20_001, "")
     code, out, err = run("--db", demo_store, "sql", "from range(20)", "--limit", 3)
     assert (code, len(out.splitlines())) == (0, 5)
-    assert err == "cut after 3 rows; there are more than --limit\n"
+    assert err == f"{cut_after(3)}\n"
     assert run("--db", demo_store, "sql", "from range(3)", "--limit", 3)[2] == ""
 
 
@@ -758,11 +764,11 @@ def test_sql_draws_a_plan_in_lines(ask):
         pytest.param(
             "select model,\n  nope from models", "at line 2, column 3", marks=pytest.mark.slow
         ),
-        ("drop table models", "the console only reads; one SELECT at a time"),
+        ("drop table models", ONE_SELECT),
         pytest.param("select 1; select 2", "these are 2 statements", marks=pytest.mark.slow),
         pytest.param(
             "from read_csv('/etc/passwd')",
-            "the console reads the store and nothing else",
+            READS_THE_STORE_ONLY,
             marks=pytest.mark.slow,
         ),
         ("select error(chr(27) || '[31m')", r"\x1b[31m"),
@@ -975,11 +981,11 @@ def test_a_name_that_is_taken_is_told_when_models_come_in(run, own_store):
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [
-        (["export", "out", "nobody"], 2, "no model named 'nobody'"),
+        (["export", "out", "nobody"], 2, f"{NO_MODEL_NAMED} 'nobody'"),
         (["export", "."], 1, "add --replace"),
         (["import", "nowhere"], 1, "there is nothing at nowhere"),
-        (["import", "."], 1, "no export of a store"),
-        (["import", "notes.txt"], 1, "notes.txt is not a DuckDB database"),
+        (["import", "."], 1, IS_NO_EXPORT),
+        (["import", "notes.txt"], 1, f"notes.txt {IS_NO_DATABASE}"),
         (["backup", "notes.txt"], 1, "notes.txt exists already"),
         (["backup", "nowhere/b.duckdb"], 3, "cannot be written"),
     ],
@@ -1020,7 +1026,7 @@ def test_the_two_models_of_the_article_tell_their_story(run, shared_models):
     assert rtmdet["max_weight_range"] == pytest.approx(211.80, abs=0.005)
     assert yolo["max_weight_range"] == pytest.approx(19.94, abs=0.005)
     _, _, err = run("compare", "yolov10n-quant")
-    assert "83 of 83 layers are stored as integers; the first loss is unknown" in err
+    assert f"83 of 83 layers are {FIRST_LOSS_UNKNOWN}" in err
 
 
 # logs

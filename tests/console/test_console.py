@@ -18,6 +18,7 @@ import pytest
 from quantstore import store
 from quantstore.console import answer, statement
 from quantstore.errors import DamagedStoreError, MissingStoreError, RejectedQueryError
+from quantstore.store.statements import NO_STATEMENT
 from quantstore.wording import tables
 from tests.support import hostile
 
@@ -181,11 +182,11 @@ def test_a_mistake_names_its_place_and_a_way_out(demo_store):
         ("from modls", "did you mean models?"),
         ("selec 1", 'syntax error at or near "selec", at line 1, column 1'),
         ("select 'ä' || nope from models", "at line 1, column 15"),
-        ("select ?", "write the values into the statement"),
+        ("select ?", answer.WRITE_VALUES),
         ("select 'x'::int", "Could not convert string 'x' to INT32"),
         ("select error('corrupt block')", "corrupt block"),
-        ("", "there is no statement to run"),
-        ("-- nothing", "there is no statement to run"),
+        ("", NO_STATEMENT),
+        ("-- nothing", NO_STATEMENT),
         ("select 1; select 2", "these are 2 statements"),
     ],
 )
@@ -407,7 +408,7 @@ def test_columns_of_one_name_are_numbered_around_those_that_have_a_number(demo_s
 def test_an_answer_that_nobody_could_hold_is_refused(demo_store, monkeypatch):
     monkeypatch.setattr(statement, "LARGEST_ANSWER_BYTES", 1 << 24)
     error = refusal(demo_store, "from range(1_000_000_000_000)", timeout_seconds=10)
-    assert "the answer is larger than" in error.sentence
+    assert statement.IS_LARGER_THAN in error.sentence
 
 
 def test_a_query_can_be_cancelled(demo_store):

@@ -13,13 +13,13 @@ from onnx import TensorProto, defs, helper, numpy_helper
 from quantstore import queries, store
 from quantstore.graph import findings as registry
 from quantstore.graph import walk
-from quantstore.graph.findings import FINDING_KINDS
+from quantstore.graph.findings import FINDING_KINDS, not_folded, old_opset
 from quantstore.graph.findings.base import Severity
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
 from quantstore.pipeline.outcome import IngestChoices
-from tests.app.test_pages import fails, open_app, texts  # noqa: F401
 from tests.support.graphs import conv_model, gaussian, make_model, node, save
+from tests.support.visits import fails, texts
 
 
 def quiet(model):
@@ -168,9 +168,9 @@ def normalized(*more, outputs=("y",), **changes):
     ("model", "reason"),
     [
         (normalized(node("Relu", ["h"], ["z"], "r"), outputs=("y", "z")), "2 nodes read"),
-        (normalized(outputs=("y", "h")), "is an output of the graph"),
-        (normalized(training_mode=1), "training mode"),
-        (normalized(parameters=["x", "s", "m", "v"]), "not constant"),
+        (normalized(outputs=("y", "h")), not_folded.IS_AN_OUTPUT),
+        (normalized(training_mode=1), not_folded.IS_IN_TRAINING),
+        (normalized(parameters=["x", "s", "m", "v"]), not_folded.IS_NOT_CONSTANT),
     ],
     ids=["another reader", "an output", "training", "computed"],
 )
@@ -248,20 +248,21 @@ def of_opset(opset):
 
 
 @pytest.mark.parametrize(
-    ("opset", "said"),
+    ("opset", "reason"),
     [
-        (7, "It has neither QuantizeLinear nor DequantizeLinear"),
-        (9, "It has neither QuantizeLinear nor DequantizeLinear"),
-        (10, "Its DequantizeLinear knows one scale per tensor"),
-        (12, "Its DequantizeLinear knows one scale per tensor"),
+        (7, old_opset.KNOWS_NEITHER_OPERATOR),
+        (9, old_opset.KNOWS_NEITHER_OPERATOR),
+        (10, old_opset.KNOWS_ONE_SCALE),
+        (12, old_opset.KNOWS_ONE_SCALE),
     ],
 )
-def test_an_opset_without_a_scale_per_channel(found, opset, said):
+def test_an_opset_without_a_scale_per_channel(found, opset, reason):
     (finding,) = found(of_opset(opset))
     assert kinds([finding]) == [("old opset", "warning", None)]
-    assert finding.message.startswith(f"The model uses operator set {opset}. {said}")
+    assert finding.message == f"{old_opset.opset_in_words(opset)} {reason}"
     # onnx is the referee: the operator came with the tenth set.
-    assert defs.has("DequantizeLinear", max_inclusive_version=opset) == ("neither" not in said)
+    has_operator = defs.has("DequantizeLinear", max_inclusive_version=opset)
+    assert has_operator == (reason == old_opset.KNOWS_ONE_SCALE)
 
 
 @pytest.mark.parametrize("opset", [13, 17])
@@ -404,23 +405,23 @@ def test_layers_of_one_kind_share_a_row_and_the_gravest_comes_first(tmp_path):
     assert list(frame["layers"][0]) == ["first", "<b>&\x1b second"]
 
 
-def test_the_model_page_lists_them_and_escapes_names(open_app, tmp_path):  # noqa: F811
+def test_the_model_page_lists_them_and_escapes_names(open_app, tmp_path):
     app = open_app(stored(tmp_path, broken_model()), "model", model="net")
     assert fails(app) == []
     said = texts(app)
     assert "What stands out" in said
-    assert "operator set 11" in said
+    assert old_opset.opset_in_words(11) in said
     assert "&lt;b&gt;&amp;\\x1b second" in said
 
 
-def test_the_layer_page_says_what_is_wrong_with_this_layer(open_app, tmp_path):  # noqa: F811
+def test_the_layer_page_says_what_is_wrong_with_this_layer(open_app, tmp_path):
     app = open_app(stored(tmp_path, broken_model()), "layer", model="net", layer="first")
     assert fails(app) == []
     assert "NaN or infinite" in texts(app)
-    assert "operator set 11" not in texts(app)
+    assert old_opset.opset_in_words(11) not in texts(app)
 
 
-def test_a_model_without_findings_has_no_list(open_app, tmp_path):  # noqa: F811
+def test_a_model_without_findings_has_no_list(open_app, tmp_path):
     app = open_app(stored(tmp_path, conv_model()), "model", model="net")
     assert fails(app) == []
     assert "What stands out" not in texts(app)

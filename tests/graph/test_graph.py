@@ -14,7 +14,9 @@ from quantstore.errors import (
     NoLayersError,
     QuantstoreError,
 )
-from quantstore.graph import find_sites, open_model
+from quantstore.graph import find_sites, open_model, walk
+from quantstore.graph.file import NAME_IS_NO_TEXT, NO_ONNX_FILE
+from quantstore.graph.tensors import IS_OUTSIDE, does_not_hold, ends_before
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.measure_file import measure_file
 from tests.support.graphs import (
@@ -745,9 +747,9 @@ def test_a_missing_data_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("where", "complaint"),
     [
-        ({"offset": 0, "length": 48}, "w.bin ends before tensor 'w' does"),
-        ({}, "w.bin ends before tensor 'w' does"),
-        ({"offset": 4096, "length": 48}, "w.bin ends before tensor 'w' does"),
+        ({"offset": 0, "length": 48}, ends_before("w.bin", "w")),
+        ({}, ends_before("w.bin", "w")),
+        ({"offset": 4096, "length": 48}, ends_before("w.bin", "w")),
         ({"offset": 0, "length": 40}, "tensor 'w' declares 40 bytes"),
         ({"offset": 0, "length": 4800}, "tensor 'w' declares 4800 bytes"),
     ],
@@ -768,20 +770,20 @@ def test_an_absolute_location_is_refused(tmp_path):
     outside = tmp_path / "outside.bin"
     outside.write_bytes(bytes(48))
     sentence = refusal(external_model(tmp_path / "inside", outside), MissingWeightsError)
-    assert "outside.bin' of tensor 'w' lies outside the model's folder" in sentence
+    assert f"outside.bin' of tensor 'w' {IS_OUTSIDE}" in sentence
 
 
 def test_a_location_above_the_folder_is_refused(tmp_path):
     (tmp_path / "outside.bin").write_bytes(bytes(48))
     sentence = refusal(external_model(tmp_path / "inside", "../outside.bin"), MissingWeightsError)
-    assert "'../outside.bin' of tensor 'w' lies outside the model's folder" in sentence
+    assert f"'../outside.bin' of tensor 'w' {IS_OUTSIDE}" in sentence
 
 
 def test_a_symbolic_link_out_of_the_folder_is_refused(tmp_path):
     (tmp_path / "outside.bin").write_bytes(bytes(48))
     path = external_model(tmp_path / "inside")
     (tmp_path / "inside" / "w.bin").symlink_to(tmp_path / "outside.bin")
-    assert "lies outside the model's folder" in refusal(path, MissingWeightsError)
+    assert IS_OUTSIDE in refusal(path, MissingWeightsError)
 
 
 def test_a_symbolic_link_inside_the_folder_is_followed(tmp_path):
@@ -840,30 +842,30 @@ def test_a_text_file_called_onnx(tmp_path, text):
 def test_a_truncated_download(tmp_path, kept):
     content = demo_paths()[0].read_bytes()
     (tmp_path / "half.onnx").write_bytes(content[: int(kept * len(content))])
-    assert "not an ONNX file, or a truncated one" in refusal(tmp_path / "half.onnx")
+    assert NO_ONNX_FILE in refusal(tmp_path / "half.onnx")
 
 
 def test_a_model_without_a_layer_says_what_it_holds_instead(tmp_path):
     path = save(make_model([node("Relu", ["x"], ["y"])], {}), tmp_path / "relu.onnx")
     sentence = refusal(path, NoLayersError)
-    assert "no layer whose weights quantstore can read (met 1 Relu)" in sentence
+    assert f"{walk.NO_LAYER} (met 1 Relu)" in sentence
 
 
 def test_a_shape_that_does_not_match_the_data_is_refused(tmp_path):
     model = conv_model(gaussian(4, 3, 1))
     model.graph.initializer[0].dims[:] = [4, 4, 1]
     sentence = refusal(save(model, tmp_path / "dims.onnx"))
-    assert sentence.startswith("tensor 'w' does not hold the (4, 4, 1) values it declares")
+    assert sentence.startswith(does_not_hold("w", (4, 4, 1)))
 
 
 @pytest.mark.parametrize(
     ("op_type", "shape", "attributes", "complaint"),
     [
-        ("Conv", (4, 3), {}, "a convolution with weights of shape (4, 3)"),
-        ("Conv", (4, 3, 1), {"group": 3}, "3 groups for weights of shape (4, 3, 1)"),
-        ("Conv", (4, 3, 1), {"group": 0}, "0 groups"),
-        ("ConvTranspose", (4, 3, 1), {"group": 3}, "3 groups"),
-        ("Gemm", (4, 3, 1), {}, "a Gemm with weights of shape (4, 3, 1)"),
+        ("Conv", (4, 3), {}, walk.wrong_weights("a convolution", (4, 3))),
+        ("Conv", (4, 3, 1), {"group": 3}, walk.wrong_groups(3, (4, 3, 1))),
+        ("Conv", (4, 3, 1), {"group": 0}, walk.wrong_groups(0, (4, 3, 1))),
+        ("ConvTranspose", (4, 3, 1), {"group": 3}, walk.wrong_groups(3, (4, 3, 1))),
+        ("Gemm", (4, 3, 1), {}, walk.wrong_weights("a Gemm", (4, 3, 1))),
     ],
 )
 def test_a_shape_that_the_operator_does_not_allow_is_refused(
@@ -886,7 +888,7 @@ def test_an_attribute_of_the_wrong_type_is_refused(tmp_path, attribute):
 def test_a_name_that_is_no_text_is_refused(tmp_path):
     content = conv_model().SerializeToString()
     (tmp_path / "odd.onnx").write_bytes(content.replace(b"conv", b"\xff\xfe\xfd\xfc"))
-    assert "a name that is no text: b'\\xff\\xfe\\xfd\\xfc'" in refusal(tmp_path / "odd.onnx")
+    assert f"{NAME_IS_NO_TEXT}: b'\\xff\\xfe\\xfd\\xfc'" in refusal(tmp_path / "odd.onnx")
 
 
 def test_a_tensor_of_an_unknown_type_is_refused(tmp_path):

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from quantstore.errors import ModelFileError, NoLayersError
 from quantstore.graph import Unread, find_sites, fold, open_model, read_or_reason, survey
+from quantstore.graph.walk import CANNOT_BE_COMPUTED
 from quantstore.pipeline.measure_file import measure_file
 from tests.support.graphs import (
     as_stored,
@@ -134,9 +135,7 @@ def test_a_constant_that_grows_beyond_its_file_is_left_out_and_said(tmp_path):
     file = open_model(save(model, tmp_path / "m.onnx"))
     big, fc = (read_or_reason(file, site) for site in find_sites(file))
     assert isinstance(big, Unread)
-    assert (
-        big.reason == "cannot be computed ahead: it grows to 5,242,880 values, more than 1,048,576"
-    )
+    assert big.reason == f"{CANNOT_BE_COMPUTED}: it grows to 5,242,880 values, more than 1,048,576"
     assert fc.name == "fc"
 
 
@@ -163,7 +162,7 @@ def test_what_the_evaluator_cannot_compute_is_left_out_and_said(tmp_path):
     model = product([node("Reshape", ["w", "to"], ["v"], "odd")], {"w": W, "to": ints(4, 4)})
     file = open_model(save(model, tmp_path / "m.onnx"))
     (found,) = (read_or_reason(file, site) for site in find_sites(file))
-    assert found.reason.startswith("cannot be computed ahead: Reshape cannot be computed: ")
+    assert found.reason.startswith(f"{CANNOT_BE_COMPUTED}: Reshape cannot be computed: ")
 
 
 CIRCLES = {

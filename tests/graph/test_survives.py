@@ -24,6 +24,8 @@ from quantstore.errors import (
 )
 from quantstore.graph import open_model, walk
 from quantstore.graph.checker import complaint_of
+from quantstore.graph.file import NAME_IS_NO_TEXT, NO_ONNX_FILE
+from quantstore.graph.signature import KERAS_FILE
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
 from tests.support.graphs import (
@@ -96,7 +98,7 @@ POINTER = (
         (b"\x1c\0\0\0TFL3" + bytes(100), "a TensorFlow Lite model", "tf2onnx"),
         (safetensors(), "a safetensors file", "export"),
         (b"GGUF\x03\0\0\0" + bytes(100), "a GGUF file", "export"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file, as Keras writes", "tf2onnx"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), KERAS_FILE, "tf2onnx"),
         (zipped("metadata.json", "config.json", "model.weights.h5"), "a Keras model", "export"),
         (zipped("arr_0.npy"), "a NumPy archive", "export"),
         (zipped("model.onnx"), "a zip archive", "unpack"),
@@ -252,7 +254,7 @@ def test_subgraphs_as_deep_as_protobuf_allows(tmp_path):
 
 
 def test_deeper_subgraphs_are_refused(refused):
-    assert "not an ONNX file, or a truncated one" in refused(nested(60))
+    assert NO_ONNX_FILE in refused(nested(60))
 
 
 def calling(functions, *, first="f0"):
@@ -382,7 +384,7 @@ def test_a_name_that_is_no_utf8(refused, name):
         {"WEIGHT": gaussian(3, 3, 1, 1)},
         inputs=("xinput",),
     )
-    assert "a name that is no text" in refused(garbled(model, name))
+    assert NAME_IS_NO_TEXT in refused(garbled(model, name))
 
 
 def test_a_producer_that_is_no_utf8_is_no_obstacle(tmp_path, prober):

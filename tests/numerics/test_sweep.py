@@ -23,6 +23,7 @@ from quantstore.numerics.sweep import CHANNEL_THRESHOLDS, FINE_DB, sweep
 from quantstore.pipeline.files import demo_paths
 from quantstore.schemes import BLOCK_SIZE, SCHEMES, Scheme
 from tests.support.graphs import layers_of
+from tests.support.referees import feeds, onnxruntime_session
 
 MINMAX = [scheme for scheme in SCHEMES.values() if scheme.clip == "minmax"]
 CLIPPED = [scheme for scheme in SCHEMES.values() if scheme.clip == "mse"]
@@ -491,8 +492,6 @@ def test_blocks_of_four_bits_done_by_hand(size):
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
 def test_the_swept_error_of_int8_is_what_onnxruntime_makes_of_it(is_symmetric, granularity):
     pytest.importorskip("onnxruntime", reason="it is the referee")
-    from tests.numerics.test_quantization import feeds, onnxruntime_session
-
     scheme = next(
         scheme
         for scheme in MINMAX

@@ -22,8 +22,10 @@ from quantstore.numerics.measure import MEASURES_VERSION
 from quantstore.numerics.measures import MEASURES
 from quantstore.pipeline import ingest
 from quantstore.pipeline.files import demo_paths, find_files
+from quantstore.pipeline.measure_file import NO_WEIGHT
 from quantstore.pipeline.outcome import IngestChoices, IngestProgress
 from quantstore.schemes import SCHEMES
+from quantstore.store.care import name_is_taken
 from tests.support.graphs import conv_model, gaussian, make_model, move_outside, node, save
 from tests.support.runs import a_run, a_sensitivity, a_tensor, add
 
@@ -307,7 +309,7 @@ def test_a_chosen_name_is_used(tmp_path, path, names):
 def test_a_chosen_name_that_another_model_has_is_refused(tmp_path, path, names):
     ingest_file(model_file(tmp_path / "a.onnx", seed=1), path)
     other = model_file(tmp_path / "b.onnx", seed=2)
-    with pytest.raises(QuantstoreError, match="another model is named 'a' already") as caught:
+    with pytest.raises(QuantstoreError, match=name_is_taken("a")) as caught:
         ingest_file(other, path, IngestChoices(name="a"))
     assert "--replace" in caught.value.hint
     assert names() == ["a"]
@@ -345,7 +347,7 @@ def test_a_model_of_empty_weights_is_refused(tmp_path, path):
     model = make_model(
         [node("MatMul", ["x", "w"], ["y"], "fc")], {"w": np.zeros((3, 0), np.float32)}
     )
-    with pytest.raises(NoLayersError, match="every weight of the model is empty"):
+    with pytest.raises(NoLayersError, match=NO_WEIGHT):
         ingest_file(save(model, tmp_path / "empty.onnx"), path)
 
 
@@ -591,7 +593,7 @@ def test_a_name_that_is_taken_is_a_failure_with_a_row_and_without_a_model(
 ):
     ingest_file(model_file(tmp_path / "net.onnx"), path)
     other = model_file(tmp_path / "other.onnx", seed=1)
-    with pytest.raises(QuantstoreError, match="another model is named 'net' already"):
+    with pytest.raises(QuantstoreError, match=name_is_taken("net")):
         ingest_file(other, path, IngestChoices(name="net"))
     assert attempts()[-1]["outcome"] == "failed"
     assert names() == ["net"]

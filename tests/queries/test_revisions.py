@@ -6,7 +6,16 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantstore.queries.matching import changes, headline, how_matched, match, tally, worst_first
+from quantstore.queries.matching import (
+    NO_LAYER_IN_COMMON,
+    changes,
+    few_layers_match,
+    headline,
+    how_matched,
+    match,
+    tally,
+    worst_first,
+)
 from quantstore.wording.units import NO_BREAK_SPACE
 
 
@@ -174,13 +183,9 @@ def test_where_nothing_is_lost_the_largest_gain_is_named():
 
 def test_two_networks_are_no_revisions():
     was = network(*((f"a{i}", (8, i)) for i in range(1, 6)))
-    assert said(was, network(*((f"b{i}", (9, i)) for i in range(5))))[0] == (
-        "The two networks have no layer in common"
-    )
+    assert said(was, network(*((f"b{i}", (9, i)) for i in range(5))))[0] == NO_LAYER_IN_COMMON
     other = network(("b", (8, 1)), *((f"b{i}", (9, i)) for i in range(4)))
-    assert said(was, other)[0] == (
-        "Only 1 of 5 layers match: these look like two networks, not two revisions of one"
-    )
+    assert headline(changes(was, other), "A", "B") == few_layers_match(1, 5)
 
 
 def test_losses_come_first_and_layers_without_a_partner_last():

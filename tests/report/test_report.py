@@ -5,8 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-from datetime import UTC, datetime
-from html.parser import HTMLParser
 from pathlib import Path
 
 import altair
@@ -15,20 +13,20 @@ import pytest
 from onnx import helper
 
 import quantstore
-from quantstore import cli, queries, report, store
+from quantstore import cli, queries, store
 from quantstore.charts import compare
 from quantstore.charts.palette import DARK, LIGHT, PROPERTIES, by_name
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
-from quantstore.records import SimulationRecord
 from quantstore.report import document, figures, method
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES
 from quantstore.wording import headlines, notes, units, verdicts
-from tests.charts.test_charts_compare import profiles
 from tests.support.facts import finding
 from tests.support.graphs import gaussian, make_model
+from tests.support.profiles import profiles
+from tests.support.reports import Reader, write
+from tests.support.runs import probed
 
-MADE = datetime(2026, 11, 23, 8, 5, tzinfo=UTC)
 PAIR = ["digits-plain", "digits-rescaled"]
 NASTY = {
     "script": "</script><script>document.title='owned'</script>",
@@ -38,11 +36,6 @@ NASTY = {
     "long": "kilometre/" * 1000,
     "url": '"https://example.com/x.js"; var(--text) url(https://example.com) datum.secret',
 }
-
-
-def write(path, models, scheme=DEFAULT_SCHEME, **more):
-    with store.reading(path) as connection:
-        return report.html(connection, models, scheme, made_at=MADE, **more)
 
 
 @pytest.fixture(scope="module")
@@ -79,45 +72,6 @@ def nasty_page(nasty_store):
     return write(nasty_store, list(NASTY.values()))
 
 
-class Reader(HTMLParser):
-    """What a browser would find: tags with attributes, visible text, scripts by kind."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.words, self.scripts, self.styles = [], [], [], []
-        self._inside = ""
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self._inside = tag
-        if tag == "script":
-            self.scripts.append([dict(attributes), ""])
-
-    def handle_endtag(self, tag):
-        self._inside = ""
-
-    def handle_data(self, data):
-        if self._inside == "script":
-            self.scripts[-1][1] += data
-        elif self._inside == "style":
-            self.styles.append(data)
-        else:
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join("".join(self.words).replace("\u00a0", " ").split())
-
-    def charts(self):
-        return {
-            attributes["data-chart"]: json.loads(body)
-            for attributes, body in self.scripts
-            if "data-chart" in attributes
-        }
-
-
 def policy_of(reader):
     (content,) = [
         given["content"]
@@ -125,26 +79,6 @@ def policy_of(reader):
         if tag == "meta" and given.get("http-equiv") == "Content-Security-Policy"
     ]
     return dict(part.split(" ", 1) for part in content.split("; "))
-
-
-def probed(path, model, scheme, output_sqnr_db, *, mode="both", failure=None, source="noise"):
-    record = SimulationRecord(
-        scheme=scheme,
-        mode=mode,
-        calibration="minmax",
-        input_source=source,
-        input_shape="x: 1x1x8x8",
-        compared="before Softmax",
-        sample_count=5,
-        output_sqnr_db=output_sqnr_db,
-        top1_agreement=np.nan,
-        seconds=0.5,
-        onnxruntime_version="1.32.0",
-        created_at=MADE.replace(tzinfo=None),
-        failure=failure,
-    )
-    with store.writing(path) as connection:
-        store.add_simulation(connection, store.find_model(connection, model), record)
 
 
 # What it says.

@@ -6,7 +6,15 @@ from PIL import Image
 
 from quantstore.errors import InputsError
 from quantstore.run import inputs
-from quantstore.run.inputs import PRESETS, ModelInput, Preprocessing, read_samples
+from quantstore.run.inputs import (
+    ARE_NO_ARRAYS,
+    NO_FILE_OR_FOLDER,
+    PRESETS,
+    ModelInput,
+    Preprocessing,
+    read_samples,
+    size_left_open,
+)
 
 FLOAT = np.dtype(np.float32)
 NCHW = ModelInput("image", (1, 3, 4, 6), FLOAT)
@@ -92,7 +100,7 @@ def test_a_size_left_open_is_320_unless_somebody_says_another(folder):
     wanted = ModelInput("image", (None, 3, None, None), FLOAT)
     samples = read_samples(str(folder), [wanted], count=1)
     assert samples[0]["image"].shape == (1, 3, 320, 320)
-    assert "leaves its size open; images are 320x320" in " ".join(samples.notes)
+    assert size_left_open("image", 320, 320) in " ".join(samples.notes)
     how = Preprocessing(size=(8, 16))
     assert read_samples(str(folder), [wanted], preprocess=how)[0]["image"].shape == (1, 3, 8, 16)
 
@@ -147,7 +155,7 @@ def test_a_folder_without_images_is_refused(tmp_path):
 
 
 def test_what_is_not_there_is_refused(tmp_path):
-    with pytest.raises(InputsError, match="there is no such file or folder"):
+    with pytest.raises(InputsError, match=NO_FILE_OR_FOLDER):
         read_samples(str(tmp_path / "gone"), [NCHW])
     with pytest.raises(InputsError, match="no preprocessing is named 'imgnet'"):
         read_samples(str(tmp_path), [NCHW], preprocess="imgnet")
@@ -240,10 +248,10 @@ def test_fractions_for_whole_numbers_are_refused(tmp_path):
 
 def test_a_file_that_is_no_array_is_refused(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"PK no")
-    with pytest.raises(InputsError, match="cannot be read as numpy arrays"):
+    with pytest.raises(InputsError, match=ARE_NO_ARRAYS):
         read_samples(str(tmp_path / "x.npz"), [NCHW])
     np.save(tmp_path / "o.npy", np.array([{}], dtype=object))
-    with pytest.raises(InputsError, match="cannot be read as numpy arrays"):
+    with pytest.raises(InputsError, match=ARE_NO_ARRAYS):
         read_samples(str(tmp_path / "o.npy"), [NCHW])
     (tmp_path / "x.txt").write_text("1")
     with pytest.raises(InputsError, match="not known"):

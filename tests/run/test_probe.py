@@ -13,15 +13,32 @@ from onnx.reference import ReferenceEvaluator
 
 import quantstore
 from quantstore import cli, store
+from quantstore.errors import MissingRuntimeError, ModelFileError
+from quantstore.graph import open_model
 from quantstore.numerics.quantization import round_trip
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file, ingest_many
 from quantstore.run import noise, probe, twin
-from quantstore.run.comparison import Reference, sqnr_db
-from quantstore.run.figures import CALIBRATION_SEED, TEST_SEED, WEIGHTS_SEED, Facts, figures
+from quantstore.run.comparison import NO_OUTPUT_DEPENDS, Reference, is_not_a_number, sqnr_db
+from quantstore.run.figures import (
+    CALIBRATION_SEED,
+    INTEGERS_ON_GRID,
+    TEST_SEED,
+    WEIGHTS_ON_GRID,
+    WEIGHTS_SEED,
+    Facts,
+    figures,
+)
 from quantstore.run.plan import PLAN
 from quantstore.run.probe import Prober
-from quantstore.run.runtime import quantizable, quantize_file
+from quantstore.run.runtime import (
+    CRASHED,
+    NEEDS_MORE_MEMORY,
+    NOT_INSTALLED,
+    quantizable,
+    quantize_file,
+)
+from quantstore.run.simulate import NO_FLOAT_OUTPUT_DEPENDS
 from quantstore.schemes import SCHEMES
 from tests.support.graphs import gaussian, make_model, node, save
 
@@ -189,9 +206,7 @@ def test_weights_that_lie_on_the_grid_are_no_proof_that_all_is_well(tmp_path):
     _, found = found_in(save(model, tmp_path / "net.onnx"))
     for scheme in (TENSOR, CHANNEL):
         assert math.isnan(found[scheme, "weights"].output_sqnr_db)
-        assert found[scheme, "weights"].failure == (
-            "the weights lie on this grid already: rounding them changes nothing"
-        )
+        assert found[scheme, "weights"].failure == WEIGHTS_ON_GRID
     assert found["int4_channel_symmetric", "weights"].failure is None
 
 
@@ -200,19 +215,19 @@ def test_outputs_that_are_no_numbers_are_no_figure(tmp_path):
     weights[0] = np.nan
     path, _ = two_layers(tmp_path, first=weights)
     records = in_process(path)
-    assert {one.failure for one in records} == {"output 'y' of the float model is not a number"}
+    assert {one.failure for one in records} == {is_not_a_number("y")}
 
 
 def test_a_network_that_gives_zero_has_nothing_to_lose(tmp_path):
     path, _ = two_layers(tmp_path, first=np.zeros((5, 8), np.float32))
-    assert {one.failure for one in in_process(path)} == {"no output depends on the inputs"}
+    assert {one.failure for one in in_process(path)} == {NO_OUTPUT_DEPENDS}
 
 
 def test_a_network_without_float_outputs_is_not_compared(tmp_path):
     nodes = [node("MatMul", ["x", "w"], ["h"]), node("Shape", ["h"], ["y"])]
     path = save(make_model(nodes, {"w": gaussian(5, 8)}), tmp_path / "net.onnx")
     (reason,) = {one.failure for one in in_process(path)}
-    assert reason == "no output of floating-point numbers depends on the inputs"
+    assert reason == NO_FLOAT_OUTPUT_DEPENDS
 
 
 def in_process(path):
@@ -248,9 +263,9 @@ def test_one_process_probes_several_models_and_finds_the_same(tmp_path, prober):
         records = prober.result()
         check_rows(records)
         if one is broken:
-            assert {record.failure for record in records} == {
-                "not an ONNX file, but a text file; check that this is the right file"
-            }
+            with pytest.raises(ModelFileError) as refused:
+                open_model(broken)
+            assert {record.failure for record in records} == {refused.value.sentence}
             continue
         here = found_in(one)[1]
         for record in records:
@@ -308,7 +323,7 @@ def test_a_crash_is_a_row_and_the_next_model_gets_a_new_process(sabotage, tmp_pa
             records = prober.result()
             check_rows(records)
             assert {one.failure for one in records if one.mode == "both"} == {
-                "onnxruntime crashed on this model (SIGSEGV)"
+                f"{CRASHED} (SIGSEGV)"
             }
 
 
@@ -317,11 +332,7 @@ def test_without_onnxruntime_the_rows_say_what_to_install(sabotage):
     records = probe.probe(demo("digits-plain"))
     check_rows(records)
     assert {(one.failure, one.onnxruntime_version) for one in records} == {
-        (
-            "onnxruntime, which runs models, is not installed;"
-            " install it with: pip install 'onnxruntime>=1.20,<2'",
-            "not installed",
-        )
+        (MissingRuntimeError(NOT_INSTALLED).sentence, "not installed")
     }
 
 
@@ -338,7 +349,7 @@ def test_a_model_that_wants_all_memory_gets_a_row_and_no_more(tmp_path, prober):
     prober.start(save(model, tmp_path / "huge.onnx"))
     records = prober.result()
     check_rows(records)
-    assert {one.failure for one in records} == {"the model needs more memory than it may have"}
+    assert {one.failure for one in records} == {NEEDS_MORE_MEMORY}
 
 
 # --- at ingest ---------------------------------------------------------------------------------
@@ -434,6 +445,4 @@ def test_a_file_that_is_quantized_already_says_that_its_first_loss_is_unknown(sh
         if len(reasons) == 3:
             break
     assert reasons[TENSOR] is None
-    assert reasons[CHANNEL] == (
-        "the stored integers lie on this grid already; what their rounding lost is unknown"
-    )
+    assert reasons[CHANNEL] == INTEGERS_ON_GRID

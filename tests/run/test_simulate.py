@@ -13,15 +13,19 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from quantstore import cli, store
+from quantstore.cli.simulate import NO_FILE, RANKING_AGREES, WRONG_SIZE, wrong_numbers
 from quantstore.errors import CancelledError, InputsError, QuantstoreError, RunError
 from quantstore.numerics.quantization import round_trip
 from quantstore.pipeline import simulate as simulation
 from quantstore.pipeline.files import demo_paths
 from quantstore.run.choices import Choices, Simulation
-from quantstore.run.simulate import simulate
+from quantstore.run.feeding import how_shared
+from quantstore.run.inputs import NO_FILE_OR_FOLDER
+from quantstore.run.runtime import CRASHED, REFUSES
+from quantstore.run.simulate import RETURNS_THE_SAME, returns_no_number, simulate
 from quantstore.schemes import SCHEMES
+from tests.support.demo_models import MODELS, documented
 from tests.support.graphs import float_value, gaussian, make_model, node, save
-from tests.test_examples import MODELS, documented, test_split  # noqa: F401  (a fixture)
 
 WEIGHTS = Choices(mode="weights")
 RESCALED = next(path for path in demo_paths() if path.stem == "digits-rescaled")
@@ -108,7 +112,7 @@ FILES = ("digits-plain", "digits-separable", "digits-separable-unfolded", "digit
 def test_the_example_models_have_the_accuracy_that_their_table_says(
     file,
     sharing,
-    test_split,  # noqa: F811
+    test_split,
     tmp_path,
 ):
     images, labels = test_split
@@ -124,7 +128,7 @@ def test_the_example_models_have_the_accuracy_that_their_table_says(
     assert found.record.sample_count == 450
 
 
-def test_a_scale_per_channel_rescues_no_activations(test_split, tmp_path):  # noqa: F811
+def test_a_scale_per_channel_rescues_no_activations(test_split, tmp_path):
     images, labels = test_split
     np.savez(tmp_path / "test.npz", image=images, labels=labels)
     choices = Choices(
@@ -145,7 +149,7 @@ def test_full_int8_works_below_the_opset_that_has_it(mode, opset, sharing, tmp_p
     found = simulate(path, arrays, choices)
     assert 20 < found.record.output_sqnr_db < 60
     assert (found.record.calibration, found.record.sample_count) == ("minmax", 4)
-    assert "4 samples to find ranges on, the other 4 to compare on" in found.notes
+    assert how_shared(4, 4) in found.notes
     assert {row.kind for row in found.activation_errors} == {"accumulated", "local"}
 
 
@@ -237,13 +241,13 @@ def test_a_model_that_onnxruntime_refuses_is_refused_in_its_words(tmp_path, arra
     broken = network()
     broken.graph.node[1].op_type = "NoSuchOperator"
     path = save(broken, tmp_path / "broken.onnx")
-    with pytest.raises(RunError, match=r"onnxruntime refuses the model: .*NoSuchOperator"):
+    with pytest.raises(RunError, match=f"{REFUSES}: .*NoSuchOperator"):
         simulate(path, arrays, WEIGHTS)
 
 
 def test_outputs_that_are_no_numbers_are_refused(tmp_path, arrays):
     path = save(network(bias=np.float32([0, np.nan, 0, 0])), tmp_path / "nan.onnx")
-    with pytest.raises(RunError, match="the float model returns NaN or infinity in 'y' for 8"):
+    with pytest.raises(RunError, match=returns_no_number("float", "y", 8)):
         simulate(path, arrays, WEIGHTS)
 
 
@@ -251,7 +255,7 @@ def test_weights_that_lie_on_the_grid_already_are_not_called_fine(tmp_path, arra
     on_grid = with_weights(network(), {"w0", "w1", "w2"})
     found = simulate(save(on_grid, tmp_path / "grid.onnx"), arrays, WEIGHTS).record
     assert np.isnan(found.output_sqnr_db)
-    assert "lie on this grid already" in found.failure
+    assert found.failure == RETURNS_THE_SAME
 
 
 def test_a_detector_is_compared_before_the_selection(tmp_path):
@@ -341,7 +345,7 @@ def test_a_child_that_crashes_is_a_sentence(model, arrays, tmp_path):
     while running.progress is None and not running.is_over():
         time.sleep(0.01)
     os.kill(running._child.pid, signal.SIGSEGV)
-    with pytest.raises(QuantstoreError, match="onnxruntime crashed on this model"):
+    with pytest.raises(QuantstoreError, match=CRASHED):
         running.wait()
 
 
@@ -356,7 +360,7 @@ def test_the_command_prints_tensors_and_says_the_figure(demo_store, tmp_path, ca
     assert len(out.splitlines()) == 2 + 3
     assert "output SQNR 1.0 dB, compared: the outputs" in err
     assert "first layer below 10 dB: /blocks/blocks.0/depthwise/conv/Conv" in err
-    assert "agrees with it at Spearman" in err
+    assert RANKING_AGREES in err
     assert "did not hold" not in err
 
     assert cli.main([*argv, "--format", "json"]) == cli.OK
@@ -369,11 +373,11 @@ def test_the_command_prints_tensors_and_says_the_figure(demo_store, tmp_path, ca
 @pytest.mark.parametrize(
     ("argv", "code", "sentence"),
     [
-        (["gone.onnx", "--inputs", "noise"], 1, "gone.onnx: there is no such file"),
+        (["gone.onnx", "--inputs", "noise"], 1, f"gone.onnx: {NO_FILE}"),
         ([str(RESCALED)], 2, "Missing option '--inputs'"),
-        ([str(RESCALED), "--inputs", "gone"], 1, "gone: there is no such file or folder"),
-        ([str(RESCALED), "--inputs", "noise", "--size", "big"], 2, "--size is a number or"),
-        ([str(RESCALED), "--inputs", "noise", "--mean", "a,b"], 2, "--mean is one number or three"),
+        ([str(RESCALED), "--inputs", "gone"], 1, f"gone: {NO_FILE_OR_FOLDER}"),
+        ([str(RESCALED), "--inputs", "noise", "--size", "big"], 2, WRONG_SIZE),
+        ([str(RESCALED), "--inputs", "noise", "--mean", "a,b"], 2, wrong_numbers("mean")),
         (
             [str(RESCALED), "--inputs", "noise", "--scheme", "fp8_e4m3_tensor"],
             1,

@@ -11,6 +11,7 @@ import duckdb
 import pytest
 
 from quantstore import store
+from quantstore.app.widgets.stores import NEEDS_UPDATE
 from quantstore.cli import main
 from quantstore.errors import OlderStoreError, RefusedImportError
 from quantstore.numerics.measures import MEASURES
@@ -75,7 +76,7 @@ def test_who_reads_a_store_that_lacks_it_is_told_what_to_do(path, added, capsys)
 def test_the_app_offers_to_update_it(path, added, monkeypatch):
     monkeypatch.setenv("QUANTSTORE_DB", str(path))
     app = unopened("model").run()
-    assert app.title[0].value == "This store needs an update"
+    assert app.title[0].value == NEEDS_UPDATE
     (button,) = (button for button in app.button if button.label == "Update the store")
     button.click().run()
     assert app.error == app.exception == []

@@ -9,12 +9,14 @@ import duckdb
 import pytest
 
 from quantstore import store
+from quantstore.app.widgets.stores import NEEDS_UPDATE
 from quantstore.cli import main
 from quantstore.errors import OlderStoreError, StoreError
 from quantstore.numerics.measures import lacking
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
+from quantstore.store.migrations import NO_COPY
 from tests.support.visits import unopened
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -236,7 +238,7 @@ def test_where_no_copy_can_be_kept_nothing_is_changed(tmp_path, monkeypatch):
     (tmp_path / "old.duckdb.schema-1.backup.unfinished").mkdir()
     with pytest.raises(StoreError) as caught:
         store.update(path)
-    assert "a copy of it cannot be kept" in caught.value.sentence
+    assert NO_COPY in caught.value.sentence
     assert ask(path, "select value from store_info where key = 'schema_version'") == [("1",)]
 
 
@@ -256,7 +258,7 @@ def the_button(app):
 
 def test_the_app_offers_to_update_it(app):
     assert app.error == app.exception == []
-    assert app.title[0].value == "This store needs an update"
+    assert app.title[0].value == NEEDS_UPDATE
     the_button(app).click().run()
     assert app.error == app.exception == []
     assert "digits" in app.title[0].value
@@ -266,5 +268,5 @@ def test_the_app_offers_to_update_it(app):
 def test_the_app_says_why_it_could_not_be_updated(app, tmp_path):
     (tmp_path / "old.duckdb.schema-1.backup.unfinished").mkdir()
     the_button(app).click().run()
-    assert "a copy of it cannot be kept" in app.error[0].value
+    assert NO_COPY in app.error[0].value
     assert app.exception == []

@@ -24,6 +24,7 @@ from quantstore.layer import Layer
 from quantstore.numerics.measure import measure_layer
 from quantstore.numerics.measures import MEASURES
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
+from quantstore.store.connection import IN_USE_BY_PROCESS, IN_USE_HERE
 
 GAUSSIAN = np.random.default_rng(1).normal(size=(10, 40)).astype(np.float32)
 # One channel a thousand times as large as the others, which int8 then erases.
@@ -606,7 +607,7 @@ def test_a_store_held_by_another_process_is_named_with_that_process(add, path, h
     with pytest.raises(LockedStoreError) as caught, opening(path, wait_seconds=0.3):
         pass
     assert time.monotonic() - started >= 0.3
-    assert f"is in use by process {holder.pid} (python" in caught.value.sentence
+    assert f"{IN_USE_BY_PROCESS} {holder.pid} (python" in caught.value.sentence
     assert caught.value.exit_code == 3
 
 
@@ -642,7 +643,7 @@ def test_a_writer_waits_for_a_reader_in_the_same_process(add, path):
     thread = threading.Thread(target=read)
     thread.start()
     reading.wait(10)
-    with pytest.raises(LockedStoreError, match="another part of this program"):
+    with pytest.raises(LockedStoreError, match=IN_USE_HERE):
         store.writing(path, wait_seconds=0.1).__enter__()
     threading.Timer(0.2, release.set).start()
     with store.writing(path, wait_seconds=20) as connection:

@@ -18,6 +18,8 @@ from quantstore.errors import (
     NewerStoreError,
     StoreError,
 )
+from quantstore.store.connection import IS_CORRUPT, IS_EMPTY, IS_NO_DATABASE, IS_TOO_SHORT
+from quantstore.store.migrations import NO_COPY
 
 ROOT = Path(store.__file__).parents[2]
 both_ways = pytest.mark.parametrize("opening", [store.reading, store.writing])
@@ -79,11 +81,11 @@ def test_a_store_that_is_not_there_is_not_made_by_who_wants_to_change_one(path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "is an empty file"),
-        (b"abc", "is not a DuckDB database"),
-        (b"Not a database.\n" * 1000, "is not a DuckDB database"),
-        (b"PK\3\4" * 5000, "is not a DuckDB database"),
-        (b"SQLite format 3\0".ljust(8192, b"\0"), "is not a DuckDB database"),
+        (b"", IS_EMPTY),
+        (b"abc", IS_NO_DATABASE),
+        (b"Not a database.\n" * 1000, IS_NO_DATABASE),
+        (b"PK\3\4" * 5000, IS_NO_DATABASE),
+        (b"SQLite format 3\0".ljust(8192, b"\0"), IS_NO_DATABASE),
     ],
     ids=["zero bytes", "three bytes", "text", "zip", "SQLite"],
 )
@@ -139,11 +141,11 @@ def test_a_folder_that_does_not_exist(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda sound: sound[:100], "shorter than it should be"),
-        (lambda sound: sound[:5000], "shorter than it should be"),
-        (lambda sound: sound[: len(sound) // 2], "shorter than it should be"),
-        (lambda sound: flipped(sound, 0), "do not match their checksums"),
-        (lambda sound: flipped(sound, 4100), "do not match their checksums"),
+        (lambda sound: sound[:100], IS_TOO_SHORT),
+        (lambda sound: sound[:5000], IS_TOO_SHORT),
+        (lambda sound: sound[: len(sound) // 2], IS_TOO_SHORT),
+        (lambda sound: flipped(sound, 0), IS_CORRUPT),
+        (lambda sound: flipped(sound, 4100), IS_CORRUPT),
         (lambda sound: sound[:12288] + bytes(len(sound) - 12288), "is damaged"),
     ],
     ids=["100 bytes", "5000 bytes", "half", "first byte", "header", "all but the header"],
@@ -259,7 +261,7 @@ def test_no_place_to_write_is_said_and_changes_nothing(attempts, case):
     if room_bytes is None:
         assert "test.duckdb cannot be opened: Permission denied" in sentence
     elif case == "of an earlier release":
-        assert "a copy of it cannot be kept" in sentence
+        assert NO_COPY in sentence
     else:
         assert "File too large; free some space on that disk" in sentence
     after = everything(path.parent)

@@ -236,7 +236,7 @@ def test_a_folder_with_other_files_is_left_alone_unless_told_and_they_stay(full_
     folder = tmp_path / "thesis"
     folder.mkdir()
     (folder / "thesis.tex").write_text("years of work")
-    with pytest.raises(QuantstoreError, match="no export of a store"):
+    with pytest.raises(QuantstoreError, match=exports.HOLDS_OTHER_FILES):
         store.export(full_store, folder, [PLAIN])
     assert [file.name for file in folder.iterdir()] == ["thesis.tex"]
     store.export(full_store, folder, [PLAIN], replace=True)
@@ -409,10 +409,10 @@ HOSTILE = {
     "older": (lambda folder: say(folder, schema_version=1), "older than"),
     "newer": (lambda folder: say(folder, schema_version=999), "upgrade quantstore"),
     "no version": (lambda folder: say(folder, schema_version="²"), "which schema"),
-    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "no export of a store"),
+    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), imports.IS_NO_EXPORT),
     "deep manifest": (
         lambda folder: (folder / "manifest.json").write_text("[" * 60_000),
-        "no export of a store",
+        imports.IS_NO_EXPORT,
     ),
     "no file": (lambda folder: (folder / "errors.parquet").unlink(), "no file errors.parquet"),
     "no Parquet": (
@@ -434,7 +434,7 @@ HOSTILE = {
     "no value": (rewrite("models", with_values("model", lambda _: None)), "without a model"),
     "not a number": (
         rewrite("channels", with_values("q1", lambda _: float("nan"))),
-        "q1 that are no finite numbers",
+        imports.is_infinite("q1"),
     ),
     "not UTF-8": (rewrite("layers", not_utf8), "text that is none"),
     "two of a key": (

@@ -85,3 +85,24 @@ def a_sensitivity(depth, db, **changes):
         created_at=WHEN,
     )
     return dataclasses.replace(record, **changes)
+
+
+def probed(path, model, scheme, output_sqnr_db, *, mode="both", failure=None, source="noise"):
+    """A run of a model that the store holds, written into it."""
+    record = SimulationRecord(
+        scheme=scheme,
+        mode=mode,
+        calibration="minmax",
+        input_source=source,
+        input_shape="x: 1x1x8x8",
+        compared="before Softmax",
+        sample_count=5,
+        output_sqnr_db=output_sqnr_db,
+        top1_agreement=math.nan,
+        seconds=0.5,
+        onnxruntime_version="1.32.0",
+        created_at=WHEN,
+        failure=failure,
+    )
+    with store.writing(path) as connection:
+        store.add_simulation(connection, store.find_model(connection, model), record)

@@ -54,6 +54,18 @@ def _opened(page: str, store: Path, address: tuple[tuple[str, tuple[str, ...]], 
     return app
 
 
+@pytest.fixture
+def open_app(monkeypatch: pytest.MonkeyPatch):
+    """Run the app on a store and go to a page, with the address that a link would carry."""
+
+    def run(path: Path, page: str, **address: str | list[str]) -> AppTest:
+        monkeypatch.setenv("QUANTSTORE_DB", str(path))
+        without_what_only_tests_bring(monkeypatch)
+        return unopened(page, **address).run()
+
+    return run
+
+
 def without_what_only_tests_bring(patched: pytest.MonkeyPatch) -> None:
     """Pages do without these; pandas would use scipy where it finds it."""
     for name in ("scipy", "sklearn", "onnxruntime"):
@@ -64,6 +76,17 @@ def trusting_no_chart(patched: pytest.MonkeyPatch) -> None:
     """Each chart of the pages drawn from now on is held against the schema of Vega-Lite."""
     for module in ("charts.common", "app.widgets.drawing", "app.sections.compare_charts"):
         patched.setattr(f"quantstore.{module}.ready", lambda chart: chart)
+
+
+def texts(app: AppTest) -> str:
+    """Everything the page says in Markdown, HTML, headings and captions."""
+    kinds = (app.title, app.header, app.subheader, app.markdown, app.caption, app.warning, app.info)
+    html = [element.proto.body for element in app.get("html")]
+    return "\n".join([str(element.value) for kind in kinds for element in kind] + html)
+
+
+def fails(app: AppTest) -> list[str]:
+    return [*(str(e.value) for e in app.exception), *(str(e.value) for e in app.error)]
 
 
 def section(draw: Callable[..., None], *arguments: Any) -> AppTest:

@@ -25,9 +25,12 @@ def open_store() -> Iterator[store.Connection]:
         yield con
 
 
+NEEDS_UPDATE = "This store needs an update"
+
+
 def offer_update(older: OlderStoreError) -> None:
     """What a page shows where the store was written by an earlier release."""
-    st.title("This store needs an update")
+    st.title(NEEDS_UPDATE)
     st.markdown(
         f"{markdown(str(older))}. Updating keeps what is in it, and a copy of the file as it is"
         " now beside it. It takes a moment."

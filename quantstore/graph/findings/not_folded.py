@@ -9,6 +9,11 @@ from quantstore.graph.batchnorm import FOLDABLE
 from quantstore.graph.findings.base import MeasuredLayer, OfLayer, Sentences, is_standard
 from quantstore.graph.fold import values_of
 
+# Why a normalization is left as it is.
+IS_AN_OUTPUT = "the convolution's own result is an output of the graph"
+IS_IN_TRAINING = "it is in training mode, so that it normalizes by what it sees"
+IS_NOT_CONSTANT = "its parameters are not constant"
+
 
 def _look(measured: MeasuredLayer) -> Iterator[Sentences]:
     reason = _why_not_folded(measured) if measured.fold else ""
@@ -39,7 +44,7 @@ def _why_not_folded(measured: MeasuredLayer) -> str:
     if layer.already_quantized:
         return "the weights are stored as integers"
     if output.is_graph_output():
-        return "the convolution's own result is an output of the graph"
+        return IS_AN_OUTPUT
     if len(users) > 1:
         return f"{len(users)} nodes read the convolution's result"
     return _what_keeps(normalizations[0])
@@ -51,12 +56,12 @@ def _what_keeps(norm: ir.Node) -> str:
         integer(norm, "training_mode", 0)
         or len([output_value for output_value in norm.outputs if output_value.name]) > 1
     ):
-        return "it is in training mode, so that it normalizes by what it sees"
+        return IS_IN_TRAINING
     if len(norm.inputs) < 5:
         return "it lacks parameters"
     parameters = [values_of(norm.inputs[index], None) for index in (1, 2, 3, 4)]
     if any(values is None for values in parameters):
-        return "its parameters are not constant"
+        return IS_NOT_CONSTANT
     sizes = {values.size for values in parameters if values is not None}
     return (
         f"it has {min(sizes):,} parameters for another number of channels"

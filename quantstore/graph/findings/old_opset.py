@@ -9,21 +9,29 @@ from quantstore.graph.findings.base import OfModel, Sentences, SurveyedModel
 DEQUANTIZE_OPSET = 10
 PER_CHANNEL_OPSET = 13
 
+KNOWS_NEITHER_OPERATOR = (
+    "It has neither QuantizeLinear nor DequantizeLinear: they come with"
+    f" {DEQUANTIZE_OPSET}, and a scale per channel with {PER_CHANNEL_OPSET}."
+)
+KNOWS_ONE_SCALE = (
+    "Its DequantizeLinear knows one scale per tensor; a scale per channel needs"
+    f" {PER_CHANNEL_OPSET} or later."
+)
+
+
+def opset_in_words(opset: int) -> str:
+    """Which operator set a model uses."""
+    return f"The model uses operator set {opset}."
+
 
 def _look(model: SurveyedModel) -> Iterator[Sentences]:
     opset = model.file.opset
     if opset is None or opset >= PER_CHANNEL_OPSET:
         return
-    knows = (
-        "It has neither QuantizeLinear nor DequantizeLinear: they come with"
-        f" {DEQUANTIZE_OPSET}, and a scale per channel with {PER_CHANNEL_OPSET}."
-        if opset < DEQUANTIZE_OPSET
-        else "Its DequantizeLinear knows one scale per tensor; a scale per channel needs"
-        f" {PER_CHANNEL_OPSET} or later."
-    )
+    knows = KNOWS_NEITHER_OPERATOR if opset < DEQUANTIZE_OPSET else KNOWS_ONE_SCALE
     before = "quantizing" if opset < DEQUANTIZE_OPSET else "quantizing per channel"
     yield Sentences(
-        f"The model uses operator set {opset}. {knows}",
+        f"{opset_in_words(opset)} {knows}",
         f"Export it with opset {PER_CHANNEL_OPSET} or later, or convert it with"
         f" onnx.version_converter, before {before}.",
     )
