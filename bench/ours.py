@@ -54,7 +54,7 @@ def _empty_store(folder: Path) -> Path:
 def schemes(scheme_count: str, most_bits: str, rows: str, columns: str) -> Callable[[], object]:
     """One random layer under so many min-max schemes of 2 to so many bits, and nothing else."""
     _import_libraries()
-    from quantstore.numerics.measure import measure_layer
+    from quantstore.numerics.measure_layer import measure_layer
     from quantstore.numerics.sweep import Plan
 
     chosen = dict(_min_max_schemes(int(scheme_count), int(most_bits)))
@@ -69,7 +69,7 @@ def thresholds(threshold_count: str, path: str) -> Callable[[], object]:
     import numpy as np
 
     from quantstore import graph
-    from quantstore.numerics.measure import measure_layer
+    from quantstore.numerics.measure_layer import measure_layer
 
     requested_count = int(threshold_count)
     for name, module in list(sys.modules.items()):

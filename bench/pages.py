@@ -34,7 +34,7 @@ RESULTS = HERE / "results" / "pages.json"
 sys.path.insert(0, str(ROOT))
 from quantstore import store  # noqa: E402
 from quantstore.app.page_list import PAGES, page_named  # noqa: E402
-from quantstore.pipeline import simulate  # noqa: E402
+from quantstore.pipeline import runs  # noqa: E402
 from quantstore.pipeline.ingest import ingest_file  # noqa: E402
 
 # How far the channels of the models that are copied spread, from none to a lot.
@@ -159,7 +159,7 @@ def generate(path: Path, model_count: int, folder: Path) -> None:
         model = folder / f"base-{seed}.onnx"
         mobile_like(model, seed=seed, spread=spread)
         ingest_file(model, path)
-        simulate.run(model, path, str(images))
+        runs.run(model, path, str(images))
         model.unlink()
     with store.writing(path) as con:
         bases = [row[0] for row in con.rows("select model_id from models order by model_id")]

@@ -27,7 +27,8 @@ sys.path.insert(0, str(HERE.parent))
 from quantstore.pipeline.files import demo_paths  # noqa: E402
 from quantstore.run import noise, points, twin  # noqa: E402
 from quantstore.run.comparison import Reference  # noqa: E402
-from quantstore.run.figures import (  # noqa: E402
+from quantstore.run.plan import PLAN  # noqa: E402
+from quantstore.run.probe_figures import (  # noqa: E402
     CALIBRATION_SEED,
     EXACT_DB,
     TEST_SEED,
@@ -35,7 +36,6 @@ from quantstore.run.figures import (  # noqa: E402
     accepted_inputs,
     fix_shapes,
 )
-from quantstore.run.plan import PLAN  # noqa: E402
 from quantstore.run.runtime import Feeds, Session, quantizable, quantize_file  # noqa: E402
 from quantstore.schemes import SCHEMES  # noqa: E402
 

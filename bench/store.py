@@ -29,7 +29,7 @@ RESULTS = HERE / "results" / "store.json"
 
 sys.path.insert(0, str(ROOT))
 from quantstore import records, store  # noqa: E402
-from quantstore.numerics.measure import MEASURES_VERSION  # noqa: E402
+from quantstore.numerics.measure_layer import MEASURES_VERSION  # noqa: E402
 from quantstore.pipeline.measure_file import measure_file  # noqa: E402
 from quantstore.pipeline.outcome import MeasuredModel  # noqa: E402
 from quantstore.store.tables import OF_MODELS  # noqa: E402

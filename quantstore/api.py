@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from quantstore.pipeline.outcome import IngestResult
-    from quantstore.pipeline.simulate import Done
+    from quantstore.pipeline.runs import Done
     from quantstore.run.choices import Choices, Progress
 
 AnyPath = str | os.PathLike[str]
@@ -130,7 +130,7 @@ class Store:
         frame = self.compare([model], scheme)
         (row,) = frame.astype(object).where(frame.notna(), None).to_dict("records")
         figures = {field.name: row[field.name] for field in fields(Verdict) if field.name in row}
-        return Verdict(**figures, sentence=verdicts.verdict_sentence(queries.finding(row)))
+        return Verdict(**figures, sentence=verdicts.verdict_sentence(queries.model_facts(row)))
 
     def verdicts(self) -> pd.DataFrame:
         """One row per model and scheme: the verdict, what it rests on, layers per band."""
@@ -222,12 +222,12 @@ class Store:
 
         Args:
             inputs: a folder of images, an image, an ``.npz`` or ``.npy`` file, or ``noise``.
-            choices: see :class:`quantstore.pipeline.simulate.Choices`.
+            choices: see :class:`quantstore.pipeline.runs.Choices`.
             progress: is told how far it is.
         """
-        from quantstore.pipeline import simulate
+        from quantstore.pipeline import runs
 
-        return simulate.run(Path(path), self.path, os.fspath(inputs), choices, progress)
+        return runs.run(Path(path), self.path, os.fspath(inputs), choices, progress)
 
     @contextmanager
     def _reading(self) -> Iterator[store.Connection]:

@@ -237,7 +237,7 @@ class SensitivityRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerMeasures:
+class LayerRecords:
     """Everything known about one layer. A layer of NaN alone has no histogram."""
 
     layer: LayerRecord

@@ -65,7 +65,7 @@ def test_every_public_name_is_there_and_explained():
 def _later_types():
     import pyarrow as pa
 
-    from quantstore.pipeline.simulate import Done
+    from quantstore.pipeline.runs import Done
     from quantstore.run.choices import Choices, Progress
 
     return {"pa": pa, "Choices": Choices, "Progress": Progress, "Done": Done}

@@ -72,7 +72,7 @@ class FileQueue(Queue):
 class RunQueue(Queue):
     """Models waiting to be run, and what became of the others.
 
-    The progress of a job is ``run.choices.Progress``, its result ``pipeline.simulate.Done``, its
+    The progress of a job is ``run.choices.Progress``, its result ``pipeline.runs.Done``, its
     description the scheme, the mode and the inputs.
     """
 
@@ -105,9 +105,9 @@ class RunQueue(Queue):
 
 def _start_run(path: Path, store_path: Path, inputs: str, choices: Any) -> Cancellable:
     # Loaded with the first run: no page needs what runs a model.
-    from quantstore.pipeline import simulate
+    from quantstore.pipeline import runs
 
-    return simulate.start(path, store_path, inputs, simulate.Choices(**choices))
+    return runs.start(path, store_path, inputs, runs.Choices(**choices))
 
 
 # One each for the server: every session and every rerun sees the same.

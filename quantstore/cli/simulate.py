@@ -14,7 +14,7 @@ from quantstore.errors import QuantstoreError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from quantstore.pipeline.simulate import Done
+    from quantstore.pipeline.runs import Done
 
 DRIFT_COLUMNS = (
     "depth",
@@ -156,7 +156,7 @@ def simulate(
     An array named labels in an .npz file is the right class of each sample: the accuracy of both
     models is then reported.
     """
-    from quantstore.pipeline import simulate as simulation
+    from quantstore.pipeline import runs
     from quantstore.run.choices import Choices, Progress
 
     if not path.is_file():
@@ -184,7 +184,7 @@ def simulate(
             talk.progress(progress.done, progress.total, progress.stage)
 
         try:
-            done = simulation.run(path, db, inputs, choices, report)
+            done = runs.run(path, db, inputs, choices, report)
         except KeyboardInterrupt:
             raise click.Abort from None
         except QuantstoreError as error:

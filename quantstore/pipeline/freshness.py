@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from quantstore.errors import QuantstoreError
-from quantstore.numerics.measure import is_current
+from quantstore.numerics.measure_layer import is_current
 from quantstore.pipeline.measure_file import content_of
 from quantstore.queries import Origin
 

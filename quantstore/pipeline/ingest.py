@@ -24,7 +24,7 @@ from quantstore.errors import (
     QuantstoreError,
     StoreError,
 )
-from quantstore.numerics.measure import MEASURES_VERSION, is_current
+from quantstore.numerics.measure_layer import MEASURES_VERSION, is_current
 from quantstore.pipeline.files import name_of
 from quantstore.pipeline.measure_file import enough_memory, measure
 from quantstore.pipeline.outcome import (
@@ -41,7 +41,7 @@ from quantstore.process import logs, pool
 from quantstore.process.memory import peak_bytes_with_children
 from quantstore.records import IngestRecord, ModelRecord
 from quantstore.run.probe import Prober
-from quantstore.store.care import name_is_taken
+from quantstore.store.labelling import name_is_taken
 from quantstore.version import __version__
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from quantstore import graph
 from quantstore.errors import ModelFileError, NoLayersError, QuantstoreError
 from quantstore.layer import Layer
 from quantstore.numerics.equalization import p10_after_db
-from quantstore.numerics.measure import measure_layer
+from quantstore.numerics.measure_layer import measure_layer
 from quantstore.numerics.sweep import FULL_PLAN, Plan
 from quantstore.pipeline.outcome import (
     LARGER_MACHINE,
@@ -28,7 +28,7 @@ from quantstore.pipeline.outcome import (
 )
 from quantstore.process import pool
 from quantstore.process.memory import peak_bytes_with_children
-from quantstore.records import EqualizationRecord, FindingRecord, LayerMeasures, SimulationRecord
+from quantstore.records import EqualizationRecord, FindingRecord, LayerRecords, SimulationRecord
 from quantstore.run.probe import Prober
 from quantstore.schemes import DEFAULT_SCHEME
 
@@ -101,7 +101,7 @@ def measure(
 
     bytes_total = sum(site.weight_bytes for site in work.sites)
     bytes_done = weight_count = layers_done = 0
-    measures_by_site: dict[int, LayerMeasures] = {}
+    measures_by_site: dict[int, LayerRecords] = {}
     of_layers: dict[int, tuple[graph.Finding, ...]] = {}
     unread = list(survey.unread)
     after: dict[tuple[int, int], tuple[float, float]] = {}
@@ -186,7 +186,7 @@ class _MeasuringResult:
     """What became of a task; a pair's ``site_indices`` count as layers in its other task."""
 
     site_indices: tuple[int, ...] = ()
-    measures: dict[int, LayerMeasures] = field(default_factory=dict)
+    measures: dict[int, LayerRecords] = field(default_factory=dict)
     findings: dict[int, tuple[graph.Finding, ...]] = field(default_factory=dict)
     unread: tuple[graph.Unread, ...] = ()
     weight_count: int = 0
@@ -242,10 +242,10 @@ def _do(work: _MeasuringInput, task: _MeasuringTask) -> _MeasuringResult:
         return _MeasuringResult(
             pair=(task.site_indices[0], task.site_indices[1]), p10_after_db=after
         )
-    measures: dict[int, LayerMeasures] = {}
+    measures: dict[int, LayerRecords] = {}
     findings: dict[int, tuple[graph.Finding, ...]] = {}
     unread: list[graph.Unread] = []
-    seen: dict[tuple[object, ...], LayerMeasures] = {}
+    seen: dict[tuple[object, ...], LayerRecords] = {}
     weight_count = 0
     for site_index in task.site_indices:
         layer = graph.read_or_reason(work.file, work.sites[site_index], fold=fold)
@@ -276,7 +276,7 @@ def _do(work: _MeasuringInput, task: _MeasuringTask) -> _MeasuringResult:
 
 
 def _findings_of(
-    site: graph.Site, layer: Layer, measures: LayerMeasures, *, fold: bool
+    site: graph.Site, layer: Layer, measures: LayerRecords, *, fold: bool
 ) -> tuple[graph.Finding, ...]:
     findings = graph.of_layer(
         site,
@@ -299,14 +299,14 @@ def _finding_record(finding: graph.Finding, depth: int | None) -> FindingRecord:
     )
 
 
-def _at_depth(measures: LayerMeasures, depth: int) -> LayerMeasures:
+def _at_depth(measures: LayerRecords, depth: int) -> LayerRecords:
     if measures.layer.depth == depth:
         return measures
     return dataclasses.replace(measures, layer=dataclasses.replace(measures.layer, depth=depth))
 
 
 def _equalization(
-    measures_by_site: dict[int, LayerMeasures],
+    measures_by_site: dict[int, LayerRecords],
     depth_of: dict[int, int],
     after: dict[tuple[int, int], tuple[float, float]],
 ) -> Iterator[EqualizationRecord]:
@@ -326,7 +326,7 @@ def _equalization(
             )
 
 
-def _seen_from(layer: Layer, twin: LayerMeasures, depth: int) -> LayerMeasures:
+def _seen_from(layer: Layer, twin: LayerRecords, depth: int) -> LayerRecords:
     """The same figures for another node that reads the same effective weights."""
     record = dataclasses.replace(
         twin.layer,

@@ -12,7 +12,7 @@ from quantstore.records import (
     EqualizationRecord,
     FindingRecord,
     IngestRecord,
-    LayerMeasures,
+    LayerRecords,
     SimulationRecord,
 )
 from quantstore.run.probe import SECONDS
@@ -64,7 +64,7 @@ class MeasuredModel:
     opset: int | None
     seconds: float
     weight_count: int
-    layers: tuple[LayerMeasures, ...]
+    layers: tuple[LayerRecords, ...]
     equalization: tuple[EqualizationRecord, ...]
     findings: tuple[FindingRecord, ...]
     probes: tuple[SimulationRecord, ...] = ()

@@ -4,7 +4,6 @@ Pages, command line, report and Python ask the same functions.
 """
 
 from quantstore.queries.checks import LayerFigures, ProbeFigures, layer_figures, probe_figures
-from quantstore.queries.compare import likely_revisions, revision_layers
 from quantstore.queries.layers import (
     CHANNEL_ORDERS,
     CHANNEL_SORTS,
@@ -30,10 +29,10 @@ from quantstore.queries.lookup import find_layer
 from quantstore.queries.models import (
     StoreSize,
     band_limits,
-    finding,
     layer_profiles,
     model_bits_needed,
     model_equalization,
+    model_facts,
     model_findings,
     model_names,
     models,
@@ -44,6 +43,7 @@ from quantstore.queries.models import (
     store_size,
     verdicts,
 )
+from quantstore.queries.revisions import likely_revisions, revision_layers
 from quantstore.queries.runs import (
     FALLS_FROM_DB,
     PREDICTIONS,
@@ -55,7 +55,7 @@ from quantstore.queries.runs import (
     sensitivities,
     tensor_values,
 )
-from quantstore.queries.store_care import (
+from quantstore.queries.shelf import (
     ModelOrder,
     Origin,
     free_bytes,
@@ -83,7 +83,6 @@ __all__ = [
     "drift",
     "drift_runs",
     "find_layer",
-    "finding",
     "found_by_name",
     "free_bytes",
     "layer_address",
@@ -103,6 +102,7 @@ __all__ = [
     "likely_revisions",
     "model_bits_needed",
     "model_equalization",
+    "model_facts",
     "model_findings",
     "model_names",
     "model_of_content",

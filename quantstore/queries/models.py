@@ -81,7 +81,7 @@ def verdicts(con: Connection, models: list[str] | None = None) -> pd.DataFrame:
     )
 
 
-def finding(row: Mapping[Any, Any]) -> ModelFacts:
+def model_facts(row: Mapping[Any, Any]) -> ModelFacts:
     """What words need of a row of ``verdicts`` or ``ranking``."""
     is_probed = row["evidence"] == "probe"
     failure = row.get("probe_failure")

@@ -15,12 +15,12 @@ Row = Mapping[Any, Any]
 
 def is_probed(row: Row) -> bool:
     """Whether a row of ``queries.verdicts`` rests on a run, not on weights alone."""
-    return queries.finding(row).is_probed
+    return queries.model_facts(row).is_probed
 
 
 def cell_verdict(row: Row) -> tuple[VerdictCell, str]:
     """What a cell of the matrix says, and what that rests on."""
-    verdict = verdicts.verdict(queries.finding(row))
+    verdict = verdicts.verdict(queries.model_facts(row))
     return verdict, f"{verdict.where}{verdict.evidence}"
 
 
@@ -30,15 +30,15 @@ def models(rows: Sequence[Row], twins: Sequence[Row], scheme: Scheme) -> str:
     Args:
         twins: the same models under the per-channel scheme of the same symmetry.
     """
-    findings, per_channel = (list(map(queries.finding, group)) for group in (rows, twins))
+    findings, per_channel = (list(map(queries.model_facts, group)) for group in (rows, twins))
     return headlines.models_headline(findings, per_channel, scheme)
 
 
 def model(row: Row, twin: Row, scheme: Scheme) -> str:
     """The headline of one model."""
-    return headlines.model_headline(queries.finding(row), queries.finding(twin), scheme)
+    return headlines.model_headline(queries.model_facts(row), queries.model_facts(twin), scheme)
 
 
 def layers_in_words(row: Row) -> str:
     """``24 of 123 layers are broken by their weights, 44 at risk``."""
-    return headlines.layers_in_words(queries.finding(row))
+    return headlines.layers_in_words(queries.model_facts(row))

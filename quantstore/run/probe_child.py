@@ -13,7 +13,7 @@ from quantstore.process.serve import Reply, serve
 
 def answer(request: dict[str, Any], reply: Reply) -> None:
     """Run the model on noise, and give each figure as soon as it is there."""
-    from quantstore.run.figures import Facts, figures
+    from quantstore.run.probe_figures import Facts, figures
     from quantstore.run.runtime import version
 
     reply.progress({"facts": {"onnxruntime_version": version()}})

@@ -1,7 +1,7 @@
 """A model beside its quantized twin on real inputs: how the outputs drift, where, and by whom.
 
 The one function that the command line and the pages call, through
-``quantstore.pipeline.simulate``, which adds the store and a process that can be cancelled. Nothing
+``quantstore.pipeline.runs``, which adds the store and a process that can be cancelled. Nothing
 here knows a store.
 """
 
@@ -26,7 +26,6 @@ from quantstore.run.comparison import Reference
 from quantstore.run.decisions import Decisions, decisions
 from quantstore.run.drift import measure_drift
 from quantstore.run.feeding import choose_samples
-from quantstore.run.figures import BRANCHING, EXACT_DB
 from quantstore.run.inputs import Samples
 from quantstore.run.pairing import (
     RoundedActivations,
@@ -37,6 +36,7 @@ from quantstore.run.pairing import (
     round_weights,
     switchboard,
 )
+from quantstore.run.probe_figures import BRANCHING, EXACT_DB
 from quantstore.run.runtime import Session, version
 from quantstore.run.surgery import TwinPair
 from quantstore.run.workplace import Workplace

@@ -4,15 +4,6 @@ The only package that knows duckdb. Connections live for milliseconds: DuckDB le
 write, or several read, so a connection held open would shut everybody else out.
 """
 
-from quantstore.store.care import (
-    LONGEST_NAME,
-    LONGEST_NOTE,
-    Labels,
-    labels,
-    rename_model,
-    set_note,
-    set_tags,
-)
 from quantstore.store.connection import (
     BATCH_ROWS,
     CONFIG,
@@ -32,6 +23,15 @@ from quantstore.store.connection import (
 from quantstore.store.copies import CopySummary, backup, compact
 from quantstore.store.exports import ExportSummary, export, export_zip
 from quantstore.store.imports import MergeSummary, merge
+from quantstore.store.labelling import (
+    LONGEST_NAME,
+    LONGEST_NOTE,
+    Labels,
+    labels,
+    rename_model,
+    set_note,
+    set_tags,
+)
 from quantstore.store.models import (
     CHILDREN_OF_LAYERS,
     StoredModel,

@@ -20,7 +20,6 @@ import duckdb
 from quantstore.errors import DamagedStoreError, RefusedImportError
 from quantstore.numerics.measures import lacking
 from quantstore.schemes import SCHEMES
-from quantstore.store.care import Labels, labels
 from quantstore.store.connection import SANDBOX, Connection, together, writing
 from quantstore.store.exports import (
     MANIFEST,
@@ -29,6 +28,7 @@ from quantstore.store.exports import (
     read_manifest,
     write_tables,
 )
+from quantstore.store.labelling import Labels, labels
 from quantstore.store.models import free_name, remove_model
 from quantstore.store.schema import SCHEMA_VERSION, create_schema
 from quantstore.store.tables import ALL_TABLES, OF_MODELS, Table

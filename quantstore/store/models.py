@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         EqualizationRecord,
         FindingRecord,
         IngestRecord,
-        LayerMeasures,
+        LayerRecords,
         ModelRecord,
         SensitivityRecord,
         SimulationRecord,
@@ -86,7 +86,7 @@ def free_name(taken: Iterable[str], preferred_name: str, sha256: str) -> str:
 def add_model(
     connection: Connection,
     record: "ModelRecord",
-    measures: "Sequence[LayerMeasures]",
+    measures: "Sequence[LayerRecords]",
     equalization: "Sequence[EqualizationRecord]" = (),
     *,
     instead_of: int | None = None,

@@ -36,9 +36,9 @@ from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process import logs
-from quantstore.store.care import name_is_taken
 from quantstore.store.connection import IN_USE_BY_PROCESS, IS_NO_DATABASE, NO_STORE
 from quantstore.store.imports import IS_NO_EXPORT
+from quantstore.store.labelling import name_is_taken
 from quantstore.store.models import NO_MODEL_NAMED
 from quantstore.store.statements import ONE_SELECT
 from tests.support.runs import a_run, add

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quantstore.numerics.measure import MEASURES_VERSION
+from quantstore.numerics.measure_layer import MEASURES_VERSION
 from quantstore.pipeline.freshness import all_fresh, freshness
 from quantstore.pipeline.measure_file import content_of
 from quantstore.queries import Origin

@@ -50,7 +50,7 @@ def test_a_ranking_knows_integers_of_this_very_grid_as_the_view_does(path):
         con.rows("update errors set channel_sqnr_p10_db = null where scheme = $1", [CHANNEL])
     with store.reading(path) as con:
         for scheme in (TENSOR, CHANNEL):
-            ranked = map(queries.finding, queries.ranking(con, scheme).to_dict("records"))
+            ranked = map(queries.model_facts, queries.ranking(con, scheme).to_dict("records"))
             assert {one.is_on_its_own_grid for one in ranked} == {scheme == CHANNEL}
 
 
@@ -74,7 +74,7 @@ def test_a_failed_probe_comes_with_its_reason_and_only_where_nothing_else_is_kno
         ["digits-separable-unfolded", TENSOR, "it was stopped"]
     ]
     (row,) = failures.to_dict("records")
-    found = queries.finding(row)
+    found = queries.model_facts(row)
     assert (found.is_probed, found.probe_failure) == (False, "it was stopped")
 
 
@@ -89,7 +89,7 @@ def test_a_figure_comes_with_the_limit_that_it_stays_below(path):
         ranked = queries.ranking(con, TENSOR).set_index("model")
     rows = verdicts[verdicts["scheme"] == TENSOR].set_index("model")
     for found in (rows, ranked):
-        limits = {name: queries.finding(row).next_limit_db for name, row in found.iterrows()}
+        limits = {name: queries.model_facts(row).next_limit_db for name, row in found.iterrows()}
         assert limits == {
             "digits-plain": 24.9,
             "digits-rescaled": 30.0,

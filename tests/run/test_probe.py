@@ -20,7 +20,9 @@ from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file, ingest_many
 from quantstore.run import noise, probe, twin
 from quantstore.run.comparison import NO_OUTPUT_DEPENDS, Reference, is_not_a_number, sqnr_db
-from quantstore.run.figures import (
+from quantstore.run.plan import PLAN
+from quantstore.run.probe import Prober
+from quantstore.run.probe_figures import (
     CALIBRATION_SEED,
     INTEGERS_ON_GRID,
     TEST_SEED,
@@ -29,8 +31,6 @@ from quantstore.run.figures import (
     Facts,
     figures,
 )
-from quantstore.run.plan import PLAN
-from quantstore.run.probe import Prober
 from quantstore.run.runtime import (
     CRASHED,
     NEEDS_MORE_MEMORY,

@@ -16,7 +16,7 @@ from quantstore import cli, store
 from quantstore.cli.simulate import NO_FILE, RANKING_AGREES, WRONG_SIZE, wrong_numbers
 from quantstore.errors import CancelledError, InputsError, QuantstoreError, RunError
 from quantstore.numerics.quantization import round_trip
-from quantstore.pipeline import simulate as simulation
+from quantstore.pipeline import runs
 from quantstore.pipeline.files import demo_paths
 from quantstore.run.choices import Choices, Simulation
 from quantstore.run.feeding import how_shared
@@ -310,7 +310,7 @@ def test_a_run_is_stored_and_its_model_is_ingested(model, arrays, tmp_path):
     path = tmp_path / "store.duckdb"
     said = []
     choices = Choices(mode="weights", sensitivity=True)
-    done = simulation.run(model, path, arrays, choices, said.append)
+    done = runs.run(model, path, arrays, choices, said.append)
     assert (done.model, done.was_ingested) == ("network", True)
     assert said
     with store.reading(path) as connection:
@@ -331,7 +331,7 @@ def test_a_run_is_stored_and_its_model_is_ingested(model, arrays, tmp_path):
 
 
 def test_a_cancelled_run_leaves_nothing_behind(model, arrays, tmp_path):
-    running = simulation.start(model, tmp_path / "store.duckdb", arrays)
+    running = runs.start(model, tmp_path / "store.duckdb", arrays)
     running.cancel()
     with pytest.raises(CancelledError):
         running.wait()
@@ -341,7 +341,7 @@ def test_a_cancelled_run_leaves_nothing_behind(model, arrays, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 def test_a_child_that_crashes_is_a_sentence(model, arrays, tmp_path):
-    running = simulation.start(model, tmp_path / "store.duckdb", arrays)
+    running = runs.start(model, tmp_path / "store.duckdb", arrays)
     while running.progress is None and not running.is_over():
         time.sleep(0.01)
     os.kill(running._child.pid, signal.SIGSEGV)

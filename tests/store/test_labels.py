@@ -9,7 +9,7 @@ from quantstore import cli, store
 from quantstore.errors import LabelError, UnknownModelError
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
-from quantstore.store import care
+from quantstore.store import labelling
 from tests.support.graphs import conv_model
 
 CHOICES = IngestChoices(probe=False)
@@ -55,12 +55,12 @@ def test_a_model_may_be_given_the_name_it_has(con):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        (" ", care.NEEDS_A_NAME),
+        (" ", labelling.NEEDS_A_NAME),
         ("digits-rescaled", care.name_is_taken("digits-rescaled")),
         ("x" * 201, care.is_too_long("a name", 200, 201)),
-        ("two\nlines", f"a name {care.HOLDS_NO_CONTROL_CHARACTERS}"),
-        ("\x1b[31m", f"a name {care.HOLDS_NO_CONTROL_CHARACTERS}"),
-        ("\ud800", f"a name {care.HOLDS_NO_CONTROL_CHARACTERS}"),
+        ("two\nlines", f"a name {labelling.HOLDS_NO_CONTROL_CHARACTERS}"),
+        ("\x1b[31m", f"a name {labelling.HOLDS_NO_CONTROL_CHARACTERS}"),
+        ("\ud800", f"a name {labelling.HOLDS_NO_CONTROL_CHARACTERS}"),
     ],
 )
 def test_a_name_that_no_model_can_have_is_refused_in_words(con, name, sentence):

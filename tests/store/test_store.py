@@ -21,7 +21,7 @@ from quantstore.errors import (
     UnknownModelError,
 )
 from quantstore.layer import Layer
-from quantstore.numerics.measure import measure_layer
+from quantstore.numerics.measure_layer import measure_layer
 from quantstore.numerics.measures import MEASURES
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
 from quantstore.store.connection import IN_USE_BY_PROCESS, IN_USE_HERE

@@ -119,7 +119,7 @@ def _both_ends(name: str, length: int = 40) -> str:
 
 def _findings(ranked: pd.DataFrame) -> list[ModelFacts]:
     """One per model, over all models and not only those of the page."""
-    return [queries.finding(row) for row in ranked.to_dict("records")]
+    return [queries.model_facts(row) for row in ranked.to_dict("records")]
 
 
 def _sorted(ranked: pd.DataFrame, order: str) -> pd.DataFrame:
@@ -178,7 +178,7 @@ def _verdict_section(
     notes.explain("probe", "sqnr", "bands", "per_channel", limits=limits)
     with st.expander("The figures behind it: SQNR at the outputs, range, spread, channels"):
         rows = verdicts[verdicts["scheme"] == scheme.name].set_index("model").loc[shown]
-        cells = [verdict(queries.finding(row)) for row in rows.to_dict("records")]
+        cells = [verdict(queries.model_facts(row)) for row in rows.to_dict("records")]
         st.dataframe(
             pd.DataFrame(
                 {

@@ -27,8 +27,7 @@ from quantstore.charts.palette import BANDS
 from quantstore.errors import printable
 from quantstore.schemes import DEFAULT_SCHEME, Scheme
 from quantstore.store import Connection
-from quantstore.wording import frames
-from quantstore.wording import tables as formats
+from quantstore.wording import frames, tables
 from quantstore.wording.causes import causes
 from quantstore.wording.headlines import layers_in_words, model_headline
 from quantstore.wording.nodes import operator
@@ -62,10 +61,10 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     by_scheme = {row["scheme"]: row for row in verdicts.to_dict("records")}
     verdict_row = by_scheme[scheme.name]
     twin = by_scheme.get(scheme.per_channel.name, verdict_row)
-    facts = queries.finding(verdict_row)
+    facts = queries.model_facts(verdict_row)
     limits = queries.band_limits(con)
     st.header(
-        model_headline(facts, queries.finding(twin), scheme),
+        model_headline(facts, queries.model_facts(twin), scheme),
         anchor=False,
     )
     matrix.verdict_matrix(verdicts, [name], scheme, corner="verdict by scheme", key="model_matrix")
@@ -293,7 +292,7 @@ def _download(layers: pd.DataFrame, scheme: Scheme) -> None:
     name = downloads.file_name(str(layers["model"].iloc[0]), scheme.name, "layers")
     st.download_button(
         "CSV",
-        data=lambda: formats.to_csv(layers.drop(columns=["spark", "label"])),
+        data=lambda: tables.to_csv(layers.drop(columns=["spark", "label"])),
         file_name=f"{name}.csv",
         mime="text/csv",
         icon=":material/download:",

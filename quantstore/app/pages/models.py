@@ -244,7 +244,7 @@ def _table(
 
 
 def _row(row: dict[Any, Any], judged: dict[Any, Any], fresh: Freshness) -> dict[str, Any]:
-    cell = verdict(queries.finding(judged))
+    cell = verdict(queries.model_facts(judged))
     return {
         "name": row["model"],
         "title": printable(row["model"]),

@@ -9,14 +9,14 @@ from typing import Any
 
 from quantstore.app.widgets import components
 
-_STATIC = Path(__file__).resolve().parent.parent / "assets"
+_ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
 def _registered(name: str) -> Callable[..., Any]:
     return components.register(
         f"quantstore_{name}",
-        css=(_STATIC / f"{name}.css").read_text(encoding="utf-8"),
-        js=(_STATIC / f"{name}.js").read_text(encoding="utf-8"),
+        css=(_ASSETS / f"{name}.css").read_text(encoding="utf-8"),
+        js=(_ASSETS / f"{name}.js").read_text(encoding="utf-8"),
     )
 
 

@@ -42,7 +42,7 @@ def verdict_matrix(
         cells = []
         for name in INT8_SCHEMES:
             cell = by_cell[(model, name)]
-            model_facts = queries.finding(cell)
+            model_facts = queries.model_facts(cell)
             verdict_cell = verdict(model_facts)
             counts = [(band, int(cell[f"layers_{band.replace(' ', '_')}"])) for band in BANDS]
             cells.append(

@@ -19,7 +19,7 @@ import pytest
 
 from quantstore import errors, store
 from quantstore.console import statement
-from quantstore.pipeline import ingest_child, simulate
+from quantstore.pipeline import ingest_child, runs
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process import limits, memory
@@ -65,7 +65,7 @@ class Run(Ingest):
 
     def start(self):
         choices = Choices(mode="weights", samples=2)
-        self.running = simulate.start(MODEL, self.store_path, "noise", choices)
+        self.running = runs.start(MODEL, self.store_path, "noise", choices)
 
 
 @dataclass
@@ -259,7 +259,7 @@ def test_whoever_interrupts_does_not_wait_until_the_store_is_free(tmp_path, demo
     path = shutil.copy(demo_store, tmp_path / "store.duckdb")
     choices = Choices(mode="weights", samples=2)
     with store.writing(path):
-        running = simulate.start(MODEL, path, "noise", choices)
+        running = runs.start(MODEL, path, "noise", choices)
         while running._child.is_alive:  # then its thread waits for the store
             time.sleep(0.05)
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -274,8 +274,8 @@ STARTING = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = {path!r}
-from tests.process import test_children
-asking = test_children.CALLERS[{caller!r}](Path({store!r}))
+from tests.process import test_four_callers
+asking = test_four_callers.CALLERS[{caller!r}](Path({store!r}))
 asking.start()
 child = getattr(asking, "prober", None) or asking.running
 print(child._child.pid, flush=True)

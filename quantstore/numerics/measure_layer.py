@@ -18,8 +18,8 @@ from quantstore.records import (
     ClippingRecord,
     ErrorRecord,
     HistogramRecord,
-    LayerMeasures,
     LayerRecord,
+    LayerRecords,
 )
 from quantstore.schemes import INT8_SCHEMES
 
@@ -39,7 +39,7 @@ def is_current(measures_version: int, schemes: Collection[str], plan: Plan = FUL
     return measures_version >= MEASURES_VERSION and set(plan.schemes) <= set(schemes)
 
 
-def measure_layer(layer: Layer, depth: int, plan: Plan = FULL_PLAN) -> LayerMeasures:
+def measure_layer(layer: Layer, depth: int, plan: Plan = FULL_PLAN) -> LayerRecords:
     """Measure one layer under every scheme.
 
     Args:
@@ -52,7 +52,7 @@ def measure_layer(layer: Layer, depth: int, plan: Plan = FULL_PLAN) -> LayerMeas
     energy = distribution.channel_energy
     swept = sweep(layer.weights, ordered, energy, plan)
     channel = np.arange(layer.weights.shape[0], dtype=np.int64)
-    return LayerMeasures(
+    return LayerRecords(
         layer=_layer_record(layer, depth, distribution),
         channels=ChannelColumns(
             channel=channel,

@@ -18,14 +18,14 @@ from quantstore.errors import (
     QuantstoreError,
     StoreError,
 )
-from quantstore.numerics.measure import MEASURES_VERSION
+from quantstore.numerics.measure_layer import MEASURES_VERSION
 from quantstore.numerics.measures import MEASURES
 from quantstore.pipeline import ingest
 from quantstore.pipeline.files import demo_paths, find_files
 from quantstore.pipeline.measure_file import NO_WEIGHT
 from quantstore.pipeline.outcome import IngestChoices, IngestProgress
 from quantstore.schemes import SCHEMES
-from quantstore.store.care import name_is_taken
+from quantstore.store.labelling import name_is_taken
 from tests.support.graphs import conv_model, gaussian, make_model, move_outside, node, save
 from tests.support.runs import a_run, a_sensitivity, a_tensor, add
 
