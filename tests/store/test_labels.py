@@ -56,8 +56,8 @@ def test_a_model_may_be_given_the_name_it_has(con):
     ("name", "sentence"),
     [
         (" ", labelling.NEEDS_A_NAME),
-        ("digits-rescaled", care.name_is_taken("digits-rescaled")),
-        ("x" * 201, care.is_too_long("a name", 200, 201)),
+        ("digits-rescaled", labelling.name_is_taken("digits-rescaled")),
+        ("x" * 201, labelling.is_too_long("a name", 200, 201)),
         ("two\nlines", f"a name {labelling.HOLDS_NO_CONTROL_CHARACTERS}"),
         ("\x1b[31m", f"a name {labelling.HOLDS_NO_CONTROL_CHARACTERS}"),
         ("\ud800", f"a name {labelling.HOLDS_NO_CONTROL_CHARACTERS}"),
