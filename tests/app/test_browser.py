@@ -125,6 +125,7 @@ def stands_every_check(visitor, name: str, background: str) -> None:
 
 # Both themes and both widths; all four pairings cost as much again and never differed.
 # The second is among the slow tests.
+@pytest.mark.slow
 def test_every_page_is_accessible_in_light_and_wide(visit, full_app) -> None:
     visitor = visit(full_app)
     visitor.turn_to("/")

@@ -113,6 +113,7 @@ def test_a_model_that_a_tag_leaves_out_is_not_called_missing(seen, tagged):
     assert not seen(tagged, tag="<b>", models=["digits-rescaled"]).warning
 
 
+@pytest.mark.slow
 def test_models_that_are_gone_are_said_and_the_others_shown(seen):
     app = seen(models=["<i>", "digits-plain", "nope"])
     assert [row["model"] for row in matrix(app)["rows"]] == ["digits-plain"]
@@ -121,6 +122,7 @@ def test_models_that_are_gone_are_said_and_the_others_shown(seen):
     assert not seen(models=["digits-plain"]).warning
 
 
+@pytest.mark.slow
 def test_without_tags_there_is_no_choice_among_them(seen):
     assert not [one for one in seen().selectbox if one.key == "tag"]
 
@@ -165,6 +167,7 @@ def test_more_than_twelve_models_come_in_pages_that_the_address_names(seen, many
     assert "4 of 16 models." in said(app)
 
 
+@pytest.mark.slow
 def test_the_figures_have_true_minus_signs(seen, tmp_path, demo_store):
     path = tmp_path / "negative.duckdb"
     shutil.copy(demo_store, path)
@@ -175,6 +178,7 @@ def test_the_figures_have_true_minus_signs(seen, tmp_path, demo_store):
     assert shown["outputs, dB"].to_pylist() == ["−6.3", "", "", ""]
 
 
+@pytest.mark.slow
 def test_the_distribution_counts_convolutions_until_somebody_chooses_operators(seen):
     pair = ["digits-plain", "digits-rescaled"]
     counted = said(seen(models=pair))

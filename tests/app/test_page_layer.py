@@ -115,6 +115,7 @@ def test_without_an_address_the_layer_is_the_worst_one(seen, demo_store):
     assert "1 of 10 by damage" in [text.value for text in app.markdown]
 
 
+@pytest.mark.slow
 def test_the_address_names_the_worst_layer_too(seen, demo_store):
     app = seen()
     model = app.selectbox("model").value
@@ -141,6 +142,7 @@ def test_an_unknown_model_falls_back_and_says_so(seen):
     assert any("nope" in warning.value for warning in app.warning)
 
 
+@pytest.mark.slow
 def test_changing_the_model_leaves_a_layer_behind_that_it_does_not_have(page, demo_store):
     app = page(model=MODEL, layer=LAYER)
     app.selectbox("model").set_value("digits-plain")
@@ -151,6 +153,7 @@ def test_changing_the_model_leaves_a_layer_behind_that_it_does_not_have(page, de
     assert not app.warning
 
 
+@pytest.mark.slow
 def test_worse_and_better_walk_through_the_layers_by_damage(page):
     app = page(model=MODEL)
     first = name_on(app)

@@ -57,6 +57,7 @@ def test_the_page_opens_with_the_answer(page):
     assert (first[2]["band"], first[3]["band"]) == ("fine", "broken")
 
 
+@pytest.mark.slow
 def test_swapped_losses_are_gains(page):
     app = page(before="digits-separable", after="digits-rescaled")
     app.button(key="swap_revisions").click().run()

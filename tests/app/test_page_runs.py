@@ -339,6 +339,7 @@ def test_sensitivity_is_held_against_the_ranking_by_weights(open_app, own_drifte
     assert "over 10 layers" in said(app)
 
 
+@pytest.mark.slow
 def test_names_of_runs_and_tensors_are_never_markup(open_app, own_drifted):
     path, keys = own_drifted
     evil = "<img src=x onerror=alert(1)> **bold** $x$ [a](http://b)"

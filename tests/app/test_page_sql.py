@@ -132,6 +132,7 @@ def test_the_drowned_channels_are_there_although_the_tensor_looks_healthy(demo_s
     assert (frame["channels_below_10db"] > 0).all()
 
 
+@pytest.mark.slow
 def test_a_link_that_carries_a_statement_shows_its_result(page):
     app = page(query="select 6 * 7 as answer")
     assert in_editor(app) == "select 6 * 7 as answer"
@@ -153,6 +154,7 @@ def test_more_rows_than_the_limit_are_cut_and_said_to_be(page):
     assert len(app.dataframe[0].value) == 10_000
 
 
+@pytest.mark.slow
 def test_no_rows_is_an_answer(page):
     app = page(asked="select model from models where false")
     assert headline(app) == "0 rows"
@@ -204,6 +206,7 @@ def test_a_result_without_numbers_says_what_a_chart_needs(page):
     assert not app.get("vega_lite_chart")
 
 
+@pytest.mark.slow
 def test_the_answer_is_kept_while_only_its_view_changes(page, monkeypatch):
     app = page()
     asked = app.session_state["sql_outcome"]
@@ -290,6 +293,7 @@ def test_a_slow_statement_can_be_cancelled(page, monkeypatch):
     assert not app.error
 
 
+@pytest.mark.slow
 def test_an_outdated_address_changes_nothing_and_back_and_forward_do(page, monkeypatch):
     app = page()
     ask(app, "select 7 as lucky")

@@ -138,6 +138,7 @@ def test_compare_shows_the_models_of_its_address(seen):
     )
 
 
+@pytest.mark.slow
 def test_what_was_picked_last_is_what_other_pages_show(open_app, demo_store):
     app = open_app(demo_store, "compare")
     # What a click in the matrix does, before the page of the model opens.

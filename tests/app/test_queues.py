@@ -56,6 +56,7 @@ def test_good_and_bad_files_each_get_their_outcome_and_the_rest_goes_on(queue, t
         assert queries.models(con)["source"].tolist() == ["upload digits-plain.onnx"]
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_again_under_its_own_name(queue, tmp_path):
     store_path, path = tmp_path / "s.duckdb", tmp_path / "net.onnx"
     path.write_bytes(demo("digits-plain").read_bytes())
@@ -78,6 +79,7 @@ def test_cancelling_stops_what_runs_and_what_waits_and_stores_nothing(queue, tmp
     assert not store_path.exists()
 
 
+@pytest.mark.slow
 def test_the_queue_works_again_after_a_cancel(queue, tmp_path):
     store_path = tmp_path / "s.duckdb"
     add(queue, demo("digits-plain"), store_path)
@@ -98,6 +100,7 @@ def test_progress_counts_bytes_not_layers():
     assert job.share_done == 0.25
 
 
+@pytest.mark.slow
 def test_a_job_may_be_cancelled_and_dismissed_while_its_process_starts(
     queue, tmp_path, monkeypatch
 ):

@@ -53,6 +53,7 @@ def is_soon_empty(folder: Path) -> bool:
 PLAIN = next(path for path in demo_paths() if path.stem == "digits-plain").read_bytes()
 
 
+@pytest.mark.slow
 def test_an_upload_called_model_is_not_named_after_a_temporary_folder(queue, tmp_path):
     sidebar._queue_uploads([Upload("model.onnx", PLAIN)])
     assert [job.result.model for job in finished(queue)] == ["model"]

@@ -780,6 +780,7 @@ def test_a_wrong_query_is_one_line_and_exit_code_1(run, demo_store, query, part)
     assert part in error_line(err)
 
 
+@pytest.mark.slow
 def test_a_query_that_takes_too_long_is_stopped(run, demo_store):
     code, _, err = run("--db", demo_store, "sql", "select sleep_ms(100_000)", "--timeout", "0.3")
     assert code == 1

@@ -48,7 +48,7 @@ def answer(request, reply):
     if action == "bug":
         return 1 / 0
     if action == "allocate":
-        return len(bytearray(request["bytes"]))
+        return len(bytes(request["bytes"]))
     if action == "burn":
         while time.process_time() < 30:
             pass

@@ -37,7 +37,6 @@ class Ingest:
     """A file on its way into the store, as the app does it."""
 
     store_path: Path
-    has_clock = True
     killed = "it needs more memory than there is; free some"
     silent = "the file crashed its reader; check it with onnx.checker"
 
@@ -59,7 +58,6 @@ class Ingest:
 class Run(Ingest):
     """A model beside its quantized twin."""
 
-    has_clock = False
     killed = "the run needs more memory than there is; try smaller inputs"
     silent = "the run has no result: "
 
@@ -208,7 +206,10 @@ def test_one_that_hangs_can_be_ended_and_leaves_no_process(caller, sabotage, beg
     assert time.monotonic() - started < SOON_SECONDS
 
 
-@pytest.mark.parametrize("caller", [name for name, kind in CALLERS.items() if kind.has_clock])
+@pytest.mark.parametrize(
+    "caller",
+    ["probe", *(pytest.param(caller, marks=pytest.mark.slow) for caller in ("ingest", "SQL"))],
+)
 def test_one_that_hangs_is_ended_by_the_clock(caller, begin, monkeypatch):
     monkeypatch.setattr(ingest_child, "TIME_LIMIT_SECONDS", 0.3)
     monkeypatch.setattr(probe, "SECONDS", 0.3)
@@ -237,7 +238,7 @@ def container(tmp_path, monkeypatch):
 
 # More than a container of half a GiB may have, with what libraries reserve, and less than a
 # statement may.
-MUCH_MEMORY = ON_REQUEST.format("bytearray(13 << 27)")
+MUCH_MEMORY = ON_REQUEST.format("bytes(13 << 27)")
 
 
 @one_caller
@@ -283,7 +284,7 @@ time.sleep(60)
 """
 
 
-@every_caller
+@one_caller
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 def test_one_whose_parent_dies_ends_too(caller, begin, tmp_path, monkeypatch):
     (tmp_path / "sabotage").mkdir()

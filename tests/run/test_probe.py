@@ -315,6 +315,7 @@ def test_what_was_found_before_the_time_was_up_is_kept(sabotage):
         assert one.input_shape == "image 1x1x8x8"
 
 
+@pytest.mark.slow
 def test_a_crash_is_a_row_and_the_next_model_gets_a_new_process(sabotage, tmp_path):
     sabotage(WITH_THE_QUANTIZER.format("os.kill(os.getpid(), signal.SIGSEGV)"))
     with Prober() as prober:

@@ -73,6 +73,7 @@ def test_who_reads_a_store_that_lacks_it_is_told_what_to_do(path, added, capsys)
     assert "digits-plain" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_app_offers_to_update_it(path, added, monkeypatch):
     monkeypatch.setenv("QUANTSTORE_DB", str(path))
     app = unopened("model").run()
