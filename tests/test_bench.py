@@ -57,6 +57,7 @@ def test_a_peer_that_is_not_installed_is_reported():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_peak_memory_counts_the_children_of_a_process():
     child = "import time; block = bytearray(80_000_000); time.sleep(0.5)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"

@@ -189,10 +189,12 @@ def test_the_distribution_counts_convolutions_until_somebody_chooses_operators(s
     assert "Convolutions are counted" not in chosen
 
 
+@pytest.mark.slow
 def test_one_model_has_nothing_to_sort(seen):
     assert matrix(seen(models=["digits-plain"]))["sort"] is None
 
 
+@pytest.mark.slow
 def test_two_models_lead_to_their_revisions(seen):
     def links(app):
         return [link.proto.label for link in app.get("page_link")]

@@ -109,6 +109,7 @@ def test_sections_follow_the_scheme(seen):
     assert [header.value for header in own][1] == layer_page.DISTRIBUTION_TITLE
 
 
+@pytest.mark.slow
 def test_without_an_address_the_layer_is_the_worst_one(seen, demo_store):
     app = seen(model=MODEL)
     assert name_on(app) == worst_layer(demo_store)
@@ -136,6 +137,7 @@ def test_another_run_such_as_the_one_after_a_change_of_theme_still_says_so(page)
     assert run(page(model=MODEL, layer="<b>nope</b>")).warning
 
 
+@pytest.mark.slow
 def test_an_unknown_model_falls_back_and_says_so(seen):
     app = seen(model="nope", layer=LAYER)
     assert name_on(app)
@@ -312,6 +314,7 @@ def test_the_head_of_the_gains_says_what_they_are_over(seen):
     assert "gain over int8 per tensor, symmetric" in [one["title"] for one in table["columns"]]
 
 
+@pytest.mark.slow
 def test_a_gain_between_asymmetric_schemes_says_so(seen):
     symmetric, asymmetric = (
         rescue_sentence(seen(model=MODEL, layer=LAYER, scheme=f"int8_tensor_{symmetry}"))

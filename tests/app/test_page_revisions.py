@@ -118,6 +118,7 @@ def test_by_change_the_chart_holds_what_changed_the_largest_loss_first(changed):
     assert rows_of(chart, "unchanged") == []
 
 
+@pytest.mark.slow
 def test_names_of_layers_are_left_out_where_they_would_lie_over_other_dots(changed):
     spec = dumbbells(changed, LIGHT, LIMITS, order="change").to_dict()
     words = [one["mark"] for one in spec["layer"] if one["mark"].get("fontWeight") == 600]

@@ -428,6 +428,7 @@ def test_ingest_names_one_file_and_no_more(run, tmp_path, plain_model):
 
 
 @with_a_store_here
+@pytest.mark.slow
 def test_ingest_refuses_a_name_that_is_taken_unless_told_to_replace(run, plain_model):
     other = demo_paths()[1]
     run("ingest", plain_model)
@@ -998,6 +999,7 @@ def test_what_cannot_go_out_or_come_in_is_one_line(run, own_store, tmp_path, arg
     assert part in error_line(answer[2])
 
 
+@pytest.mark.slow
 def test_backup_and_compact_tell_sizes(run, own_store):
     assert run("--db", own_store, "remove", "digits-rescaled")[0] == 0
     code, out, err = run("--db", own_store, "backup", "b.duckdb")

@@ -225,6 +225,7 @@ def test_another_file_is_no_store(tmp_path):
         ask(path, "select 1")
 
 
+@pytest.mark.slow
 def test_a_store_held_by_a_writer_is_waited_for(demo_store, tmp_path):
     path = shutil.copy(demo_store, tmp_path / "held.duckdb")
     hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"

@@ -414,6 +414,7 @@ def test_the_model_page_lists_them_and_escapes_names(open_app, tmp_path):
     assert "&lt;b&gt;&amp;\\x1b second" in said
 
 
+@pytest.mark.slow
 def test_the_layer_page_says_what_is_wrong_with_this_layer(open_app, tmp_path):
     app = open_app(stored(tmp_path, broken_model()), "layer", model="net", layer="first")
     assert fails(app) == []
@@ -421,6 +422,7 @@ def test_the_layer_page_says_what_is_wrong_with_this_layer(open_app, tmp_path):
     assert old_opset.opset_in_words(11) not in texts(app)
 
 
+@pytest.mark.slow
 def test_a_model_without_findings_has_no_list(open_app, tmp_path):
     app = open_app(stored(tmp_path, conv_model()), "model", model="net")
     assert fails(app) == []

@@ -387,6 +387,7 @@ def test_a_name_that_is_no_utf8(refused, name):
     assert NAME_IS_NO_TEXT in refused(garbled(model, name))
 
 
+@pytest.mark.slow
 def test_a_producer_that_is_no_utf8_is_no_obstacle(tmp_path, prober):
     model = conv_model()
     model.producer_name = "PRODUCER"

@@ -54,6 +54,7 @@ def test_where_to_log_is_handed_down(monkeypatch, tmp_path):
     assert logs.handed_down() == where
 
 
+@pytest.mark.slow
 def test_the_process_that_ingests_for_the_app_logs_and_waits_as_it_was_told(tmp_path, monkeypatch):
     weights = {"w": gaussian(4, 3, 3, 3)}
     model = make_model([node("Conv", ["x", "w"], ["y"])], weights)

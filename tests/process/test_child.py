@@ -254,6 +254,7 @@ def test_one_that_hangs_is_ended_by_the_clock(start, before):
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.slow
 def test_without_alarms_the_parent_keeps_the_time(start):
     # A child that switches its own clock off.
     child = start("import signal; signal.setitimer = lambda *_: None\n")

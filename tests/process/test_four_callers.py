@@ -158,6 +158,7 @@ def children() -> set[int]:
 
 
 @one_caller
+@pytest.mark.slow
 def test_it_works_while_libraries_print(caller, begin):
     rubbish = (
         "print('a library says hello', flush=True)\nimport os\nos.write(1, b'{\"result\": ')\n"
@@ -210,6 +211,7 @@ def test_one_that_hangs_can_be_ended_and_leaves_no_process(caller, sabotage, beg
     "caller",
     ["probe", *(pytest.param(caller, marks=pytest.mark.slow) for caller in ("ingest", "SQL"))],
 )
+@pytest.mark.slow
 def test_one_that_hangs_is_ended_by_the_clock(caller, begin, monkeypatch):
     monkeypatch.setattr(ingest_child, "TIME_LIMIT_SECONDS", 0.3)
     monkeypatch.setattr(probe, "SECONDS", 0.3)
@@ -256,6 +258,7 @@ def test_a_file_that_is_worth_several_processes_is_ingested_by_them(begin):
     assert begin("ingest", sabotage).sentence() == ""
 
 
+@pytest.mark.slow
 def test_whoever_interrupts_does_not_wait_until_the_store_is_free(tmp_path, demo_store, ctrl_c):
     path = shutil.copy(demo_store, tmp_path / "store.duckdb")
     choices = Choices(mode="weights", samples=2)

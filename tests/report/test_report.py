@@ -210,6 +210,7 @@ def test_the_same_store_gives_the_same_file(page, demo_store):
     assert write(demo_store, reversed(PAIR)) == page
 
 
+@pytest.mark.slow
 def test_progress_is_told_model_by_model(demo_store):
     told = []
     write(demo_store, PAIR, progress=lambda done, total: told.append((done, total)))
@@ -357,6 +358,7 @@ def test_no_store_is_said(tmp_path, capsys):
     assert "there is no store" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_written_is_a_sentence(demo_store, tmp_path, capsys):
     for target in (tmp_path, tmp_path / "no" / "such" / "folder.html"):
         command = ["report", "digits-plain", "-o", str(target), "--db", str(demo_store)]

@@ -437,6 +437,7 @@ def test_what_real_networks_come_to_with_weights_alone(shared_models, name):
         assert found[scheme] == pytest.approx(db, abs=0.5), scheme
 
 
+@pytest.mark.slow
 def test_a_file_that_is_quantized_already_says_that_its_first_loss_is_unknown(shared_models):
     found = figures(shared_models / "mobilenetv2-12-int8.onnx")
     reasons = {}

@@ -160,6 +160,7 @@ def test_who_reads_it_is_told_what_to_do_and_it_stays_as_it_is(version, tmp_path
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 def test_the_command_updates_keeps_a_copy_and_says_so(tmp_path, capsys):
     path = unpacked(1, tmp_path)
     before = catalog(path)

@@ -203,6 +203,7 @@ def test_the_schema_that_travels_along_makes_tables_that_the_files_fill(full_sto
     assert verdicts == ask(full_store, "select * exclude model_id from verdicts order by all")
 
 
+@pytest.mark.slow
 def test_some_models_bring_everything_that_is_known_about_them_and_nothing_else(
     full_store, pair_export
 ):
@@ -305,6 +306,7 @@ def test_keys_come_from_our_own_sequences(full_store, tmp_path, own_copy):
             assert connection.value(f"select nextval('{sequence}')") > largest
 
 
+@pytest.mark.slow
 def test_a_name_that_belongs_to_other_content_here_gets_the_start_of_the_content(
     small_export, own_copy
 ):
@@ -621,6 +623,7 @@ def test_a_backup_overwrites_only_if_told_and_never_the_store(own_copy, full_sto
     assert sorted(file.name for file in tmp_path.iterdir()) == ["backup.duckdb", "copy.duckdb"]
 
 
+@pytest.mark.slow
 def test_a_compact_store_is_smaller_and_otherwise_the_same(own_copy, tmp_path):
     with_room(own_copy)
     own_copy.chmod(0o640)
