@@ -343,6 +343,7 @@ print(*(key for key in before if before[key] != after[key]))
 """
 
 
+@pytest.mark.slow
 def test_importing_what_a_notebook_imports_changes_nothing_for_the_rest_of_it():
     libraries = sorted({*OWNERS} - {"streamlit", "google", "jinja2"})
     libraries += ["PIL.Image", "multiprocessing.util"]

@@ -129,6 +129,7 @@ def test_a_model_that_its_activations_break_says_so_where_it_breaks(open_app, pa
         (None, 5.0),
     ],
 )
+@pytest.mark.slow
 def test_weights_that_suffer_too_are_not_let_off(open_app, path, weights_db, both_db):
     with store.writing(path) as con:
         add(con, "digits-plain", a_run(both_db))

@@ -116,6 +116,7 @@ def test_with_models_every_page_draws_by_the_schema_of_vega_lite(
 
 
 @every_page
+@pytest.mark.slow
 def test_one_model_is_enough_for_every_page(one_model_store, page):
     app = opened(page.name, one_model_store)
     assert fails(app) == []
@@ -282,6 +283,7 @@ def test_one_model_alone_is_designed_too(open_app, one_model_store):
     assert not [box for box in app.selectbox if box.key == "tag"]
 
 
+@pytest.mark.slow
 def test_embeddings_are_shown_apart_from_layers(open_app, demo_store, tmp_path):
     def tables(app):
         """The rows of each table of layers: as many as there are tables."""

@@ -1035,6 +1035,7 @@ def test_the_two_models_of_the_article_tell_their_story(run, shared_models):
 # logs
 
 
+@pytest.mark.slow
 def test_every_step_can_be_logged_with_its_time(run, plain_model, tmp_path):
     code, out, err = run("--log-file", "steps.log", "ingest", plain_model, "--json", "--verbose")
     assert code == 0

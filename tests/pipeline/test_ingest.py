@@ -237,6 +237,7 @@ def test_a_scheme_that_is_added_reaches_stores_and_models_that_were_there_before
         assert connection.rows("select bits from schemes where scheme = 'int6_x'") == [(6,)]
 
 
+@pytest.mark.slow
 def test_a_measure_that_is_added_reaches_stores_and_models_that_were_there_before(
     tmp_path, path, names, monkeypatch
 ):

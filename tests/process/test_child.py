@@ -246,7 +246,13 @@ def test_one_that_leaves_without_a_word_is_silent(start):
     assert cause_of(start("raise SystemExit\n"), "echo") is Cause.SILENT
 
 
-@pytest.mark.parametrize("before", ["", "import time; time.sleep(30)\n"], ids=["asked", "starting"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param("", id="asked"),
+        pytest.param("import time; time.sleep(30)\n", id="starting", marks=pytest.mark.slow),
+    ],
+)
 def test_one_that_hangs_is_ended_by_the_clock(start, before):
     child = start(before)
     started = time.monotonic()

@@ -109,6 +109,7 @@ FILES = ("digits-plain", "digits-separable", "digits-separable-unfolded", "digit
 
 @pytest.mark.parametrize("sharing", ["tensor", "channel"])
 @pytest.mark.parametrize("file", FILES)
+@pytest.mark.slow
 def test_the_example_models_have_the_accuracy_that_their_table_says(
     file,
     sharing,
@@ -143,6 +144,7 @@ def test_a_scale_per_channel_rescues_no_activations(test_split, tmp_path):
 @pytest.mark.parametrize("mode", ["activations", "both"])
 @pytest.mark.parametrize("opset", [11, 17])
 @pytest.mark.parametrize("sharing", ["tensor", "channel"])
+@pytest.mark.slow
 def test_full_int8_works_below_the_opset_that_has_it(mode, opset, sharing, tmp_path, arrays):
     path = save(network(opset=opset), tmp_path / "network.onnx")
     choices = Choices(mode=mode, scheme=f"int8_{sharing}_symmetric")
@@ -154,12 +156,14 @@ def test_full_int8_works_below_the_opset_that_has_it(mode, opset, sharing, tmp_p
 
 
 @pytest.mark.parametrize("calibration", ["percentile", "entropy"])
+@pytest.mark.slow
 def test_ranges_can_be_found_in_other_ways(calibration, model, arrays):
     record = simulate(model, arrays, Choices(calibration=calibration)).record
     assert record.calibration == calibration
     assert record.output_sqnr_db > 5
 
 
+@pytest.mark.slow
 def test_what_is_excluded_stays_as_it_was(model, arrays):
     choices = Choices(mode="weights", exclude=("first", "second"))
     rows = simulate(model, arrays, choices).activation_errors
@@ -272,6 +276,7 @@ def test_a_detector_is_compared_before_the_selection(tmp_path):
     assert np.isnan(found.top1_agreement)
 
 
+@pytest.mark.slow
 def test_a_branch_chosen_by_a_number_is_quantized_too(tmp_path):
     def branch(name, weights):
         return helper.make_graph(
@@ -352,6 +357,7 @@ def test_a_child_that_crashes_is_a_sentence(model, arrays, tmp_path):
 # On the command line
 
 
+@pytest.mark.slow
 def test_the_command_prints_tensors_and_says_the_figure(demo_store, tmp_path, capsys):
     db = str(shutil.copy(demo_store, tmp_path / "store.duckdb"))
     argv = ["simulate", str(RESCALED), "--inputs", "noise", "--mode", "weights", "--db", db]

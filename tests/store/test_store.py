@@ -600,6 +600,7 @@ def hold(path):
         pytest.param("read", store.writing, id="writer and reader", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_store_held_by_another_process_is_named_with_that_process(add, path, hold, how, opening):
     add(GAUSSIAN)
     holder = hold(how)
@@ -631,6 +632,7 @@ def test_a_writer_waits_for_a_reader_that_lets_go(add, path, hold):
     holder.stdin = None
 
 
+@pytest.mark.slow
 def test_a_writer_waits_for_a_reader_in_the_same_process(add, path):
     add(GAUSSIAN)
     reading, release = threading.Event(), threading.Event()

@@ -282,6 +282,7 @@ def test_an_import_into_an_empty_store_shows_the_same_through_every_view(
     assert contents(ours) == everything
 
 
+@pytest.mark.slow
 def test_importing_twice_adds_nothing(small_export, ours, empty_store):
     shutil.copy(empty_store, ours)
     store.merge(ours, small_export)
@@ -345,6 +346,7 @@ def test_limits_of_bands_that_somebody_changed_stay_where_they_were_changed(own_
     assert ask(ours, "select lower_db from bands where band = 'fine'") == [(30.0,)]
 
 
+@pytest.mark.slow
 def test_a_store_cannot_be_imported_into_itself(own_copy, tmp_path):
     (tmp_path / "link.duckdb").symlink_to(own_copy)
     with pytest.raises(RefusedImportError, match="the store itself"):
