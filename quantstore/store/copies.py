@@ -66,6 +66,9 @@ def compact(path: Path, wait_seconds: float | None = None) -> CopySummary:
         connection.execute("checkpoint")
         _copy(connection, fresh)
         fresh.chmod(path.stat().st_mode & 0o7777)
+        # Who opens the new file writes a log of the same name, which is not ours to remove when we
+        # close the old one.
+        connection.execute("pragma disable_checkpoint_on_shutdown")
         fresh.replace(path)
         time.sleep(_OPENING_SECONDS)
     return CopySummary(before, _file_bytes(path))

@@ -11,8 +11,7 @@ from quantstore import queries, store
 from quantstore.app.queue import FileQueue, RunQueue
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
-from quantstore.pipeline.ingest_child import OUT_OF_MEMORY
-from quantstore.pipeline.outcome import IngestChoices, IngestProgress
+from quantstore.pipeline.outcome import LARGER_MACHINE, OUT_OF_MEMORY, IngestChoices, IngestProgress
 from quantstore.process import limits
 from quantstore.process.queue import UNFORESEEN, Job
 from tests.support.graphs import gaussian, make_model, node, point_outside, save
@@ -166,7 +165,7 @@ def test_a_file_that_takes_all_memory_is_a_sentence(queue, tmp_path, monkeypatch
         stream.truncate(1 << 30)
     add(queue, save(model, tmp_path / "m.onnx"), tmp_path / "s.duckdb")
     (job,) = finished(queue)
-    assert job.message == OUT_OF_MEMORY
+    assert job.message == f"{OUT_OF_MEMORY}; {LARGER_MACHINE}"
 
 
 def test_a_run_is_started_with_what_was_chosen():
