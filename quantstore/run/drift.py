@@ -24,10 +24,6 @@ from quantstore.run.inputs import Samples
 from quantstore.run.relay import Relay, rounds
 from quantstore.run.surgery import TwinPair, computed, kept_outside, with_local_twins
 
-BINS = 64
-# Fine bins are kept while samples come in, and joined in the end. A power of two: bins twice as
-# wide hold exactly the counts of two.
-_FINE_BINS = 4096
 # All tensors that are observed at the same time, float, accumulated and local.
 BLOCK_BYTES = 64 << 20
 # A tensor whose size nobody knows before the run.
@@ -39,61 +35,6 @@ _CHUNK = 1 << 13
 # Operators with weights, whose results carry a network.
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 ACCUMULATED, LOCAL = "accumulated", "local"
-
-Packed = TypeVar("Packed")
-
-
-@dataclass(slots=True)
-class SharedHistogram:
-    """A histogram of values whose range is not known before the last of them.
-
-    Bin ``i`` counts what lies from ``(start + i) * width`` up to the next edge: the first row in
-    the float model, the second in the quantized one. ``width`` is a power of two.
-    """
-
-    width: float = 0.0
-    start: int = 0
-    rows: Counts = field(default_factory=lambda: np.zeros((2, 0), np.int64))
-
-    def widen(self, low: float, high: float) -> None:
-        """Make room for values from ``low`` to ``high``."""
-        if not self.width:
-            span = max(high - low, 2.0**-20 * max(abs(low), abs(high)), 2.0**-100)
-            self.width = 2.0 ** math.ceil(math.log2(span / _FINE_BINS))
-            self.start = math.floor(low / self.width)
-        first = min(self.start, math.floor(low / self.width))
-        last = max(self.start + self.rows.shape[1] - 1, math.floor(high / self.width))
-        while last - first >= _FINE_BINS:
-            self._halve()
-            first = min(self.start, math.floor(low / self.width))
-            last = max(self.start + self.rows.shape[1] - 1, math.floor(high / self.width))
-        wider = np.zeros((2, last - first + 1), np.int64)
-        offset = self.start - first
-        wider[:, offset : offset + self.rows.shape[1]] = self.rows
-        self.rows, self.start = wider, first
-
-    def add(self, row: int, values: Doubles) -> None:
-        """Count values, which lie within the range."""
-        bins = np.floor(values / self.width).astype(np.int64) - self.start
-        self.rows[row] += np.bincount(bins, minlength=self.rows.shape[1])
-
-    def joined(self) -> tuple[float, float, Counts]:
-        """Both histograms over the same 64 bins: left edge, right edge, counts."""
-        each = max(1, -(-self.rows.shape[1] // BINS))
-        padded = np.zeros((2, BINS * each), np.int64)
-        padded[:, : self.rows.shape[1]] = self.rows
-        low = self.start * self.width
-        return low, low + BINS * each * self.width, padded.reshape(2, BINS, each).sum(axis=2)
-
-    def _halve(self) -> None:
-        # Bins twice as wide begin at even numbers.
-        lead = self.start % 2
-        count = self.rows.shape[1]
-        padded = np.zeros((2, count + lead + (count + lead) % 2), np.int64)
-        padded[:, lead : lead + count] = self.rows
-        self.rows = padded.reshape(2, -1, 2).sum(axis=2)
-        self.start = (self.start - lead) // 2
-        self.width *= 2
 
 
 @dataclass(slots=True)
@@ -365,21 +306,6 @@ def _ordered(tensors: Sequence[_ObservedTensor], order: Sequence[str]) -> list[_
         last = position_of.get(tensor.name, last)
         keys.append(last)
     return [tensors[index] for index in sorted(range(len(tensors)), key=lambda i: (keys[i], i))]
-
-
-def packed(
-    items: Sequence[Packed], cost: Callable[[Packed], int], room_bytes: int
-) -> list[list[Packed]]:
-    """Items in order, as many at a time as there is room for, at least one."""
-    blocks: list[list[Packed]] = []
-    room = 0
-    for item in items:
-        if not blocks or cost(item) > room:
-            blocks.append([])
-            room = room_bytes
-        blocks[-1].append(item)
-        room -= cost(item)
-    return blocks
 
 
 def _add(

@@ -1,83 +1,123 @@
-"""The smallest and largest value of every tensor, for onnxruntime's quantizer, in bounded memory.
+"""The range of every tensor over the calibration samples, in one pass and in bounded memory.
 
-The quantizer's own calibration keeps every tensor of a run alive at once, which takes gigabytes
-where the model itself takes hundreds of megabytes. This gives the same figures block by block, in
-the file that the quantizer keeps such figures in.
+Values beyond 1e30 stand for infinity (padding of a MaxPool, a mask before a Softmax): they are
+left out and counted, for a grid that reaches them has no code left for anything else.
 """
 
-import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from quantstore.records import Array
 from quantstore.run.choices import ReportSteps
-from quantstore.run.drift import BLOCK_BYTES, UNKNOWN_BYTES, bytes_of_tensors, packed
+from quantstore.run.histogram import SharedHistogram
 from quantstore.run.inputs import Samples
-from quantstore.run.relay import Relay, rounds
+from quantstore.run.network import Network
+from quantstore.run.relay import Relay, packed, rounds
+
+# Beyond, a number means "never" or "nothing", whatever float it was written as.
+SENTINEL = 1e30
+# What is observed at the same time.
+BLOCK_BYTES = 256 << 20
 
 
-def write_minmax(
-    model: Any,
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Smallest and largest value, 0 and 0 where there is none; ``sentinel_count``: left out."""
+
+    low: float
+    high: float
+    sentinel_count: int = 0
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    @classmethod
+    def of(cls, array: Array) -> "Range":
+        """The range of one array; NaN does not count."""
+        if not array.size:
+            return cls(0.0, 0.0)
+        low, high = float(array.min()), float(array.max())
+        if -SENTINEL < low and high < SENTINEL:
+            return cls(low, high)
+        usable = array[np.abs(array) < SENTINEL]
+        left_out = int(array.size - usable.size)
+        if not usable.size:
+            return cls(0.0, 0.0, left_out)
+        return cls(float(usable.min()), float(usable.max()), left_out)
+
+    def joined(self, other: "Range") -> "Range":
+        return Range(
+            min(self.low, other.low),
+            max(self.high, other.high),
+            self.sentinel_count + other.sentinel_count,
+        )
+
+
+
+@dataclass(slots=True)
+class Observed:
+    """What the calibration samples showed of one tensor; ``histogram`` where it was asked for."""
+
+    range: Range | None = None
+    histogram: SharedHistogram | None = None
+
+    def add(self, array: Array) -> None:
+        """Take in the tensor of one sample."""
+        found = Range.of(array)
+        self.range = found if self.range is None else self.range.joined(found)
+        if self.histogram is not None:
+            values = np.ravel(array).astype(np.float64)
+            if found.sentinel_count or not np.isfinite(values).all():
+                values = values[np.abs(values) < SENTINEL]
+            if values.size:
+                self.histogram.widen(float(values.min()), float(values.max()))
+                self.histogram.add(0, values)
+
+
+def observe(
+    network: Network,
+    names: Iterable[str],
     samples: Samples,
     folder: Path,
-    target: Path,
     report: ReportSteps | None = None,
     *,
+    has_histograms: bool = False,
     block_bytes: int = BLOCK_BYTES,
-) -> None:
-    """Run the model on all samples and write the range of each of its tensors.
+) -> dict[str, Observed]:
+    """Run the network on all samples and note what each tensor holds.
 
     Args:
-        model: with its weights kept in ``folder``.
-        target: what :func:`quantstore.run.runtime.quantize_file` takes as ``cache``.
+        names: tensors of the main graph, inputs included.
+        folder: for what a later block needs; nobody else writes there.
 
     Raises:
-        RunError: onnxruntime refuses the model, or stops.
+        RunError: onnxruntime refuses the network, or stops.
     """
-    sizes = bytes_of_tensors(model, samples)
-    named_sizes = [
-        (name, sizes.get(name, UNKNOWN_BYTES))
-        for node in model.graph.node
-        for name in node.output
-        if name and sizes.get(name, UNKNOWN_BYTES)
-    ]
-    blocks = packed(named_sizes, lambda named_size: named_size[1], block_bytes)
-    limits: dict[str, tuple[Any, Any]] = {}
+    wanted = list(dict.fromkeys(names))
+    observed = {
+        name: Observed(histogram=SharedHistogram.of_one() if has_histograms else None)
+        for name in wanted
+    }
+    inputs = [name for name in wanted if name in network.inputs]
     for index in range(len(samples)):
-        for name, array in samples[index].items():
-            _widen(limits, name, array)
-    relay = Relay(model, [[name for name, _ in block] for block in blocks], folder, "ranges")
+        sample = samples[index]
+        for name in inputs:
+            observed[name].add(sample[name])
+    made = [name for name in wanted if name in network.tensors]
+    blocks = packed(made, network.bytes_of, block_bytes)
+    relay = Relay(network.model, blocks, folder, "ranges")
     done = 0
     for indices in rounds(len(samples), lambda: relay.most_bytes):
         for number in range(len(blocks)):
             relay.open(number)
             for index in indices:
-                for name, array in relay.run(index, samples[index]).items():
-                    _widen(limits, name, array)
+                for name, array in relay.run(index, network.fed(samples[index])).items():
+                    observed[name].add(array)
                 done += 1
                 if report is not None:
                     report(done, len(blocks) * len(samples))
-    content = {
-        "CLS": "TensorsData",
-        "data": {
-            name: {"CLS": "TensorData", "lowest": _number(low), "highest": _number(high)}
-            for name, (low, high) in limits.items()
-        },
-        "calibration_method": {"CLS": "CalibrationMethod", "value": "CalibrationMethod.MinMax"},
-        "smooth_quant": False,
-    }
-    target.write_text(json.dumps(content), encoding="utf-8")
-
-
-def _widen(limits: dict[str, tuple[Any, Any]], name: str, array: Any) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or not array.size:
-        return
-    low, high = array.min(), array.max()
-    if name in limits:
-        low, high = np.minimum(low, limits[name][0]), np.maximum(high, limits[name][1])
-    limits[name] = low, high
-
-
-def _number(value: Any) -> dict[str, object]:
-    return {"CLS": "numpy.array", "dtype": str(value.dtype), "data": [float(value)]}
+    return {name: one for name, one in observed.items() if one.range is not None}

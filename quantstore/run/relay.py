@@ -7,7 +7,7 @@ whole model again for each block would take as many times as long.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -15,7 +15,9 @@ from onnx import helper
 
 from quantstore.records import Array
 from quantstore.run.runtime import Feeds, Session
-from quantstore.run.surgery import key_of, producers, read_by
+from quantstore.run.nodes import key_of, producers, read_by
+
+Packed = TypeVar("Packed")
 
 # What is handed on for all samples of a round; /tmp can be memory.
 ROOM_BYTES = 512 << 20
@@ -79,8 +81,8 @@ class Relay:
         """Plan the blocks.
 
         Args:
-            model: with its weights kept in ``folder``.
-            name: of the files it writes there.
+            model: its weights are inputs, fed with every sample.
+            folder: for what is handed on, in files that begin with ``name``.
         """
         self._model, self._folder, self._name = model, folder, name
         self._plans = block_plans(model, blocks)
@@ -102,9 +104,7 @@ class Relay:
         self._number, self._session = number, None
         plan = self._plans[number]
         if plan.nodes:
-            path = self._folder / f"{self._name}-block.onnx"
-            onnx.save(self._model_of(plan), path)
-            self._session = Session(path, is_optimized=False)
+            self._session = Session(self._model_of(plan), is_optimized=False)
 
     def run(self, index: int, feed: Feeds) -> dict[str, Array]:
         """The tensors of the open block, by name, for one sample.
@@ -175,6 +175,21 @@ def rounds(count: int, most_bytes: Callable[[], int]) -> Iterator[range]:
         yield chosen
         start = chosen.stop
         size = max(1, ROOM_BYTES // max(1, most_bytes()))
+
+
+def packed(
+    items: Sequence[Packed], cost: Callable[[Packed], int], room_bytes: int
+) -> list[list[Packed]]:
+    """Items in order, as many at a time as there is room for, at least one."""
+    blocks: list[list[Packed]] = []
+    room = 0
+    for item in items:
+        if not blocks or cost(item) > room:
+            blocks.append([])
+            room = room_bytes
+        blocks[-1].append(item)
+        room -= cost(item)
+    return blocks
 
 
 def _is_tensor(node: Any) -> bool:

@@ -8,7 +8,9 @@ import contextlib
 import importlib
 import inspect
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +24,21 @@ from quantstore.records import Array
 Feeds = Mapping[str, Array]
 Calibration = Literal["minmax", "percentile", "entropy"]
 
+# onnxruntime's words for the types that networks compute with.
+_ELEMENT_TYPES = {
+    f"tensor({word})": number
+    for word, number in (
+        ("float", onnx.TensorProto.FLOAT),
+        ("double", onnx.TensorProto.DOUBLE),
+        ("float16", onnx.TensorProto.FLOAT16),
+        ("bfloat16", onnx.TensorProto.BFLOAT16),
+        ("int8", onnx.TensorProto.INT8),
+        ("uint8", onnx.TensorProto.UINT8),
+        ("int32", onnx.TensorProto.INT32),
+        ("int64", onnx.TensorProto.INT64),
+        ("bool", onnx.TensorProto.BOOL),
+    )
+}
 # onnxruntime's own number: errors alone. What goes wrong arrives as an exception as well.
 _ONLY_FATAL = 4
 # DequantizeLinear knows no axis before. onnxruntime writes such a file, and then refuses it.
@@ -43,6 +60,30 @@ def version() -> str:
         MissingRuntimeError: there is none.
     """
     return str(_onnxruntime().__version__)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFacts:
+    """Element type (of ``onnx.TensorProto``, 0 for what is no tensor) and shape of a tensor.
+
+    ``shape`` is None where the rank is not known, a dimension is None where it is not.
+    """
+
+    element_type: int
+    shape: tuple[int | None, ...] | None
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds single-precision floats, which is what int8 replaces."""
+        return self.element_type == onnx.TensorProto.FLOAT
+
+    @property
+    def nbytes(self) -> int | None:
+        """None where the shape is not known."""
+        if not self.element_type or self.shape is None or None in self.shape:
+            return None
+        itemsize = onnx.helper.tensor_dtype_to_np_dtype(self.element_type).itemsize
+        return int(math.prod(size or 0 for size in self.shape)) * int(itemsize)
 
 
 class Session:
@@ -75,6 +116,13 @@ class Session:
         self._session = _loaded(model, options)
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
+
+    def facts(self) -> dict[str, TensorFacts]:
+        """Type and shape of each output, as far as onnxruntime can tell without running it."""
+        return {
+            value.name: TensorFacts(_ELEMENT_TYPES.get(value.type, 0), _shape_of(value.shape))
+            for value in self._session.get_outputs()
+        }
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> list[Array]:
         """The outputs, all or those named, in that order.
@@ -187,6 +235,12 @@ class _CalibrationReader:
 
     def get_next(self) -> Feeds | None:
         return next(self._remaining, None)
+
+
+def _shape_of(sizes: Sequence[object] | None) -> tuple[int | None, ...] | None:
+    if sizes is None:
+        return None
+    return tuple(size if isinstance(size, int) and size >= 0 else None for size in sizes)
 
 
 def _onnxruntime() -> Any:

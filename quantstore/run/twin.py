@@ -24,8 +24,8 @@ from quantstore.graph.constants import computed
 from quantstore.graph.fold import values_of
 from quantstore.graph.tensors import read_array
 from quantstore.layer import Layer
-from quantstore.numerics.quantization import round_trip
-from quantstore.records import Array
+from quantstore.numerics.quantization import Grid, blocks_of, dequantize, grid_for, quantize
+from quantstore.records import Array, Doubles
 from quantstore.run.restore import float_arithmetic, new_constant
 from quantstore.schemes import Scheme
 
@@ -137,23 +137,44 @@ def float_weights(slot: Slot) -> Array:
     return values
 
 
-def quantized_weights(model: FloatModel, slot: Slot, scheme: Scheme) -> Array:
+@dataclass(frozen=True, slots=True)
+class RoundedWeights:
+    """``values`` in the shape and type in which the node reads them; ``scale`` of each row of the
+    scheme's grid: one for the tensor, or one for each channel or block.
+    """
+
+    values: Array
+    scale: Doubles
+
+
+def rounded_weights(
+    model: FloatModel, slot: Slot, scheme: Scheme, least_scale: Doubles | None = None
+) -> RoundedWeights:
     """What to put into a slot so that the layer's effective weights lie on the scheme's grid.
 
     A BatchNormalization stays in the graph: the slot gets the grid's values divided by its factor.
     No overflow: a grid value is at most twice the weight it stands for, so is the quotient.
 
-    Returns:
-        In the shape and type in which the node reads them.
+    Args:
+        least_scale: scales are raised to this, one for the tensor or one for each channel, where a
+            grid of one scale for each is meant; other grids do not mind.
     """
     stored = float_weights(slot)
     layer = graph.read_layer(model.file, slot.site, fold=slot.factor is not None)
     if layer is None:
-        return stored
+        return RoundedWeights(stored, np.ones(1))
     finite = np.isfinite(layer.weights)
     # A weight that is no number has no place on a grid, and must not ruin that of the others.
-    rounded = round_trip(np.where(finite, layer.weights, np.float32(0)), scheme)
-    values = _as_read(np.where(finite, rounded, layer.weights), slot.site, layer)
+    usable = layer.weights if finite.all() else np.where(finite, layer.weights, np.float32(0))
+    rows = blocks_of(usable) if scheme.granularity == "block" else usable
+    grid = grid_for(rows, scheme)
+    if least_scale is not None and scheme.granularity != "block":
+        grid = _raised(grid, least_scale)
+    returned = dequantize(quantize(rows, grid), grid)
+    rounded = returned.reshape(usable.shape[0], -1)[:, : usable.shape[1]]
+    if usable is not layer.weights:
+        rounded = np.where(finite, rounded, layer.weights)
+    values = _as_read(rounded, slot.site, layer)
     if slot.factor is not None:
         factor = np.broadcast_to(slot.factor, values.shape)
         is_usable = np.isfinite(factor) & (factor != 0)
@@ -161,7 +182,22 @@ def quantized_weights(model: FloatModel, slot: Slot, scheme: Scheme) -> Array:
             is_usable, values.astype(np.float64) / np.where(is_usable, factor, 1), stored
         )
     with np.errstate(over="ignore"):
-        return np.array(values, dtype=stored.dtype, order="C")
+        cast = np.array(values, dtype=stored.dtype, order="C")
+    return RoundedWeights(cast, grid.scale.astype(np.float64).ravel())
+
+
+def _raised(grid: Grid, least_scale: Doubles) -> Grid:
+    """The grid with scales that are no smaller than these."""
+    count = grid.scale.size
+    if count == 1:
+        least = np.array([least_scale.max()])
+    elif least_scale.size % count == 0:
+        # A ConvTranspose in groups has more biases than its stored tensor has channels.
+        least = least_scale.reshape(-1, count).max(axis=0)
+    else:
+        return grid
+    scale = np.maximum(grid.scale, least.reshape(grid.scale.shape)).astype(np.float32)
+    return dataclasses.replace(grid, scale=scale)
 
 
 def fill(slots: Sequence[Slot], weights: Sequence[Array]) -> None:

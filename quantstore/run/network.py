@@ -1,0 +1,159 @@
+"""A float model in, a network ready to be run out: folded, its weights apart from its graph.
+
+onnxruntime's basic optimizations run first (constants are computed, BatchNormalization is folded),
+as its quantizer asks for: what is rounded later is what an int8 runtime would see. The weights of
+every layer then become inputs of the graph, so that one session runs any weights, and a network
+whose weights exceed the 2 GB of a protobuf file still fits.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from quantstore.records import Array, Doubles
+from quantstore.run import twin
+from quantstore.run.runtime import Feeds, Session, TensorFacts, quantizable
+from quantstore.schemes import Scheme
+
+_FLOAT = onnx.TensorProto.FLOAT
+# Of constants that are no weights, larger ones are fed as well: a protobuf file has 2 GB of room.
+_INLINE_BYTES = 1 << 20
+# A tensor whose size nobody knows before the run.
+_UNKNOWN_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is run.
+
+    ``model``: the graph; large constants are inputs of it, fed from ``constants``. ``weights``: the
+    slots of its layers, whose arrays ``constants`` holds by the name of ``slot.value``.
+    ``outputs``: names of the tensors that are compared.
+    """
+
+    model: onnx.ModelProto
+    constants: Mapping[str, Array]
+    floats: twin.FloatModel
+    weights: tuple[twin.Slot, ...]
+    outputs: tuple[str, ...]
+    tensors: Mapping[str, TensorFacts] = field(repr=False)
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """What a sample must feed."""
+        return tuple(
+            value.name for value in self.model.graph.input if value.name not in self.constants
+        )
+
+    @cached_property
+    def float_tensors(self) -> frozenset[str]:
+        """Inputs and computed tensors that hold floats: what can be rounded while it runs."""
+        fed = {
+            value.name
+            for value in self.model.graph.input
+            if value.name not in self.constants and value.type.tensor_type.elem_type == _FLOAT
+        }
+        return frozenset(fed | {name for name, facts in self.tensors.items() if facts.is_float})
+
+    @cached_property
+    def slot_of(self) -> dict[str, twin.Slot]:
+        """The slot by the name under which its weights are fed."""
+        return {str(slot.value.name): slot for slot in self.weights}
+
+    @cached_property
+    def float_constants(self) -> dict[str, Array]:
+        """Float initializers that are left in the graph, and those that are fed, but no weights."""
+        kept = {
+            tensor.name: numpy_helper.to_array(tensor)
+            for tensor in self.model.graph.initializer
+            if tensor.data_type == _FLOAT
+        }
+        fed = {name: array for name, array in self.constants.items() if name not in self.slot_of}
+        return kept | fed
+
+    def session(self, outputs: tuple[str, ...] = ()) -> Session:
+        """The network as it is.
+
+        Args:
+            outputs: tensors to observe, in place of the outputs.
+        """
+        if not outputs:
+            return Session(self.model, is_optimized=False)
+        observed = onnx.ModelProto()
+        observed.CopyFrom(self.model)
+        del observed.graph.output[:]
+        # Without a type: the runtime infers it.
+        observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+        return Session(observed, is_optimized=False)
+
+    def bytes_of(self, name: str) -> int:
+        """How large a tensor is, as a guess where its shape is not known."""
+        facts = self.tensors.get(name)
+        nbytes = None if facts is None else facts.nbytes
+        return _UNKNOWN_BYTES if nbytes is None else nbytes
+
+    def constant(self, name: str) -> Array:
+        """A float constant, of a layer or another one."""
+        return self.constants[name] if name in self.constants else self.float_constants[name]
+
+    def fed(self, sample: Feeds) -> dict[str, Array]:
+        """Everything that :meth:`session` wants to be fed."""
+        return {**self.constants, **sample}
+
+    def rounded(
+        self, slot: twin.Slot, scheme: Scheme, least_scale: Doubles | None = None
+    ) -> twin.RoundedWeights:
+        """A layer's weights on the grid of a scheme, as :attr:`constants` holds them in float."""
+        return twin.rounded_weights(self.floats, slot, scheme, least_scale)
+
+
+def prepare(model: onnx.ModelProto, outputs: tuple[str, ...], folder: Path, *, fold: bool) -> Network:
+    """Fold, optimize and take apart.
+
+    Args:
+        model: with its shapes fixed, as far as they are known.
+        outputs: names of the tensors that are compared, outputs of the model.
+        folder: for files; nobody else writes there.
+
+    Raises:
+        RunError: onnxruntime refuses the model.
+    """
+    floats = twin.open_float(quantizable(model, folder, fold=fold))
+    slots = twin.lift_weights(floats, fold=fold)
+    constants = {str(slot.value.name): twin.float_weights(slot) for slot in slots}
+    twin.weights_as_inputs(floats, slots)
+    graph_model = twin.to_proto(floats)
+    constants |= _large_constants_as_inputs(graph_model)
+    return Network(graph_model, constants, floats, slots, outputs, _facts(graph_model))
+
+
+def _large_constants_as_inputs(model: onnx.ModelProto) -> dict[str, Array]:
+    """Move float constants that are no weights out of the graph, in place."""
+    large = {
+        tensor.name: np.array(numpy_helper.to_array(tensor))
+        for tensor in model.graph.initializer
+        if tensor.data_type == _FLOAT and 4 * int(np.prod(tensor.dims)) > _INLINE_BYTES
+    }
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in large]
+    copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(copies)
+    model.graph.input.extend(
+        helper.make_tensor_value_info(name, _FLOAT, array.shape) for name, array in large.items()
+    )
+    return large
+
+
+def _facts(model: onnx.ModelProto) -> dict[str, TensorFacts]:
+    """Type and shape of every tensor of the main graph: onnxruntime's own, for it always knows."""
+    names = tuple(name for node in model.graph.node for name in node.output if name)
+    observed = onnx.ModelProto()
+    observed.CopyFrom(model)
+    del observed.graph.output[:]
+    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return Session(observed, is_optimized=False).facts()
