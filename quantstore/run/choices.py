@@ -14,14 +14,27 @@ from typing import Any, Literal
 import numpy as np
 
 from quantstore.errors import InputsError
-from quantstore.records import ActivationErrorRecord, SensitivityRecord, SimulationRecord
+from quantstore.records import (
+    ActivationErrorRecord,
+    FloatSetRecord,
+    SensitivityRecord,
+    SimulationRecord,
+)
 from quantstore.run.inputs import AUTO, Preprocessing
-from quantstore.run.runtime import Calibration
-from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES
+from quantstore.schemes import (
+    DEFAULT_SCHEME,
+    INT8_SCHEMES,
+    SCHEMES,
+    TARGETS,
+    Activations,
+    Target,
+    target_of,
+)
 
 Mode = Literal["weights", "activations", "both"]
 MODES: tuple[Mode, ...] = ("weights", "activations", "both")
-CALIBRATIONS: tuple[Calibration, ...] = ("minmax", "percentile", "entropy")
+Calibration = Literal["minmax", "percentile", "entropy", "mse"]
+CALIBRATIONS: tuple[Calibration, ...] = ("minmax", "percentile", "entropy", "mse")
 NOISE = "noise"
 
 
@@ -32,7 +45,9 @@ class Choices:
     ``samples``: at most so many inputs are used, the calibration's included. ``exclude``: layers or
     nodes that stay float. ``calibration_inputs``: where ranges of activations are found; by default
     every other sample is for that, and the figures come from the rest. ``drift``: whether tensors
-    inside are compared as well, not the outputs alone.
+    inside are compared as well, not the outputs alone. ``target`` stands for scheme and mode.
+    ``goal_db``: with ``sensitivity``, the fewest units are sought whose return to float lifts the
+    outputs to so many dB. ``budget_seconds`` is CPU time.
     """
 
     scheme: str = DEFAULT_SCHEME.name
@@ -44,17 +59,54 @@ class Choices:
     calibration_inputs: str | None = None
     drift: bool = True
     sensitivity: bool = False
+    goal_db: float | None = None
+    target: str | None = None
     budget_seconds: float = 60.0
     fold: bool = True
 
     def __post_init__(self) -> None:
+        if self.target is not None:
+            # A frozen class is not finished before this.
+            object.__setattr__(self, "scheme", self.rounded.scheme.name)
+            object.__setattr__(self, "mode", self.rounded.mode)
+            return
         if self.scheme not in SCHEMES:
             raise InputsError(f"no scheme is named {self.scheme!r}", f"choose {', '.join(SCHEMES)}")
         if self.mode != "weights" and self.scheme not in INT8_SCHEMES:
             raise InputsError(
-                f"activations are quantized by onnxruntime, which does not know {self.scheme}",
-                f"choose {', '.join(INT8_SCHEMES)}, or mode weights",
+                f"activations are rounded to 8 bits, which does not go with weights in"
+                f" {self.scheme}",
+                f"choose {', '.join(INT8_SCHEMES)}, a target, or mode weights",
             )
+
+    @property
+    def rounded(self) -> Target:
+        """What is rounded, and how: the target that was asked for, or scheme and mode as one.
+
+        Raises:
+            InputsError: no target has that name.
+        """
+        if self.target is not None:
+            if self.target not in TARGETS:
+                raise InputsError(
+                    f"no target is named {self.target!r}", f"choose {', '.join(TARGETS)}"
+                )
+            return TARGETS[self.target]
+        activations = None if self.mode == "weights" else Activations()
+        return Target(
+            name="",
+            scheme=SCHEMES[self.scheme],
+            activations=activations,
+            placement="none" if activations is None else "everywhere",
+            description="",
+        )
+
+    @property
+    def target_name(self) -> str | None:
+        """The target that this is, asked for by name or not; None where it is none of them."""
+        if self.target is not None:
+            return self.target
+        return target_of(self.scheme, self.mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +137,7 @@ class Simulation:
     record: SimulationRecord
     activation_errors: tuple[ActivationErrorRecord, ...] = ()
     sensitivities: tuple[SensitivityRecord, ...] = ()
+    float_set: tuple[FloatSetRecord, ...] = ()
     accuracy: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
 
@@ -100,7 +153,7 @@ class Simulation:
         return cls(
             sha256=content["sha256"],
             folded=content["folded"],
-            record=SimulationRecord(**_timed(content["record"])),
+            record=_record(content["record"]),
             activation_errors=tuple(
                 ActivationErrorRecord(
                     **{
@@ -114,6 +167,7 @@ class Simulation:
             sensitivities=tuple(
                 SensitivityRecord(**_timed(row)) for row in content["sensitivities"]
             ),
+            float_set=tuple(FloatSetRecord(**row) for row in content["float_set"]),
             accuracy=None if accuracy is None else (accuracy[0], accuracy[1]),
             notes=tuple(content["notes"]),
         )
@@ -125,6 +179,12 @@ def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+def _record(row: dict[str, Any]) -> SimulationRecord:
+    if row["float_layers"] is not None:
+        row["float_layers"] = tuple(row["float_layers"])
+    return SimulationRecord(**_timed(row))
 
 
 def _timed(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,33 +1,33 @@
-"""A float model and its quantized twin on the same samples: how far every tensor drifts.
+"""A network in float and rounded, on the same samples: how far every tensor drifts.
 
-Two kinds of error, kept apart. Accumulated: the whole model is quantized, so a tensor carries what
-every operator before it lost. Local: this operator alone is quantized and reads float inputs.
+Two kinds of error, kept apart. Accumulated: the whole network is rounded, so a tensor carries what
+every operator before it lost. Local: this operator alone is rounded and reads float inputs.
 Tensors are observed a bounded block at a time, and only sums are kept, in float64.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx import shape_inference
 
 from quantstore.numerics.quantization import sqnr_db
-from quantstore.records import ActivationErrorRecord, Array, Counts, Doubles
+from quantstore.records import ActivationErrorRecord, Array, Doubles
+from quantstore.run.channels import ChannelSums, channel_axes
 from quantstore.run.choices import ReportSteps
+from quantstore.run.emulator import Emulator, Plan, rounded
+from quantstore.run.histogram import SharedHistogram
 from quantstore.run.inputs import Samples
-from quantstore.run.relay import Relay, rounds
-from quantstore.run.surgery import TwinPair, computed, kept_outside, with_local_twins
+from quantstore.run.local import LocalTwins
+from quantstore.run.network import Network
+from quantstore.run.nodes import computed, name_of
+from quantstore.run.relay import Relay, packed, rounds
 
 # All tensors that are observed at the same time, float, accumulated and local.
 BLOCK_BYTES = 64 << 20
-# A tensor whose size nobody knows before the run.
-UNKNOWN_BYTES = 8 << 20
 # Values of a tensor that are turned into float64 at a time: small enough for the cache, and for
 # BLAS to add them up itself instead of waking threads, which takes four times as long.
 _CHUNK = 1 << 13
@@ -56,6 +56,7 @@ class DriftSums:
     quantized_min: float = math.inf
     quantized_max: float = -math.inf
     counts: SharedHistogram = field(default_factory=SharedHistogram)
+    channels: ChannelSums = field(default_factory=ChannelSums)
 
     def add(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
         """Take in one sample's tensors, of one shape."""
@@ -101,6 +102,7 @@ class DriftSums:
         std_y = math.sqrt(max(sum_yy / n - (sum_y / n) ** 2, 0.0))
         norms = math.sqrt(energy_x) * math.sqrt(energy_y)
         low, high, counts = self.counts.joined()
+        by_channel = self.channels.summary()
         return ActivationErrorRecord(
             depth=depth,
             node_name=node_name,
@@ -108,6 +110,9 @@ class DriftSums:
             tensor=tensor,
             kind=kind,
             sqnr_db=float(sqnr_db(energy_x, squared_error)) if self.count else math.nan,
+            channel_sqnr_p10_db=by_channel.p10_db,
+            channels_below_10db=by_channel.below_10db if by_channel.count else None,
+            channel_count=by_channel.count or None,
             cosine=min(max(product / norms, -1.0), 1.0) if norms else math.nan,
             mean_shift=(sum_y - sum_x) / n / std_x if std_x else math.nan,
             std_ratio=std_y / std_x if std_x else math.nan,
@@ -124,18 +129,24 @@ class DriftSums:
 
 @dataclass(frozen=True, slots=True)
 class _ObservedTensor:
-    """A tensor to observe: its node, its name in the twin, and that of its local twin."""
+    """A tensor to observe: its node, its name in the emulator, and that of its local twin.
+
+    ``channel_axis``: along which it has channels, None where it has none.
+    """
 
     name: str
     node_name: str
     op_type: str
-    twin_name: str
+    emulated_name: str
     local_name: str | None
     nbytes: int
+    channel_axis: int | None
 
 
 def measure_drift(
-    pair: TwinPair,
+    emulator: Emulator,
+    plan: Plan,
+    local: LocalTwins,
     samples: Samples,
     folder: Path,
     report: ReportSteps | None = None,
@@ -143,28 +154,24 @@ def measure_drift(
     order: Sequence[str] = (),
     block_bytes: int = BLOCK_BYTES,
 ) -> tuple[ActivationErrorRecord, ...]:
-    """Run both models on all samples; one row per float tensor and kind of error.
+    """Run the network in float and under a plan; one row per float tensor and kind of error.
 
     Args:
-        folder: for the models' files; nobody else writes there.
+        local: the same network with a twin beside each operator.
+        folder: for what a later block needs; nobody else writes there.
         report: told how many runs of how many are done.
         order: names of tensors in the order of the original graph, where an optimizer changed it.
         block_bytes: how much is observed at the same time.
 
     Raises:
-        RunError: onnxruntime refuses one of the models, or stops.
+        RunError: onnxruntime refuses one of the graphs, or stops.
     """
-    beside, local = with_local_twins(pair)
-    tensors = _observed_tensors(pair, local, samples)
-    kept_outside(beside, folder, "beside")
-    quantized = deepcopy(pair.quantized)
-    kept_outside(quantized, folder, "quantized")
-
+    tensors = _observed_tensors(emulator.network, plan, local)
     blocks = packed(
         tensors, lambda tensor: tensor.nbytes * (3 if tensor.local_name else 2), block_bytes
     )
     as_float = Relay(
-        beside,
+        local.model,
         [
             [
                 name
@@ -178,8 +185,12 @@ def measure_drift(
         "float",
     )
     as_int = Relay(
-        quantized, [[tensor.twin_name for tensor in block] for block in blocks], folder, "quantized"
+        emulator.model,
+        [[tensor.emulated_name for tensor in block] for block in blocks],
+        folder,
+        "rounded",
     )
+    fed = emulator.fed(plan)
     done, total = 0, len(blocks) * len(samples)
     sums_of: dict[tuple[str, str], DriftSums] = {}
     for indices in rounds(len(samples), lambda: as_float.most_bytes + as_int.most_bytes):
@@ -187,8 +198,13 @@ def measure_drift(
             as_float.open(number)
             as_int.open(number)
             for index in indices:
-                feed = samples[index]
-                _add(sums_of, block, as_float.run(index, feed), as_int.run(index, feed))
+                sample = samples[index]
+                _add(
+                    sums_of,
+                    block,
+                    as_float.run(index, {**local.fed, **sample}),
+                    as_int.run(index, {**fed, **sample}),
+                )
                 done += 1
                 if report is not None:
                     report(done, total)
@@ -228,74 +244,21 @@ def collapse(records: Sequence[ActivationErrorRecord], limit_db: float = 10.0) -
     return Collapse(first, for_good)
 
 
-def _observed_tensors(
-    pair: TwinPair, local: dict[str, str], samples: Samples
-) -> list[_ObservedTensor]:
-    sizes = bytes_of_tensors(pair.float_model, samples)
-    # The quantizer drops a Relu that rounding replaces: the layer before it then makes the tensor.
-    makers: dict[str, Any] = {
-        result.float_name: operator.node
-        for operator in pair.operators()
-        for result in operator.results
-    }
-    tensors = []
-    for name, producer in computed(pair.float_model):
-        node: Any = makers.get(name, producer)
-        twin_name = pair.observed.get(name)
-        nbytes = sizes.get(name, UNKNOWN_BYTES)
-        if twin_name is not None and nbytes:
-            tensors.append(
-                _ObservedTensor(name, node.name, node.op_type, twin_name, local.get(name), nbytes)
-            )
-    return tensors
-
-
-def bytes_of_tensors(model: Any, samples: Samples) -> dict[str, int]:
-    """Bytes of each tensor as far as shapes tell; 0 for what holds no floats."""
-    shaped = deepcopy(model)
-    feed = samples[0]
-    for value in shaped.graph.input:
-        if value.name in feed:
-            tensor_type = value.type.tensor_type
-            tensor_type.ClearField("shape")
-            for size in feed[value.name].shape:
-                tensor_type.shape.dim.add().dim_value = size
-    for tensor in shaped.graph.initializer:
-        # Only shapes matter, and a copy of all weights would be passed around.
-        if len(tensor.raw_data) > 1024:
-            tensor.ClearField("raw_data")
-            tensor.raw_data = b""
-            shaped.graph.value_info.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            )
-    try:
-        inferred = shape_inference.infer_shapes(shaped, data_prop=True)
-    except Exception:
-        # It fails on old and on odd models; blocks are then sized by guess.
-        return {}
-    sizes = {}
-    for value in (*inferred.graph.value_info, *inferred.graph.output):
-        tensor_type = value.type.tensor_type
-        if not tensor_type.elem_type:
-            continue
-        if tensor_type.elem_type not in _ELEMENT_BYTES:
-            sizes[value.name] = 0
-            continue
-        dims = (
-            [dim.dim_value for dim in tensor_type.shape.dim]
-            if tensor_type.HasField("shape")
-            else [0]
+def _observed_tensors(network: Network, plan: Plan, local: LocalTwins) -> list[_ObservedTensor]:
+    axis_of = channel_axes(network)
+    return [
+        _ObservedTensor(
+            name=name,
+            node_name=name_of(node),
+            op_type=node.op_type,
+            emulated_name=rounded(name) if name in plan.grids else name,
+            local_name=local.name_of.get(name),
+            nbytes=network.bytes_of(name),
+            channel_axis=axis_of.get(name),
         )
-        if all(size > 0 for size in dims):
-            sizes[value.name] = max(1, math.prod(dims) * _ELEMENT_BYTES[tensor_type.elem_type])
-    return sizes
-
-
-_ELEMENT_BYTES = {
-    onnx.TensorProto.FLOAT: 4,
-    onnx.TensorProto.DOUBLE: 8,
-    onnx.TensorProto.FLOAT16: 2,
-}
+        for name, node in computed(network.model, network.constants)
+        if name in network.float_tensors
+    ]
 
 
 def _ordered(tensors: Sequence[_ObservedTensor], order: Sequence[str]) -> list[_ObservedTensor]:
@@ -319,12 +282,14 @@ def _add(
         x = float_tensors[tensor.name]
         if not _is_float(x):
             continue
-        others = [(ACCUMULATED, twin_tensors[tensor.twin_name])]
+        others = [(ACCUMULATED, twin_tensors[tensor.emulated_name])]
         if tensor.local_name is not None:
             others.append((LOCAL, float_tensors[tensor.local_name]))
         for error_kind, y in others:
             if _is_float(y) and y.shape == x.shape:
-                sums_of.setdefault((tensor.name, error_kind), DriftSums()).add(x, y)
+                sums = sums_of.setdefault((tensor.name, error_kind), DriftSums())
+                sums.add(x, y)
+                sums.channels.add(x, y, tensor.channel_axis)
 
 
 def _is_float(array: object) -> bool:

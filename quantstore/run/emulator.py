@@ -2,220 +2,166 @@
 
 Every tensor that some target rounds is followed by a rounding whose grid is fed like an input, and
 so are the weights: bits, ranges, placement, one layer alone, other weights are other numbers to
-feed, never another graph. The rounding is that of QuantizeLinear and DequantizeLinear, in float32::
-
-    ((clip(x / scale, lowest, highest) + magic) - magic) * scale
-
-with codes counted from the zero point, and ``magic = 1.5 * 2^23``, whose addition leaves no bit for
-a fraction: ties go to the even code (https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html).
-With ``scale = 1, lowest = -inf, highest = inf, magic = 0`` every value passes through as it is, bit
-for bit: the tensor stays in float.
+feed, never another graph.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from quantstore.records import Array, Floats
+from quantstore.records import Array
+from quantstore.run.grids import ActivationGrid
 from quantstore.run.network import Network
 from quantstore.run.nodes import subgraphs
 from quantstore.run.placement import Placement
+from quantstore.run.roundings import GridInputs
 from quantstore.run.runtime import Feeds, Session
 
-MAGIC = np.float32(1.5 * 2**23)
-# In front of names that are added; no exporter writes one like it.
-PREFIX = "quantstore/"
-GRIDS = f"{PREFIX}grids"
-_SIZES = f"{PREFIX}sizes"
-_ROUNDED = "/quantstore_rounded"
 _FLOAT = onnx.TensorProto.FLOAT
-# scale, lowest, highest, magic
-_PASSING = np.array([1, -np.inf, np.inf, 0], np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class ActivationGrid:
-    """The codes of one tensor: ``lowest`` and ``highest`` are counted from the zero point.
-
-    Arrays of one number, or of one per channel, shaped to be broadcast against the tensor.
-    """
-
-    scale: Floats
-    lowest: Floats
-    highest: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is rounded, and how: by the name of the tensor its grid, by the name of a constant what
     stands in for it. What is named in neither stays in float.
-
-    ``dynamic``: tensors whose grid is found while they are there, for each run anew.
     """
 
     grids: Mapping[str, ActivationGrid] = field(default_factory=dict)
     constants: Mapping[str, Array] = field(default_factory=dict)
 
-    def only(self, tensors: Iterable[str] = (), constants: Iterable[str] = ()) -> "Plan":
+    def only(self, names: Iterable[str]) -> "Plan":
         """Of this plan, these tensors and constants alone."""
+        kept = frozenset(names)
         return Plan(
-            {name: self.grids[name] for name in tensors if name in self.grids},
-            {name: self.constants[name] for name in constants if name in self.constants},
+            {name: grid for name, grid in self.grids.items() if name in kept},
+            {name: array for name, array in self.constants.items() if name in kept},
         )
 
-    def without(self, tensors: Iterable[str] = (), constants: Iterable[str] = ()) -> "Plan":
+    def without(self, names: Iterable[str]) -> "Plan":
         """This plan with these tensors and constants in float."""
-        gone = set(tensors) | set(constants)
-        return Plan(
-            {name: grid for name, grid in self.grids.items() if name not in gone},
-            {name: array for name, array in self.constants.items() if name not in gone},
-        )
+        return self.only((self.grids.keys() | self.constants.keys()).difference(names))
 
 
 class Emulator:
     """One network in one session; :meth:`run` says what it computes under a plan."""
 
-    def __init__(self, network: Network, placements: Sequence[Placement]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        placements: Sequence[Placement],
+        grids: Sequence[Mapping[str, ActivationGrid]] = (),
+    ) -> None:
         """Build the session.
 
         Args:
             placements: what the plans to come may round, all of them together.
+            grids: theirs, as far as they are known; one for each channel, or one that is found at
+                run time, takes other nodes.
 
         Raises:
             RunError: onnxruntime refuses the graph.
         """
         self.network = network
-        self.tensors = tuple(
-            dict.fromkeys(name for placed in placements for name in placed.activations)
-        )
-        lifted = {
-            name
-            for placed in placements
-            for name in (*placed.constants, *placed.norms, *(bias.name for bias in placed.biases))
-        }
-        self.constants = dict(network.constants) | {
-            name: array for name, array in network.float_constants.items() if name in lifted
-        }
-        self._position = {name: 4 * index for index, name in enumerate(self.tensors)}
-        self.model = _with_roundings(network.model, self.tensors, self.constants)
-        self.outputs = tuple(
-            rounded(name) if name in self._position else name for name in network.outputs
-        )
+        tensors = dict.fromkeys(name for placed in placements for name in placed.activations)
+        self._inputs = GridInputs.of(tuple(tensors), grids)
+        self.constants = fed_constants(network, placements)
+        self.model = _with_roundings(network.model, self._inputs, self.constants)
+        self.outputs = tuple(rounded(name) if name in tensors else name for name in network.outputs)
         self._session = Session(self.model, is_optimized=False)
 
     def fed(self, plan: Plan) -> dict[str, Array]:
         """Everything that a run under a plan is fed besides a sample."""
-        grids = np.tile(_PASSING, max(1, len(self.tensors)))
-        for name, grid in plan.grids.items():
-            at = self._position.get(name)
-            if at is not None:
-                grids[at : at + 4] = (
-                    grid.scale.item(),
-                    grid.lowest.item(),
-                    grid.highest.item(),
-                    MAGIC,
-                )
-        return {**self.constants, **plan.constants, GRIDS: grids}
+        return {**self.constants, **plan.constants, **self._inputs.fed(plan.grids)}
 
-    def run(self, plan: Plan, samples: Iterable[Feeds]) -> list[list[Array]]:
+    def run(self, plan: Plan, samples: Iterable[Feeds]) -> Iterator[list[Array]]:
         """The compared tensors under a plan, sample by sample.
 
         Raises:
             RunError: onnxruntime stops.
         """
         fed = self.fed(plan)
-        return [self._session.run({**fed, **sample}, self.outputs) for sample in samples]
+        for sample in samples:
+            yield self._session.run({**fed, **sample}, self.outputs)
 
 
 def rounded(name: str) -> str:
     """What a tensor is called behind its rounding."""
-    return name + _ROUNDED
+    return f"{name}/quantstore_rounded"
 
 
-def _with_roundings(
-    model: onnx.ModelProto, tensors: Sequence[str], constants: Mapping[str, Array]
-) -> onnx.ModelProto:
-    """The graph with a rounding behind each of the tensors, which everything behind it reads."""
-    chosen = set(tensors)
-    graph = onnx.GraphProto(name=model.graph.name)
-    split_names = [part for name in tensors for part in _grid_names(name)]
-    if tensors:
-        graph.node.append(
-            onnx.NodeProto(op_type="Split", input=[GRIDS, _SIZES], output=split_names)
-        )
-    graph.initializer.append(
-        numpy_helper.from_array(np.ones(len(split_names), np.int64), _SIZES)
-    )
-    for value in model.graph.input:
-        if value.name in chosen:
-            graph.node.extend(_rounding(value.name))
-    for node in model.graph.node:
-        copied = onnx.NodeProto()
-        copied.CopyFrom(node)
-        _rename_inputs(copied, chosen)
-        graph.node.append(copied)
-        for name in node.output:
-            if name in chosen:
-                graph.node.extend(_rounding(name))
+def fed_constants(network: Network, placements: Sequence[Placement]) -> dict[str, Array]:
+    """The constants that some placement rounds, and those that are too large for a graph."""
+    lifted = {
+        name
+        for placed in placements
+        for name in (*placed.constants, *placed.norms, *(bias.name for bias in placed.biases))
+    }
+    others = network.float_constants
+    return {**network.constants, **{name: others[name] for name in others if name in lifted}}
+
+
+def declare_constants(
+    graph: onnx.GraphProto, model: onnx.ModelProto, constants: Mapping[str, Array]
+) -> None:
+    """Give a graph the inputs and constants of a model, these constants among the inputs."""
     known = {value.name for value in model.graph.input}
-    graph.initializer.extend(
-        tensor for tensor in model.graph.initializer if tensor.name not in constants
-    )
     graph.input.extend(model.graph.input)
     graph.input.extend(
         helper.make_tensor_value_info(name, _FLOAT, array.shape)
         for name, array in constants.items()
         if name not in known
     )
-    graph.input.append(
-        helper.make_tensor_value_info(GRIDS, _FLOAT, [max(4, len(split_names))])
+    graph.initializer.extend(
+        tensor for tensor in model.graph.initializer if tensor.name not in constants
     )
-    for value in model.graph.output:
-        if value.name in chosen:
-            # Without a type: the runtime infers it.
-            graph.output.append(onnx.ValueInfoProto(name=rounded(value.name)))
-        else:
-            graph.output.append(value)
-    extended = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
-    extended.opset_import.extend(model.opset_import)
-    extended.functions.extend(model.functions)
+
+
+def model_of(graph: onnx.GraphProto, like: onnx.ModelProto) -> onnx.ModelProto:
+    """A model with another graph."""
+    extended = onnx.ModelProto(ir_version=like.ir_version, graph=graph)
+    extended.opset_import.extend(like.opset_import)
+    extended.functions.extend(like.functions)
     return extended
 
 
-def _grid_names(name: str) -> list[str]:
-    return [f"{name}/quantstore_{part}" for part in ("scale", "lowest", "highest", "magic")]
+def _with_roundings(
+    model: onnx.ModelProto, inputs: GridInputs, constants: Mapping[str, Array]
+) -> onnx.ModelProto:
+    """The graph with a rounding behind each tensor that has a grid, read by all behind it."""
+    chosen = frozenset(inputs.names)
+    graph = onnx.GraphProto(name=model.graph.name)
+    inputs.declare(graph)
+    declare_constants(graph, model, constants)
+    for value in model.graph.input:
+        if value.name in chosen:
+            graph.node.extend(inputs.rounding(value.name, value.name, rounded(value.name)))
+    for node in model.graph.node:
+        copied = onnx.NodeProto()
+        copied.CopyFrom(node)
+        _read_rounded(copied, chosen)
+        graph.node.append(copied)
+        for name in node.output:
+            if name in chosen:
+                graph.node.extend(inputs.rounding(name, name, rounded(name)))
+    for value in model.graph.output:
+        is_rounded = value.name in chosen
+        # Without a type: the runtime infers it.
+        graph.output.append(onnx.ValueInfoProto(name=rounded(value.name)) if is_rounded else value)
+    return model_of(graph, model)
 
 
-def _rounding(name: str) -> list[onnx.NodeProto]:
-    scale, lowest, highest, magic = _grid_names(name)
-    steps = [f"{name}/quantstore_{step}" for step in ("steps", "clipped", "lifted", "code")]
-    return [
-        onnx.NodeProto(op_type=op_type, input=inputs, output=[output])
-        for op_type, inputs, output in (
-            ("Div", [name, scale], steps[0]),
-            ("Clip", [steps[0], lowest, highest], steps[1]),
-            ("Add", [steps[1], magic], steps[2]),
-            ("Sub", [steps[2], magic], steps[3]),
-            ("Mul", [steps[3], scale], rounded(name)),
-        )
-    ]
-
-
-def _rename_inputs(node: Any, chosen: set[str]) -> None:
+def _read_rounded(node: Any, chosen: frozenset[str]) -> None:
     """Let a node, and the nodes of its subgraphs, read what is behind the roundings, in place."""
     for index, name in enumerate(node.input):
         if name in chosen:
             node.input[index] = rounded(name)
     for graph in subgraphs(node):
-        own = {name for inner in graph.node for name in inner.output}
-        outer = chosen - own
+        outer = chosen.difference(name for inner in graph.node for name in inner.output)
         for inner in graph.node:
-            _rename_inputs(inner, outer)
+            _read_rounded(inner, outer)
         for value in graph.output:
             if value.name in outer:
-                # A branch may give what lies outside of it only through a node of its own.
                 value.name = rounded(value.name)

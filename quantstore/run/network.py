@@ -31,15 +31,15 @@ _UNKNOWN_BYTES = 8 << 20
 class Network:
     """What is run.
 
-    ``model``: the graph; large constants are inputs of it, fed from ``constants``. ``weights``: the
-    slots of its layers, whose arrays ``constants`` holds by the name of ``slot.value``.
+    ``model``: the graph; large constants are inputs of it, fed from ``constants``. ``layers``: the
+    slots of their weights, which ``constants`` holds by the name of ``slot.value``.
     ``outputs``: names of the tensors that are compared.
     """
 
     model: onnx.ModelProto
     constants: Mapping[str, Array]
     floats: twin.FloatModel
-    weights: tuple[twin.Slot, ...]
+    layers: twin.Lifted
     outputs: tuple[str, ...]
     tensors: Mapping[str, TensorFacts] = field(repr=False)
 
@@ -63,7 +63,7 @@ class Network:
     @cached_property
     def slot_of(self) -> dict[str, twin.Slot]:
         """The slot by the name under which its weights are fed."""
-        return {str(slot.value.name): slot for slot in self.weights}
+        return {str(slot.value.name): slot for slot in self.layers.slots}
 
     @cached_property
     def float_constants(self) -> dict[str, Array]:
@@ -76,20 +76,10 @@ class Network:
         fed = {name: array for name, array in self.constants.items() if name not in self.slot_of}
         return kept | fed
 
-    def session(self, outputs: tuple[str, ...] = ()) -> Session:
-        """The network as it is.
-
-        Args:
-            outputs: tensors to observe, in place of the outputs.
-        """
-        if not outputs:
-            return Session(self.model, is_optimized=False)
-        observed = onnx.ModelProto()
-        observed.CopyFrom(self.model)
-        del observed.graph.output[:]
-        # Without a type: the runtime infers it.
-        observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
-        return Session(observed, is_optimized=False)
+    @cached_property
+    def session(self) -> Session:
+        """The network as it is; fed with :meth:`fed`."""
+        return Session(self.model, is_optimized=False)
 
     def bytes_of(self, name: str) -> int:
         """How large a tensor is, as a guess where its shape is not known."""
@@ -112,7 +102,9 @@ class Network:
         return twin.rounded_weights(self.floats, slot, scheme, least_scale)
 
 
-def prepare(model: onnx.ModelProto, outputs: tuple[str, ...], folder: Path, *, fold: bool) -> Network:
+def prepare(
+    model: onnx.ModelProto, outputs: tuple[str, ...], folder: Path, *, fold: bool
+) -> Network:
     """Fold, optimize and take apart.
 
     Args:
@@ -124,12 +116,13 @@ def prepare(model: onnx.ModelProto, outputs: tuple[str, ...], folder: Path, *, f
         RunError: onnxruntime refuses the model.
     """
     floats = twin.open_float(quantizable(model, folder, fold=fold))
-    slots = twin.lift_weights(floats, fold=fold)
-    constants = {str(slot.value.name): twin.float_weights(slot) for slot in slots}
-    twin.weights_as_inputs(floats, slots)
-    graph_model = twin.to_proto(floats)
-    constants |= _large_constants_as_inputs(graph_model)
-    return Network(graph_model, constants, floats, slots, outputs, _facts(graph_model))
+    lifted = twin.lift_weights(floats, fold=fold)
+    constants = {str(slot.value.name): twin.float_weights(slot) for slot in lifted.slots}
+    twin.weights_as_inputs(floats, lifted.slots)
+    taken_apart = twin.to_proto(floats)
+    constants |= _large_constants_as_inputs(taken_apart)
+    facts = _facts(taken_apart)
+    return Network(taken_apart, constants, floats, lifted, outputs, facts)
 
 
 def _large_constants_as_inputs(model: onnx.ModelProto) -> dict[str, Array]:

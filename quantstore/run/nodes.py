@@ -1,6 +1,6 @@
 """Nodes of an ONNX graph as protobuf holds them: which makes a tensor, which read it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import onnx
@@ -55,15 +55,28 @@ def subgraphs(node: Node) -> Iterator[Any]:
         yield from attribute.graphs
 
 
+def every_node(graph: Any) -> Iterator[Node]:
+    """The nodes of a graph and of all its subgraphs."""
+    for node in graph.node:
+        yield node
+        for inner in subgraphs(node):
+            yield from every_node(inner)
+
+
 def has_subgraph(node: Node) -> bool:
     """Whether a node is an If, a Loop or their kin."""
     return any(True for _ in subgraphs(node))
 
 
-def computed(model: Model) -> list[tuple[str, Node]]:
-    """Tensors that depend on the inputs' values, with the nodes that compute them, in order."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    alive = {value.name for value in model.graph.input} - weights
+def computed(model: Model, constants: Collection[str] = ()) -> list[tuple[str, Node]]:
+    """Tensors that depend on the inputs' values, with the nodes that compute them, in order.
+
+    Args:
+        constants: inputs that are fed the same at every run.
+    """
+    alive = {value.name for value in model.graph.input}.difference(
+        constants, (tensor.name for tensor in model.graph.initializer)
+    )
     tensors = []
     for node in model.graph.node:
         if node.op_type in ("Shape", "Size") or alive.isdisjoint(read_by(node)):

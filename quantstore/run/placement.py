@@ -10,11 +10,12 @@ Relu that a branch of an If reads as well, and it lets values of -3.4e38, which 
 write, set a range (``ranges``). Recurrent layers, which it leaves in float, are rounded.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from quantstore.run.network import Network
-from quantstore.run.nodes import Node, consumers, name_of
+from quantstore.run.nodes import Node, consumers, every_node, name_of
 from quantstore.schemes import Target
 
 RECURRENT = ("LSTM", "GRU", "RNN")
@@ -43,10 +44,12 @@ class Placement:
 
     ``grid_of``: by the rounded tensor, the tensor whose range sets its grid, itself for most.
     ``activations``: of these, the tensors that a rounding must follow; the others only move values
-    of a rounded one and lie on its grid already. ``shares``: tensors whose range is 0 to 1. ``constants``: initializers that are rounded as
-    activations are. ``norms``: scales of normalizations, rounded as weights are, with one scale.
+    of a rounded one and lie on its grid already. ``shares``: tensors whose range is 0 to 1.
+    ``constants``: initializers that are rounded as activations are.
+    ``norms``: scales of normalizations, rounded as weights are, with one scale.
     ``weights``: slots of layers. ``depthwise``: of ``activations``, inputs of depthwise
-    convolutions alone.
+    convolutions alone. ``left_in_float``: names of nodes that multiply, and whose data is not
+    rounded although the target rounds its kind.
     """
 
     grid_of: Mapping[str, str] = field(default_factory=dict)
@@ -57,6 +60,7 @@ class Placement:
     biases: tuple[Bias, ...] = ()
     weights: tuple[str, ...] = ()
     depthwise: frozenset[str] = frozenset()
+    left_in_float: tuple[str, ...] = ()
 
 
 def placement(network: Network, target: Target, exclude: Iterable[str] = ()) -> Placement:
@@ -67,7 +71,8 @@ def placement(network: Network, target: Target, exclude: Iterable[str] = ()) -> 
     """
     excluded = frozenset(exclude)
     if target.activations is None:
-        return Placement(weights=_slots(network, excluded))
+        packed = tuple(name for name in network.layers.packed if name not in excluded)
+        return Placement(weights=_slots(network, excluded), left_in_float=packed)
     nodes = [node for node in network.model.graph.node if name_of(node) not in excluded]
     marks = _Marks(network, is_asymmetric=not target.activations.is_symmetric)
     if target.placement == "everywhere":
@@ -82,7 +87,30 @@ def placement(network: Network, target: Target, exclude: Iterable[str] = ()) -> 
                 node, families
             ):
                 marks.operands_of(node)
-    return marks.placement(_slots(network, excluded, families), excluded)
+    placed = marks.placement(_slots(network, excluded, families), excluded)
+    left = tuple(_left_in_float(marks, placed, families, excluded))
+    return dataclasses.replace(placed, left_in_float=left)
+
+
+def _left_in_float(
+    marks: "_Marks", placed: Placement, families: tuple[str, ...], excluded: frozenset[str]
+) -> Iterator[str]:
+    """Nodes that multiply data that is not rounded, those in bodies of branches and loops too."""
+    rounding = LINEAR if families == _LINEAR_FAMILIES else MULTIPLYING
+    for node in every_node(marks.network.model.graph):
+        if node.op_type not in rounding and not marks.reads_slot(node, families):
+            continue
+        data = (
+            node.input[:1]
+            if node.op_type in ("Conv", "ConvTranspose", *RECURRENT)
+            else node.input[:2]
+        )
+        exposed = [
+            name for name in data if not marks.is_constant(name) and name not in placed.grid_of
+        ]
+        if exposed and name_of(node) not in excluded and excluded.isdisjoint(exposed):
+            yield name_of(node)
+    yield from (name for name in marks.network.layers.packed if name not in excluded)
 
 
 def _slots(

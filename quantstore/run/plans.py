@@ -1,32 +1,34 @@
 """A target and the ranges of a network in, the numbers to feed its emulator out.
 
-Activations take the grid that onnxruntime's ``compute_scale_zp`` would give their range; weights
-take the grid of their scheme; a bias becomes int32 in units of both scales.
+Activations take the grid of their range, weights that of their scheme; a bias becomes int32 in
+units of both scales, as onnxruntime's quantizer has it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from quantstore.numerics import quantization
 from quantstore.records import Array, Doubles, Floats
-from quantstore.run.emulator import ActivationGrid, Plan
+from quantstore.run import grids
+from quantstore.run.calibration import calibrated
+from quantstore.run.choices import Calibration
+from quantstore.run.emulator import Plan
+from quantstore.run.grids import AT_RUN_TIME, ActivationGrid
 from quantstore.run.network import Network
 from quantstore.run.placement import SHARES, Placement
-from quantstore.run.ranges import Range
+from quantstore.run.ranges import Observed, Range
 from quantstore.schemes import INT8_TENSOR_SYMMETRIC, Activations, Scheme, Target
 
 _INT32 = np.iinfo(np.int32)
-# onnxruntime leaves this much room below the largest int32 (``_adjust_weight_scale_for_int32_bias``).
+# onnxruntime (``_adjust_weight_scale_for_int32_bias``) leaves this much room in int32.
 _BIAS_ROOM = 1.0001
-# What stands for a grid that is found at run time.
-AT_RUN_TIME = ActivationGrid(*(np.zeros(1, np.float32),) * 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """How a placement's tensors and weights are rounded: a target's, or any other combination."""
+    """What a placement's weights and activations become; None where they stay in float."""
 
     scheme: Scheme | None
     activations: Activations | None
@@ -37,102 +39,114 @@ class Rounding:
         return cls(target.scheme, target.activations)
 
 
-def plan(
-    network: Network, placed: Placement, rounding: Rounding, ranges: Mapping[str, Range]
-) -> Plan:
-    """Every rounding of a placement.
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Makes plans for one network; ``observed``: what the calibration samples showed."""
 
-    Args:
-        ranges: by the tensor; without one it stays in float.
-    """
-    grids = _grids(placed, rounding.activations, ranges) if rounding.activations else {}
-    constants: dict[str, Array] = {}
-    weight_scales: dict[str, Floats] = {}
-    input_scales = {
-        name: grids[root].scale[0]
-        for name, root in placed.grid_of.items()
-        if root in grids and grids[root].scale.size == 1 and grids[root].scale[0] > 0
-    }
-    biases = {bias.weights: bias for bias in placed.biases}
-    if rounding.scheme is not None:
+    network: Network
+    observed: Mapping[str, Observed]
+    calibration: Calibration = "minmax"
+
+    def grids(self, placed: Placement, activations: Activations) -> dict[str, ActivationGrid]:
+        """The grid of every tensor that sets one, and of those that have one for each channel.
+
+        A tensor whose range is not known has none: it stays in float.
+        """
+        roots = list(dict.fromkeys(placed.grid_of.values()))
+        if activations.is_dynamic:
+            return dict.fromkeys(roots, AT_RUN_TIME)
+        known = [name for name in roots if name in self.observed or name in placed.shares]
+        if not known:
+            return {}
+        ends = [
+            SHARES
+            if name in placed.shares
+            else calibrated(self.observed[name], self.calibration, activations).ends
+            for name in known
+        ]
+        low, high = np.array(ends, np.float64).T
+        return dict(zip(known, grids.grids_of(low, high, activations), strict=True))
+
+    def activations(self, placed: Placement, activations: Activations) -> dict[str, ActivationGrid]:
+        """The grids of a plan: by the tensor that a rounding must follow."""
+        roots = self.grids(placed, activations)
+        found = {
+            name: roots[placed.grid_of[name]]
+            for name in placed.activations
+            if placed.grid_of[name] in roots
+        }
+        if activations.is_per_channel_at_depthwise:
+            found |= self._of_channels(placed, activations)
+        return found
+
+    def plan(self, placed: Placement, rounding: Rounding) -> Plan:
+        """Every rounding of a placement."""
+        constants: dict[str, Array] = {}
+        weight_scales: dict[str, Floats] = {}
+        tensors: dict[str, ActivationGrid] = {}
+        input_scales: dict[str, np.float32] = {}
+        if rounding.activations is not None:
+            tensors = self.activations(placed, rounding.activations)
+            roots = self.grids(placed, rounding.activations)
+            input_scales = {
+                name: roots[root].scale[0]
+                for name, root in placed.grid_of.items()
+                if root in roots and not roots[root].is_dynamic
+            }
+        if rounding.scheme is not None:
+            for name, rounded in self._weights(placed, rounding.scheme, input_scales):
+                constants[name], weight_scales[name] = rounded
+        if rounding.activations is not None and rounding.scheme is not None:
+            for name in placed.constants:
+                array = self.network.constant(name)
+                low, high = Range.of(array).ends
+                grid = grids.grid_of(low, high, rounding.activations)
+                constants[name] = grids.rounded(array, grid)
+            for bias in placed.biases:
+                scale = weight_scales.get(bias.weights)
+                if scale is not None and bias.input in input_scales:
+                    array = self.network.float_constants[bias.name]
+                    constants[bias.name] = _int32(array, scale * input_scales[bias.input])
+        return Plan(tensors, constants)
+
+    def _weights(
+        self, placed: Placement, scheme: Scheme, input_scales: Mapping[str, np.float32]
+    ) -> Iterator[tuple[str, tuple[Array, Floats]]]:
+        """Weights of layers and scales of normalizations, rounded, with their own scales."""
+        biases = {bias.weights: bias for bias in placed.biases}
         for name in placed.weights:
-            bias = biases.get(name)
-            least = None
-            if bias is not None and rounding.scheme.is_symmetric:
-                least = _least_scale(network, bias.name, input_scales.get(bias.input))
-            rounded = network.rounded(network.slot_of[name], rounding.scheme, least)
-            constants[name] = rounded.values
-            weight_scales[name] = rounded.scale.astype(np.float32)
+            least, bias = None, biases.get(name)
+            if bias is not None and bias.input in input_scales and scheme.is_symmetric:
+                values = self.network.float_constants[bias.name]
+                least = _least_scale(values, float(input_scales[bias.input]))
+            rounded = self.network.rounded(self.network.slot_of[name], scheme, least)
+            yield name, (rounded.values, rounded.scale.astype(np.float32))
         for name in placed.norms:
-            rows = network.float_constants[name].reshape(1, -1)
-            grid = quantization.grid_for(rows, INT8_TENSOR_SYMMETRIC)
-            constants[name] = _back(rows, grid).reshape(network.float_constants[name].shape)
-            weight_scales[name] = grid.scale.ravel()
-    if rounding.activations is not None:
-        for name in placed.constants:
-            array = network.constant(name)
-            lowest, highest = Range.of(array).ends
-            grid = _grid(np.array([lowest]), np.array([highest]), rounding.activations)[0]
-            constants[name] = _rounded(array, grid)
-        for bias in placed.biases:
-            scale = weight_scales.get(bias.weights)
-            if scale is not None and bias.input in input_scales:
-                array = network.float_constants[bias.name]
-                constants[bias.name] = _int32(array, scale * input_scales[bias.input])
-    named = placed.activations
-    return Plan({name: grids[placed.grid_of[name]] for name in named if placed.grid_of[name] in grids}, constants)
+            array = self.network.float_constants[name]
+            grid = quantization.grid_for(array.reshape(1, -1), INT8_TENSOR_SYMMETRIC)
+            codes = quantization.quantize(array.reshape(1, -1), grid)
+            values = quantization.dequantize(codes, grid).reshape(array.shape)
+            yield name, (values, grid.scale.ravel())
+
+    def _of_channels(
+        self, placed: Placement, activations: Activations
+    ) -> dict[str, ActivationGrid]:
+        """A grid for each channel of the inputs of depthwise convolutions."""
+        found = {}
+        for name in placed.depthwise:
+            whole = self.observed[name].range if name in self.observed else None
+            channels = None if whole is None else whole.channels
+            if channels is not None:
+                each = grids.grids_of(channels.low, channels.high, activations)
+                found[name] = grids.of_channels(each, channels.trailing_axes)
+        return found
 
 
-def _grids(
-    placed: Placement, activations: Activations, ranges: Mapping[str, Range]
-) -> dict[str, ActivationGrid]:
-    """The grid of every tensor that sets one."""
-    roots = list(dict.fromkeys(placed.grid_of.values()))
-    if activations.is_dynamic:
-        return dict.fromkeys(roots, AT_RUN_TIME)
-    known = [name for name in roots if name in ranges or name in placed.shares]
-    ends = [SHARES if name in placed.shares else ranges[name].ends for name in known]
-    if not known:
-        return {}
-    low, high = np.array(ends, np.float64).T
-    return dict(zip(known, _grid(low, high, activations), strict=True))
-
-
-def _grid(low: Doubles, high: Doubles, activations: Activations) -> list[ActivationGrid]:
-    """Grids for ranges, which are widened to include 0."""
-    low, high = np.minimum(low, 0), np.maximum(high, 0)
-    top = 2 ** (activations.bits - 1) - 1 if activations.is_symmetric else 2**activations.bits - 1
-    scale = quantization.exact_scale(low, high, top, activations.is_symmetric)
-    if activations.has_power_of_two_scale:
-        scale = quantization.power_of_two_at_least(scale)
-    zero = quantization.zero_point_of(low, scale, activations.is_symmetric)
-    # Two's complement has one code more below zero than above; only a value beyond the range, which
-    # calibration has not met, takes it.
-    lowest = np.full_like(zero, -top - 1) if activations.is_symmetric else -zero
-    highest = np.full_like(zero, top) if activations.is_symmetric else top - zero
-    scale = scale.astype(np.float32)
-    return [
-        ActivationGrid(scale[at : at + 1], lowest[at : at + 1], highest[at : at + 1])
-        for at in range(scale.size)
-    ]
-
-
-def _rounded(array: Array, grid: ActivationGrid) -> Floats:
-    codes = np.clip(np.rint(array / grid.scale[0]), grid.lowest[0], grid.highest[0])
-    # Not ascontiguousarray, which turns a scalar into a vector; numpy turns it into a number.
-    return np.asarray(codes * grid.scale[0], np.float32)
-
-
-def _back(rows: Floats, grid: quantization.Grid) -> Floats:
-    return quantization.dequantize(quantization.quantize(rows, grid), grid)
-
-
-def _least_scale(network: Network, bias: str, input_scale: float | None) -> Doubles | None:
+def _least_scale(bias: Array, input_scale: float) -> Doubles:
     """The smallest scale of each channel's weights with which the bias fits into int32."""
-    if input_scale is None or bias not in network.float_constants:
-        return None
-    largest = np.abs(network.float_constants[bias].astype(np.float64)).ravel()
-    least: Doubles = _BIAS_ROOM * 2 * largest / (float(_INT32.max) - (_INT32.min + 1)) / float(input_scale)
+    largest = np.abs(bias.astype(np.float64)).ravel()
+    codes = float(_INT32.max) - (float(_INT32.min) + 1)
+    least: Doubles = _BIAS_ROOM * 2 * largest / codes / input_scale
     return least
 
 

@@ -2,10 +2,10 @@
 
 The figures come from a child process (``probe_child``), which gives each as soon as it has it. When
 its time is up it ends, and what it gave is kept. Every figure that is missing then becomes a row
-that says why.
+that says why. Its time is CPU time, so that a busy computer gives the same figures as an idle one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from quantstore.process import limits
 from quantstore.process.child import SINGLE_THREADED, BugInChildError, Cause, Child, EndedError
 from quantstore.records import SimulationRecord
 from quantstore.run import probe_child
-from quantstore.run.plan import PLAN
+from quantstore.run.plan import PLAN, Probed
 from quantstore.run.runtime import CRASHED, NEEDS_MORE_MEMORY
 
-SECONDS = 20.0
+# CPU seconds of the child, for everything. A wall limit stands behind it, for what waits for ever.
+SECONDS = 60.0
+WALL_PER_CPU_SECOND = 5
 NOISE = "noise"
 _UNKNOWN_VERSION = "not installed"
 _LONGEST_REASON = 400
@@ -26,20 +28,24 @@ _SILENT = "the probe ended without saying why"
 
 
 def probe(
-    path: Path, *, fold: bool = True, seconds: float = SECONDS
+    path: Path,
+    *,
+    fold: bool = True,
+    seconds: float = SECONDS,
+    asked: Sequence[Probed] = PLAN,
 ) -> tuple[SimulationRecord, ...]:
-    """Run a model beside its quantized twins on noise.
+    """Run a model beside what rounding makes of it, on noise.
 
     Args:
         fold: whether BatchNormalization is folded into the weights before they are quantized.
-        seconds: for everything, the start of Python included.
+        seconds: of CPU time for everything, the start of Python included.
+        asked: the figures, the most important first.
 
     Returns:
-        A row for each scheme and mode of :data:`quantstore.run.plan.PLAN`; ``failure`` says why
-        one has no figure.
+        A row for each figure; ``failure`` says why one is missing.
     """
     with Prober() as prober:
-        prober.start(path, fold=fold, seconds=seconds)
+        prober.start(path, fold=fold, seconds=seconds, asked=asked)
         return prober.result()
 
 
@@ -54,6 +60,7 @@ class Prober:
         self._child: Child | None = None
         self._is_asked = False
         self._seconds = SECONDS
+        self._asked: Sequence[Probed] = PLAN
 
     def __enter__(self) -> "Prober":
         return self
@@ -61,16 +68,30 @@ class Prober:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self, path: Path, *, fold: bool = True, seconds: float = SECONDS) -> None:
+    def start(
+        self,
+        path: Path,
+        *,
+        fold: bool = True,
+        seconds: float = SECONDS,
+        asked: Sequence[Probed] = PLAN,
+    ) -> None:
         """Begin with a model; what went before is over, its result asked for or not."""
         if self._is_asked or (self._child is not None and not self._child.is_alive):
             self.close()
         if self._child is None:
             self._child = Child(probe_child.__name__, extra_environment=SINGLE_THREADED)
-        self._seconds = seconds
+        self._seconds, self._asked = seconds, asked
         self._is_asked = True
-        request = {"path": str(path.absolute()), "fold": fold}
-        self._child.ask(request, limits.sharing_memory(wall_seconds=seconds))
+        request = {
+            "path": str(path.absolute()),
+            "fold": fold,
+            "asked": [one.names for one in asked],
+        }
+        allowed = limits.sharing_memory(
+            cpu_seconds=seconds, wall_seconds=WALL_PER_CPU_SECOND * seconds
+        )
+        self._child.ask(request, allowed)
 
     def result(self) -> tuple[SimulationRecord, ...]:
         """Wait for the rows of the model that was started."""
@@ -90,7 +111,7 @@ class Prober:
             if error.cause is not Cause.OUT_OF_MEMORY:
                 self.close()
         self._is_asked = False
-        return tuple(_records(messages, reason))
+        return tuple(_records(self._asked, messages, reason))
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -101,8 +122,10 @@ class Prober:
 
     def _reason(self, error: EndedError) -> str:
         """Why a child ended before it was done."""
-        if error.cause in (Cause.TOO_SLOW, Cause.TOO_MUCH_CPU):
-            return f"stopped after {self._seconds:g} s"
+        if error.cause is Cause.TOO_MUCH_CPU:
+            return f"stopped after {self._seconds:g} s of CPU time"
+        if error.cause is Cause.TOO_SLOW:
+            return f"stopped after waiting {WALL_PER_CPU_SECOND * self._seconds:g} s"
         if error.cause is Cause.CRASHED:
             return f"{CRASHED} ({error.signal_name})"
         if error.cause is Cause.OUT_OF_MEMORY:
@@ -112,23 +135,32 @@ class Prober:
         return _SILENT
 
 
-def _records(messages: list[dict[str, Any]], reason: str | None) -> Iterator[SimulationRecord]:
-    """A row for everything in the plan: the figures, and why the rest is missing."""
+def _records(
+    asked: Sequence[Probed], messages: list[dict[str, Any]], reason: str | None
+) -> Iterator[SimulationRecord]:
+    """A row for everything that was asked for: the figures, and why the rest is missing."""
     facts: dict[str, Any] = {}
-    figures: dict[tuple[str, str], dict[str, Any]] = {}
+    figures: dict[tuple[str, str | None], dict[str, Any]] = {}
     for message in messages:
         facts |= message.get("facts", {})
         if "figure" in message:
-            figures[message["figure"]["scheme"], message["figure"]["mode"]] = message["figure"]
+            figure = message["figure"]
+            figure["float_layers"] = tuple(figure["float_layers"])
+            figures[figure["scheme"], figure["target"]] = figure
     now = datetime.now(UTC).replace(tzinfo=None)
-    for scheme, mode in PLAN:
-        figure = figures.get((scheme, mode)) or {
+    for one in asked:
+        scheme, target = one.names
+        figure = figures.get(one.names) or {
             "scheme": scheme,
-            "mode": mode,
-            "calibration": "minmax" if mode == "both" else None,
+            "target": target,
+            "mode": one.mode,
+            "calibration": "minmax" if one.mode == "both" else None,
             "sample_count": 0,
+            "calibration_count": 0,
             "output_sqnr_db": float("nan"),
+            "float_layers": (),
             "seconds": 0.0,
+            "cpu_seconds": float("nan"),
             "failure": reason or _SILENT,
         }
         yield SimulationRecord(

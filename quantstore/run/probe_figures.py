@@ -1,25 +1,30 @@
-"""The probe itself: a file in, one figure after another out. Weights alone come first.
+"""The probe itself: a file in, one figure after another out, what was asked for first first.
 
 Meant for a process of its own (``probe_child``), because a runtime can crash, hang or want all the
 memory there is. Definitions and sources: docs/method.md, section 8.
 """
 
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from quantstore.errors import RunError
-from quantstore.records import Array
-from quantstore.run import noise, points, twin
+from quantstore.run import network, noise, points, twin
+from quantstore.run.clock import Clock
 from quantstore.run.comparison import Reference
-from quantstore.run.plan import PLAN
-from quantstore.run.runtime import Feeds, Session, quantizable, quantize_file
-from quantstore.schemes import SCHEMES
+from quantstore.run.emulator import Emulator
+from quantstore.run.inputs import Samples
+from quantstore.run.network import Network
+from quantstore.run.placement import Placement, placement
+from quantstore.run.plan import Probed
+from quantstore.run.plans import Planner, Rounding
+from quantstore.run.ranges import observe
+from quantstore.run.runtime import Feeds, Session
 
 # One seed for each use, so that nothing is tested on what it was calibrated on.
 WEIGHTS_SEED, CALIBRATION_SEED, TEST_SEED = 0, 11, 12
@@ -27,6 +32,13 @@ WEIGHTS_SEED, CALIBRATION_SEED, TEST_SEED = 0, 11, 12
 EXACT_DB = 100.0
 # Fixing the shapes around them makes onnxruntime fail, or crash.
 BRANCHING = ("If", "Loop", "Scan")
+
+INTEGERS_ON_GRID = (
+    "the stored integers lie on this grid already; what their rounding lost is unknown"
+)
+WEIGHTS_ON_GRID = "the weights lie on this grid already: rounding them changes nothing"
+NOTHING_ROUNDED = "this target rounds nothing that the outputs of this model depend on"
+NO_FLOAT_OUTPUT_DEPENDS = "no output of floating-point numbers depends on the inputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +53,24 @@ class Facts:
 class Figure:
     """One figure, or in ``failure`` why there is none; ``output_sqnr_db`` is NaN then."""
 
+    target: str | None
     scheme: str
     mode: str
     calibration: str | None
     sample_count: int
+    calibration_count: int
     output_sqnr_db: float
+    float_layers: tuple[str, ...]
     seconds: float
+    cpu_seconds: float
     failure: str | None
 
 
-def figures(path: Path, *, fold: bool = True) -> Iterator[Facts | Figure]:
-    """Run the float model beside its quantized twins on noise.
+def figures(path: Path, asked: Sequence[Probed], *, fold: bool = True) -> Iterator[Facts | Figure]:
+    """Run the float model beside what rounding makes of it, on noise.
 
     Args:
+        asked: the figures, in the order in which they are given.
         fold: whether BatchNormalization is folded into the weights before they are quantized.
 
     Yields:
@@ -62,153 +79,181 @@ def figures(path: Path, *, fold: bool = True) -> Iterator[Facts | Figure]:
     Raises:
         QuantstoreError: the model cannot be run at all.
     """
-    started = time.perf_counter()
+    clock = Clock()
     model = twin.open_float(path)
     for name, value in noise.frozen_inputs(model.model).items():
         twin.freeze_input(model.model, name, value)
     compared = points.cut(model.model)
     if not compared.names:
-        raise RunError("no output of floating-point numbers depends on the inputs")
-    choices = list(noise.choices(model.model))
-    whole = twin.to_proto(model)
-    slots = twin.lift_weights(model, fold=fold)
-    twin.weights_as_inputs(model, slots)
-    session = Session(twin.to_proto(model))
-    floats = {_name(slot): twin.float_weights(slot) for slot in slots}
-    inputs = accepted_inputs(session, choices, floats)
-    facts = Facts(noise.shapes_text(inputs), compared.description)
-    yield facts
-
-    _, count = noise.sample_counts(inputs)
-    samples = noise.samples(inputs, count, seed=WEIGHTS_SEED, spectrum="white")
-    reference = Reference(compared.names, [session.run({**floats, **sample}) for sample in samples])
-    del floats
-    for scheme in _schemes("weights"):
-        output_sqnr_db, failure = np.nan, None
-        try:
-            rounded = {
-                _name(slot): twin.quantized_weights(model, slot, SCHEMES[scheme]) for slot in slots
-            }
-            output_sqnr_db = reference.median_db(
-                session.run({**rounded, **sample}) for sample in samples
-            )
-            if output_sqnr_db > EXACT_DB:
-                failure = _on_grid(was_quantized=model.was_quantized)
-        except RunError as error:
-            failure = error.sentence
-        now = time.perf_counter()
-        yield _figure(scheme, "weights", count, output_sqnr_db, failure, now - started)
-        started = now
-    del session, reference, model, slots
-    yield from _both(whole, inputs, compared.names, fold=fold)
-
-
-def _both(
-    whole: onnx.ModelProto, inputs: tuple[noise.Input, ...], names: tuple[str, ...], *, fold: bool
-) -> Iterator[Figure]:
-    """Weights and activations, by onnxruntime's own quantizer."""
-    started = time.perf_counter()
-    calibration_count, count = noise.sample_counts(inputs)
-    spectrum = noise.spectrum_for(inputs)
-    with tempfile.TemporaryDirectory() as folder:
-        room = Path(folder)
-        try:
-            fix_shapes(whole, inputs)
-            source = quantizable(whole, room, fold=fold)
-            session = Session(source)
-            samples = noise.samples(inputs, count, seed=TEST_SEED, spectrum=spectrum)
-            reference = Reference(names, [session.run(sample, names) for sample in samples])
-            del session
-        except RunError as error:
-            for scheme in _schemes("both"):
-                yield _figure(
-                    scheme, "both", count, np.nan, error.sentence, time.perf_counter() - started
-                )
-            return
-        calibration = noise.samples(
-            inputs, calibration_count, seed=CALIBRATION_SEED, spectrum=spectrum
-        )
-        for scheme in _schemes("both"):
-            output_sqnr_db, failure = np.nan, None
+        raise RunError(NO_FLOAT_OUTPUT_DEPENDS)
+    with tempfile.TemporaryDirectory(prefix="quantstore-") as folder:
+        prepared, inputs = _prepared(model, compared.names, Path(folder), fold=fold)
+        yield Facts(noise.shapes_text(inputs), compared.description)
+        trial = _Trial(prepared, inputs, Path(folder), asked, was_quantized=model.was_quantized)
+        for one in asked:
             try:
-                target = quantize_file(
-                    source,
-                    room / "quantized.onnx",
-                    calibration,
-                    per_channel=SCHEMES[scheme].is_per_channel,
-                    cache=room / "ranges.json",
-                )
-                output_sqnr_db = _compared(Session(target), samples, names, reference)
-                if output_sqnr_db > EXACT_DB:
-                    failure = "onnxruntime's quantizer leaves this model as it is"
+                output_sqnr_db, failure = trial.figure(one)
             except RunError as error:
-                failure = error.sentence
-            now = time.perf_counter()
-            yield _figure(scheme, "both", count, output_sqnr_db, failure, now - started)
-            started = now
+                output_sqnr_db, failure = np.nan, error.sentence
+            yield Figure(
+                target=None if one.target is None else one.target.name,
+                scheme=one.scheme.name,
+                mode=one.mode,
+                calibration="minmax" if one.mode == "both" else None,
+                sample_count=trial.sample_count,
+                calibration_count=trial.calibration_count if one.mode == "both" else 0,
+                output_sqnr_db=output_sqnr_db if failure is None else np.nan,
+                float_layers=trial.float_layers(one),
+                seconds=clock.wall_lap(),
+                cpu_seconds=clock.cpu_lap(),
+                failure=failure,
+            )
 
 
-def _compared(
-    session: Session, samples: list[Feeds], names: tuple[str, ...], reference: Reference
-) -> float:
-    return reference.median_db(session.run(sample, names) for sample in samples)
-
-
-def _figure(
-    scheme: str,
-    mode: str,
-    sample_count: int,
-    output_sqnr_db: float,
-    failure: str | None,
-    seconds: float,
-) -> Figure:
-    return Figure(
-        scheme=scheme,
-        mode=mode,
-        calibration="minmax" if mode == "both" else None,
-        sample_count=sample_count,
-        output_sqnr_db=output_sqnr_db if failure is None else np.nan,
-        seconds=seconds,
-        failure=failure,
-    )
-
-
-INTEGERS_ON_GRID = (
-    "the stored integers lie on this grid already; what their rounding lost is unknown"
-)
-WEIGHTS_ON_GRID = "the weights lie on this grid already: rounding them changes nothing"
-
-
-def _on_grid(*, was_quantized: bool) -> str:
-    return INTEGERS_ON_GRID if was_quantized else WEIGHTS_ON_GRID
-
-
-def _schemes(mode: str) -> list[str]:
-    return [scheme for scheme, planned in PLAN if planned == mode]
-
-
-def _name(slot: twin.Slot) -> str:
-    return str(slot.value.name)
-
-
-def accepted_inputs(
-    session: Session, choices: list[tuple[noise.Input, ...]], floats: dict[str, Array]
-) -> tuple[noise.Input, ...]:
-    """The first choice of shapes that the model runs on.
+def _prepared(
+    model: twin.FloatModel, names: tuple[str, ...], folder: Path, *, fold: bool
+) -> tuple[Network, tuple[noise.Input, ...]]:
+    """The network with the first choice of shapes that it runs on.
 
     Raises:
         RunError: it runs on none; what it says of the first.
     """
-    first: RunError | None = None
-    for inputs in choices:
-        (sample,) = noise.samples(inputs, 1, seed=WEIGHTS_SEED, spectrum="white")
-        try:
-            session.run({**floats, **sample})
-        except RunError as error:
-            first = first or error
-        else:
-            return inputs
-    raise first or RunError("the model has no inputs")
+    choices = noise.choices(model.model)
+    first = next(choices)
+    try:
+        return _tried(twin.to_proto(model), first, names, folder, fold=fold), first
+    except RunError as refusal:
+        others = list(choices)
+        if not others:
+            raise
+        # One session for all other choices: loading a model costs more than running it.
+        session = Session(twin.to_proto(model))
+        for inputs in others:
+            try:
+                session.run(_one_sample(inputs))
+            except RunError:
+                continue
+            return _tried(twin.to_proto(model), inputs, names, folder, fold=fold), inputs
+        raise refusal from None
+
+
+def _tried(
+    whole: onnx.ModelProto,
+    inputs: tuple[noise.Input, ...],
+    names: tuple[str, ...],
+    folder: Path,
+    *,
+    fold: bool,
+) -> Network:
+    """The network with these shapes, after one run."""
+    fix_shapes(whole, inputs)
+    prepared = network.prepare(whole, names, folder, fold=fold)
+    prepared.session.run(prepared.fed(_one_sample(inputs)))
+    return prepared
+
+
+def _one_sample(inputs: tuple[noise.Input, ...]) -> Feeds:
+    (sample,) = noise.samples(inputs, 1, seed=WEIGHTS_SEED, spectrum="white")
+    return sample
+
+
+class _Trial:
+    """One network with its samples; what several figures need is made once, when it is needed."""
+
+    def __init__(
+        self,
+        prepared: Network,
+        inputs: tuple[noise.Input, ...],
+        folder: Path,
+        asked: Sequence[Probed],
+        *,
+        was_quantized: bool,
+    ) -> None:
+        self._network, self._inputs, self._folder = prepared, inputs, folder
+        self._was_quantized = was_quantized
+        self._spectrum = noise.spectrum_for(inputs)
+        self.calibration_count, self.sample_count = noise.sample_counts(inputs)
+        self._placements: dict[Probed, Placement] = {
+            one: placement(prepared, one.target) for one in asked if one.target is not None
+        }
+
+    def figure(self, one: Probed) -> tuple[float, str | None]:
+        """The SQNR at the outputs in dB, and why it is no figure.
+
+        Raises:
+            RunError: onnxruntime stops, or an output is no number.
+        """
+        if one.mode == "weights":
+            output_sqnr_db = self._weights_alone(one)
+            on_grid = INTEGERS_ON_GRID if self._was_quantized else WEIGHTS_ON_GRID
+            return output_sqnr_db, on_grid if output_sqnr_db > EXACT_DB else None
+        plan = self._planner.plan(self._placements[one], Rounding.of(one.target))
+        samples, reference = self._compared
+        output_sqnr_db = reference.median_db(self._emulator.run(plan, samples))
+        return output_sqnr_db, NOTHING_ROUNDED if output_sqnr_db > EXACT_DB else None
+
+    def float_layers(self, one: Probed) -> tuple[str, ...]:
+        """Names of what stays in float though it is of a kind that is rounded."""
+        placed = self._placements.get(one)
+        return () if placed is None else placed.left_in_float
+
+    def _weights_alone(self, one: Probed) -> float:
+        """Without roundings in the graph, which would cost as much as the network itself."""
+        samples, reference = self._white
+        rounded = {
+            name: self._network.rounded(slot, one.scheme).values
+            for name, slot in self._network.slot_of.items()
+        }
+        fed = {**self._network.constants, **rounded}
+        session, names = self._network.session, self._network.outputs
+        return reference.median_db(session.run({**fed, **sample}, names) for sample in samples)
+
+    @cached_property
+    def _emulator(self) -> Emulator:
+        both = [one for one in self._placements if one.mode == "both"]
+        grids = [
+            self._planner.activations(self._placements[one], one.target.activations) for one in both
+        ]
+        return Emulator(self._network, [self._placements[one] for one in both], grids)
+
+    @cached_property
+    def _planner(self) -> Planner:
+        drawn = self._drawn(self.calibration_count, CALIBRATION_SEED, self._spectrum)
+        samples = Samples("noise", len(drawn), lambda index: dict(drawn[index]))
+        placements = self._placements.values()
+        by_channel = {
+            name
+            for one, placed in self._placements.items()
+            if one.target.activations is not None
+            and one.target.activations.is_per_channel_at_depthwise
+            for name in placed.depthwise
+        }
+        roots = dict.fromkeys(root for placed in placements for root in placed.grid_of.values())
+        observed = observe(
+            self._network,
+            [*roots, *sorted(by_channel)],
+            samples,
+            self._folder,
+            by_channel=by_channel,
+        )
+        return Planner(self._network, observed)
+
+    @cached_property
+    def _compared(self) -> tuple[list[Feeds], Reference]:
+        return self._with_reference(TEST_SEED, self._spectrum)
+
+    @cached_property
+    def _white(self) -> tuple[list[Feeds], Reference]:
+        return self._with_reference(WEIGHTS_SEED, "white")
+
+    def _with_reference(self, seed: int, spectrum: noise.Spectrum) -> tuple[list[Feeds], Reference]:
+        samples = self._drawn(self.sample_count, seed, spectrum)
+        names, session = self._network.outputs, self._network.session
+        expected = [session.run(self._network.fed(sample), names) for sample in samples]
+        return samples, Reference(names, expected)
+
+    def _drawn(self, count: int, seed: int, spectrum: noise.Spectrum) -> list[Feeds]:
+        return noise.samples(self._inputs, count, seed=seed, spectrum=spectrum)
 
 
 def fix_shapes(whole: onnx.ModelProto, inputs: tuple[noise.Input, ...]) -> None:

@@ -4,13 +4,14 @@ Values beyond 1e30 stand for infinity (padding of a MaxPool, a mask before a Sof
 left out and counted, for a grid that reaches them has no code left for anything else.
 """
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from quantstore.records import Array
+from quantstore.records import Array, Doubles
 from quantstore.run.choices import ReportSteps
 from quantstore.run.histogram import SharedHistogram
 from quantstore.run.inputs import Samples
@@ -24,12 +25,22 @@ BLOCK_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelRanges:
+    """Smallest and largest value of each channel, along axis 1 of a tensor with so many behind."""
+
+    low: Doubles
+    high: Doubles
+    trailing_axes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Range:
     """Smallest and largest value, 0 and 0 where there is none; ``sentinel_count``: left out."""
 
     low: float
     high: float
     sentinel_count: int = 0
+    channels: ChannelRanges | None = None
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -41,7 +52,7 @@ class Range:
         if not array.size:
             return cls(0.0, 0.0)
         low, high = float(array.min()), float(array.max())
-        if -SENTINEL < low and high < SENTINEL:
+        if low > -SENTINEL and high < SENTINEL:
             return cls(low, high)
         usable = array[np.abs(array) < SENTINEL]
         left_out = int(array.size - usable.size)
@@ -54,8 +65,24 @@ class Range:
             min(self.low, other.low),
             max(self.high, other.high),
             self.sentinel_count + other.sentinel_count,
+            _joined(self.channels, other.channels),
         )
 
+
+def _channels_of(array: Array) -> ChannelRanges | None:
+    if array.ndim < 3:
+        return None
+    axes = (0, *range(2, array.ndim))
+    low, high = array.min(axes).astype(np.float64), array.max(axes).astype(np.float64)
+    return ChannelRanges(low, high, array.ndim - 2)
+
+
+def _joined(one: ChannelRanges | None, other: ChannelRanges | None) -> ChannelRanges | None:
+    if one is None or other is None:
+        return None
+    return ChannelRanges(
+        np.minimum(one.low, other.low), np.maximum(one.high, other.high), one.trailing_axes
+    )
 
 
 @dataclass(slots=True)
@@ -64,10 +91,13 @@ class Observed:
 
     range: Range | None = None
     histogram: SharedHistogram | None = None
+    has_channels: bool = False
 
     def add(self, array: Array) -> None:
         """Take in the tensor of one sample."""
         found = Range.of(array)
+        if self.has_channels and not found.sentinel_count:
+            found = dataclasses.replace(found, channels=_channels_of(array))
         self.range = found if self.range is None else self.range.joined(found)
         if self.histogram is not None:
             values = np.ravel(array).astype(np.float64)
@@ -86,12 +116,14 @@ def observe(
     report: ReportSteps | None = None,
     *,
     has_histograms: bool = False,
+    by_channel: Collection[str] = (),
     block_bytes: int = BLOCK_BYTES,
 ) -> dict[str, Observed]:
     """Run the network on all samples and note what each tensor holds.
 
     Args:
         names: tensors of the main graph, inputs included.
+        by_channel: of these, those whose channels (axis 1) have a range of their own.
         folder: for what a later block needs; nobody else writes there.
 
     Raises:
@@ -99,7 +131,10 @@ def observe(
     """
     wanted = list(dict.fromkeys(names))
     observed = {
-        name: Observed(histogram=SharedHistogram.of_one() if has_histograms else None)
+        name: Observed(
+            histogram=SharedHistogram.of_one() if has_histograms else None,
+            has_channels=name in by_channel,
+        )
         for name in wanted
     }
     inputs = [name for name in wanted if name in network.inputs]

@@ -14,8 +14,8 @@ import onnx
 from onnx import helper
 
 from quantstore.records import Array
-from quantstore.run.runtime import Feeds, Session
 from quantstore.run.nodes import key_of, producers, read_by
+from quantstore.run.runtime import Feeds, Session
 
 Packed = TypeVar("Packed")
 

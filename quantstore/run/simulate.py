@@ -1,4 +1,4 @@
-"""A model beside its quantized twin on real inputs: how the outputs drift, where, and by whom.
+"""A model in float and rounded, on real inputs: how the outputs drift, where, and by whom.
 
 The one function that the command line and the pages call, through
 ``quantstore.pipeline.runs``, which adds the store and a process that can be cancelled. Nothing
@@ -7,38 +7,42 @@ here knows a store.
 
 import math
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from quantstore import graph
-from quantstore.errors import RunError
-from quantstore.records import ActivationErrorRecord, Array, SensitivityRecord, SimulationRecord
-from quantstore.run import noise, points, sensitivity, twin
+from quantstore.errors import InputsError, RunError
+from quantstore.records import (
+    ActivationErrorRecord,
+    Array,
+    FloatSetRecord,
+    SensitivityRecord,
+    SimulationRecord,
+)
+from quantstore.run import network, noise, points, sensitivity, twin
 from quantstore.run.choices import Choices, ReportProgress, Simulation
+from quantstore.run.clock import Clock
 from quantstore.run.comparison import Reference
 from quantstore.run.decisions import Decisions, decisions
 from quantstore.run.drift import measure_drift
+from quantstore.run.emulator import Emulator, Plan
 from quantstore.run.feeding import choose_samples
 from quantstore.run.inputs import Samples
-from quantstore.run.pairing import (
-    RoundedActivations,
-    RoundedWeights,
-    export,
-    give_memory_back,
-    round_activations,
-    round_weights,
-    switchboard,
-)
-from quantstore.run.probe_figures import BRANCHING, EXACT_DB
-from quantstore.run.runtime import Session, version
-from quantstore.run.surgery import TwinPair
+from quantstore.run.layers import FileLayers
+from quantstore.run.local import with_local_twins
+from quantstore.run.network import Network
+from quantstore.run.nodes import every_node, name_of
+from quantstore.run.placement import Placement, placement
+from quantstore.run.plans import Planner, Rounding
+from quantstore.run.probe_figures import BRANCHING, EXACT_DB, NO_FLOAT_OUTPUT_DEPENDS, NOTHING_ROUNDED
+from quantstore.run.ranges import SENTINEL, observe
+from quantstore.run.runtime import version
+from quantstore.run.sensitivity import Bench, Budget, units_of
 from quantstore.run.workplace import Workplace
 
 _WAS_QUANTIZED = (
@@ -50,7 +54,7 @@ _WAS_QUANTIZED = (
 def simulate(
     path: Path, inputs: str, choices: Choices | None = None, report: ReportProgress | None = None
 ) -> Simulation:
-    """Run a model beside its quantized twin and compare them, tensor by tensor.
+    """Run a model in float and rounded and compare the two, tensor by tensor.
 
     Args:
         inputs: a folder of images, an image, an ``.npz`` or ``.npy`` file, or ``noise``.
@@ -59,7 +63,7 @@ def simulate(
     Raises:
         ModelFileError: the model cannot be read.
         InputsError: the inputs cannot, or do not fit.
-        RunError: onnxruntime refuses the model or its twin, or the float model returns no numbers.
+        RunError: onnxruntime refuses the model, or the float model returns no numbers.
     """
     with tempfile.TemporaryDirectory(prefix="quantstore-") as folder:
         work = Workplace(choices or Choices(), Path(folder), report or (lambda _: None))
@@ -86,7 +90,7 @@ class _Figures:
 
 def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     """One stage after the other."""
-    started = time.perf_counter()
+    clock = Clock()
     choices = work.choices
     work.say("reading", 0, 1)
     depth_of = _stored_depths(path)
@@ -97,34 +101,39 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     samples = chosen.compared
     compared = _prepared(model.model, samples)
     order = [str(output.name) for node in model.model.graph for output in node.outputs]
+    layers = FileLayers.of(model)
+    whole = twin.to_proto(model)
+    # There shall be no second copy of the weights beside the network.
+    del model
 
     work.say("quantizing", 0, 1)
-    rounded: RoundedWeights | RoundedActivations
-    if choices.mode == "weights":
-        rounded = round_weights(work, model)
-    else:
-        exported = export(model)
-        # The quantizer makes several copies of the weights; there shall be none beside them.
-        del model
-        rounded = round_activations(work, exported, chosen.calibration, depth_of)
-    figures = _figures(work, rounded.pair, samples, compared)
+    prepared = network.prepare(whole, compared.names, work.folder, fold=choices.fold)
+    del whole
+    names = layers.names_in(prepared)
+    target = choices.rounded
+    placed = placement(prepared, target, _excluded(work, prepared, names, depth_of))
+    planner = _planner(work, prepared, placed, chosen.calibration)
+    plan = planner.plan(placed, Rounding.of(target))
+    grids = planner.grids(placed, target.activations) if target.activations else {}
+    emulator = Emulator(prepared, [placed], [plan.grids])
+    figures = _figures(work, emulator, plan, samples, compared)
     activation_errors: tuple[ActivationErrorRecord, ...] = ()
     if choices.drift:
-        give_memory_back()
+        local = with_local_twins(prepared, placed, plan, grids)
         activation_errors = measure_drift(
-            rounded.pair, samples, work.folder, work.steps("comparing tensors"), order=order
+            emulator, plan, local, samples, work.folder, work.steps("comparing tensors"), order=order
         )
     now = datetime.now(UTC).replace(tzinfo=None)
-    sensitivities: tuple[SensitivityRecord, ...] = ()
-    shortfall: tuple[str, ...] = ()
+    found = Sensitivities()
     if choices.sensitivity:
-        work.say("sensitivity", 0, 1)
-        board = switchboard(work, rounded, depth_of)
-        sensitivities, shortfall = _sensitivities(work, board, samples, compared.names, now)
+        layer_of = {slot: (name, depth_of[name]) for name, slot in names.items() if name in depth_of}
+        units = units_of(emulator, placed, plan, layer_of)
+        found = _sensitivities(work, Bench(emulator, plan, samples, units), samples, now)
     return Simulation(
         sha256=sha256,
         folded=choices.fold,
         record=SimulationRecord(
+            target=choices.target_name,
             scheme=choices.scheme,
             mode=choices.mode,
             calibration=None if choices.mode == "weights" else choices.calibration,
@@ -132,18 +141,94 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
             input_shape=samples.shapes,
             compared=compared.description,
             sample_count=len(samples),
+            calibration_count=0 if choices.mode == "weights" else len(chosen.calibration),
             output_sqnr_db=figures.output_sqnr_db,
             top1_agreement=figures.decisions.top1_agreement,
-            seconds=time.perf_counter() - started,
+            float_layers=_in_the_files_words(placed.left_in_float, names),
+            seconds=clock.wall_lap(),
+            cpu_seconds=clock.cpu_lap(),
             onnxruntime_version=version(),
             created_at=now,
             failure=figures.failure,
         ),
         activation_errors=activation_errors,
-        sensitivities=sensitivities,
+        sensitivities=found.records,
+        float_set=found.float_set,
         accuracy=figures.decisions.accuracy,
-        notes=(*notes, *chosen.notes, *shortfall),
+        notes=(*notes, *chosen.notes, *_sentinel_notes(planner), *found.notes),
     )
+
+
+def _planner(
+    work: Workplace, prepared: Network, placed: Placement, calibration: Samples
+) -> Planner:
+    """Ranges of everything that sets a grid, by the method that was asked for."""
+    activations = work.choices.rounded.activations
+    by_channel = placed.depthwise
+    if activations is None or not activations.is_per_channel_at_depthwise:
+        by_channel = frozenset()
+    observed = observe(
+        prepared,
+        [*placed.grid_of.values(), *sorted(by_channel)],
+        calibration,
+        work.folder,
+        work.steps("calibrating"),
+        has_histograms=work.choices.calibration != "minmax",
+        by_channel=by_channel,
+    )
+    return Planner(prepared, observed, work.choices.calibration)
+
+
+def _sentinel_notes(planner: Planner) -> Iterator[str]:
+    """Which ranges leave out values that stand for infinity."""
+    names = [
+        name
+        for name, seen in planner.observed.items()
+        if seen.range is not None and seen.range.sentinel_count
+    ]
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield (
+            f"values beyond {SENTINEL:g} in {names[0]!r}{more} stand for infinity: they do not count"
+            " in the range"
+        )
+
+
+def _excluded(
+    work: Workplace, prepared: Network, names: Mapping[str, str], known: Collection[str]
+) -> set[str]:
+    """What shall stay in float, by the names that the network has for it.
+
+    Raises:
+        InputsError: no layer, node or tensor has a name that shall be excluded.
+    """
+    nodes = {name_of(node): node for node in every_node(prepared.model.graph)}
+    tensors = prepared.tensors.keys() | set(prepared.inputs) | prepared.float_constants.keys()
+    excluded: set[str] = set()
+    for name in work.choices.exclude:
+        slot = names.get(name)
+        if slot is not None:
+            site = prepared.slot_of[slot].site
+            excluded |= {site.name, *_node_names(prepared, site)}
+        elif name in nodes or name in tensors:
+            excluded.add(name)
+        elif name not in known:
+            raise InputsError(
+                f"no layer, node or tensor is named {name!r}",
+                "list the layers with: quantstore layers MODEL",
+            )
+    return excluded
+
+
+def _node_names(prepared: Network, site: graph.Site) -> Iterator[str]:
+    """What the network calls the node of a layer."""
+    output = str(site.node.outputs[0].name)
+    yield from (name_of(node) for node in every_node(prepared.model.graph) if output in node.output)
+
+
+def _in_the_files_words(nodes: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of nodes; those of layers as the file has them, where the two differ."""
+    return tuple(nodes)
 
 
 def _stored_depths(path: Path) -> dict[str, int]:
@@ -157,9 +242,6 @@ def _stored_depths(path: Path) -> dict[str, int]:
 
 
 # What is compared
-
-
-NO_FLOAT_OUTPUT_DEPENDS = "no output of floating-point numbers depends on the inputs"
 
 
 def _prepared(model: ir.Model, samples: Samples) -> _Compared:
@@ -206,35 +288,36 @@ def returns_no_number(model: str, output: str, sample_count: int) -> str:
     return f"the {model} model returns NaN or infinity in {output!r} for {sample_count} samples"
 
 
-def _figures(work: Workplace, pair: TwinPair, samples: Samples, compared: _Compared) -> _Figures:
+def _figures(
+    work: Workplace, emulator: Emulator, plan: Plan, samples: Samples, compared: _Compared
+) -> _Figures:
     names = compared.names
-    expected = _returned(work, pair.float_model, samples, names, "running the float model")
+    expected = list(_returned(work, emulator, Plan(), samples, "running the float model"))
     for name, count in _not_numbers(names, expected):
         raise RunError(
             returns_no_number("float", name, count),
             "check the preprocessing of the inputs",
         )
     reference = Reference(names, expected)
-    actual = _returned(work, pair.quantized, samples, names, "running the quantized model")
+    actual = list(_returned(work, emulator, plan, samples, "running the quantized model"))
     decided = decisions(samples, expected, actual) if compared.holds_scores else Decisions()
     for name, count in _not_numbers(names, actual):
         sentence = returns_no_number("quantized", name, count)
         return _Figures(math.nan, sentence, decided)
     output_sqnr_db = reference.median_db(actual)
     if output_sqnr_db > EXACT_DB:
-        return _Figures(math.nan, RETURNS_THE_SAME, decided)
+        is_empty = not plan.grids and not plan.constants
+        return _Figures(math.nan, NOTHING_ROUNDED if is_empty else RETURNS_THE_SAME, decided)
     return _Figures(output_sqnr_db, None, decided)
 
 
 def _returned(
-    work: Workplace, model: Any, samples: Samples, names: Sequence[str], stage: str
-) -> list[list[Array]]:
-    session = Session(work.saved(model, "run"))
-    outputs = []
-    for index in range(len(samples)):
-        outputs.append(session.run(samples[index], names))
-        work.say(stage, index + 1, len(samples))
-    return outputs
+    work: Workplace, emulator: Emulator, plan: Plan, samples: Samples, stage: str
+) -> Iterator[list[Array]]:
+    feeds = (samples[index] for index in range(len(samples)))
+    for done, outputs in enumerate(emulator.run(plan, feeds), start=1):
+        work.say(stage, done, len(samples))
+        yield outputs
 
 
 def _not_numbers(
@@ -253,33 +336,66 @@ def _not_numbers(
 # Whose fault it is
 
 
+@dataclass(frozen=True, slots=True)
+class Sensitivities:
+    """Rows for the store, and notes where the budget did not suffice."""
+
+    records: tuple[SensitivityRecord, ...] = ()
+    float_set: tuple[FloatSetRecord, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 def _sensitivities(
-    work: Workplace,
-    board: sensitivity.Switchboard,
-    samples: Samples,
-    names: Sequence[str],
-    now: datetime,
-) -> tuple[tuple[SensitivityRecord, ...], tuple[str, ...]]:
-    """The rows, and a note where the budget did not suffice for all."""
-    budget = work.choices.budget_seconds
-    measured = sensitivity.measure_sensitivity(
-        board, samples, names, budget, work.steps("sensitivity")
-    )
+    work: Workplace, bench: Bench, samples: Samples, now: datetime
+) -> Sensitivities:
+    budget = Budget(work.choices.budget_seconds)
+    measured = sensitivity.measure_sensitivity(bench, budget, work.steps("sensitivity"))
     records = tuple(
         SensitivityRecord(
-            depth=layer.depth,
+            depth=one.unit.depth,
+            target=work.choices.target_name,
             scheme=work.choices.scheme,
             mode=work.choices.mode,
-            kind=layer.scope,
+            kind=one.scope,
             input_source=samples.description,
-            sample_count=layer.sample_count,
-            output_sqnr_db=layer.output_sqnr_db,
+            sample_count=one.sample_count,
+            output_sqnr_db=one.output_sqnr_db,
             created_at=now,
+            unit=one.unit.name,
+            unit_kind=one.unit.kind,
+            node_name=one.unit.node_name,
         )
-        for layer in measured
+        for one in measured
     )
-    planned = len(sensitivity.SCOPES) * len(board.depths)
-    if len(measured) == planned:
-        return records, ()
-    note = f"sensitivity: the budget of {budget:g} s sufficed for {len(measured)} of {planned} runs"
-    return records, (note,)
+    planned = len(sensitivity.SCOPES) * len(bench.units)
+    notes = []
+    if len(measured) < planned:
+        notes.append(
+            f"sensitivity: the budget of {budget.seconds:g} s of CPU time sufficed for"
+            f" {len(measured)} of {planned} runs"
+        )
+    goal_db = work.choices.goal_db
+    if goal_db is None or len(measured) < planned:
+        return Sensitivities(records, (), tuple(notes))
+    # As much again: what was found so far would be of little use without it.
+    search = Budget(budget.seconds)
+    found = sensitivity.find_float_set(
+        bench, measured, goal_db, search, work.steps("searching what must stay in float")
+    )
+    if not found.is_reached:
+        notes.append(
+            f"the goal of {goal_db:g} dB was not reached with {len(found.units)} units in float"
+        )
+    float_set = tuple(
+        FloatSetRecord(
+            goal_db=goal_db,
+            position=position,
+            unit=unit.name,
+            unit_kind=unit.kind,
+            output_sqnr_db=figure_db,
+        )
+        for position, (unit, figure_db) in enumerate(
+            zip(found.units, found.figures_db, strict=True)
+        )
+    )
+    return Sensitivities(records, float_set, tuple(notes))

@@ -95,7 +95,17 @@ def to_proto(model: FloatModel | ir.Model) -> onnx.ModelProto:
     return ir.to_proto(model.model if isinstance(model, FloatModel) else model)
 
 
-def lift_weights(model: FloatModel, *, fold: bool = True) -> tuple[Slot, ...]:
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """``slots``: layers whose weights can be exchanged. ``packed``: names of those whose cannot:
+    their codes are unpacked by the node itself.
+    """
+
+    slots: tuple[Slot, ...]
+    packed: tuple[str, ...]
+
+
+def lift_weights(model: FloatModel, *, fold: bool = True) -> Lifted:
     """Give every layer weights of its own, in place, so that one can be changed without another.
 
     Weights shared by layers, hidden in Constant nodes or behind Identity, or lying in the branch of
@@ -106,6 +116,7 @@ def lift_weights(model: FloatModel, *, fold: bool = True) -> tuple[Slot, ...]:
         NoLayersError: there is no layer to quantize.
     """
     slots: list[Slot] = []
+    packed: list[str] = []
     main = model.model.graph
     depth = -1
     for site in graph.find_sites(model.file):
@@ -116,7 +127,7 @@ def lift_weights(model: FloatModel, *, fold: bool = True) -> tuple[Slot, ...]:
         slot_index = len(slots)
         weights = values_of(site.constant.value, model.file.opset)
         if weights is None or weights.shape != layer.shape:
-            # Packed codes that onnxruntime unpacks by itself: there is no place for floats.
+            packed.append(site.name)
             continue
         if not site.is_stored:
             # The nodes that compute them have no reader any more, and are removed below.
@@ -126,7 +137,7 @@ def lift_weights(model: FloatModel, *, fold: bool = True) -> tuple[Slot, ...]:
         site.node.replace_input_with(site.operand.index, value)
         slots.append(Slot(depth, site, value, factor, model.file.opset))
     passes.RemoveUnusedNodesPass()(model.model)
-    return tuple(slots)
+    return Lifted(tuple(slots), tuple(packed))
 
 
 def float_weights(slot: Slot) -> Array:
