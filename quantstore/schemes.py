@@ -1,4 +1,8 @@
-"""The words of quantization: what a scheme is, and the ones quantstore measures."""
+"""The words of quantization: schemes, which round weights, and targets, which run them.
+
+A scheme is a grid for weights, a target what hardware and its tools do with weights and activations.
+Each is entered here once, and nowhere else.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,6 +10,7 @@ from typing import Literal
 Format = Literal["int", "fp8_e4m3", "fp8_e5m2"]
 Granularity = Literal["tensor", "channel", "block"]
 Clip = Literal["minmax", "mse"]
+Placement = Literal["everywhere", "mac_inputs", "linear_inputs", "none"]
 
 # Consecutive weights of one output channel that share a scale; the last block may be shorter.
 BLOCK_SIZE = 32
@@ -27,6 +32,7 @@ class Scheme:
     ``granularity`` says who shares one scale: the whole ``tensor``, one output ``channel``, or a
     ``block`` of 32 consecutive weights of a channel. ``clip`` says how the range is found:
     ``minmax`` lets the extreme weights set it, ``mse`` cuts it where the squared error is least.
+    A power of two as the scale makes a shift of what would be a multiplication.
     """
 
     name: str
@@ -35,12 +41,15 @@ class Scheme:
     is_symmetric: bool
     number: Format = "int"
     clip: Clip = "minmax"
+    has_power_of_two_scale: bool = False
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 16:
             raise ValueError(f"{self.name}: {self.bits} bits; a grid needs 2 to 16")
         if self.clip == "mse" and self.granularity != "tensor":
             raise ValueError(f"{self.name}: clipping is sought for a whole tensor only")
+        if self.has_power_of_two_scale and not (self.number == "int" and self.is_symmetric):
+            raise ValueError(f"{self.name}: only symmetric integers have a power of two as the scale")
 
     @property
     def qmin(self) -> int:
@@ -98,7 +107,8 @@ class Scheme:
                 )
             )
         clipped = ", clipped (MSE)" if self.clip == "mse" else ""
-        return f"{self.format} per {shared}, {self.symmetry}{clipped}"
+        shift = ", scale a power of two" if self.has_power_of_two_scale else ""
+        return f"{self.format} per {shared}, {self.symmetry}{clipped}{shift}"
 
     @property
     def symmetry(self) -> str:
@@ -113,6 +123,8 @@ class Scheme:
             "block": f"each {BLOCK_SIZE} consecutive weights of an output channel",
         }[self.granularity]
         scale = f"max abs / {self.qmax}" if self.is_symmetric else f"(max - min) / {self.qmax}"
+        if self.has_power_of_two_scale:
+            scale += ", rounded up to a power of two"
         cut = (
             "; the range is clipped where the squared error is least" if self.clip == "mse" else ""
         )
@@ -124,9 +136,9 @@ class Scheme:
         return f"{codes}, one scale for {shared}: {scale}{cut}."
 
     @property
-    def _grid(self) -> tuple[Format, int, bool, Clip]:
+    def _grid(self) -> tuple[Format, int, bool, Clip, bool]:
         """Everything but how widely the scale is shared."""
-        return self.number, self.bits, self.is_symmetric, self.clip
+        return self.number, self.bits, self.is_symmetric, self.clip, self.has_power_of_two_scale
 
     def _kin(self, granularity: Granularity) -> "Scheme":
         if self.granularity == granularity:
@@ -191,3 +203,182 @@ SCHEMES = INT8_SCHEMES | {
     )
 }
 DEFAULT_SCHEME = INT8_TENSOR_SYMMETRIC
+# A target rounds to it; layers are not measured under it, so that it is none of SCHEMES.
+INT8_TENSOR_POWER_OF_TWO = Scheme(
+    "int8_tensor_power_of_two", 8, "tensor", is_symmetric=True, has_power_of_two_scale=True
+)
+
+
+# Targets
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """The grid of activations: one scale per tensor, found by calibration unless said otherwise.
+
+    ``is_per_channel_at_depthwise``: a tensor that a depthwise convolution reads has a scale for
+    each of its channels. ``is_dynamic``: the scale is taken from the very tensor, at run time.
+    """
+
+    bits: int = 8
+    is_symmetric: bool = False
+    has_power_of_two_scale: bool = False
+    is_per_channel_at_depthwise: bool = False
+    is_dynamic: bool = False
+
+    @property
+    def title(self) -> str:
+        """The grid in the words of a user, for example ``uint8 asymmetric``."""
+        number = f"{'int' if self.is_symmetric else 'uint'}{self.bits}"
+        if self.has_power_of_two_scale:
+            return f"{number}, scale a power of two"
+        if self.is_dynamic:
+            return f"{number}, scale taken at run time"
+        title = f"{number} {'symmetric' if self.is_symmetric else 'asymmetric'}"
+        if self.is_per_channel_at_depthwise:
+            title += ", per channel at inputs of depthwise convolutions"
+        return title
+
+
+# Which activations are rounded, in words; None where they stay in float.
+PLACEMENTS: dict[Placement, str | None] = {
+    "everywhere": "everywhere",
+    "mac_inputs": "inputs of Conv, ConvTranspose, Gemm, MatMul and recurrent layers",
+    "linear_inputs": "inputs of MatMul, Gemm and recurrent layers",
+    "none": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What hardware and its tools do with weights and activations.
+
+    ``activations`` is None where they stay in float. ``is_default``: measured whenever a model is
+    ingested; the others are measured on demand.
+    """
+
+    name: str
+    scheme: Scheme
+    activations: Activations | None
+    placement: Placement
+    description: str
+    is_default: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.activations is None) != (self.placement == "none"):
+            raise ValueError(f"{self.name}: activations are rounded somewhere, or stay in float")
+
+    @property
+    def mode(self) -> Literal["weights", "both"]:
+        """What is rounded."""
+        return "both" if self.activations else "weights"
+
+    @property
+    def placement_title(self) -> str | None:
+        """Which activations are rounded, in words; None where they stay in float."""
+        return PLACEMENTS[self.placement]
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target(
+            "int8_tensor",
+            INT8_TENSOR_SYMMETRIC,
+            Activations(),
+            "everywhere",
+            "Weights and activations in int8, one scale per tensor: the oldest accelerators, and"
+            " the default of onnxruntime's quantizer.",
+            is_default=True,
+        ),
+        Target(
+            "int8_channel",
+            INT8_CHANNEL_SYMMETRIC,
+            Activations(),
+            "everywhere",
+            "Weights and activations in int8, weights with one scale per output channel: CPUs with"
+            " onnxruntime, TensorFlow Lite.",
+            is_default=True,
+        ),
+        Target(
+            "int8_channel_fused",
+            INT8_CHANNEL_SYMMETRIC,
+            Activations(),
+            "mac_inputs",
+            "As int8_channel, but only what the matrix units read is rounded; everything between"
+            " them is fused or stays in float: TensorRT, most NPUs.",
+            is_default=True,
+        ),
+        Target(
+            "int8_channel_depthwise",
+            INT8_CHANNEL_SYMMETRIC,
+            Activations(is_per_channel_at_depthwise=True),
+            "mac_inputs",
+            "As int8_channel_fused, and what a depthwise convolution reads has one scale per"
+            " channel: NNCF and OpenVINO.",
+        ),
+        Target(
+            "int8_channel_symmetric_activations",
+            INT8_CHANNEL_SYMMETRIC,
+            Activations(is_symmetric=True),
+            "mac_inputs",
+            "As int8_channel_fused, with zero point 0 for activations as well: hardware without"
+            " zero points.",
+        ),
+        Target(
+            "int8_tensor_power_of_two",
+            INT8_TENSOR_POWER_OF_TWO,
+            Activations(is_symmetric=True, has_power_of_two_scale=True),
+            "everywhere",
+            "Every scale is a power of two, so that rescaling is a shift: microcontrollers, FPGAs.",
+        ),
+        Target(
+            "int8_channel_int16",
+            INT8_CHANNEL_SYMMETRIC,
+            Activations(bits=16),
+            "everywhere",
+            "Weights in int8, activations in 16 bits: for networks whose activations do not fit"
+            " into 8.",
+        ),
+        Target(
+            "int8_dynamic",
+            INT8_TENSOR_SYMMETRIC,
+            Activations(is_dynamic=True),
+            "linear_inputs",
+            "Dynamic quantization: weights of linear and recurrent layers in int8, their inputs"
+            " rounded at run time; convolutions stay in float.",
+        ),
+        Target(
+            "int8_weights",
+            INT8_CHANNEL_SYMMETRIC,
+            None,
+            "none",
+            "Weights alone in int8, one scale per output channel; activations stay in float.",
+            is_default=True,
+        ),
+        Target(
+            "int4_weights",
+            SCHEMES["int4_block32_symmetric"],
+            None,
+            "none",
+            "Weights alone in 4 bits, one scale per block of 32; activations stay in float.",
+        ),
+    )
+}
+DEFAULT_TARGET = TARGETS["int8_channel"]
+
+# Every scheme that a run may be of: those that layers are measured under, and those of targets.
+RUN_SCHEMES = SCHEMES | {target.scheme.name: target.scheme for target in TARGETS.values()}
+
+
+def target_of(scheme_name: str, mode: str) -> str | None:
+    """The target that a run of 0.1.0 was of, which named a scheme and a mode; None if of none."""
+    return _TARGETS_OF_0_1_0.get((scheme_name, mode))
+
+
+_TARGETS_OF_0_1_0 = {
+    ("int8_tensor_symmetric", "both"): "int8_tensor",
+    ("int8_channel_symmetric", "both"): "int8_channel",
+    ("int8_channel_symmetric", "weights"): "int8_weights",
+    ("int4_block32_symmetric", "weights"): "int4_weights",
+}

@@ -103,6 +103,7 @@ def grid_for(weights: Floats, scheme: Scheme, threshold: float | None = None) ->
     The range is widened to include 0, so that zero is always a code. The scale is computed in
     float64 and stored as float32; the zero point follows from the float64 scale. A scale below
     float32's smallest normal becomes 1 with zero point 0, so that an all-zero tensor is exact.
+    Where the scheme wants a power of two, the scale is the smallest that reaches the range's ends.
 
     Args:
         weights: ``(rows, weights per row)``; NaN and infinities do not count. A row is an output
@@ -115,7 +116,12 @@ def grid_for(weights: Floats, scheme: Scheme, threshold: float | None = None) ->
     high = np.max(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
     if threshold is not None:
         low, high = np.maximum(low, -threshold), np.minimum(high, threshold)
-    scale, zero_point = scale_and_zero_point(low, high, scheme.qmax, scheme.is_symmetric)
+    if scheme.has_power_of_two_scale:
+        scale = exact_scale(low, high, scheme.qmax, scheme.is_symmetric)
+        scale = power_of_two_above(scale).astype(np.float32)
+        zero_point = np.zeros_like(scale)
+    else:
+        scale, zero_point = scale_and_zero_point(low, high, scheme.qmax, scheme.is_symmetric)
     return Grid(scale, zero_point, scheme.qmin, scheme.qmax, scheme.number)
 
 
@@ -139,6 +145,19 @@ def exact_scale(
     scale: Doubles = np.divide(np.where(is_symmetric, np.maximum(-low, high), high - low), qmax)
     scale[scale < SMALLEST_SCALE] = 1
     return scale
+
+
+def power_of_two_above(scale: Doubles) -> Doubles:
+    """The smallest power of two that is not below each scale; a power of two is its own.
+
+    Args:
+        scale: in float64, positive, in any shape; rounded to float32 before, a scale right above a
+            power of two would come out as that power, and the largest weight would be cut off.
+    """
+    # scale = fraction * 2^exponent with the fraction from 0.5 to below 1, exactly.
+    fraction, exponent = np.frexp(scale)
+    power: Doubles = np.ldexp(1.0, np.where(fraction == 0.5, exponent - 1, exponent))
+    return power
 
 
 def zero_point_of(low: Doubles, scale: Doubles, is_symmetric: npt.ArrayLike) -> Floats:

@@ -14,6 +14,7 @@ from quantstore.numerics.quantization import (
     dequantize,
     grid_for,
     measure_error,
+    power_of_two_above,
     quantize,
     round_trip,
     sqnr_db,
@@ -25,6 +26,7 @@ from quantstore.schemes import (
     INT8_CHANNEL_SYMMETRIC,
     INT8_SCHEMES,
     INT8_TENSOR_ASYMMETRIC,
+    INT8_TENSOR_POWER_OF_TWO,
     INT8_TENSOR_SYMMETRIC,
     SCHEMES,
     Scheme,
@@ -563,3 +565,53 @@ def test_weights_at_the_end_of_float32_have_an_error_not_an_overflow():
         error = measure_error(weights, scheme)
         assert np.isfinite(error.mse)
         assert error.sqnr_db > (30 if scheme in INT8_SCHEMES.values() else 0)
+
+
+# --- a scale that is a power of two ------------------------------------------------------------
+
+
+@given(any_weights)
+@with_awkward_examples
+def test_every_scale_is_a_power_of_two_and_at_most_twice_what_the_range_needs(weights):
+    scale = grid_for(weights, INT8_TENSOR_POWER_OF_TWO).scale.item()
+    assert np.frexp(scale)[0] == 0.5
+    needed = float(np.abs(weights).max()) / 127
+    if needed >= SMALLEST_SCALE:
+        assert needed <= scale < 2 * needed
+
+
+@given(any_weights)
+@with_awkward_examples
+def test_under_a_power_of_two_no_weight_moves_by_more_than_half_a_step(weights):
+    # The step covers the whole range, so that nothing is cut off; dividing by it is exact.
+    scale = float(grid_for(weights, INT8_TENSOR_POWER_OF_TWO).scale.item())
+    moved = np.abs(round_trip(weights, INT8_TENSOR_POWER_OF_TWO).astype(np.float64) - weights)
+    assert np.all(moved <= scale / 2)
+
+
+@given(matrices(st.floats(-1e6, 1e6, width=32, allow_subnormal=False)))
+def test_a_tensor_times_two_comes_back_times_two(weights):
+    # Far from where a scale is too small to be one.
+    weights = np.where(np.abs(weights) < 1e-3, np.float32(0), weights)
+    np.testing.assert_array_equal(
+        round_trip(2 * weights, INT8_TENSOR_POWER_OF_TWO),
+        2 * round_trip(weights, INT8_TENSOR_POWER_OF_TWO),
+    )
+
+
+@pytest.mark.parametrize(
+    ("scale", "power"),
+    [(1.0, 1), (0.25, 0.25), (0.2500001, 0.5), (3.0, 4), (4.0, 4), (1 + 2**-40, 2)],
+)
+def test_scales_are_rounded_up_and_powers_of_two_stay(scale, power):
+    assert power_of_two_above(np.array([scale])).tolist() == [power]
+
+
+def test_only_symmetric_integers_have_a_power_of_two_as_the_scale():
+    assert "scale a power of two" in INT8_TENSOR_POWER_OF_TWO.title
+    assert "power of two" in INT8_TENSOR_POWER_OF_TWO.description
+    assert INT8_TENSOR_POWER_OF_TWO.per_tensor is INT8_TENSOR_POWER_OF_TWO
+    with pytest.raises(LookupError):
+        _ = INT8_TENSOR_POWER_OF_TWO.per_channel
+    with pytest.raises(ValueError, match="symmetric"):
+        replace(INT8_TENSOR_POWER_OF_TWO, is_symmetric=False)

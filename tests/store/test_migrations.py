@@ -23,14 +23,17 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data"
 
 # Each written by the release that had this schema, never made anew; see data/write_store.py.
-FILES = {version: DATA / f"store-schema-{version}.duckdb.gz" for version in (1, 2)}
-OLDER = [version for version in FILES if version < store.SCHEMA_VERSION]
-every_older = pytest.mark.parametrize("version", OLDER)
+FILES = ("1", "2", "2-runs")
+OLDER = [name for name in FILES if int(name.split("-")[0]) < store.SCHEMA_VERSION]
+every_older = pytest.mark.parametrize("name", OLDER)
 
 
-def unpacked(version, folder):
+def unpacked(name, folder):
     path = folder / "old.duckdb"
-    with gzip.open(FILES[version]) as packed, path.open("wb") as file:
+    with (
+        gzip.open(DATA / f"store-schema-{name}.duckdb.gz") as packed,
+        path.open("wb") as file,
+    ):
         shutil.copyfileobj(packed, file)
     return path
 
@@ -68,9 +71,9 @@ def catalog(path):
     return {part: sorted(rows, key=repr) for part, rows in found.items()}
 
 
-@pytest.mark.parametrize("version", FILES)
-def test_a_store_of_every_release_answers_every_view(version, tmp_path):
-    path = unpacked(version, tmp_path)
+@pytest.mark.parametrize("name", FILES)
+def test_a_store_of_every_release_answers_every_view(name, tmp_path):
+    path = unpacked(name, tmp_path)
     store.update(path)
     with store.reading(path) as connection:
         views = connection.rows("select view_name from duckdb_views() where not internal")
@@ -86,7 +89,7 @@ def test_the_schema_of_this_release_is_the_one_that_is_kept_for_later_ones(tmp_p
 
     A measure that is added since needs neither, as long as it may be NULL.
     """
-    kept = catalog(unpacked(store.SCHEMA_VERSION, tmp_path))
+    kept = catalog(unpacked(str(store.SCHEMA_VERSION), tmp_path))
     added = lacking([column for _, _, column, *_ in kept["columns"]])
     assert published(kept["columns"]) == published(fresh["columns"], without=added)
     for part in ("constraints", "sequences"):
@@ -108,8 +111,8 @@ def fresh(tmp_path_factory):
 
 
 @every_older
-def test_an_updated_store_is_as_if_it_were_new(version, tmp_path, fresh):
-    path = unpacked(version, tmp_path)
+def test_an_updated_store_is_as_if_it_were_new(name, tmp_path, fresh):
+    path = unpacked(name, tmp_path)
     store.update(path)
     assert catalog(path) == fresh
 
@@ -123,8 +126,8 @@ def rows_of(path, columns_of):
 
 
 @every_older
-def test_nothing_of_what_it_held_is_lost(version, tmp_path):
-    path = unpacked(version, tmp_path)
+def test_nothing_of_what_it_held_is_lost(name, tmp_path):
+    path = unpacked(name, tmp_path)
     columns_of = dict(
         ask(
             path,
@@ -136,21 +139,22 @@ def test_nothing_of_what_it_held_is_lost(version, tmp_path):
     )
     before = rows_of(path, columns_of)
     measured = ask(path, "select measures_version from models")
-    assert len(before["models"]) == 2
+    models = len(before["models"])
+    assert models > 0
     lacks_measures = lacking(columns_of["layers"].split(","))
     store.update(path)
     assert rows_of(path, columns_of) == before
     # Without a figure that is measured today, models wait to be measured anew.
     now = ask(path, "select measures_version from models")
-    assert now == ([(0,)] * 2 if lacks_measures else measured)
+    assert now == ([(0,)] * models if lacks_measures else measured)
     with store.writing(path) as connection:
         # Keys go on where they were: none is used twice.
-        assert connection.value("select nextval('model_ids')") == 3
+        assert connection.value("select nextval('model_ids')") == models + 1
 
 
 @every_older
-def test_who_reads_it_is_told_what_to_do_and_it_stays_as_it_is(version, tmp_path):
-    path = unpacked(version, tmp_path)
+def test_who_reads_it_is_told_what_to_do_and_it_stays_as_it_is(name, tmp_path):
+    path = unpacked(name, tmp_path)
     before = path.read_bytes()
     with pytest.raises(OlderStoreError) as caught, store.reading(path):
         pass
@@ -162,7 +166,7 @@ def test_who_reads_it_is_told_what_to_do_and_it_stays_as_it_is(version, tmp_path
 
 @pytest.mark.slow
 def test_the_command_updates_keeps_a_copy_and_says_so(tmp_path, capsys):
-    path = unpacked(1, tmp_path)
+    path = unpacked("1", tmp_path)
     before = catalog(path)
     assert main(["models", "--db", str(path)]) == 3
     assert "quantstore migrate --db" in capsys.readouterr().err
@@ -180,7 +184,7 @@ def test_the_command_updates_keeps_a_copy_and_says_so(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_whatever_writes_to_it_updates_it(tmp_path, capsys):
-    path = unpacked(1, tmp_path)
+    path = unpacked("1", tmp_path)
     assert main(["remove", "digits-plain", "--db", str(path)]) == 0
     assert ask(path, "select model from models") == [("digits-rescaled",)]
     assert len(list(tmp_path.glob("*.backup"))) == 1
@@ -188,7 +192,7 @@ def test_whatever_writes_to_it_updates_it(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_ingesting_updates_it_and_knows_what_it_holds(tmp_path):
-    path = unpacked(1, tmp_path)
+    path = unpacked("1", tmp_path)
     file = next(file for file in demo_paths() if file.stem == "digits-plain")
     result = ingest_file(file, path, IngestChoices(probe=False))
     assert result.model == "digits-plain"
@@ -196,7 +200,7 @@ def test_ingesting_updates_it_and_knows_what_it_holds(tmp_path):
 
 
 def test_an_earlier_copy_is_never_overwritten(tmp_path):
-    path = unpacked(1, tmp_path)
+    path = unpacked("1", tmp_path)
     mine = tmp_path / "old.duckdb.schema-1.backup"
     mine.write_text("something of mine")
     left_by_a_kill = tmp_path / "old.duckdb.schema-1.backup.unfinished"
@@ -207,7 +211,7 @@ def test_an_earlier_copy_is_never_overwritten(tmp_path):
 
 
 def test_what_somebody_added_or_changed_stays(tmp_path):
-    path = unpacked(1, tmp_path)
+    path = unpacked("1", tmp_path)
     with duckdb.connect(path) as connection:
         connection.execute("create table mine as select 42 as answer")
         connection.execute("create view my_layers as select layer, weight_count from layers")
@@ -219,7 +223,7 @@ def test_what_somebody_added_or_changed_stays(tmp_path):
 
 
 def test_an_update_that_fails_changes_nothing(tmp_path):
-    path = unpacked(1, tmp_path)
+    path = unpacked("1", tmp_path)
     with duckdb.connect(path) as connection:
         # Two of the same: the new table, which allows one, refuses the rows.
         connection.execute("create table kept as from models")
@@ -235,7 +239,7 @@ def test_an_update_that_fails_changes_nothing(tmp_path):
 
 
 def test_where_no_copy_can_be_kept_nothing_is_changed(tmp_path, monkeypatch):
-    path = unpacked(1, tmp_path)
+    path = unpacked("1", tmp_path)
     (tmp_path / "old.duckdb.schema-1.backup.unfinished").mkdir()
     with pytest.raises(StoreError) as caught:
         store.update(path)
@@ -248,7 +252,7 @@ def test_where_no_copy_can_be_kept_nothing_is_changed(tmp_path, monkeypatch):
 
 @pytest.fixture
 def app(monkeypatch, tmp_path):
-    monkeypatch.setenv("QUANTSTORE_DB", str(unpacked(1, tmp_path)))
+    monkeypatch.setenv("QUANTSTORE_DB", str(unpacked("1", tmp_path)))
     return unopened("model").run()
 
 
