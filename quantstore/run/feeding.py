@@ -113,7 +113,7 @@ def _drawn(work: Workplace, model: ir.Model) -> ChosenSamples:
 def _accepted(work: Workplace, model: ir.Model) -> tuple[noise.Input, ...]:
     """The first choice of shapes that the model runs on."""
     constants = noise.frozen_inputs(model)
-    session = Session(work.saved(twin.to_proto(model), "trial"))
+    session = Session(twin.to_proto(model))
     first_refusal: RunError | None = None
     for inputs in noise.choices(model):
         spectrum = noise.spectrum_for(inputs)

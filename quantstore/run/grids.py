@@ -47,7 +47,7 @@ def grids_of(low: Doubles, high: Doubles, activations: Activations) -> list[Acti
     top = 2 ** (activations.bits - 1) - 1 if activations.is_symmetric else 2**activations.bits - 1
     scale = quantization.exact_scale(low, high, top, activations.is_symmetric)
     if activations.has_power_of_two_scale:
-        scale = quantization.power_of_two_at_least(scale)
+        scale = quantization.power_of_two_above(scale)
     zero = quantization.zero_point_of(low, scale, activations.is_symmetric)
     # Two's complement has one code more below zero than above; only a value beyond the range, which
     # calibration has not met, takes it.

@@ -6,7 +6,7 @@ in one session, whose switches are inputs: loading a model costs more than runni
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -194,7 +194,7 @@ def find_float_set(
     budget: Budget,
     report: ReportSteps | None = None,
 ) -> FloatSet:
-    """The fewest units whose return to float lifts the outputs to a goal, as a greedy search has it.
+    """The fewest units whose return to float lifts the outputs to a goal, found greedily.
 
     At each step the unit joins that takes most noise away, of the few that promised most when they
     were last tried, and of those that do most harm alone. Two units that each ruin the outputs gain

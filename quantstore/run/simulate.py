@@ -39,7 +39,12 @@ from quantstore.run.network import Network
 from quantstore.run.nodes import every_node, name_of
 from quantstore.run.placement import Placement, placement
 from quantstore.run.plans import Planner, Rounding
-from quantstore.run.probe_figures import BRANCHING, EXACT_DB, NO_FLOAT_OUTPUT_DEPENDS, NOTHING_ROUNDED
+from quantstore.run.probe_figures import (
+    BRANCHING,
+    EXACT_DB,
+    NO_FLOAT_OUTPUT_DEPENDS,
+    NOTHING_ROUNDED,
+)
 from quantstore.run.ranges import SENTINEL, observe
 from quantstore.run.runtime import version
 from quantstore.run.sensitivity import Bench, Budget, units_of
@@ -113,7 +118,8 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     target = choices.rounded
     placed = placement(prepared, target, _excluded(work, prepared, names, depth_of))
     planner = _planner(work, prepared, placed, chosen.calibration)
-    plan = planner.plan(placed, Rounding.of(target))
+    scheme = None if choices.mode == "activations" else target.scheme
+    plan = planner.plan(placed, Rounding(scheme, target.activations))
     grids = planner.grids(placed, target.activations) if target.activations else {}
     emulator = Emulator(prepared, [placed], [plan.grids])
     figures = _figures(work, emulator, plan, samples, compared)
@@ -121,12 +127,20 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     if choices.drift:
         local = with_local_twins(prepared, placed, plan, grids)
         activation_errors = measure_drift(
-            emulator, plan, local, samples, work.folder, work.steps("comparing tensors"), order=order
+            emulator,
+            plan,
+            local,
+            samples,
+            work.folder,
+            work.steps("comparing tensors"),
+            order=order,
         )
     now = datetime.now(UTC).replace(tzinfo=None)
     found = Sensitivities()
     if choices.sensitivity:
-        layer_of = {slot: (name, depth_of[name]) for name, slot in names.items() if name in depth_of}
+        layer_of = {
+            slot: (name, depth_of[name]) for name, slot in names.items() if name in depth_of
+        }
         units = units_of(emulator, placed, plan, layer_of)
         found = _sensitivities(work, Bench(emulator, plan, samples, units), samples, now)
     return Simulation(
@@ -189,8 +203,8 @@ def _sentinel_notes(planner: Planner) -> Iterator[str]:
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         yield (
-            f"values beyond {SENTINEL:g} in {names[0]!r}{more} stand for infinity: they do not count"
-            " in the range"
+            f"values beyond {SENTINEL:g} in {names[0]!r}{more} stand for infinity: they do not"
+            " count in the range"
         )
 
 
@@ -345,9 +359,7 @@ class Sensitivities:
     notes: tuple[str, ...] = ()
 
 
-def _sensitivities(
-    work: Workplace, bench: Bench, samples: Samples, now: datetime
-) -> Sensitivities:
+def _sensitivities(work: Workplace, bench: Bench, samples: Samples, now: datetime) -> Sensitivities:
     budget = Budget(work.choices.budget_seconds)
     measured = sensitivity.measure_sensitivity(bench, budget, work.steps("sensitivity"))
     records = tuple(

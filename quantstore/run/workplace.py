@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from quantstore.run.choices import Choices, Progress, ReportProgress, ReportSteps
-from quantstore.run.surgery import kept_outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +21,3 @@ class Workplace:
     def steps(self, stage: str) -> ReportSteps:
         """The same for whoever does not know which stage it is."""
         return lambda done, total: self.say(stage, done, total)
-
-    def outside(self, model: Any, name: str) -> Any:
-        """The model with its weights in a file, in place: the memory is for running it."""
-        return kept_outside(model, self.folder, name)
-
-    def saved(self, model: Any, name: str) -> Path:
-        """Where a session finds the model, whose weights are kept outside as well."""
-        self.outside(model, name)
-        return self.folder / f"{name}.onnx"
