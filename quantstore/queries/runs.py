@@ -232,22 +232,27 @@ def sensitivities(con: Connection, model: str) -> pd.DataFrame:
                 and model_id = (select model_id from models where model = $model)
         ),
         latest as (
-            select scheme, mode, input_source
+            select scheme, mode, target, input_source
             from own
             order by created_at desc
             limit 1
         )
         select
             layers.layer_id, layer, layers.depth, op_type, is_depthwise,
-            scheme, mode, input_source, sample_count, output_sqnr_db,
+            own.scheme, own.mode, own.input_source, sample_count, output_sqnr_db,
             channel_sqnr_p10_db, band,
             row_number() over (order by output_sqnr_db nulls last, layers.depth) as rank,
             row_number() over (order by channel_sqnr_p10_db nulls last, layers.depth)
                 as weight_rank
         from own
-        join latest using (scheme, mode, input_source)
-        join layers using (layer_id)
-        join errors using (layer_id, scheme)
+        join latest
+            on own.scheme = latest.scheme
+            and own.mode = latest.mode
+            and own.target is not distinct from latest.target
+            and own.input_source = latest.input_source
+        -- Tensors that belong to no layer are left out.
+        join layers on layers.layer_id = own.layer_id
+        join errors on errors.layer_id = own.layer_id and errors.scheme = own.scheme
         asof join bands on coalesce(channel_sqnr_p10_db, 'infinity') >= bands.lower_db
         order by rank
         """,

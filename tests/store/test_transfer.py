@@ -35,6 +35,7 @@ MORE_ROWS = """
     update models set tags = ['a', 'b'], note = 'the good one' where model = 'digits-plain';
     insert into simulations by name
         select nextval('simulation_ids') as simulation_id, model_id,
+            'int8_tensor' as target, ['LSTM_0'] as float_layers, 4 as calibration_count,
             'int8_tensor_symmetric' as scheme, 'both' as mode, 'noise' as input_source,
             8 as sample_count, 12.5 as output_sqnr_db, 0.5 as seconds,
             '1' as onnxruntime_version, timestamp '2026-01-01' as created_at
@@ -44,10 +45,19 @@ MORE_ROWS = """
             'local' as kind, 3.5 as sqnr_db, [1, 2] as float_counts
         from simulations;
     insert into sensitivities by name
-        select model_id, layer_id, 'int8_tensor_symmetric' as scheme, 'both' as mode,
+        select model_id, layer_id, layer as unit, 'layer' as unit_kind,
+            'int8_tensor_symmetric' as scheme, 'both' as mode,
             'alone' as kind, 'noise' as input_source, 8 as sample_count, 7.5 as output_sqnr_db,
             timestamp '2026-01-01' as created_at
-        from layers where depth = 0;
+        from layers where depth = 0
+        union all by name
+        select model_id, 'sum' as unit, 'tensor' as unit_kind, 'Add_1' as node_name,
+            'int8_tensor' as target, 'int8_tensor_symmetric' as scheme, 'both' as mode,
+            'alone' as kind, 'noise' as input_source, 8 as sample_count, 9.5 as output_sqnr_db,
+            timestamp '2026-01-01' as created_at
+        from models;
+    insert into float_sets
+        select simulation_id, 30, 0, 'sum', 'tensor', 31.5 from simulations;
     insert into findings
         select model_id, layer_id, 'dead channel', 'warning', 'm', 'r' from layers where depth = 1
         union all select model_id, null, 'old opset', 'note', 'm', 'r' from models;
