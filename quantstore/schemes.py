@@ -49,7 +49,9 @@ class Scheme:
         if self.clip == "mse" and self.granularity != "tensor":
             raise ValueError(f"{self.name}: clipping is sought for a whole tensor only")
         if self.has_power_of_two_scale and not (self.number == "int" and self.is_symmetric):
-            raise ValueError(f"{self.name}: only symmetric integers have a power of two as the scale")
+            raise ValueError(
+                f"{self.name}: only symmetric integers have a power of two as the scale"
+            )
 
     @property
     def qmin(self) -> int:

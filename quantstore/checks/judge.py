@@ -369,7 +369,7 @@ class _Assessment:
         if self._failure:
             return f"{NO_FIGURE}: {self._failure}"
         scheme, mode = self._subject.scheme, self._limits.mode
-        probed = [plan_scheme for plan_scheme, plan_mode in PLAN if mode in (None, plan_mode)]
+        probed = [one.scheme.name for one in PLAN if mode in (None, one.mode)]
         if scheme not in probed:
             schemes = ", ".join(dict.fromkeys(probed))
             return f"{PROBE_DOES_NOT_RUN} {scheme}; it runs {schemes}"

@@ -130,6 +130,7 @@ def _stored(
             connection, model_id, simulation.record, simulation.activation_errors
         )
         store.add_sensitivities(connection, model_id, simulation.sensitivities)
+        store.add_float_set(connection, simulation_id, simulation.float_set)
         layers = connection.rows(
             "select depth, layer, channel_sqnr_p10_db from layers join errors using (layer_id)"
             " where model_id = ? and scheme = ? order by depth",
@@ -165,7 +166,9 @@ def _agreement(simulation: Simulation, p10_by_depth: Mapping[int, float | None])
         p10_by_depth: the channel SQNR of each layer; None where it is infinite.
     """
     alone = {
-        row.depth: row.output_sqnr_db for row in simulation.sensitivities if row.kind == "alone"
+        row.depth: row.output_sqnr_db
+        for row in simulation.sensitivities
+        if row.kind == "alone" and row.depth is not None
     }
     pairs = [
         (alone[depth], p10)

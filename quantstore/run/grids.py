@@ -53,9 +53,9 @@ def grids_of(low: Doubles, high: Doubles, activations: Activations) -> list[Acti
     # calibration has not met, takes it.
     lowest = np.full_like(zero, -top - 1) if activations.is_symmetric else -zero
     highest = np.full_like(zero, top) if activations.is_symmetric else top - zero
-    scale = scale.astype(np.float32)
+    stored = scale.astype(np.float32)
     return [
-        ActivationGrid(scale[at : at + 1], lowest[at : at + 1], highest[at : at + 1])
+        ActivationGrid(stored[at : at + 1], lowest[at : at + 1], highest[at : at + 1])
         for at in range(scale.size)
     ]
 

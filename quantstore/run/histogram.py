@@ -33,8 +33,8 @@ class SharedHistogram:
     @property
     def centers(self) -> Doubles:
         """The middle of each fine bin."""
-        middles: Doubles = (self.start + np.arange(self.rows.shape[1]) + 0.5) * self.width
-        return middles
+        bins = np.arange(self.rows.shape[1], dtype=np.float64)
+        return np.asarray((self.start + bins + 0.5) * self.width, np.float64)
 
     def widen(self, low: float, high: float) -> None:
         """Make room for values from ``low`` to ``high``."""

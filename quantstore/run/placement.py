@@ -78,7 +78,7 @@ def placement(network: Network, target: Target, exclude: Iterable[str] = ()) -> 
     if target.placement == "everywhere":
         for node in nodes:
             _EVERYWHERE.get(node.op_type, _layer)(marks, node)
-        families = _MULTIPLYING_FAMILIES
+        families: tuple[str, ...] = _MULTIPLYING_FAMILIES
     else:
         is_linear = target.placement == "linear_inputs"
         families = _LINEAR_FAMILIES if is_linear else _MULTIPLYING_FAMILIES
@@ -96,7 +96,7 @@ def _left_in_float(
     marks: "_Marks", placed: Placement, families: tuple[str, ...], excluded: frozenset[str]
 ) -> Iterator[str]:
     """Nodes that multiply data that is not rounded, those in bodies of branches and loops too."""
-    rounding = LINEAR if families == _LINEAR_FAMILIES else MULTIPLYING
+    rounding: tuple[str, ...] = LINEAR if families == _LINEAR_FAMILIES else MULTIPLYING
     for node in every_node(marks.network.model.graph):
         if node.op_type not in rounding and not marks.reads_slot(node, families):
             continue

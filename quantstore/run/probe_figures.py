@@ -20,7 +20,7 @@ from quantstore.run.comparison import Reference
 from quantstore.run.emulator import Emulator
 from quantstore.run.inputs import Samples
 from quantstore.run.network import Network
-from quantstore.run.placement import Placement, placement
+from quantstore.run.placement import placement
 from quantstore.run.plan import Probed
 from quantstore.run.plans import Planner, Rounding
 from quantstore.run.ranges import observe
@@ -173,8 +173,16 @@ class _Trial:
         self._was_quantized = was_quantized
         self._spectrum = noise.spectrum_for(inputs)
         self.calibration_count, self.sample_count = noise.sample_counts(inputs)
-        self._placements: dict[Probed, Placement] = {
-            one: placement(prepared, one.target) for one in asked if one.target is not None
+        self._placements = {
+            one.target.name: placement(prepared, one.target)
+            for one in asked
+            if one.target is not None
+        }
+        # Those that round activations as well.
+        self._rounding = {
+            one.target.name: one.target.activations
+            for one in asked
+            if one.target is not None and one.target.activations is not None
         }
 
     def figure(self, one: Probed) -> tuple[float, str | None]:
@@ -183,19 +191,18 @@ class _Trial:
         Raises:
             RunError: onnxruntime stops, or an output is no number.
         """
-        if one.mode == "weights":
+        if one.target is None or one.target.activations is None:
             output_sqnr_db = self._weights_alone(one)
             on_grid = INTEGERS_ON_GRID if self._was_quantized else WEIGHTS_ON_GRID
             return output_sqnr_db, on_grid if output_sqnr_db > EXACT_DB else None
-        plan = self._planner.plan(self._placements[one], Rounding.of(one.target))
+        plan = self._planner.plan(self._placements[one.target.name], Rounding.of(one.target))
         samples, reference = self._compared
         output_sqnr_db = reference.median_db(self._emulator.run(plan, samples))
         return output_sqnr_db, NOTHING_ROUNDED if output_sqnr_db > EXACT_DB else None
 
     def float_layers(self, one: Probed) -> tuple[str, ...]:
         """Names of what stays in float though it is of a kind that is rounded."""
-        placed = self._placements.get(one)
-        return () if placed is None else placed.left_in_float
+        return () if one.target is None else self._placements[one.target.name].left_in_float
 
     def _weights_alone(self, one: Probed) -> float:
         """Without roundings in the graph, which would cost as much as the network itself."""
@@ -210,23 +217,22 @@ class _Trial:
 
     @cached_property
     def _emulator(self) -> Emulator:
-        both = [one for one in self._placements if one.mode == "both"]
         grids = [
-            self._planner.activations(self._placements[one], one.target.activations) for one in both
+            self._planner.activations(self._placements[name], activations)
+            for name, activations in self._rounding.items()
         ]
-        return Emulator(self._network, [self._placements[one] for one in both], grids)
+        return Emulator(self._network, [self._placements[name] for name in self._rounding], grids)
 
     @cached_property
     def _planner(self) -> Planner:
         drawn = self._drawn(self.calibration_count, CALIBRATION_SEED, self._spectrum)
         samples = Samples("noise", len(drawn), lambda index: dict(drawn[index]))
-        placements = self._placements.values()
+        placements = [self._placements[name] for name in self._rounding]
         by_channel = {
-            name
-            for one, placed in self._placements.items()
-            if one.target.activations is not None
-            and one.target.activations.is_per_channel_at_depthwise
-            for name in placed.depthwise
+            tensor
+            for name, activations in self._rounding.items()
+            if activations.is_per_channel_at_depthwise
+            for tensor in self._placements[name].depthwise
         }
         roots = dict.fromkeys(root for placed in placements for root in placed.grid_of.values())
         observed = observe(

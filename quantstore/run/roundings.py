@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from quantstore.records import Array
+from quantstore.records import Array, Floats
 from quantstore.run.grids import ActivationGrid
 
 MAGIC = np.float32(1.5 * 2**23)
@@ -62,16 +62,13 @@ class GridInputs:
         for index, name in enumerate(self._narrow):
             grid = grids.get(name)
             if grid is not None:
-                numbers = (grid.scale[0], grid.lowest[0], grid.highest[0], MAGIC)
-                together[4 * index : 4 * index + 4] = numbers
+                together[4 * index : 4 * index + 4] = [number.item() for number in _numbers(grid)]
         arrays: dict[str, Array] = {_GRIDS: together}
         for name, shape in self.wide.items():
             grid = grids.get(name)
-            values: Sequence[object] = (
-                _PASSING if grid is None else (grid.scale, grid.lowest, grid.highest, MAGIC)
-            )
-            for part, value in zip(_parts(name), values, strict=True):
-                arrays[part] = np.broadcast_to(np.asarray(value, np.float32), shape)
+            for index, part in enumerate(_parts(name)):
+                number = _PASSING[index] if grid is None else _numbers(grid)[index]
+                arrays[part] = np.broadcast_to(np.asarray(number, np.float32), shape)
         return arrays
 
     def declare(self, graph: onnx.GraphProto) -> None:
@@ -96,7 +93,8 @@ class GridInputs:
         """The nodes that round ``source`` to a grid and call it ``result``."""
         scale, lowest, highest, magic = _parts(grid)
         if grid in self.dynamic:
-            scale, lowest, highest = yield from _fed_or_found(grid, source, result)
+            yield from _fed_or_found(grid, source, result)
+            scale, lowest, highest = _taken(result)
         step = [f"{result}/{word}" for word in ("steps", "from_below", "clipped", "lifted", "code")]
         clip = [("Clip", [step[0], lowest, highest], step[2])]
         if grid in self.wide:
@@ -116,6 +114,11 @@ class GridInputs:
         return [name for name in self.names if name not in self.wide]
 
 
+def _numbers(grid: ActivationGrid) -> tuple[Floats, Floats, Floats, Floats]:
+    """In the order of ``_PARTS``."""
+    return grid.scale, grid.lowest, grid.highest, np.asarray(MAGIC)
+
+
 def _parts(grid: str) -> list[str]:
     return [f"{_PREFIX}{grid}/{part}" for part in _PARTS]
 
@@ -126,7 +129,6 @@ def _fed_or_found(grid: str, source: str, result: str) -> Iterator[onnx.NodeProt
     https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html
     """
     fed = _parts(grid)[:3]
-    taken = [f"{result}/{part}" for part in _PARTS[:3]]
     at = f"{result}/found/"
     found = [
         onnx.NodeProto(op_type=op_type, input=inputs, output=[at + output])
@@ -155,7 +157,7 @@ def _fed_or_found(grid: str, source: str, result: str) -> Iterator[onnx.NodeProt
     yield helper.make_node(
         "If",
         [f"{at}is_asked"],
-        taken,
+        _taken(result),
         then_branch=helper.make_graph(
             found, "found", [], [_number(at + part) for part in _PARTS[:3]], [shape]
         ),
@@ -163,7 +165,10 @@ def _fed_or_found(grid: str, source: str, result: str) -> Iterator[onnx.NodeProt
             passed, "fed", [], [_number(f"{at}fed_{part}") for part in _PARTS[:3]]
         ),
     )
-    return taken
+
+
+def _taken(result: str) -> list[str]:
+    return [f"{result}/{part}" for part in _PARTS[:3]]
 
 
 def _number(name: str) -> onnx.ValueInfoProto:

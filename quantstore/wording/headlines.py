@@ -64,9 +64,7 @@ def models_headline(
 def _none_breaks(models: Sequence[ModelFacts], scheme: Scheme) -> str:
     total = len(models)
     untested = sum(model.is_untested for model in models)
-    judged = [
-        model for model in models if not (model.is_untested or model.is_on_its_own_grid)
-    ]
+    judged = [model for model in models if not (model.is_untested or model.is_on_its_own_grid)]
     stored = total - len(judged) - untested
     if untested and not judged:
         whom = _models(untested, total)
