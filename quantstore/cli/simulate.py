@@ -338,6 +338,5 @@ def _say_sensitivities(done: "Done") -> None:
             f" {float_set[-1].output_sqnr_db:.1f} dB:"
         )
         for row in float_set:
-            say(
-                f"  --exclude {shlex.quote(row.unit)}   {row.unit_kind}, {row.output_sqnr_db:.1f} dB"
-            )
+            name = shlex.quote(row.unit)
+            say(f"  --exclude {name}   {row.unit_kind}, {row.output_sqnr_db:.1f} dB")

@@ -12,52 +12,16 @@ from quantstore.numerics.quantization import sqnr_db, summarize_channels
 from quantstore.records import Array, Doubles
 from quantstore.run.network import Network
 
-_FIRST = frozenset(
-    [
-        "Conv",
-        "ConvTranspose",
-        "MaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-        "Resize",
-        "BatchNormalization",
-        "InstanceNormalization",
-        "GroupNormalization",
-    ]
+_FIRST = (
+    *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize"),
+    *("BatchNormalization", "InstanceNormalization", "GroupNormalization"),
 )
-_LAST = frozenset(["MatMul", "Gemm", "LSTM", "GRU", "RNN", "LayerNormalization", "Attention"])
+_LAST = ("MatMul", "Gemm", "LSTM", "GRU", "RNN", "LayerNormalization", "Attention")
 # Operators whose result has the channels of what they read, wherever these are.
-_KEEPING = frozenset(
-    [
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Relu",
-        "LeakyRelu",
-        "PRelu",
-        "Clip",
-        "Sigmoid",
-        "Tanh",
-        "HardSigmoid",
-        "HardSwish",
-        "Erf",
-        "Gelu",
-        "Concat",
-        "Pad",
-        "Softmax",
-        "Identity",
-        "Sqrt",
-        "Exp",
-        "Pow",
-        "Neg",
-        "Abs",
-        "Elu",
-        "Selu",
-        "Softplus",
-        "Cast",
-        "Slice",
-    ]
+_KEEPING = (
+    *("Add", "Sub", "Mul", "Div", "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "Erf"),
+    *("HardSigmoid", "HardSwish", "Gelu", "Concat", "Pad", "Softmax", "Identity", "Sqrt", "Exp"),
+    *("Pow", "Neg", "Abs", "Elu", "Selu", "Softplus", "Cast", "Slice"),
 )
 
 
