@@ -48,7 +48,8 @@ class Verdict:
     ``evidence`` is ``probe`` where the model was run on noise, else ``weights``: weights can prove
     that a model breaks, never that it survives. ``mode`` says what was quantized in the evidence.
     ``output_sqnr_db`` is None without a probe, ``worst_channel_sqnr_p10_db`` where every layer is
-    exact, and ``probe_failure`` where no probe failed.
+    exact, and ``probe_failure`` where no probe failed. ``reason`` says why full int8 has no figure
+    where the verdict is ``untested``, and is None otherwise.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Verdict:
     worst_channel_sqnr_p10_db: float | None
     broken_weight_share: float
     probe_failure: str | None
+    reason: str | None
     sentence: str
 
     def __str__(self) -> str:

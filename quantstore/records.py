@@ -1,10 +1,11 @@
-"""One frozen dataclass per table; fields are columns, in the order of schema.sql.
+"""One frozen dataclass per table; fields are columns, by their names.
 
 A mapping stands for several columns, by their names. Tables with many rows per layer (channels,
 channel errors) travel as columns of arrays. Keys are left out: the store gives them. NaN and
 infinities stand for "not defined" and become NULL.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -197,6 +198,19 @@ class SimulationRecord:
     onnxruntime_version: str
     created_at: datetime
     failure: str | None
+    target: str | None = None
+    float_layers: tuple[str, ...] | None = ()
+    calibration_count: int | None = 0
+    cpu_seconds: float = math.nan
+
+
+# Why a run has no figure although nothing is left unmeasured: there was nothing to round. The view
+# ``probes`` passes over such runs, and takes every other failure for a figure that is missing.
+NOTHING_ROUNDED = (
+    "the stored integers lie on this grid already; what their rounding lost is unknown",
+    "the weights lie on this grid already: rounding them changes nothing",
+    "onnxruntime's quantizer leaves this model as it is",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,13 +234,19 @@ class ActivationErrorRecord:
     high: float
     float_counts: Counts
     quantized_counts: Counts
+    channel_sqnr_p10_db: float = math.nan
+    channels_below_10db: int | None = None
+    channel_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensitivityRecord:
-    """A row of ``sensitivities``; the layer is named by its depth, the store gives the key."""
+    """A row of ``sensitivities``; the layer is named by its depth, the store gives the key.
 
-    depth: int
+    ``depth`` is None where the unit belongs to no layer; an empty ``unit`` is the layer's name.
+    """
+
+    depth: int | None
     scheme: str
     mode: str
     kind: str
@@ -234,6 +254,21 @@ class SensitivityRecord:
     sample_count: int
     output_sqnr_db: float
     created_at: datetime
+    target: str | None = None
+    unit: str = ""
+    unit_kind: str = "layer"
+    node_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatSetRecord:
+    """A row of ``float_sets``: one unit that returns to float, in the order they were found."""
+
+    goal_db: float
+    position: int
+    unit: str
+    unit_kind: str
+    output_sqnr_db: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

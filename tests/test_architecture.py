@@ -229,7 +229,7 @@ def test_pages_know_no_other_page_and_widgets_no_page():
 # and conditions on them, the comments of its own schema, quoted names, and a number.
 OWN_WORDS = {
     *("table", "name", "column", "parent", "parent_key", "sequence", "listed", "condition"),
-    *("common", "creation['name']", "_quoted(column)", "database"),
+    *("creation['name']", "_quoted(column)", "database"),
     *("quoted", "original", "copy", "STORAGE_VERSION", "max(1, int(timeout_seconds * 1000))"),
 }
 ASKING = ("rows", "value", "frame", "execute", "executemany", "sql", "answering")

@@ -1,9 +1,9 @@
 """Every colour of the app, for the light and the dark page.
 
-Colour means band and nothing else; models get colours only where up to four share one plot. The
-worse a band, the more it contrasts with the page. Contrast against the page is at least 3:1 for
-marks and 4.5:1 for text; the smallest OKLab distance between two bands under simulated protanopia,
-deuteranopia and tritanopia (Machado et al. 2009) is 10.
+Colour means band and nothing else: what is untested is grey. Models get colours only where up to
+four share one plot. The worse a band, the more it contrasts with the page. Contrast against the
+page is at least 3:1 for marks and 4.5:1 for text; the smallest OKLab distance between two bands
+under simulated protanopia, deuteranopia and tritanopia (Machado et al. 2009) is 10.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -27,6 +27,7 @@ class Palette:
     """The colours of one theme."""
 
     bands: dict[str, BandColour]
+    untested: BandColour
     models: tuple[str, ...]
     merged: tuple[tuple[str, str], ...]  # ink on tint, one per group of merged values
     background: str
@@ -41,6 +42,11 @@ class Palette:
     accent: str
 
     @property
+    def verdicts(self) -> dict[str, BandColour]:
+        """The colours of every verdict: of each band, and the grey of what is untested."""
+        return {**self.bands, "untested": self.untested}
+
+    @property
     def band_fills(self) -> list[str]:
         """Fills in the order of ``BANDS``."""
         return [self.bands[band].fill for band in BANDS]
@@ -53,6 +59,7 @@ LIGHT = Palette(
         "at risk": BandColour("#B8480C", "#FBE9DE", "#8F3807"),
         "broken": BandColour("#7D1038", "#F8E3EA", "#7D1038"),
     },
+    untested=BandColour("#8794A3", "#ECEEF1", "#4A535E"),
     models=("#251D75", "#14A762", "#D85BDD", "#51606B"),
     merged=(
         ("#5140B8", "#ECEAF9"),
@@ -78,6 +85,7 @@ DARK = Palette(
         "at risk": BandColour("#F47F24", "#45290F", "#FFBE85"),
         "broken": BandColour("#FF98B8", "#4A1B2B", "#FFC2CE"),
     },
+    untested=BandColour("#8A96A3", "#23282F", "#B6C0CB"),
     models=("#5657ED", "#98F2D7", "#A0447D", "#94A5BB"),
     merged=(
         ("#A79BFF", "#2A2748"),
@@ -107,9 +115,9 @@ def both(light: str, dark: str) -> str:
 def css_variables() -> str:
     """The colours as CSS custom properties, for HTML that follows the theme without a rerun."""
     lines = []
-    for band in BANDS:
-        name = band.replace(" ", "-")
-        light, dark = LIGHT.bands[band], DARK.bands[band]
+    for verdict, light in LIGHT.verdicts.items():
+        name = verdict.replace(" ", "-")
+        dark = DARK.verdicts[verdict]
         lines += [
             f"--{name}-fill: {both(light.fill, dark.fill)};",
             f"--{name}-tint: {both(light.tint, dark.tint)};",
@@ -123,7 +131,7 @@ def css_variables() -> str:
 def by_name(palette: Palette) -> dict[str, str]:
     """Every colour of a palette under the name it has as a CSS custom property."""
     names: dict[str, str] = {}
-    for band, colour in palette.bands.items():
+    for band, colour in palette.verdicts.items():
         prefix = f"--{band.replace(' ', '-')}"
         names |= {f"{prefix}-{field.name}": getattr(colour, field.name) for field in fields(colour)}
     names |= {f"--model-{number}": colour for number, colour in enumerate(palette.models, 1)}
@@ -144,14 +152,16 @@ def _as_properties(palette: Palette) -> Palette:
         for field in fields(palette)
         if isinstance(getattr(palette, field.name), str)
     }
+    verdicts = {
+        verdict: BandColour(
+            *(named[f"--{verdict.replace(' ', '-')}-{field.name}"] for field in fields(BandColour))
+        )
+        for verdict in palette.verdicts
+    }
     return replace(
         palette,
-        bands={
-            band: BandColour(
-                *(named[f"--{band.replace(' ', '-')}-{field.name}"] for field in fields(BandColour))
-            )
-            for band in palette.bands
-        },
+        bands={band: verdicts[band] for band in palette.bands},
+        untested=verdicts["untested"],
         models=tuple(named[f"--model-{number}"] for number in range(1, len(palette.models) + 1)),
         merged=tuple(
             (named[f"--merged-{number}-ink"], named[f"--merged-{number}-tint"])

@@ -11,8 +11,10 @@ from quantstore import queries, store
 from quantstore.checks.limits import Limits, fits
 from quantstore.queries import matching
 from quantstore.queries.checks import LayerFigures, ProbeFigures
+from quantstore.records import NOTHING_ROUNDED
 from quantstore.run.plan import PLAN
 from quantstore.wording import units, verdicts
+from quantstore.wording.verdicts import FULL_INT8_NOT_MEASURED
 
 CheckOutcome = Literal["holds", "breaks", "not measured"]
 
@@ -153,6 +155,16 @@ class _Assessment:
         allowed = [probe for probe in subject.probes if limits.mode in (None, probe.mode)]
         self._probe = next((probe for probe in allowed if probe.band is not None), None)
         self._failure = next((probe.failure for probe in allowed if probe.failure), None)
+        self._cut_off = next(
+            (
+                probe.failure
+                for probe in allowed
+                if probe.mode == "both"
+                and probe.band is None
+                and probe.failure not in (None, *NOTHING_ROUNDED)
+            ),
+            None,
+        )
 
     def verdict(self) -> Check:
         """Whether the model breaks, as the app says it."""
@@ -162,6 +174,15 @@ class _Assessment:
             band = str(probe.band)
         else:
             band = next((band for band, layers in counts.items() if layers), "fine")
+        if self._cut_off and band not in ("broken", "at risk"):
+            # Less than full int8 can prove a loss, never that there is none.
+            return self._check(
+                "verdict",
+                is_held=None,
+                message=f"{FULL_INT8_NOT_MEASURED}: {self._cut_off}",
+                unit="dB",
+                notes=self._notes,
+            )
         facts = verdicts.ModelFacts(
             verdict="breaks" if band == "broken" else band,
             mode=probe.mode if probe else None,
@@ -187,7 +208,10 @@ class _Assessment:
     def output_sqnr(self, least_db: float) -> Check:
         """The SQNR at the outputs, which only a probe measures."""
         probe = self._probe
-        if probe is None or probe.output_sqnr_db is None:
+        is_cut_off = self._cut_off is not None and (
+            probe is None or probe.output_sqnr_db is None or probe.output_sqnr_db >= least_db
+        )
+        if probe is None or probe.output_sqnr_db is None or is_cut_off:
             return self._check(
                 "min-sqnr-db",
                 is_held=None,
@@ -367,7 +391,6 @@ class _Assessment:
 
 NO_LAYER_LEFT = "no layer is left to judge"
 NO_LAYER_FITS = "no layer fits --exclude"
-FULL_INT8_NOT_MEASURED = "full int8 was not measured"
 # Why there is nothing to hold a limit on the outputs against.
 NO_FIGURE = "there is no figure at the outputs"
 PROBE_DOES_NOT_RUN = "the noise probe does not run"

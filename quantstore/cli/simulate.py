@@ -304,7 +304,10 @@ def _say_sensitivities(done: "Done") -> None:
         (row for row in alone if not math.isnan(row.output_sqnr_db)),
         key=lambda row: row.output_sqnr_db,
     )[:3]
-    named = ", ".join(f"{done.layers[row.depth]} ({row.output_sqnr_db:.1f} dB)" for row in worst)
+    named = ", ".join(
+        f"{row.unit if row.depth is None else done.layers[row.depth]} ({row.output_sqnr_db:.1f} dB)"
+        for row in worst
+    )
     say(f"most sensitive when quantized alone: {named}")
     if not math.isnan(done.agreement):
         say(f"{RANKING_AGREES} {done.agreement:.2f} over {counted(len(alone), 'layer')}")

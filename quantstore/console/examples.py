@@ -10,7 +10,7 @@ select
 from verdicts
 where scheme = 'int8_tensor_symmetric'
 order by
-    list_position(['breaks', 'at risk', 'watch', 'fine'], verdict),
+    list_position(['breaks', 'at risk', 'watch', 'fine', 'untested'], verdict),
     output_sqnr_db nulls last,
     layers_broken desc, layers_at_risk desc, layers_watch desc, model""",
     "Worst layers": """\

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from quantstore.records import NOTHING_ROUNDED
 from quantstore.store import Connection
 
 
@@ -22,7 +23,7 @@ class LayerFigures:
 
 @dataclass(frozen=True, slots=True)
 class ProbeFigures:
-    """The latest noise probe of one mode; either figure and band, or why there is none.
+    """The noise probe of one mode; either figure and band, or why there is none.
 
     ``next_limit_db`` is the lower limit of the next better band, None where there is none.
     """
@@ -63,19 +64,28 @@ def layer_figures(con: Connection, model_id: int, scheme: str) -> list[LayerFigu
 
 
 def probe_figures(con: Connection, model_id: int, scheme: str) -> list[ProbeFigures]:
-    """The latest probe of each mode, one with a figure before one without.
+    """The probe of each mode that verdicts rest on; where there is none, one that rounded nothing.
 
     In the order in which verdicts trust them: weights and activations before either alone.
     """
     rows = con.rows(
         """
-        with latest as (
-            select mode, output_sqnr_db, failure, created_at, simulation_id
+        with own as (
+            select mode, output_sqnr_db, band, failure, created_at, simulation_id
+            from probes
+            where model_id = $model_id and scheme = $scheme
+        ),
+        rounded_nothing as (
+            select mode, null as output_sqnr_db, null as band, failure, created_at, simulation_id
             from simulations
-            where model_id = $model_id and scheme = $scheme and input_source = 'noise'
+            where model_id = $model_id
+                and scheme = $scheme
+                and input_source = 'noise'
+                and list_contains($nothing_rounded, failure)
+                and mode not in (select mode from own)
             qualify row_number() over (
                 partition by mode
-                order by output_sqnr_db is null, created_at desc, simulation_id desc
+                order by created_at desc, simulation_id desc
             ) = 1
         )
         select
@@ -84,10 +94,9 @@ def probe_figures(con: Connection, model_id: int, scheme: str) -> list[ProbeFigu
             band,
             failure,
             (select min(lower_db) from bands where lower_db > output_sqnr_db) as next_limit_db
-        from latest
-        asof left join bands on output_sqnr_db >= bands.lower_db
+        from (from own union all by name from rounded_nothing)
         order by mode = 'both' desc, created_at desc, simulation_id desc
         """,
-        {"model_id": model_id, "scheme": scheme},
+        {"model_id": model_id, "scheme": scheme, "nothing_rounded": list(NOTHING_ROUNDED)},
     )
     return [ProbeFigures(*row) for row in rows]

@@ -84,7 +84,7 @@ def verdicts(con: Connection, models: list[str] | None = None) -> pd.DataFrame:
 def model_facts(row: Mapping[Any, Any]) -> ModelFacts:
     """What words need of a row of ``verdicts`` or ``ranking``."""
     is_probed = row["evidence"] == "probe"
-    failure = row.get("probe_failure")
+    failure, reason = row.get("probe_failure"), row.get("reason")
     # NULL: no error at all.
     worst_db = row["worst_channel_sqnr_p10_db"]
     return ModelFacts(
@@ -97,6 +97,7 @@ def model_facts(row: Mapping[Any, Any]) -> ModelFacts:
         is_already_quantized=bool(row["layers_already_quantized"]),
         are_layers_exact=bool(pd.isna(worst_db) or worst_db > OWN_GRID_DB),
         probe_failure=None if pd.isna(failure) else str(failure),
+        reason=None if pd.isna(reason) else str(reason),
         next_limit_db=None if pd.isna(row["next_limit_db"]) else float(row["next_limit_db"]),
     )
 
@@ -104,9 +105,10 @@ def model_facts(row: Mapping[Any, Any]) -> ModelFacts:
 def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd.DataFrame:
     """One row per model under one scheme, worst first: its verdict and what that rests on.
 
-    Worst is the worst verdict; then the lowest SQNR at the outputs; where a model was not probed,
-    the largest share of layers that is broken, then at risk, then to watch. The same verdicts as
-    in the view of that name, without what the view finds out besides.
+    Worst is the worst verdict, untested after all that are known; then the lowest SQNR at the
+    outputs; where a model was not probed, the largest share of layers that is broken, then at risk,
+    then to watch. The same verdicts as in the view of that name, without what the view finds out
+    besides.
     """
     return con.frame(
         """
@@ -141,15 +143,23 @@ def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd
             where scheme = $scheme
             group by model_id
         ),
-        probes as (
+        own_probes as (
+            from probes
+            where scheme = $scheme
+        ),
+        measured as (
             select model_id, mode, output_sqnr_db, band
-            from simulations
-            asof join bands on simulations.output_sqnr_db >= bands.lower_db
-            where input_source = 'noise' and scheme = $scheme
+            from own_probes
+            where band is not null
             qualify row_number() over (
                 partition by model_id
                 order by mode = 'both' desc, created_at desc, simulation_id desc
             ) = 1
+        ),
+        cut_off as (
+            select model_id, failure
+            from own_probes
+            where mode = 'both' and band is null
         ),
         judged as (
             select
@@ -161,23 +171,31 @@ def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd
                 coalesce(mode, 'weights') as mode,
                 output_sqnr_db,
                 case
-                    when band is not null then if(band = 'broken', 'breaks', band)
-                    when layers_broken > 0 then 'breaks'
+                    when band is not null then band
+                    when layers_broken > 0 then 'broken'
                     when layers_at_risk > 0 then 'at risk'
                     when layers_watch > 0 then 'watch'
                     else 'fine'
-                end as verdict
+                end as worst_band,
+                case
+                    when worst_band = 'broken' then 'breaks'
+                    when worst_band = 'at risk' then 'at risk'
+                    when failure is not null then 'untested'
+                    else worst_band
+                end as verdict,
+                if(verdict = 'untested', failure, null) as reason
             from counts
             join chosen using (model_id)
-            left join probes using (model_id)
+            left join measured using (model_id)
+            left join cut_off using (model_id)
         )
         select
-            model, verdict, evidence, mode, output_sqnr_db,
+            model, verdict, evidence, mode, output_sqnr_db, reason,
             layers_broken, layers_at_risk, layer_count, layers_already_quantized,
             worst_channel_sqnr_p10_db, weight_count, broken_weight_share,
             (select min(lower_db) from bands where lower_db > output_sqnr_db) as next_limit_db
         from judged
-        order by list_position(['breaks', 'at risk', 'watch', 'fine'], verdict),
+        order by list_position(['breaks', 'at risk', 'watch', 'fine', 'untested'], verdict),
             output_sqnr_db nulls last,
             layers_broken / layers desc, layers_at_risk / layers desc,
             layers_watch / layers desc, lower(model)

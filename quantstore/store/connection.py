@@ -29,10 +29,10 @@ from quantstore.store.schema import (
     SCHEMA_VERSION,
     STORAGE_VERSION,
     create_schema,
-    fill_schemes,
+    fill_registries,
     is_empty,
     lacking_measures,
-    lacks_schemes,
+    lacks_registered,
     require_our_schema,
     schema_version,
 )
@@ -256,10 +256,10 @@ def update(path: Path, wait_seconds: float | None = None) -> Path | None:
 def _bring_up_to_date(connection: duckdb.DuckDBPyConnection, path: Path) -> Path | None:
     version = schema_version(connection)
     if version == SCHEMA_VERSION and not lacking_measures(connection):
-        # A scheme that was added since needs no other shape of the file.
-        if lacks_schemes(connection):
+        # A scheme or target that was added since needs no other shape of the file.
+        if lacks_registered(connection):
             with _transaction(connection):
-                fill_schemes(connection)
+                fill_registries(connection)
         return None
     if version is None and is_empty(connection):
         with _transaction(connection):

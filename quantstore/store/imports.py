@@ -19,7 +19,7 @@ import duckdb
 
 from quantstore.errors import DamagedStoreError, RefusedImportError
 from quantstore.numerics.measures import lacking
-from quantstore.schemes import SCHEMES
+from quantstore.schemes import RUN_SCHEMES, TARGETS
 from quantstore.store.connection import SANDBOX, Connection, together, writing
 from quantstore.store.exports import (
     MANIFEST,
@@ -309,8 +309,11 @@ def _problems(duck: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[str]:
         for row in duck.execute(question).fetchall():
             yield problem.format(*row)
     for (scheme,) in duck.execute(_SCHEMES_USED).fetchall():
-        if scheme not in SCHEMES:
+        if scheme not in RUN_SCHEMES:
             yield f"it was measured with the scheme {scheme}, which quantstore {__version__} lacks"
+    for (target,) in duck.execute(_TARGETS_USED).fetchall():
+        if target not in TARGETS:
+            yield f"it was run for the target {target}, which quantstore {__version__} lacks"
 
 
 def _wrong_columns(duck: duckdb.DuckDBPyConnection, table: str) -> Iterator[str]:
@@ -431,6 +434,11 @@ _SCHEMES_USED = """
     union select scheme from incoming_sensitivities
     union select scheme from incoming_equalization
     order by scheme
+"""
+_TARGETS_USED = """
+    select target from incoming_simulations where target is not null
+    union select target from incoming_sensitivities where target is not null
+    order by target
 """
 
 

@@ -2,9 +2,9 @@
 
 There is one description of the schema, schema.sql, and no list of changes beside it: tables that
 look as it says stay untouched, others are made anew and get their rows back by the names of
-columns, a new column its default. Views and comments are always made anew. Tables and views that
-somebody added to the file stay as they are. Models that lack a measure are marked to be measured
-anew when they are ingested again.
+columns, a new column its default or what is known of earlier releases (``_KNOWN_OF_EARLIER``).
+Views and comments are always made anew. Tables and views that somebody added to the file stay as
+they are. Models that lack a measure are marked to be measured anew when they are ingested again.
 """
 
 import logging
@@ -16,10 +16,11 @@ from pathlib import Path
 import duckdb
 
 from quantstore.errors import StoreError
+from quantstore.schemes import TARGETS, target_of
 from quantstore.store.schema import (
     SCHEMA_VERSION,
     STORAGE_VERSION,
-    fill_schemes,
+    fill_registries,
     hand_down_comments,
     lacking_measures,
     now,
@@ -33,6 +34,30 @@ NO_COPY = "was not updated, as a copy of it cannot be kept"
 
 # Every statement of schema.sql starts in one of these ways, or is a comment on what they made.
 _CREATION = re.compile(r"^(?:create|insert) (?P<kind>table|sequence|view|into) (?P<name>\w+)", re.M)
+
+
+# A run of an earlier release named a scheme and a mode. With other ranges than the smallest and the
+# largest value it was for no target.
+_WHENS = " ".join(
+    f"when scheme = '{target.scheme.name}' and mode = '{target.mode}' then '{target.name}'"
+    for target in TARGETS.values()
+    if target_of(target.scheme.name, target.mode) == target.name
+)
+_TARGET_OF_KEPT = f"case {_WHENS} end"
+# What is known of rows that lack a column, by table and column: expressions over the row.
+_KNOWN_OF_EARLIER = {
+    "simulations": {
+        "target": (
+            "case when input_source = 'noise' or coalesce(calibration, 'minmax') = 'minmax'"
+            f" then {_TARGET_OF_KEPT} end"
+        ),
+    },
+    "sensitivities": {
+        "target": _TARGET_OF_KEPT,
+        "unit": "(select layer from main.layers where layers.layer_id = kept.layer_id)",
+        "unit_kind": "'layer'",
+    },
+}
 
 
 def migrate(connection: duckdb.DuckDBPyConnection, path: Path, version: int) -> Path:
@@ -140,8 +165,13 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
         for table in stored_tables.keys() & schema_tables.keys()
         if stored_tables[table] == schema_tables[table]
     }
+    # In the order of schema.sql: parents come before their children.
     to_refill = [
-        table for table in schema_tables if table in stored_tables and table not in staying
+        creation["name"]
+        for creation in creations
+        if creation["kind"] == "table"
+        and creation["name"] in stored_tables
+        and creation["name"] not in staying
     ]
     for table in to_refill:
         connection.execute(f"create temporary table kept_{table} as from main.{table}")
@@ -156,15 +186,18 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
             connection.execute(creation.string)
 
     for table in to_refill:
-        common = ", ".join(
-            _quoted(column)
-            for column in _columns(connection, f"kept_{table}")
-            if column in columns[table]
-        )
-        connection.execute(f"insert into {table} by name select {common} from kept_{table}")
+        kept_columns = _columns(connection, f"kept_{table}")
+        expressions = [_quoted(column) for column in kept_columns if column in columns[table]]
+        expressions += [
+            f"{expression} as {_quoted(column)}"
+            for column, expression in _KNOWN_OF_EARLIER.get(table, {}).items()
+            if column not in kept_columns
+        ]
+        listed = ", ".join(expressions)
+        connection.execute(f"insert into {table} by name select {listed} from kept_{table} as kept")
         connection.execute(f"drop table temp.kept_{table}")
     _renew_comments(connection, comments, staying)
-    fill_schemes(connection)
+    fill_registries(connection)
     if lacks_measures:
         connection.execute("update models set measures_version = 0")
     connection.executemany(

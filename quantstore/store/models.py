@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         ActivationErrorRecord,
         EqualizationRecord,
         FindingRecord,
+        FloatSetRecord,
         IngestRecord,
         LayerRecords,
         ModelRecord,
@@ -157,6 +158,9 @@ def _move_runs(connection: Connection, old: int, new: int) -> None:
         "update simulations set model_id = ? where model_id = ? and input_source <> 'noise'",
         [new, old],
     )
+    connection.rows(
+        "update sensitivities set model_id = ? where model_id = ? and layer_id is null", [new, old]
+    )
     # An earlier release may have known another number of layers: by name, then, not by depth.
     connection.rows(
         """
@@ -210,21 +214,46 @@ def add_simulation(
 def add_sensitivities(
     connection: Connection, model_id: int, records: "Sequence[SensitivityRecord]"
 ) -> None:
-    """Write what quantizing one layer at a time does; it replaces what an earlier run found."""
+    """Write what quantizing one unit at a time does; it replaces what an earlier run found."""
     if not records:
         return
-    ids = dict(connection.rows("select depth, layer_id from layers where model_id = ?", [model_id]))
-    for run_key in {(r.scheme, r.mode, r.kind, r.input_source) for r in records}:
+    layers: dict[int | None, tuple[int | None, str]] = {None: (None, "")}
+    for depth, layer_id, layer in connection.rows(
+        "select depth, layer_id, layer from layers where model_id = ?", [model_id]
+    ):
+        layers[depth] = (layer_id, layer)
+    for run_key in {(r.scheme, r.mode, r.kind, r.input_source, r.target) for r in records}:
         connection.rows(
             "delete from sensitivities where model_id = ? and scheme = ? and mode = ?"
-            " and kind = ? and input_source = ?",
+            " and kind = ? and input_source = ? and target is not distinct from ?",
             [model_id, *run_key],
         )
     columns = columns_of(records)
-    columns["layer_id"] = [ids[depth] for depth in columns.pop("depth")]
+    own_layers = [layers[depth] for depth in columns.pop("depth")]
+    columns["layer_id"] = [layer_id for layer_id, _ in own_layers]
+    columns["unit"] = [
+        unit or layer for unit, (_, layer) in zip(columns["unit"], own_layers, strict=True)
+    ]
     columns["model_id"] = [model_id] * len(records)
     insert(connection._connection, "sensitivities", columns)
 
+
+def add_float_set(
+    connection: Connection, simulation_id: int, records: "Sequence[FloatSetRecord]"
+) -> None:
+    """Write which units return to float; it replaces what was found for the same goals."""
+    if not records:
+        return
+    for goal_db in {record.goal_db for record in records}:
+        connection.rows(
+            "delete from float_sets where simulation_id = ? and goal_db = ?",
+            [simulation_id, goal_db],
+        )
+    columns = columns_of(records) | {"simulation_id": [simulation_id] * len(records)}
+    insert(connection._connection, "float_sets", columns)
+
+
+CHILDREN_OF_SIMULATIONS = ("activation_errors", "float_sets")
 
 CHILDREN_OF_LAYERS = (
     "channels",
@@ -246,11 +275,12 @@ def remove_model(connection: Connection, model_id: int) -> None:
             " (select layer_id from layers where model_id = ?)",
             [model_id],
         )
-    connection.rows(
-        "delete from activation_errors where simulation_id in"
-        " (select simulation_id from simulations where model_id = ?)",
-        [model_id],
-    )
+    for table in CHILDREN_OF_SIMULATIONS:
+        connection.rows(
+            f"delete from {table} where simulation_id in"
+            " (select simulation_id from simulations where model_id = ?)",
+            [model_id],
+        )
     for table in ("findings", "sensitivities", "simulations", "layers", "models"):
         connection.rows(f"delete from {table} where model_id = ?", [model_id])
 

@@ -10,10 +10,10 @@ import duckdb
 
 from quantstore.errors import DamagedStoreError, MissingStoreError, NewerStoreError, OlderStoreError
 from quantstore.numerics.measures import MEASURES, lacking
-from quantstore.schemes import SCHEMES
+from quantstore.schemes import SCHEMES, TARGETS
 from quantstore.version import __version__
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # DuckDB 1.5 clients must be able to open what this release creates.
 STORAGE_VERSION = "v1.5.0"
@@ -120,7 +120,7 @@ def create_schema(connection: duckdb.DuckDBPyConnection) -> None:
             ["created_at", now()],
         ],
     )
-    fill_schemes(connection)
+    fill_registries(connection)
 
 
 def now() -> str:
@@ -128,23 +128,40 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def fill_schemes(connection: duckdb.DuckDBPyConnection) -> None:
-    """Describe the schemes that this release measures, and no others."""
-    connection.execute("delete from schemes")
-    connection.executemany("insert into schemes values (?, ?, ?, ?, ?, ?, ?)", _scheme_rows())
+def fill_registries(connection: duckdb.DuckDBPyConnection) -> None:
+    """Describe the schemes and targets of this release, and no others."""
+    for table, rows in _registries().items():
+        listed = ", ".join("?" * len(rows[0]))
+        connection.execute(f"delete from {table}")
+        connection.executemany(f"insert into {table} values ({listed})", rows)
 
 
-def lacks_schemes(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Whether a scheme that this release measures is missing, or described in another way."""
-    stored = set(connection.execute("from schemes").fetchall())
-    return not stored >= set(_scheme_rows())
+def lacks_registered(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether a scheme or target of this release is missing, or described in another way."""
+    return any(
+        not set(connection.execute(f"from {table}").fetchall()) >= set(rows)
+        for table, rows in _registries().items()
+    )
 
 
-def _scheme_rows() -> list[tuple[object, ...]]:
-    return [
-        (s.name, s.format, s.bits, s.granularity, s.is_symmetric, s.clip, s.description)
-        for s in SCHEMES.values()
-    ]
+def _registries() -> dict[str, list[tuple[object, ...]]]:
+    """The tables that describe what this release knows, with their rows."""
+    return {
+        "schemes": [
+            (s.name, s.format, s.bits, s.granularity, s.is_symmetric, s.clip, s.description)
+            for s in SCHEMES.values()
+        ],
+        "targets": [
+            (
+                target.name,
+                target.scheme.name,
+                target.activations.title if target.activations else None,
+                target.placement_title,
+                target.description,
+            )
+            for target in TARGETS.values()
+        ],
+    }
 
 
 def lacking_measures(connection: duckdb.DuckDBPyConnection) -> list[str]:

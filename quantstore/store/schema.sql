@@ -162,6 +162,27 @@ comment on column schemes.is_symmetric is 'Whether the zero point is 0 and the c
 comment on column schemes.clip is 'How the range is found; minmax lets the extreme weights set it.';
 comment on column schemes.description is 'Codes and scale in one sentence.';
 
+-- Grain: one row per target that a model can be run for.
+create table targets (
+    target varchar not null,
+    scheme varchar not null,
+    activations varchar,
+    placement varchar,
+    description varchar not null,
+    primary key (target)
+);
+
+comment on table targets is
+'One row per target: what hardware and its tools do with weights and activations.';
+comment on column targets.target is 'Name of the target.';
+comment on column targets.scheme is
+'Scheme that its weights are rounded under; one with a scale that is a power of two is no row of schemes.';
+comment on column targets.activations is
+'Grid of its activations, such as uint8 asymmetric; NULL where they stay in float.';
+comment on column targets.placement is
+'Which activations are rounded: everywhere, or the inputs of some operators; NULL where they stay in float.';
+comment on column targets.description is 'What the target is, in full sentences.';
+
 -- Grain: one row per layer and scheme.
 create table errors (
     layer_id integer not null,
@@ -318,16 +339,20 @@ create sequence simulation_ids;
 create table simulations (
     simulation_id integer not null,
     model_id integer not null,
+    target varchar,
     scheme varchar not null,
     mode varchar not null,
     calibration varchar,
     input_source varchar not null,
     input_shape varchar,
     compared varchar,
+    float_layers varchar[],
     sample_count integer not null,
+    calibration_count integer,
     output_sqnr_db double,
     top1_agreement double,
     seconds double not null,
+    cpu_seconds double,
     onnxruntime_version varchar not null,
     created_at timestamp not null,
     failure varchar,
@@ -337,6 +362,7 @@ create table simulations (
 comment on table simulations is
 'One row per run of a model beside its quantized twin. The automatic probe is a row with input_source noise.';
 comment on column simulations.simulation_id is 'Key of the run; never used twice.';
+comment on column simulations.target is 'Target that the run was for; NULL where it was for none.';
 comment on column simulations.mode is
 'What was quantized: weights, activations or both. int8 hardware mostly quantizes both.';
 comment on column simulations.calibration is
@@ -346,12 +372,18 @@ comment on column simulations.input_source is
 comment on column simulations.input_shape is 'Shapes of the inputs, as chosen where the model leaves them open.';
 comment on column simulations.compared is
 'Which tensors were compared: the outputs, or those before a final Softmax or a selection.';
+comment on column simulations.float_layers is
+'Names of layers and nodes that stayed in float although the target rounds their kind; empty where none did; NULL where an earlier release ran it and did not say.';
 comment on column simulations.sample_count is 'Inputs that were compared; those for calibration are not counted.';
+comment on column simulations.calibration_count is
+'Inputs that the ranges of activations were found on; 0 where none were needed; NULL where it is not known.';
 comment on column simulations.output_sqnr_db is
 'SQNR at the outputs of the network, in dB: 10 log10(sum y^2 / sum (y'' - y)^2), median over outputs and samples; NULL where there is no figure.';
 comment on column simulations.top1_agreement is
 'Share of the samples where the largest score stays the same, from 0 to 1; NULL where there is no such output.';
 comment on column simulations.seconds is 'How long the run took.';
+comment on column simulations.cpu_seconds is
+'Processor time of the run, in seconds; NULL where it is not known.';
 comment on column simulations.onnxruntime_version is 'The onnxruntime that ran both models.';
 comment on column simulations.created_at is 'When it was run (UTC).';
 comment on column simulations.failure is 'Why there is no figure; NULL where there is one.';
@@ -365,6 +397,9 @@ create table activation_errors (
     tensor varchar not null,
     kind varchar not null,
     sqnr_db double,
+    channel_sqnr_p10_db double,
+    channels_below_10db integer,
+    channel_count integer,
     cosine double,
     mean_shift double,
     std_ratio double,
@@ -387,6 +422,12 @@ comment on column activation_errors.kind is
 'accumulated: the whole model is quantized; local: only the node itself, fed with float inputs.';
 comment on column activation_errors.sqnr_db is
 'SQNR of the tensor over all samples, in dB; NULL where it is exact.';
+comment on column activation_errors.channel_sqnr_p10_db is
+'SQNR that nine in ten channels of the tensor reach, in dB; NULL where it is infinite or was not measured.';
+comment on column activation_errors.channels_below_10db is
+'Channels of the tensor whose SQNR is below 10 dB; NULL where it was not measured.';
+comment on column activation_errors.channel_count is
+'Channels of the tensor that are not all zero; NULL where they were not measured.';
 comment on column activation_errors.cosine is 'Cosine similarity of the float and the quantized tensor.';
 comment on column activation_errors.mean_shift is
 'Mean of the quantized tensor minus mean of the float one, in standard deviations of the float one.';
@@ -401,12 +442,16 @@ comment on column activation_errors.high is 'Right edge of both histograms.';
 comment on column activation_errors.float_counts is 'Values of the float tensor in equal bins from low to high.';
 comment on column activation_errors.quantized_counts is 'Values of the quantized tensor in the same bins.';
 
--- Grain: one row per layer, scheme, mode and kind.
+-- Grain: one row per unit, scheme, mode, target, kind and inputs.
 create table sensitivities (
     model_id integer not null,
-    layer_id integer not null,
+    layer_id integer,
+    target varchar,
     scheme varchar not null,
     mode varchar not null,
+    unit varchar not null,
+    unit_kind varchar not null,
+    node_name varchar,
     kind varchar not null,
     input_source varchar not null,
     sample_count integer not null,
@@ -415,9 +460,36 @@ create table sensitivities (
 );
 
 comment on table sensitivities is
-'One row per layer, scheme, mode and kind: what quantizing one layer at a time does to the outputs.';
+'One row per unit, scheme, mode, target, kind and inputs: what quantizing one unit at a time does to the outputs.';
+comment on column sensitivities.layer_id is 'The layer that the unit belongs to; NULL where it belongs to none.';
+comment on column sensitivities.unit is
+'What is quantized at a time: the name of a layer, or of a tensor.';
+comment on column sensitivities.unit_kind is
+'weights: the weights of one layer; tensor: one rounded tensor; layer: a layer with its inputs and outputs, as releases before 0.2 measured.';
+comment on column sensitivities.node_name is
+'Node that computes the tensor; NULL where the unit is no tensor.';
 comment on column sensitivities.kind is
-'alone: only this layer is quantized; all but: every layer but this one.';
+'alone: only this unit is quantized; all but: every unit but this one.';
+
+-- Grain: one row per run, goal and unit.
+create table float_sets (
+    simulation_id integer not null,
+    goal_db double not null,
+    position integer not null,
+    unit varchar not null,
+    unit_kind varchar not null,
+    output_sqnr_db double
+);
+
+comment on table float_sets is
+'One row per run, goal and unit: the smallest set that was found of units whose return to float lifts the outputs to the goal.';
+comment on column float_sets.goal_db is 'SQNR that the outputs shall reach, in dB.';
+comment on column float_sets.position is 'Place of the unit in the order in which the set was found, from 0.';
+comment on column float_sets.unit is 'What returns to float: the name of a layer, or of a tensor.';
+comment on column float_sets.unit_kind is
+'weights: the weights of one layer; tensor: one rounded tensor; layer: a layer with its inputs and outputs.';
+comment on column float_sets.output_sqnr_db is
+'SQNR at the outputs with this unit and those before it in float, in dB, measured by a run; NULL where there is no figure.';
 
 -- Grain: one row per band.
 create table bands (
@@ -554,6 +626,52 @@ comment on column histogram_bins.bin_high is
 'Right edge of the bin, in weight units; only the last bin includes it.';
 comment on column histogram_bins.weights is 'Number of weights in the bin.';
 
+-- Grain: one row per model, scheme and mode.
+create view probes as
+select
+    models.model,
+    simulations.scheme,
+    simulations.mode,
+    simulations.target,
+    simulations.output_sqnr_db,
+    bands.band,
+    simulations.failure,
+    simulations.created_at,
+    simulations.simulation_id,
+    simulations.model_id
+from simulations
+join models using (model_id)
+left join targets on targets.target = simulations.target
+asof left join bands on simulations.output_sqnr_db >= bands.lower_db
+where simulations.input_source = 'noise'
+    -- What rounds only some activations, or rounds them otherwise, is no figure of a scheme.
+    and (
+        simulations.target is null
+        or (targets.placement = 'everywhere' and targets.activations = 'uint8 asymmetric')
+        or (targets.target is not null and targets.activations is null)
+    )
+    and (simulations.output_sqnr_db is not null or simulations.failure is not null)
+    -- Where nothing was rounded nothing was left unmeasured: records.NOTHING_ROUNDED. Every other
+    -- failure, whatever it says, left the figure unknown.
+    and coalesce(simulations.failure, '') not in (
+        'the stored integers lie on this grid already; what their rounding lost is unknown',
+        'the weights lie on this grid already: rounding them changes nothing',
+        'onnxruntime''s quantizer leaves this model as it is'
+    )
+qualify row_number() over (
+    partition by simulations.model_id, simulations.scheme, simulations.mode
+    -- Full int8 that was cut off stays so until it is measured; other figures only add to it.
+    order by
+        simulations.mode <> 'both' and simulations.failure is not null,
+        simulations.created_at desc,
+        simulations.simulation_id desc
+) = 1;
+
+comment on view probes is
+'One row per model, scheme and mode: the noise probe that verdicts rest on, or why it has no figure.';
+comment on column probes.band is
+'Band of the SQNR at the outputs; NULL where there is no figure.';
+
 -- Grain: one row per model and scheme.
 create view verdicts as
 with per_scheme as (
@@ -576,50 +694,68 @@ with per_scheme as (
     from layer_errors
     group by model_id, model, scheme
 ),
-probes as (
-    select
-        model_id,
-        scheme,
-        mode,
-        output_sqnr_db,
-        band
-    from simulations
-    asof join bands on simulations.output_sqnr_db >= bands.lower_db
-    where input_source = 'noise'
+measured as (
+    select model_id, scheme, mode, output_sqnr_db, band
+    from probes
+    where band is not null
     -- Weights and activations before weights alone, the latest first.
     qualify row_number() over (
         partition by model_id, scheme
         order by mode = 'both' desc, created_at desc, simulation_id desc
     ) = 1
+),
+cut_off as (
+    select model_id, scheme, failure
+    from probes
+    where mode = 'both' and band is null
+),
+judged as (
+    select
+        per_scheme.*,
+        mode,
+        output_sqnr_db,
+        band as measured_band,
+        failure,
+        case
+            when band is not null then band
+            when layers_broken > 0 then 'broken'
+            when layers_at_risk > 0 then 'at risk'
+            when layers_watch > 0 then 'watch'
+            else 'fine'
+        end as worst_band
+    from per_scheme
+    left join measured using (model_id, scheme)
+    left join cut_off using (model_id, scheme)
 )
 select
     model,
     scheme,
     case
-        when band = 'broken' then 'breaks'
-        when band is not null then band
-        when layers_broken > 0 then 'breaks'
-        when layers_at_risk > 0 then 'at risk'
-        when layers_watch > 0 then 'watch'
-        else 'fine'
+        when worst_band = 'broken' then 'breaks'
+        when worst_band = 'at risk' then 'at risk'
+        -- Less than full int8 can prove a loss, never that there is none.
+        when failure is not null then 'untested'
+        else worst_band
     end as verdict,
     -- Not if(): DuckDB 1.5 has no such function.
-    case when band is null then 'weights' else 'probe' end as evidence,
+    case when measured_band is null then 'weights' else 'probe' end as evidence,
     coalesce(mode, 'weights') as mode,
     output_sqnr_db,
-    per_scheme.* exclude (model, scheme)
-from per_scheme
-left join probes using (model_id, scheme);
+    case when verdict = 'untested' then failure end as reason,
+    judged.* exclude (model, scheme, mode, output_sqnr_db, measured_band, failure, worst_band)
+from judged;
 
 comment on view verdicts is
 'One row per model and scheme: does it survive, and how many layers are in which band.';
 comment on column verdicts.verdict is
-'breaks, at risk, watch or fine: the band of the SQNR at the outputs where the model was probed, else of its worst layer. Weights can prove that a model will break, never that it survives.';
+'breaks, at risk, watch or fine: the band of the SQNR at the outputs where the model was probed, else of its worst layer. Weights can prove that a model will break, never that it survives: untested where full int8 has no figure and nothing less proves a loss.';
 comment on column verdicts.evidence is
 'What the verdict rests on: probe (float and quantized model were run on noise) or weights (the worst layer; the model was not run).';
 comment on column verdicts.mode is 'What is quantized in the evidence: weights, or both weights and activations.';
 comment on column verdicts.output_sqnr_db is
 'SQNR at the outputs of the network in the probe, in dB; NULL where the evidence is weights.';
+comment on column verdicts.reason is
+'Why full int8 has no figure, where the verdict is untested; NULL otherwise.';
 comment on column verdicts.layers_broken is 'Layers in the band broken.';
 comment on column verdicts.layers_at_risk is 'Layers in the band at risk.';
 comment on column verdicts.layers_watch is 'Layers in the band watch.';

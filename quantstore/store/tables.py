@@ -18,6 +18,7 @@ class Table:
 
 _MODEL = (("model_id", "models"),)
 _LAYER = (("layer_id", "layers"),)
+_SIMULATION = (("simulation_id", "simulations"),)
 
 # Parents before their children.
 OF_MODELS = (
@@ -38,13 +39,20 @@ OF_MODELS = (
     Table("findings", points_to=(*_MODEL, *_LAYER)),
     Table(
         "sensitivities",
-        keys=(("layer_id", "scheme", "mode", "kind", "input_source"),),
+        # Operands of one node share a name, and a tensor belongs to no layer.
+        keys=(
+            (
+                *("model_id", "layer_id", "unit", "unit_kind"),
+                *("scheme", "mode", "target", "kind", "input_source"),
+            ),
+        ),
         points_to=(*_MODEL, *_LAYER),
     ),
-    Table("activation_errors", points_to=(("simulation_id", "simulations"),)),
+    Table("activation_errors", points_to=_SIMULATION),
+    Table("float_sets", keys=(("simulation_id", "goal_db", "position"),), points_to=_SIMULATION),
 )
 
 # What belongs to the store as a whole.
-OF_THE_STORE = ("store_info", "schemes", "bands", "ingests")
+OF_THE_STORE = ("store_info", "schemes", "targets", "bands", "ingests")
 
 ALL_TABLES = (*(table.name for table in OF_MODELS), *OF_THE_STORE)

@@ -5,7 +5,12 @@ from collections.abc import Sequence
 from quantstore.schemes import Scheme
 from quantstore.wording.text import listed
 from quantstore.wording.units import counted, file_size
-from quantstore.wording.verdicts import ModelFacts, at_outputs
+from quantstore.wording.verdicts import (
+    FULL_INT8_NOT_MEASURED,
+    ModelFacts,
+    at_outputs,
+    with_less_than_full_int8,
+)
 
 
 def models_headline(
@@ -20,6 +25,7 @@ def models_headline(
     total = len(models)
     verdicts = [model.verdict for model in models]
     breaking, at_risk = verdicts.count("breaks"), verdicts.count("at risk")
+    untested = sum(model.is_untested for model in models)
     subject = "The model" if total == 1 else f"{breaking or at_risk:,} of {total:,} models"
     if breaking:
         verb = "breaks" if breaking == 1 else "break"
@@ -32,10 +38,19 @@ def models_headline(
         sentence = f"{subject} {verb} at risk under {scheme.title}"
     else:
         return _none_breaks(models, scheme)
+    if untested:
+        sentence += f", {untested:,} {_are(untested)} untested"
     if scheme.is_per_channel or not breaking:
         return sentence
     still_breaking = sum(model.verdict == "breaks" for model in per_channel)
-    if still_breaking == 0:
+    untested_per_channel = sum(model.is_untested for model in per_channel)
+    if untested_per_channel and not still_breaking:
+        per_channel_clause = (
+            "per channel it is untested"
+            if total == 1
+            else f"per channel, {untested_per_channel:,} {_are(untested_per_channel)} untested"
+        )
+    elif still_breaking == 0:
         per_channel_clause = "per channel it does not" if total == 1 else "none does per channel"
     elif total == 1:
         per_channel_clause = "per channel it still does"
@@ -48,12 +63,16 @@ def models_headline(
 
 def _none_breaks(models: Sequence[ModelFacts], scheme: Scheme) -> str:
     total = len(models)
-    judged = [model for model in models if not model.is_on_its_own_grid]
-    stored = total - len(judged)
+    untested = sum(model.is_untested for model in models)
+    judged = [model for model in models if not (model.is_untested or model.is_on_its_own_grid)]
+    stored = total - len(judged) - untested
+    if untested and not judged:
+        whom = _models(untested, total)
+        sentence = f"{_capital(whom)} {_are(untested)} untested under {scheme.title}"
+        return sentence + _and_stored(stored)
     if not judged:
-        verb = "is" if total == 1 else "are"
         return (
-            f"{_capital(_models(total, total))} {verb} stored on the grid of {scheme.title}"
+            f"{_capital(_models(total, total))} {_are(total)} stored on the grid of {scheme.title}"
             " already; what that cost is unknown"
         )
     modes = {model.mode if model.is_probed else None for model in judged}
@@ -64,7 +83,8 @@ def _none_breaks(models: Sequence[ModelFacts], scheme: Scheme) -> str:
     if modes == {None}:
         sentence = f"No blocker found in the weights of {whom} under {scheme.title}"
     elif None in modes:
-        none = "Neither model" if total == 2 else f"None of {total:,} models"
+        tested = total - untested
+        none = "Neither model" if tested == total == 2 else f"None of {tested:,} models"
         sentence = f"{none} breaks under {scheme.title}; not all could be probed"
     elif not surviving:
         sentence = f"The loss of {whom} is visible under {scheme.title} in the noise probe"
@@ -77,9 +97,17 @@ def _none_breaks(models: Sequence[ModelFacts], scheme: Scheme) -> str:
         sentence += f"; activations were not {'always ' if 'both' in modes else ''}measured"
     if watch and (surviving or None in modes):
         sentence += f"; {watch:,} to watch"
-    if stored:
-        sentence += f"; {stored:,} {'is' if stored == 1 else 'are'} stored on this grid already"
-    return sentence
+    if untested:
+        sentence += f"; {untested:,} {_are(untested)} untested"
+    return sentence + _and_stored(stored)
+
+
+def _and_stored(stored: int) -> str:
+    return f"; {stored:,} {_are(stored)} stored on this grid already" if stored else ""
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _models(named_count: int, total: int) -> str:
@@ -99,6 +127,11 @@ def model_headline(facts: ModelFacts, per_channel: ModelFacts, scheme: Scheme) -
     ``In the noise probe it breaks under ...: 7 dB at the outputs, 19 dB per channel``, else
     ``24 of 123 layers break under ...; per channel, none does``.
     """
+    if facts.is_untested:
+        sentence = f"Untested under {scheme.title}: {FULL_INT8_NOT_MEASURED}"
+        if facts.is_probed:
+            sentence += f"; {with_less_than_full_int8(facts)} at the outputs"
+        return sentence
     if facts.is_on_its_own_grid:
         return f"Stored on the grid of {scheme.title} already; what that cost is unknown"
     if not facts.is_probed:

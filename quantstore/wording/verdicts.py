@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from quantstore.errors import printable
 from quantstore.wording.units import NO_BREAK_SPACE, counted, spaced, with_minus
 
 # Of a model that was measured with --no-fold.
@@ -16,11 +17,15 @@ NINE_IN_TEN = f"SQNR that {NINE_IN_TEN_REACH}"
 OWN_GRID_DB = 60.0
 
 
+# The verdict where full int8 has no figure and nothing less proves a loss; it colours a cell, too.
+UNTESTED = "untested"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
     """What is known of one model under one scheme: a row of the view ``verdicts``."""
 
-    verdict: str  # breaks, at risk, watch or fine
+    verdict: str  # breaks, at risk, watch, fine or untested
     mode: str | None  # what the probe quantized; None where the verdict rests on the weights alone
     output_sqnr_db: float | None
     layers_broken: int
@@ -30,15 +35,21 @@ class ModelFacts:
     are_layers_exact: bool = False  # nothing but float rounding is lost in any of them
     probe_failure: str | None = None
     next_limit_db: float | None = None  # of the bands, the lowest that the outputs do not reach
+    reason: str | None = None  # why full int8 has no figure, where the verdict is untested
 
     @property
     def is_probed(self) -> bool:
         return self.mode is not None and self.output_sqnr_db is not None
 
     @property
+    def is_untested(self) -> bool:
+        """Whether full int8 has no figure, and nothing less proves a loss."""
+        return self.verdict == UNTESTED
+
+    @property
     def is_on_its_own_grid(self) -> bool:
         """Whether the file holds integers of this very scheme, so that there is nothing to lose."""
-        if not self.is_already_quantized:
+        if not self.is_already_quantized or self.is_untested:
             return False
         if self.output_sqnr_db is None:
             return self.are_layers_exact
@@ -70,6 +81,11 @@ def verdict(facts: ModelFacts) -> VerdictCell:
     The probe decides where there is one. Weights alone never prove that a model survives, and
     layers to watch never change their verdict.
     """
+    if facts.is_untested:
+        evidence = FULL_INT8_NOT_MEASURED
+        if facts.is_probed:
+            evidence += f"; {with_less_than_full_int8(facts)}"
+        return VerdictCell(UNTESTED, UNTESTED, "", evidence)
     if facts.is_on_its_own_grid:
         return VerdictCell("fine", "on this grid already", "", "the first loss is unknown")
     if not facts.is_probed:
@@ -94,10 +110,24 @@ def verdict(facts: ModelFacts) -> VerdictCell:
 
 def verdict_sentence(facts: ModelFacts) -> str:
     """The verdict on one line: ``breaks: 7 dB at the outputs, full int8; 24 layers broken``."""
+    if facts.is_untested:
+        reason = printable(facts.reason or "no reason given").rstrip(".")
+        sentence = f"{UNTESTED}: {FULL_INT8_NOT_MEASURED}: {reason}"
+        if facts.is_probed:
+            sentence += f"; {with_less_than_full_int8(facts)} at the outputs"
+        return sentence.replace(NO_BREAK_SPACE, " ")
     cell = verdict(facts)
     text = " ".join(filter(None, (cell.text, cell.addition)))
     evidence = f" {cell.where}{cell.evidence}" if cell.where else f", {cell.evidence}"
     return f"{text}{evidence}".replace(NO_BREAK_SPACE, " ")
+
+
+FULL_INT8_NOT_MEASURED = "full int8 was not measured"
+
+
+def with_less_than_full_int8(facts: ModelFacts) -> str:
+    """``weights only: 22 dB``, what is measured of a model that is untested."""
+    return f"{MODES[facts.mode or 'weights']}: {at_outputs(facts)}"
 
 
 def weights_verdict(layers_broken: int, layers_at_risk: int) -> VerdictCell:

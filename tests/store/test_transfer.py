@@ -24,7 +24,9 @@ from quantstore.errors import (
     StoreError,
     UnknownModelError,
 )
+from quantstore.schemes import TARGETS
 from quantstore.store import exports, imports, tables
+from tests.support.runs import a_run, add
 
 PLAIN = "digits-plain"
 VIEWS = ("model_layers", "layer_errors", "layer_channels", "model_findings", "histogram_bins")
@@ -35,6 +37,7 @@ MORE_ROWS = """
     update models set tags = ['a', 'b'], note = 'the good one' where model = 'digits-plain';
     insert into simulations by name
         select nextval('simulation_ids') as simulation_id, model_id,
+            'int8_tensor' as target, ['LSTM_0'] as float_layers, 4 as calibration_count,
             'int8_tensor_symmetric' as scheme, 'both' as mode, 'noise' as input_source,
             8 as sample_count, 12.5 as output_sqnr_db, 0.5 as seconds,
             '1' as onnxruntime_version, timestamp '2026-01-01' as created_at
@@ -44,10 +47,19 @@ MORE_ROWS = """
             'local' as kind, 3.5 as sqnr_db, [1, 2] as float_counts
         from simulations;
     insert into sensitivities by name
-        select model_id, layer_id, 'int8_tensor_symmetric' as scheme, 'both' as mode,
+        select model_id, layer_id, layer as unit, 'layer' as unit_kind,
+            'int8_tensor_symmetric' as scheme, 'both' as mode,
             'alone' as kind, 'noise' as input_source, 8 as sample_count, 7.5 as output_sqnr_db,
             timestamp '2026-01-01' as created_at
-        from layers where depth = 0;
+        from layers where depth = 0
+        union all by name
+        select model_id, 'sum' as unit, 'tensor' as unit_kind, 'Add_1' as node_name,
+            'int8_tensor' as target, 'int8_tensor_symmetric' as scheme, 'both' as mode,
+            'alone' as kind, 'noise' as input_source, 8 as sample_count, 9.5 as output_sqnr_db,
+            timestamp '2026-01-01' as created_at
+        from models;
+    insert into float_sets
+        select simulation_id, 30, 0, 'sum', 'tensor', 31.5 from simulations;
     insert into findings
         select model_id, layer_id, 'dead channel', 'warning', 'm', 'r' from layers where depth = 1
         union all select model_id, null, 'old opset', 'note', 'm', 'r' from models;
@@ -177,6 +189,24 @@ def test_every_table_and_every_key_of_the_schema_is_known_here(full_store):
         " using (table_name) where column_name like '%\\_id' escape '\\'",
     )
     assert set(ids) == known
+
+
+def test_runs_for_every_target_travel_with_what_was_found_in_them(full_store, tmp_path, ours):
+    theirs = Path(shutil.copy(full_store, tmp_path / "theirs.duckdb"))
+    with store.writing(theirs) as connection:
+        for target in TARGETS.values():
+            run = a_run(20.0, target.scheme.name, target.mode, target=target.name)
+            add(connection, PLAIN, run)
+    store.merge(ours, theirs)
+    for question in (
+        "select target, scheme, mode, float_layers, calibration_count from simulations",
+        "select unit, unit_kind, node_name, layer_id is null from sensitivities",
+        "select goal_db, position, unit, unit_kind, float_sets.output_sqnr_db, model"
+        " from float_sets join simulations using (simulation_id) join models using (model_id)",
+    ):
+        rows = ask(ours, f"{question} order by all")
+        assert rows == ask(theirs, f"{question} order by all")
+        assert len(rows) > 1
 
 
 # Export
@@ -465,6 +495,10 @@ HOSTILE = {
     "unknown scheme": (
         rewrite("errors", with_values("scheme", lambda _: "int3")),
         "the scheme int3",
+    ),
+    "unknown target": (
+        rewrite("simulations", with_values("target", lambda _: "int3_moon")),
+        "the target int3_moon",
     ),
     "no sha256": (rewrite("models", with_values("sha256", lambda _: "../..")), "sha256"),
 }

@@ -22,7 +22,7 @@ NOT_RUN = (
     "The model was not run: the verdict rests on its weights alone. A probe needs no data: ingest"
     " the file once more, without `--no-probe`."
 )
-PROBE_FAILED = "The probe failed, so the verdict rests on the weights alone:"
+PROBE_FAILED = "The probe failed, so only the weights were judged:"
 
 
 def section(runs: pd.DataFrame, scheme: Scheme) -> None:

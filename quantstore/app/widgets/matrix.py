@@ -9,7 +9,7 @@ from quantstore.charts.palette import BANDS
 from quantstore.errors import printable
 from quantstore.schemes import INT8_SCHEMES, Scheme
 from quantstore.wording.units import counted, db, file_size, weights
-from quantstore.wording.verdicts import MODES, UNFOLDED, ModelFacts, verdict
+from quantstore.wording.verdicts import MODES, UNFOLDED, ModelFacts, verdict, verdict_sentence
 
 
 def verdict_matrix(
@@ -100,6 +100,9 @@ def verdict_matrix(
 
 def _tip(facts: ModelFacts) -> str:
     """What a cell rests on, in a sentence; a matrix sets it as text."""
+    if facts.is_untested:
+        sentence = verdict_sentence(facts)
+        return f"{sentence[0].upper()}{sentence[1:]}."
     if facts.is_on_its_own_grid:
         return "The file holds integers of this very grid: rounding them again loses nothing."
     if not facts.is_probed:
