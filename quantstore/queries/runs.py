@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from quantstore.schemes import TARGETS
 from quantstore.store import Connection
 from quantstore.wording.verdicts import OWN_GRID_DB
 
@@ -11,10 +12,16 @@ from quantstore.wording.verdicts import OWN_GRID_DB
 # happens above it is no loss that anybody could notice.
 FALLS_FROM_DB = 40.0
 
+# Targets whose runs are figures of a scheme and a mode; others round less, or otherwise.
+OF_THEIR_SCHEME = [target.name for target in TARGETS.values() if target.is_of_its_scheme]
+
 
 # Where a model was run
 def model_runs(con: Connection, model: str) -> pd.DataFrame:
     """One row per scheme, mode and inputs a model was run with: the latest run, probes first.
+
+    Runs on inputs that were given have a row for each target, too. Of the probes, those are left
+    out that are no figure of a scheme and a mode.
 
     ``has_drift`` says whether the run keeps its tensors, ``band`` is that of the SQNR at the
     outputs, NULL where there is none.
@@ -28,13 +35,18 @@ def model_runs(con: Connection, model: str) -> pd.DataFrame:
         from simulations
         asof left join bands on output_sqnr_db >= bands.lower_db
         where model_id = (select model_id from models where model = $model)
+            and (
+                input_source <> 'noise'
+                or target is null
+                or list_contains($of_their_scheme, target)
+            )
         qualify row_number() over (
-            partition by scheme, mode, input_source
+            partition by scheme, mode, input_source, if(input_source = 'noise', null, target)
             order by failure is null desc, created_at desc, simulation_id desc
         ) = 1
         order by input_source = 'noise' desc, input_source, scheme, mode
         """,
-        {"model": model},
+        {"model": model, "of_their_scheme": OF_THEIR_SCHEME},
     )
 
 
@@ -60,6 +72,7 @@ def reality(con: Connection, scheme: str, mode: str, *, is_real: bool) -> pd.Dat
             where scheme = $scheme
                 and mode = $mode
                 and output_sqnr_db is not null
+                and (target is null or list_contains($of_their_scheme, target))
                 and case
                     when $is_real then not starts_with(input_source, 'noise')
                     else input_source = 'noise'
@@ -91,7 +104,13 @@ def reality(con: Connection, scheme: str, mode: str, *, is_real: bool) -> pd.Dat
         where not (already_quantized and output_sqnr_db > $own_grid)
         order by output_sqnr_db, model
         """,
-        {"scheme": scheme, "mode": mode, "is_real": is_real, "own_grid": OWN_GRID_DB},
+        {
+            "scheme": scheme,
+            "mode": mode,
+            "is_real": is_real,
+            "own_grid": OWN_GRID_DB,
+            "of_their_scheme": OF_THEIR_SCHEME,
+        },
     )
 
 
@@ -107,9 +126,11 @@ def run_counts(con: Connection) -> pd.DataFrame:
         from simulations
         where output_sqnr_db is not null
             and (input_source = 'noise' or not starts_with(input_source, 'noise'))
+            and (target is null or list_contains($of_their_scheme, target))
         group by all
         order by models desc, scheme, mode
-        """
+        """,
+        {"of_their_scheme": OF_THEIR_SCHEME},
     )
 
 
@@ -139,7 +160,11 @@ def drift(con: Connection, runs: Sequence[int]) -> pd.DataFrame:
         """
         with accumulated as (
             select
-                * exclude (kind, float_counts, quantized_counts, low, high),
+                * exclude (
+                    kind, float_counts, quantized_counts, low, high,
+                    -- Of the tensor; below, they are those of the weights.
+                    channel_sqnr_p10_db, channels_below_10db, channel_count
+                ),
                 max(depth) over own as deepest,
                 coalesce(
                     min(least(coalesce(sqnr_db, $most), $most)) over (
