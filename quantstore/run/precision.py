@@ -33,10 +33,13 @@ def in_single_precision(model: ir.Model) -> bool:
                 if tensor.dtype in _HALVES:
                     node.attributes[name] = ir.AttrTensor(name, _single(tensor))
                     count += 1
-            elif name in _TYPE_ATTRIBUTES and attribute.type == ir.AttributeType.INT:
-                if attribute.as_int() in _HALVES:
-                    node.attributes[name] = ir.AttrInt64(name, int(ir.DataType.FLOAT))
-                    count += 1
+            elif (
+                name in _TYPE_ATTRIBUTES
+                and attribute.type == ir.AttributeType.INT
+                and attribute.as_int() in _HALVES
+            ):
+                node.attributes[name] = ir.AttrInt64(name, int(ir.DataType.FLOAT))
+                count += 1
     return count > 0
 
 
@@ -48,5 +51,5 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
             yield from node.outputs
 
 
-def _single(tensor: ir.TensorProtocol) -> ir.Tensor:
+def _single(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return ir.Tensor(np.asarray(read_array(tensor), np.float32), name=tensor.name)
