@@ -84,8 +84,11 @@ def figures(path: Path, asked: Sequence[Probed], *, fold: bool = True) -> Iterat
         raise RunError(NO_FLOAT_OUTPUT_DEPENDS)
     with tempfile.TemporaryDirectory(prefix="quantstore-") as folder:
         prepared, inputs = _prepared(model, compared.names, Path(folder), fold=fold)
+        was_quantized = model.was_quantized
+        # There shall be no second copy of the weights beside the network.
+        del model
         yield Facts(noise.shapes_text(inputs), compared.description)
-        trial = _Trial(prepared, inputs, Path(folder), asked, was_quantized=model.was_quantized)
+        trial = _Trial(prepared, inputs, Path(folder), asked, was_quantized=was_quantized)
         for one in asked:
             try:
                 output_sqnr_db, failure = trial.figure(one)
