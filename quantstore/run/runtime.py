@@ -102,9 +102,10 @@ class Session:
 
         Args:
             is_optimized: False keeps every tensor of the graph, so that each can be observed.
-            has_integer_kernels: True runs QuantizeLinear, operator, DequantizeLinear as one integer
-                operator where onnxruntime has one. Such sums saturate on some processors; floats
-                rounded to the same grid give the same figure (to 0.4 dB) everywhere.
+            has_integer_kernels: True runs DequantizeLinear, operator, QuantizeLinear as one integer
+                operator where onnxruntime has one. Floats rounded to the same grids give the same
+                figure on every processor. Integers differ from it by up to 1 dB, and lose 15 dB and
+                more on x86 processors without VNNI, where sums saturate (``kernels``).
 
         Raises:
             RunError: onnxruntime refuses the model, or has no memory for it.
