@@ -94,12 +94,12 @@ def figures(
     if not compared.names:
         raise RunError(NO_FLOAT_OUTPUT_DEPENDS)
     with tempfile.TemporaryDirectory(prefix="quantstore-") as folder:
-        prepared, inputs = _prepared(model, compared.names, Path(folder), fold=fold)
+        ready, inputs = prepared(model, compared.names, Path(folder), fold=fold)
         was_quantized = model.was_quantized
         # There shall be no second copy of the weights beside the network.
         del model
         yield Facts(noise.shapes_text(inputs), compared.description)
-        trial = _Trial(prepared, inputs, Path(folder), asked, was_quantized=was_quantized)
+        trial = _Trial(ready, inputs, Path(folder), asked, was_quantized=was_quantized)
         for one in asked:
             try:
                 output_sqnr_db, failure = trial.figure(one)
@@ -122,7 +122,7 @@ def figures(
                 yield from trial.findings(one, output_sqnr_db)
 
 
-def _prepared(
+def prepared(
     model: twin.FloatModel, names: tuple[str, ...], folder: Path, *, fold: bool
 ) -> tuple[Network, tuple[noise.Input, ...]]:
     """The network with the first choice of shapes that it runs on.
@@ -159,9 +159,9 @@ def _tried(
 ) -> Network:
     """The network with these shapes, after one run."""
     fix_shapes(whole, inputs)
-    prepared = network.prepare(whole, names, folder, fold=fold)
-    prepared.session.run(prepared.fed(_one_sample(inputs)))
-    return prepared
+    tried = network.prepare(whole, names, folder, fold=fold)
+    tried.session.run(tried.fed(_one_sample(inputs)))
+    return tried
 
 
 def _one_sample(inputs: tuple[noise.Input, ...]) -> Feeds:

@@ -285,6 +285,8 @@ def _options() -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = library.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
+    # An arena keeps what it had and grows by doubling: half as much memory again, and no faster.
+    options.enable_cpu_mem_arena = False
     return options
 
 
