@@ -16,6 +16,8 @@ FALLS_FROM_DB = 40.0
 def model_runs(con: Connection, model: str) -> pd.DataFrame:
     """One row per scheme, mode and inputs a model was run with: the latest run, probes first.
 
+    Of the probe's figures those that a scheme is judged by, as in the view ``probes``;
+    :func:`model_targets` has the others. A run on inputs of one's own has a row for each target.
     ``has_drift`` says whether the run keeps its tensors, ``band`` is that of the SQNR at the
     outputs, NULL where there is none.
     """
@@ -26,13 +28,47 @@ def model_runs(con: Connection, model: str) -> pd.DataFrame:
             band,
             simulation_id in (select simulation_id from activation_errors) as has_drift
         from simulations
+        left join targets on targets.target = simulations.target
         asof left join bands on output_sqnr_db >= bands.lower_db
         where model_id = (select model_id from models where model = $model)
+            and (
+                input_source <> 'noise'
+                or simulations.target is null
+                or (targets.placement = 'everywhere' and targets.activations = 'uint8 asymmetric')
+                or (targets.target is not null and targets.activations is null)
+            )
         qualify row_number() over (
-            partition by scheme, mode, input_source
+            partition by
+                simulations.scheme,
+                mode,
+                input_source,
+                if(input_source = 'noise', null, simulations.target)
             order by failure is null desc, created_at desc, simulation_id desc
         ) = 1
-        order by input_source = 'noise' desc, input_source, scheme, mode
+        order by input_source = 'noise' desc, input_source, simulations.scheme, mode
+        """,
+        {"model": model},
+    )
+
+
+def model_targets(con: Connection, model: str) -> pd.DataFrame:
+    """One row per target that the probe was asked for: its figure, or why there is none.
+
+    ``band`` is that of the SQNR at the outputs; both are NULL where ``failure`` says why.
+    """
+    return con.frame(
+        """
+        select simulations.* exclude (model_id), band
+        from simulations
+        asof left join bands on output_sqnr_db >= bands.lower_db
+        where model_id = (select model_id from models where model = $model)
+            and input_source = 'noise'
+            and target is not null
+        qualify row_number() over (
+            partition by target
+            order by failure is null desc, created_at desc, simulation_id desc
+        ) = 1
+        order by target
         """,
         {"model": model},
     )
