@@ -27,7 +27,14 @@ from quantstore.graph.findings import FINDING_KINDS  # noqa: E402
 from quantstore.graph.findings.base import Severity  # noqa: E402
 from quantstore.graph.operators import MICROSOFT, OPERATORS, Operator  # noqa: E402
 from quantstore.numerics.measures import MEASURES  # noqa: E402
-from quantstore.schemes import BLOCK_SIZE, DEFAULT_SCHEME, SCHEMES, Scheme  # noqa: E402
+from quantstore.schemes import (  # noqa: E402
+    BLOCK_SIZE,
+    DEFAULT_SCHEME,
+    DEFAULT_TARGET,
+    SCHEMES,
+    TARGETS,
+    Scheme,
+)
 from quantstore.wording.text import listed  # noqa: E402
 
 BLOCK = re.compile(r"(<!-- table: (\S+) -->)(.*?)(<!-- end -->)", re.DOTALL)
@@ -225,6 +232,27 @@ def _scale(scheme: Scheme) -> str:
         else f"s = (max - min) / {scheme.qmax}, z = -round(min / s)"
     )
     return f"{scale}, of the clipped range" if scheme.clip == "mse" else scale
+
+
+# Targets
+
+
+@table("targets")
+def targets() -> str:
+    """Every target: its weights, its activations, and which of them are rounded."""
+    return markdown(
+        ("target", "weights", "activations", "which activations", "what it is"),
+        (
+            (
+                f"`{target.name}`" + (" (the default)" if target is DEFAULT_TARGET else ""),
+                f"`{target.scheme.name}`",
+                target.activations.title if target.activations else "float",
+                target.placement_title or "",
+                target.description,
+            )
+            for target in TARGETS.values()
+        ),
+    )
 
 
 def main() -> None:

@@ -204,13 +204,16 @@ class SimulationRecord:
     cpu_seconds: float = math.nan
 
 
+INTEGERS_ON_GRID = (
+    "the stored integers lie on this grid already; what their rounding lost is unknown"
+)
+WEIGHTS_ON_GRID = "the weights lie on this grid already: rounding them changes nothing"
+ROUNDS_NOTHING = "this target rounds nothing that the outputs of this model depend on"
+# What 0.1.0 said.
+_LEFT_AS_IT_IS = "onnxruntime's quantizer leaves this model as it is"
 # Why a run has no figure although nothing is left unmeasured: there was nothing to round. The view
 # ``probes`` passes over such runs, and takes every other failure for a figure that is missing.
-NOTHING_ROUNDED = (
-    "the stored integers lie on this grid already; what their rounding lost is unknown",
-    "the weights lie on this grid already: rounding them changes nothing",
-    "onnxruntime's quantizer leaves this model as it is",
-)
+NOTHING_ROUNDED = (INTEGERS_ON_GRID, WEIGHTS_ON_GRID, ROUNDS_NOTHING, _LEFT_AS_IT_IS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

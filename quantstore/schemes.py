@@ -1,7 +1,7 @@
 """The words of quantization: schemes, which round weights, and targets, which run them.
 
-A scheme is a grid for weights, a target what hardware and its tools do with weights and activations.
-Each is entered here once, and nowhere else.
+A scheme is a grid for weights; a target is what hardware and its tools do with weights and
+activations. Each is entered here once, and nowhere else.
 """
 
 from dataclasses import dataclass
@@ -49,9 +49,7 @@ class Scheme:
         if self.clip == "mse" and self.granularity != "tensor":
             raise ValueError(f"{self.name}: clipping is sought for a whole tensor only")
         if self.has_power_of_two_scale and not (self.number == "int" and self.is_symmetric):
-            raise ValueError(
-                f"{self.name}: only symmetric integers have a power of two as the scale"
-            )
+            raise ValueError(f"{self.name}: only symmetric integers have such a scale")
 
     @property
     def qmin(self) -> int:
@@ -274,6 +272,13 @@ class Target:
     def mode(self) -> Literal["weights", "both"]:
         """What is rounded."""
         return "both" if self.activations else "weights"
+
+    @property
+    def is_of_its_scheme(self) -> bool:
+        """Whether a run for it is what a run of its scheme and mode alone is."""
+        if self.activations is None:
+            return True
+        return self.placement == "everywhere" and self.activations == Activations()
 
     @property
     def placement_title(self) -> str | None:

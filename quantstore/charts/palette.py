@@ -1,9 +1,9 @@
 """Every colour of the app, for the light and the dark page.
 
-Colour means band and nothing else: what is untested is grey. Models get colours only where up to four share one plot. The
-worse a band, the more it contrasts with the page. Contrast against the page is at least 3:1 for
-marks and 4.5:1 for text; the smallest OKLab distance between two bands under simulated protanopia,
-deuteranopia and tritanopia (Machado et al. 2009) is 10.
+Colour means band and nothing else: what is untested is grey. Models get colours only where up to
+four share one plot. The worse a band, the more it contrasts with the page. Contrast against the
+page is at least 3:1 for marks and 4.5:1 for text; the smallest OKLab distance between two bands
+under simulated protanopia, deuteranopia and tritanopia (Machado et al. 2009) is 10.
 """
 
 from dataclasses import dataclass, fields, replace

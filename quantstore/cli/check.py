@@ -110,7 +110,7 @@ def check(
     """Check that each MODEL keeps within its limits; exit code 1 where one does not.
 
     MODEL is a name in the store, or an .onnx file, which is ingested unless its content is stored
-    already. Without any limit a model fails where its verdict is "breaks".
+    already. Without any limit a model fails where its verdict is "breaks" or "untested".
 
     Limits come from the command line and from TOML; the command line wins:
 

@@ -200,7 +200,11 @@ def compare(db: Path, names: tuple[str, ...], scheme: str, style: str) -> None:
     print_frame(frame, style, COMPARE_COLUMNS)
     if style == "table":
         say(f"{scheme}, judged by {_evidence(frame)}; {bands}")
-        for model, failure in frame[["model", "probe_failure"]].dropna().itertuples(index=False):
+        is_untested = frame["verdict"] == verdicts.UNTESTED
+        for model, reason in frame.loc[is_untested, ["model", "reason"]].itertuples(index=False):
+            say(f"{model}: {verdicts.UNTESTED}: {verdicts.FULL_INT8_NOT_MEASURED}: {reason}")
+        failed = frame.loc[~is_untested, ["model", "probe_failure"]].dropna()
+        for model, failure in failed.itertuples(index=False):
             say(f"{model}: the probe failed: {failure}")
         _say_which_weights(frame)
 

@@ -117,8 +117,8 @@ def grid_for(weights: Floats, scheme: Scheme, threshold: float | None = None) ->
     if threshold is not None:
         low, high = np.maximum(low, -threshold), np.minimum(high, threshold)
     if scheme.has_power_of_two_scale:
-        scale = exact_scale(low, high, scheme.qmax, scheme.is_symmetric)
-        scale = power_of_two_above(scale).astype(np.float32)
+        needed = exact_scale(low, high, scheme.qmax, scheme.is_symmetric)
+        scale = power_of_two_above(needed).astype(np.float32)
         zero_point = np.zeros_like(scale)
     else:
         scale, zero_point = scale_and_zero_point(low, high, scheme.qmax, scheme.is_symmetric)

@@ -23,7 +23,7 @@ class LayerFigures:
 
 @dataclass(frozen=True, slots=True)
 class ProbeFigures:
-    """A noise probe of one mode, a row of the view ``probes``; either figure and band, or why there is none.
+    """The noise probe of one mode; either figure and band, or why there is none.
 
     ``next_limit_db`` is the lower limit of the next better band, None where there is none.
     """

@@ -105,9 +105,10 @@ def model_facts(row: Mapping[Any, Any]) -> ModelFacts:
 def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd.DataFrame:
     """One row per model under one scheme, worst first: its verdict and what that rests on.
 
-    Worst is the worst verdict, untested after all that are known; then the lowest SQNR at the outputs; where a model was not probed,
-    the largest share of layers that is broken, then at risk, then to watch. The same verdicts as
-    in the view of that name, without what the view finds out besides.
+    Worst is the worst verdict, untested after all that are known; then the lowest SQNR at the
+    outputs; where a model was not probed, the largest share of layers that is broken, then at risk,
+    then to watch. The same verdicts as in the view of that name, without what the view finds out
+    besides.
     """
     return con.frame(
         """

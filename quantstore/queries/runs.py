@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from quantstore.schemes import TARGETS
 from quantstore.store import Connection
 from quantstore.wording.verdicts import OWN_GRID_DB
 
@@ -11,13 +12,17 @@ from quantstore.wording.verdicts import OWN_GRID_DB
 # happens above it is no loss that anybody could notice.
 FALLS_FROM_DB = 40.0
 
+# Targets whose runs are figures of a scheme and a mode; others round less, or otherwise.
+OF_THEIR_SCHEME = [target.name for target in TARGETS.values() if target.is_of_its_scheme]
+
 
 # Where a model was run
 def model_runs(con: Connection, model: str) -> pd.DataFrame:
     """One row per scheme, mode and inputs a model was run with: the latest run, probes first.
 
-    Of the probe's figures those that a scheme is judged by, as in the view ``probes``;
-    :func:`model_targets` has the others. A run on inputs of one's own has a row for each target.
+    Runs on inputs that were given have a row for each target, too. Of the probes, those are left
+    out that are no figure of a scheme and a mode; :func:`model_targets` has all.
+
     ``has_drift`` says whether the run keeps its tensors, ``band`` is that of the SQNR at the
     outputs, NULL where there is none.
     """
@@ -28,26 +33,20 @@ def model_runs(con: Connection, model: str) -> pd.DataFrame:
             band,
             simulation_id in (select simulation_id from activation_errors) as has_drift
         from simulations
-        left join targets on targets.target = simulations.target
         asof left join bands on output_sqnr_db >= bands.lower_db
         where model_id = (select model_id from models where model = $model)
             and (
                 input_source <> 'noise'
-                or simulations.target is null
-                or (targets.placement = 'everywhere' and targets.activations = 'uint8 asymmetric')
-                or (targets.target is not null and targets.activations is null)
+                or target is null
+                or list_contains($of_their_scheme, target)
             )
         qualify row_number() over (
-            partition by
-                simulations.scheme,
-                mode,
-                input_source,
-                if(input_source = 'noise', null, simulations.target)
+            partition by scheme, mode, input_source, if(input_source = 'noise', null, target)
             order by failure is null desc, created_at desc, simulation_id desc
         ) = 1
-        order by input_source = 'noise' desc, input_source, simulations.scheme, mode
+        order by input_source = 'noise' desc, input_source, scheme, mode
         """,
-        {"model": model},
+        {"model": model, "of_their_scheme": OF_THEIR_SCHEME},
     )
 
 
@@ -96,6 +95,7 @@ def reality(con: Connection, scheme: str, mode: str, *, is_real: bool) -> pd.Dat
             where scheme = $scheme
                 and mode = $mode
                 and output_sqnr_db is not null
+                and (target is null or list_contains($of_their_scheme, target))
                 and case
                     when $is_real then not starts_with(input_source, 'noise')
                     else input_source = 'noise'
@@ -127,7 +127,13 @@ def reality(con: Connection, scheme: str, mode: str, *, is_real: bool) -> pd.Dat
         where not (already_quantized and output_sqnr_db > $own_grid)
         order by output_sqnr_db, model
         """,
-        {"scheme": scheme, "mode": mode, "is_real": is_real, "own_grid": OWN_GRID_DB},
+        {
+            "scheme": scheme,
+            "mode": mode,
+            "is_real": is_real,
+            "own_grid": OWN_GRID_DB,
+            "of_their_scheme": OF_THEIR_SCHEME,
+        },
     )
 
 
@@ -143,9 +149,11 @@ def run_counts(con: Connection) -> pd.DataFrame:
         from simulations
         where output_sqnr_db is not null
             and (input_source = 'noise' or not starts_with(input_source, 'noise'))
+            and (target is null or list_contains($of_their_scheme, target))
         group by all
         order by models desc, scheme, mode
-        """
+        """,
+        {"of_their_scheme": OF_THEIR_SCHEME},
     )
 
 
@@ -175,7 +183,11 @@ def drift(con: Connection, runs: Sequence[int]) -> pd.DataFrame:
         """
         with accumulated as (
             select
-                * exclude (kind, float_counts, quantized_counts, low, high),
+                * exclude (
+                    kind, float_counts, quantized_counts, low, high,
+                    -- Of the tensor; below, they are those of the weights.
+                    channel_sqnr_p10_db, channels_below_10db, channel_count
+                ),
                 max(depth) over own as deepest,
                 coalesce(
                     min(least(coalesce(sqnr_db, $most), $most)) over (

@@ -47,6 +47,7 @@ from quantstore.wording.notes import (
     BAND_NOTE,
     REPORT_WEIGHTS_NOTE,
     SHORT_PROBE_NOTE,
+    UNTESTED_NOTE,
 )
 from quantstore.wording.remedies import equalization_hope, fine_from
 from quantstore.wording.text import listed, short_name
@@ -61,7 +62,7 @@ from quantstore.wording.units import (
     weight,
     weights,
 )
-from quantstore.wording.verdicts import UNFOLDED
+from quantstore.wording.verdicts import UNFOLDED, UNTESTED
 
 FOLDER = Path(__file__).resolve().parent
 # Worst layers of a model: what is shown at once, and the most that the file carries.
@@ -277,6 +278,8 @@ def _notes(rows: Any) -> list[str]:
     notes.append(BAND_NOTE)
     if not all(map(judged.is_probed, int8)):
         notes.append(REPORT_WEIGHTS_NOTE)
+    if any(row["verdict"] == UNTESTED for row in int8):
+        notes.append(UNTESTED_NOTE)
     if any(row["layers_already_quantized"] for row in int8):
         notes.append(ALREADY_QUANTIZED_NOTE)
     return notes

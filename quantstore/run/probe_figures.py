@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from quantstore.errors import RunError
+from quantstore.records import INTEGERS_ON_GRID, ROUNDS_NOTHING, WEIGHTS_ON_GRID
 from quantstore.run import network, noise, points, twin
 from quantstore.run.clock import Clock
 from quantstore.run.comparison import Reference
@@ -33,11 +34,6 @@ EXACT_DB = 100.0
 # Fixing the shapes around them makes onnxruntime fail, or crash.
 BRANCHING = ("If", "Loop", "Scan")
 
-INTEGERS_ON_GRID = (
-    "the stored integers lie on this grid already; what their rounding lost is unknown"
-)
-WEIGHTS_ON_GRID = "the weights lie on this grid already: rounding them changes nothing"
-NOTHING_ROUNDED = "this target rounds nothing that the outputs of this model depend on"
 NO_FLOAT_OUTPUT_DEPENDS = "no output of floating-point numbers depends on the inputs"
 
 
@@ -198,7 +194,7 @@ class _Trial:
         plan = self._planner.plan(self._placements[one.target.name], Rounding.of(one.target))
         samples, reference = self._compared
         output_sqnr_db = reference.median_db(self._emulator.run(plan, samples))
-        return output_sqnr_db, NOTHING_ROUNDED if output_sqnr_db > EXACT_DB else None
+        return output_sqnr_db, ROUNDS_NOTHING if output_sqnr_db > EXACT_DB else None
 
     def float_layers(self, one: Probed) -> tuple[str, ...]:
         """Names of what stays in float though it is of a kind that is rounded."""

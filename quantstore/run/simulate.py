@@ -18,6 +18,7 @@ import onnx_ir as ir
 from quantstore import graph
 from quantstore.errors import InputsError, RunError
 from quantstore.records import (
+    ROUNDS_NOTHING,
     ActivationErrorRecord,
     Array,
     FloatSetRecord,
@@ -43,7 +44,6 @@ from quantstore.run.probe_figures import (
     BRANCHING,
     EXACT_DB,
     NO_FLOAT_OUTPUT_DEPENDS,
-    NOTHING_ROUNDED,
 )
 from quantstore.run.ranges import SENTINEL, observe
 from quantstore.run.runtime import version
@@ -321,7 +321,7 @@ def _figures(
     output_sqnr_db = reference.median_db(actual)
     if output_sqnr_db > EXACT_DB:
         is_empty = not plan.grids and not plan.constants
-        return _Figures(math.nan, NOTHING_ROUNDED if is_empty else RETURNS_THE_SAME, decided)
+        return _Figures(math.nan, ROUNDS_NOTHING if is_empty else RETURNS_THE_SAME, decided)
     return _Figures(output_sqnr_db, None, decided)
 
 

@@ -26,6 +26,7 @@ from quantstore.graph.tensors import read_array
 from quantstore.layer import Layer
 from quantstore.numerics.quantization import Grid, blocks_of, dequantize, grid_for, quantize
 from quantstore.records import Array, Doubles
+from quantstore.run.precision import in_single_precision
 from quantstore.run.restore import float_arithmetic, new_constant
 from quantstore.schemes import Scheme
 
@@ -84,6 +85,7 @@ def float_model(file: graph.ModelFile) -> FloatModel:
         # An initializer that is an input too could be fed, so that nothing is folded into it.
         if value.const_value is not None:
             model.graph.inputs.remove(value)
+    in_single_precision(model)
     was_quantized = float_arithmetic(model) > 0
     _replace_image_scalers(model)
     passes.RemoveUnusedNodesPass()(model)

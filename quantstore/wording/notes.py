@@ -25,6 +25,11 @@ PROBE_NOTE = (
     f" inputs may differ more: {CONFIRM_IT}"
 )
 
+UNTESTED_NOTE = (
+    "<i>Untested</i>: weights and activations together were not measured, because the probe was cut"
+    " off or failed. Figures of the weights alone can prove a loss, never that there is none."
+)
+
 ALREADY_QUANTIZED_NOTE = (
     "<i>Stored as integers</i>: the file holds weights that were rounded before. What is shown is"
     " the loss of a second rounding; the first loss is unknown."

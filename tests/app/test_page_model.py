@@ -7,8 +7,12 @@ import pytest
 
 from quantstore import queries, store
 from quantstore.app.pages.model import LAYER_AND_CAUSE, LAYER_AND_REMEDY, RESCUES
+from quantstore.charts.palette import DARK, LIGHT, both, css_variables
+from quantstore.schemes import INT8_SCHEMES
 from quantstore.wording import units
-from tests.support.visits import unopened
+from quantstore.wording.notes import UNTESTED_NOTE
+from tests.support.runs import CHANNEL, a_run, add
+from tests.support.visits import texts, unopened
 
 MODEL = "digits-rescaled"
 
@@ -51,6 +55,43 @@ def test_what_would_rescue_a_layer_is_what_the_store_says(page, demo_store):
         "> 16" if own["bits_tensor"] < 0 else str(int(own["bits_tensor"]))
     )
     assert cells[titles[0]]["small"].startswith("best: ")
+
+
+@pytest.fixture
+def untested_store(demo_store, tmp_path):
+    """The model survives with its weights alone; full int8 was cut off."""
+    path = tmp_path / "untested.duckdb"
+    shutil.copy(demo_store, path)
+    runs = (
+        a_run(45.0, CHANNEL, mode="weights"),
+        a_run(None, CHANNEL, failure="stopped after <b>20</b> s"),
+    )
+    with store.writing(path) as con:
+        con.rows("delete from simulations")
+        for run in runs:
+            add(con, "digits-plain", run)
+    return path
+
+
+def cells_of(app, key):
+    """Every cell of the components that have such."""
+    for component in app.get("bidi_component"):
+        data = json.loads(component.proto.json or "null")
+        for row in (data or {}).get("rows", ()):
+            if key in row:
+                yield row[key]
+
+
+def test_an_untested_model_is_drawn_neither_good_nor_bad(page, untested_store):
+    app = page(untested_store, model="digits-plain", scheme=CHANNEL)
+    assert app.header[0].value.startswith("Untested under int8 per channel, symmetric")
+    cell = next(cells_of(app, "cells"))[list(INT8_SCHEMES).index(CHANNEL)]
+    assert (cell["band"], cell["text"]) == ("untested", "untested")
+    assert "stopped after <b>20</b> s" in cell["tip"]
+    assert "full int8" in cell["evidence"]
+    assert UNTESTED_NOTE in texts(app)
+    css = css_variables()
+    assert f"--untested-tint: {both(LIGHT.untested.tint, DARK.untested.tint)}" in css
 
 
 def test_under_a_scheme_per_channel_its_remedies_are_others(page):

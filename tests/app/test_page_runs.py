@@ -83,8 +83,9 @@ def probed(demo_store, tmp_path_factory):
 
 def test_compare_speaks_from_the_probe_and_says_so(probed):
     app = seen(probed, "compare")
+    of_each = [*many(breaking=1, total=3), finding("untested", reason="it was stopped")]
     assert app.header[0].value == headlines.models_headline(
-        many(breaking=1, total=4), many(breaking=1, total=4), DEFAULT_SCHEME
+        of_each, many(breaking=1, total=4), DEFAULT_SCHEME
     )
     assert notes.PROBE_NOTE in said(app)
     assert notes.WEIGHTS_NOTE in said(app)

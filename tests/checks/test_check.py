@@ -156,7 +156,7 @@ def test_weights_alone_pass_no_model_whose_full_int8_was_cut_off(probed_store, r
         assert only(checks.run(connection, {"digits-separable": of_weights})).is_held
     assert (check.outcome, check.value) == ("not measured", None)
     assert check.message == "full int8 was not measured: stopped after 20 s"
-    code, text, _ = run("check", "digits-separable", "--scheme", SCHEME, "--db", probed_store)
+    code, text, _ = run(probed_store, "digits-separable", "--scheme", SCHEME)
     assert (code, "not measured: stopped after 20 s" in text) == (1, True)
 
 

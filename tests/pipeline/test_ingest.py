@@ -144,7 +144,9 @@ def test_what_people_ran_stays_with_the_content_that_is_measured_anew(tmp_path, 
         add(connection, "net", a_run(minute=1))
         add(connection, "net", a_run(source="12 images"), [a_tensor(0, 20.0), a_tensor(1, 10.0)])
         store.add_sensitivities(
-            connection, store.find_model(connection, "net"), [a_sensitivity(0, 30.0)]
+            connection,
+            store.find_model(connection, "net"),
+            [a_sensitivity(0, 30.0), a_sensitivity(None, 20.0, unit="sum", unit_kind="tensor")],
         )
     again = ingest_file(file, path, IngestChoices(replace=True, name=name))
     assert (again.outcome, again.runs_removed) == ("replaced", 0)
@@ -160,6 +162,9 @@ def test_what_people_ran_stays_with_the_content_that_is_measured_anew(tmp_path, 
             "select models.model, layers.layer, output_sqnr_db from sensitivities"
             " join models using (model_id) join layers using (layer_id)"
         ) == [(name or "net", "conv", 30.0)]
+        assert connection.rows(
+            "select model_id, unit from sensitivities where layer_id is null"
+        ) == [(model_id, "sum")]
         assert connection.value("select count(*) from layers") == 1
 
 

@@ -162,6 +162,8 @@ def test_a_probe_that_failed_leaves_the_reason(demo_store, tmp_path):
     probed(path, "digits-plain", "int8_tensor_symmetric", np.nan, failure="no kernel for <Foo>")
     text = Reader(write(path, ["digits-plain"])).text
     assert "It could not be: no kernel for <Foo>." in text
+    assert "Untested under int8 per tensor, symmetric" in text
+    assert Reader(notes.UNTESTED_NOTE).text in text
     assert document.NOT_RUN in text
 
 

@@ -16,6 +16,7 @@ from quantstore.numerics.measures import lacking
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
+from quantstore.schemes import TARGETS, target_of
 from quantstore.store.migrations import NO_COPY
 from tests.support.visits import unopened
 
@@ -23,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data"
 
 # Each written by the release that had this schema, never made anew; see data/write_store.py.
-FILES = ("1", "2", "2-runs")
+FILES = ("1", "2", "2-runs", "3")
 OLDER = [name for name in FILES if int(name.split("-")[0]) < store.SCHEMA_VERSION]
 every_older = pytest.mark.parametrize("name", OLDER)
 
@@ -115,6 +116,7 @@ def test_an_updated_store_is_as_if_it_were_new(name, tmp_path, fresh):
     path = unpacked(name, tmp_path)
     store.update(path)
     assert catalog(path) == fresh
+    assert [name for (name,) in ask(path, "select target from targets")] == list(TARGETS)
 
 
 def rows_of(path, columns_of):
@@ -133,7 +135,7 @@ def test_nothing_of_what_it_held_is_lost(name, tmp_path):
             path,
             "select table_name, string_agg(column_name) from duckdb_columns()"
             " where not internal and table_name in (select table_name from duckdb_tables())"
-            " and table_name not in ('store_info', 'schemes')"
+            " and table_name not in ('store_info', 'schemes', 'targets')"
             " and column_name <> 'measures_version' group by all",
         )
     )
@@ -150,6 +152,41 @@ def test_nothing_of_what_it_held_is_lost(name, tmp_path):
     with store.writing(path) as connection:
         # Keys go on where they were: none is used twice.
         assert connection.value("select nextval('model_ids')") == models + 1
+
+
+def test_runs_of_schema_2_are_given_the_target_that_does_the_same(tmp_path):
+    path = unpacked("2-runs", tmp_path)
+    counts = "select (select count(*) from simulations), (select count(*) from sensitivities)"
+    before = ask(path, counts)
+    store.update(path)
+    assert ask(path, counts) == before == [(12, 24)]
+    runs = "select distinct scheme, mode, target from simulations order by all"
+    assert ask(path, runs) == [
+        (scheme, mode, target_of(scheme, mode))
+        for scheme, mode in (
+            ("int4_channel_symmetric", "weights"),
+            ("int8_channel_symmetric", "both"),
+            ("int8_channel_symmetric", "weights"),
+            ("int8_tensor_asymmetric", "weights"),
+            ("int8_tensor_symmetric", "both"),
+            ("int8_tensor_symmetric", "weights"),
+        )
+    ]
+    unknown = "select distinct float_layers, calibration_count, cpu_seconds from simulations"
+    assert ask(path, unknown) == [(None, None, None)]
+    units = "select distinct unit = layer, unit_kind, node_name from sensitivities"
+    assert ask(path, f"{units} join layers using (layer_id)") == [(True, "layer", None)]
+
+
+def test_a_run_with_other_ranges_was_for_no_target(tmp_path):
+    path = unpacked("2-runs", tmp_path)
+    with duckdb.connect(path) as connection:
+        connection.execute(
+            "update simulations set calibration = 'entropy'"
+            " where input_source <> 'noise' and mode = 'both'"
+        )
+    store.update(path)
+    assert ask(path, "select target from simulations where calibration = 'entropy'") == [(None,)]
 
 
 @every_older

@@ -23,8 +23,9 @@ from quantstore.errors import (
 from quantstore.layer import Layer
 from quantstore.numerics.measure_layer import measure_layer
 from quantstore.numerics.measures import MEASURES
-from quantstore.schemes import INT8_SCHEMES, SCHEMES
+from quantstore.schemes import INT8_SCHEMES, SCHEMES, TARGETS
 from quantstore.store.connection import IN_USE_BY_PROCESS, IN_USE_HERE
+from tests.support.runs import a_run, a_sensitivity, a_tensor
 
 GAUSSIAN = np.random.default_rng(1).normal(size=(10, 40)).astype(np.float32)
 # One channel a thousand times as large as the others, which int8 then erases.
@@ -145,6 +146,16 @@ CONTRACT = {
     "findings": "model_id, layer_id, kind, severity, message, remedy",
     "model_findings": "model, layer, kind, severity, message, remedy",
     "bands": "band, lower_db, meaning",
+    "targets": "target, scheme, activations, placement, description",
+    "simulations": "simulation_id, model_id, target, scheme, mode, calibration, input_source,"
+    " input_shape, compared, float_layers, sample_count, calibration_count, output_sqnr_db,"
+    " top1_agreement, seconds, cpu_seconds, onnxruntime_version, created_at, failure",
+    "activation_errors": "simulation_id, sqnr_db, channel_sqnr_p10_db, channels_below_10db,"
+    " channel_count",
+    "sensitivities": "model_id, layer_id, target, scheme, mode, unit, unit_kind, node_name, kind,"
+    " input_source, sample_count, output_sqnr_db, created_at",
+    "float_sets": "simulation_id, goal_db, position, unit, unit_kind, output_sqnr_db",
+    "probes": "model, scheme, mode, target, output_sqnr_db, band, failure",
     "store_info": "key, value",
     "model_summary": "model",
     "model_layers": "model, layer, operand, weight_range, shape",
@@ -152,9 +163,16 @@ CONTRACT = {
     " channel_sqnr_p10_db, channels_below_10db",
     "layer_channels": "model, layer, channel, whisker_low, q1, median, q3, whisker_high",
     "histogram_bins": "model, layer",
-    "verdicts": "model, scheme, verdict, evidence, mode, output_sqnr_db, layers_broken,"
+    "verdicts": "model, scheme, verdict, evidence, mode, output_sqnr_db, reason, layers_broken,"
     " layers_at_risk, layers_watch, layers_fine, channels_below_10db, channel_count, worst_layer,"
     " worst_channel_sqnr_p10_db, broken_weight_share",
+}
+# Records whose fields are written by name, in another order than the columns of their tables.
+WRITTEN_BY_NAME = {
+    "simulations": (records.SimulationRecord, {"simulation_id", "model_id"}, set()),
+    "activation_errors": (records.ActivationErrorRecord, {"simulation_id"}, set()),
+    "sensitivities": (records.SensitivityRecord, {"model_id", "layer_id"}, {"depth"}),
+    "float_sets": (records.FloatSetRecord, {"simulation_id"}, set()),
 }
 TABLE_OF = {
     "models": records.ModelRecord,
@@ -194,6 +212,13 @@ def test_the_fields_of_a_record_are_the_columns_of_its_table(columns_of, table):
     assert columns_of[table] == key + [name for name in fields if name != "figures"] + figures
 
 
+@pytest.mark.parametrize("table", WRITTEN_BY_NAME)
+def test_every_field_of_a_record_has_its_column(columns_of, table):
+    record, keys, only_in_record = WRITTEN_BY_NAME[table]
+    fields = {field.name for field in dataclasses.fields(record)}
+    assert fields - only_in_record == set(columns_of[table]) - keys
+
+
 def test_every_table_view_and_column_has_a_comment(ask_empty):
     silent = ask_empty("""
         select table_name from duckdb_tables() where comment is null and not internal
@@ -211,6 +236,30 @@ def test_every_scheme_has_a_row(ask_empty):
     assert names == [
         (s.name, s.bits, s.granularity, s.is_symmetric, s.description) for s in SCHEMES.values()
     ]
+
+
+def test_every_target_has_a_row(ask_empty):
+    assert ask_empty("from targets") == [
+        (
+            target.name,
+            target.scheme.name,
+            target.activations.title if target.activations else None,
+            target.placement_title,
+            target.description,
+        )
+        for target in TARGETS.values()
+    ]
+
+
+@pytest.mark.parametrize("table", ["schemes", "targets"])
+def test_a_store_that_lacks_a_registered_row_gets_it_with_the_next_write(path, ask, table):
+    complete = ask(f"from {table}")
+    with duckdb.connect(path) as connection:
+        connection.execute(f"delete from {table} where description like '%channel%'")
+    assert ask(f"from {table}") != complete
+    with store.writing(path):
+        pass
+    assert ask(f"from {table}") == complete
 
 
 def test_an_older_duckdb_can_open_a_new_store(ask_empty):
@@ -438,6 +487,60 @@ def test_a_model_is_found_by_name_or_by_content(path, add):
         with pytest.raises(UnknownModelError, match="no model named 'other'") as caught:
             store.find_model(connection, "other")
     assert caught.value.exit_code == 2
+
+
+# --- runs --------------------------------------------------------------------------------------
+
+
+def test_a_run_keeps_what_it_was_for_and_what_stayed_in_float(add, ask, path):
+    model_id = add(GAUSSIAN)
+    with store.writing(path) as connection:
+        run = a_run(target="int8_channel", float_layers=("LSTM_0",), cpu_seconds=2.5)
+        store.add_simulation(connection, model_id, run, [a_tensor(0, 20.0, channel_count=8)])
+        store.add_simulation(connection, model_id, a_run(calibration_count=None))
+    columns = "target, float_layers, calibration_count, cpu_seconds"
+    assert ask(f"select {columns} from simulations order by simulation_id") == [
+        ("int8_channel", ["LSTM_0"], 0, 2.5),
+        (None, [], None, None),
+    ]
+    assert ask("select channel_sqnr_p10_db, channel_count from activation_errors") == [(None, 8)]
+
+
+def test_what_is_quantized_one_at_a_time_is_a_layer_or_a_tensor(add, ask, path):
+    model_id = add(GAUSSIAN)
+    tensor = a_sensitivity(None, 20.0, unit="sum", unit_kind="tensor", node_name="Add_1")
+    with store.writing(path) as connection:
+        store.add_sensitivities(connection, model_id, [a_sensitivity(0, 30.0), tensor])
+        for_target = a_sensitivity(0, 25.0, target="int8_weights", unit_kind="weights")
+        store.add_sensitivities(connection, model_id, [for_target])
+        # Of the same target, it takes the place of both.
+        store.add_sensitivities(connection, model_id, [a_sensitivity(0, 31.0)])
+    columns = "target, layer_id is null, unit, unit_kind, node_name, output_sqnr_db"
+    assert ask(f"select {columns} from sensitivities order by output_sqnr_db") == [
+        ("int8_weights", False, "conv0", "weights", None, 25.0),
+        (None, False, "conv0", "layer", None, 31.0),
+    ]
+
+
+def test_a_set_that_returns_to_float_belongs_to_its_run(add, ask, path):
+    model_id = add(GAUSSIAN)
+    steps = [
+        records.FloatSetRecord(
+            goal_db=30.0, position=at, unit=unit, unit_kind="tensor", output_sqnr_db=db
+        )
+        for at, (unit, db) in enumerate([("sum", 21.0), ("mask", 31.0)])
+    ]
+    with store.writing(path) as connection:
+        run = store.add_simulation(connection, model_id, a_run())
+        store.add_float_set(connection, run, steps)
+        store.add_float_set(connection, run, [dataclasses.replace(steps[0], goal_db=20.0)])
+        # A new search for a goal takes the place of the former one.
+        store.add_float_set(connection, run, steps)
+    found = ask("select goal_db, position, unit, output_sqnr_db from float_sets order by all")
+    assert found == [(20.0, 0, "sum", 21.0), (30.0, 0, "sum", 21.0), (30.0, 1, "mask", 31.0)]
+    with store.writing(path) as connection:
+        store.remove_model(connection, model_id)
+    assert ask("from float_sets") == []
 
 
 # --- views -------------------------------------------------------------------------------------

@@ -24,7 +24,9 @@ from quantstore.errors import (
     StoreError,
     UnknownModelError,
 )
+from quantstore.schemes import TARGETS
 from quantstore.store import exports, imports, tables
+from tests.support.runs import a_run, add
 
 PLAIN = "digits-plain"
 VIEWS = ("model_layers", "layer_errors", "layer_channels", "model_findings", "histogram_bins")
@@ -187,6 +189,24 @@ def test_every_table_and_every_key_of_the_schema_is_known_here(full_store):
         " using (table_name) where column_name like '%\\_id' escape '\\'",
     )
     assert set(ids) == known
+
+
+def test_runs_for_every_target_travel_with_what_was_found_in_them(full_store, tmp_path, ours):
+    theirs = Path(shutil.copy(full_store, tmp_path / "theirs.duckdb"))
+    with store.writing(theirs) as connection:
+        for target in TARGETS.values():
+            run = a_run(20.0, target.scheme.name, target.mode, target=target.name)
+            add(connection, PLAIN, run)
+    store.merge(ours, theirs)
+    for question in (
+        "select target, scheme, mode, float_layers, calibration_count from simulations",
+        "select unit, unit_kind, node_name, layer_id is null from sensitivities",
+        "select goal_db, position, unit, unit_kind, float_sets.output_sqnr_db, model"
+        " from float_sets join simulations using (simulation_id) join models using (model_id)",
+    ):
+        rows = ask(ours, f"{question} order by all")
+        assert rows == ask(theirs, f"{question} order by all")
+        assert len(rows) > 1
 
 
 # Export
@@ -475,6 +495,10 @@ HOSTILE = {
     "unknown scheme": (
         rewrite("errors", with_values("scheme", lambda _: "int3")),
         "the scheme int3",
+    ),
+    "unknown target": (
+        rewrite("simulations", with_values("target", lambda _: "int3_moon")),
+        "the target int3_moon",
     ),
     "no sha256": (rewrite("models", with_values("sha256", lambda _: "../..")), "sha256"),
 }

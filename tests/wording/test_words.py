@@ -93,6 +93,10 @@ def test_weights_alone_prove_that_a_model_breaks_and_nothing_else():
     assert verdict_words.weights_verdict(1, 0).text == f"breaks: 1{NBSP}layer"
 
 
+UNTESTED = finding("untested", reason="stopped after 20 s")
+UNTESTED_BUT_WEIGHTS = finding("untested", "weights", 22, reason="stopped after 20 s")
+
+
 def in_a_cell(found: ModelFacts) -> tuple[str, str]:
     said = verdict_words.verdict(found)
     return said.band, f"{said.text} {said.where}{said.evidence}".replace(NBSP, " ")
@@ -137,6 +141,18 @@ def in_a_cell(found: ModelFacts) -> tuple[str, str]:
             finding("fine", "weights", 34, is_already_quantized=True),
             "fine",
             "weights survive: 34 dB at the outputs, weights only",
+        ),
+        # No figure of less than full int8 may look like good news, not even of stored integers.
+        (UNTESTED, "untested", "untested full int8 was not measured"),
+        (
+            UNTESTED_BUT_WEIGHTS,
+            "untested",
+            "untested full int8 was not measured; weights only: 22 dB",
+        ),
+        (
+            finding("untested", reason="…", is_already_quantized=True, are_layers_exact=True),
+            "untested",
+            "untested full int8 was not measured",
         ),
     ],
 )
@@ -275,6 +291,28 @@ def test_the_headline_of_compare_is_the_answer(figures, said):
             "No blocker found in the weights of 1 of 2 models under {scheme}; 1 is stored on this"
             " grid already",
         ),
+        ([UNTESTED], "The model is untested under {scheme}"),
+        ([UNTESTED, UNTESTED], "Both models are untested under {scheme}"),
+        (
+            [UNTESTED, ON_ITS_GRID],
+            "1 of 2 models is untested under {scheme}; 1 is stored on this grid already",
+        ),
+        (
+            [UNTESTED, finding("fine", "both", 35)],
+            "1 of 2 models survives {scheme} in the noise probe; 1 is untested",
+        ),
+        (
+            [UNTESTED, finding("fine", "both", 35), finding("fine")],
+            "None of 2 models breaks under {scheme}; not all could be probed; 1 is untested",
+        ),
+        (
+            [UNTESTED, finding("at risk", "both", 15)],
+            "1 of 2 models is at risk under {scheme}, 1 is untested",
+        ),
+        (
+            [UNTESTED, finding("breaks", "both", 5)],
+            "1 of 2 models breaks under {scheme}, 1 is untested; 1 still does per channel",
+        ),
     ],
 )
 def test_the_headline_of_compare_claims_no_more_than_was_measured(found, said):
@@ -312,9 +350,31 @@ def test_the_headline_of_a_model_is_the_answer():
         "In the noise probe it is at risk under int8 per tensor, symmetric: 12 dB at the outputs;"
         " activations not measured"
     )
+    assert said(UNTESTED, finding()) == (
+        "Untested under int8 per tensor, symmetric: full int8 was not measured"
+    )
+    assert said(UNTESTED_BUT_WEIGHTS, finding()) == (
+        "Untested under int8 per tensor, symmetric: full int8 was not measured; weights only: 22 dB"
+        " at the outputs"
+    )
     own_grid = finding("fine", "weights", 130, is_already_quantized=True)
     assert said(own_grid, own_grid) == (
         "Stored on the grid of int8 per tensor, symmetric already; what that cost is unknown"
+    )
+
+
+def test_the_headline_of_compare_does_not_take_untested_for_good():
+    broken = [finding("breaks", "both", 5), finding("breaks", "both", 5)]
+    headline = headlines.models_headline(broken, [UNTESTED, finding()], INT8_TENSOR_SYMMETRIC)
+    assert headline.endswith("; per channel, 1 is untested")
+    headline = headlines.models_headline(broken[:1], [UNTESTED], INT8_TENSOR_SYMMETRIC)
+    assert headline.endswith("; per channel it is untested")
+
+
+def test_a_verdict_on_one_line_says_why_a_model_is_untested():
+    assert verdict_words.verdict_sentence(UNTESTED_BUT_WEIGHTS) == (
+        "untested: full int8 was not measured: stopped after 20 s; weights only: 22 dB at the"
+        " outputs"
     )
 
 

@@ -9,13 +9,21 @@ from quantstore.app.widgets import navigation
 from quantstore.charts.palette import DARK, LIGHT, both
 from quantstore.schemes import INT8_SCHEMES
 from quantstore.wording.explanations import EXPLANATIONS
-from quantstore.wording.notes import ALREADY_QUANTIZED_NOTE, BAND_NOTE, PROBE_NOTE, WEIGHTS_NOTE
+from quantstore.wording.notes import (
+    ALREADY_QUANTIZED_NOTE,
+    BAND_NOTE,
+    PROBE_NOTE,
+    UNTESTED_NOTE,
+    WEIGHTS_NOTE,
+)
 from quantstore.wording.text import markdown
+from quantstore.wording.verdicts import UNTESTED
 
 
 def evidence_notes(verdicts: pd.DataFrame) -> None:
     """Below a matrix: what its words rest on, as far as they occur in it."""
-    evidence_shown = set(verdicts[verdicts["scheme"].isin(INT8_SCHEMES)]["evidence"])
+    in_matrix = verdicts[verdicts["scheme"].isin(INT8_SCHEMES)]
+    evidence_shown = set(in_matrix["evidence"])
     note(
         " ".join(
             text
@@ -27,6 +35,8 @@ def evidence_notes(verdicts: pd.DataFrame) -> None:
             if not evidence or evidence in evidence_shown
         )
     )
+    if (in_matrix["verdict"] == UNTESTED).any():
+        note(UNTESTED_NOTE)
     if verdicts["layers_already_quantized"].gt(0).any():
         note(ALREADY_QUANTIZED_NOTE)
 
