@@ -73,10 +73,15 @@ def probe(
     if style == "table":
         frame["float_layers"] = [len(names) or None for names in frame["float_layers"]]
         print_frame(frame, style, COLUMNS)
+        targets_by_names: dict[tuple[str, ...], list[str]] = {}
         for record in result.records:
-            if record.float_layers:
-                named = stayed_in_float(record.float_layers).replace(NO_BREAK_SPACE, " ")
-                say(f"{record.target}: {named}")
+            targets_by_names.setdefault(tuple(record.float_layers or ()), []).append(
+                str(record.target)
+            )
+        for names, of_targets in targets_by_names.items():
+            if names:
+                sentence = stayed_in_float(names).replace(NO_BREAK_SPACE, " ")
+                say(f"{', '.join(of_targets)}: {sentence}")
     else:
         print_frame(frame, style)
     if result.was_ingested:

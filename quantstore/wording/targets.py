@@ -12,10 +12,16 @@ MOST_NAMES = 3
 LONGEST_NAME = 40
 
 
-def stayed_in_float(names: Sequence[str]) -> str:
-    """Which layers a target left in float, as plain text; empty where it left none."""
+def stayed_in_float(names: Sequence[str], *, is_repeated: bool = False) -> str:
+    """Which layers a target left in float, as plain text; empty where it left none.
+
+    Args:
+        is_repeated: whether these very layers were named before.
+    """
     if not names:
         return ""
+    if is_repeated:
+        return f"The same {counted(len(names), 'layer')} stayed in float"
     shown = [short_name(printable(name), LONGEST_NAME) for name in names[:MOST_NAMES]]
     if len(names) > len(shown):
         shown.append(f"{len(names) - len(shown):,} more")

@@ -81,7 +81,8 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     report_button.draw([name], scheme, key="report_model")
     runs = queries.model_runs(con, name)
     probe.section(runs, scheme)
-    targets.section(name, str(verdict_row["source"]), queries.model_targets(con, name))
+    (origin,) = queries.origins(con, [name])
+    targets.section(name, origin.source, queries.model_targets(con, name))
     profiles = queries.layer_profiles(con, [name], scheme.name)
     layers = queries.worst_layers(con, name, scheme.name).merge(
         queries.layer_rescues(con, name, scheme.name), on="layer_id"

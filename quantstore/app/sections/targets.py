@@ -47,10 +47,7 @@ def section(model: str, source: str, figures: pd.DataFrame) -> None:
             {"title": "target", "kind": "name"},
             {"title": "output SQNR", "kind": "chip"},
         ],
-        rows=[
-            {"key": name, "chosen": False, "cells": _cells(name, by_target.get(name))}
-            for name in TARGETS
-        ],
+        rows=_rows(by_target),
         key="targets",
     )
 
@@ -94,6 +91,22 @@ def _is_missing(row: dict[Any, Any] | None) -> bool:
     return not has_figure and row["failure"] not in NOTHING_ROUNDED
 
 
+def _rows(by_target: dict[str, dict[Any, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    last_named: tuple[str, ...] = ()
+    for name in TARGETS:
+        row = by_target.get(name)
+        cells = _cells(name, row)
+        float_layers = () if row is None else tuple(frames.names_or_none(row["float_layers"]))
+        if float_layers and "note" not in cells[0]:
+            # Mostly they are the same under every target: names once are enough.
+            is_repeated = float_layers == last_named
+            cells[0]["note"] = f"{stayed_in_float(float_layers, is_repeated=is_repeated)}."
+            last_named = float_layers
+        rows.append({"key": name, "chosen": False, "cells": cells})
+    return rows
+
+
 def _cells(name: str, row: dict[Any, Any] | None) -> list[dict[str, Any]]:
     cells: list[dict[str, Any]] = [
         {"text": name, "small": TARGETS[name].description},
@@ -107,7 +120,4 @@ def _cells(name: str, row: dict[Any, Any] | None) -> list[dict[str, Any]]:
         cells[0]["note"] = f"Not measured: {reason}."
         return cells
     cells[1] = {"band": row["band"], "small": db(figure_db)}
-    float_layers = stayed_in_float(frames.names_or_none(row["float_layers"]))
-    if float_layers:
-        cells[0]["note"] = f"{float_layers}."
     return cells
