@@ -35,8 +35,8 @@ check: $(VENV)/check.stamp test  ## tests, and format, lint and types
 docs: $(VENV)/test.stamp  ## write the tables of the documents anew, from the code they list
 	$(BIN)/python docs/tables.py
 
-bench: $(VENV)/bench.stamp  ## how fast quantstore is beside its peers; BENCH="--quick speed" for a part
-	$(BIN)/python bench/ingest.py $(BENCH)
+bench: $(VENV)/bench.stamp  ## how fast quantstore is beside its peers; BENCH="--quick speed" for a part, BENCH=probe for the probe beside 0.1.0
+	$(BIN)/python $(if $(filter probe,$(BENCH)),bench/probe_speed.py,bench/ingest.py $(BENCH))
 
 bench-quick: $(VENV)/bench.stamp  ## the same in two minutes: fewer rounds, no large model
 	$(BIN)/python bench/ingest.py --quick

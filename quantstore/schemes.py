@@ -10,7 +10,7 @@ from typing import Literal
 Format = Literal["int", "fp8_e4m3", "fp8_e5m2"]
 Granularity = Literal["tensor", "channel", "block"]
 Clip = Literal["minmax", "mse"]
-Placement = Literal["everywhere", "mac_inputs", "linear_inputs", "none"]
+PlacementRule = Literal["everywhere", "mac_inputs", "linear_inputs", "none"]
 
 # Consecutive weights of one output channel that share a scale; the last block may be shorter.
 BLOCK_SIZE = 32
@@ -241,7 +241,7 @@ class Activations:
 
 
 # Which activations are rounded, in words; None where they stay in float.
-PLACEMENTS: dict[Placement, str | None] = {
+PLACEMENTS: dict[PlacementRule, str | None] = {
     "everywhere": "everywhere",
     "mac_inputs": "inputs of Conv, ConvTranspose, Gemm, MatMul and recurrent layers",
     "linear_inputs": "inputs of MatMul, Gemm and recurrent layers",
@@ -260,7 +260,7 @@ class Target:
     name: str
     scheme: Scheme
     activations: Activations | None
-    placement: Placement
+    placement: PlacementRule
     description: str
     is_default: bool = False
 

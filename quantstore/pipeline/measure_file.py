@@ -126,11 +126,12 @@ def measure(
     )
     depth_of = {site_index: depth for depth, site_index in enumerate(sorted(measures_by_site))}
     probes: tuple[SimulationRecord, ...] = ()
+    of_run: tuple[FindingRecord, ...] = ()
     if prober is not None and choices.probe:
         if report is not None:
             total = len(work.sites)
             report(IngestProgress(total, total, bytes_total, bytes_total, is_probing=True))
-        probes = prober.result()
+        probes, of_run = prober.result(), prober.findings
         logger.info("probed %s after %.3f s: %d rows", file.path, attempt.seconds, len(probes))
     return MeasuredModel(
         path=file.path,
@@ -154,6 +155,7 @@ def measure(
                 _finding_record(finding, None)
                 for finding in graph.of_model(file, tuple(unread), left_out, fold=choices.fold)
             ),
+            *of_run,
             *(
                 _finding_record(finding, depth)
                 for site_index, depth in depth_of.items()

@@ -27,10 +27,15 @@ _FLOAT = onnx.TensorProto.FLOAT
 class Plan:
     """What is rounded, and how: by the name of the tensor its grid, by the name of a constant what
     stands in for it. What is named in neither stays in float.
+
+    ``constant_grids``: by the name of a constant the grid on which it lies, for those who store
+    integers; a run needs none. That of weights is the grid of their scheme, for effective weights
+    (see ``twin.Slot.factor``).
     """
 
     grids: Mapping[str, ActivationGrid] = field(default_factory=dict)
     constants: Mapping[str, Array] = field(default_factory=dict)
+    constant_grids: Mapping[str, ActivationGrid] = field(default_factory=dict, repr=False)
 
     def only(self, names: Iterable[str]) -> "Plan":
         """Of this plan, these tensors and constants alone."""
@@ -38,6 +43,7 @@ class Plan:
         return Plan(
             {name: grid for name, grid in self.grids.items() if name in kept},
             {name: array for name, array in self.constants.items() if name in kept},
+            self.constant_grids,
         )
 
     def without(self, names: Iterable[str]) -> "Plan":

@@ -82,7 +82,7 @@ class Planner:
     def plan(self, placed: Placement, rounding: Rounding) -> Plan:
         """Every rounding of a placement."""
         constants: dict[str, Array] = {}
-        weight_scales: dict[str, Floats] = {}
+        constant_grids: dict[str, ActivationGrid] = {}
         tensors: dict[str, ActivationGrid] = {}
         input_scales: dict[str, np.float32] = {}
         if rounding.activations is not None:
@@ -95,24 +95,26 @@ class Planner:
             }
         if rounding.scheme is not None:
             for name, rounded in self._weights(placed, rounding.scheme, input_scales):
-                constants[name], weight_scales[name] = rounded
+                constants[name], constant_grids[name] = rounded
         if rounding.activations is not None and rounding.scheme is not None:
             for name in placed.constants:
                 array = self.network.constant(name)
                 low, high = Range.of(array).ends
                 grid = grids.grid_of(low, high, rounding.activations)
-                constants[name] = grids.rounded(array, grid)
+                constants[name], constant_grids[name] = grids.rounded(array, grid), grid
             for bias in placed.biases:
-                scale = weight_scales.get(bias.weights)
-                if scale is not None and bias.input in input_scales:
+                weights = constant_grids.get(bias.weights)
+                if weights is not None and bias.input in input_scales:
                     array = self.network.float_constants[bias.name]
-                    constants[bias.name] = _int32(array, scale * input_scales[bias.input])
-        return Plan(tensors, constants)
+                    grid = _bias_grid(array, weights.scale * input_scales[bias.input])
+                    constants[bias.name] = _int32(array, grid.scale)
+                    constant_grids[bias.name] = grid
+        return Plan(tensors, constants, constant_grids)
 
     def _weights(
         self, placed: Placement, scheme: Scheme, input_scales: Mapping[str, np.float32]
-    ) -> Iterator[tuple[str, tuple[Array, Floats]]]:
-        """Weights of layers and scales of normalizations, rounded, with their own scales."""
+    ) -> Iterator[tuple[str, tuple[Array, ActivationGrid]]]:
+        """Weights of layers and scales of normalizations, rounded, with their own grids."""
         biases = {bias.weights: bias for bias in placed.biases}
         for name in placed.weights:
             least, bias = None, biases.get(name)
@@ -120,13 +122,13 @@ class Planner:
                 values = self.network.float_constants[bias.name]
                 least = _least_scale(values, float(input_scales[bias.input]))
             rounded = self.network.rounded(self.network.slot_of[name], scheme, least)
-            yield name, (rounded.values, rounded.scale.astype(np.float32))
+            yield name, (rounded.values, _weight_grid(rounded.scale, scheme.qmax))
         for name in placed.norms:
             array = self.network.float_constants[name]
             grid = quantization.grid_for(array.reshape(1, -1), INT8_TENSOR_SYMMETRIC)
             codes = quantization.quantize(array.reshape(1, -1), grid)
             values = quantization.dequantize(codes, grid).reshape(array.shape)
-            yield name, (values, grid.scale.ravel())
+            yield name, (values, _weight_grid(grid.scale.ravel(), grid.qmax))
 
     def _of_channels(
         self, placed: Placement, activations: Activations
@@ -150,13 +152,29 @@ def _least_scale(bias: Array, input_scale: float) -> Doubles:
     return least
 
 
-def _int32(bias: Array, scale: Floats) -> Floats:
-    """A bias as int32 codes of a scale for all, or one for each channel."""
+def _weight_grid(scale: Array, top: int) -> ActivationGrid:
+    """The grid of weights: as many codes below zero as above."""
+    ends = np.array([-top, top], np.float32)
+    return ActivationGrid(scale.astype(np.float32), ends[:1], ends[1:])
+
+
+def _bias_grid(bias: Array, scale: Floats) -> ActivationGrid:
+    """The int32 grid of a bias: a scale for all, or one for each value."""
     # As onnxruntime does: float32 cannot hold a smaller product.
     scale = np.where(scale > 0, scale, np.float32(1))
     if scale.size not in (1, bias.size):
         # A ConvTranspose in groups: each group has the channels of the stored tensor.
         scale = np.tile(scale, -(-bias.size // scale.size))[: bias.size]
+    ends = np.array([_INT32.min, _INT32.max], np.float32)
+    return ActivationGrid(scale, ends[:1], ends[1:])
+
+
+def bias_codes(bias: Array, scale: Floats) -> Doubles:
+    """The int32 codes of a bias, as whole numbers in a row; ``scale``: of its grid."""
     codes = np.rint(bias.astype(np.float64).ravel() / scale.astype(np.float64))
-    codes = np.clip(codes, _INT32.min, _INT32.max)
-    return (codes.astype(np.float32) * scale).reshape(bias.shape)
+    return np.clip(codes, _INT32.min, _INT32.max)
+
+
+def _int32(bias: Array, scale: Floats) -> Floats:
+    """A bias as it comes back from its codes."""
+    return (bias_codes(bias, scale).astype(np.float32) * scale).reshape(bias.shape)

@@ -14,7 +14,7 @@ from typing import Any
 from quantstore.errors import CancelledError, QuantstoreError
 from quantstore.process import limits
 from quantstore.process.child import SINGLE_THREADED, BugInChildError, Cause, Child, EndedError
-from quantstore.records import SimulationRecord
+from quantstore.records import FindingRecord, SimulationRecord
 from quantstore.run import probe_child
 from quantstore.run.plan import PLAN, Probed
 from quantstore.run.runtime import CRASHED, NEEDS_MORE_MEMORY
@@ -64,6 +64,8 @@ class Prober:
         self._is_asked = False
         self._seconds = SECONDS
         self._asked: Sequence[Probed] = PLAN
+        # What the last result showed besides.
+        self.findings: tuple[FindingRecord, ...] = ()
 
     def __enter__(self) -> "Prober":
         return self
@@ -136,6 +138,9 @@ class Prober:
             if error.cause is not Cause.OUT_OF_MEMORY:
                 self.close()
         self._is_asked = False
+        self.findings = tuple(
+            FindingRecord(**message["finding"]) for message in messages if "finding" in message
+        )
         return tuple(_records(self._asked, messages, reason))
 
     def cancel(self) -> None:

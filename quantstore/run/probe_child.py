@@ -1,7 +1,8 @@
 """The probe's child process: the side that answers.
 
 A request is ``{"path": ..., "fold": ..., "asked": [[scheme, target], ...]}``; progress is any
-number of ``{"facts": {...}}`` and ``{"figure": {...}}``; the result is None.
+number of ``{"facts": {...}}``, ``{"figure": {...}}`` and ``{"finding": {...}}``; the result is
+None.
 """
 
 import dataclasses
@@ -14,13 +15,13 @@ from quantstore.process.serve import Reply, serve
 def answer(request: dict[str, Any], reply: Reply) -> None:
     """Run the model on noise, and give each figure as soon as it is there."""
     from quantstore.run.plan import Probed
-    from quantstore.run.probe_figures import Facts, figures
+    from quantstore.run.probe_figures import Facts, Figure, figures
     from quantstore.run.runtime import version
 
     reply.progress({"facts": {"onnxruntime_version": version()}})
     asked = [Probed.named(scheme, target) for scheme, target in request["asked"]]
     for figure in figures(Path(request["path"]), asked, fold=request["fold"]):
-        key = "facts" if isinstance(figure, Facts) else "figure"
+        key = {Facts: "facts", Figure: "figure"}.get(type(figure), "finding")
         reply.progress({key: dataclasses.asdict(figure)})
 
 

@@ -4,6 +4,7 @@ Meant for a process of its own (``probe_child``), because a runtime can crash, h
 memory there is. Definitions and sources: docs/method.md, section 8.
 """
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,13 @@ import numpy as np
 import onnx
 
 from quantstore.errors import RunError
-from quantstore.records import INTEGERS_ON_GRID, ROUNDS_NOTHING, WEIGHTS_ON_GRID
-from quantstore.run import network, noise, points, twin
+from quantstore.records import (
+    INTEGERS_ON_GRID,
+    ROUNDS_NOTHING,
+    WEIGHTS_ON_GRID,
+    FindingRecord,
+)
+from quantstore.run import kernels, network, noise, points, twin
 from quantstore.run.clock import Clock
 from quantstore.run.comparison import Reference
 from quantstore.run.emulator import Emulator
@@ -26,6 +32,9 @@ from quantstore.run.plan import Probed
 from quantstore.run.plans import Planner, Rounding
 from quantstore.run.ranges import observe
 from quantstore.run.runtime import Feeds, Session
+from quantstore.schemes import DEFAULT_TARGET
+
+logger = logging.getLogger(__name__)
 
 # One seed for each use, so that nothing is tested on what it was calibrated on.
 WEIGHTS_SEED, CALIBRATION_SEED, TEST_SEED = 0, 11, 12
@@ -62,7 +71,9 @@ class Figure:
     failure: str | None
 
 
-def figures(path: Path, asked: Sequence[Probed], *, fold: bool = True) -> Iterator[Facts | Figure]:
+def figures(
+    path: Path, asked: Sequence[Probed], *, fold: bool = True
+) -> Iterator[Facts | Figure | FindingRecord]:
     """Run the float model beside what rounding makes of it, on noise.
 
     Args:
@@ -70,7 +81,7 @@ def figures(path: Path, asked: Sequence[Probed], *, fold: bool = True) -> Iterat
         fold: whether BatchNormalization is folded into the weights before they are quantized.
 
     Yields:
-        The facts, then each figure as soon as it is there.
+        The facts, then each figure as soon as it is there, and behind it what it shows besides.
 
     Raises:
         QuantstoreError: the model cannot be run at all.
@@ -84,8 +95,11 @@ def figures(path: Path, asked: Sequence[Probed], *, fold: bool = True) -> Iterat
         raise RunError(NO_FLOAT_OUTPUT_DEPENDS)
     with tempfile.TemporaryDirectory(prefix="quantstore-") as folder:
         prepared, inputs = _prepared(model, compared.names, Path(folder), fold=fold)
+        was_quantized = model.was_quantized
+        # There shall be no second copy of the weights beside the network.
+        del model
         yield Facts(noise.shapes_text(inputs), compared.description)
-        trial = _Trial(prepared, inputs, Path(folder), asked, was_quantized=model.was_quantized)
+        trial = _Trial(prepared, inputs, Path(folder), asked, was_quantized=was_quantized)
         for one in asked:
             try:
                 output_sqnr_db, failure = trial.figure(one)
@@ -104,6 +118,8 @@ def figures(path: Path, asked: Sequence[Probed], *, fold: bool = True) -> Iterat
                 cpu_seconds=clock.cpu_lap(),
                 failure=failure,
             )
+            if failure is None:
+                yield from trial.findings(one, output_sqnr_db)
 
 
 def _prepared(
@@ -195,6 +211,38 @@ class _Trial:
         samples, reference = self._compared
         output_sqnr_db = reference.median_db(self._emulator.run(plan, samples))
         return output_sqnr_db, ROUNDS_NOTHING if output_sqnr_db > EXACT_DB else None
+
+    def findings(self, one: Probed, output_sqnr_db: float) -> Iterator[FindingRecord]:
+        """What integer kernels make of a target whose products saturate on some processors.
+
+        A processor that cannot saturate is asked once, for what others would lose.
+        """
+        if one.target is None or not kernels.has_mixed_products(Rounding.of(one.target)):
+            return
+        may_saturate = kernels.can_saturate(kernels.cpuinfo())
+        if not may_saturate and one.target is not DEFAULT_TARGET:
+            return
+        placed, rounding = self._placements[one.target.name], Rounding.of(one.target)
+        samples, reference = self._compared
+        try:
+            measured = kernels.measure(
+                self._network,
+                placed,
+                rounding,
+                self._planner.plan(placed, rounding),
+                samples,
+                reference,
+                self._folder,
+                float_arithmetic_db=output_sqnr_db,
+                may_saturate=may_saturate,
+            )
+        except RunError as error:
+            # No file, no kernels: the figure stands, it is of float arithmetic.
+            logger.info("integer kernels under %s: %s", one.target.name, error.sentence)
+            return
+        found = kernels.finding(measured)
+        if found is not None:
+            yield found
 
     def float_layers(self, one: Probed) -> tuple[str, ...]:
         """Names of what stays in float though it is of a kind that is rounded."""

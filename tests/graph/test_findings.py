@@ -13,8 +13,8 @@ from onnx import TensorProto, defs, helper, numpy_helper
 from quantstore import queries, store
 from quantstore.graph import findings as registry
 from quantstore.graph import walk
-from quantstore.graph.findings import FINDING_KINDS, not_folded, old_opset
-from quantstore.graph.findings.base import Severity
+from quantstore.graph.findings import FINDING_KINDS, OfRun, not_folded, old_opset
+from quantstore.graph.findings.base import KernelFigures, Severity
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
 from quantstore.pipeline.outcome import IngestChoices
@@ -286,6 +286,49 @@ def test_constant_weights_that_cannot_be_read_are_counted(found):
     assert "MatMul integers (B holds int64)" in finding.message
 
 
+# Integer kernels
+
+
+def test_integer_kernels_that_saturate_are_named_with_both_figures_and_the_lossless_cure():
+    (finding,) = registry.of_run(saturated())
+    assert "38.0 dB in float arithmetic" in finding.message
+    assert "19.2 dB with the integer kernels of this processor" in finding.message
+    assert "uint8 with zero point 128" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("in_floats", "in_integers", "unsigned"),
+    [(38.0, 37.1, np.nan), (36.0, 38.0, np.nan), (38.0, 35.0, 35.1), (np.inf, np.inf, np.nan)],
+    ids=["close", "better", "uint8 weights do not help", "exact"],
+)
+def test_other_differences_of_integer_kernels_are_no_saturation(in_floats, in_integers, unsigned):
+    figures = KernelFigures(
+        float_arithmetic_db=in_floats,
+        integer_kernels_db=in_integers,
+        unsigned_weights_db=unsigned,
+        saturating_layer="conv",
+        saturating_share=0.5,
+        saturating_sqnr_db=10.0,
+    )
+    assert registry.of_run(figures) == []
+
+
+@pytest.mark.parametrize(
+    ("float_db", "is_warned"),
+    [(38.8, True), (14.0, True), (13.0, False), (6.8, False), (np.inf, True), (np.nan, False)],
+)
+def test_what_saturates_elsewhere_is_said_where_its_noise_would_cost_a_decibel(float_db, is_warned):
+    figures = KernelFigures(
+        float_arithmetic_db=float_db,
+        saturating_layer="conv",
+        saturating_share=0.0156,
+        saturating_sqnr_db=19.4,
+    )
+    messages = [finding.message for finding in registry.of_run(figures)]
+    assert len(messages) == is_warned
+    assert all("without VNNI" in text and "1.56%" in text for text in messages)
+
+
 def nameless():
     model = conv_model()
     model.graph.name = ""
@@ -303,13 +346,21 @@ def more_channels_than_the_store_takes():
 
 # The list of kinds
 
-# By name and what they concern: a model in which a finding of this kind is made.
+
+def saturated():
+    return KernelFigures(
+        float_arithmetic_db=38.04, integer_kernels_db=19.22, unsigned_weights_db=38.04
+    )
+
+
+# By name and what they concern: a model, or what a run showed, of which such a finding is made.
 EXAMPLES = {
     ("left out", "model"): more_channels_than_the_store_takes,
     ("not finite", "layer"): lambda: holding(np.nan),
     ("unread", "model"): whole_numbers,
     ("dead channel", "layer"): lambda: with_bias(nearly_dead(), [1, 1, 1, 1]),
     ("mixed output", "model"): scores_and_boxes,
+    ("saturates", "model"): saturated,
     ("not folded", "model"): lone_normalization,
     ("old opset", "model"): lambda: of_opset(11),
     ("not learned", "layer"): lambda: one_channel(np.arange(16)),
@@ -347,10 +398,12 @@ def test_a_kind_has_a_severity_and_a_meaning_of_one_sentence(entry):
 @every_kind
 def test_a_kind_is_made_of_its_example_in_sentences_with_a_remedy(found, monkeypatch, entry):
     monkeypatch.setattr(walk, "MOST_CHANNELS", 8)
+    example = EXAMPLES[entry.name, entry.concerns]()
     (finding,) = [
         finding
-        for finding in found(EXAMPLES[entry.name, entry.concerns]())
-        if (finding.kind, finding.depth is None) == (entry.name, entry.concerns == "model")
+        for finding in (registry.of_run if isinstance(entry, OfRun) else found)(example)
+        if finding.kind == entry.name
+        and (getattr(finding, "depth", None) is None) == (entry.concerns == "model")
     ]
     assert finding.severity == entry.severity
     assert finding.message[0].isupper() or finding.message[0].isdigit()

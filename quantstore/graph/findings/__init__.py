@@ -1,11 +1,19 @@
 """What a graph and its weights give away before anything is run: findings, each with a remedy.
 
 :data:`FINDING_KINDS` is the list of all there are, a module each. ``of_model`` needs the graph
-alone, ``of_layer`` the weights of one layer. Neither changes anything.
+alone, ``of_layer`` the weights of one layer, ``of_run`` what a run showed. None changes anything.
 """
 
 from quantstore.graph.file import ModelFile
-from quantstore.graph.findings.base import Finding, MeasuredLayer, OfLayer, OfModel, SurveyedModel
+from quantstore.graph.findings.base import (
+    Finding,
+    KernelFigures,
+    MeasuredLayer,
+    OfLayer,
+    OfModel,
+    OfRun,
+    SurveyedModel,
+)
 from quantstore.graph.findings.dead_channel import DEAD_CHANNEL
 from quantstore.graph.findings.invalid import INVALID
 from quantstore.graph.findings.left_out import LEFT_OUT
@@ -15,21 +23,33 @@ from quantstore.graph.findings.not_finite import NOT_FINITE
 from quantstore.graph.findings.not_folded import NOT_FOLDED
 from quantstore.graph.findings.not_learned import NOT_LEARNED
 from quantstore.graph.findings.old_opset import OLD_OPSET
+from quantstore.graph.findings.saturates import SATURATES
 from quantstore.graph.findings.unread import UNREAD
 from quantstore.graph.walk import Site, Unread
 from quantstore.layer import Layer
 from quantstore.records import Doubles
 
-__all__ = ["FINDING_KINDS", "Finding", "OfLayer", "OfModel", "of_layer", "of_model"]
+__all__ = [
+    "FINDING_KINDS",
+    "Finding",
+    "KernelFigures",
+    "OfLayer",
+    "OfModel",
+    "OfRun",
+    "of_layer",
+    "of_model",
+    "of_run",
+]
 
 # In the order in which they are stored: what keeps figures from being right comes first. Whoever
 # shows them sorts by severity.
-FINDING_KINDS: tuple[OfModel | OfLayer, ...] = (
+FINDING_KINDS: tuple[OfModel | OfLayer | OfRun, ...] = (
     LEFT_OUT,
     NOT_FINITE,
     UNREAD,
     DEAD_CHANNEL,
     MIXED_OUTPUT,
+    SATURATES,
     LONE_NORMALIZATION,
     OLD_OPSET,
     NOT_LEARNED,
@@ -74,4 +94,14 @@ def of_layer(
         for entry in FINDING_KINDS
         if isinstance(entry, OfLayer)
         for finding in entry.findings(measured)
+    ]
+
+
+def of_run(figures: KernelFigures) -> list[Finding]:
+    """What integer kernels make of a model; see :class:`KernelFigures`."""
+    return [
+        finding
+        for entry in FINDING_KINDS
+        if isinstance(entry, OfRun)
+        for finding in entry.findings(figures)
     ]

@@ -1,9 +1,11 @@
 """What a finding is, and what an entry of the list of findings says of its kind.
 
-A module beside this one holds one entry: a :class:`OfModel` or an :class:`OfLayer`. Its ``look``
+A module beside this one holds one entry: a :class:`OfModel`, an :class:`OfLayer` or an
+:class:`OfRun`. Its ``look``
 yields :class:`Sentences`, a pair for everything it sees; name and severity come from the entry.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar
@@ -79,7 +81,68 @@ class MeasuredLayer:
     fold: bool
 
 
-Evidence = TypeVar("Evidence", SurveyedModel, MeasuredLayer)
+# Integer kernels differ from float arithmetic by where they round, up to 1 dB either way; see
+# docs/method.md. Beyond, something is lost.
+MOST_GAP_DB = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelFigures:
+    """What a run showed of integer kernels; ``run.kernels`` measures it.
+
+    Attributes:
+        float_arithmetic_db: SQNR at the outputs in float arithmetic on the integer grids, NaN where
+            it was not measured.
+        integer_kernels_db: the same with the integer kernels of this processor, NaN where they
+            cannot saturate and did not run.
+        unsigned_weights_db: the same with weights as uint8, NaN where the two above are close.
+        saturating_layer: the layer that clamping costs most on a processor without VNNI, None where
+            no sum is clamped.
+        saturating_share: of its sums of two products, those that are clamped.
+        saturating_sqnr_db: what clamping alone leaves of its output.
+    """
+
+    float_arithmetic_db: float = math.nan
+    integer_kernels_db: float = math.nan
+    unsigned_weights_db: float = math.nan
+    saturating_layer: str | None = None
+    saturating_share: float = 0.0
+    saturating_sqnr_db: float = math.inf
+
+    @property
+    def gap_db(self) -> float:
+        """What integer kernels cost in dB, negative where they gain; NaN where they did not run."""
+        if self.float_arithmetic_db == self.integer_kernels_db:
+            return 0.0
+        return self.float_arithmetic_db - self.integer_kernels_db
+
+    @property
+    def saturates(self) -> bool:
+        """Whether this processor saturates: its kernels lose, and uint8 weights bring it back.
+
+        Kernels that round in other places can lose as well; the same integers in another type
+        would not change that.
+        """
+        recovered_db = self.unsigned_weights_db - self.integer_kernels_db
+        return self.gap_db > MOST_GAP_DB and recovered_db > self.gap_db / 2
+
+    @property
+    def may_saturate_elsewhere(self) -> bool:
+        """Whether a processor without VNNI would probably lose, where this one cannot.
+
+        The noise of clamping in one layer, carried to the outputs undiminished, then costs more
+        than :data:`MOST_GAP_DB`.
+        """
+        was_run = not math.isnan(self.integer_kernels_db)
+        if was_run or math.isnan(self.float_arithmetic_db) or self.saturating_layer is None:
+            return False
+        if math.isinf(self.float_arithmetic_db):
+            return self.float_arithmetic_db > self.saturating_sqnr_db
+        clamping = 10 ** ((self.float_arithmetic_db - self.saturating_sqnr_db) / 10)
+        return 10 * math.log10(1 + clamping) > MOST_GAP_DB
+
+
+Evidence = TypeVar("Evidence", SurveyedModel, MeasuredLayer, KernelFigures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +176,12 @@ class OfLayer(FindingKind[MeasuredLayer]):
     """What concerns a single layer."""
 
     concerns = "layer"
+
+
+class OfRun(FindingKind[KernelFigures]):
+    """What concerns a model as a whole, and shows when it runs."""
+
+    concerns = "model"
 
 
 def short(name: str) -> str:
