@@ -178,6 +178,18 @@ def _probed(
             earlier_db = store.replace_probe(connection, stored_model.model_id, record)
             if earlier_db is not None and record.target is not None:
                 kept_db[record.target] = earlier_db
+        stored_findings = connection.rows(
+            "select kind, message from findings where model_id = ?", [stored_model.model_id]
+        )
+        store.add_findings(
+            connection,
+            stored_model.model_id,
+            [
+                finding
+                for finding in prober.findings
+                if (finding.kind, finding.message) not in stored_findings
+            ],
+        )
     return ProbedModel(
         model=stored_model.model,
         records=records[: len(targets)],

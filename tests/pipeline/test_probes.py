@@ -21,6 +21,7 @@ from quantstore.pipeline import probes
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
+from quantstore.records import FindingRecord
 from quantstore.run.plan import PLAN, Probed
 from quantstore.run.probe import Prober, probe
 from quantstore.schemes import TARGETS
@@ -162,6 +163,25 @@ def test_too_little_time_is_a_reason_that_is_stored(path):
     (record,) = result.records
     assert record.failure.startswith("stopped after ")
     assert math.isnan(stored_figures(path)[TARGET.name])
+
+
+def test_what_the_run_gives_away_is_stored_once(path, answering, monkeypatch):
+    answering()
+    finding = FindingRecord(
+        depth=None, kind="saturates", severity="warning", message="sums overflow", remedy="uint8"
+    )
+    result = Prober.result
+
+    def result_with_finding(self, report=None):
+        self.findings = (finding,)
+        return result(self, report)
+
+    monkeypatch.setattr(Prober, "result", result_with_finding)
+    for _ in range(2):
+        probes.probe_model(MODEL, path, TARGET.name)
+    with store.reading(path) as con:
+        findings = queries.model_findings(con, MODEL)
+    assert (findings["kind"] == "saturates").sum() == 1
 
 
 # Which model, which file.
