@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from quantstore.version import __version__
 
 if TYPE_CHECKING:
-    from quantstore.api import Store, Verdict, demo_models, ingest, open_store
+    from quantstore.api import Store, Verdict, demo_models, ingest, open_store, probe
     from quantstore.checks import Check, Limits
     from quantstore.errors import QuantstoreError
     from quantstore.pipeline.outcome import IngestResult
@@ -33,6 +33,7 @@ __all__ = [
     "demo_models",
     "ingest",
     "open_store",
+    "probe",
 ]
 
 _HOMES = {
@@ -45,6 +46,7 @@ _HOMES = {
     "demo_models": "api",
     "ingest": "api",
     "open_store": "api",
+    "probe": "api",
 }
 
 

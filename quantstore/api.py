@@ -8,6 +8,7 @@ NULL in the store means "not defined", and for an SQNR "exact: no error at all".
 among floats and texts, ``<NA>`` among integers and NaT among times.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -29,7 +30,7 @@ from quantstore.errors import (
     UnknownSchemeError,
 )
 from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
-from quantstore.wording import verdicts
+from quantstore.wording import frames, verdicts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -231,6 +232,44 @@ class Store:
 
         return runs.run(Path(path), self.path, os.fspath(inputs), choices, progress)
 
+    def probe(
+        self,
+        model: AnyPath,
+        targets: str | Iterable[str] | None = None,
+        *,
+        seconds: float | None = None,
+        progress: "Callable[[Progress], None] | None" = None,
+    ) -> pd.DataFrame:
+        """Measure on noise what targets would lose, and store it.
+
+        Args:
+            model: the name of a stored model, or a file; one that the store does not hold is
+                ingested as well. A ``pathlib.Path`` is always a file.
+            targets: names, see the table ``targets``; ``"all"`` for every one, by default those
+                that :func:`ingest` measures.
+            seconds: of CPU time for all of them, 60 by default.
+            progress: is told how far it is.
+
+        Returns:
+            One row per target, in the order given. ``failure`` says why a figure is missing; it
+            then takes the place of no earlier one, which is ``kept_sqnr_db``.
+
+        Raises:
+            UnknownTargetError: there is no such target.
+            UnknownModelError: neither the store nor the disk holds the model.
+            ModelFileError: the file is gone, has changed since, or is no model.
+        """
+        from quantstore.pipeline import probes
+
+        result = probes.probe_model(
+            model if isinstance(model, str) else Path(model),
+            self.path,
+            targets,
+            seconds=probes.SECONDS if seconds is None else seconds,
+            report=progress,
+        )
+        return frames.target_figures(result.model, result.records, result.kept_db)
+
     @contextmanager
     def _reading(self) -> Iterator[store.Connection]:
         with store.reading(self.path, self.wait_seconds) as connection:
@@ -260,6 +299,7 @@ def ingest(
     replace: bool = False,
     fold: bool = True,
     probe: bool = True,
+    probe_seconds: float | None = None,
     jobs: int | None = None,
     progress: "Callable[[IngestResult], None] | None" = None,
 ) -> "list[IngestResult]":
@@ -272,6 +312,7 @@ def ingest(
         replace: measure anew what is stored already.
         fold: fold BatchNormalization into the weights before it.
         probe: run each model beside its int8 twin on noise as well.
+        probe_seconds: of CPU time for that, each model; 60 by default.
         jobs: files to measure at the same time, by default one per core.
         progress: is called with the result of each file, as soon as it is certain.
 
@@ -293,12 +334,33 @@ def ingest(
     if name is not None and len(files) + len(failures) != 1:
         raise ValueError(f"a name is for one file, and these are {len(files) + len(failures)}")
     choices = IngestChoices(name=name, replace=replace, fold=fold, probe=probe)
+    if probe_seconds is not None:
+        choices = dataclasses.replace(choices, probe_seconds=probe_seconds)
     results_by_path = {}
     for result in chain(failures, ingest_many(files, target.path, choices, jobs)):
         results_by_path[result.path] = result
         if progress is not None:
             progress(result)
     return [*failures, *(results_by_path[str(path)] for path in files)]
+
+
+def probe(
+    model: AnyPath,
+    targets: str | Iterable[str] | None = None,
+    store: Store | AnyPath | None = None,
+    *,
+    seconds: float | None = None,
+    progress: "Callable[[Progress], None] | None" = None,
+) -> pd.DataFrame:
+    """Measure on noise what targets would lose, as ``quantstore probe`` does.
+
+    Args:
+        store: by default the one that the command line uses in this folder; created if need be.
+
+    The other arguments, the frame and what is raised: :meth:`Store.probe`.
+    """
+    chosen = store if isinstance(store, Store) else open_store(store)
+    return chosen.probe(model, targets, seconds=seconds, progress=progress)
 
 
 def demo_models() -> list[Path]:

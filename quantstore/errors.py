@@ -98,6 +98,12 @@ class UnknownSchemeError(QuantstoreError, ValueError):
     exit_code = 2
 
 
+class UnknownTargetError(QuantstoreError, ValueError):
+    """There is no target of this name; Python knows such a mistake as a ValueError."""
+
+    exit_code = 2
+
+
 class RefusedImportError(QuantstoreError):
     """A store or an export of somebody else that ours does not take over; nothing was changed."""
 

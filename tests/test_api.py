@@ -284,6 +284,31 @@ def test_ingest_tells_what_became_of_each_file_in_their_order(tmp_path):
         quantstore.ingest(models, tmp_path / "new.duckdb", name="x")
 
 
+def test_targets_are_measured_by_name_or_by_file(own):
+    frame = quantstore.probe("digits-plain", ["int8_dynamic", "int4_weights"], own)
+    assert frame["target"].tolist() == ["int8_dynamic", "int4_weights"]
+    assert frame["model"].tolist() == ["digits-plain"] * 2
+    assert frame["failure"].isna().all()
+    stored = own.query("select target, output_sqnr_db from simulations order by simulation_id")
+    pd.testing.assert_frame_equal(stored, frame[["target", "output_sqnr_db"]])
+
+    seen = []
+    file = next(path for path in quantstore.demo_models() if path.stem == "digits-plain")
+    again = own.probe(file, "int8_dynamic", progress=seen.append)
+    assert again["output_sqnr_db"].tolist() == frame["output_sqnr_db"].tolist()[:1]
+    assert seen
+    # No time: the reason is told, and the figure stays.
+    late = own.probe("digits-plain", "int8_dynamic", seconds=0.001)
+    assert late["failure"][0].startswith("stopped")
+    assert late["kept_sqnr_db"].tolist() == again["output_sqnr_db"].tolist()
+
+
+@pytest.mark.parametrize("kind", [quantstore.QuantstoreError, ValueError])
+def test_an_unknown_target_is_an_error_that_names_the_others(demo, kind):
+    with pytest.raises(kind, match="there is no target 'nope'"):
+        demo.probe("digits-plain", "nope")
+
+
 def test_remove_takes_a_model_out(own):
     own.remove("digits-plain")
     assert own.models()["model"].tolist() == DEMO_MODELS[1:]

@@ -3,7 +3,7 @@
 Each takes one at a time, in a process that can be cancelled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +73,14 @@ class RunQueue(Queue):
     """Models waiting to be run, and what became of the others.
 
     The progress of a job is ``run.choices.Progress``, its result ``pipeline.runs.Done``, its
-    description the scheme, the mode and the inputs.
+    description the scheme, the mode and the inputs. Where targets are measured the result is
+    ``pipeline.probes.ProbedModel``.
     """
 
     def __init__(self, start: StartRun | None = None) -> None:
         super().__init__()
         self._start = start or _start_run
+        self._probe_ids: set[int] = set()
 
     def add(
         self,
@@ -101,6 +103,23 @@ class RunQueue(Queue):
             name=name,
             description=description,
         )
+
+    def add_probe(self, model: str, store_path: Path, targets: Sequence[str]) -> int:
+        """Put targets of a stored model, by their names, at the end of the queue."""
+
+        def start() -> Cancellable:
+            from quantstore.pipeline import probes
+
+            return probes.start(model, store_path, targets)
+
+        number = f"{len(targets)} target{'' if len(targets) == 1 else 's'}"
+        job_id = self.put(start, name=model, description=f"{number}, noise")
+        self._probe_ids.add(job_id)
+        return job_id
+
+    def is_probe(self, job: Job) -> bool:
+        """Whether a job measures targets."""
+        return job.job_id in self._probe_ids
 
 
 def _start_run(path: Path, store_path: Path, inputs: str, choices: Any) -> Cancellable:

@@ -10,7 +10,7 @@ import click
 
 from quantstore import settings
 from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, print_lines, say
-from quantstore.cli.root import commands, everywhere
+from quantstore.cli.root import commands, everywhere, probe_seconds_option
 from quantstore.errors import QuantstoreError, printable
 from quantstore.wording import units
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Do not run the model on noise; verdicts then rest on its weights alone.",
 )
+@probe_seconds_option
 @click.option("--json", "as_json", is_flag=True, help="Print what became of each file as JSON.")
 @everywhere
 def ingest(
@@ -46,6 +47,7 @@ def ingest(
     jobs: int | None,
     no_fold: bool,
     no_probe: bool,
+    probe_seconds: float | None,
     as_json: bool,
 ) -> int:
     """Measure ONNX files and store what comes out.
@@ -67,7 +69,11 @@ def ingest(
     files, failures = find_files(paths)
     if name is not None and len(files) + len(failures) != 1:
         raise click.UsageError(f"--name is for one file, and these are {len(files)}")
+    if no_probe and probe_seconds is not None:
+        raise click.UsageError("--probe-seconds and --no-probe exclude each other")
     choices = IngestChoices(name=name, replace=replace, fold=not no_fold, probe=not no_probe)
+    if probe_seconds is not None:
+        choices = dataclasses.replace(choices, probe_seconds=probe_seconds)
     results = [*failures, *_ingested(files, db, choices, jobs, failures)]
     if as_json:
         print_lines([dataclasses.asdict(result) for result in results])

@@ -216,6 +216,15 @@ format_option = click.option(
 )
 
 
+probe_seconds_option = click.option(
+    "--probe-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="CPU time of the probe for each model, in seconds; a probe that only waits ends after five"
+    " times as long on the clock. [default: 60]",
+)
+
+
 @click.group(
     cls=_Commands,
     invoke_without_command=True,

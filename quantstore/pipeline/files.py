@@ -36,6 +36,22 @@ def find_files(patterns: Iterable[str]) -> tuple[list[Path], list[IngestResult]]
     return list(files), failures
 
 
+def file_of(source: str) -> Path | None:
+    """The file a model was read from, where it still is; an upload leaves none.
+
+    Args:
+        source: what the store says of the model's origin.
+    """
+    if source.startswith("example "):
+        name = source.removeprefix("example ")
+        return next((path for path in demo_paths() if path.name == name), None)
+    try:
+        path = Path(source)
+        return path if path.is_absolute() and path.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
 def _matches(pattern: str) -> tuple[list[Path], str]:
     """The files a pattern stands for, and what is missing where there are none."""
     if "\0" in pattern:

@@ -141,7 +141,7 @@ class IngestChoices:
 
     ``jobs`` is how many processes share the work on one file, by default one per core. ``plan``
     says what to measure; less than everything is for those who time it. ``probe`` says whether the
-    model is run on noise as well, for at most ``probe_seconds``.
+    model is run on noise as well, for at most ``probe_seconds`` of CPU time.
     """
 
     name: str | None = None

@@ -7,12 +7,20 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
-
-from quantstore.process.child import Child
+from typing import Any, Generic, Protocol, TypeVar
 
 Result = TypeVar("Result")
 TakeProgress = Callable[[Any], None]
+
+
+class Endable(Protocol):
+    """A child, or what keeps one."""
+
+    def cancel(self) -> None:
+        """End it, from any thread; whoever waits for its answer is told."""
+
+    def close(self) -> None:
+        """End it and everything it started, and wait for its end."""
 
 
 class Running(Generic[Result]):
@@ -26,7 +34,7 @@ class Running(Generic[Result]):
     """
 
     def __init__(
-        self, child: Child, work: Callable[[TakeProgress], Result], *, is_daemon: bool = True
+        self, child: Endable, work: Callable[[TakeProgress], Result], *, is_daemon: bool = True
     ) -> None:
         self._child = child
         self._work = work

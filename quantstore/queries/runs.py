@@ -21,7 +21,7 @@ def model_runs(con: Connection, model: str) -> pd.DataFrame:
     """One row per scheme, mode and inputs a model was run with: the latest run, probes first.
 
     Runs on inputs that were given have a row for each target, too. Of the probes, those are left
-    out that are no figure of a scheme and a mode.
+    out that are no figure of a scheme and a mode; :func:`model_targets` has all.
 
     ``has_drift`` says whether the run keeps its tensors, ``band`` is that of the SQNR at the
     outputs, NULL where there is none.
@@ -47,6 +47,29 @@ def model_runs(con: Connection, model: str) -> pd.DataFrame:
         order by input_source = 'noise' desc, input_source, scheme, mode
         """,
         {"model": model, "of_their_scheme": OF_THEIR_SCHEME},
+    )
+
+
+def model_targets(con: Connection, model: str) -> pd.DataFrame:
+    """One row per target that the probe was asked for: its figure, or why there is none.
+
+    ``band`` is that of the SQNR at the outputs; both are NULL where ``failure`` says why.
+    """
+    return con.frame(
+        """
+        select simulations.* exclude (model_id), band
+        from simulations
+        asof left join bands on output_sqnr_db >= bands.lower_db
+        where model_id = (select model_id from models where model = $model)
+            and input_source = 'noise'
+            and target is not null
+        qualify row_number() over (
+            partition by target
+            order by failure is null desc, created_at desc, simulation_id desc
+        ) = 1
+        order by target
+        """,
+        {"model": model},
     )
 
 

@@ -5,12 +5,13 @@ its time is up it ends, and what it gave is kept. Every figure that is missing t
 that says why. Its time is CPU time, so that a busy computer gives the same figures as an idle one.
 """
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from quantstore.errors import QuantstoreError
+from quantstore.errors import CancelledError, QuantstoreError
 from quantstore.process import limits
 from quantstore.process.child import SINGLE_THREADED, BugInChildError, Cause, Child, EndedError
 from quantstore.records import FindingRecord, SimulationRecord
@@ -53,10 +54,12 @@ class Prober:
     """A process that probes one model after another, or a new one where the last was killed.
 
     :meth:`start` returns at once, :meth:`result` waits; one model at a time. No thread runs in
-    between, so that this process may fork.
+    between, so that this process may fork. Any thread may :meth:`cancel`.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_cancelled = False
         self._child: Child | None = None
         self._is_asked = False
         self._seconds = SECONDS
@@ -78,11 +81,18 @@ class Prober:
         seconds: float = SECONDS,
         asked: Sequence[Probed] = PLAN,
     ) -> None:
-        """Begin with a model; what went before is over, its result asked for or not."""
+        """Begin with a model; what went before is over, its result asked for or not.
+
+        Raises:
+            CancelledError: it was cancelled before.
+        """
         if self._is_asked or (self._child is not None and not self._child.is_alive):
             self.close()
-        if self._child is None:
-            self._child = Child(probe_child.__name__, extra_environment=SINGLE_THREADED)
+        with self._lock:
+            if self._is_cancelled:
+                raise CancelledError("cancelled")
+            if self._child is None:
+                self._child = Child(probe_child.__name__, extra_environment=SINGLE_THREADED)
         self._seconds, self._asked = seconds, asked
         self._is_asked = True
         request = {
@@ -95,20 +105,35 @@ class Prober:
         )
         self._child.ask(request, allowed)
 
-    def result(self) -> tuple[SimulationRecord, ...]:
-        """Wait for the rows of the model that was started."""
+    def result(self, report: Callable[[int], None] | None = None) -> tuple[SimulationRecord, ...]:
+        """Wait for the rows of the model that was started.
+
+        Args:
+            report: is told how many figures there are, whenever there is another.
+
+        Raises:
+            CancelledError: somebody cancelled it.
+        """
         if self._child is None:
             raise RuntimeError("nothing was started")
         messages: list[dict[str, Any]] = []
         reason = None
+
+        def take(message: dict[str, Any]) -> None:
+            messages.append(message)
+            if report is not None and "figure" in message:
+                report(sum("figure" in earlier for earlier in messages))
+
         try:
-            self._child.answer(messages.append)
+            self._child.answer(take)
         except QuantstoreError as error:
             reason = error.sentence
         except BugInChildError as error:
             # A bug of ours, or of a library. The probe must not cost anybody the rest of an ingest.
             reason = f"the probe failed: {error.summary}"[:_LONGEST_REASON]
         except EndedError as error:
+            if self._is_cancelled:
+                raise CancelledError("cancelled") from error
             reason = self._reason(error)
             if error.cause is not Cause.OUT_OF_MEMORY:
                 self.close()
@@ -117,6 +142,14 @@ class Prober:
             FindingRecord(**message["finding"]) for message in messages if "finding" in message
         )
         return tuple(_records(self._asked, messages, reason))
+
+    def cancel(self) -> None:
+        """End it for good; whoever waits for a result, or starts anew, is told."""
+        with self._lock:
+            self._is_cancelled = True
+            child = self._child
+        if child is not None:
+            child.cancel()
 
     def close(self) -> None:
         """End the process, whatever it is doing."""

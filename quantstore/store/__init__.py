@@ -47,6 +47,7 @@ from quantstore.store.models import (
     own_runs,
     remove_model,
     remove_model_named,
+    replace_probe,
 )
 from quantstore.store.schema import SCHEMA_VERSION, STORAGE_VERSION
 
@@ -90,6 +91,7 @@ __all__ = [
     "remove_model",
     "remove_model_named",
     "rename_model",
+    "replace_probe",
     "sandbox",
     "set_note",
     "set_tags",

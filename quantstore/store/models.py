@@ -211,6 +211,41 @@ def add_simulation(
     return simulation_id
 
 
+def replace_probe(
+    connection: Connection, model_id: int, record: "SimulationRecord"
+) -> float | None:
+    """Write a figure of the probe in place of the earlier ones of the same target.
+
+    A figure that is missing takes the place of others that are, never of one that is there.
+
+    Returns:
+        The earlier figure in dB where it stays, and nothing was written; else None.
+    """
+    same = [model_id, record.target, record.scheme, record.mode]
+    if record.failure is not None:
+        earlier_db = connection.value(
+            "select arg_max(output_sqnr_db, created_at) from simulations"
+            " where model_id = ? and input_source = 'noise' and target is not distinct from ?"
+            " and scheme = ? and mode = ? and output_sqnr_db is not null",
+            same,
+        )
+        if earlier_db is not None:
+            return float(earlier_db)
+    earlier_ids = [
+        row[0]
+        for row in connection.rows(
+            "select simulation_id from simulations"
+            " where model_id = ? and input_source = 'noise' and target is not distinct from ?"
+            " and scheme = ? and mode = ?",
+            same,
+        )
+    ]
+    for table in (*CHILDREN_OF_SIMULATIONS, "simulations"):
+        connection.rows(f"delete from {table} where list_contains(?, simulation_id)", [earlier_ids])
+    add_simulation(connection, model_id, record)
+    return None
+
+
 def add_sensitivities(
     connection: Connection, model_id: int, records: "Sequence[SensitivityRecord]"
 ) -> None:

@@ -1,10 +1,12 @@
 """Rows of a frame as the facts that sentences are made of."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from quantstore.records import SimulationRecord
 from quantstore.wording.causes import LayerFacts
 
 
@@ -32,6 +34,35 @@ def layer_labels(layers: pd.DataFrame) -> list[str]:
             layers["layer"], layers["operand"], has_several, strict=True
         )
     ]
+
+
+# In this order; what noise has no value of is left out.
+_FIGURES = (
+    *("target", "scheme", "mode", "output_sqnr_db", "sample_count", "calibration_count"),
+    *("input_shape", "compared", "float_layers", "seconds", "cpu_seconds"),
+    *("onnxruntime_version", "created_at", "failure"),
+)
+
+
+def target_figures(
+    model: str, records: Sequence[SimulationRecord], kept_db: Mapping[str, float]
+) -> pd.DataFrame:
+    """One row per figure of a probe, in the order given.
+
+    Args:
+        kept_db: by target, the earlier figure that stays in the store where a new one is missing.
+    """
+    rows = [dataclasses.asdict(record) for record in records]
+    frame = pd.DataFrame([[row[column] for column in _FIGURES] for row in rows], columns=_FIGURES)
+    frame["float_layers"] = [list(row["float_layers"] or ()) for row in rows]
+    frame["kept_sqnr_db"] = [kept_db.get(row["target"], float("nan")) for row in rows]
+    frame.insert(0, "model", model)
+    return frame
+
+
+def names_or_none(value: Any) -> list[str]:
+    """A list of names out of a frame; empty where the store has NULL."""
+    return [str(name) for name in value] if pd.api.types.is_list_like(value) else []
 
 
 def figure_or_none(value: Any) -> float | None:

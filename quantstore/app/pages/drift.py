@@ -25,7 +25,8 @@ from quantstore.numerics.correlation import spearman
 from quantstore.store import Connection
 from quantstore.wording import frames
 from quantstore.wording.nodes import operator
-from quantstore.wording.text import short_name
+from quantstore.wording.targets import stayed_in_float
+from quantstore.wording.text import markdown, short_name
 from quantstore.wording.units import bits, counted, db, weight, with_minus
 from quantstore.wording.verdicts import MODES
 
@@ -73,6 +74,7 @@ def main() -> None:
         tensors = tensors.assign(run=tensors["simulation_id"].map(names))
         jumps = _jumps(tensors)
         headline.header(_headline(chosen, jumps), anchor=False)
+        _say_float_layers(chosen, names)
         _lines(tensors, jumps, chosen)
         _jump_table(jumps, is_several=len(picked) > 1)
         _worst(tensors, is_several=len(picked) > 1)
@@ -103,6 +105,14 @@ def _headline(chosen: pd.DataFrame, jumps: pd.DataFrame) -> str:
     steepest = run_jumps.sort_values("drop_db", ascending=False, kind="stable").iloc[0]
     name = notes.escaped(short_name(str(steepest["node_name"]), 60))
     return f"{sentence}; it falls most at {name}, {_from_to(steepest)}"
+
+
+def _say_float_layers(chosen: pd.DataFrame, names: dict[int, str]) -> None:
+    for row in chosen.to_dict("records"):
+        sentence = stayed_in_float(frames.names_or_none(row["float_layers"]))
+        if sentence:
+            run = f"{names[int(row['simulation_id'])]}: " if len(chosen) > 1 else ""
+            st.caption(markdown(f"{run}{sentence}."))
 
 
 def _before(row: Any) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
-from quantstore.app.sections import findings, probe
+from quantstore.app.sections import findings, probe, targets
 from quantstore.app.widgets import (
     address,
     colours,
@@ -81,6 +81,8 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
     report_button.draw([name], scheme, key="report_model")
     runs = queries.model_runs(con, name)
     probe.section(runs, scheme)
+    (origin,) = queries.origins(con, [name])
+    targets.section(name, origin.source, queries.model_targets(con, name))
     profiles = queries.layer_profiles(con, [name], scheme.name)
     layers = queries.worst_layers(con, name, scheme.name).merge(
         queries.layer_rescues(con, name, scheme.name), on="layer_id"

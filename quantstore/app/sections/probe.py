@@ -19,8 +19,8 @@ PROBED_MODES = ("weights", "both")
 HALF_OF_THE_NOISE_DB = 3.0
 
 NOT_RUN = (
-    "The model was not run: the verdict rests on its weights alone. A probe needs no data: ingest"
-    " the file once more, without `--no-probe`."
+    "The model was not run: the verdict rests on its weights alone. A probe needs no data: measure"
+    " the targets below."
 )
 PROBE_FAILED = "The probe failed, so only the weights were judged:"
 

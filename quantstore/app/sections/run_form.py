@@ -10,7 +10,7 @@ from quantstore import settings
 from quantstore.app.queue import FINISHED, RUNS, Job
 from quantstore.app.widgets import jobs, notes, reach
 from quantstore.errors import printable
-from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.files import file_of
 from quantstore.run.inputs import PRESETS
 from quantstore.schemes import INT8_SCHEMES, Scheme
 from quantstore.wording.text import markdown
@@ -154,18 +154,6 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
     st.rerun()
 
 
-def file_of(source: str) -> Path | None:
-    """The file a model was read from, where it still is; an upload leaves none."""
-    if source.startswith("example "):
-        name = source.removeprefix("example ")
-        return next((path for path in demo_paths() if path.name == name), None)
-    try:
-        path = Path(source)
-        return path if path.is_absolute() and path.is_file() else None
-    except (OSError, ValueError):
-        return None
-
-
 def _problem(inputs: str) -> str | None:
     if not inputs:
         return "Which inputs? Give the path of a folder of images, of an image, .npz or .npy."
@@ -193,10 +181,10 @@ def adopt_results() -> list[str]:
 
 def under_way() -> None:
     """The queue of runs."""
-    jobs.under_way(RUNS, _runs, key="runs", poll_seconds=0.5)
+    jobs.under_way(RUNS, lines, key="runs", poll_seconds=0.5)
 
 
-def _runs(runs: list[Job]) -> None:
+def lines(runs: list[Job]) -> None:
     """The runs under way, each of which can be cancelled, and what became of the others."""
     for job in runs:
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):

@@ -222,6 +222,7 @@ td:first-child, th:first-child { padding-left: 6px; }
 td:last-child, th:last-child { padding-right: 6px; }
 .name { overflow-wrap: anywhere; font-weight: 600; }
 .name button { font-weight: 600; }
+.note { font-size: 13px; font-weight: 400; }
 .name .lines {
     display: -webkit-box; -webkit-line-clamp: 3; -webkit-box-orient: vertical; overflow: hidden;
 }
@@ -259,12 +260,17 @@ const draw = {
         words.title = value.text;
         box.appendChild(words);
         if (value.small) box.appendChild(element("div", "small", value.small));
+        if (value.note) box.appendChild(element("div", "note", value.note));
     },
     pair(box, value) {
         box.appendChild(element("div", "", value.text));
         if (value.small) box.appendChild(element("div", "small", value.small));
     },
     chip(box, value) {
+        if (!value.band) {
+            box.appendChild(element("div", "small", value.text));
+            return;
+        }
         const band = value.band.replace(" ", "-");
         const chip = element("span", "chip", value.band);
         chip.style.background = `var(--${band}-tint)`;
@@ -469,7 +475,8 @@ def table(
     Args:
         columns: ``title``, ``kind`` (name, pair, chip or spark), ``number``, ``wide`` (hidden where
             the table is narrow).
-        rows: ``key``, ``chosen`` and one value per column.
+        rows: ``key``, ``chosen`` and one value per column: ``text`` and ``small`` below
+            it; a name may have a ``note`` as well, a chip has a ``band``, or a text for none.
         on_click: reads ``st.session_state[key].clicked``: ``{"row": key}``.
     """
     _table(

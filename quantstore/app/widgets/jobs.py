@@ -21,22 +21,28 @@ _TRACK = both(LIGHT.grid, DARK.grid)
 
 
 def under_way(
-    queue: Queue, draw: Callable[[list[Job]], None], *, key: str, poll_seconds: float
+    queue: Queue,
+    draw: Callable[[list[Job]], None],
+    *,
+    key: str,
+    poll_seconds: float,
+    belongs: Callable[[Job], bool] = lambda _: True,
 ) -> None:
     """The queue, if it holds anything; polls only while something moves.
 
     Args:
         draw: draws the jobs, oldest first.
         key: of what the session remembers of the queue, and of its buttons.
+        belongs: whether a job is shown here.
     """
-    jobs = queue.snapshot()
+    jobs = list(filter(belongs, queue.snapshot()))
     finished_key = f"{key}_finished"
     st.session_state[finished_key] = _finished_ids(jobs)
     if not jobs:
         return
 
     def follow() -> None:
-        jobs = queue.snapshot()
+        jobs = list(filter(belongs, queue.snapshot()))
         finished_ids = _finished_ids(jobs)
         if finished_ids != st.session_state.get(finished_key):
             # A model or a run has arrived, or failed: every page may have something new to show.

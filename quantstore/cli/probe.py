@@ -1,0 +1,91 @@
+"""The command that measures targets of a model: probe."""
+
+from pathlib import Path
+
+import click
+
+from quantstore.cli.output import OK, SOME_FAILED, Talk, print_frame, say
+from quantstore.cli.root import commands, everywhere, format_option, probe_seconds_option
+from quantstore.schemes import TARGETS
+
+ALL = "all"
+COLUMNS = (
+    "target",
+    "output_sqnr_db",
+    "sample_count",
+    "cpu_seconds",
+    "float_layers",
+    "failure",
+)
+
+
+@commands.command(position=65)
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--target",
+    "targets",
+    type=click.Choice([*TARGETS, ALL]),
+    multiple=True,
+    metavar="TARGET",
+    help=f"What to measure; may be repeated. One of: {', '.join((*TARGETS, ALL))}."
+    f" [default: {', '.join(name for name, target in TARGETS.items() if target.is_default)}]",
+)
+@probe_seconds_option
+@format_option
+@everywhere
+def probe(
+    db: Path, model: str, targets: tuple[str, ...], probe_seconds: float | None, style: str
+) -> int:
+    """Measure what a kind of hardware would lose, on noise.
+
+    MODEL is the name of a stored model, or a file; one that the store does not hold is ingested as
+    well. A target says which weights and activations are rounded, and how: the table targets
+    describes each. New values replace earlier ones of the same target; a value that could not be
+    measured replaces none, and the exit code is then 1.
+
+    \b
+    Examples:
+      quantstore probe rtmdet-s
+      quantstore probe rtmdet-s --target int8_channel_int16 --target int4_weights
+      quantstore probe model.onnx --target all --probe-seconds 300 --format csv
+    """
+    from quantstore.pipeline import probes
+    from quantstore.wording import frames
+    from quantstore.wording.targets import stayed_in_float
+    from quantstore.wording.units import NO_BREAK_SPACE
+
+    with Talk() as talk:
+        stage = ""
+
+        def report(progress: probes.Progress) -> None:
+            nonlocal stage
+            if progress.stage != stage:
+                stage = progress.stage
+                talk.begin()
+            talk.progress(progress.done, progress.total, progress.stage)
+
+        seconds = probes.SECONDS if probe_seconds is None else probe_seconds
+        try:
+            result = probes.probe_model(model, db, targets or None, seconds=seconds, report=report)
+        except KeyboardInterrupt:
+            raise click.Abort from None
+    frame = frames.target_figures(result.model, result.records, result.kept_db)
+    if style == "table":
+        frame["float_layers"] = [len(names) or None for names in frame["float_layers"]]
+        print_frame(frame, style, COLUMNS)
+        targets_by_names: dict[tuple[str, ...], list[str]] = {}
+        for record in result.records:
+            targets_by_names.setdefault(tuple(record.float_layers or ()), []).append(
+                str(record.target)
+            )
+        for names, of_targets in targets_by_names.items():
+            if names:
+                sentence = stayed_in_float(names).replace(NO_BREAK_SPACE, " ")
+                say(f"{', '.join(of_targets)}: {sentence}")
+    else:
+        print_frame(frame, style)
+    if result.was_ingested:
+        say(f"stored {result.model} as well")
+    for note in result.notes:
+        say(f"no value for {note}")
+    return OK if result.is_complete else SOME_FAILED

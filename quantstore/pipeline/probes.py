@@ -1,0 +1,306 @@
+"""A model and targets in, their figures in the store: the probe of what is stored already.
+
+What the command line, the pages and Python call. A file that the store does not hold is ingested
+first. The model is run in a child process, which can be cancelled.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantstore import queries, settings, store
+from quantstore.errors import (
+    MissingStoreError,
+    ModelFileError,
+    OlderStoreError,
+    QuantstoreError,
+    StoreError,
+    UnknownModelError,
+    UnknownTargetError,
+)
+from quantstore.pipeline.files import file_of
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.measure_file import content_of
+from quantstore.pipeline.outcome import IngestChoices
+from quantstore.process.running import Running
+from quantstore.records import SimulationRecord
+from quantstore.run.choices import Progress, ReportProgress
+from quantstore.run.plan import PLAN, Probed
+from quantstore.run.probe import SECONDS, Prober
+from quantstore.schemes import TARGETS, Target
+from quantstore.store.models import NO_MODEL_NAMED
+from quantstore.wording.targets import missing_figures
+
+__all__ = ["ALL", "SECONDS", "ProbedModel", "Progress", "probe_model", "start", "targets_named"]
+
+# The word for every target.
+ALL = "all"
+READING, MEASURING_WEIGHTS, MEASURING = (
+    "reading the file",
+    "measuring the weights",
+    "measuring targets",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbedModel:
+    """What became of a probe, now in the store.
+
+    ``records``: one for each target that was asked for, in that order; ``failure`` says why a
+    figure is missing. ``kept_db``: by target, the earlier figure that stays where a new one is
+    missing.
+    """
+
+    model: str
+    records: tuple[SimulationRecord, ...]
+    kept_db: dict[str, float] = field(default_factory=dict)
+    was_ingested: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every target has its figure."""
+        return all(record.failure is None for record in self.records)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line for each figure that is missing."""
+        return missing_figures(self.records, self.kept_db)
+
+
+def targets_named(names: Iterable[str] | str | None) -> tuple[Target, ...]:
+    """Targets by their names, each once; ``all`` is every one, None those that ingest measures.
+
+    Raises:
+        UnknownTargetError: there is no target of this name; it lists those that there are.
+    """
+    if names is None:
+        return tuple(target for target in TARGETS.values() if target.is_default)
+    listed = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    for name in listed:
+        if name != ALL and name not in TARGETS:
+            raise UnknownTargetError(
+                f"there is no target {name!r}", f"there are {', '.join((*TARGETS, ALL))}"
+            )
+    if not listed:
+        raise UnknownTargetError("no target was named", f"there are {', '.join((*TARGETS, ALL))}")
+    return tuple(TARGETS[name] for name in (TARGETS if ALL in listed else listed))
+
+
+def start(
+    model: str | Path,
+    store_path: Path,
+    targets: Iterable[str] | str | None = None,
+    seconds: float = SECONDS,
+) -> Running[ProbedModel]:
+    """Begin to measure targets and return at once.
+
+    Args:
+        model: the name of a stored model, or a file; a Path is always a file.
+        targets: see :func:`targets_named`.
+        seconds: of CPU time for all of them. A file that the store does not hold gets what ingest
+            measures on top, within the same time.
+
+    Returns:
+        Its progress is :class:`Progress`. Its thread reads the file and writes the store;
+        cancelled, it stores no figure, unless they were being written already.
+
+    Raises:
+        UnknownTargetError: there is no such target.
+        QuantstoreError: no time to measure anything in.
+    """
+    chosen = targets_named(targets)
+    if not seconds > 0:
+        raise QuantstoreError(
+            "a probe needs more than 0 seconds", f"{SECONDS:g} suffice for most models"
+        )
+    prober = Prober()
+
+    def work(report: Callable[[Any], None]) -> ProbedModel:
+        return _probed(model, store_path, chosen, seconds, prober, report)
+
+    return Running(prober, work)
+
+
+def probe_model(
+    model: str | Path,
+    store_path: Path,
+    targets: Iterable[str] | str | None = None,
+    *,
+    seconds: float = SECONDS,
+    report: ReportProgress | None = None,
+) -> ProbedModel:
+    """Measure targets, store their figures, and return when it is over; see :func:`start`.
+
+    Raises:
+        QuantstoreError: the model is neither stored nor a file, its file is gone or holds something
+            else than was measured, or the store cannot be used.
+    """
+    return start(model, store_path, targets, seconds).wait(report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """A file that holds what the store says of a model; ``stamp`` tells whether it is touched."""
+
+    path: Path
+    sha256: str
+    folded: bool
+    stamp: tuple[int, int]
+
+
+def _probed(
+    model: str | Path,
+    store_path: Path,
+    targets: Sequence[Target],
+    seconds: float,
+    prober: Prober,
+    report: Callable[[Any], None],
+) -> ProbedModel:
+    report(Progress(READING, 0, 1))
+    content, was_ingested = _located(model, store_path, report)
+    asked = [Probed.of(target) for target in targets]
+    if was_ingested:
+        # In place of the probe that its ingest would have run.
+        asked += [probed for probed in PLAN if probed not in asked]
+    report(Progress(MEASURING, 0, len(asked)))
+    prober.start(content.path, fold=content.folded, seconds=seconds, asked=asked)
+    records = prober.result(lambda done: report(Progress(MEASURING, done, len(asked))))
+    if _stamp(content.path) != content.stamp:
+        raise ModelFileError(f"{content.path.name}: changed while it was run", "try again")
+    kept_db = {}
+    with store.writing(store_path, may_create=False) as connection:
+        stored_model = store.model_with_content(connection, content.sha256, content.folded)
+        if stored_model is None:
+            raise UnknownModelError(f"{content.path.name}: its model was removed meanwhile")
+        for record in records:
+            earlier_db = store.replace_probe(connection, stored_model.model_id, record)
+            if earlier_db is not None and record.target is not None:
+                kept_db[record.target] = earlier_db
+        stored_findings = connection.rows(
+            "select kind, message from findings where model_id = ?", [stored_model.model_id]
+        )
+        store.add_findings(
+            connection,
+            stored_model.model_id,
+            [
+                finding
+                for finding in prober.findings
+                if (finding.kind, finding.message) not in stored_findings
+            ],
+        )
+    return ProbedModel(
+        model=stored_model.model,
+        records=records[: len(targets)],
+        kept_db=kept_db,
+        was_ingested=was_ingested,
+    )
+
+
+def _located(
+    model: str | Path, store_path: Path, report: Callable[[Any], None]
+) -> tuple[_Content, bool]:
+    """The file of a model, and whether it had to be ingested."""
+    origin = _origin(model, store_path) if isinstance(model, str) else None
+    if origin is not None:
+        return _content_of_stored(origin, store_path), False
+    path = _expanded(Path(model))
+    if isinstance(model, str) and not _exists(path):
+        raise UnknownModelError(f"{NO_MODEL_NAMED} {model!r}, and there is no such file")
+    stamp, sha256 = _stamp(path), _sha256(path)
+    for folded in (True, False):
+        if _is_stored(store_path, sha256, folded):
+            return _Content(path, sha256, folded, stamp), False
+    report(Progress(MEASURING_WEIGHTS, 0, 1))
+    choices = IngestChoices(probe=False)
+    with _naming(path):
+        result = ingest_file(path, store_path, choices)
+    is_new = result.outcome != "already stored"
+    return _Content(path, sha256, choices.fold, stamp), is_new
+
+
+def _content_of_stored(origin: queries.Origin, store_path: Path) -> _Content:
+    path = file_of(origin.source)
+    if path is None:
+        happened = (
+            "is not where it was"
+            if Path(origin.source).is_absolute()
+            else "was not kept when it was uploaded"
+        )
+        raise ModelFileError(
+            f"the file of {origin.model!r} {happened}: {origin.source}",
+            f"name the file: {settings.command('probe FILE', store_path)}",
+        )
+    stamp = _stamp(path)
+    if _sha256(path) != origin.sha256:
+        again = "ingest FILE --name NAME --replace"
+        raise ModelFileError(
+            f"{path} has changed since {origin.model!r} was measured",
+            f"measure it again: {settings.command(again, store_path)}",
+        )
+    return _Content(path, origin.sha256, origin.folded, stamp)
+
+
+def _origin(name: str, store_path: Path) -> queries.Origin | None:
+    """Where a stored model comes from; None where the store holds none of this name."""
+    try:
+        with store.reading(store_path) as connection:
+            return next(iter(queries.origins(connection, [name])), None)
+    except MissingStoreError:
+        return None
+    except OlderStoreError:
+        # The figures will be written to it anyway.
+        store.update(store_path)
+        return _origin(name, store_path)
+
+
+def _is_stored(store_path: Path, sha256: str, folded: bool) -> bool:
+    with (
+        contextlib.suppress(MissingStoreError, OlderStoreError),
+        store.reading(store_path) as connection,
+    ):
+        return store.model_with_content(connection, sha256, folded) is not None
+    return False
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        # An unknown user's home: a file of that very name, or none.
+        return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        # A name that is too long, a character that no path may hold.
+        return False
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """When a file was written and its size; zeros where it is not there."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
+
+
+def _sha256(path: Path) -> str:
+    with _naming(path):
+        return content_of(path)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let what is wrong with a file begin with its name."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except QuantstoreError as error:
+        error.args = (f"{path.name}: {error}",)
+        raise
