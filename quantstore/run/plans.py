@@ -18,7 +18,7 @@ from quantstore.run.emulator import Plan
 from quantstore.run.grids import AT_RUN_TIME, ActivationGrid
 from quantstore.run.network import Network
 from quantstore.run.placement import SHARES, Placement
-from quantstore.run.ranges import Observed, Range
+from quantstore.run.ranges import SENTINEL, Observed, Range
 from quantstore.schemes import INT8_TENSOR_SYMMETRIC, Activations, Scheme, Target
 
 _INT32 = np.iinfo(np.int32)
@@ -101,7 +101,9 @@ class Planner:
                 array = self.network.constant(name)
                 low, high = Range.of(array).ends
                 grid = grids.grid_of(low, high, rounding.activations)
-                constants[name] = grids.rounded(array, grid)
+                # What stands for infinity, in a mask or as padding, is on no grid and must stay.
+                is_sentinel = np.abs(array) >= SENTINEL
+                constants[name] = np.where(is_sentinel, array, grids.rounded(array, grid))
             for bias in placed.biases:
                 scale = weight_scales.get(bias.weights)
                 if scale is not None and bias.input in input_scales:
