@@ -36,8 +36,9 @@ from quantstore.run.probe_figures import (  # noqa: E402
     accepted_inputs,
     fix_shapes,
 )
-from quantstore.run.runtime import Feeds, Session, quantizable, quantize_file  # noqa: E402
+from quantstore.run.runtime import Feeds, Session, quantizable  # noqa: E402
 from quantstore.schemes import SCHEMES  # noqa: E402
+from tests.support.referees import quantize_file  # noqa: E402
 
 SHARED = HERE.parent.parent / "shared"
 RESULT = HERE / "results" / "probe.json"
@@ -253,7 +254,7 @@ def compare(network: Network) -> list[dict[str, object]]:
                     room / "quantized.onnx",
                     calibration,
                     per_channel=SCHEMES[scheme].is_per_channel,
-                    cache=room / f"{name}.json",
+                    ranges_file=room / f"{name}.json",
                 )
                 quantized = Session(target)
                 decibels[name] = reference.median_db(

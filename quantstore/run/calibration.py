@@ -22,6 +22,8 @@ PERCENTILE = 99.999
 # with TensorRT", GTC 2017.
 _ENTROPY_LEVELS = 128
 _ENTROPY_BINS = 2048
+# Instead of none in a bin, where a divergence asks for one: onnxruntime's number, and MXNet's.
+_EMPTY_COUNT = 1e-4
 # Shares of a range that are tried as its end, coarse and then close around the best.
 _COARSE = np.arange(1.0, 0.05, -0.05)
 _FINE = np.arange(-0.04, 0.045, 0.01)
@@ -90,10 +92,11 @@ def _divergence(counts: Doubles, kept: int) -> float:
     coded = np.where(is_used, (total / np.maximum(used, 1))[level], 0)
     # What is cut off lands on the last code; the codes do not know that it was more.
     reference[-1] += counts[kept:].sum()
-    if not coded.any() or (reference[-1] > 0 and coded[-1] == 0):
+    if not coded.any():
         return np.inf
+    coded[(reference > 0) & (coded == 0)] = _EMPTY_COUNT
     p, q = reference / reference.sum(), coded / coded.sum()
-    both = (p > 0) & (q > 0)
+    both = p > 0
     return float(np.sum(p[both] * np.log(p[both] / q[both])))
 
 

@@ -1,5 +1,6 @@
 """Which weights of a network are which layer of the file, after an optimizer went over it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
@@ -7,48 +8,91 @@ import onnx
 from quantstore import graph
 from quantstore.run import twin
 from quantstore.run.network import Network
-from quantstore.run.nodes import every_node, successor
+from quantstore.run.nodes import consumers, every_node, successor
+
+# onnxruntime puts these in front of names of a branch that it takes out of an If.
+_TAKEN_OUT = ("_if_then_branch_", "_if_else_branch_")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKey:
+    """What tells the layers of a file apart: W and R of a recurrent layer share its name."""
+
+    name: str
+    operand: str
+
+    @classmethod
+    def of(cls, site: graph.Site) -> "LayerKey":
+        return cls(site.name, site.operand.name)
 
 
 @dataclass(frozen=True, slots=True)
 class FileLayers:
     """The layers of a file, and its nodes without their weights.
 
-    ``made_by``: by the name of a layer, what its node computes and which operand holds the weights.
+    ``made_by``: what the node of a layer computes.
     """
 
     nodes: onnx.ModelProto
-    made_by: dict[str, tuple[str, str]]
+    made_by: dict[LayerKey, str]
 
     @classmethod
     def of(cls, model: twin.FloatModel) -> "FileLayers":
         """Before anything is taken apart."""
-        made_by = {
-            site.name: (str(site.node.outputs[0].name), site.operand.name)
-            for site in graph.find_sites(model.file)
-        }
-        nodes = onnx.ModelProto()
-        whole = twin.to_proto(model)
-        nodes.graph.node.extend(whole.graph.node)
-        nodes.graph.output.extend(whole.graph.output)
-        return cls(nodes, made_by)
+        made_by = {LayerKey.of(site): _result(site) for site in graph.find_sites(model.file)}
+        return cls(_side_by_side(twin.to_proto(model)), made_by)
 
-    def names_in(self, network: Network) -> dict[str, str]:
-        """By the name of a layer in the file, the name of its weights in the network.
+    def keys_in(self, network: Network) -> dict[str, LayerKey]:
+        """By the name of weights in the network, the layer of the file that they are.
 
         An optimizer may fold what follows a layer into it: then the layer is where the folded
         node's result is made.
         """
-        made = {name for node in every_node(network.model.graph) for name in node.output}
+        nodes = _side_by_side(network.model)
+        made = {_plain(name) for node in nodes.graph.node for name in node.output}
+        readers = consumers(nodes)
         slot_of = {
-            (str(slot.site.node.outputs[0].name), slot.site.operand.name): name
+            (_plain(result), slot.site.operand.name): name
             for name, slot in network.slot_of.items()
+            for result in _results(slot.site, readers)
         }
-        by_name = {slot.site.name: name for name, slot in network.slot_of.items()}
-        found: dict[str, str] = {}
-        for layer, (output, operand) in self.made_by.items():
+        by_key = {LayerKey.of(slot.site): name for name, slot in network.slot_of.items()}
+        found: dict[str, LayerKey] = {}
+        for key, output in self.made_by.items():
             tensor = successor(self.nodes, output, made.__contains__)
-            slot = slot_of.get((tensor or output, operand)) or by_name.get(layer)
+            slot = slot_of.get((tensor or output, key.operand)) or by_key.get(key)
             if slot is not None:
-                found[layer] = slot
+                found[slot] = key
         return found
+
+
+def _side_by_side(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What reads and makes what, the nodes of bodies beside those of the graph."""
+    nodes = onnx.ModelProto()
+    nodes.graph.node.extend(
+        onnx.NodeProto(op_type=node.op_type, input=node.input, output=node.output)
+        for node in every_node(model.graph)
+    )
+    nodes.graph.output.extend(model.graph.output)
+    return nodes
+
+
+def _result(site: graph.Site) -> str:
+    """The first tensor that a layer's node computes; a recurrent one may leave some out."""
+    return next((str(value.name) for value in site.node.outputs if value.name), "")
+
+
+def _results(site: graph.Site, readers: dict[str, list[onnx.NodeProto]]) -> Iterator[str]:
+    """The same, and what a Reshape makes of it, which a product of three axes is followed by."""
+    result = _result(site)
+    yield result
+    following = readers.get(result, [])
+    if len(following) == 1 and following[0].op_type == "Reshape":
+        yield following[0].output[0]
+
+
+def _plain(name: str) -> str:
+    """The name that a tensor had before onnxruntime took it out of a branch."""
+    while name.startswith(_TAKEN_OUT):
+        name = name[len(_TAKEN_OUT[0]) :]
+    return name

@@ -117,10 +117,14 @@ def _slots(
     network: Network, excluded: frozenset[str], families: tuple[str, ...] | None = None
 ) -> tuple[str, ...]:
     """Names of the layers' weights, all of them or those of some families."""
+    # In the bodies of branches and loops a layer's name is longer than that of its node.
+    node_of = {
+        name: name_of(node) for node in every_node(network.model.graph) for name in node.input
+    }
     return tuple(
         name
         for name, slot in network.slot_of.items()
-        if slot.site.name not in excluded
+        if excluded.isdisjoint((slot.site.name, node_of.get(name, "")))
         and (families is None or slot.site.operator.family in families)
     )
 

@@ -99,8 +99,11 @@ class Planner:
         if rounding.activations is not None and rounding.scheme is not None:
             for name in placed.constants:
                 array = self.network.constant(name)
-                low, high = Range.of(array).ends
-                grid = grids.grid_of(low, high, rounding.activations)
+                whole = Range.of(array)
+                if whole.sentinel_count:
+                    # A mask or padding of -3.4e38 is on no grid: it stays as it is.
+                    continue
+                grid = grids.grid_of(*whole.ends, rounding.activations)
                 constants[name], constant_grids[name] = grids.rounded(array, grid), grid
             for bias in placed.biases:
                 weights = constant_grids.get(bias.weights)

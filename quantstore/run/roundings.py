@@ -7,7 +7,7 @@ The rounding is that of QuantizeLinear and DequantizeLinear, in float32::
 with codes counted from the zero point, and ``magic = 1.5 * 2^23``, whose addition leaves no bit for
 a fraction: ties go to the even code (https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html).
 With ``scale = 1, lowest = -inf, highest = inf, magic = 0`` every value passes through as it is, bit
-for bit: the tensor stays in float.
+for bit but for the sign of a zero: the tensor stays in float.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

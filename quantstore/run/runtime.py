@@ -1,4 +1,4 @@
-"""onnxruntime's only door: sessions, its own quantizer, and its refusals as our failures.
+"""onnxruntime's only door: sessions, and its refusals as our failures.
 
 It is imported where it is needed first, never at the top: it costs time and memory, and only the
 processes that run a model need it.
@@ -6,13 +6,11 @@ processes that run a model need it.
 
 import contextlib
 import importlib
-import inspect
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 from onnx import version_converter
@@ -22,7 +20,6 @@ from quantstore.records import Array
 
 # One sample: an array for each input of a model.
 Feeds = Mapping[str, Array]
-Calibration = Literal["minmax", "percentile", "entropy"]
 
 # onnxruntime's words for the types that networks compute with.
 _ELEMENT_TYPES = {
@@ -47,7 +44,6 @@ LOWEST_QDQ_OPSET = 13
 LONGEST_MESSAGE = 300
 # A protobuf message holds less than 2 GB. Some of that is for the graph.
 PROTOBUF_BYTES = 1900 << 20
-_METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 NOT_INSTALLED = "onnxruntime, which runs models, is not installed"
 REFUSES = "onnxruntime refuses the model"
 CRASHED = "onnxruntime crashed on this model"
@@ -201,67 +197,6 @@ def raise_opset(model: onnx.ModelProto, lowest: int = LOWEST_QDQ_OPSET) -> onnx.
         return version_converter.convert_version(model, lowest)
 
 
-def quantize_file(
-    source: Path,
-    target: Path,
-    samples: Sequence[Feeds],
-    *,
-    per_channel: bool,
-    calibration: Calibration = "minmax",
-    cache: Path | None = None,
-    nodes_to_exclude: Sequence[str] = (),
-    extra_options: Mapping[str, object] | None = None,
-) -> Path:
-    """Full int8 by onnxruntime's own quantizer: QuantizeLinear and DequantizeLinear everywhere.
-
-    Activations become uint8, asymmetric, one scale per tensor; weights int8, symmetric, one scale
-    per tensor or per channel.
-
-    Args:
-        source: what :func:`quantizable` gave, a path: the quantizer would move the weights of a
-            model in memory elsewhere, and the second call would fail.
-        samples: to find the ranges of activations on.
-        cache: where ranges are kept, so that a second call with the same samples need not run the
-            model again. An older onnxruntime ignores it.
-
-    Returns:
-        ``target``, written.
-
-    Raises:
-        RunError: the quantizer fails.
-    """
-    _onnxruntime()
-    with _quiet(), _translated("onnxruntime's quantizer stops"):
-        library: Any = importlib.import_module("onnxruntime.quantization")
-        options: dict[str, Any] = {
-            "quant_format": library.QuantFormat.QDQ,
-            "per_channel": per_channel,
-            "activation_type": library.QuantType.QUInt8,
-            "weight_type": library.QuantType.QInt8,
-            "calibrate_method": getattr(library.CalibrationMethod, _METHODS[calibration]),
-            "nodes_to_exclude": list(nodes_to_exclude),
-            "extra_options": dict(extra_options or {}),
-        }
-        if "calibration_cache_path" in inspect.signature(library.quantize_static).parameters:
-            options["calibration_cache_path"] = cache
-        library.quantize_static(source, target, _CalibrationReader(samples), **options)
-    return target
-
-
-class _CalibrationReader:
-    """Samples one after another, None at the end: what the quantizer asks for."""
-
-    def __init__(self, samples: Sequence[Feeds]) -> None:
-        self._samples = samples
-        self.rewind()
-
-    def rewind(self) -> None:
-        self._remaining = iter(self._samples)
-
-    def get_next(self) -> Feeds | None:
-        return next(self._remaining, None)
-
-
 def _shape_of(sizes: Sequence[object] | None) -> tuple[int | None, ...] | None:
     if sizes is None:
         return None
@@ -325,14 +260,3 @@ def _shortened(message: str) -> str:
         line = line.split(" : ", 3)[-1]
     line = printable(line.strip())
     return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]}…"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantizer gives advice on the root logger that is of no use to ours."""
-    level = logging.root.level
-    logging.root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.root.setLevel(level)

@@ -34,7 +34,7 @@ from quantstore.run.drift import measure_drift
 from quantstore.run.emulator import Emulator, Plan
 from quantstore.run.feeding import choose_samples
 from quantstore.run.inputs import Samples
-from quantstore.run.layers import FileLayers
+from quantstore.run.layers import FileLayers, LayerKey
 from quantstore.run.local import with_local_twins
 from quantstore.run.network import Network
 from quantstore.run.nodes import every_node, name_of
@@ -114,9 +114,9 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     work.say("quantizing", 0, 1)
     prepared = network.prepare(whole, compared.names, work.folder, fold=choices.fold)
     del whole
-    names = layers.names_in(prepared)
+    layer_of = layers.keys_in(prepared)
     target = choices.rounded
-    placed = placement(prepared, target, _excluded(work, prepared, names, depth_of))
+    placed = placement(prepared, target, _excluded(work, prepared, layer_of, depth_of))
     planner = _planner(work, prepared, placed, chosen.calibration)
     scheme = None if choices.mode == "activations" else target.scheme
     plan = planner.plan(placed, Rounding(scheme, target.activations))
@@ -138,10 +138,10 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     now = datetime.now(UTC).replace(tzinfo=None)
     found = Sensitivities()
     if choices.sensitivity:
-        layer_of = {
-            slot: (name, depth_of[name]) for name, slot in names.items() if name in depth_of
+        stored = {
+            slot: (key.name, depth_of[key]) for slot, key in layer_of.items() if key in depth_of
         }
-        units = units_of(emulator, placed, plan, layer_of)
+        units = units_of(emulator, placed, plan, stored)
         found = _sensitivities(work, Bench(emulator, plan, samples, units), samples, now)
     return Simulation(
         sha256=sha256,
@@ -158,7 +158,7 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
             calibration_count=0 if choices.mode == "weights" else len(chosen.calibration),
             output_sqnr_db=figures.output_sqnr_db,
             top1_agreement=figures.decisions.top1_agreement,
-            float_layers=_in_the_files_words(placed.left_in_float, names),
+            float_layers=_in_the_files_words(prepared, placed.left_in_float, layer_of),
             seconds=clock.wall_lap(),
             cpu_seconds=clock.cpu_lap(),
             onnxruntime_version=version(),
@@ -209,7 +209,10 @@ def _sentinel_notes(planner: Planner) -> Iterator[str]:
 
 
 def _excluded(
-    work: Workplace, prepared: Network, names: Mapping[str, str], known: Collection[str]
+    work: Workplace,
+    prepared: Network,
+    layer_of: Mapping[str, LayerKey],
+    stored: Collection[LayerKey],
 ) -> set[str]:
     """What shall stay in float, by the names that the network has for it.
 
@@ -220,13 +223,13 @@ def _excluded(
     tensors = prepared.tensors.keys() | set(prepared.inputs) | prepared.float_constants.keys()
     excluded: set[str] = set()
     for name in work.choices.exclude:
-        slot = names.get(name)
-        if slot is not None:
+        slots = [slot for slot, key in layer_of.items() if key.name == name]
+        for slot in slots:
             site = prepared.slot_of[slot].site
-            excluded |= {site.name, *_node_names(prepared, site)}
-        elif name in nodes or name in tensors:
+            excluded |= {site.name, *_nodes_of(prepared, slot)}
+        if name in nodes or name in tensors:
             excluded.add(name)
-        elif name not in known:
+        elif not slots and all(key.name != name for key in stored):
             raise InputsError(
                 f"no layer, node or tensor is named {name!r}",
                 "list the layers with: quantstore layers MODEL",
@@ -234,25 +237,29 @@ def _excluded(
     return excluded
 
 
-def _node_names(prepared: Network, site: graph.Site) -> Iterator[str]:
-    """What the network calls the node of a layer."""
-    output = str(site.node.outputs[0].name)
-    yield from (name_of(node) for node in every_node(prepared.model.graph) if output in node.output)
+def _nodes_of(prepared: Network, slot: str) -> Iterator[str]:
+    """What the network calls the nodes that read the weights of a layer."""
+    yield from (name_of(node) for node in every_node(prepared.model.graph) if slot in node.input)
 
 
-def _in_the_files_words(nodes: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
+def _in_the_files_words(
+    prepared: Network, nodes: Sequence[str], layer_of: Mapping[str, LayerKey]
+) -> tuple[str, ...]:
     """Names of nodes; those of layers as the file has them, where the two differ."""
-    return tuple(nodes)
+    layer_at = {
+        name_of(node): layer_of[name].name
+        for node in every_node(prepared.model.graph)
+        for name in node.input
+        if name in layer_of
+    }
+    return tuple(layer_at.get(name, name) for name in nodes)
 
 
-def _stored_depths(path: Path) -> dict[str, int]:
-    """The depth of every layer by its name, as the store counts."""
+def _stored_depths(path: Path) -> dict[LayerKey, int]:
+    """The depth of every layer, as the store counts."""
     file = graph.open_model(path)
-    depths: dict[str, int] = {}
-    for site in graph.find_sites(file):
-        if graph.read_layer(file, site) is not None:
-            depths[site.name] = len(depths)
-    return depths
+    sites = [site for site in graph.find_sites(file) if graph.read_layer(file, site) is not None]
+    return {LayerKey.of(site): depth for depth, site in enumerate(sites)}
 
 
 # What is compared

@@ -9,13 +9,19 @@ from hypothesis.extra import numpy as arrays
 from onnx.reference import ReferenceEvaluator
 
 from quantstore.numerics.quantization import round_trip
-from quantstore.run import drift, ranges, relay, surgery
+from quantstore.run import drift, ranges, relay
+from quantstore.run.emulator import Emulator
+from quantstore.run.histogram import BINS
 from quantstore.run.inputs import Samples
-from quantstore.run.runtime import Session, quantizable, quantize_file
-from quantstore.schemes import SCHEMES
+from quantstore.run.local import with_local_twins
+from quantstore.run.plans import Rounding
+from quantstore.schemes import SCHEMES, TARGETS, Target
 from tests.support.graphs import gaussian, make_model, node
+from tests.support.trials import trial_of_model
 
 TENSOR = SCHEMES["int8_tensor_symmetric"]
+WEIGHTS = Target("weights", TENSOR, None, "none", "")
+EVERYWHERE = TARGETS["int8_tensor"]
 
 
 def network(*, opset=19):
@@ -75,25 +81,47 @@ def db(x, y):
     return 10 * np.log10((x**2).sum() / ((y - x) ** 2).sum())
 
 
-@pytest.fixture(scope="module")
-def weights_pair():
-    model = network()
-    return surgery.TwinPair(model, with_weights(model, rounded), frozenset({"w0", "w1", "w2"}))
+class Drifting:
+    """The network under a target, ready to be compared tensor by tensor."""
+
+    def __init__(self, target, folder, *, rounds_weights=True):
+        feeds = [samples(8)[index] for index in range(8)]
+        self.trial = trial_of_model(
+            network(), folder, feed=lambda index: feeds[index % 8], calibration=feeds
+        )
+        placed = self.trial.placed(target)
+        planner = self.trial.planner(placed)
+        scheme = target.scheme if rounds_weights else None
+        self.plan = planner.plan(placed, Rounding(scheme, target.activations))
+        grids = planner.grids(placed, target.activations) if target.activations else {}
+        self.emulator = Emulator(self.trial.network, [placed], [self.plan.grids])
+        self.local = with_local_twins(self.trial.network, placed, self.plan, grids)
+
+    def rows(self, folder, *more, **options):
+        found = drift.measure_drift(
+            self.emulator, self.plan, self.local, samples(), folder, *more, **options
+        )
+        return {(row.tensor, row.kind): row for row in found}
 
 
 @pytest.fixture(scope="module")
-def quantized_pair(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("quantized")
-    source = quantizable(network(), folder)
-    feeds = [samples(8)[index] for index in range(8)]
-    target = quantize_file(source, folder / "q.onnx", feeds, per_channel=False)
-    return surgery.TwinPair(onnx.load(source), onnx.load(target))
+def weights_alone(tmp_path_factory):
+    return Drifting(WEIGHTS, tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
-def rows(weights_pair, tmp_path_factory):
-    found = drift.measure_drift(weights_pair, samples(), tmp_path_factory.mktemp("drift"))
-    return {(row.tensor, row.kind): row for row in found}
+def full_int8(tmp_path_factory):
+    return Drifting(EVERYWHERE, tmp_path_factory.mktemp("full"))
+
+
+@pytest.fixture(scope="module")
+def rows(weights_alone, tmp_path_factory):
+    return weights_alone.rows(tmp_path_factory.mktemp("drift"))
+
+
+@pytest.fixture(scope="module")
+def int8_rows(full_int8, tmp_path_factory):
+    return full_int8.rows(tmp_path_factory.mktemp("drift"))
 
 
 # The statistics
@@ -120,7 +148,7 @@ def test_sums_over_samples_are_those_over_everything_at_once(x, y):
         cosine = (u * v).sum() / np.sqrt((u**2).sum() * (v**2).sum())
         assert row.cosine == pytest.approx(cosine, abs=1e-9)
     # Whatever the range turned out to be, no value is lost, and each lies in its bin.
-    edges = np.linspace(row.low, row.high, drift.BINS + 1)
+    edges = np.linspace(row.low, row.high, BINS + 1)
     np.testing.assert_array_equal(row.float_counts, np.histogram(u, edges)[0])
     np.testing.assert_array_equal(row.quantized_counts, np.histogram(v, edges)[0])
 
@@ -183,104 +211,112 @@ def test_every_tensor_is_compared_in_the_order_of_the_graph(rows):
 
 
 @pytest.mark.parametrize("tensor", ["a", "b", "c", "d", "y"])
-def test_the_accumulated_error_is_that_of_the_whole_quantized_model(tensor, rows, weights_pair):
+def test_the_accumulated_error_is_that_of_the_whole_quantized_model(tensor, rows):
+    quantized = with_weights(network(), rounded)
     feeds = [samples()[index] for index in range(3)]
-    x = [everything(weights_pair.float_model, feed)[tensor] for feed in feeds]
-    y = [everything(weights_pair.quantized, feed)[tensor] for feed in feeds]
+    x = [everything(network(), feed)[tensor] for feed in feeds]
+    y = [everything(quantized, feed)[tensor] for feed in feeds]
     assert rows[tensor, "accumulated"].sqnr_db == pytest.approx(db(x, y), abs=1e-3)
 
 
 @pytest.mark.parametrize(("tensor", "weight"), [("a", "w0"), ("c", "w1"), ("d", "w2")])
-def test_the_local_error_is_that_of_the_layer_alone(tensor, weight, rows, weights_pair):
-    alone = with_weights(
-        weights_pair.float_model, lambda name, w: rounded(name, w) if name == weight else w
-    )
+def test_the_local_error_is_that_of_the_layer_alone(tensor, weight, rows):
+    alone = with_weights(network(), lambda name, w: rounded(name, w) if name == weight else w)
     feeds = [samples()[index] for index in range(3)]
-    x = [everything(weights_pair.float_model, feed)[tensor] for feed in feeds]
+    x = [everything(network(), feed)[tensor] for feed in feeds]
     y = [everything(alone, feed)[tensor] for feed in feeds]
     assert rows[tensor, "local"].sqnr_db == pytest.approx(db(x, y), abs=1e-3)
+
+
+def test_channels_are_judged_one_by_one(rows):
+    feeds = [samples()[index] for index in range(3)]
+    quantized = with_weights(network(), rounded)
+    x = np.stack([everything(network(), feed)["d"][0] for feed in feeds])
+    y = np.stack([everything(quantized, feed)["d"][0] for feed in feeds])
+    each = [db(x[:, channel], y[:, channel]) for channel in range(5)]
+    row = rows["d", "accumulated"]
+    assert row.channel_count == 5
+    assert row.channels_below_10db == sum(one < 10 for one in each)
+    assert row.channel_sqnr_p10_db == pytest.approx(np.quantile(each, 0.1), abs=1e-2)
+    # The wide channel carries the tensor; the others have lost more.
+    assert row.channel_sqnr_p10_db < row.sqnr_db - 10
 
 
 def test_what_has_no_weights_has_no_local_error_where_weights_alone_are_quantized(rows):
     assert {tensor for tensor, kind in rows if kind == "local"} == {"a", "c", "d"}
 
 
-def test_the_size_of_a_block_changes_nothing(rows, weights_pair, tmp_path):
-    small = drift.measure_drift(weights_pair, samples(), tmp_path, block_bytes=1)
-    for row in small:
-        known = rows[row.tensor, row.kind]
+def test_the_size_of_a_block_changes_nothing(rows, weights_alone, tmp_path):
+    for key, row in weights_alone.rows(tmp_path, block_bytes=1).items():
+        known = rows[key]
         assert (row.depth, row.sqnr_db) == (known.depth, pytest.approx(known.sqnr_db, abs=1e-6))
         np.testing.assert_array_equal(row.float_counts, known.float_counts)
 
 
-def test_progress_counts_runs(weights_pair, tmp_path):
+def test_progress_counts_runs(weights_alone, tmp_path):
     said = []
-    drift.measure_drift(
-        weights_pair, samples(), tmp_path, lambda *progress: said.append(progress), block_bytes=1
-    )
+    weights_alone.rows(tmp_path, lambda *progress: said.append(progress), block_bytes=1)
     assert said[-1] == (15, 15)
 
 
-def test_a_rounded_activation_is_what_the_next_operator_reads(quantized_pair, tmp_path):
-    found = drift.measure_drift(quantized_pair, samples(), tmp_path)
-    rows = {(row.tensor, row.kind): row for row in found}
+def test_depth_follows_the_order_of_the_file(weights_alone, tmp_path):
+    found = weights_alone.rows(tmp_path, order=["a", "b", "d", "c", "y"])
+    accumulated = [row for row in found.values() if row.kind == "accumulated"]
+    assert [row.tensor for row in sorted(accumulated, key=lambda row: row.depth)] == [
+        *("a", "b", "d", "c", "y")
+    ]
+
+
+def test_a_rounded_activation_is_what_the_next_operator_reads(full_int8, int8_rows):
+    """In the file that onnxruntime's quantizer writes, run by onnx's reference."""
+    full_int8.trial.refereed(EVERYWHERE)
+    written = onnx.load(full_int8.trial.folder / "int8_tensor.onnx")
     feeds = [samples()[index] for index in range(3)]
     for tensor in ("b", "c", "d", "y"):
-        observed = quantized_pair.observed[tensor]
-        x = [everything(quantized_pair.float_model, feed)[tensor] for feed in feeds]
-        y = [everything(quantized_pair.quantized, feed)[observed] for feed in feeds]
+        observed = "y" if tensor == "y" else f"{tensor}_DequantizeLinear_Output"
+        x = [everything(network(), feed)[tensor] for feed in feeds]
+        y = [everything(written, feed)[observed] for feed in feeds]
         # A tie may fall to either side.
-        assert rows[tensor, "accumulated"].sqnr_db == pytest.approx(db(x, y), abs=0.3)
+        assert int8_rows[tensor, "accumulated"].sqnr_db == pytest.approx(db(x, y), abs=0.3)
 
 
-def test_the_quantizer_drops_a_relu_and_the_layer_before_it_makes_the_tensor(
-    quantized_pair, tmp_path
-):
-    assert "Relu" not in {one.op_type for one in quantized_pair.quantized.graph.node}
-    found = drift.measure_drift(quantized_pair, samples(), tmp_path)
-    assert [row.node_name for row in found if row.tensor == "b"] == ["first", "first"]
-    assert {row.tensor for row in found} == {"b", "c", "d", "y"}
-    assert min(row.quantized_min for row in found if row.tensor == "b") == 0
+def test_a_relu_keeps_its_own_row_though_what_it_reads_is_not_rounded(full_int8, int8_rows):
+    assert "a" not in full_int8.plan.grids
+    assert {row.tensor for row in int8_rows.values()} == {"a", "b", "c", "d", "y"}
+    assert int8_rows["b", "accumulated"].node_name == "relu"
+    assert int8_rows["b", "accumulated"].quantized_min == 0
 
 
-def test_the_first_operator_reads_the_same_inputs_in_both_kinds(quantized_pair, tmp_path):
-    found = drift.measure_drift(quantized_pair, samples(), tmp_path)
-    accumulated, local = (row for row in found if row.tensor == "b")
-    assert accumulated.sqnr_db == pytest.approx(local.sqnr_db, abs=1e-6)
+def test_the_first_operator_reads_the_same_inputs_in_both_kinds(int8_rows):
+    accumulated, local = (int8_rows["a", kind].sqnr_db for kind in ("accumulated", "local"))
+    assert accumulated == pytest.approx(local, abs=1e-6)
+
+
+def test_the_local_error_of_an_addition_is_that_of_its_roundings(full_int8, int8_rows):
+    grids = full_int8.plan.grids
+
+    def on_grid(name, x):
+        scale = grids[name].scale[0]
+        codes = np.clip(np.rint(x / scale), grids[name].lowest[0], grids[name].highest[0])
+        return codes * scale
+
+    feeds = [samples()[index] for index in range(3)]
+    known = [everything(network(), feed) for feed in feeds]
+    x = [one["y"] for one in known]
+    y = [on_grid("y", on_grid("c", one["c"]) + on_grid("d", one["d"])) for one in known]
+    assert int8_rows["y", "local"].sqnr_db == pytest.approx(db(x, y), abs=1e-2)
 
 
 # One operator at a time
 
 
-def test_switches_lead_from_the_float_model_to_the_quantized_one(quantized_pair, tmp_path):
-    keys = [surgery.key_of(one.node) for one in quantized_pair.operators()]
-    model, flags = surgery.with_switches(quantized_pair, {key: key for key in keys})
-    assert len(flags) == 4
-    onnx.save(model, tmp_path / "switches.onnx")
-    session = Session(tmp_path / "switches.onnx")
-    feed = samples()[0]
-
-    def output(is_on):
-        return session.run({**feed, **{flag: np.array(is_on) for flag in flags}})[0]
-
-    as_float = everything(quantized_pair.float_model, feed)["y"]
-    quantized = everything(quantized_pair.quantized, feed)["y"]
-    np.testing.assert_allclose(output(False), as_float, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(output(True), quantized, rtol=1e-4, atol=1e-4)
-    assert np.abs(quantized - as_float).max() > 0.01
-
-
-def test_activations_alone_leave_the_weights_as_they_are(quantized_pair, tmp_path):
-    pair = surgery.TwinPair(
-        quantized_pair.float_model, surgery.with_float_constants(quantized_pair)
-    )
-    onnx.save(pair.quantized, tmp_path / "activations.onnx")
-    Session(tmp_path / "activations.onnx")
-    both = {row.tensor: row for row in drift.measure_drift(quantized_pair, samples(), tmp_path)}
+def test_activations_alone_leave_the_weights_as_they_are(int8_rows, tmp_path):
     (tmp_path / "again").mkdir()
-    alone = {row.tensor: row for row in drift.measure_drift(pair, samples(), tmp_path / "again")}
+    drifting = Drifting(EVERYWHERE, tmp_path, rounds_weights=False)
+    assert not drifting.plan.constants
+    alone = drifting.rows(tmp_path / "again")
     # The wide channel makes the third layer's weights the worst thing in the model.
-    assert alone["d"].sqnr_db > both["d"].sqnr_db
+    assert alone["d", "accumulated"].sqnr_db > int8_rows["d", "accumulated"].sqnr_db
 
 
 # Where a network is lost
@@ -313,17 +349,28 @@ def test_a_network_collapses_where_its_layers_fall_below_ten_db():
 # The ranges that rounding needs
 
 
-def test_ranges_found_block_by_block_are_those_the_quantizer_finds(quantized_pair, tmp_path):
-    source = quantizable(network(), tmp_path)
-    as_float = onnx.load(source)
-    surgery.kept_outside(as_float, tmp_path, "outside")
-    ranges.write_minmax(as_float, samples(8), tmp_path, tmp_path / "ours.json", block_bytes=1)
+def test_ranges_found_block_by_block_are_those_of_every_value(full_int8, tmp_path):
+    names = ["x", "a", "b", "c", "d", "y"]
+    found = ranges.observe(full_int8.trial.network, names, samples(8), tmp_path, block_bytes=1)
     feeds = [samples(8)[index] for index in range(8)]
-    ours = quantize_file(
-        source, tmp_path / "ours.onnx", [], per_channel=False, cache=tmp_path / "ours.json"
+    known = [{**everything(network(), feed), **feed} for feed in feeds]
+    for name in names:
+        values = np.stack([one[name] for one in known])
+        assert found[name].range.ends == pytest.approx((values.min(), values.max()), rel=1e-5)
+        assert found[name].range.sentinel_count == 0
+
+
+def test_ranges_of_channels_are_found_beside_that_of_the_tensor(full_int8, tmp_path):
+    found = ranges.observe(
+        full_int8.trial.network, ["x", "c"], samples(8), tmp_path, by_channel=["c"]
     )
-    theirs = quantize_file(source, tmp_path / "theirs.onnx", feeds, per_channel=False)
-    assert ours.read_bytes() == theirs.read_bytes()
+    assert found["x"].range.channels is None
+    feeds = [samples(8)[index] for index in range(8)]
+    values = np.stack([everything(network(), feed)["c"][0] for feed in feeds])
+    channels = found["c"].range.channels
+    np.testing.assert_allclose(channels.low, values.min(axis=(0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(channels.high, values.max(axis=(0, 2, 3)), rtol=1e-5)
+    assert channels.trailing_axes == 2
 
 
 # Block by block
@@ -339,8 +386,8 @@ def test_each_operator_runs_once_however_many_blocks_there_are():
     assert [part.last_read for part in parts] == [set(), {"a"}, set(), {"b", "d"}]
 
 
-def test_what_is_handed_on_is_gone_in_the_end(weights_pair, tmp_path):
-    drift.measure_drift(weights_pair, samples(), tmp_path, block_bytes=1)
+def test_what_is_handed_on_is_gone_in_the_end(weights_alone, tmp_path):
+    weights_alone.rows(tmp_path, block_bytes=1)
     assert list(tmp_path.glob("*.npy")) == []
 
 

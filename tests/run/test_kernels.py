@@ -12,7 +12,7 @@ from quantstore.run import kernels, qdq_file
 from quantstore.run.runtime import Session
 from tests.support.clamping import run_without_vnni
 from tests.support.graphs import float_value, gaussian, make_model, node
-from tests.support.trials import trial_on, trial_on_noise
+from tests.support.planned import trial_on, trial_on_noise
 
 # Processors
 

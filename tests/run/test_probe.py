@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,29 +21,30 @@ from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file, ingest_many
 from quantstore.run import noise, probe, twin
 from quantstore.run.comparison import NO_OUTPUT_DEPENDS, Reference, is_not_a_number, sqnr_db
-from quantstore.run.plan import PLAN
+from quantstore.run.plan import PLAN, Probed
 from quantstore.run.probe import Prober
 from quantstore.run.probe_figures import (
     CALIBRATION_SEED,
     INTEGERS_ON_GRID,
+    NO_FLOAT_OUTPUT_DEPENDS,
     TEST_SEED,
     WEIGHTS_ON_GRID,
     WEIGHTS_SEED,
     Facts,
     figures,
 )
-from quantstore.run.runtime import (
-    CRASHED,
-    NEEDS_MORE_MEMORY,
-    NOT_INSTALLED,
-    quantizable,
-    quantize_file,
-)
-from quantstore.run.simulate import NO_FLOAT_OUTPUT_DEPENDS
-from quantstore.schemes import SCHEMES
+from quantstore.run.runtime import CRASHED, NEEDS_MORE_MEMORY, NOT_INSTALLED, quantizable
+from quantstore.schemes import SCHEMES, TARGETS
 from tests.support.graphs import gaussian, make_model, node, save
+from tests.support.referees import quantize_file
 
-TENSOR, CHANNEL = "int8_tensor_symmetric", "int8_channel_symmetric"
+# What is asked for, as figures name it: scheme, and target or None for weights alone.
+TENSOR, CHANNEL, FUSED, WEIGHTS = (
+    (TARGETS[name].scheme.name, name)
+    for name in ("int8_tensor", "int8_channel", "int8_channel_fused", "int8_weights")
+)
+TENSOR_WEIGHTS = ("int8_tensor_symmetric", None)
+FOUR_BITS = ("int4_channel_symmetric", None)
 ROOT = Path(quantstore.__file__).parent.parent
 
 
@@ -50,11 +52,11 @@ def demo(name):
     return next(path for path in demo_paths() if path.stem == name)
 
 
-def found_in(path, **more):
-    """What the probe finds in this very process: the facts, and figures by scheme and mode."""
-    facts, *rest = figures(path, **more)
+def found_in(path, asked=PLAN, **more):
+    """What the probe finds in this very process: the facts, and figures by scheme and target."""
+    facts, *rest = figures(path, asked, **more)
     assert isinstance(facts, Facts)
-    return facts, {(one.scheme, one.mode): one for one in rest}
+    return facts, {(one.scheme, one.target): one for one in rest}
 
 
 def two_layers(tmp_path, *, squash=False, first=None):
@@ -77,8 +79,28 @@ def two_layers(tmp_path, *, squash=False, first=None):
 # --- the figure --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheme", [scheme for scheme, mode in PLAN if mode == "weights"])
-def test_with_weights_alone_it_is_what_numpy_makes_of_the_same_network(tmp_path, scheme):
+def test_full_int8_comes_first_for_a_verdict_rests_on_it(tmp_path):
+    path, _ = two_layers(tmp_path)
+    modes = [one.mode for one in figures(path, PLAN) if not isinstance(one, Facts)]
+    assert modes == ["both"] * 3 + ["weights"] * 4
+    assert [one.names for one in PLAN][:3] == [TENSOR, CHANNEL, FUSED]
+
+
+def test_what_is_asked_for_is_what_is_measured(tmp_path):
+    path, _ = two_layers(tmp_path)
+    asked = [Probed.of(target) for target in TARGETS.values()]
+    found = found_in(path, asked)[1]
+    assert list(found) == [one.names for one in asked]
+    assert all(one.failure is None for one in found.values())
+    alone = found_in(path, asked[:1])[1]
+    assert alone[TENSOR].output_sqnr_db == pytest.approx(found[TENSOR].output_sqnr_db)
+    assert found["int8_channel_symmetric", "int8_channel_int16"].output_sqnr_db > (
+        found[CHANNEL].output_sqnr_db
+    )
+
+
+@pytest.mark.parametrize("names", [one.names for one in PLAN if one.mode == "weights"])
+def test_with_weights_alone_it_is_what_numpy_makes_of_the_same_network(tmp_path, names):
     path, weights = two_layers(tmp_path)
     facts, found = found_in(path)
     assert (facts.input_shape, facts.compared) == ("x 1x5", "the outputs")
@@ -87,23 +109,23 @@ def test_with_weights_alone_it_is_what_numpy_makes_of_the_same_network(tmp_path,
         return np.maximum(x @ w, 0) @ v
 
     # MatMul counts output channels along its last axis; a layer has them in front.
-    rounded = {name: round_trip(array.T, SCHEMES[scheme]).T for name, array in weights.items()}
+    rounded = {name: round_trip(array.T, SCHEMES[names[0]]).T for name, array in weights.items()}
     random = np.random.default_rng(WEIGHTS_SEED)
     ratios = []
     for _ in range(24):
         x = random.standard_normal((1, 5)).astype(np.float32)
         y, changed = network(x, **weights), network(x, **rounded)
         ratios.append(10 * np.log10((y**2).sum() / ((changed - y) ** 2).sum()))
-    figure = found[scheme, "weights"]
+    figure = found[names]
     assert figure.output_sqnr_db == pytest.approx(np.median(ratios), abs=0.01)
     assert (figure.sample_count, figure.calibration, figure.failure) == (24, None, None)
 
 
-@pytest.mark.parametrize("scheme", [TENSOR, CHANNEL])
-def test_with_activations_it_is_what_onnx_makes_of_the_quantized_file(tmp_path, scheme):
+@pytest.mark.parametrize("names", [TENSOR, CHANNEL, FUSED])
+def test_with_activations_it_is_what_onnx_makes_of_the_quantized_file(tmp_path, names):
     """onnxruntime's quantizer writes the file; ONNX's reference implementation runs it here."""
     path, _ = two_layers(tmp_path)
-    figure = found_in(path)[1][scheme, "both"]
+    figure = found_in(path)[1][names]
     model = twin.open_float(path)
     inputs = next(noise.choices(model.model))
     calibration, test = (
@@ -111,14 +133,19 @@ def test_with_activations_it_is_what_onnx_makes_of_the_quantized_file(tmp_path, 
         for count, seed in ((48, CALIBRATION_SEED), (24, TEST_SEED))
     )
     source = quantizable(twin.to_proto(model), tmp_path)
-    per_channel = SCHEMES[scheme].is_per_channel
-    target = quantize_file(source, tmp_path / "q.onnx", calibration, per_channel=per_channel)
+    target = quantize_file(
+        source,
+        tmp_path / "q.onnx",
+        calibration,
+        per_channel=SCHEMES[names[0]].is_per_channel,
+        only_mac_inputs=names == FUSED,
+    )
     known, changed = (
         [ReferenceEvaluator(str(one)).run(None, dict(x)) for x in test] for one in (source, target)
     )
     expected = Reference(["y"], known).median_db(changed)
     assert figure.output_sqnr_db == pytest.approx(expected, abs=0.2)
-    assert (figure.calibration, figure.sample_count) == ("minmax", 24)
+    assert (figure.calibration, figure.calibration_count, figure.sample_count) == ("minmax", 48, 24)
 
 
 def test_it_is_the_same_every_time(tmp_path):
@@ -150,21 +177,20 @@ def test_a_batchnorm_folded_by_hand_or_by_us_is_the_same_network():
 def test_without_folding_it_is_another_network():
     path = demo("digits-separable-unfolded")
     folded, raw = (found_in(path, fold=fold)[1] for fold in (True, False))
-    for key in ((TENSOR, "weights"), (TENSOR, "both")):
+    for key in (TENSOR_WEIGHTS, TENSOR):
         assert abs(raw[key].output_sqnr_db - folded[key].output_sqnr_db) > 0.1, key
     # A channel with a scale of its own does not mind what it is multiplied by.
-    key = (CHANNEL, "weights")
-    assert raw[key].output_sqnr_db == pytest.approx(folded[key].output_sqnr_db, abs=0.01)
+    assert raw[WEIGHTS].output_sqnr_db == pytest.approx(folded[WEIGHTS].output_sqnr_db, abs=0.01)
 
 
 @pytest.mark.slow
 def test_a_network_that_was_rescaled_breaks_per_tensor_and_lives_per_channel_if_activations_do():
     plain, rescaled = (found_in(demo(name))[1] for name in ("digits-plain", "digits-rescaled"))
-    assert plain[TENSOR, "weights"].output_sqnr_db > 40
-    assert rescaled[TENSOR, "weights"].output_sqnr_db < 3
-    assert rescaled[CHANNEL, "weights"].output_sqnr_db > 40
+    assert plain[TENSOR_WEIGHTS].output_sqnr_db > 40
+    assert rescaled[TENSOR_WEIGHTS].output_sqnr_db < 3
+    assert rescaled[WEIGHTS].output_sqnr_db > 40
     # Activations share one scale per tensor, whatever the weights do.
-    assert rescaled[CHANNEL, "both"].output_sqnr_db < 3
+    assert rescaled[CHANNEL].output_sqnr_db < 3
 
 
 def test_the_figure_is_the_median_over_outputs_and_samples():
@@ -193,10 +219,6 @@ def test_sqnr_counts_where_the_float_output_is_a_number():
 # --- no figure, and why ------------------------------------------------------------------------
 
 
-def failures_of(path):
-    return {(one.scheme, one.mode): one.failure for one in found_in(path)[1].values()}
-
-
 def test_weights_that_lie_on_the_grid_are_no_proof_that_all_is_well(tmp_path):
     steps = np.arange(-127, 128, dtype=np.float32)
     weights = np.random.default_rng(0).permutation(np.tile(steps, 4))[: 5 * 8].reshape(5, 8)
@@ -204,10 +226,10 @@ def test_weights_that_lie_on_the_grid_are_no_proof_that_all_is_well(tmp_path):
     nodes = [node("MatMul", ["x", "w"], ["y"])]
     model = make_model(nodes, {"w": weights})
     _, found = found_in(save(model, tmp_path / "net.onnx"))
-    for scheme in (TENSOR, CHANNEL):
-        assert math.isnan(found[scheme, "weights"].output_sqnr_db)
-        assert found[scheme, "weights"].failure == WEIGHTS_ON_GRID
-    assert found["int4_channel_symmetric", "weights"].failure is None
+    for names in (TENSOR_WEIGHTS, WEIGHTS):
+        assert math.isnan(found[names].output_sqnr_db)
+        assert found[names].failure == WEIGHTS_ON_GRID
+    assert found[FOUR_BITS].failure is None
 
 
 def test_outputs_that_are_no_numbers_are_no_figure(tmp_path):
@@ -236,19 +258,20 @@ def in_process(path):
     try:
         messages += [
             {"facts" if isinstance(figure, Facts) else "figure": dataclasses.asdict(figure)}
-            for figure in figures(path)
+            for figure in figures(path, PLAN)
         ]
     except quantstore.errors.QuantstoreError as error:
         reason = error.sentence
-    return list(probe._records(messages, reason))
+    return list(probe._records(PLAN, messages, reason))
 
 
 # --- in a process of its own -------------------------------------------------------------------
 
 
 def check_rows(records):
-    assert [(one.scheme, one.mode) for one in records] == list(PLAN)
+    assert [(one.scheme, one.target) for one in records] == [one.names for one in PLAN]
     for one in records:
+        assert one.mode == ("weights" if one.target in (None, "int8_weights") else "both")
         assert (one.failure is None) == math.isfinite(one.output_sqnr_db)
         assert one.input_source == "noise"
         assert math.isnan(one.top1_agreement)
@@ -269,10 +292,12 @@ def test_one_process_probes_several_models_and_finds_the_same(tmp_path, prober):
             continue
         here = found_in(one)[1]
         for record in records:
-            figure = here[record.scheme, record.mode]
+            figure = here[record.scheme, record.target]
             assert record.output_sqnr_db == pytest.approx(figure.output_sqnr_db)
             assert record.failure is None
             assert record.seconds > 0
+            assert record.cpu_seconds > 0
+            assert record.float_layers == ()
             assert record.onnxruntime_version.startswith("1.")
 
 
@@ -288,44 +313,80 @@ def sabotage(tmp_path, monkeypatch):
     return sabotage
 
 
-WITH_THE_QUANTIZER = """
-import os, signal, time, onnxruntime.quantization
-def quantize_static(*arguments, **options):
+# Full int8 comes before, and is there by then.
+AT_THE_WEIGHTS = """
+import os, signal
+from quantstore.run import probe_figures
+def weights_alone(trial, one):
     {}
-onnxruntime.quantization.quantize_static = quantize_static
+probe_figures._Trial._weights_alone = weights_alone
 """
 
 
-def test_a_model_that_takes_too_long_is_stopped_and_says_so(sabotage):
+def test_a_model_that_waits_for_ever_is_stopped_and_says_so(sabotage):
     sabotage("import time; time.sleep(60)")
     started = time.monotonic()
     records = probe.probe(demo("digits-plain"), seconds=0.2)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
     check_rows(records)
-    assert {one.failure for one in records} == {"stopped after 0.2 s"}
+    assert {one.failure for one in records} == {"stopped after waiting 1 s"}
 
 
 @pytest.mark.slow
-def test_what_was_found_before_the_time_was_up_is_kept(sabotage):
-    sabotage(WITH_THE_QUANTIZER.format("os.kill(os.getpid(), signal.SIGALRM)"))
-    records = probe.probe(demo("digits-plain"))
+def test_waiting_alone_costs_no_figure(sabotage):
+    """Asleep for longer than it may compute."""
+    sabotage("import time; time.sleep(3)")
+    assert {one.failure for one in probe.probe(demo("digits-plain"), seconds=2)} == {None}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows counts no processor time")
+def test_a_model_that_computes_for_ever_is_stopped_and_keeps_what_it_has(sabotage):
+    sabotage(AT_THE_WEIGHTS.format("while True: pass"))
+    records = probe.probe(demo("digits-plain"), seconds=0.5)
     check_rows(records)
     for one in records:
-        assert one.failure == (None if one.mode == "weights" else "stopped after 20 s")
+        if one.mode == "both":
+            assert one.failure is None
+        else:
+            assert one.failure == "stopped after 0.5 s of CPU time"
+            assert (one.sample_count, one.seconds) == (0, 0.0)
         assert one.input_shape == "image 1x1x8x8"
 
 
+@pytest.fixture
+def busy():
+    """Four processes that want a processor each."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+    yield
+    for loop in loops:
+        loop.kill()
+        loop.wait()
+
+
 @pytest.mark.slow
-def test_a_crash_is_a_row_and_the_next_model_gets_a_new_process(sabotage, tmp_path):
-    sabotage(WITH_THE_QUANTIZER.format("os.kill(os.getpid(), signal.SIGSEGV)"))
+@pytest.mark.parametrize("name", ["digits-plain", "digits-rescaled"])
+def test_a_busy_computer_gives_the_figures_of_an_idle_one(request, name):
+    idle = probe.probe(demo(name))
+    request.getfixturevalue("busy")
+    loaded = probe.probe(demo(name))
+    check_rows(loaded)
+    assert [one.output_sqnr_db for one in loaded] == [one.output_sqnr_db for one in idle]
+    assert {one.failure for one in loaded} == {None}
+
+
+@pytest.mark.slow
+def test_a_crash_is_a_row_and_the_next_model_gets_a_new_process(sabotage):
+    sabotage(AT_THE_WEIGHTS.format("os.kill(os.getpid(), signal.SIGSEGV)"))
     with Prober() as prober:
         for _ in range(2):
             prober.start(demo("digits-plain"))
             records = prober.result()
             check_rows(records)
-            assert {one.failure for one in records if one.mode == "both"} == {
+            assert {one.failure for one in records if one.mode == "weights"} == {
                 f"{CRASHED} (SIGSEGV)"
             }
+            assert {one.failure for one in records if one.mode == "both"} == {None}
 
 
 def test_without_onnxruntime_the_rows_say_what_to_install(sabotage):
@@ -359,7 +420,7 @@ def test_a_model_that_wants_all_memory_gets_a_row_and_no_more(tmp_path, prober):
 def stored(path):
     with store.reading(path) as connection:
         return connection.rows("""
-            select model, scheme, mode, output_sqnr_db, failure
+            select model, scheme, target, output_sqnr_db, failure
             from simulations join models using (model_id) order by simulation_id
         """)
 
@@ -371,10 +432,10 @@ def test_ingest_stores_the_probe_with_the_model_and_only_once(tmp_path):
     rows = stored(path)
     for model in two:
         figures = [row[1:4] for row in rows if row[0] == model.stem]
-        assert [figure[:2] for figure in figures] == list(PLAN)
+        assert [figure[:2] for figure in figures] == [one.names for one in PLAN]
         here = found_in(model)[1]
-        for scheme, mode, output_sqnr_db in figures:
-            assert output_sqnr_db == pytest.approx(here[scheme, mode].output_sqnr_db)
+        for scheme, target, output_sqnr_db in figures:
+            assert output_sqnr_db == pytest.approx(here[scheme, target].output_sqnr_db)
     list(ingest_many(two, path, jobs=1))
     assert stored(path) == rows
     again = ["ingest", str(two[0]), "--replace", "--no-probe", "--db", str(path)]
@@ -382,7 +443,7 @@ def test_ingest_stores_the_probe_with_the_model_and_only_once(tmp_path):
     assert {row[0] for row in stored(path)} == {"digits-rescaled"}
     with store.reading(path) as connection:
         evidence = connection.rows(
-            f"select model, evidence from verdicts where scheme = '{TENSOR}' order by 1"
+            f"select model, evidence from verdicts where scheme = '{TENSOR[0]}' order by 1"
         )
     assert evidence == [("digits-plain", "weights"), ("digits-rescaled", "probe")]
 
@@ -413,38 +474,29 @@ def test_a_model_that_cannot_be_measured_leaves_no_process(tmp_path, prober):
 
 # Output SQNR in dB; what it takes to tell them apart, not what another processor may round.
 REAL = {
-    ("rtmdet-nano", TENSOR): 6.5,
-    ("rtmdet-nano", CHANNEL): 22.1,
-    ("ultraface-rfb320", TENSOR): 42.1,
-    ("ultraface-rfb320", CHANNEL): 50.5,
-    ("vit-pgd_2_3_16", TENSOR): 40.0,
-    ("silero-vad", TENSOR): -1.9,
-    ("ext-digits-dynamo/model", TENSOR): 37.8,
+    ("rtmdet-nano", TENSOR_WEIGHTS): 6.5,
+    ("rtmdet-nano", WEIGHTS): 22.1,
+    ("ultraface-rfb320", TENSOR_WEIGHTS): 42.1,
+    ("ultraface-rfb320", WEIGHTS): 50.5,
+    ("vit-pgd_2_3_16", TENSOR_WEIGHTS): 40.0,
+    ("silero-vad", TENSOR_WEIGHTS): -1.9,
+    ("ext-digits-dynamo/model", TENSOR_WEIGHTS): 37.8,
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", dict.fromkeys(name for name, _ in REAL))
 def test_what_real_networks_come_to_with_weights_alone(shared_models, name):
-    wanted = {scheme: db for (model, scheme), db in REAL.items() if model == name}
-    found = {}
-    for one in figures(shared_models / f"{name}.onnx"):
-        if not isinstance(one, Facts):
-            found[one.scheme] = one.output_sqnr_db
-        if wanted.keys() <= found.keys():
-            break
-    for scheme, db in wanted.items():
-        assert found[scheme] == pytest.approx(db, abs=0.5), scheme
+    expected = {names: db for (model, names), db in REAL.items() if model == name}
+    asked = [Probed.named(*names) for names in expected]
+    found = found_in(shared_models / f"{name}.onnx", asked)[1]
+    for names, db in expected.items():
+        assert found[names].output_sqnr_db == pytest.approx(db, abs=0.5), names
 
 
 @pytest.mark.slow
 def test_a_file_that_is_quantized_already_says_that_its_first_loss_is_unknown(shared_models):
-    found = figures(shared_models / "mobilenetv2-12-int8.onnx")
-    reasons = {}
-    for one in found:
-        if not isinstance(one, Facts):
-            reasons[one.scheme] = one.failure
-        if len(reasons) == 3:
-            break
-    assert reasons[TENSOR] is None
-    assert reasons[CHANNEL] == INTEGERS_ON_GRID
+    asked = [Probed.named(*names) for names in (TENSOR_WEIGHTS, WEIGHTS)]
+    found = found_in(shared_models / "mobilenetv2-12-int8.onnx", asked)[1]
+    assert found[TENSOR_WEIGHTS].failure is None
+    assert found[WEIGHTS].failure == INTEGERS_ON_GRID

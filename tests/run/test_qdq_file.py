@@ -13,7 +13,7 @@ from quantstore.pipeline.files import demo_paths
 from quantstore.run import qdq_file
 from quantstore.run.runtime import Session
 from tests.support.graphs import float_value, gaussian, make_model, node
-from tests.support.trials import trial_on, trial_on_noise
+from tests.support.planned import trial_on, trial_on_noise
 
 # Figures of the same arithmetic differ by no more.
 SAME_DB = 0.05

@@ -10,7 +10,7 @@ from quantstore.errors import RunError
 from quantstore.numerics.quantization import round_trip
 from quantstore.run import twin
 from quantstore.run.comparison import sqnr_db
-from quantstore.run.runtime import Session, quantizable, quantize_file, raise_opset
+from quantstore.run.runtime import Session, quantizable, raise_opset
 from quantstore.schemes import SCHEMES
 from tests.support.graphs import (
     as_stored,
@@ -22,6 +22,7 @@ from tests.support.graphs import (
     node,
     save,
 )
+from tests.support.referees import quantize_file
 
 TENSOR = SCHEMES["int8_tensor_symmetric"]
 every_scheme = pytest.mark.parametrize(
@@ -43,9 +44,13 @@ def outputs(model, **feeds):
 
 def fake_quantized(model, scheme, *, fold=True):
     """The same model with every layer's weights on the grid."""
-    slots = twin.lift_weights(model, fold=fold)
-    twin.fill(slots, [twin.quantized_weights(model, slot, scheme) for slot in slots])
+    slots = twin.lift_weights(model, fold=fold).slots
+    twin.fill(slots, [on_grid(model, slot, scheme) for slot in slots])
     return slots
+
+
+def on_grid(model, slot, scheme):
+    return twin.rounded_weights(model, slot, scheme).values
 
 
 def batchnorm(channels, *, seed=1):
@@ -65,8 +70,8 @@ def batchnorm(channels, *, seed=1):
 def test_the_weights_that_run_are_the_ones_that_are_measured(opened, tmp_path, scheme):
     model = opened(conv_model())
     (layer,) = layers_of(tmp_path / "net.onnx")
-    (slot,) = twin.lift_weights(model)
-    found = twin.quantized_weights(model, slot, scheme)
+    (slot,) = twin.lift_weights(model).slots
+    found = on_grid(model, slot, scheme)
     expected = round_trip(layer.weights, scheme).reshape(layer.shape)
     np.testing.assert_array_equal(found, expected)
 
@@ -83,8 +88,8 @@ def test_behind_a_batchnorm_the_folded_weights_lie_on_the_grid(opened, tmp_path,
     ]
     model = opened(make_model(nodes, {"w": weights, **norm}))
     (layer,) = layers_of(tmp_path / "net.onnx")
-    (slot,) = twin.lift_weights(model)
-    found = twin.quantized_weights(model, slot, scheme) * slot.factor
+    (slot,) = twin.lift_weights(model).slots
+    found = on_grid(model, slot, scheme) * slot.factor
     expected = as_stored(dataclasses.replace(layer, weights=round_trip(layer.weights, scheme)))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
 
@@ -94,9 +99,9 @@ def test_a_batchnorm_left_alone_leaves_the_raw_weights_to_the_grid(opened):
     nodes = [node("Conv", ["x", "w"], ["h"]), node("BatchNormalization", ["h", *norm], ["y"])]
     weights = gaussian(4, 3, 3, 3)
     model = opened(make_model(nodes, {"w": weights, **norm}))
-    (slot,) = twin.lift_weights(model, fold=False)
+    (slot,) = twin.lift_weights(model, fold=False).slots
     expected = round_trip(weights.reshape(4, -1), TENSOR).reshape(weights.shape)
-    np.testing.assert_array_equal(twin.quantized_weights(model, slot, TENSOR), expected)
+    np.testing.assert_array_equal(on_grid(model, slot, TENSOR), expected)
 
 
 def test_a_channel_that_batchnorm_erases_keeps_its_weights(opened):
@@ -105,8 +110,8 @@ def test_a_channel_that_batchnorm_erases_keeps_its_weights(opened):
     nodes = [node("Conv", ["x", "w"], ["h"]), node("BatchNormalization", ["h", *norm], ["y"])]
     weights = gaussian(2, 3, 1)
     model = opened(make_model(nodes, {"w": weights, **norm}))
-    (slot,) = twin.lift_weights(model)
-    found = twin.quantized_weights(model, slot, TENSOR)
+    (slot,) = twin.lift_weights(model).slots
+    found = on_grid(model, slot, TENSOR)
     np.testing.assert_array_equal(found[0], weights[0])
     assert np.isfinite(found).all()
 
@@ -115,7 +120,7 @@ def test_weights_keep_the_type_they_are_stored_in(opened):
     model = make_model(
         [node("MatMul", ["x", "w"], ["y"])], {"w": gaussian(4, 4).astype(np.float16)}
     )
-    (slot,) = twin.lift_weights(opened(model))
+    (slot,) = twin.lift_weights(opened(model)).slots
     assert twin.float_weights(slot).dtype == np.float16
 
 
@@ -153,19 +158,19 @@ def test_every_layer_gets_weights_of_its_own_wherever_the_file_keeps_them(opened
     model = opened(make())
     x = gaussian(3, 4, seed=5)
     (before,) = outputs(model, x=x)
-    slots = twin.lift_weights(model)
+    slots = twin.lift_weights(model).slots
     assert [slot.depth for slot in slots] == list(range(layers))
     np.testing.assert_array_equal(outputs(model, x=x)[0], before)
-    twin.fill(slots, [twin.quantized_weights(model, slot, TENSOR) for slot in slots])
+    twin.fill(slots, [on_grid(model, slot, TENSOR) for slot in slots])
     assert 20 < sqnr_db(before, outputs(model, x=x)[0]) < 60
 
 
 def test_one_of_two_layers_that_share_weights_can_be_quantized_alone(opened):
     model = opened(shared())
-    first, second = twin.lift_weights(model)
-    twin.fill([first], [twin.quantized_weights(model, first, TENSOR)])
+    first, second = twin.lift_weights(model).slots
+    twin.fill([first], [on_grid(model, first, TENSOR)])
     x, w = gaussian(3, 4, seed=5), gaussian(4, 4)
-    rounded = twin.quantized_weights(model, first, TENSOR)
+    rounded = on_grid(model, first, TENSOR)
     np.testing.assert_allclose(outputs(model, x=x)[0], x @ rounded @ w, rtol=1e-5, atol=1e-6)
     assert second.value.const_value is not first.value.const_value
 
@@ -176,9 +181,9 @@ def test_weights_that_are_inputs_give_the_same_as_weights_that_are_stored(opened
     fake_quantized(model, TENSOR)
     (stored,) = outputs(model, x=x)
     model = opened(shared())
-    slots = twin.lift_weights(model)
+    slots = twin.lift_weights(model).slots
     twin.weights_as_inputs(model, slots)
-    weights = {slot.value.name: twin.quantized_weights(model, slot, TENSOR) for slot in slots}
+    weights = {slot.value.name: on_grid(model, slot, TENSOR) for slot in slots}
     (fed,) = outputs(model, x=x, **weights)
     np.testing.assert_allclose(fed, stored, rtol=1e-5, atol=1e-6)
 
@@ -274,12 +279,12 @@ def test_a_file_of_integers_becomes_the_float_model_of_its_own_weights(tmp_path,
     (known,) = Session(source).run(samples[0])
     (found,) = outputs(model, **samples[0])
     assert 25 < sqnr_db(known, found) < 60
-    slots = twin.lift_weights(model)
+    slots = twin.lift_weights(model).slots
     assert len(slots) == 3
     on_their_grid = "int8_tensor_asymmetric" if form == "dynamic" else "int8_tensor_symmetric"
     for slot in slots:
         weights = twin.float_weights(slot)
-        again = twin.quantized_weights(model, slot, SCHEMES[on_their_grid])
+        again = on_grid(model, slot, SCHEMES[on_their_grid])
         assert sqnr_db(weights, again) > 100
 
 

@@ -1,11 +1,13 @@
-"""QuantizeLinear and back: the model that referees of our codes run, and what to feed it."""
+"""Outside authorities: QuantizeLinear and back, and the files of onnxruntime's quantizer."""
 
+import contextlib
+import logging
 from functools import cache
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from quantstore.numerics.quantization import grid_for
 
@@ -58,3 +60,108 @@ def onnxruntime_session(*, is_symmetric: bool, per_channel: bool):
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+
+
+# --- onnxruntime's own quantizer ---------------------------------------------------------------
+
+METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+# What it multiplies in int8; recurrent layers it leaves in float.
+MULTIPLYING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def quantize_file(
+    source,
+    target,
+    samples,
+    *,
+    per_channel,
+    calibration="minmax",
+    is_symmetric=True,
+    only_mac_inputs=False,
+    ranges_file=None,
+    ranges=None,
+    nodes_to_exclude=(),
+    extra_options=None,
+):
+    """Full int8 in QuantizeLinear and DequantizeLinear, as ``quantize_static`` writes it.
+
+    Activations become uint8, asymmetric, one scale per tensor; weights int8.
+
+    Args:
+        source: what ``runtime.quantizable`` gave.
+        target: the file to write, which is returned.
+        samples: to find the ranges of activations on.
+        only_mac_inputs: rounds what Conv, ConvTranspose, Gemm and MatMul read, and nothing else.
+        ranges_file: keeps the ranges, so that a second call need not run the model again.
+        ranges: by the tensor, what stands in for the range that it found; needs a ``ranges_file``.
+    """
+    library = pytest.importorskip("onnxruntime.quantization", reason="it is the referee")
+    extra = {"WeightSymmetric": is_symmetric, **(extra_options or {})}
+    if only_mac_inputs:
+        extra["OpTypesToExcludeOutputQuantization"] = list(MULTIPLYING)
+    options = {
+        "quant_format": library.QuantFormat.QDQ,
+        "per_channel": per_channel,
+        "activation_type": library.QuantType.QUInt8,
+        "weight_type": library.QuantType.QInt8,
+        "calibrate_method": getattr(library.CalibrationMethod, METHODS[calibration]),
+        "op_types_to_quantize": list(MULTIPLYING) if only_mac_inputs else None,
+        "nodes_to_exclude": list(nodes_to_exclude),
+        "calibration_cache_path": ranges_file,
+        "extra_options": extra,
+    }
+    with quiet():
+        if ranges:
+            if not ranges_file.exists():
+                library.quantize_static(source, target, CalibrationReader(samples), **options)
+            replace_ranges(ranges_file, ranges)
+        library.quantize_static(source, target, CalibrationReader(samples), **options)
+    return target
+
+
+def replace_ranges(path, ranges):
+    """Put other ranges into a file of ranges, in place."""
+    library = pytest.importorskip("onnxruntime.quantization")
+    calibrate = pytest.importorskip("onnxruntime.quantization.calibrate")
+    kept = library.load_tensors_data(path)
+    for name, (low, high) in ranges.items():
+        if name in kept.data:
+            kept.data[name] = calibrate.TensorData(
+                lowest=np.asarray(low, np.float32), highest=np.asarray(high, np.float32)
+            )
+    library.save_tensors_data(kept, path)
+
+
+class CalibrationReader:
+    """Samples one after another, None at the end: what the quantizer asks for."""
+
+    def __init__(self, samples):
+        self._remaining = iter(samples)
+
+    def get_next(self):
+        return next(self._remaining, None)
+
+
+@contextlib.contextmanager
+def quiet():
+    """The quantizer gives advice on the root logger that is of no use to anybody here."""
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)
+
+
+def rounded_tensors(path):
+    """What a file that the quantizer wrote rounds: by the tensor, its scale and zero point."""
+    model = onnx.load(path)
+    arrays = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    return {
+        node.input[0].removesuffix("_QuantizeLinear_Input"): (
+            float(arrays[node.input[1]]),
+            int(arrays[node.input[2]]),
+        )
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear"
+    }

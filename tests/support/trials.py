@@ -1,83 +1,125 @@
-"""A network with samples and ranges, ready to be rounded for any target."""
+"""A network on noise: in float, in the emulator, and in the file of onnxruntime's quantizer."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import onnx
 
-from quantstore.errors import RunError
-from quantstore.run import noise, points, twin
+from quantstore.run import noise, points, probe_figures, twin
 from quantstore.run.comparison import Reference
 from quantstore.run.emulator import Emulator, Plan
 from quantstore.run.inputs import Samples
 from quantstore.run.network import Network, prepare
-from quantstore.run.placement import Placement, placement
+from quantstore.run.placement import placement
 from quantstore.run.plans import Planner, Rounding
-from quantstore.run.probe_figures import fix_shapes
 from quantstore.run.ranges import observe
-from quantstore.schemes import TARGETS
+from quantstore.run.runtime import Session
+from tests.support.referees import quantize_file
 
 
-@dataclass(frozen=True)
+def as_samples(feeds):
+    return Samples("test", len(feeds), lambda index: dict(feeds[index]))
+
+
+@dataclass
 class Trial:
-    """One network under one target."""
+    """A network with samples to find ranges on and samples to compare on."""
 
     network: Network
-    placed: Placement
-    rounding: Rounding
-    plan: Plan
-    planner: Planner
-    samples: list
-    reference: Reference
+    folder: Path
+    calibration: list
+    test: list
+    exclude: tuple = ()
 
-    def emulated(self):
-        """What the emulator gives, sample by sample."""
-        grids = () if self.rounding.activations is None else [self.plan.grids]
-        return list(Emulator(self.network, [self.placed], grids).run(self.plan, self.samples))
+    @cached_property
+    def reference(self):
+        session, names = self.network.session, self.network.outputs
+        return Reference(names, [session.run(self.network.fed(one), names) for one in self.test])
+
+    def placed(self, target):
+        return placement(self.network, target, self.exclude)
+
+    def planner(self, *placements, **choices):
+        roots = [root for placed in placements for root in placed.grid_of.values()]
+        by_channel = {name for placed in placements for name in placed.depthwise}
+        observed = observe(
+            self.network,
+            [*roots, *sorted(by_channel)],
+            as_samples(self.calibration),
+            self.folder,
+            by_channel=by_channel,
+            has_histograms=choices.get("calibration", "minmax") != "minmax",
+        )
+        return Planner(self.network, observed, **choices)
+
+    def plan_of(self, target, **choices):
+        placed = self.placed(target)
+        return self.planner(placed, **choices).plan(placed, Rounding.of(target))
+
+    def emulated(self, target, **choices):
+        """What the emulator computes under a target, sample by sample."""
+        plan = self.plan_of(target, **choices)
+        emulator = Emulator(self.network, [self.placed(target)], [plan.grids])
+        return list(emulator.run(plan, self.test))
+
+    def figure(self, target, **choices):
+        return self.reference.median_db(self.emulated(target, **choices))
+
+    def figures(self, *targets):
+        """The figures of several targets, all from one session, and that of none."""
+        placements = [self.placed(target) for target in targets]
+        planner = self.planner(*placements)
+        plans = [
+            planner.plan(placed, Rounding.of(target))
+            for placed, target in zip(placements, targets, strict=True)
+        ]
+        emulator = Emulator(self.network, placements, [plan.grids for plan in plans])
+        in_float, *rounded = (
+            self.reference.median_db(emulator.run(plan, self.test)) for plan in (Plan(), *plans)
+        )
+        return in_float, rounded, planner
+
+    def refereed(self, target, *, ranges=None, **options):
+        """The figure of the file that onnxruntime's quantizer writes, run without optimizations."""
+        only_mac_inputs = target.placement == "mac_inputs"
+        written = quantize_file(
+            self.folder / "float.onnx",
+            self.folder / f"{target.name}.onnx",
+            self.calibration,
+            per_channel=target.scheme.is_per_channel,
+            is_symmetric=target.scheme.is_symmetric,
+            only_mac_inputs=only_mac_inputs,
+            ranges_file=self.folder / f"ranges-{only_mac_inputs}.json",
+            ranges=ranges,
+            **options,
+        )
+        names = self.network.outputs
+        session = Session(written, is_optimized=False)
+        source = Session(self.folder / "float.onnx")
+        reference = Reference(names, [source.run(one, names) for one in self.test])
+        return reference.median_db([session.run(one, names) for one in self.test])
 
 
-def trial_on(model: onnx.ModelProto, names, calibration, samples, target, folder: Path) -> Trial:
-    """On samples of one's own; ``names``: the outputs that are compared."""
-    return _trial(prepare(model, names, folder, fold=True), calibration, samples, target, folder)
-
-
-def trial_on_noise(path: Path, target: str, folder: Path) -> Trial:
-    """On noise, cut where the probe cuts."""
+def trial_of_file(path, folder, *, fold=True):
+    """The file as the probe has it, on the probe's own noise."""
     model = twin.open_float(path)
     for name, value in noise.frozen_inputs(model.model).items():
         twin.freeze_input(model.model, name, value)
     compared = points.cut(model.model)
-    for inputs in noise.choices(model.model):
-        whole = twin.to_proto(model)
-        fix_shapes(whole, inputs)
-        spectrum = noise.spectrum_for(inputs)
-        calibration_count, count = noise.sample_counts(inputs)
-        calibration = noise.samples(inputs, calibration_count, seed=11, spectrum=spectrum)
-        samples = noise.samples(inputs, count, seed=12, spectrum=spectrum)
-        try:
-            network = prepare(whole, compared.names, folder, fold=True)
-            return _trial(network, calibration, samples, target, folder)
-        except RunError:
-            continue
-    raise AssertionError(f"{path.name} runs on no shape")
+    prepared, inputs = probe_figures.prepared(model, compared.names, folder, fold=fold)
+    spectrum = noise.spectrum_for(inputs)
+    calibration, test = (
+        noise.samples(inputs, count, seed=seed, spectrum=spectrum)
+        for count, seed in zip(noise.sample_counts(inputs), (11, 12), strict=True)
+    )
+    return Trial(prepared, folder, calibration, test)
 
 
-def _trial(network: Network, calibration, samples, target: str, folder: Path) -> Trial:
-    aim = TARGETS[target]
-    placed = placement(network, aim)
-    activations = aim.activations
-    by_channel = activations is not None and activations.is_per_channel_at_depthwise
-    observed = observe(
-        network,
-        [*placed.grid_of.values(), *placed.depthwise],
-        Samples("given", len(calibration), lambda index: dict(calibration[index])),
-        folder,
-        by_channel=placed.depthwise if by_channel else (),
-    )
-    planner = Planner(network, observed)
-    expected = [network.session.run(network.fed(one), network.outputs) for one in samples]
-    rounding = Rounding.of(aim)
-    plan = planner.plan(placed, rounding)
-    return Trial(
-        network, placed, rounding, plan, planner, samples, Reference(network.outputs, expected)
-    )
+def trial_of_model(model, folder, *, feed, count=8, exclude=(), calibration=None):
+    """A model made by hand; ``feed`` gives the sample of a number."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    names = tuple(value.name for value in model.graph.output)
+    network = prepare(model, names, folder, fold=True)
+    every = [feed(index) for index in range(2 * count)]
+    return Trial(network, folder, calibration or every[:count], every[count:], exclude)
