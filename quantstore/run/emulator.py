@@ -43,7 +43,7 @@ class Plan:
         return Plan(
             {name: grid for name, grid in self.grids.items() if name in kept},
             {name: array for name, array in self.constants.items() if name in kept},
-            self.constant_grids,
+            {name: grid for name, grid in self.constant_grids.items() if name in kept},
         )
 
     def without(self, names: Iterable[str]) -> "Plan":

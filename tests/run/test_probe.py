@@ -31,6 +31,7 @@ from quantstore.run.probe_figures import (
     WEIGHTS_ON_GRID,
     WEIGHTS_SEED,
     Facts,
+    Figure,
     figures,
 )
 from quantstore.run.runtime import CRASHED, NEEDS_MORE_MEMORY, NOT_INSTALLED, quantizable
@@ -56,7 +57,7 @@ def found_in(path, asked=PLAN, **more):
     """What the probe finds in this very process: the facts, and figures by scheme and target."""
     facts, *rest = figures(path, asked, **more)
     assert isinstance(facts, Facts)
-    return facts, {(one.scheme, one.target): one for one in rest}
+    return facts, {(one.scheme, one.target): one for one in rest if isinstance(one, Figure)}
 
 
 def two_layers(tmp_path, *, squash=False, first=None):
@@ -81,7 +82,7 @@ def two_layers(tmp_path, *, squash=False, first=None):
 
 def test_full_int8_comes_first_for_a_verdict_rests_on_it(tmp_path):
     path, _ = two_layers(tmp_path)
-    modes = [one.mode for one in figures(path, PLAN) if not isinstance(one, Facts)]
+    modes = [one.mode for one in figures(path, PLAN) if isinstance(one, Figure)]
     assert modes == ["both"] * 3 + ["weights"] * 4
     assert [one.names for one in PLAN][:3] == [TENSOR, CHANNEL, FUSED]
 

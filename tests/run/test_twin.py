@@ -116,12 +116,13 @@ def test_a_channel_that_batchnorm_erases_keeps_its_weights(opened):
     assert np.isfinite(found).all()
 
 
-def test_weights_keep_the_type_they_are_stored_in(opened):
-    model = make_model(
-        [node("MatMul", ["x", "w"], ["y"])], {"w": gaussian(4, 4).astype(np.float16)}
-    )
+def test_weights_in_half_precision_run_in_single_precision_unchanged(opened):
+    halves = gaussian(4, 4).astype(np.float16)
+    model = make_model([node("MatMul", ["x", "w"], ["y"])], {"w": halves})
     (slot,) = twin.lift_weights(opened(model)).slots
-    assert twin.float_weights(slot).dtype == np.float16
+    found = twin.float_weights(slot)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, halves)
 
 
 # --- wherever weights are kept -----------------------------------------------------------------
