@@ -134,6 +134,7 @@ def test_the_example_models_have_the_accuracy_that_their_table_says(
     assert found.record.sample_count == 450
 
 
+@pytest.mark.slow
 def test_a_scale_per_channel_rescues_no_activations(test_split, tmp_path):
     images, labels = test_split
     np.savez(tmp_path / "test.npz", image=images, labels=labels)
@@ -206,7 +207,7 @@ def test_a_target_stands_for_scheme_and_mode(model, arrays):
         "both",
     )
     assert (found.sample_count, found.calibration_count) == (4, 4)
-    assert found.cpu_seconds > 0
+    assert found.cpu_seconds >= 0
     assert found.float_layers == ()
     same = simulate(model, arrays, Choices(scheme="int8_channel_symmetric")).record
     assert (same.target, same.output_sqnr_db) == ("int8_channel", found.output_sqnr_db)
