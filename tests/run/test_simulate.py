@@ -18,13 +18,13 @@ from quantstore.errors import CancelledError, InputsError, QuantstoreError, RunE
 from quantstore.numerics.quantization import round_trip
 from quantstore.pipeline import runs
 from quantstore.pipeline.files import demo_paths
+from quantstore.records import ROUNDS_NOTHING
 from quantstore.run import noise, twin
 from quantstore.run.choices import Choices, Simulation
 from quantstore.run.feeding import how_shared
 from quantstore.run.inputs import NO_FILE_OR_FOLDER
 from quantstore.run.layers import FileLayers
 from quantstore.run.network import prepare
-from quantstore.run.probe_figures import NOTHING_ROUNDED
 from quantstore.run.runtime import CRASHED, REFUSES
 from quantstore.run.simulate import RETURNS_THE_SAME, returns_no_number, simulate
 from quantstore.schemes import SCHEMES
@@ -245,7 +245,7 @@ def test_what_stays_in_float_has_the_name_of_the_files_layer(tmp_path):
     found = simulate(path, "noise", Choices(target="int8_channel_fused"))
     assert found.record.float_layers == ("scan/body/layer",)
     left = Choices(target="int8_channel_fused", exclude=("scan/body/layer",))
-    assert simulate(path, "noise", left).record.failure == NOTHING_ROUNDED
+    assert simulate(path, "noise", left).record.failure == ROUNDS_NOTHING
 
 
 @pytest.mark.parametrize(
