@@ -40,8 +40,8 @@ def probe(
 
     MODEL is the name of a stored model, or a file; one that the store does not hold is ingested as
     well. A target says which weights and activations are rounded, and how: the table targets
-    describes each. New values replace earlier ones of the same target; a value that could not be
-    measured replaces none, and the exit code is then 1.
+    describes each. New values replace earlier ones of the same target. A value that could not be
+    measured replaces none, and the exit code is then 1, unless there is nothing to round.
 
     \b
     Examples:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, emit, print_frame, say
 from quantstore.cli.root import commands, everywhere, format_option, scheme_option
 from quantstore.errors import QuantstoreError
+from quantstore.schemes import TARGETS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +66,11 @@ def _help_with_presets(context: click.Context, _parameter: click.Parameter, valu
 @click.option("--std", metavar="A[,B,C]", help="See --mean.")
 @click.option("--scale", type=float, metavar="X", help="See --mean.")
 @click.option("--color", type=click.Choice(["rgb", "bgr", "gray"]), help="Order of the channels.")
+@click.option(
+    "--target",
+    type=click.Choice(list(TARGETS)),
+    help="What the hardware does with weights and activations: --scheme and --mode at once.",
+)
 @scheme_option
 @click.option(
     "--mode",
@@ -74,7 +81,7 @@ def _help_with_presets(context: click.Context, _parameter: click.Parameter, valu
 )
 @click.option(
     "--calibration",
-    type=click.Choice(["minmax", "percentile", "entropy"]),
+    type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
     default="minmax",
     show_default=True,
     help="How the ranges of activations are found.",
@@ -91,13 +98,23 @@ def _help_with_presets(context: click.Context, _parameter: click.Parameter, valu
     help="Use at most N samples, at even distances. [default: 32]",
 )
 @click.option(
-    "--exclude", multiple=True, metavar="LAYER", help="Leave this layer in float; may be repeated."
+    "--exclude",
+    multiple=True,
+    metavar="NAME",
+    help="Leave this layer, node or tensor in float; may be repeated.",
 )
 @click.option("--no-drift", is_flag=True, help="Compare the outputs alone: quicker.")
 @click.option(
     "--sensitivity/--no-sensitivity",
     default=False,
-    help="Also quantize one layer at a time, and all but one.",
+    help="Also round one tensor or one layer's weights at a time, and all but one.",
+)
+@click.option(
+    "--goal",
+    "goal_db",
+    type=float,
+    metavar="DB",
+    help="Also find the fewest of them whose return to float lifts the outputs to so many dB.",
 )
 @click.option(
     "--budget",
@@ -105,7 +122,7 @@ def _help_with_presets(context: click.Context, _parameter: click.Parameter, valu
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="At most so long for --sensitivity.",
+    help="At most so much CPU time for --sensitivity, and as much again for --goal.",
 )
 @click.option("--no-fold", is_flag=True, help="Leave BatchNormalization out of the weights.")
 @click.option(
@@ -130,6 +147,7 @@ def simulate(
     color: str | None,
     no_drift: bool,
     sensitivity: bool,
+    goal_db: float | None,
     budget: float,
     no_fold: bool,
     limit: int,
@@ -137,14 +155,15 @@ def simulate(
     exclude: tuple[str, ...],
     **chosen: Any,
 ) -> int:
-    """Run MODEL.onnx beside its int8 twin and see where it drifts.
+    """Run MODEL.onnx in float and in int8, and see where the two drift apart.
 
-    Both models see the same inputs. Every tensor is compared twice: with the whole model quantized
+    Both see the same inputs. Every tensor is compared twice: with the whole model quantized
     (accumulated), and with its own operator alone (local). What is found is stored; a model that
     the store does not hold is ingested as well. A table shows the worst tensors, csv and json all.
 
-    Mode weights rounds the weights to the scheme; both is full int8 by onnxruntime's quantizer;
-    activations is the same with float weights.
+    Mode weights rounds the weights to the scheme; both is full int8, as onnxruntime's quantizer
+    places it; activations is the same with float weights. --target names what a kind of hardware
+    does.
 
     \b
     Examples:
@@ -152,6 +171,7 @@ def simulate(
       quantstore simulate ocr.onnx --inputs pages/ --size 480x640 --mean 0.5 --std 0.5
       quantstore simulate model.onnx --inputs test.npz --mode weights --sensitivity
       quantstore simulate model.onnx --inputs noise --scheme int8_channel_symmetric
+      quantstore simulate model.onnx --inputs photos/ --target int8_channel --goal 20
 
     An array named labels in an .npz file is the right class of each sample: the accuracy of both
     models is then reported.
@@ -168,7 +188,9 @@ def simulate(
         preprocess=preprocessing,
         exclude=exclude,
         drift=not no_drift,
-        sensitivity=sensitivity,
+        # What must stay in float is sought among what the sensitivities rank.
+        sensitivity=sensitivity or goal_db is not None,
+        goal_db=goal_db,
         budget_seconds=budget,
         fold=not no_fold,
         **chosen,
@@ -304,10 +326,17 @@ def _say_sensitivities(done: "Done") -> None:
         (row for row in alone if not math.isnan(row.output_sqnr_db)),
         key=lambda row: row.output_sqnr_db,
     )[:3]
-    named = ", ".join(
-        f"{row.unit if row.depth is None else done.layers[row.depth]} ({row.output_sqnr_db:.1f} dB)"
-        for row in worst
-    )
+    named = ", ".join(f"{row.unit} ({row.unit_kind}, {row.output_sqnr_db:.1f} dB)" for row in worst)
     say(f"most sensitive when quantized alone: {named}")
     if not math.isnan(done.agreement):
-        say(f"{RANKING_AGREES} {done.agreement:.2f} over {counted(len(alone), 'layer')}")
+        layers = sum(row.depth is not None for row in alone)
+        say(f"{RANKING_AGREES} {done.agreement:.2f} over {counted(layers, 'layer')}")
+    float_set = done.simulation.float_set
+    if float_set:
+        say(
+            f"{counted(len(float_set), 'unit')} in float for {float_set[0].goal_db:g} dB, measured"
+            f" {float_set[-1].output_sqnr_db:.1f} dB:"
+        )
+        for row in float_set:
+            name = shlex.quote(row.unit)
+            say(f"  --exclude {name}   {row.unit_kind}, {row.output_sqnr_db:.1f} dB")

@@ -25,7 +25,7 @@ from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import content_of
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process.running import Running
-from quantstore.records import SimulationRecord
+from quantstore.records import NOTHING_ROUNDED, SimulationRecord
 from quantstore.run.choices import Progress, ReportProgress
 from quantstore.run.plan import PLAN, Probed
 from quantstore.run.probe import SECONDS, Prober
@@ -60,8 +60,10 @@ class ProbedModel:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every target has its figure."""
-        return all(record.failure is None for record in self.records)
+        """Whether every target has its figure, except where there is nothing to round."""
+        return all(
+            record.failure is None or record.failure in NOTHING_ROUNDED for record in self.records
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:

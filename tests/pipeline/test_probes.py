@@ -21,7 +21,7 @@ from quantstore.pipeline import probes
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
-from quantstore.records import FindingRecord
+from quantstore.records import NOTHING_ROUNDED, FindingRecord
 from quantstore.run.plan import PLAN, Probed
 from quantstore.run.probe import Prober, probe
 from quantstore.schemes import TARGETS
@@ -144,6 +144,13 @@ def test_a_figure_that_is_missing_never_replaces_one(path, answering):
         ("int4_weights", None, "stopped after 60 s of CPU time"),
         (TARGET.name, 33.9, None),
     ]
+
+
+def test_where_there_is_nothing_to_round_no_figure_is_missing(path, answering):
+    answering(failure=NOTHING_ROUNDED[1])
+    result = probes.probe_model(MODEL, path, TARGET.name)
+    assert result.is_complete
+    assert result.notes == (f"{TARGET.name}: {NOTHING_ROUNDED[1]}",)
 
 
 def test_a_reason_gives_way_to_a_later_reason_and_to_a_figure(path, answering):
