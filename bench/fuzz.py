@@ -34,7 +34,7 @@ from google.protobuf.message import DecodeError, Message
 from quantstore import graph, store
 from quantstore.errors import QuantstoreError
 from quantstore.layer import Layer
-from quantstore.numerics.sweep import FULL_PLAN, Plan
+from quantstore.numerics.sweep import FULL_PLAN, SweepPlan
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
@@ -46,7 +46,7 @@ MEMORY_BYTES = 3 << 30
 CASE_SECONDS = 20
 # Everything is measured in one case of so many; in the others four schemes do.
 FULL_EVERY = 25
-LIGHT_PLAN = Plan({name: SCHEMES[name] for name in INT8_SCHEMES}, is_full=False)
+LIGHT_PLAN = SweepPlan({name: SCHEMES[name] for name in INT8_SCHEMES}, is_full=False)
 CHECK_EVERY = 250
 SMALL_BYTES = 100_000
 

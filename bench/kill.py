@@ -28,7 +28,7 @@ from pathlib import Path
 
 from quantstore import store
 from quantstore.errors import MissingStoreError, OlderStoreError
-from quantstore.numerics.sweep import Plan
+from quantstore.numerics.sweep import SweepPlan
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.schemes import INT8_SCHEMES
@@ -40,7 +40,7 @@ OLD_STORE = ROOT / "tests" / "data" / "store-schema-1.duckdb.gz"
 TASKS = ("first ingest", "ingest", "remove", "migration")
 
 # Measured with the four int8 schemes only: the kills shall hit the writing.
-CHOICES = IngestChoices(probe=False, jobs=1, plan=Plan(schemes=INT8_SCHEMES, is_full=False))
+CHOICES = IngestChoices(probe=False, jobs=1, plan=SweepPlan(schemes=INT8_SCHEMES, is_full=False))
 MODELS = 3
 EVERY_SO_MANY_GO_ON = 5
 

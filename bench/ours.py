@@ -30,14 +30,14 @@ def full(path: str) -> Callable[[], object]:
 def four(path: str) -> Callable[[], object]:
     """The same with the four int8 schemes alone."""
     _import_libraries()
-    from quantstore.numerics.sweep import Plan
+    from quantstore.numerics.sweep import SweepPlan
     from quantstore.pipeline.ingest import ingest_file
     from quantstore.pipeline.outcome import IngestChoices
     from quantstore.schemes import INT8_SCHEMES
 
     store = _empty_store(Path(path).parent)
     choices = IngestChoices(
-        replace=True, plan=Plan(schemes=INT8_SCHEMES, is_full=False), probe=False
+        replace=True, plan=SweepPlan(schemes=INT8_SCHEMES, is_full=False), probe=False
     )
     return lambda: ingest_file(Path(path), store, choices)
 
@@ -55,10 +55,10 @@ def schemes(scheme_count: str, most_bits: str, rows: str, columns: str) -> Calla
     """One random layer under so many min-max schemes of 2 to so many bits, and nothing else."""
     _import_libraries()
     from quantstore.numerics.measure_layer import measure_layer
-    from quantstore.numerics.sweep import Plan
+    from quantstore.numerics.sweep import SweepPlan
 
     chosen = dict(_min_max_schemes(int(scheme_count), int(most_bits)))
-    plan = Plan(schemes=chosen, is_full=False)
+    plan = SweepPlan(schemes=chosen, is_full=False)
     layer = _random_layer(int(rows), int(columns))
     return lambda: measure_layer(layer, 0, plan)
 

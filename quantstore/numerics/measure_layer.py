@@ -10,7 +10,7 @@ import numpy as np
 from quantstore.layer import Layer
 from quantstore.numerics.distribution import Distribution, describe, sorted_weights
 from quantstore.numerics.measures import figures_of
-from quantstore.numerics.sweep import FULL_PLAN, Plan, Sweep, sweep
+from quantstore.numerics.sweep import FULL_PLAN, Sweep, SweepPlan, sweep
 from quantstore.records import (
     BitsNeededRecord,
     ChannelColumns,
@@ -29,7 +29,9 @@ from quantstore.schemes import INT8_SCHEMES
 MEASURES_VERSION = 3
 
 
-def is_current(measures_version: int, schemes: Collection[str], plan: Plan = FULL_PLAN) -> bool:
+def is_current(
+    measures_version: int, schemes: Collection[str], plan: SweepPlan = FULL_PLAN
+) -> bool:
     """Whether a stored model has every figure that would be measured today.
 
     Args:
@@ -39,7 +41,7 @@ def is_current(measures_version: int, schemes: Collection[str], plan: Plan = FUL
     return measures_version >= MEASURES_VERSION and set(plan.schemes) <= set(schemes)
 
 
-def measure_layer(layer: Layer, depth: int, plan: Plan = FULL_PLAN) -> LayerRecords:
+def measure_layer(layer: Layer, depth: int, plan: SweepPlan = FULL_PLAN) -> LayerRecords:
     """Measure one layer under every scheme.
 
     Args:

@@ -39,14 +39,14 @@ FEWEST_BITS, MOST_BITS = 2, 16
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SweepPlan:
     """What to measure: which schemes, and whether curves and bits needed (``is_full``) as well."""
 
     schemes: Mapping[str, Scheme]
     is_full: bool
 
 
-FULL_PLAN = Plan(SCHEMES, is_full=True)
+FULL_PLAN = SweepPlan(SCHEMES, is_full=True)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Sweep:
         }
 
 
-def sweep(weights: Floats, ordered: Floats, energy: Doubles, plan: Plan = FULL_PLAN) -> Sweep:
+def sweep(weights: Floats, ordered: Floats, energy: Doubles, plan: SweepPlan = FULL_PLAN) -> Sweep:
     """Measure one layer under every scheme, with clipping curves and bits needed.
 
     Args:

@@ -16,7 +16,7 @@ from quantstore.errors import ModelFileError, NoLayersError, QuantstoreError
 from quantstore.layer import Layer
 from quantstore.numerics.equalization import p10_after_db
 from quantstore.numerics.measure_layer import measure_layer
-from quantstore.numerics.sweep import FULL_PLAN, Plan
+from quantstore.numerics.sweep import FULL_PLAN, SweepPlan
 from quantstore.pipeline.outcome import (
     LARGER_MACHINE,
     OUT_OF_MEMORY,
@@ -64,7 +64,7 @@ def measure_file(
     *,
     fold: bool = True,
     jobs: int | None = None,
-    plan: Plan = FULL_PLAN,
+    plan: SweepPlan = FULL_PLAN,
     report: IngestReporter | None = None,
 ) -> MeasuredModel:
     """Measure every layer of a file, without any store; the model is not run.

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from quantstore.numerics.sweep import FULL_PLAN, Plan
+from quantstore.numerics.sweep import FULL_PLAN, SweepPlan
 from quantstore.records import (
     EqualizationRecord,
     FindingRecord,
@@ -149,6 +149,6 @@ class IngestChoices:
     fold: bool = True
     source: str | None = None
     jobs: int | None = None
-    plan: Plan = FULL_PLAN
+    plan: SweepPlan = FULL_PLAN
     probe: bool = True
     probe_seconds: float = SECONDS

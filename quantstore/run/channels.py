@@ -63,12 +63,12 @@ class ChannelSums:
         usable = np.isfinite(self.energy) & np.isfinite(self.squared_error)
         energy, squared_error = self.energy[usable], self.squared_error[usable]
         each = np.where(energy > 0, sqnr_db(energy, squared_error), np.nan)
-        found = summarize_channels(each)
-        return ChannelFigures(found.p10_db, found.below_10db, int(np.sum(energy > 0)))
+        summary = summarize_channels(each)
+        return ChannelFigures(summary.p10_db, summary.below_10db, int(np.sum(energy > 0)))
 
 
 def channel_axes(network: Network) -> Mapping[str, int]:
-    """The channel axis of every tensor that has one: of the layer that made it, or before it.
+    """The channel axis of every tensor that has attribute: of the layer that made it, or before it.
 
     A convolution puts its channels second, a product or a recurrent layer last; what follows
     element by element keeps them there, and a Transpose takes them along.
@@ -88,7 +88,14 @@ def channel_axes(network: Network) -> Mapping[str, int]:
             elif node.op_type in _KEEPING and before and axis_of[before[0]] < rank:
                 axis_of[name] = axis_of[before[0]]
             elif node.op_type == "Transpose" and before:
-                order = next((list(one.ints) for one in node.attribute if one.name == "perm"), None)
+                order = next(
+                    (
+                        list(attribute.ints)
+                        for attribute in node.attribute
+                        if attribute.name == "perm"
+                    ),
+                    None,
+                )
                 order = order or list(range(rank))[::-1]
                 axis_of[name] = order.index(axis_of[before[0]])
     return axis_of

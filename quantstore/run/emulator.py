@@ -113,12 +113,12 @@ def declare_constants(
     graph: onnx.GraphProto, model: onnx.ModelProto, constants: Mapping[str, Array]
 ) -> None:
     """Give a graph the inputs and constants of a model, these constants among the inputs."""
-    known = {value.name for value in model.graph.input}
+    declared = {value.name for value in model.graph.input}
     graph.input.extend(model.graph.input)
     graph.input.extend(
         helper.make_tensor_value_info(name, _FLOAT, array.shape)
         for name, array in constants.items()
-        if name not in known
+        if name not in declared
     )
     graph.initializer.extend(
         tensor for tensor in model.graph.initializer if tensor.name not in constants

@@ -46,10 +46,10 @@ class FileLayers:
         """By the name of weights in the network, the layer of the file that they are.
 
         An optimizer may fold what follows a layer into it: then the layer is where the folded
-        node's result is made.
+        node's result is computed_names.
         """
         nodes = _side_by_side(network.model)
-        made = {_plain(name) for node in nodes.graph.node for name in node.output}
+        computed_names = {_plain(name) for node in nodes.graph.node for name in node.output}
         readers = consumers(nodes)
         slot_of = {
             (_plain(result), slot.site.operand.name): name
@@ -57,13 +57,13 @@ class FileLayers:
             for result in _results(slot.site, readers)
         }
         by_key = {LayerKey.of(slot.site): name for name, slot in network.slot_of.items()}
-        found: dict[str, LayerKey] = {}
+        key_of_slot: dict[str, LayerKey] = {}
         for key, output in self.made_by.items():
-            tensor = successor(self.nodes, output, made.__contains__)
+            tensor = successor(self.nodes, output, computed_names.__contains__)
             slot = slot_of.get((tensor or output, key.operand)) or by_key.get(key)
             if slot is not None:
-                found[slot] = key
-        return found
+                key_of_slot[slot] = key
+        return key_of_slot
 
 
 def _side_by_side(model: onnx.ModelProto) -> onnx.ModelProto:

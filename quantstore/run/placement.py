@@ -88,8 +88,8 @@ def placement(network: Network, target: Target, exclude: Iterable[str] = ()) -> 
             ):
                 marks.operands_of(node)
     placed = marks.placement(_slots(network, excluded, families), excluded)
-    left = tuple(_left_in_float(marks, placed, families, excluded))
-    return dataclasses.replace(placed, left_in_float=left)
+    in_float = tuple(_left_in_float(marks, placed, families, excluded))
+    return dataclasses.replace(placed, left_in_float=in_float)
 
 
 def _left_in_float(
@@ -222,7 +222,7 @@ class _Marks:
             return False
         slot = self.network.slot_of.get(node.input[1])
         shape = None if slot is None else self.network.constants[node.input[1]].shape
-        group = next((one.i for one in node.attribute if one.name == "group"), 1)
+        group = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
         return shape is not None and group > 1 and shape[1] == 1
 
     def placement(self, weights: tuple[str, ...], excluded: frozenset[str]) -> Placement:
@@ -333,7 +333,9 @@ def _where(marks: _Marks, node: Node) -> None:
 
 def _pad(marks: _Marks, node: Node) -> None:
     marks.round(*(name for name in node.input if name))
-    mode = next((one.s for one in node.attribute if one.name == "mode"), b"constant")
+    mode = next(
+        (attribute.s for attribute in node.attribute if attribute.name == "mode"), b"constant"
+    )
     filling = _constant_of(marks, node.input[2]) if len(node.input) > 2 and node.input[2] else 0.0
     if mode in (b"reflect", b"edge", b"wrap") or (mode == b"constant" and filling == 0):
         marks.share(node.output[0], node.input[0], is_moved=True)

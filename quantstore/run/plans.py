@@ -50,34 +50,34 @@ class Planner:
     def grids(self, placed: Placement, activations: Activations) -> dict[str, ActivationGrid]:
         """The grid of every tensor that sets one, and of those that have one for each channel.
 
-        A tensor whose range is not known has none: it stays in float.
+        A tensor whose range is not ranged has none: it stays in float.
         """
         roots = list(dict.fromkeys(placed.grid_of.values()))
         if activations.is_dynamic:
             return dict.fromkeys(roots, AT_RUN_TIME)
-        known = [name for name in roots if name in self.observed or name in placed.shares]
-        if not known:
+        ranged = [name for name in roots if name in self.observed or name in placed.shares]
+        if not ranged:
             return {}
         ends = [
             SHARES
             if name in placed.shares
             else calibrated(self.observed[name], self.calibration, activations).ends
-            for name in known
+            for name in ranged
         ]
         low, high = np.array(ends, np.float64).T
-        return dict(zip(known, grids.grids_of(low, high, activations), strict=True))
+        return dict(zip(ranged, grids.grids_of(low, high, activations), strict=True))
 
     def activations(self, placed: Placement, activations: Activations) -> dict[str, ActivationGrid]:
         """The grids of a plan: by the tensor that a rounding must follow."""
         roots = self.grids(placed, activations)
-        found = {
+        tensor_grids = {
             name: roots[placed.grid_of[name]]
             for name in placed.activations
             if placed.grid_of[name] in roots
         }
         if activations.is_per_channel_at_depthwise:
-            found |= self._of_channels(placed, activations)
-        return found
+            tensor_grids |= self._of_channels(placed, activations)
+        return tensor_grids
 
     def plan(self, placed: Placement, rounding: Rounding) -> Plan:
         """Every rounding of a placement."""
@@ -137,14 +137,14 @@ class Planner:
         self, placed: Placement, activations: Activations
     ) -> dict[str, ActivationGrid]:
         """A grid for each channel of the inputs of depthwise convolutions."""
-        found = {}
+        channel_grids = {}
         for name in placed.depthwise:
             whole = self.observed[name].range if name in self.observed else None
             channels = None if whole is None else whole.channels
             if channels is not None:
                 each = grids.grids_of(channels.low, channels.high, activations)
-                found[name] = grids.of_channels(each, channels.trailing_axes)
-        return found
+                channel_grids[name] = grids.of_channels(each, channels.trailing_axes)
+        return channel_grids
 
 
 def _least_scale(bias: Array, input_scale: float) -> Doubles:

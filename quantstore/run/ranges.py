@@ -77,11 +77,11 @@ def _channels_of(array: Array) -> ChannelRanges | None:
     return ChannelRanges(low, high, array.ndim - 2)
 
 
-def _joined(one: ChannelRanges | None, other: ChannelRanges | None) -> ChannelRanges | None:
-    if one is None or other is None:
+def _joined(first: ChannelRanges | None, second: ChannelRanges | None) -> ChannelRanges | None:
+    if first is None or second is None:
         return None
     return ChannelRanges(
-        np.minimum(one.low, other.low), np.maximum(one.high, other.high), one.trailing_axes
+        np.minimum(first.low, second.low), np.maximum(first.high, second.high), first.trailing_axes
     )
 
 
@@ -95,13 +95,13 @@ class Observed:
 
     def add(self, array: Array) -> None:
         """Take in the tensor of one sample."""
-        found = Range.of(array)
-        if self.has_channels and not found.sentinel_count:
-            found = dataclasses.replace(found, channels=_channels_of(array))
-        self.range = found if self.range is None else self.range.joined(found)
+        sample_range = Range.of(array)
+        if self.has_channels and not sample_range.sentinel_count:
+            sample_range = dataclasses.replace(sample_range, channels=_channels_of(array))
+        self.range = sample_range if self.range is None else self.range.joined(sample_range)
         if self.histogram is not None:
             values = np.ravel(array).astype(np.float64)
-            if found.sentinel_count or not np.isfinite(values).all():
+            if sample_range.sentinel_count or not np.isfinite(values).all():
                 values = values[np.abs(values) < SENTINEL]
             if values.size:
                 self.histogram.widen(float(values.min()), float(values.max()))
@@ -129,21 +129,21 @@ def observe(
     Raises:
         RunError: onnxruntime refuses the network, or stops.
     """
-    wanted = list(dict.fromkeys(names))
+    tensor_names = list(dict.fromkeys(names))
     observed = {
         name: Observed(
             histogram=SharedHistogram.of_one() if has_histograms else None,
             has_channels=name in by_channel,
         )
-        for name in wanted
+        for name in tensor_names
     }
-    inputs = [name for name in wanted if name in network.inputs]
+    inputs = [name for name in tensor_names if name in network.inputs]
     for index in range(len(samples)):
         sample = samples[index]
         for name in inputs:
             observed[name].add(sample[name])
-    made = [name for name in wanted if name in network.tensors]
-    blocks = packed(made, network.bytes_of, block_bytes)
+    computed_names = [name for name in tensor_names if name in network.tensors]
+    blocks = packed(computed_names, network.bytes_of, block_bytes)
     relay = Relay(network.model, blocks, folder, "ranges")
     done = 0
     for indices in rounds(len(samples), lambda: relay.most_bytes):
@@ -155,4 +155,4 @@ def observe(
                 done += 1
                 if report is not None:
                     report(done, len(blocks) * len(samples))
-    return {name: one for name, one in observed.items() if one.range is not None}
+    return {name: tensor for name, tensor in observed.items() if tensor.range is not None}

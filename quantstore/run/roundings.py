@@ -48,12 +48,12 @@ class GridInputs:
     def of(
         cls, names: Sequence[str], grids: Sequence[Mapping[str, ActivationGrid]]
     ) -> "GridInputs":
-        """For these names; ``grids``, as far as they are known, say which need more nodes."""
-        known = [(name, grid) for given in grids for name, grid in given.items()]
+        """For these names; ``grids``, as far as they are all_grids, say which need more nodes."""
+        all_grids = [(name, grid) for of_plan in grids for name, grid in of_plan.items()]
         return cls(
             names,
-            {name: grid.scale.shape for name, grid in known if grid.scale.size > 1},
-            frozenset(name for name, grid in known if grid.is_dynamic),
+            {name: grid.scale.shape for name, grid in all_grids if grid.scale.size > 1},
+            frozenset(name for name, grid in all_grids if grid.is_dynamic),
         )
 
     def fed(self, grids: Mapping[str, ActivationGrid]) -> dict[str, Array]:
@@ -66,23 +66,29 @@ class GridInputs:
         arrays: dict[str, Array] = {_GRIDS: together}
         for name, shape in self.wide.items():
             grid = grids.get(name)
-            for index, part in enumerate(_parts(name)):
+            for index, part in enumerate(_input_names(name)):
                 number = _PASSING[index] if grid is None else _numbers(grid)[index]
                 arrays[part] = np.broadcast_to(np.asarray(number, np.float32), shape)
         return arrays
 
     def declare(self, graph: onnx.GraphProto) -> None:
         """Add inputs and constants, and the nodes that every rounding reads, in place."""
-        parts = [part for name in self._narrow for part in _parts(name)]
-        shapes = {part: list(shape) for name, shape in self.wide.items() for part in _parts(name)}
-        shapes[_GRIDS] = [max(4, len(parts))]
+        input_names = [part for name in self._narrow for part in _input_names(name)]
+        shapes = {
+            part: list(shape) for name, shape in self.wide.items() for part in _input_names(name)
+        }
+        shapes[_GRIDS] = [max(4, len(input_names))]
         graph.input.extend(
             helper.make_tensor_value_info(name, _FLOAT, shape) for name, shape in shapes.items()
         )
-        if not parts:
+        if not input_names:
             return
-        graph.node.append(onnx.NodeProto(op_type="Split", input=[_GRIDS, _SIZES], output=parts))
-        graph.initializer.append(numpy_helper.from_array(np.ones(len(parts), np.int64), _SIZES))
+        graph.node.append(
+            onnx.NodeProto(op_type="Split", input=[_GRIDS, _SIZES], output=input_names)
+        )
+        graph.initializer.append(
+            numpy_helper.from_array(np.ones(len(input_names), np.int64), _SIZES)
+        )
         if self.dynamic:
             graph.initializer.extend(
                 numpy_helper.from_array(np.array([number], np.float32), name)
@@ -91,7 +97,7 @@ class GridInputs:
 
     def rounding(self, grid: str, source: str, result: str) -> Iterator[onnx.NodeProto]:
         """The nodes that round ``source`` to a grid and call it ``result``."""
-        scale, lowest, highest, magic = _parts(grid)
+        scale, lowest, highest, magic = _input_names(grid)
         if grid in self.dynamic:
             yield from _fed_or_found(grid, source, result)
             scale, lowest, highest = _taken(result)
@@ -119,7 +125,7 @@ def _numbers(grid: ActivationGrid) -> tuple[Floats, Floats, Floats, Floats]:
     return grid.scale, grid.lowest, grid.highest, np.asarray(MAGIC)
 
 
-def _parts(grid: str) -> list[str]:
+def _input_names(grid: str) -> list[str]:
     return [f"{_PREFIX}{grid}/{part}" for part in _PARTS]
 
 
@@ -128,9 +134,9 @@ def _fed_or_found(grid: str, source: str, result: str) -> Iterator[onnx.NodeProt
 
     https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html
     """
-    fed = _parts(grid)[:3]
+    fed = _input_names(grid)[:3]
     at = f"{result}/found/"
-    found = [
+    dynamic_nodes = [
         onnx.NodeProto(op_type=op_type, input=inputs, output=[at + output])
         for op_type, inputs, output in (
             ("ReduceMin", [source], "min"),
@@ -159,7 +165,7 @@ def _fed_or_found(grid: str, source: str, result: str) -> Iterator[onnx.NodeProt
         [f"{at}is_asked"],
         _taken(result),
         then_branch=helper.make_graph(
-            found, "found", [], [_number(at + part) for part in _PARTS[:3]], [shape]
+            dynamic_nodes, "found", [], [_number(at + part) for part in _PARTS[:3]], [shape]
         ),
         else_branch=helper.make_graph(
             passed, "fed", [], [_number(f"{at}fed_{part}") for part in _PARTS[:3]]

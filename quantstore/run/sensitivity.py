@@ -83,13 +83,13 @@ def units_of(
     for name in plan.constants:
         if name in taken:
             continue
-        parts = (name, bias_of[name]) if name in bias_of else (name,)
+        names_in_plan = (name, bias_of[name]) if name in bias_of else (name,)
         slot = network.slot_of.get(name)
         if slot is None:
-            units.append(Unit(name, "tensor", parts))
+            units.append(Unit(name, "tensor", names_in_plan))
             continue
         layer, depth = layer_of.get(name, (slot.site.name, None))
-        units.append(Unit(layer, "weights", parts, depth))
+        units.append(Unit(layer, "weights", names_in_plan, depth))
     made_by = producers(network.model)
     for name in plan.grids:
         node = made_by.get(name)
@@ -173,18 +173,18 @@ def measure_sensitivity(
     # The first run is the slowest; the plan is a careful one.
     per_run = max((budget.spent - before) / 2, 1e-6)
     indices = bench.spread(min(MOST_SAMPLES, int(budget.seconds / (per_run * max(total, 1)))))
-    found: list[UnitSensitivity] = []
+    figures: list[UnitSensitivity] = []
     for scope in SCOPES:
         for unit in bench.units:
             if budget.is_over:
-                return tuple(found)
+                return tuple(figures)
             figure = (
                 bench.only(unit, indices) if scope == "alone" else bench.without([unit], indices)
             )
-            found.append(UnitSensitivity(unit, scope, figure, len(indices)))
+            figures.append(UnitSensitivity(unit, scope, figure, len(indices)))
             if report is not None:
-                report(len(found), total)
-    return tuple(found)
+                report(len(figures), total)
+    return tuple(figures)
 
 
 def find_float_set(
@@ -203,14 +203,18 @@ def find_float_set(
     int8. Every figure that is returned was measured with all samples.
     """
     every = bench.spread(len(bench))
-    few = bench.spread(max((one.sample_count for one in sensitivities), default=1))
-    alone = {one.unit: _noise(one.output_sqnr_db) for one in sensitivities if one.scope == "alone"}
+    few = bench.spread(max((measured.sample_count for measured in sensitivities), default=1))
+    alone = {
+        measured.unit: _noise(measured.output_sqnr_db)
+        for measured in sensitivities
+        if measured.scope == "alone"
+    }
     waiting = list(bench.units)
     before = _noise(bench.without((), few))
     gains = {
-        one.unit: before - _noise(one.output_sqnr_db)
-        for one in sensitivities
-        if one.scope == "all but"
+        measured.unit: before - _noise(measured.output_sqnr_db)
+        for measured in sensitivities
+        if measured.scope == "all but"
     }
     chosen: list[Unit] = []
     while waiting and not budget.is_over and bench.without(chosen, every) < goal_db:

@@ -9,14 +9,14 @@ import pytest
 from onnx import numpy_helper
 
 from quantstore.errors import NoLayersError, QuantstoreError
-from quantstore.numerics.sweep import Plan
+from quantstore.numerics.sweep import SweepPlan
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.schemes import INT8_SCHEMES, SCHEMES
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
-LIGHT = Plan({name: SCHEMES[name] for name in INT8_SCHEMES}, is_full=False)
+LIGHT = SweepPlan({name: SCHEMES[name] for name in INT8_SCHEMES}, is_full=False)
 
 
 @cache
