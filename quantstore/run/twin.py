@@ -7,7 +7,7 @@ to where the file keeps them.
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ from quantstore.schemes import Scheme
 
 # Below, onnx's converter and onnxruntime demand that every weight is an input of the graph too.
 LOWEST_IR_VERSION = 8
+# Weights of layers that are kept as they were read, beside those that are fed.
+KEPT_BYTES = 64 << 20
 _SLOT = "quantstore_weights_{}"
 
 
@@ -45,6 +47,7 @@ class FloatModel:
 
     file: graph.ModelFile
     was_quantized: bool
+    _kept_layers: dict[str, Layer | None] = field(default_factory=dict, repr=False)
 
     @property
     def model(self) -> ir.Model:
@@ -173,7 +176,7 @@ def rounded_weights(
             grid of one scale for each is meant; other grids do not mind.
     """
     stored = float_weights(slot)
-    layer = graph.read_layer(model.file, slot.site, fold=slot.factor is not None)
+    layer = _layer_of(model, slot)
     if layer is None:
         return RoundedWeights(stored, np.ones(1))
     finite = np.isfinite(layer.weights)
@@ -197,6 +200,18 @@ def rounded_weights(
     with np.errstate(over="ignore"):
         cast = np.array(values, dtype=stored.dtype, order="C")
     return RoundedWeights(cast, grid.scale.astype(np.float64).ravel())
+
+
+def _layer_of(model: FloatModel, slot: Slot) -> Layer | None:
+    """The layer in a slot, kept while there is room: every target rounds it once more."""
+    name = str(slot.value.name)
+    if name in model._kept_layers:
+        return model._kept_layers[name]
+    layer = graph.read_layer(model.file, slot.site, fold=slot.factor is not None)
+    kept = sum(other.weights.nbytes for other in model._kept_layers.values() if other is not None)
+    if layer is not None and kept + layer.weights.nbytes <= KEPT_BYTES:
+        model._kept_layers[name] = layer
+    return layer
 
 
 def _raised(grid: Grid, least_scale: Doubles) -> Grid:
