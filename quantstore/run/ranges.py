@@ -55,7 +55,7 @@ class Range:
         if low > -SENTINEL and high < SENTINEL:
             return cls(low, high)
         usable = array[np.abs(array) < SENTINEL]
-        left_out = int(array.size - usable.size)
+        left_out = int(np.sum(np.abs(array) >= SENTINEL))
         if not usable.size:
             return cls(0.0, 0.0, left_out)
         return cls(float(usable.min()), float(usable.max()), left_out)
@@ -96,7 +96,7 @@ class Observed:
     def add(self, array: Array) -> None:
         """Take in the tensor of one sample."""
         sample_range = Range.of(array)
-        if self.has_channels and not sample_range.sentinel_count:
+        if self.has_channels and bool(np.all(np.abs(array) < SENTINEL)):
             sample_range = dataclasses.replace(sample_range, channels=_channels_of(array))
         self.range = sample_range if self.range is None else self.range.joined(sample_range)
         if self.histogram is not None:

@@ -10,6 +10,7 @@ from quantstore.run.grids import grid_of, rounded
 from quantstore.run.histogram import SharedHistogram
 from quantstore.run.ranges import SENTINEL, Observed, Range
 from quantstore.schemes import TARGETS, Activations
+from tests.support.graphs import gaussian
 
 UINT8 = Activations()
 INT8 = Activations(is_symmetric=True)
@@ -67,7 +68,8 @@ def test_nothing_but_values_that_stand_for_infinity_is_no_range():
 
 def test_values_that_are_no_numbers_do_not_count():
     seen = observed([1, np.nan, -2])
-    assert (seen.range.low, seen.range.high) == (-2, 1)
+    # Nor do they stand for infinity.
+    assert seen.range == Range(-2, 1, sentinel_count=0)
     assert seen.histogram.rows.sum() == 2
     for method in ("percentile", "entropy", "mse"):
         low, high = calibrated(seen, method, UINT8).ends
@@ -93,6 +95,14 @@ def test_channels_have_ranges_of_their_own_over_all_samples():
     both = np.concatenate([one, other]).astype(np.float32)
     np.testing.assert_array_equal(seen.range.channels.low, both.min(axis=(0, 2, 3)))
     np.testing.assert_array_equal(seen.range.channels.high, both.max(axis=(0, 2, 3)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -3.4e38])
+def test_a_channel_without_a_range_leaves_all_to_the_range_of_the_tensor(value):
+    array = gaussian(1, 3, 4, 5)
+    spoilt = array.copy()
+    spoilt[0, 1, 2, 3] = value
+    assert observed(array, spoilt, has_channels=True).range.channels is None
 
 
 # --- percentile --------------------------------------------------------------------------------

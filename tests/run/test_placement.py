@@ -12,7 +12,9 @@ from tests.support.graphs import float_value, gaussian, make_model, node
 from tests.support.referees import quantize_file, rounded_tensors
 from tests.support.trials import trial_of_model
 
-EVERYWHERE, FUSED = TARGETS["int8_tensor"], TARGETS["int8_channel_fused"]
+EVERYWHERE, CHANNEL, FUSED = TARGETS_BY_QUANTIZER = [
+    TARGETS[name] for name in ("int8_tensor", "int8_channel", "int8_channel_fused")
+]
 IMAGE = (1, 4, 8, 8)
 
 
@@ -299,6 +301,150 @@ def test_what_is_rounded_is_what_onnxruntimes_quantizer_rounds(make, target, tmp
         scale, zero = theirs[name]
         assert grids[root].scale[0] == pytest.approx(scale, rel=1e-5), name
         assert -grids[root].lowest[0] == zero, name
+
+
+def layer(op_type, weights, shape, **attributes):
+    """One layer, with a bias where there is one."""
+    names = [name for name in ("w", "b") if name in weights]
+    return model_of([node(op_type, ["x", *names], ["y"], "layer", **attributes)], weights, x=shape)
+
+
+def behind_a_convolution(*nodes, **weights):
+    return model_of([conv("x", "h"), *nodes], {**W, **weights})
+
+
+BATCHNORM = {
+    "gamma": gaussian(4),
+    "beta": gaussian(4, seed=1),
+    "mean": gaussian(4, seed=2),
+    "variance": np.float32([1, 2, 3, 4]),
+}
+# Layers of every shape, and operators in company.
+AGREEING = {
+    "weights first": lambda: model_of(
+        [node("MatMul", ["w", "x"], ["y"], "layer")], {"w": gaussian(5, 6)}, x=(6, 4)
+    ),
+    "a batch of weights": lambda: layer("MatMul", {"w": gaussian(3, 6, 5)}, (3, 4, 6)),
+    "weights transposed": lambda: layer(
+        "Gemm", {"w": gaussian(5, 6), "b": gaussian(5)}, (4, 6), transB=1
+    ),
+    "data transposed": lambda: layer("Gemm", {"w": gaussian(5, 6)}, (5, 4), transA=1),
+    "one dimension": lambda: layer("Conv", {"w": gaussian(5, 6, 3), "b": gaussian(5)}, (1, 6, 9)),
+    "three dimensions": lambda: layer(
+        "Conv", {"w": gaussian(5, 2, 3, 3, 3), "b": gaussian(5)}, (1, 2, 5, 5, 5)
+    ),
+    "transposed in groups": lambda: layer(
+        "ConvTranspose", {"w": gaussian(4, 3, 2, 2)}, (1, 4, 5, 5), group=2
+    ),
+    "weights that are computed": lambda: model_of(
+        [conv("x", "h"), node("Tanh", ["z"], ["k"], "t"), node("Conv", ["h", "k"], ["y"], "dyn")],
+        W,
+        x=IMAGE,
+        z=(2, 4, 3, 3),
+    ),
+    "a bias of two layers": lambda: model_of(
+        [node("Conv", ["x", "w", "b"], ["h"], "a"), node("Conv", ["h", "v", "b"], ["y"], "c")],
+        {"w": gaussian(4, 4, 1, 1), "v": 0.01 * gaussian(4, 4, 1, 1, seed=3), "b": gaussian(4)},
+    ),
+    "TopK": lambda: model_of(
+        [node("MatMul", ["x", "w"], ["h"], "layer"), node("TopK", ["h", "k"], ["y", "i"], "top")],
+        {"w": gaussian(6, 5), "k": np.array([3], ints)},
+        x=(4, 6),
+    ),
+    "LeakyRelu": lambda: behind_a_convolution(node("LeakyRelu", ["h"], ["y"], "leaky")),
+    "PRelu": lambda: behind_a_convolution(
+        node("PRelu", ["h", "slope"], ["y"], "prelu"), slope=gaussian(4, 1, 1)
+    ),
+    "HardSigmoid": lambda: behind_a_convolution(
+        node("HardSigmoid", ["h"], ["s"], "hard"), node("Mul", ["h", "s"], ["y"], "gate")
+    ),
+    "CumSum": lambda: behind_a_convolution(
+        node("CumSum", ["h", "axis"], ["y"], "sum"), axis=np.array(1, ints)
+    ),
+    "Gather": lambda: behind_a_convolution(
+        node("Gather", ["h", "i"], ["y"], "gather", axis=1), i=np.array([0, 2], ints)
+    ),
+    "Clip below 0": lambda: behind_a_convolution(
+        node("Clip", ["h", "low", "high"], ["y"], "clip"), low=np.float32(-1), high=np.float32(2)
+    ),
+    "Relu and Clip": lambda: behind_a_convolution(
+        node("Relu", ["h"], ["r"], "relu"),
+        node("Clip", ["r", "", "high"], ["y"], "clip"),
+        high=np.float32(2),
+    ),
+    "Relu of an input": lambda: model_of([node("Relu", ["x"], ["r"], "relu"), conv("r", "y")], W),
+    "MaxPool of an input": lambda: model_of(
+        [node("MaxPool", ["x"], ["m"], "pool", kernel_shape=[2, 2]), conv("m", "y")], W
+    ),
+    "nearest": lambda: behind_a_convolution(
+        node("Resize", ["h", "", "scales"], ["y"], "resize", mode="nearest"),
+        scales=np.float32([1, 1, 2, 2]),
+    ),
+    "an input joined": lambda: behind_a_convolution(
+        node("Concat", ["h", "x"], ["c"], "join", axis=1), node("Relu", ["c"], ["y"], "relu")
+    ),
+    "a BatchNormalization alone": lambda: model_of(
+        [
+            node("Relu", ["x"], ["r"], "relu"),
+            node("BatchNormalization", ["r", *BATCHNORM], ["n"], "norm"),
+            conv("n", "y"),
+        ],
+        {**W, **BATCHNORM},
+    ),
+    "scalars": lambda: behind_a_convolution(
+        node("Mul", ["h", "c"], ["m"], "stretch"),
+        node("Add", ["m", "d"], ["y"], "shift"),
+        c=np.array(0.5, np.float32),
+        d=np.float32([-3]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AGREEING)
+@pytest.mark.parametrize("target", TARGETS_BY_QUANTIZER, ids=lambda target: target.name)
+def test_layers_of_every_shape_are_rounded_as_the_quantizer_does(name, target, tmp_path):
+    trial = trial_of(AGREEING[name](), tmp_path)
+    assert trial.figure(target) == pytest.approx(trial.refereed(target), abs=0.5)
+    theirs = rounded_tensors(tmp_path / f"{target.name}.onnx")
+    assert set(theirs) == set(trial.placed(target).grid_of)
+
+
+def scaled_bias():
+    weights = {"w": gaussian(5, 6), "b": gaussian(5)}
+    return layer("Gemm", weights, (4, 6), transB=1, alpha=0.5, beta=2.0)
+
+
+def relu_of_an_output():
+    return model_of([conv("x", "h"), node("Relu", ["h"], ["y"], "relu")], W, outputs=("h", "y"))
+
+
+@pytest.mark.parametrize("make", [scaled_bias, relu_of_an_output])
+def test_what_the_quantizer_loses_is_not_lost(make, tmp_path):
+    """It forgets the factor of a bias, and that somebody wants what a Relu reads."""
+    trial = trial_of(make(), tmp_path)
+    assert trial.figure(EVERYWHERE) > trial.refereed(EVERYWHERE) + 10
+    assert trial.figure(EVERYWHERE) > 30
+
+
+@pytest.mark.parametrize(
+    ("op_type", "weights", "bias", "shape"),
+    [
+        ("ConvTranspose", (4, 3, 2, 2), (6,), (1, 4, 5, 5)),
+        ("Gemm", (6, 5), (1,), (4, 6)),
+        ("Gemm", (6, 5), (4, 5), (4, 6)),
+    ],
+    ids=["in groups", "of one number", "of two dimensions"],
+)
+def test_a_bias_that_the_quantizer_stops_at_is_rounded(op_type, weights, bias, shape, tmp_path):
+    attributes = {"group": 2} if op_type == "ConvTranspose" else {}
+    arrays = {"w": gaussian(*weights), "b": gaussian(*bias)}
+    trial = trial_of(layer(op_type, arrays, shape, **attributes), tmp_path)
+    with pytest.raises((ValueError, IndexError)):
+        trial.refereed(CHANNEL)
+    assert 30 < trial.figure(CHANNEL) < 60
+    plan = trial.plan_of(CHANNEL)
+    largest_step = plan.grids["x"].scale[0] * np.abs(arrays["w"]).max() / 127
+    np.testing.assert_allclose(plan.constants["b"], arrays["b"], atol=largest_step / 2)
 
 
 def activations(make, folder):
