@@ -141,17 +141,7 @@ def _with_roundings(
     graph = onnx.GraphProto(name=model.graph.name)
     inputs.declare(graph)
     declare_constants(graph, model, constants)
-    for value in model.graph.input:
-        if value.name in chosen:
-            graph.node.extend(inputs.rounding(value.name, value.name, rounded(value.name)))
-    for node in model.graph.node:
-        copied = onnx.NodeProto()
-        copied.CopyFrom(node)
-        _read_rounded(copied, chosen)
-        graph.node.append(copied)
-        for name in node.output:
-            if name in chosen:
-                graph.node.extend(inputs.rounding(name, name, rounded(name)))
+    graph.node.extend(_rounding_nodes(model.graph, inputs, chosen))
     for value in model.graph.output:
         is_rounded = value.name in chosen
         # Without a type: the runtime infers it.
@@ -159,15 +149,27 @@ def _with_roundings(
     return model_of(graph, model)
 
 
-def _read_rounded(node: Any, chosen: frozenset[str]) -> None:
-    """Let a node, and the nodes of its subgraphs, read what is behind the roundings, in place."""
-    for index, name in enumerate(node.input):
-        if name in chosen:
-            node.input[index] = rounded(name)
-    for graph in subgraphs(node):
-        outer = chosen.difference(name for inner in graph.node for name in inner.output)
-        for inner in graph.node:
-            _read_rounded(inner, outer)
-        for value in graph.output:
-            if value.name in outer:
-                value.name = rounded(value.name)
+def _rounding_nodes(
+    graph: Any, inputs: GridInputs, chosen: frozenset[str]
+) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph, each tensor followed by its rounding, in bodies as well."""
+    for value in graph.input:
+        if value.name in chosen:
+            yield from inputs.rounding(value.name, value.name, rounded(value.name))
+    for node in graph.node:
+        copied = onnx.NodeProto()
+        copied.CopyFrom(node)
+        for index, name in enumerate(copied.input):
+            if name in chosen:
+                copied.input[index] = rounded(name)
+        for body in subgraphs(copied):
+            nodes = list(_rounding_nodes(body, inputs, chosen))
+            del body.node[:]
+            body.node.extend(nodes)
+            for value in body.output:
+                if value.name in chosen:
+                    value.name = rounded(value.name)
+        yield copied
+        for name in node.output:
+            if name in chosen:
+                yield from inputs.rounding(name, name, rounded(name))

@@ -7,13 +7,15 @@ operators, which is also what TensorRT and most NPUs do. Source: onnxruntime 1.3
 
 Two of its habits are not followed, because they lose a network that int8 would keep: it drops a
 Relu that a branch of an If reads as well, and it lets values of -3.4e38, which padding and masks
-write, set a range (``ranges``). Recurrent layers, which it leaves in float, are rounded.
+write, set a range (``ranges``). Recurrent layers, and layers in the bodies of If, Loop and Scan,
+which it leaves in float, are rounded.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from quantstore.run.bodies import nodes_of_bodies
 from quantstore.run.network import Network
 from quantstore.run.nodes import Node, consumers, every_node, name_of
 from quantstore.schemes import Target
@@ -87,6 +89,9 @@ def placement(network: Network, target: Target, exclude: Iterable[str] = ()) -> 
                 node, families
             ):
                 marks.operands_of(node)
+    for node, own in nodes_of_bodies(network.model.graph):
+        if name_of(node) not in excluded and marks.reads_slot(node, families):
+            marks.operands_of_body(node, own, with_results=target.placement == "everywhere")
     placed = marks.placement(_slots(network, excluded, families), excluded)
     in_float = tuple(_left_in_float(marks, placed, families, excluded))
     return dataclasses.replace(placed, left_in_float=in_float)
@@ -151,11 +156,12 @@ class _Marks:
         self._norms: dict[str, None] = {}
         self._biases: dict[str, Bias] = {}
         self._dense: set[str] = set()
+        self._in_bodies: set[str] = set()
         self._depthwise: set[str] = set()
 
     def is_float(self, name: str) -> bool:
         """Whether a tensor can be rounded: a float that a node or the caller gives."""
-        return name in self.network.float_tensors
+        return name in self.network.float_tensors or name in self._in_bodies
 
     def is_constant(self, name: str) -> bool:
         return name in self.constants or name in self.network.slot_of
@@ -216,6 +222,20 @@ class _Marks:
         if has_bias and node.input[2]:
             self.round_bias(node.input[2], node.input[0], node.input[1])
         (self._depthwise if self._is_depthwise(node) else self._dense).add(node.input[0])
+
+    def operands_of_body(self, node: Node, own: frozenset[str], *, with_results: bool) -> None:
+        """The same of a node in a body: what multiplies weights of single precision is one too.
+
+        Args:
+            own: what the body makes, or is given; it reads tensors from around it as well.
+        """
+        data = [name for name in node.input[:1] if name in own]
+        self._in_bodies.update(data)
+        self.operands_of(node)
+        if with_results:
+            results = [name for name in node.output if name]
+            self._in_bodies.update(results)
+            self.round(*results)
 
     def _is_depthwise(self, node: Node) -> bool:
         if node.op_type != "Conv":

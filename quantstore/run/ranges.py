@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from quantstore.records import Array, Doubles
+from quantstore.run.bodies import nodes_of_bodies, range_names, with_ranges
 from quantstore.run.choices import ReportSteps
 from quantstore.run.histogram import SharedHistogram
 from quantstore.run.inputs import Samples
 from quantstore.run.network import Network
 from quantstore.run.relay import Relay, packed, rounds
+from quantstore.run.runtime import Session
 
 # Beyond, a number means "never" or "nothing", whatever float it was written as.
 SENTINEL = 1e30
@@ -122,7 +124,7 @@ def observe(
     """Run the network on all samples and note what each tensor holds.
 
     Args:
-        names: tensors of the main graph, inputs included.
+        names: tensors, inputs and those of bodies included.
         by_channel: of these, those whose channels (axis 1) have a range of their own.
         folder: for what a later block needs; nobody else writes there.
 
@@ -155,4 +157,25 @@ def observe(
                 done += 1
                 if report is not None:
                     report(done, len(blocks) * len(samples))
+    in_bodies = frozenset(tensor_names).difference(inputs, computed_names)
+    _observe_in_bodies(network, in_bodies, samples, observed)
     return {name: tensor for name, tensor in observed.items() if tensor.range is not None}
+
+
+def _observe_in_bodies(
+    network: Network, names: frozenset[str], samples: Samples, observed: dict[str, Observed]
+) -> None:
+    """Note the ranges of tensors inside bodies, which have no histograms."""
+    names = names.intersection(
+        name for _, own in nodes_of_bodies(network.model.graph) for name in own
+    )
+    if not names:
+        return
+    session = Session(with_ranges(network.model, names), is_optimized=False)
+    for index in range(len(samples)):
+        for name in names:
+            low, high = session.run(network.fed(samples[index]), range_names(name))
+            if -SENTINEL < low <= high < SENTINEL:
+                seen = observed[name]
+                run_range = Range(float(low), float(high))
+                seen.range = run_range if seen.range is None else seen.range.joined(run_range)

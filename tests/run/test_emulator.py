@@ -16,6 +16,7 @@ from quantstore.run.emulator import Emulator, Plan
 from quantstore.run.grids import AT_RUN_TIME, ActivationGrid, grids_of, of_channels
 from quantstore.run.nodes import every_node, name_of
 from quantstore.run.placement import RECURRENT, placement
+from quantstore.run.plans import Rounding
 from quantstore.run.ranges import Range
 from quantstore.run.roundings import GridInputs
 from quantstore.run.runtime import Session
@@ -589,7 +590,7 @@ def in_a_scan():
 
 
 @pytest.mark.parametrize("make", [in_a_branch, in_a_loop, in_a_scan])
-def test_weights_in_bodies_are_rounded_and_data_that_is_not_is_listed(make, tmp_path):
+def test_weights_in_bodies_are_rounded_and_a_layer_there_can_be_excluded(make, tmp_path):
     model, layers = make()
     trial = trial_of_model(shaped(model, x=[3, 4]), tmp_path, feed=feed_of(x=(3, 4)))
     nodes = {str(slot.site.node.name) for slot in trial.network.slot_of.values()}
@@ -604,10 +605,83 @@ def test_weights_in_bodies_are_rounded_and_data_that_is_not_is_listed(make, tmp_
         np.testing.assert_array_equal(plan.constants[name], array)
     assert 20 < trial.figure(WEIGHTS) < 60
     placed = trial.placed(FUSED)
-    assert set(placed.left_in_float) == nodes
+    assert placed.left_in_float == ()
     assert len(placed.weights) == len(layers)
     excluded = placement(trial.network, FUSED, nodes)
     assert (excluded.weights, excluded.left_in_float) == ((), ())
+
+
+def through(array, grid):
+    codes = np.clip(np.rint(array / grid.scale[0]), grid.lowest[0], grid.highest[0])
+    return codes * grid.scale[0]
+
+
+def by_hand_in_a_branch(x, weights, rounded):
+    return rounded(x) @ weights["layer_a" if x.sum() > 0 else "layer_b"]
+
+
+def by_hand_in_a_loop(x, weights, rounded):
+    for _ in range(3):
+        x = np.tanh(rounded(x) @ weights["layer"])
+    return x
+
+
+def by_hand_in_a_scan(x, weights, rounded):
+    return np.cumsum([rounded(row) @ weights["layer"] for row in x], axis=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "by_hand"),
+    [
+        (in_a_branch, by_hand_in_a_branch),
+        (in_a_loop, by_hand_in_a_loop),
+        (in_a_scan, by_hand_in_a_scan),
+    ],
+)
+def test_data_in_bodies_is_rounded_to_the_range_it_has_there(make, by_hand, tmp_path):
+    model, _ = make()
+    trial = trial_of_model(shaped(model, x=[3, 4]), tmp_path, feed=feed_of(x=(3, 4)))
+    placed = trial.placed(FUSED)
+    planner = trial.planner(placed)
+    plan = planner.plan(placed, Rounding.of(FUSED))
+    seen = []
+
+    def watched(array):
+        seen.append(array)
+        return array
+
+    def by_layer(constants):
+        return {
+            str(slot.site.node.name).split("/")[0]: constants[name]
+            for name, slot in trial.network.slot_of.items()
+        }
+
+    for sample in trial.calibration:
+        by_hand(sample["x"], by_layer(trial.network.constants), watched)
+    # Fused with a sum behind it, a layer reads what a Reshape makes of the same values.
+    (name,) = plan.grids
+    ends = np.min(seen), np.max(seen)
+    assert planner.observed[name].range.ends == pytest.approx(ends, rel=1e-5)
+    emulator = Emulator(trial.network, [placed], [plan.grids])
+    weights = by_layer(plan.constants)
+    for sample, (found,) in zip(trial.test, emulator.run(plan, trial.test), strict=True):
+        expected = by_hand(sample["x"], weights, lambda array: through(array, plan.grids[name]))
+        assert sqnr_db(expected, found) > 80
+
+
+def test_a_branch_that_no_sample_takes_has_no_range_and_stays_in_float(tmp_path):
+    model, _ = in_a_branch()
+    for attribute in model.graph.node[-1].attribute:
+        # What the layer of this branch reads is computed in it.
+        attribute.g.node.insert(0, node("Neg", ["x"], [f"minus_{attribute.name}"]))
+        attribute.g.node[1].input[0] = f"minus_{attribute.name}"
+
+    def feed(index):
+        return {"x": np.abs(gaussian(3, 4, seed=index))}
+
+    trial = trial_of_model(shaped(model, x=[3, 4]), tmp_path, feed=feed)
+    assert set(trial.placed(FUSED).grid_of) == {"minus_then_branch", "minus_else_branch"}
+    assert set(trial.plan_of(FUSED).grids) == {"minus_then_branch"}
 
 
 def packed_model():
