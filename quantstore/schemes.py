@@ -294,6 +294,20 @@ class Target:
         )
 
     @property
+    def per_channel(self) -> "Target | None":
+        """The target that differs in a scale for each channel of the weights; None without one."""
+        return next(
+            (
+                target
+                for target in TARGETS.values()
+                if self.scheme.granularity == "tensor"
+                and target.scheme.granularity == "channel"
+                and (target.activations, target.placement) == (self.activations, self.placement)
+            ),
+            None,
+        )
+
+    @property
     def layer_families(self) -> tuple[str, ...]:
         """The families of operators whose weights are rounded; empty where all are."""
         return ("linear", "recurrent") if self.placement == "linear_inputs" else ()

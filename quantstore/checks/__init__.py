@@ -4,7 +4,16 @@
 ``write`` turns the outcome into text, JSON, JUnit XML or annotations of GitHub Actions.
 """
 
-from quantstore.checks.judge import Check, CheckOutcome, Offender, Subject, judge, read_subject, run
+from quantstore.checks.judge import (
+    Check,
+    CheckOutcome,
+    Finding,
+    Offender,
+    Subject,
+    judge,
+    read_subject,
+    run,
+)
 from quantstore.checks.limits import Config, Limits, find_config, read_config
 from quantstore.checks.write import FORMATS, to_github, to_json, to_junit, to_text
 
@@ -13,6 +22,7 @@ __all__ = [
     "Check",
     "CheckOutcome",
     "Config",
+    "Finding",
     "Limits",
     "Offender",
     "Subject",

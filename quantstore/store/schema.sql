@@ -917,6 +917,7 @@ select
     simulations.input_source,
     simulations.provisional,
     case when proven_band is null then coalesce(judged.failure, 'not measured') end as reason,
+    judged.is_settled as is_measured,
     judged.layers_broken,
     judged.layers_at_risk,
     judged.layers_watch,
@@ -949,6 +950,8 @@ comment on column verdicts.sample_count is
 'Inputs that the evidence was compared on; NULL where nothing was run.';
 comment on column verdicts.reason is
 'Why there is no verdict, where it is untested: not measured, or why the value of the target is missing; NULL otherwise.';
+comment on column verdicts.is_measured is
+'Whether the target itself has a value; where it has none, broken and at risk rest on weights alone.';
 comment on column verdicts.layers_broken is 'Layers in the band broken.';
 comment on column verdicts.layers_at_risk is 'Layers in the band at risk.';
 comment on column verdicts.layers_watch is 'Layers in the band watch.';

@@ -21,6 +21,12 @@ class Explanation:
         )
 
 
+# What the bands mean for decisions: docs/method.md, section 5.
+DECISIONS_SURVIVE = (
+    "About three in four decisions survive at 10 dB at the outputs, nine in ten at 15, nineteen in"
+    " twenty at 20."
+)
+
 EXPLANATIONS = {
     "sqnr": Explanation(
         "SQNR",
@@ -33,8 +39,8 @@ EXPLANATIONS = {
         "a band",
         "A layer is judged by its **p10**: the SQNR that nine in ten of its output channels reach."
         " *Fine* is {fine} dB and more, *watch* from {watch}, *at risk* from {at_risk}, *broken*"
-        " below. The limits are provisional, a rule of thumb. One figure for the whole tensor would"
-        " hide the channels that an outlier ruins.",
+        " below. One figure for the whole tensor would hide the channels that an outlier ruins. A"
+        f" model is judged by the same limits at its worst output. {DECISIONS_SURVIVE}",
     ),
     "per_channel": Explanation(
         "per channel",
