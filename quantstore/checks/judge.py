@@ -53,8 +53,9 @@ class Finding:
 class Subject:
     """A model with everything it is judged by; layers in graph order.
 
-    ``facts`` are those of the target, None where no target is judged; ``weights_alone`` what its
-    outputs reach where only the weights are rounded.
+    ``facts`` are those of the target, None where no target is judged; ``target_layers`` the layers
+    under the target's scheme, None where ``layers`` are; ``weights_alone`` what its outputs reach
+    where only the weights are rounded.
     """
 
     model: str
@@ -63,6 +64,7 @@ class Subject:
     facts: ModelFacts | None = None
     weights_alone: WeightsAlone | None = None
     findings: Sequence[Finding] = ()
+    target_layers: Sequence[LayerFigures] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +152,16 @@ def read_subject(connection: store.Connection, model: str, limits: Limits) -> Su
     if target is not None:
         (row,) = queries.verdicts(connection, [model], target.name).to_dict("records")
         facts = queries.model_facts(row)
-    alone = target.layer_scheme.name if target is not None else limits.layer_scheme
+    of_target = target.layer_scheme.name if target is not None else limits.layer_scheme
+    of_weights = None
+    if of_target != limits.layer_scheme:
+        of_weights = queries.layer_figures(connection, model_id, of_target)
     return Subject(
         model,
         limits.layer_scheme,
         queries.layer_figures(connection, model_id, limits.layer_scheme),
         facts,
-        queries.weights_alone(connection, model_id, alone),
+        queries.weights_alone(connection, model_id, of_target),
         [
             Finding(
                 kind=row["kind"],
@@ -168,6 +173,7 @@ def read_subject(connection: store.Connection, model: str, limits: Limits) -> Su
             )
             for row in queries.model_findings(connection, model).to_dict("records")
         ],
+        of_weights,
     )
 
 
@@ -209,6 +215,13 @@ class _Assessment:
         self._limits = limits
         self._layers = _included(subject.layers, limits.exclude)
         self._notes = _notes_on_exclusion(subject.layers, limits.exclude)
+        of_target = self._layers
+        if subject.target_layers is not None:
+            of_target = _included(subject.target_layers, limits.exclude)
+        families = TARGETS[subject.facts.target].layer_families if subject.facts else ()
+        self._target_layers = [
+            one for one in of_target if not families or one.op_family in families
+        ]
         self._facts = self._facts_of_included()
 
     def verdict(self) -> Check:
@@ -224,7 +237,9 @@ class _Assessment:
             target=facts.target,
             value=facts.output_sqnr_db,
             unit="dB",
-            offenders=_by_p10(self._in_band("broken")) if is_broken else (),
+            offenders=_by_p10(one for one in self._target_layers if one.band == "broken")
+            if is_broken
+            else (),
             notes=(*self._notes_on_outputs(), *self._notes),
         )
 
@@ -421,7 +436,7 @@ class _Assessment:
         if facts is None:
             return None
         families = TARGETS[facts.target].layer_families
-        layers = [one for one in self._layers if not families or one.op_family in families]
+        layers = self._target_layers
         counts = Counter(layer.band for layer in layers)
         facts = dataclasses.replace(
             facts,

@@ -539,8 +539,9 @@ def test_no_figure_is_rounded_up_to_the_limit_that_it_misses(demo_store, tmp_pat
     with store.writing(path) as con:
         con.rows("update bands set lower_db = 25 where band = 'watch'")
     with store.reading(path) as con:
-        (verdict,) = judge(checks.read_subject(con, "digits-plain", SCHEME), Limits())
-    assert verdict.message == "at risk: 24.6 dB at the outputs, full int8"
+        limits = Limits(target="int8_tensor")
+        verdict, *_ = judge(checks.read_subject(con, "digits-plain", limits), limits)
+    assert verdict.message == "at risk: output SQNR 24.6 dB, estimated with noise"
 
 
 def test_json_carries_everything(hostile):
@@ -629,22 +630,25 @@ def test_a_model_may_be_named_like_a_path(run, demo_store, tmp_path):
     path = shutil.copy(demo_store, tmp_path / "s.duckdb")
     with store.writing(path) as connection:
         store.rename_model(connection, "digits-plain", "build/model.onnx")
-    assert run(path, "build/model.onnx")[0] == 0
+    assert run(path, "build/model.onnx", "--mode", "weights")[0] == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["digits-plain"], 0),
-        (["digits-rescaled"], 1),
-        (["digits-rescaled", "--scheme", "int8_channel_symmetric"], 0),
-        (["digits-plain", "digits-rescaled"], 1),
+        # Nothing was run.
+        (["digits-plain"], 1),
+        (["digits-plain", "--mode", "weights"], 0),
+        (["digits-rescaled", "--target", "int8_tensor", "--mode", "weights"], 1),
+        (["digits-rescaled", "--target", "int8_channel", "--mode", "weights"], 0),
+        (["digits-plain", "digits-rescaled", "--scheme", SCHEME, "--mode", "weights"], 1),
         (["digits-rescaled", "--max-broken-layers", "10"], 0),
         (["digits-plain", "--min-layer-sqnr-db", "60"], 1),
         (["digits-plain", "--min-sqnr-db", "0"], 1),
         (["digits-separable", "--baseline", "digits-separable-unfolded"], 0),
-        (["digits-rescaled", "--baseline", "digits-separable", "--max-regression-db", "3"], 1),
+        (["digits-rescaled", "--baseline", "digits-separable", "--scheme", SCHEME], 1),
         (["digits-rescaled", "--max-broken-layers", "0", "--exclude", "*"], 1),
+        (["digits-plain", "--target", "int8"], 2),
         (["nope"], 2),
         (["digits-plain", "nope"], 2),
         (["digits-plain", "--baseline", "nope"], 2),
@@ -669,11 +673,11 @@ def test_limits_come_from_the_pyproject_above(run, demo_store, tmp_path, monkeyp
     path = toml('[tool.quantstore.check.models."*-rescaled"]\nmax-broken-layers = 10\n')
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
-    code, out, err = run(demo_store, "digits-rescaled", "digits-plain")
+    code, out, err = run(demo_store, "digits-rescaled", "digits-plain", "--mode", "weights")
     assert code == 0
     assert [line.split(": ")[1] for line in out.splitlines()] == ["max-broken-layers", "verdict"]
     assert err == f"2 of 2 models within limits; limits from {path}\n"
-    assert run(demo_store, "digits-rescaled", "--max-broken-layers", "1")[0] == 1
+    assert run(demo_store, "digits-rescaled", "--min-layer-sqnr-db", "90")[0] == 1
     toml("[tool.quantstore.check]\nmin-sqnr = 1")
     code, out, err = run(demo_store, "digits-plain")
     assert (code, out) == (2, "")
@@ -689,7 +693,7 @@ def test_a_file_is_ingested_first_unless_it_is_stored(run, tmp_path):
     assert code == 0, err
     assert "net.onnx: stored as net\n" in err
     assert "already stored as net\n" in err
-    assert "net: min-sqnr-db: 38" in out
+    assert "net: min-sqnr-db: output SQNR 39" in out
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     code, out, err = run(db, "broken.onnx")
     assert (code, out) == (1, "")
@@ -697,7 +701,8 @@ def test_a_file_is_ingested_first_unless_it_is_stored(run, tmp_path):
 
 
 def test_a_report_goes_to_a_file_and_the_log_keeps_the_text(run, demo_store, tmp_path):
-    code, out, _ = run(demo_store, "digits-plain", "--format", "junit", "--output", "junit.xml")
+    junit = ("--format", "junit", "--output", "junit.xml")
+    code, out, _ = run(demo_store, "digits-plain", "--mode", "weights", *junit)
     assert code == 0
     assert out.startswith("holds ")
     assert ElementTree.parse(tmp_path / "junit.xml").getroot().attrib["tests"] == "1"

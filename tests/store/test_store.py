@@ -168,8 +168,8 @@ CONTRACT = {
     "histogram_bins": "model, layer",
     "verdicts": "model, target, scheme, verdict, evidence, mode, output_sqnr_db, worst_output,"
     " decision_f1, sample_count, input_source, provisional, reason, is_measured,"
-    " layers_broken, layers_at_risk, layers_watch, layers_fine, channels_below_10db, channel_count, worst_layer,"
-    " worst_channel_sqnr_p10_db, broken_weight_share",
+    " layers_broken, layers_at_risk, layers_watch, layers_fine, channels_below_10db,"
+    " channel_count, worst_layer, worst_channel_sqnr_p10_db, broken_weight_share",
 }
 # Records whose fields are written by name, in another order than the columns of their tables.
 WRITTEN_BY_NAME = {
