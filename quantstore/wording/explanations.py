@@ -23,8 +23,7 @@ class Explanation:
 
 # What the bands mean for decisions: docs/method.md, section 5.
 DECISIONS_SURVIVE = (
-    "About three in four decisions survive at 10 dB at the outputs, nine in ten at 15, nineteen in"
-    " twenty at 20."
+    "About three in four decisions survive at 10 dB, nine in ten at 15, nineteen in twenty at 20."
 )
 
 EXPLANATIONS = {
@@ -37,10 +36,9 @@ EXPLANATIONS = {
     ),
     "bands": Explanation(
         "a band",
-        "A layer is judged by its **p10**: the SQNR that nine in ten of its output channels reach."
-        " *Fine* is {fine} dB and more, *watch* from {watch}, *at risk* from {at_risk}, *broken*"
-        " below. One figure for the whole tensor would hide the channels that an outlier ruins. A"
-        f" model is judged by the same limits at its worst output. {DECISIONS_SURVIVE}",
+        "A layer is judged by its **p10**, the SQNR that 90 % of its channels reach; a model by its"
+        " worst output. *Fine* is {fine} dB and more, *watch* from {watch}, *at risk* from"
+        f" {{at_risk}}, *broken* below. {DECISIONS_SURVIVE}",
     ),
     "per_channel": Explanation(
         "per channel",

@@ -158,7 +158,11 @@ def verdict_sentence(facts: ModelFacts) -> str:
             text += f" at {printable(facts.worst_output)}"
     else:
         text = " ".join(filter(None, (cell.text, cell.addition)))
-    sentence = f"{text}, {cell.evidence}"
+    evidence = cell.evidence
+    if facts.provisional and facts.was_run:
+        # It comes with its reason, at the end.
+        evidence = evidence.replace(f", {PROVISIONAL}", "")
+    sentence = f"{text}, {evidence}"
     if facts.decision_f1 is not None:
         sentence += f"; {share(facts.decision_f1)} of the decisions stay"
     if facts.provisional and facts.was_run:
