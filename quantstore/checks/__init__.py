@@ -6,8 +6,8 @@
 
 from quantstore.checks.judge import (
     Check,
+    CheckedFinding,
     CheckOutcome,
-    Finding,
     Offender,
     Subject,
     judge,
@@ -21,8 +21,8 @@ __all__ = [
     "FORMATS",
     "Check",
     "CheckOutcome",
+    "CheckedFinding",
     "Config",
-    "Finding",
     "Limits",
     "Offender",
     "Subject",

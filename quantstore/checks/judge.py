@@ -34,7 +34,7 @@ TOLD_SEVERITIES = (*FAILING_SEVERITIES, "warning")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckedFinding:
     """What the file gives away, with its remedy; ``layers`` are the names of the first ones."""
 
     kind: str
@@ -63,7 +63,7 @@ class Subject:
     layers: Sequence[LayerFigures]
     facts: ModelFacts | None = None
     weights_alone: WeightsAlone | None = None
-    findings: Sequence[Finding] = ()
+    findings: Sequence[CheckedFinding] = ()
     target_layers: Sequence[LayerFigures] | None = None
 
 
@@ -102,7 +102,7 @@ class Check:
     unit: str = ""
     offenders: tuple[Offender, ...] = ()
     notes: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[CheckedFinding, ...] = ()
 
     @property
     def under(self) -> str:
@@ -163,7 +163,7 @@ def read_subject(connection: store.Connection, model: str, limits: Limits) -> Su
         facts,
         queries.weights_alone(connection, model_id, of_target),
         [
-            Finding(
+            CheckedFinding(
                 kind=row["kind"],
                 severity=row["severity"],
                 message=row["message"],
@@ -220,7 +220,7 @@ class _Assessment:
             of_target = _included(subject.target_layers, limits.exclude)
         families = TARGETS[subject.facts.target].layer_families if subject.facts else ()
         self._target_layers = [
-            one for one in of_target if not families or one.op_family in families
+            layer for layer in of_target if not families or layer.op_family in families
         ]
         self._facts = self._facts_of_included()
 
@@ -237,7 +237,7 @@ class _Assessment:
             target=facts.target,
             value=facts.output_sqnr_db,
             unit="dB",
-            offenders=_by_p10(one for one in self._target_layers if one.band == "broken")
+            offenders=_by_p10(layer for layer in self._target_layers if layer.band == "broken")
             if is_broken
             else (),
             notes=(*self._notes_on_outputs(), *self._notes),
@@ -245,22 +245,22 @@ class _Assessment:
 
     def findings(self) -> list[Check]:
         """What the file gives away; nothing where nothing of it has to be told."""
-        told = [f for f in self._subject.findings if f.severity in TOLD_SEVERITIES]
-        if not told:
+        findings = [f for f in self._subject.findings if f.severity in TOLD_SEVERITIES]
+        if not findings:
             return []
-        failing = sum(finding.fails for finding in told)
-        parts = [_counted(failing, "problem")] if failing else []
-        if failing < len(told):
-            parts.append(_counted(len(told) - failing, "warning"))
+        failing = sum(finding.fails for finding in findings)
+        counts = [_counted(failing, "problem")] if failing else []
+        if failing < len(findings):
+            counts.append(_counted(len(findings) - failing, "warning"))
         return [
             self._check(
                 FINDINGS,
                 is_held=not failing,
-                message=" and ".join(parts),
+                message=" and ".join(counts),
                 value=failing,
                 limit=0,
                 unit="problems",
-                findings=tuple(told),
+                findings=tuple(findings),
             )
         ]
 

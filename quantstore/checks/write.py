@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from xml.etree import ElementTree
 
-from quantstore.checks.judge import Check, Finding, Offender, db
+from quantstore.checks.judge import Check, CheckedFinding, Offender, db
 from quantstore.errors import printable
 
 # What a log shows of the layers beyond a limit; JSON has all of them.
@@ -121,7 +121,7 @@ def _details(check: Check, most: int) -> list[str]:
     return [printable(line) for line in (*lines, *check.notes)]
 
 
-def _finding(finding: Finding) -> str:
+def _finding(finding: CheckedFinding) -> str:
     """``warning: dead channel: what was found. What to do. (3 layers: a, b, c)``."""
     where = ""
     if finding.layers:

@@ -452,9 +452,9 @@ def _sorting(frame: "pd.DataFrame", sort_option: str) -> tuple[str, bool]:
 
 def _evidence(frame: "pd.DataFrame") -> str:
     """What the verdicts of a frame rest on."""
-    kinds = set(frame["evidence"])
-    shown = [words for kind, words in EVIDENCE.items() if kind in kinds]
-    return listed(shown)
+    return listed(
+        [EVIDENCE[evidence] for evidence in EVIDENCE if (frame["evidence"] == evidence).any()]
+    )
 
 
 EVIDENCE = {"run": "your own inputs", "probe": "the noise probe", "weights": "weights alone"}

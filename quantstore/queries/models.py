@@ -85,16 +85,16 @@ def verdicts(
 def model_facts(row: Mapping[Any, Any]) -> ModelFacts:
     """What words need of a row of ``verdicts`` or ``ranking``."""
 
-    def known(column: str) -> Any:
+    def value_of(column: str) -> Any:
         return None if pd.isna(row[column]) else row[column]
 
-    sample_count = known("sample_count")
+    sample_count = value_of("sample_count")
     bands = ("broken", "at_risk", "watch", "fine")
     return ModelFacts(
         verdict=str(row["verdict"]),
         evidence=str(row["evidence"]),
         mode=str(row["mode"]),
-        output_sqnr_db=known("output_sqnr_db"),
+        output_sqnr_db=value_of("output_sqnr_db"),
         layers_broken=int(row["layers_broken"]),
         layers_at_risk=int(row["layers_at_risk"]),
         layer_count=sum(int(row[f"layers_{band}"]) for band in bands),
@@ -103,13 +103,13 @@ def model_facts(row: Mapping[Any, Any]) -> ModelFacts:
         is_measured=bool(row["is_measured"]),
         is_already_quantized=bool(row["layers_already_quantized"]),
         # NULL: no error at all.
-        are_layers_exact=(known("worst_channel_sqnr_p10_db") or math.inf) > OWN_GRID_DB,
-        next_limit_db=known("next_limit_db"),
-        reason=known("reason"),
+        are_layers_exact=(value_of("worst_channel_sqnr_p10_db") or math.inf) > OWN_GRID_DB,
+        next_limit_db=value_of("next_limit_db"),
+        reason=value_of("reason"),
         sample_count=None if sample_count is None else int(sample_count),
-        worst_output=known("worst_output"),
-        decision_f1=known("decision_f1"),
-        provisional=known("provisional"),
+        worst_output=value_of("worst_output"),
+        decision_f1=value_of("decision_f1"),
+        provisional=value_of("provisional"),
     )
 
 

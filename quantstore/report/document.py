@@ -285,9 +285,11 @@ def _matrix(
 
 def _notes(rows: Sequence[Row]) -> list[str]:
     """Below the matrix: what its words rest on, as far as they occur in it."""
-    kinds = {row["evidence"] for row in rows}
+    shown_evidence = {row["evidence"] for row in rows}
     notes = [
-        note for kind, note in (("run", RUN_NOTE), ("probe", SHORT_PROBE_NOTE)) if kind in kinds
+        note
+        for evidence, note in (("run", RUN_NOTE), ("probe", SHORT_PROBE_NOTE))
+        if evidence in shown_evidence
     ]
     notes.append(BAND_NOTE)
     if any(row["evidence"] == "weights" and row["verdict"] != UNTESTED for row in rows):
@@ -445,15 +447,17 @@ def _model(
     return element("section", "".join(elements), "model", id=f"model-{number}")
 
 
-def _findings(found: pd.DataFrame) -> str:
+def _findings(findings: pd.DataFrame) -> str:
     """What the file gives away, the gravest first, each with its remedy."""
-    if found.empty:
+    if findings.empty:
         return ""
     items = []
-    for row in found.to_dict("records"):
+    for row in findings.to_dict("records"):
         shown = listed([short_name(printable(layer), LAYER_NAME) for layer in row["layers"][:3]])
-        more = int(row["layer_count"]) - min(3, len(row["layers"]))
-        where = f" ({shown}{f' and {more} more' if more > 0 else ''})" if shown else ""
+        hidden_count = int(row["layer_count"]) - min(3, len(row["layers"]))
+        where = (
+            f" ({shown}{f' and {hidden_count} more' if hidden_count > 0 else ''})" if shown else ""
+        )
         items.append(
             element(
                 "li",

@@ -67,20 +67,20 @@ _STATES = {
 
 def _evidence(models: Sequence[ModelFacts]) -> str:
     """What a statement about some models rests on, in parentheses."""
-    kinds = {model.evidence for model in models}
+    evidence = {model.evidence for model in models}
     if any(model.is_untested for model in models):
         return ""
-    if kinds == {"probe"}:
-        words = ESTIMATED
-    elif kinds == {"run"}:
-        words = OWN
-    elif kinds == {"weights"}:
-        words = NOT_RUN.replace("model", "models") if len(models) > 1 else NOT_RUN
+    if evidence == {"probe"}:
+        basis_text = ESTIMATED
+    elif evidence == {"run"}:
+        basis_text = OWN
+    elif evidence == {"weights"}:
+        basis_text = NOT_RUN.replace("model", "models") if len(models) > 1 else NOT_RUN
     else:
-        words = listed([_OF_SOME[kind] for kind in _OF_SOME if kind in kinds])
+        basis_text = listed([_OF_SOME[name] for name in _OF_SOME if name in evidence])
     if any(model.provisional and model.was_run for model in models):
-        words += f"; {PROVISIONAL}"
-    return f" ({words})"
+        basis_text += f"; {PROVISIONAL}"
+    return f" ({basis_text})"
 
 
 _OF_SOME = {"run": "some on your inputs", "probe": "some with noise", "weights": "some not run"}

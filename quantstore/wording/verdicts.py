@@ -116,18 +116,18 @@ def verdict(facts: ModelFacts) -> VerdictCell:
 
 def basis(facts: ModelFacts) -> str:
     """What a value rests on: ``estimated with noise``, ``on 12 of your inputs, weights alone``."""
-    parts = []
+    clauses = []
     if not facts.was_run:
         return NOT_RUN
     if facts.evidence == "run":
-        parts.append(f"on {facts.sample_count:,} of your inputs" if facts.sample_count else OWN)
+        clauses.append(f"on {facts.sample_count:,} of your inputs" if facts.sample_count else OWN)
     else:
-        parts.append(ESTIMATED)
+        clauses.append(ESTIMATED)
     if facts.is_by_weights:
-        parts.append("weights alone" if facts.is_measured else NO_ACTIVATIONS)
+        clauses.append("weights alone" if facts.is_measured else NO_ACTIVATIONS)
     if facts.provisional:
-        parts.append(PROVISIONAL)
-    return ", ".join(parts)
+        clauses.append(PROVISIONAL)
+    return ", ".join(clauses)
 
 
 OWN = "on your inputs"

@@ -11,7 +11,15 @@ from xml.etree import ElementTree
 import pytest
 
 from quantstore import checks, cli, queries, store
-from quantstore.checks import Config, Finding, Limits, Subject, find_config, judge, read_config
+from quantstore.checks import (
+    CheckedFinding,
+    Config,
+    Limits,
+    Subject,
+    find_config,
+    judge,
+    read_config,
+)
 from quantstore.checks.judge import NO_LAYER_FITS, NO_LAYER_LEFT, NO_TARGET
 from quantstore.checks.limits import (
     LAYER_PATTERNS,
@@ -158,9 +166,11 @@ def test_the_sqnr_at_the_outputs_must_be_measured(found, mode, outcome, value):
     assert (check.outcome, check.value) == (outcome, value)
 
 
-WARNING = Finding("dead channel", "warning", "3 channels are zero.", "Prune them.", ("a", "b"), 2)
-PROBLEM = Finding("not finite", "problem", "It holds NaN.", "Export it again.")
-NOTE = Finding("invalid", "note", "The checker complains.", "Ignore it.")
+WARNING = CheckedFinding(
+    "dead channel", "warning", "3 channels are zero.", "Prune them.", ("a", "b"), 2
+)
+PROBLEM = CheckedFinding("not finite", "problem", "It holds NaN.", "Export it again.")
+NOTE = CheckedFinding("invalid", "note", "The checker complains.", "Ignore it.")
 
 
 @pytest.mark.parametrize(
