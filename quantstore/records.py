@@ -7,7 +7,7 @@ infinities stand for "not defined" and become NULL.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -182,8 +182,29 @@ class IngestRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputRecord:
+    """A row of ``simulation_outputs``: one output of a run, or a part of it."""
+
+    output: str
+    part: str | None = None
+    point: str | None = None
+    sqnr_db: float = math.nan
+    varying_sqnr_db: float = math.nan
+    decision_f1: float = math.nan
+    decisions: int | None = None
+    decides: bool = True
+
+
+# A field that is no column of the table: rows of another one that belong to the record.
+NO_COLUMN = {"is_column": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationRecord:
-    """A row of ``simulations``: one run of a model beside its quantized twin."""
+    """A row of ``simulations``: one run of a model beside its int8 version.
+
+    ``outputs`` are the rows of ``simulation_outputs`` that belong to it.
+    """
 
     scheme: str
     mode: str
@@ -202,6 +223,10 @@ class SimulationRecord:
     float_layers: tuple[str, ...] | None = ()
     calibration_count: int | None = 0
     cpu_seconds: float = math.nan
+    deciding_sqnr_db: float = math.nan
+    tail_sqnr_db: float = math.nan
+    provisional: str | None = None
+    outputs: tuple[OutputRecord, ...] = field(default=(), metadata=NO_COLUMN)
 
 
 INTEGERS_ON_GRID = (
@@ -209,11 +234,20 @@ INTEGERS_ON_GRID = (
 )
 WEIGHTS_ON_GRID = "the weights lie on this grid already: rounding them changes nothing"
 ROUNDS_NOTHING = "this target rounds nothing that the outputs of this model depend on"
+RETURNS_THE_SAME = (
+    "the quantized model returns what the float one does: its weights lie on this grid already"
+)
 # What 0.1.0 said.
 _LEFT_AS_IT_IS = "onnxruntime's quantizer leaves this model as it is"
-# Why a run has no figure although nothing is left unmeasured: there was nothing to round. The view
-# ``probes`` passes over such runs, and takes every other failure for a figure that is missing.
-NOTHING_ROUNDED = (INTEGERS_ON_GRID, WEIGHTS_ON_GRID, ROUNDS_NOTHING, _LEFT_AS_IT_IS)
+# Why a run has no figure although nothing is left unmeasured: there was nothing to round. To the
+# view ``verdicts`` nothing is lost there; every other failure leaves the figure unknown.
+NOTHING_ROUNDED = (
+    INTEGERS_ON_GRID,
+    WEIGHTS_ON_GRID,
+    ROUNDS_NOTHING,
+    RETURNS_THE_SAME,
+    _LEFT_AS_IT_IS,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,27 +14,37 @@ from quantstore.charts.palette import LIGHT
 SCHEMES = ("int8_tensor_symmetric", "int8_tensor_asymmetric", "int8_channel_symmetric")
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_ranking_of_models_counts_as_the_verdicts_do(demo_store, scheme):
+@pytest.mark.parametrize("target", schemes.TARGETS)
+def test_where_no_model_was_run_broken_layers_rank_them(demo_store, target):
     with store.reading(demo_store) as con:
-        ranked = queries.ranking(con, scheme)
+        ranked = queries.ranking(con, target)
         verdicts = queries.verdicts(con)
-    verdicts = verdicts[verdicts["scheme"] == scheme].set_index("model")
+    verdicts = verdicts[verdicts["target"] == target].set_index("model")
     assert sorted(ranked["model"]) == sorted(verdicts.index)
-    verdicts = verdicts.loc[ranked["model"]]
-    for column in ("layers_broken", "layers_at_risk"):
-        assert ranked[column].tolist() == verdicts[column].tolist()
     shares = [
         (row.layers_broken / row.layers, row.layers_at_risk / row.layers)
-        for row in verdicts.assign(layers=verdicts["layer_count"]).itertuples()
+        for row in ranked.assign(layers=ranked["layer_count"]).itertuples()
     ]
     assert shares == sorted(shares, reverse=True)
+
+
+def test_a_table_has_columns_for_targets_that_are_measured_or_chosen(demo_store):
+    with store.reading(demo_store) as con:
+        verdicts = queries.verdicts(con)
+    default = [name for name, target in schemes.TARGETS.items() if target.is_default]
+    assert queries.shown_targets(verdicts, "int8_channel") == default
+    is_dynamic = verdicts["target"] == "int8_dynamic"
+    verdicts.loc[is_dynamic & (verdicts["model"] == "digits-plain"), "is_measured"] = True
+    shown = queries.shown_targets(verdicts, "int4_weights")
+    assert shown == [
+        name for name in schemes.TARGETS if name in (*default, "int8_dynamic", "int4_weights")
+    ]
 
 
 def test_the_ranking_can_be_limited_to_some_models(demo_store):
     some = ["digits-plain", "digits-rescaled"]
     with store.reading(demo_store) as con:
-        assert sorted(queries.rank_of_models(con, SCHEMES[0], some)) == some
+        assert sorted(queries.rank_of_models(con, "int8_tensor", some)) == some
 
 
 @pytest.mark.parametrize("name", SCHEMES)

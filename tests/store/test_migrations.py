@@ -189,6 +189,24 @@ def test_a_run_with_other_ranges_was_for_no_target(tmp_path):
     assert ask(path, "select target from simulations where calibration = 'entropy'") == [(None,)]
 
 
+def test_what_outputs_of_earlier_runs_reached_decides(tmp_path):
+    path = unpacked("2-runs", tmp_path)
+    store.update(path)
+    same = "select bool_and(deciding_sqnr_db is not distinct from output_sqnr_db) from simulations"
+    assert ask(path, same) == [(True,)]
+    assert ask(path, "select distinct tail_sqnr_db, provisional from simulations") == [(None, None)]
+
+
+@every_older
+def test_a_verdict_that_rested_on_weights_alone_is_untested(name, tmp_path):
+    path = unpacked(name, tmp_path)
+    with duckdb.connect(path) as connection:
+        connection.execute("delete from simulations where mode = 'both'")
+    store.update(path)
+    verdicts = "select distinct verdict, reason from verdicts where target = 'int8_channel'"
+    assert ask(path, verdicts) == [("untested", "not measured")]
+
+
 @every_older
 def test_who_reads_it_is_told_what_to_do_and_it_stays_as_it_is(name, tmp_path):
     path = unpacked(name, tmp_path)
