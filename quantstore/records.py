@@ -182,8 +182,30 @@ class IngestRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputRecord:
+    """A row of ``simulation_outputs``: one output of a run, or a part that a Concat joins there.
+
+    ``part`` is empty where the output is compared as a whole. ``decision_f1`` is the top-1
+    agreement behind a Softmax. ``decides``: the verdict may rest on it.
+    """
+
+    output: str
+    part: str
+    point: str
+    sqnr_db: float
+    varying_sqnr_db: float
+    decision_f1: float
+    decisions: int
+    decides: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationRecord:
-    """A row of ``simulations``: one run of a model beside its quantized twin."""
+    """A row of ``simulations``: one run of a model beside its quantized twin.
+
+    ``outputs`` are rows of ``simulation_outputs``. ``provisional``: the inputs could not be
+    imitated.
+    """
 
     scheme: str
     mode: str
@@ -202,6 +224,10 @@ class SimulationRecord:
     float_layers: tuple[str, ...] | None = ()
     calibration_count: int | None = 0
     cpu_seconds: float = math.nan
+    deciding_sqnr_db: float = math.nan
+    tail_sqnr_db: float = math.nan
+    provisional: bool = False
+    outputs: tuple[OutputRecord, ...] = ()
 
 
 INTEGERS_ON_GRID = (
