@@ -1,0 +1,172 @@
+"""What each output of a rounded network keeps: figures and decisions, part by part, and a verdict's
+figure from them. Definitions and the table behind the rule: docs/method.md, section 8.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from quantstore.numerics import quantization
+from quantstore.records import Array, Doubles, OutputRecord
+from quantstore.run.points import Part
+
+# Two samples or more say what varies, and only where more than rounding errors of float32 does.
+_LEAST_VARIATION = 1e-12
+
+Samples = Sequence[Sequence[Array]]
+
+
+def output_records(
+    parts: Sequence[Part],
+    names: Sequence[str],
+    expected: Samples,
+    actual: Samples,
+    *,
+    has_decisions: bool,
+) -> tuple[OutputRecord, ...]:
+    """A row for each part.
+
+    Args:
+        names: of the tensors in ``expected`` and ``actual``, sample by sample: what the float and
+            the rounded network give.
+        has_decisions: whether the samples are real; on noise nobody decides anything.
+    """
+    return tuple(_records(parts, names, expected, actual, has_decisions=has_decisions))
+
+
+def _records(
+    parts: Sequence[Part],
+    names: Sequence[str],
+    expected: Samples,
+    actual: Samples,
+    *,
+    has_decisions: bool,
+) -> Iterator[OutputRecord]:
+    index_of = {name: index for index, name in enumerate(names)}
+    for part in parts:
+        indices = [index_of[name] for name in part.names if name in index_of]
+        y = [[sample[index] for index in indices] for sample in expected]
+        changed = [[sample[index] for index in indices] for sample in actual]
+        f1, count = decided(part, y, changed) if has_decisions else (math.nan, 0)
+        figure = sqnr_db(y, changed)
+        yield OutputRecord(
+            output=part.output,
+            part=part.part,
+            point=part.point,
+            sqnr_db=figure,
+            varying_sqnr_db=varying_sqnr_db(y, changed),
+            decision_f1=f1,
+            decisions=count,
+            decides=not part.is_state and not math.isnan(figure) and _moves(y),
+        )
+
+
+def sqnr_db(expected: Samples, actual: Samples) -> float:
+    """Median over the samples of the SQNR in dB of these tensors together, NaN where there is none.
+
+    As ``comparison.sqnr_db``, of several tensors as if they were one.
+    """
+    figures = []
+    for before, after in zip(expected, actual, strict=True):
+        signal = noise = 0.0
+        for y, changed in zip(before, after, strict=True):
+            usable = np.isfinite(y)
+            difference = changed[usable].astype(np.float64) - y[usable]
+            signal += float(np.sum(np.square(y[usable], dtype=np.float64)))
+            noise += float(np.sum(difference**2))
+        figures.append(_ratio_db(signal, noise))
+    return _median(figures)
+
+
+def varying_sqnr_db(expected: Samples, actual: Samples) -> float:
+    """The same of what differs from sample to sample: of y minus its mean over the samples.
+
+    The mean of each element; that of the errors is taken from them likewise. NaN with one sample,
+    or with samples of several shapes.
+    """
+    count = len(expected)
+    if count < 2:
+        return math.nan
+    signals, noises = np.zeros(count), np.zeros(count)
+    for index in range(len(expected[0])):
+        tensors = [sample[index] for sample in expected]
+        if any(tensor.shape != tensors[0].shape for tensor in tensors):
+            return math.nan
+        y = np.stack(tensors).astype(np.float64).reshape(count, -1)
+        errors = np.stack([sample[index] for sample in actual]).reshape(count, -1) - y
+        usable = np.isfinite(y).all(axis=0)
+        y, errors = y[:, usable], errors[:, usable]
+        signals += np.square(y - y.mean(axis=0)).sum(axis=1)
+        noises += np.square(errors - errors.mean(axis=0)).sum(axis=1)
+    return _median([_ratio_db(*pair) for pair in zip(signals, noises, strict=True)])
+
+
+def decided(part: Part, expected: Samples, actual: Samples) -> tuple[float, int]:
+    """How far the two networks decide alike, NaN where nothing is decided; and how often.
+
+    F1 of the sets of elements beyond the limit, of all samples together; or the share of choices
+    that stay.
+    """
+    if part.decision == "set":
+        both = before = after = 0
+        for y, changed in _pairs(expected, actual):
+            chosen, others = y > part.limit, changed > part.limit
+            both += int(np.sum(chosen & others))
+            before += int(np.sum(chosen))
+            after += int(np.sum(others))
+        total = before + after
+        return (2 * both / total if total else math.nan), before
+    if part.decision == "top1":
+        agreed = count = 0
+        for y, changed in _pairs(expected, actual):
+            first, second = (_choices(tensor, part) for tensor in (y, changed))
+            agreed += int(np.sum(first == second))
+            count += first.size
+        return (agreed / count if count else math.nan), count
+    return math.nan, 0
+
+
+def deciding_sqnr_db(outputs: Sequence[OutputRecord]) -> float:
+    """The figure that a verdict takes: the worst output that decides; NaN where none does."""
+    figures = [deciding_figure_db(output) for output in outputs if output.decides]
+    return min((figure for figure in figures if not math.isnan(figure)), default=math.nan)
+
+
+def deciding_figure_db(output: OutputRecord) -> float:
+    """What an output keeps in dB."""
+    return min(output.sqnr_db, output.varying_sqnr_db)
+
+
+def _pairs(expected: Samples, actual: Samples) -> Iterator[tuple[Array, Array]]:
+    for before, after in zip(expected, actual, strict=True):
+        yield from zip(before, after, strict=True)
+
+
+def _choices(tensor: Array, part: Part) -> Array:
+    axis = part.axis % max(tensor.ndim, 1)
+    if part.is_flat:
+        tensor = tensor.reshape(*tensor.shape[:axis], -1)
+    return np.asarray(tensor.argmax(axis=axis))
+
+
+def _ratio_db(signal: float, noise: float) -> float:
+    if math.isnan(noise) or math.isinf(noise):
+        return math.nan
+    return float(quantization.sqnr_db(signal, noise))
+
+
+def _median(figures: Sequence[float]) -> float:
+    """NaN where one is; samples of zeros alone have nothing to lose."""
+    if any(math.isnan(figure) for figure in figures):
+        return math.nan
+    figures = [figure for figure in figures if figure > -math.inf]
+    return float(np.median(figures)) if figures else math.nan
+
+
+def _moves(samples: Samples) -> bool:
+    """Whether anything differs from the first sample to the last."""
+    return len(samples) == 1 or any(
+        not np.array_equal(first, last, equal_nan=True)
+        for first, last in zip(samples[0], samples[-1], strict=True)
+    )
