@@ -4,6 +4,7 @@ figure from them. Definitions and the table behind the rule: docs/method.md, sec
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,55 +12,67 @@ from quantstore.numerics import quantization
 from quantstore.records import Array, Doubles, OutputRecord
 from quantstore.run.points import Part
 
-# Two samples or more say what varies, and only where more than rounding errors of float32 does.
-_LEAST_VARIATION = 1e-12
+# Three decisions in four stay at 10 dB, the lowest band's end. What varies from input to input then
+# keeps about 0 dB: with less, the errors say more than the input does, and nothing is decided by it.
+VARYING_MARGIN_DB = 10.0
 
 Samples = Sequence[Sequence[Array]]
 
 
-def output_records(
+@dataclass(frozen=True, slots=True)
+class JudgedPart:
+    """A row of ``simulation_outputs``, and what the part keeps in dB, NaN where nobody knows."""
+
+    part: Part
+    record: OutputRecord
+    figure_db: float
+
+
+def judged(
     parts: Sequence[Part],
     names: Sequence[str],
     expected: Samples,
     actual: Samples,
     *,
-    has_decisions: bool,
-) -> tuple[OutputRecord, ...]:
+    is_real: bool,
+) -> tuple[JudgedPart, ...]:
     """A row for each part.
 
     Args:
         names: of the tensors in ``expected`` and ``actual``, sample by sample: what the float and
             the rounded network give.
-        has_decisions: whether the samples are real; on noise nobody decides anything.
+        is_real: whether the samples are what the network was made for. On noise nobody decides
+            anything, and outputs vary less than they do on real inputs.
     """
-    return tuple(_records(parts, names, expected, actual, has_decisions=has_decisions))
+    return tuple(_judged(parts, names, expected, actual, is_real=is_real))
 
 
-def _records(
+def _judged(
     parts: Sequence[Part],
     names: Sequence[str],
     expected: Samples,
     actual: Samples,
     *,
-    has_decisions: bool,
-) -> Iterator[OutputRecord]:
+    is_real: bool,
+) -> Iterator[JudgedPart]:
     index_of = {name: index for index, name in enumerate(names)}
     for part in parts:
         indices = [index_of[name] for name in part.names if name in index_of]
         y = [[sample[index] for index in indices] for sample in expected]
         changed = [[sample[index] for index in indices] for sample in actual]
-        f1, count = decided(part, y, changed) if has_decisions else (math.nan, 0)
-        figure = sqnr_db(y, changed)
-        yield OutputRecord(
+        f1, count = decided(part, y, changed) if is_real else (math.nan, 0)
+        plain_db, varying_db = sqnr_db(y, changed), varying_sqnr_db(y, changed)
+        record = OutputRecord(
             output=part.output,
             part=part.part,
             point=part.point,
-            sqnr_db=figure,
-            varying_sqnr_db=varying_sqnr_db(y, changed),
+            sqnr_db=plain_db,
+            varying_sqnr_db=varying_db,
             decision_f1=f1,
             decisions=count,
-            decides=not part.is_state and not math.isnan(figure) and _moves(y),
+            decides=not part.is_state and not math.isnan(plain_db) and _moves(y),
         )
+        yield JudgedPart(part, record, figure_db(part, plain_db, varying_db, is_real=is_real))
 
 
 def sqnr_db(expected: Samples, actual: Samples) -> float:
@@ -127,15 +140,19 @@ def decided(part: Part, expected: Samples, actual: Samples) -> tuple[float, int]
     return math.nan, 0
 
 
-def deciding_sqnr_db(outputs: Sequence[OutputRecord]) -> float:
+def deciding_sqnr_db(judged: Sequence[JudgedPart]) -> float:
     """The figure that a verdict takes: the worst output that decides; NaN where none does."""
-    figures = [deciding_figure_db(output) for output in outputs if output.decides]
+    figures = [one.figure_db for one in judged if one.record.decides]
     return min((figure for figure in figures if not math.isnan(figure)), default=math.nan)
 
 
-def deciding_figure_db(output: OutputRecord) -> float:
-    """What an output keeps in dB."""
-    return min(output.sqnr_db, output.varying_sqnr_db)
+def figure_db(part: Part, plain_db: float, varying_db: float, *, is_real: bool) -> float:
+    """What a part keeps in dB, from the SQNR of all of it and of what varies."""
+    if math.isnan(varying_db) or math.isnan(plain_db):
+        return plain_db
+    if part.is_decoded and not part.decision:
+        return varying_db + VARYING_MARGIN_DB
+    return min(plain_db, varying_db + VARYING_MARGIN_DB) if is_real else plain_db
 
 
 def _pairs(expected: Samples, actual: Samples) -> Iterator[tuple[Array, Array]]:

@@ -80,7 +80,8 @@ class Part:
     ``output``: names of the outputs of the model that hang on it. ``part``: empty for a whole
     output. ``point``: where the tensors are, in words. ``limit``: with ``decision`` ``set``, what
     an element must exceed. ``axis``: with ``top1``, along which one is chosen; ``is_flat``: along
-    it and all axes behind it together. ``is_state``: of a recurrent network, fed back.
+    it and all axes behind it together. ``is_decoded``: constants are applied to it, anchors for
+    example. ``is_state``: of a recurrent network, fed back.
     """
 
     output: str
@@ -91,6 +92,7 @@ class Part:
     limit: float = 0.0
     axis: int = -1
     is_flat: bool = False
+    is_decoded: bool = False
     is_state: bool = False
 
 
@@ -103,17 +105,31 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """A Concat behind a selection that puts scores and other values on one grid.
+
+    ``node``: its name. ``scores`` and ``values``: the tensors before the selection, by their names,
+    that its operands were taken from.
+    """
+
+    node: str
+    scores: tuple[str, ...]
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Points:
     """Names of the tensors to compare, in graph order, and where that is, in words.
 
     ``parts``: the same by output. ``ends``: what the tensors become behind them, without those
-    that are compared as they are.
+    that are compared as they are. ``joins``: what happens to those behind a selection.
     """
 
     names: tuple[str, ...]
     description: str
     parts: tuple[Part, ...] = ()
     ends: tuple[End, ...] = ()
+    joins: tuple[Join, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +193,7 @@ def cut(model: ir.Model, *, keeps_decoder: bool = False) -> Points:
         search.description(),
         search.parts(),
         search.ends(compared),
+        search.joins(),
     )
     if keeps_decoder:
         values += search.end_values(points.ends)
@@ -295,6 +312,7 @@ class _Search:
                     part=part,
                     names=tuple(dict.fromkeys(str(leaf.value.name) for leaf in leaves)),
                     point=_point(group, leaves),
+                    is_decoded=leaves[0].key[1],
                     is_state=group.is_state,
                     **more,  # type: ignore[arg-type]
                 )
@@ -321,6 +339,46 @@ class _Search:
         """The tensors by these names."""
         names = {end.name for end in ends}
         return [value for value in self._ends if value.name in names]
+
+    def joins(self) -> tuple[Join, ...]:
+        """Where scores and other values meet behind a selection: of :meth:`points`, called before.
+
+        Their order depends on the data there, but not the grid on which they are put.
+        """
+        joins = []
+        for node in self._main:
+            if node.op_type != "Concat" or node.outputs[0] not in self._selected:
+                continue
+            sources = self._sources(node.outputs[0])
+            scores = [str(one.name) for one in sources if score_operator(one) is not None]
+            values = [str(one.name) for one in sources if score_operator(one) is None]
+            if scores and values:
+                name = node.name or str(node.outputs[0].name)
+                joins.append(Join(name, tuple(scores), tuple(values)))
+        return tuple(joins)
+
+    def _sources(self, value: ir.Value) -> list[ir.Value]:
+        """The float tensors before a selection whose values, moved or picked, a tensor holds."""
+        sources: dict[ir.Value, None] = {}
+        waiting, seen = [value], {value}
+        while waiting:
+            value = waiting.pop()
+            if value in self._ends:
+                if value.dtype in FLOATS:
+                    sources[value] = None
+                continue
+            node = value.producer()
+            if node is None or value not in self._live:
+                continue
+            read = [one for one in node.inputs if one is not None]
+            if node.op_type == "Where":
+                read = read[1:]
+            elif node.op_type not in ("Concat", *DECODING):
+                read = read[:1]
+            fresh = [one for one in read if one not in seen]
+            seen.update(fresh)
+            waiting += fresh
+        return list(sources)
 
     def _is_comparable(self, value: ir.Value) -> bool:
         # An input is the same in both models.
@@ -486,6 +544,36 @@ class _Search:
         if is_selected or has_more or _head_of(moving[0]) is not None:
             return tuple(leaf.behind(op_type) for leaf in inner)
         return ()
+
+
+def score_operator(value: ir.Value) -> str | None:
+    """The operator that bounds a value to 0 to 1, perhaps behind others; None where none does."""
+    waiting = [value]
+    operator = None
+    while waiting:
+        node = waiting.pop().producer()
+        if node is None:
+            return None
+        if node.op_type in (*SIGMOIDS, "Softmax"):
+            operator = node.op_type
+        elif node.op_type == "Div" and _is_share(node):
+            operator = "Softmax"
+        elif node.op_type in (*BOUNDING, *PASSING):
+            sources = [one for one in node.inputs if one is not None and one.const_value is None]
+            waiting += sources if node.op_type in BOUNDING else sources[:1]
+        else:
+            return None
+    return operator
+
+
+def _is_share(node: ir.Node) -> bool:
+    """Whether a Div is the last step of a softmax that is spelled out."""
+    total = _producer(node.inputs[1], "ReduceSum")
+    return (
+        total is not None
+        and total.inputs[0] is node.inputs[0]
+        and _producer(node.inputs[0], "Exp") is not None
+    )
 
 
 def _is_bounded(leaves: Sequence[_Leaf]) -> bool:
