@@ -151,7 +151,9 @@ def figure_db(part: Part, plain_db: float, varying_db: float, *, is_real: bool) 
     if math.isnan(varying_db) or math.isnan(plain_db):
         return plain_db
     if part.is_decoded and not part.decision:
-        return varying_db + VARYING_MARGIN_DB
+        # An error of a box counts against the box, whose size the constants hold.
+        least_db = -math.inf if is_real else plain_db
+        return max(least_db, varying_db + VARYING_MARGIN_DB)
     return min(plain_db, varying_db + VARYING_MARGIN_DB) if is_real else plain_db
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from quantstore.errors import RunError
+from quantstore.graph import findings
 from quantstore.graph.findings.base import DecoderFigures
-from quantstore.records import Array
+from quantstore.records import Array, FindingRecord
 from quantstore.run import grids, outputs
 from quantstore.run.choices import Calibration
 from quantstore.run.decoder import Decoder, Share
@@ -104,8 +105,13 @@ class Tail:
     exclude: frozenset[str] = frozenset()
     calibration: Calibration = "minmax"
 
-    def figures(self, judged: Sequence[JudgedPart]) -> DecoderFigures | None:
+    def figures(
+        self, judged: Sequence[JudgedPart], *, has_remedy: bool = True
+    ) -> DecoderFigures | None:
         """What the whole file keeps of the heads' figures; None where there is nothing to say.
+
+        Args:
+            has_remedy: whether nodes are sought whose return to float brings them back.
 
         Raises:
             RunError: onnxruntime refuses the decoder, or stops.
@@ -120,7 +126,7 @@ class Tail:
         run = _Run(self, shares, expected, kept, judged)
         losses = run.losses(run.rounded(fed, self.exclude))
         whole_db = _figure_db(losses, heads_db)
-        if not any(loss.is_lost for loss in losses):
+        if not has_remedy or not any(loss.is_lost for loss in losses):
             return DecoderFigures(heads_db=heads_db, whole_file_db=whole_db)
         nodes, left = run.remedy(fed)
         return DecoderFigures(
@@ -271,6 +277,18 @@ class _Run:
             for name in join.scores:
                 if name in sample:
                     sample[name] = grids.rounded(sample[name], grid)
+
+
+def records_of(figures: DecoderFigures) -> Iterator[FindingRecord]:
+    """What there is to say of a decoder."""
+    for losing in findings.of_run(figures):
+        yield FindingRecord(
+            depth=None,
+            kind=losing.kind,
+            severity=losing.severity,
+            message=losing.message,
+            remedy=losing.remedy,
+        )
 
 
 def _figure_db(losses: Sequence[_Loss], heads_db: float) -> float:
