@@ -120,9 +120,7 @@ def _split(floats: twin.FloatModel, points: Points) -> onnx.ModelProto | None:
     return model
 
 
-def _model_of(
-    whole: ir.Model, ends: Sequence[ir.Value], heads: set[str]
-) -> onnx.ModelProto | None:
+def _model_of(whole: ir.Model, ends: Sequence[ir.Value], heads: set[str]) -> onnx.ModelProto | None:
     reads: dict[str, ir.Value] = {}
     constants: dict[str, ir.Value] = {}
     nodes: set[ir.Node] = set()
@@ -152,7 +150,9 @@ def _model_of(
         [helper.make_tensor_value_info(str(value.name), _FLOAT, None) for value in ends],
         [_stored(value) for value in constants.values()],
     )
-    opsets = [helper.make_opsetid(domain, version) for domain, version in whole.opset_imports.items()]
+    opsets = [
+        helper.make_opsetid(domain, version) for domain, version in whole.opset_imports.items()
+    ]
     return helper.make_model(graph, opset_imports=opsets, ir_version=whole.ir_version)
 
 
@@ -196,8 +196,11 @@ def _shares(decoder: Decoder, fed: Feeds) -> Iterator[Share]:
         labels = None
         if len(names) > 1:
             labels = _labels(
-                decoder, name, [str(leaf.name) for leaf in leaves],
-                [names.index(kind or "values") for kind in kinds], fed,
+                decoder,
+                name,
+                [str(leaf.name) for leaf in leaves],
+                [names.index(kind or "values") for kind in kinds],
+                fed,
             )
             if labels is None:
                 continue
@@ -274,7 +277,7 @@ def _moved(model: onnx.ModelProto, end: str, numbered: dict[str, Array]) -> Arra
         "labels",
         [helper.make_tensor_value_info(name, _FLOAT, one.shape) for name, one in numbered.items()],
         [onnx.ValueInfoProto(name=end)],
-        [tensor for tensor in model.graph.initializer],
+        list(model.graph.initializer),
     )
     moving = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
     moving.opset_import.extend(model.opset_import)

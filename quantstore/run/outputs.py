@@ -9,12 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantstore.numerics import quantization
-from quantstore.records import Array, Doubles, OutputRecord
+from quantstore.records import Array, OutputRecord
 from quantstore.run.points import Part
 
-# Three decisions in four stay at 10 dB, the lowest band's end. What varies from input to input then
-# keeps about 0 dB: with less, the errors say more than the input does, and nothing is decided by it.
+# At the end of the lowest band, where three decisions in four stay, what varies from input to input
+# may keep as little as 0 dB. With less, the errors exceed all that the input changes.
 VARYING_MARGIN_DB = 10.0
+# What decibels mean, read backwards: with so many decisions the same, at least so many. Held
+# against ``FEWEST_DECISIONS`` of them, and only where they are rare: of two random sets that hold
+# most elements most are the same.
+DECISIONS_AT_DB = ((0.95, 20.0), (0.9, 15.0), (0.75, 10.0))
+FEWEST_DECISIONS = 100
+LARGEST_SHARE = 0.1
 
 Samples = Sequence[Sequence[Array]]
 
@@ -72,7 +78,11 @@ def _judged(
             decisions=count,
             decides=not part.is_state and not math.isnan(plain_db) and _moves(y),
         )
-        yield JudgedPart(part, record, figure_db(part, plain_db, varying_db, is_real=is_real))
+        kept_db = figure_db(part, plain_db, varying_db, is_real=is_real)
+        if part.decision == "set":
+            size = sum(tensor.size for sample in y for tensor in sample)
+            kept_db = max(kept_db, least_db(f1, count, size))
+        yield JudgedPart(part, record, kept_db)
 
 
 def sqnr_db(expected: Samples, actual: Samples) -> float:
@@ -155,6 +165,15 @@ def figure_db(part: Part, plain_db: float, varying_db: float, *, is_real: bool) 
         least_db = -math.inf if is_real else plain_db
         return max(least_db, varying_db + VARYING_MARGIN_DB)
     return min(plain_db, varying_db + VARYING_MARGIN_DB) if is_real else plain_db
+
+
+def least_db(f1: float, count: int, size: int) -> float:
+    """What an output keeps at least, as ``count`` decisions on ``size`` elements show; -infinity
+    where they show nothing.
+    """
+    if count < FEWEST_DECISIONS or count > LARGEST_SHARE * size:
+        return -math.inf
+    return next((least for agreed, least in DECISIONS_AT_DB if f1 >= agreed), -math.inf)
 
 
 def _pairs(expected: Samples, actual: Samples) -> Iterator[tuple[Array, Array]]:

@@ -394,7 +394,12 @@ class _Search:
         )
 
     def _add(
-        self, output: str, leaves: Sequence[_Leaf], selecting: tuple[str, ...], *, is_state=False
+        self,
+        output: str,
+        leaves: Sequence[_Leaf],
+        selecting: tuple[str, ...],
+        *,
+        is_state: bool = False,
     ) -> None:
         """Sort what is compared for an output by kinds; each value belongs to one group."""
         made: dict[tuple[str, bool], _Group] = {}
@@ -529,10 +534,8 @@ class _Search:
                 return tuple(leaf.behind("") for leaves in each for leaf in leaves)
             # Corners from the middle and the size: both come from one head.
             values = [tuple(leaf.value for leaf in leaves) for leaves in each]
-            if op_type in ("Add", "Sub") and all(one == values[0] for one in values):
-                if any(leaf.stepped_over for leaf in each[0]):
-                    return each[0]
-            return ()
+            is_one_head = op_type in ("Add", "Sub") and len(set(values)) == 1
+            return each[0] if is_one_head and any(leaf.stepped_over for leaf in each[0]) else ()
         if len(moving) != 1 or op_type not in (*DECODING, *BOUNDING):
             return ()
         inner = self._stripped(moving[0], is_selected=is_selected)

@@ -25,7 +25,7 @@ from quantstore.records import (
     FindingRecord,
     OutputRecord,
 )
-from quantstore.run import decoder, kernels, noise, outputs, points, tail, twin
+from quantstore.run import decoder, kernels, noise, outputs, points, twin
 from quantstore.run.clock import Clock
 from quantstore.run.comparison import Reference
 from quantstore.run.decoder import Decoder
@@ -352,9 +352,7 @@ class _Trial:
         }
         fed = {**self._network.constants, **rounded}
         session, names = self._network.session, self._network.outputs
-        return self._kept(
-            reference, [session.run({**fed, **sample}, names) for sample in samples]
-        )
+        return self._kept(reference, [session.run({**fed, **sample}, names) for sample in samples])
 
     @cached_property
     def _emulator(self) -> Emulator:
