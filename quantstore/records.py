@@ -7,7 +7,7 @@ infinities stand for "not defined" and become NULL.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -183,28 +183,27 @@ class IngestRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputRecord:
-    """A row of ``simulation_outputs``: one output of a run, or a part that a Concat joins there.
-
-    ``part`` is empty where the output is compared as a whole. ``decision_f1`` is the top-1
-    agreement behind a Softmax. ``decides``: the verdict may rest on it.
-    """
+    """A row of ``simulation_outputs``: one output of a run, or a part of it."""
 
     output: str
-    part: str
-    point: str
-    sqnr_db: float
-    varying_sqnr_db: float
-    decision_f1: float
-    decisions: int
-    decides: bool
+    part: str | None = None
+    point: str | None = None
+    sqnr_db: float = math.nan
+    varying_sqnr_db: float = math.nan
+    decision_f1: float = math.nan
+    decisions: int | None = None
+    decides: bool = True
+
+
+# A field that is no column of the table: rows of another one that belong to the record.
+NO_COLUMN = {"is_column": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationRecord:
-    """A row of ``simulations``: one run of a model beside its quantized twin.
+    """A row of ``simulations``: one run of a model beside its int8 version.
 
-    ``outputs`` are rows of ``simulation_outputs``. ``provisional``: the inputs could not be
-    imitated.
+    ``outputs`` are the rows of ``simulation_outputs`` that belong to it.
     """
 
     scheme: str
@@ -226,8 +225,8 @@ class SimulationRecord:
     cpu_seconds: float = math.nan
     deciding_sqnr_db: float = math.nan
     tail_sqnr_db: float = math.nan
-    provisional: bool = False
-    outputs: tuple[OutputRecord, ...] = ()
+    provisional: str | None = None
+    outputs: tuple[OutputRecord, ...] = field(default=(), metadata=NO_COLUMN)
 
 
 INTEGERS_ON_GRID = (

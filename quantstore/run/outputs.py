@@ -22,7 +22,8 @@ DECISIONS_AT_DB = ((0.95, 20.0), (0.9, 15.0), (0.75, 10.0))
 FEWEST_DECISIONS = 100
 LARGEST_SHARE = 0.1
 
-Samples = Sequence[Sequence[Array]]
+# Of each sample, some tensors.
+Tensors = Sequence[Sequence[Array]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ class JudgedPart:
 def judged(
     parts: Sequence[Part],
     names: Sequence[str],
-    expected: Samples,
-    actual: Samples,
+    expected: Tensors,
+    actual: Tensors,
     *,
     is_real: bool,
 ) -> tuple[JudgedPart, ...]:
@@ -56,8 +57,8 @@ def judged(
 def _judged(
     parts: Sequence[Part],
     names: Sequence[str],
-    expected: Samples,
-    actual: Samples,
+    expected: Tensors,
+    actual: Tensors,
     *,
     is_real: bool,
 ) -> Iterator[JudgedPart]:
@@ -70,12 +71,12 @@ def _judged(
         plain_db, varying_db = sqnr_db(y, changed), varying_sqnr_db(y, changed)
         record = OutputRecord(
             output=part.output,
-            part=part.part,
+            part=part.part or None,
             point=part.point,
             sqnr_db=plain_db,
             varying_sqnr_db=varying_db,
             decision_f1=f1,
-            decisions=count,
+            decisions=count if is_real and part.decision else None,
             decides=not part.is_state and not math.isnan(plain_db) and _moves(y),
         )
         kept_db = figure_db(part, plain_db, varying_db, is_real=is_real)
@@ -85,7 +86,7 @@ def _judged(
         yield JudgedPart(part, record, kept_db)
 
 
-def sqnr_db(expected: Samples, actual: Samples) -> float:
+def sqnr_db(expected: Tensors, actual: Tensors) -> float:
     """Median over the samples of the SQNR in dB of these tensors together, NaN where there is none.
 
     As ``comparison.sqnr_db``, of several tensors as if they were one.
@@ -102,7 +103,7 @@ def sqnr_db(expected: Samples, actual: Samples) -> float:
     return _median(figures)
 
 
-def varying_sqnr_db(expected: Samples, actual: Samples) -> float:
+def varying_sqnr_db(expected: Tensors, actual: Tensors) -> float:
     """The same of what differs from sample to sample: of y minus its mean over the samples.
 
     The mean of each element; that of the errors is taken from them likewise. NaN with one sample,
@@ -125,7 +126,7 @@ def varying_sqnr_db(expected: Samples, actual: Samples) -> float:
     return _median([_ratio_db(*pair) for pair in zip(signals, noises, strict=True)])
 
 
-def decided(part: Part, expected: Samples, actual: Samples) -> tuple[float, int]:
+def decided(part: Part, expected: Tensors, actual: Tensors) -> tuple[float, int]:
     """How far the two networks decide alike, NaN where nothing is decided; and how often.
 
     F1 of the sets of elements beyond the limit, of all samples together; or the share of choices
@@ -176,7 +177,7 @@ def least_db(f1: float, count: int, size: int) -> float:
     return next((least for agreed, least in DECISIONS_AT_DB if f1 >= agreed), -math.inf)
 
 
-def _pairs(expected: Samples, actual: Samples) -> Iterator[tuple[Array, Array]]:
+def _pairs(expected: Tensors, actual: Tensors) -> Iterator[tuple[Array, Array]]:
     for before, after in zip(expected, actual, strict=True):
         yield from zip(before, after, strict=True)
 
@@ -202,7 +203,7 @@ def _median(figures: Sequence[float]) -> float:
     return float(np.median(figures)) if figures else math.nan
 
 
-def _moves(samples: Samples) -> bool:
+def _moves(samples: Tensors) -> bool:
     """Whether anything differs from the first sample to the last."""
     return len(samples) == 1 or any(
         not np.array_equal(first, last, equal_nan=True)
