@@ -17,6 +17,7 @@ from quantstore.errors import InputsError
 from quantstore.records import (
     ActivationErrorRecord,
     FloatSetRecord,
+    OutputRecord,
     SensitivityRecord,
     SimulationRecord,
 )
@@ -184,6 +185,7 @@ def _plain(value: object) -> object:
 def _record(row: dict[str, Any]) -> SimulationRecord:
     if row["float_layers"] is not None:
         row["float_layers"] = tuple(row["float_layers"])
+    row["outputs"] = tuple(OutputRecord(**output) for output in row["outputs"])
     return SimulationRecord(**_timed(row))
 
 

@@ -30,7 +30,7 @@ class Reference:
         Raises:
             RunError: no output depends on the inputs, or one holds no finite number.
         """
-        self._outputs = outputs
+        self.expected = outputs
         self._moving = [
             index
             for index, first in enumerate(outputs[0])
@@ -56,7 +56,7 @@ class Reference:
         """
         figures = [
             sqnr_db(expected[index], actual[index])
-            for expected, actual in zip(self._outputs, outputs, strict=True)
+            for expected, actual in zip(self.expected, outputs, strict=True)
             for index in self._moving
         ]
         if any(np.isnan(figure) for figure in figures):

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from quantstore.errors import NoLayersError
 from quantstore.records import Array, Doubles
 from quantstore.run import twin
 from quantstore.run.runtime import Feeds, Session, TensorFacts, quantizable
@@ -115,14 +116,29 @@ def prepare(
     Raises:
         RunError: onnxruntime refuses the model.
     """
-    floats = twin.open_float(quantizable(model, folder, fold=fold))
-    lifted = twin.lift_weights(floats, fold=fold)
+    return taken_apart(twin.open_float(quantizable(model, folder, fold=fold)), outputs, fold=fold)
+
+
+def taken_apart(
+    floats: twin.FloatModel, outputs: tuple[str, ...], *, fold: bool, needs_layers: bool = True
+) -> Network:
+    """A folded and optimized model, its weights apart from its graph; it is changed in place.
+
+    Raises:
+        NoLayersError: it has no layers, although ``needs_layers``.
+        RunError: onnxruntime refuses the model.
+    """
+    try:
+        lifted = twin.lift_weights(floats, fold=fold)
+    except NoLayersError:
+        if needs_layers:
+            raise
+        lifted = twin.Lifted((), ())
     constants = {str(slot.value.name): twin.float_weights(slot) for slot in lifted.slots}
     twin.weights_as_inputs(floats, lifted.slots)
-    taken_apart = twin.to_proto(floats)
-    constants |= _large_constants_as_inputs(taken_apart)
-    facts = _facts(taken_apart)
-    return Network(taken_apart, constants, floats, lifted, outputs, facts)
+    model = twin.to_proto(floats)
+    constants |= _large_constants_as_inputs(model)
+    return Network(model, constants, floats, lifted, outputs, _facts(model))
 
 
 def _large_constants_as_inputs(model: onnx.ModelProto) -> dict[str, Array]:

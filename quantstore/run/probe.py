@@ -14,7 +14,7 @@ from typing import Any
 from quantstore.errors import CancelledError, QuantstoreError
 from quantstore.process import limits
 from quantstore.process.child import SINGLE_THREADED, BugInChildError, Cause, Child, EndedError
-from quantstore.records import FindingRecord, SimulationRecord
+from quantstore.records import FindingRecord, OutputRecord, SimulationRecord
 from quantstore.run import probe_child
 from quantstore.run.plan import PLAN, Probed
 from quantstore.run.runtime import CRASHED, NEEDS_MORE_MEMORY
@@ -184,6 +184,7 @@ def _records(
         if "figure" in message:
             figure = message["figure"]
             figure["float_layers"] = tuple(figure["float_layers"])
+            figure["outputs"] = tuple(OutputRecord(**row) for row in figure["outputs"])
             figures[figure["scheme"], figure["target"]] = figure
     now = datetime.now(UTC).replace(tzinfo=None)
     for one in asked:

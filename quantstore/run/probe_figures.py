@@ -4,35 +4,43 @@ Meant for a process of its own (``probe_child``), because a runtime can crash, h
 memory there is. Definitions and sources: docs/method.md, section 8.
 """
 
+import dataclasses
 import logging
+import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from quantstore.errors import RunError
+from quantstore.graph.findings.base import DecoderFigures
 from quantstore.records import (
     INTEGERS_ON_GRID,
     ROUNDS_NOTHING,
     WEIGHTS_ON_GRID,
+    Array,
     FindingRecord,
+    OutputRecord,
 )
-from quantstore.run import kernels, network, noise, points, twin
+from quantstore.run import decoder, kernels, noise, outputs, points, twin
 from quantstore.run.clock import Clock
 from quantstore.run.comparison import Reference
+from quantstore.run.decoder import Decoder
 from quantstore.run.emulator import Emulator
 from quantstore.run.inputs import Samples
 from quantstore.run.network import Network
+from quantstore.run.outputs import JudgedPart
 from quantstore.run.placement import placement
 from quantstore.run.plan import Probed
 from quantstore.run.plans import Planner, Rounding
-from quantstore.run.ranges import observe
+from quantstore.run.points import Points
+from quantstore.run.ranges import Observed, observe
 from quantstore.run.runtime import Feeds, Session
-from quantstore.schemes import DEFAULT_TARGET
+from quantstore.run.tail import HeadFigures, Tail, records_of
+from quantstore.schemes import DEFAULT_TARGET, Target
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +77,23 @@ class Figure:
     seconds: float
     cpu_seconds: float
     failure: str | None
+    deciding_sqnr_db: float = math.nan
+    tail_sqnr_db: float = math.nan
+    outputs: tuple[OutputRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the outputs keep: the median of all, row by row, and what a verdict takes."""
+
+    output_sqnr_db: float = math.nan
+    rows: tuple[OutputRecord, ...] = ()
+    deciding_sqnr_db: float = math.nan
+    tail: DecoderFigures | None = None
+
+    @property
+    def tail_sqnr_db(self) -> float:
+        return math.nan if self.tail is None else self.tail.whole_file_db
 
 
 def figures(
@@ -90,21 +115,25 @@ def figures(
     model = twin.open_float(path)
     for name, value in noise.frozen_inputs(model.model).items():
         twin.freeze_input(model.model, name, value)
-    compared = points.cut(model.model)
+    compared = points.cut(model.model, keeps_decoder=True)
     if not compared.names:
         raise RunError(NO_FLOAT_OUTPUT_DEPENDS)
     with tempfile.TemporaryDirectory(prefix="quantstore-") as folder:
-        ready, inputs = prepared(model, compared.names, Path(folder), fold=fold)
+        ready, behind, inputs = with_decoder(model, compared, Path(folder), fold=fold)
         was_quantized = model.was_quantized
         # There shall be no second copy of the weights beside the network.
         del model
         yield Facts(noise.shapes_text(inputs), compared.description)
-        trial = _Trial(ready, inputs, Path(folder), asked, was_quantized=was_quantized)
+        trial = _Trial(
+            ready, behind, compared, inputs, Path(folder), asked, was_quantized=was_quantized
+        )
         for one in asked:
             try:
-                output_sqnr_db, failure = trial.figure(one)
+                kept, failure = trial.figure(one)
             except RunError as error:
-                output_sqnr_db, failure = np.nan, error.sentence
+                kept, failure = _Kept(), error.sentence
+            if failure is not None:
+                kept = _Kept()
             yield Figure(
                 target=None if one.target is None else one.target.name,
                 scheme=one.scheme.name,
@@ -112,20 +141,34 @@ def figures(
                 calibration="minmax" if one.mode == "both" else None,
                 sample_count=trial.sample_count,
                 calibration_count=trial.calibration_count if one.mode == "both" else 0,
-                output_sqnr_db=output_sqnr_db if failure is None else np.nan,
+                output_sqnr_db=kept.output_sqnr_db,
+                deciding_sqnr_db=kept.deciding_sqnr_db,
+                tail_sqnr_db=kept.tail_sqnr_db,
+                outputs=kept.rows,
                 float_layers=trial.float_layers(one),
                 seconds=clock.wall_lap(),
                 cpu_seconds=clock.cpu_lap(),
                 failure=failure,
             )
             if failure is None:
-                yield from trial.findings(one, output_sqnr_db)
+                yield from trial.findings(one, kept)
 
 
 def prepared(
     model: twin.FloatModel, names: tuple[str, ...], folder: Path, *, fold: bool
 ) -> tuple[Network, tuple[noise.Input, ...]]:
-    """The network with the first choice of shapes that it runs on.
+    """The same of a model that ends at its points, which are its outputs by these names."""
+    ready, _, inputs = with_decoder(model, Points(names, ""), folder, fold=fold)
+    return ready, inputs
+
+
+def with_decoder(
+    model: twin.FloatModel, compared: Points, folder: Path, *, fold: bool
+) -> tuple[Network, Decoder | None, tuple[noise.Input, ...]]:
+    """The network with the first choice of shapes that it runs on, and what is behind its points.
+
+    Args:
+        compared: as ``points.cut`` left the model where it keeps the decoder.
 
     Raises:
         RunError: it runs on none; what it says of the first.
@@ -133,7 +176,7 @@ def prepared(
     choices = noise.choices(model.model)
     first = next(choices)
     try:
-        return _tried(twin.to_proto(model), first, names, folder, fold=fold), first
+        return *_tried(twin.to_proto(model), first, compared, folder, fold=fold), first
     except RunError as refusal:
         others = list(choices)
         if not others:
@@ -145,23 +188,23 @@ def prepared(
                 session.run(_one_sample(inputs))
             except RunError:
                 continue
-            return _tried(twin.to_proto(model), inputs, names, folder, fold=fold), inputs
+            return *_tried(twin.to_proto(model), inputs, compared, folder, fold=fold), inputs
         raise refusal from None
 
 
 def _tried(
     whole: onnx.ModelProto,
     inputs: tuple[noise.Input, ...],
-    names: tuple[str, ...],
+    compared: Points,
     folder: Path,
     *,
     fold: bool,
-) -> Network:
+) -> tuple[Network, Decoder | None]:
     """The network with these shapes, after one run."""
     fix_shapes(whole, inputs)
-    tried = network.prepare(whole, names, folder, fold=fold)
+    tried, behind = decoder.prepare(whole, compared, folder, fold=fold)
     tried.session.run(tried.fed(_one_sample(inputs)))
-    return tried
+    return tried, behind
 
 
 def _one_sample(inputs: tuple[noise.Input, ...]) -> Feeds:
@@ -175,6 +218,8 @@ class _Trial:
     def __init__(
         self,
         prepared: Network,
+        behind: Decoder | None,
+        compared: Points,
         inputs: tuple[noise.Input, ...],
         folder: Path,
         asked: Sequence[Probed],
@@ -182,6 +227,10 @@ class _Trial:
         was_quantized: bool,
     ) -> None:
         self._network, self._inputs, self._folder = prepared, inputs, folder
+        self._decoder, self._points = behind, compared
+        # Of the calibration: samples, and what the float network makes of them at its points.
+        self._calibration: Sequence[Feeds] = ()
+        self._heads: tuple[tuple[Array, ...], ...] = ()
         self._was_quantized = was_quantized
         self._spectrum = noise.spectrum_for(inputs)
         self.calibration_count, self.sample_count = noise.sample_counts(inputs)
@@ -196,23 +245,69 @@ class _Trial:
             for one in asked
             if one.target is not None and one.target.activations is not None
         }
+        # The target that findings are made for.
+        rounding = [*self._rounding]
+        is_asked = DEFAULT_TARGET.name in rounding
+        self._default = DEFAULT_TARGET.name if is_asked else next(iter(rounding), None)
 
-    def figure(self, one: Probed) -> tuple[float, str | None]:
-        """The SQNR at the outputs in dB, and why it is no figure.
+    def figure(self, one: Probed) -> tuple[_Kept, str | None]:
+        """What the outputs keep, and why it is no figure.
 
         Raises:
             RunError: onnxruntime stops, or an output is no number.
         """
         if one.target is None or one.target.activations is None:
-            output_sqnr_db = self._weights_alone(one)
+            kept = self._weights_alone(one)
             on_grid = INTEGERS_ON_GRID if self._was_quantized else WEIGHTS_ON_GRID
-            return output_sqnr_db, on_grid if output_sqnr_db > EXACT_DB else None
+            return kept, on_grid if kept.output_sqnr_db > EXACT_DB else None
         plan = self._planner.plan(self._placements[one.target.name], Rounding.of(one.target))
         samples, reference = self._compared
-        output_sqnr_db = reference.median_db(self._emulator.run(plan, samples))
-        return output_sqnr_db, ROUNDS_NOTHING if output_sqnr_db > EXACT_DB else None
+        actual = list(self._emulator.run(plan, samples))
+        kept = self._kept(reference, actual)
+        if kept.output_sqnr_db > EXACT_DB:
+            return kept, ROUNDS_NOTHING
+        return self._to_the_end(one.target, kept, actual), None
 
-    def findings(self, one: Probed, output_sqnr_db: float) -> Iterator[FindingRecord]:
+    def _kept(self, reference: Reference, actual: Sequence[Sequence[Array]]) -> _Kept:
+        """What the outputs keep at the heads."""
+        output_sqnr_db = reference.median_db(actual)
+        judged = self._judged(reference, actual)
+        rows = tuple(one.record for one in judged)
+        return _Kept(output_sqnr_db, rows, outputs.deciding_sqnr_db(judged))
+
+    def _judged(
+        self, reference: Reference, actual: Sequence[Sequence[Array]]
+    ) -> tuple[JudgedPart, ...]:
+        names = self._network.outputs
+        return outputs.judged(self._points.parts, names, reference.expected, actual, is_real=False)
+
+    def _to_the_end(self, target: Target, kept: _Kept, actual: Sequence[Sequence[Array]]) -> _Kept:
+        """The same of the whole file, its decoder included."""
+        samples, reference = self._compared
+        if self._decoder is None or not self._calibration:
+            return kept
+        heads = HeadFigures(
+            self._calibration, self._heads, samples, reference.expected, tuple(actual)
+        )
+        judge = Tail(self._decoder, target, heads, self._folder, is_real=False)
+        try:
+            judged = self._judged(reference, actual)
+            figures = judge.figures(judged, has_remedy=target.name == self._default)
+        except RunError as error:
+            logger.info("decoder under %s: %s", target.name, error.sentence)
+            return kept
+        if figures is None:
+            return kept
+        worst_db = min(kept.deciding_sqnr_db, figures.whole_file_db)
+        return dataclasses.replace(kept, deciding_sqnr_db=worst_db, tail=figures)
+
+    def findings(self, one: Probed, kept: _Kept) -> Iterator[FindingRecord]:
+        """What figures show besides: decoders that lose, and integer kernels that saturate."""
+        if kept.tail is not None:
+            yield from records_of(kept.tail)
+        yield from self._kernel_findings(one, kept.output_sqnr_db)
+
+    def _kernel_findings(self, one: Probed, output_sqnr_db: float) -> Iterator[FindingRecord]:
         """What integer kernels make of a target whose products saturate on some processors.
 
         A processor that cannot saturate is asked once, for what others would lose.
@@ -248,7 +343,7 @@ class _Trial:
         """Names of what stays in float though it is of a kind that is rounded."""
         return () if one.target is None else self._placements[one.target.name].left_in_float
 
-    def _weights_alone(self, one: Probed) -> float:
+    def _weights_alone(self, one: Probed) -> _Kept:
         """Without roundings in the graph, which would cost as much as the network itself."""
         samples, reference = self._white
         rounded = {
@@ -257,7 +352,7 @@ class _Trial:
         }
         fed = {**self._network.constants, **rounded}
         session, names = self._network.session, self._network.outputs
-        return reference.median_db(session.run({**fed, **sample}, names) for sample in samples)
+        return self._kept(reference, [session.run({**fed, **sample}, names) for sample in samples])
 
     @cached_property
     def _emulator(self) -> Emulator:
@@ -285,8 +380,17 @@ class _Trial:
             samples,
             self._folder,
             by_channel=by_channel,
+            keep=self._network.outputs if self._decoder is not None else (),
         )
+        self._keep_heads(drawn, observed)
         return Planner(self._network, observed)
+
+    def _keep_heads(self, drawn: Sequence[Feeds], observed: Mapping[str, Observed]) -> None:
+        """Keep what the float network gives on the calibration samples, for its decoder's."""
+        kept = [observed[name].kept for name in self._network.outputs if name in observed]
+        if self._decoder is not None and len(kept) == len(self._network.outputs):
+            self._calibration = drawn
+            self._heads = tuple(zip(*(one or () for one in kept), strict=True))
 
     @cached_property
     def _compared(self) -> tuple[list[Feeds], Reference]:

@@ -89,14 +89,20 @@ def _joined(first: ChannelRanges | None, second: ChannelRanges | None) -> Channe
 
 @dataclass(slots=True)
 class Observed:
-    """What the calibration samples showed of one tensor; ``histogram`` where it was asked for."""
+    """What the calibration samples showed of one tensor; ``histogram`` where it was asked for.
+
+    ``kept``: the tensor of each sample, where that was asked for.
+    """
 
     range: Range | None = None
     histogram: SharedHistogram | None = None
     has_channels: bool = False
+    kept: list[Array] | None = None
 
     def add(self, array: Array) -> None:
         """Take in the tensor of one sample."""
+        if self.kept is not None:
+            self.kept.append(array)
         sample_range = Range.of(array)
         if self.has_channels and bool(np.all(np.abs(array) < SENTINEL)):
             sample_range = dataclasses.replace(sample_range, channels=_channels_of(array))
@@ -119,6 +125,7 @@ def observe(
     *,
     has_histograms: bool = False,
     by_channel: Collection[str] = (),
+    keep: Collection[str] = (),
     block_bytes: int = BLOCK_BYTES,
 ) -> dict[str, Observed]:
     """Run the network on all samples and note what each tensor holds.
@@ -126,16 +133,18 @@ def observe(
     Args:
         names: tensors, inputs and those of bodies included.
         by_channel: of these, those whose channels (axis 1) have a range of their own.
+        keep: further tensors, that are kept as well.
         folder: for what a later block needs; nobody else writes there.
 
     Raises:
         RunError: onnxruntime refuses the network, or stops.
     """
-    tensor_names = list(dict.fromkeys(names))
+    tensor_names = list(dict.fromkeys([*names, *keep]))
     observed = {
         name: Observed(
             histogram=SharedHistogram.of_one() if has_histograms else None,
             has_channels=name in by_channel,
+            kept=[] if name in keep else None,
         )
         for name in tensor_names
     }

@@ -5,10 +5,11 @@ The one function that the command line and the pages call, through
 here knows a store.
 """
 
+import logging
 import math
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import onnx_ir as ir
 
 from quantstore import graph
 from quantstore.errors import InputsError, RunError
+from quantstore.graph.findings.base import DecoderFigures
 from quantstore.records import (
     ROUNDS_NOTHING,
     ActivationErrorRecord,
@@ -25,11 +27,12 @@ from quantstore.records import (
     SensitivityRecord,
     SimulationRecord,
 )
-from quantstore.run import network, noise, points, sensitivity, twin
-from quantstore.run.choices import Choices, ReportProgress, Simulation
+from quantstore.run import decoder, noise, outputs, points, sensitivity, twin
+from quantstore.run.choices import NOISE, Choices, ReportProgress, Simulation
 from quantstore.run.clock import Clock
 from quantstore.run.comparison import Reference
 from quantstore.run.decisions import Decisions, decisions
+from quantstore.run.decoder import Decoder
 from quantstore.run.drift import measure_drift
 from quantstore.run.emulator import Emulator, Plan
 from quantstore.run.feeding import choose_samples
@@ -38,8 +41,10 @@ from quantstore.run.layers import FileLayers, LayerKey
 from quantstore.run.local import with_local_twins
 from quantstore.run.network import Network
 from quantstore.run.nodes import every_node, name_of
+from quantstore.run.outputs import JudgedPart
 from quantstore.run.placement import Placement, placement
 from quantstore.run.plans import Planner, Rounding
+from quantstore.run.points import Points
 from quantstore.run.probe_figures import (
     BRANCHING,
     EXACT_DB,
@@ -48,7 +53,10 @@ from quantstore.run.probe_figures import (
 from quantstore.run.ranges import SENTINEL, observe
 from quantstore.run.runtime import version
 from quantstore.run.sensitivity import Bench, Budget, units_of
+from quantstore.run.tail import HeadFigures, Tail, records_of
 from quantstore.run.workplace import Workplace
+
+logger = logging.getLogger(__name__)
 
 _WAS_QUANTIZED = (
     "the file computes with integers: they were turned back into floats first, what their rounding"
@@ -79,18 +87,26 @@ def simulate(
 class _Compared:
     """The tensors that are compared, and where they are, in words."""
 
-    names: tuple[str, ...]
-    description: str
+    points: Points
     holds_scores: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.points.names
 
 
 @dataclass(frozen=True, slots=True)
 class _Figures:
-    """The figure, NaN where ``failure`` says why there is none, and what the outputs decide."""
+    """The figure, NaN where ``failure`` says why there is none, and what the outputs decide.
+
+    ``expected`` and ``actual``: what the float and the rounded network give, sample by sample.
+    """
 
     output_sqnr_db: float
     failure: str | None
     decisions: Decisions
+    expected: Sequence[Sequence[Array]] = field(default=(), repr=False)
+    actual: Sequence[Sequence[Array]] = field(default=(), repr=False)
 
 
 def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
@@ -104,6 +120,8 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     notes = (_WAS_QUANTIZED,) if model.was_quantized else ()
     chosen = choose_samples(work, model.model, inputs)
     samples = chosen.compared
+    # What the cut drops can be named all the same: it is in float then, as if it were there.
+    every_name = frozenset(str(node.name) for node in model.model.graph if node.name)
     compared = _prepared(model.model, samples)
     order = [str(output.name) for node in model.model.graph for output in node.outputs]
     layers = FileLayers.of(model)
@@ -112,17 +130,46 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     del model
 
     work.say("quantizing", 0, 1)
-    prepared = network.prepare(whole, compared.names, work.folder, fold=choices.fold)
+    prepared, behind = decoder.prepare(whole, compared.points, work.folder, fold=choices.fold)
     del whole
     layer_of = layers.keys_in(prepared)
     target = choices.rounded
-    placed = placement(prepared, target, _excluded(work, prepared, layer_of, depth_of))
-    planner = _planner(work, prepared, placed, chosen.calibration)
+    excluded = _excluded(work, prepared, layer_of, depth_of, every_name)
+    placed = placement(prepared, target, excluded)
+    keep = prepared.outputs if behind is not None else ()
+    planner = _planner(work, prepared, placed, chosen.calibration, keep)
     scheme = None if choices.mode == "activations" else target.scheme
     plan = planner.plan(placed, Rounding(scheme, target.activations))
     grids = planner.grids(placed, target.activations) if target.activations else {}
     emulator = Emulator(prepared, [placed], [plan.grids])
     figures = _figures(work, emulator, plan, samples, compared)
+    judged: tuple[JudgedPart, ...] = ()
+    tail_figures: DecoderFigures | None = None
+    if figures.failure is None:
+        is_real = inputs != NOISE
+        judged = outputs.judged(
+            compared.points.parts,
+            compared.names,
+            figures.expected,
+            figures.actual,
+            is_real=is_real,
+        )
+        if behind is not None and target.activations is not None:
+            heads = _heads(behind, planner, chosen.calibration, samples, figures)
+            tail_figures = _to_the_end(
+                Tail(
+                    behind,
+                    target,
+                    heads,
+                    work.folder,
+                    is_real=is_real,
+                    exclude=frozenset(excluded),
+                    calibration=choices.calibration,
+                ),
+                judged,
+            )
+    deciding_db = outputs.deciding_sqnr_db(judged)
+    tail_db = math.nan if tail_figures is None else tail_figures.whole_file_db
     activation_errors: tuple[ActivationErrorRecord, ...] = ()
     if choices.drift:
         local = with_local_twins(prepared, placed, plan, grids)
@@ -153,10 +200,13 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
             calibration=None if choices.mode == "weights" else choices.calibration,
             input_source=samples.description,
             input_shape=samples.shapes,
-            compared=compared.description,
+            compared=compared.points.description,
             sample_count=len(samples),
             calibration_count=0 if choices.mode == "weights" else len(chosen.calibration),
             output_sqnr_db=figures.output_sqnr_db,
+            deciding_sqnr_db=deciding_db if math.isnan(tail_db) else min(deciding_db, tail_db),
+            tail_sqnr_db=tail_db,
+            outputs=tuple(one.record for one in judged),
             top1_agreement=figures.decisions.top1_agreement,
             float_layers=_in_the_files_words(prepared, placed.left_in_float, layer_of),
             seconds=clock.wall_lap(),
@@ -169,14 +219,68 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
         sensitivities=found.records,
         float_set=found.float_set,
         accuracy=figures.decisions.accuracy,
-        notes=(*notes, *chosen.notes, *_sentinel_notes(planner), *found.notes),
+        notes=(
+            *notes,
+            *chosen.notes,
+            *_sentinel_notes(planner),
+            *_decoder_notes(tail_figures),
+            *found.notes,
+        ),
     )
 
 
+def _heads(
+    behind: Decoder, planner: Planner, calibration: Samples, samples: Samples, figures: _Figures
+) -> HeadFigures:
+    """What a decoder is run on: the heads, and of the samples what it reads besides."""
+    kept: list[Sequence[Array]] = [
+        planner.observed[name].kept or () for name in behind.points.names
+    ]
+
+    def read(of: Samples) -> list[dict[str, Array]]:
+        names = frozenset(behind.reads).difference(behind.points.names)
+        if not names:
+            return [{} for _ in range(len(of))]
+        return [
+            {name: array for name, array in of[index].items() if name in names}
+            for index in range(len(of))
+        ]
+
+    return HeadFigures(
+        read(calibration),
+        list(zip(*kept, strict=True)),
+        read(samples),
+        figures.expected,
+        figures.actual,
+    )
+
+
+def _to_the_end(judge: Tail, judged: Sequence[JudgedPart]) -> DecoderFigures | None:
+    """What the whole file keeps; None where its decoder does not run by itself."""
+    try:
+        return judge.figures(judged)
+    except RunError as error:
+        logger.info("decoder: %s", error.sentence)
+        return None
+
+
+def _decoder_notes(figures: DecoderFigures | None) -> Iterator[str]:
+    if figures is not None:
+        yield from (f"{found.message} {found.remedy}" for found in records_of(figures))
+
+
 def _planner(
-    work: Workplace, prepared: Network, placed: Placement, calibration: Samples
+    work: Workplace,
+    prepared: Network,
+    placed: Placement,
+    calibration: Samples,
+    keep: Sequence[str],
 ) -> Planner:
-    """Ranges of everything that sets a grid, by the method that was asked for."""
+    """Ranges of everything that sets a grid, by the method that was asked for.
+
+    Args:
+        keep: what the calibration samples give there is kept.
+    """
     activations = work.choices.rounded.activations
     by_channel = placed.depthwise
     if activations is None or not activations.is_per_channel_at_depthwise:
@@ -189,6 +293,7 @@ def _planner(
         work.steps("calibrating"),
         has_histograms=work.choices.calibration != "minmax",
         by_channel=by_channel,
+        keep=keep,
     )
     return Planner(prepared, observed, work.choices.calibration)
 
@@ -213,8 +318,12 @@ def _excluded(
     prepared: Network,
     layer_of: Mapping[str, LayerKey],
     stored: Collection[LayerKey],
+    every_name: Collection[str],
 ) -> set[str]:
     """What shall stay in float, by the names that the network has for it.
+
+    Args:
+        every_name: of the nodes of the file, those that the network does not have included.
 
     Raises:
         InputsError: no layer, node or tensor has a name that shall be excluded.
@@ -227,7 +336,7 @@ def _excluded(
         for slot in slots:
             site = prepared.slot_of[slot].site
             excluded |= {site.name, *_nodes_of(prepared, slot)}
-        if name in nodes or name in tensors:
+        if name in nodes or name in tensors or name in every_name:
             excluded.add(name)
         elif not slots and all(key.name != name for key in stored):
             raise InputsError(
@@ -269,13 +378,13 @@ def _prepared(model: ir.Model, samples: Samples) -> _Compared:
     """Cut the model where it is compared and fix what the samples fix, in place."""
     _freeze_scalars(model, samples)
     has_one_output = len(model.graph.outputs) == 1
-    cut = points.cut(model)
+    cut = points.cut(model, keeps_decoder=True)
     if not cut.names:
         raise RunError(NO_FLOAT_OUTPUT_DEPENDS)
     _fix_shapes(model, samples)
     # What is left before a selection are no scores of classes, though it may look alike.
     holds_scores = has_one_output and "the last tensors" not in cut.description
-    return _Compared(cut.names, cut.description, holds_scores)
+    return _Compared(cut, holds_scores)
 
 
 def _freeze_scalars(model: ir.Model, samples: Samples) -> None:
@@ -329,16 +438,16 @@ def _figures(
     if output_sqnr_db > EXACT_DB:
         is_empty = not plan.grids and not plan.constants
         return _Figures(math.nan, ROUNDS_NOTHING if is_empty else RETURNS_THE_SAME, decided)
-    return _Figures(output_sqnr_db, None, decided)
+    return _Figures(output_sqnr_db, None, decided, expected, actual)
 
 
 def _returned(
     work: Workplace, emulator: Emulator, plan: Plan, samples: Samples, stage: str
 ) -> Iterator[list[Array]]:
     feeds = (samples[index] for index in range(len(samples)))
-    for done, outputs in enumerate(emulator.run(plan, feeds), start=1):
+    for done, arrays in enumerate(emulator.run(plan, feeds), start=1):
         work.say(stage, done, len(samples))
-        yield outputs
+        yield arrays
 
 
 def _not_numbers(

@@ -6,15 +6,18 @@ alone, ``of_layer`` the weights of one layer, ``of_run`` what a run showed. None
 
 from quantstore.graph.file import ModelFile
 from quantstore.graph.findings.base import (
+    DecoderFigures,
     Finding,
     KernelFigures,
     MeasuredLayer,
     OfLayer,
     OfModel,
     OfRun,
+    RunFigures,
     SurveyedModel,
 )
 from quantstore.graph.findings.dead_channel import DEAD_CHANNEL
+from quantstore.graph.findings.decoder import DECODER
 from quantstore.graph.findings.invalid import INVALID
 from quantstore.graph.findings.left_out import LEFT_OUT
 from quantstore.graph.findings.lone_normalization import LONE_NORMALIZATION
@@ -31,6 +34,7 @@ from quantstore.records import Doubles
 
 __all__ = [
     "FINDING_KINDS",
+    "DecoderFigures",
     "Finding",
     "KernelFigures",
     "OfLayer",
@@ -49,6 +53,7 @@ FINDING_KINDS: tuple[OfModel | OfLayer | OfRun, ...] = (
     UNREAD,
     DEAD_CHANNEL,
     MIXED_OUTPUT,
+    DECODER,
     SATURATES,
     LONE_NORMALIZATION,
     OLD_OPSET,
@@ -97,8 +102,8 @@ def of_layer(
     ]
 
 
-def of_run(figures: KernelFigures) -> list[Finding]:
-    """What integer kernels make of a model; see :class:`KernelFigures`."""
+def of_run(figures: RunFigures) -> list[Finding]:
+    """What a run showed; see :class:`KernelFigures` and :class:`DecoderFigures`."""
     return [
         finding
         for entry in FINDING_KINDS

@@ -142,7 +142,28 @@ class KernelFigures:
         return 10 * math.log10(1 + clamping) > MOST_GAP_DB
 
 
-Evidence = TypeVar("Evidence", SurveyedModel, MeasuredLayer, KernelFigures)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderFigures:
+    """What a run showed of the part behind the heads; ``run.tail`` measures it.
+
+    Attributes:
+        heads_db: SQNR at the heads, before the decoder.
+        whole_file_db: what is left of it where the decoder is rounded as well.
+        nodes: what must stay in float; empty where the decoder loses nothing.
+        kept_db: with these in float, what is left of ``heads_db``: of a run.
+        scores_kept: of the scores that decided something in float, the share that still does where
+            the decoder is rounded; NaN where that is not known.
+    """
+
+    heads_db: float
+    whole_file_db: float
+    nodes: tuple[str, ...] = ()
+    kept_db: float = math.nan
+    scores_kept: float = math.nan
+
+
+RunFigures = KernelFigures | DecoderFigures
+Evidence = TypeVar("Evidence", SurveyedModel, MeasuredLayer, RunFigures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +199,7 @@ class OfLayer(FindingKind[MeasuredLayer]):
     concerns = "layer"
 
 
-class OfRun(FindingKind[KernelFigures]):
+class OfRun(FindingKind[RunFigures]):
     """What concerns a model as a whole, and shows when it runs."""
 
     concerns = "model"

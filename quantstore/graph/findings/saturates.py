@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from quantstore.graph.findings.base import KernelFigures, OfRun, Sentences, short
+from quantstore.graph.findings.base import KernelFigures, OfRun, RunFigures, Sentences, short
 
 _CURE = (
     "Store the weights as uint8 with zero point 128: the same integers, nothing is lost{proof}."
@@ -10,7 +10,9 @@ _CURE = (
 )
 
 
-def _look(figures: KernelFigures) -> Iterator[Sentences]:
+def _look(figures: RunFigures) -> Iterator[Sentences]:
+    if not isinstance(figures, KernelFigures):
+        return
     if figures.saturates:
         yield Sentences(
             f"Output SQNR is {figures.float_arithmetic_db:.1f} dB in float arithmetic, but"
