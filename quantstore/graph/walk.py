@@ -465,7 +465,8 @@ def within_limits(sites: Sequence[Site]) -> tuple[tuple[Site, ...], str]:
     for count, site in enumerate(sites):
         shape = dimensions(site.tensor)
         axis = site.operand.channel_axis(site.node, len(shape))
-        channels += 1 if axis is None or axis >= len(shape) else max(1, shape[axis])
+        groups = integer(site.node, "group", 1) if site.operator.family == "conv_transpose" else 1
+        channels += 1 if axis is None or axis >= len(shape) else max(1, shape[axis] * groups)
         if id(site.tensor) in seen:
             read_again += site.weight_bytes
         seen.add(id(site.tensor))
