@@ -102,8 +102,8 @@ class InputChannels:
         if scheme.granularity == "block":
             blocks = blocks_of(rows)
             grid = grid_for(blocks, scheme)
-            returned = dequantize(quantize(blocks, grid), grid)
-            unpadded: Floats = returned.reshape(len(rows), -1)[:, : rows.shape[1]]
+            restored = dequantize(quantize(blocks, grid), grid)
+            unpadded: Floats = restored.reshape(len(rows), -1)[:, : rows.shape[1]]
             return unpadded
         scale = self._scales(scheme).astype(np.float32)[:, np.newaxis]
         if not scheme.is_per_tensor:

@@ -25,7 +25,8 @@ from quantstore.graph.findings.not_learned import NOT_LEARNED
 from quantstore.graph.findings.old_opset import OLD_OPSET
 from quantstore.graph.findings.saturates import SATURATES
 from quantstore.graph.findings.unread import UNREAD
-from quantstore.graph.walk import Site, Unread
+from quantstore.graph.unread import Unread
+from quantstore.graph.walk import Site
 from quantstore.layer import Layer
 from quantstore.records import Doubles
 

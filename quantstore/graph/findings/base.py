@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from quantstore.graph.file import ModelFile
 from quantstore.graph.operators import STANDARD_DOMAINS
-from quantstore.graph.walk import Site, Unread
+from quantstore.graph.unread import Unread
+from quantstore.graph.walk import Site
 from quantstore.layer import Layer
 from quantstore.records import Doubles
 
