@@ -61,7 +61,7 @@ class Sweep:
     ``channel_sqnr_db``. Per channel: ``energy`` and ``nonzero_count``.
 
     ``bits_needed`` maps a granularity to the fewest bits (2 to 16, symmetric) with which nine in
-    ten channels reach 30 dB, and nine in ten input channels 10 dB; None where 16 are not enough.
+    ten channels reach 30 dB, and three in four input channels 10 dB; None where 16 are not enough.
     """
 
     names: tuple[str, ...]
@@ -208,7 +208,7 @@ def channel_p10_db(
 def _enough_for_inputs(
     inputs: InputChannels, granularity: Granularity, bits: int | None
 ) -> int | None:
-    """As many bits as leave nine in ten input channels above 10 dB, too."""
+    """As many bits as leave three in four input channels above 10 dB, too."""
     while bits is not None and not inputs.survive(Scheme("", bits, granularity, is_symmetric=True)):
         bits = bits + 1 if bits < MOST_BITS else None
     return bits

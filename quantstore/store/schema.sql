@@ -268,7 +268,7 @@ comment on table bits_needed is
 'One row per layer and granularity: how many bits (2 to 16, symmetric) keep it fine.';
 comment on column bits_needed.granularity is 'Who shares one scale: tensor, channel or block.';
 comment on column bits_needed.bits is
-'Bits with which nine in ten channels reach 30 dB, and nine in ten input channels 10 dB, and with one bit less do not; NULL where 16 are not enough.';
+'Bits with which nine in ten channels reach 30 dB, and three in four input channels 10 dB, and with one bit less do not; NULL where 16 are not enough.';
 
 -- Grain: one row per layer and neighbour.
 create table equalization (

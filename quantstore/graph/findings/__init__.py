@@ -14,10 +14,13 @@ from quantstore.graph.findings.base import (
     OfRun,
     SurveyedModel,
 )
+from quantstore.graph.findings.bias_overflow import BIAS_OVERFLOW
 from quantstore.graph.findings.dead_channel import DEAD_CHANNEL
 from quantstore.graph.findings.invalid import INVALID
+from quantstore.graph.findings.large_mask import LARGE_MASK
 from quantstore.graph.findings.left_out import LEFT_OUT
 from quantstore.graph.findings.lone_normalization import LONE_NORMALIZATION
+from quantstore.graph.findings.lost_inputs import LOST_INPUTS
 from quantstore.graph.findings.mixed_output import MIXED_OUTPUT
 from quantstore.graph.findings.not_finite import NOT_FINITE
 from quantstore.graph.findings.not_folded import NOT_FOLDED
@@ -49,6 +52,9 @@ FINDING_KINDS: tuple[OfModel | OfLayer | OfRun, ...] = (
     NOT_FINITE,
     UNREAD,
     DEAD_CHANNEL,
+    BIAS_OVERFLOW,
+    LOST_INPUTS,
+    LARGE_MASK,
     MIXED_OUTPUT,
     SATURATES,
     LONE_NORMALIZATION,
@@ -80,6 +86,8 @@ def of_layer(
     channel_max: Doubles,
     nonfinite_count: int,
     fold: bool,
+    input_count: int = 0,
+    lost_inputs: int = 0,
 ) -> list[Finding]:
     """What concerns one layer; see :class:`MeasuredLayer` for the arguments."""
     measured = MeasuredLayer(
@@ -89,6 +97,8 @@ def of_layer(
         channel_max=channel_max,
         nonfinite_count=nonfinite_count,
         fold=fold,
+        input_count=input_count,
+        lost_inputs=lost_inputs,
     )
     return [
         finding
