@@ -13,7 +13,7 @@ from quantstore.numerics.distribution import Distribution, describe, sorted_weig
 from quantstore.numerics.input_channels import INPUT_SCHEMES, InputChannels, input_channels
 from quantstore.numerics.measures import figures_of
 from quantstore.numerics.quantization import summarize_channels
-from quantstore.numerics.sweep import FULL_PLAN, SweepPlan, Sweep, sweep
+from quantstore.numerics.sweep import FULL_PLAN, Sweep, SweepPlan, sweep
 from quantstore.records import (
     BitsNeededRecord,
     ChannelColumns,
