@@ -20,7 +20,8 @@ class Layer:
     channels, each with a scale of its own; :meth:`by_output_channel` has the true ones.
     In a recurrent layer the directions, axis 0, count channels too: one direction after another.
     ``module_path`` is the module it was exported from, where the file says so.
-    ``stored_scheme`` and ``stored_step`` describe integer weights that were dequantized;
+    ``stored_scheme`` and ``stored_step`` describe integer weights that were dequantized, or float
+    weights that lie on a grid because the graph rounds them;
     ``stored_step`` is their scale, the largest where there are several, in weight units.
     ``attributes`` are those of the node as JSON.
     ``weight_key`` is equal for layers that share one and the same effective weights.

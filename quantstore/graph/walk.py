@@ -136,7 +136,7 @@ def _is_computed_ahead(node: ir.Node) -> bool:
 
 
 def _operand(node: ir.Node, operator: Operator, operand_name: str) -> ir.Value | None:
-    index = next(one.index for one in operator.operands if one.name == operand_name)
+    index = next(operand.index for operand in operator.operands if operand.name == operand_name)
     return _input(node, index)
 
 

@@ -113,9 +113,9 @@ comment on column layers.weight_count is 'Number of weights in the tensor, NaN a
 comment on column layers.nonfinite_count is 'NaN and infinite weights; they are left out of every other figure.';
 comment on column layers.batchnorm_folded is 'Whether a BatchNormalization that alone follows is folded into these weights.';
 comment on column layers.mul_folded is 'Whether a constant Mul that alone follows is folded into these weights.';
-comment on column layers.already_quantized is 'Whether the file stores integers; errors then measure a second rounding, the first loss is unknown.';
-comment on column layers.stored_scheme is 'How the file stores the integers, such as uint8 per tensor or uint4 per block of 32.';
-comment on column layers.stored_step is 'Scale of the stored integers, the largest where there are several, in weight units; NULL where the graph computes the weights from them in several steps.';
+comment on column layers.already_quantized is 'Whether the file stores integers, or makes float weights that lie on a grid by rounding them itself; errors then measure a second rounding, the first loss is unknown.';
+comment on column layers.stored_scheme is 'How the file stores the integers, such as uint8 per tensor or uint4 per block of 32; or the grid of float weights that it rounds itself, such as float on an int8 grid per channel.';
+comment on column layers.stored_step is 'Scale of the stored integers or step of the grid, the largest where there are several, in weight units; NULL where the graph computes the weights from them in several steps.';
 comment on column layers.attributes is 'Attributes of the node as JSON, such as {"strides": [2, 2]}; NULL where nobody recorded them.';
 -- numerics/measures.py: a comment for each measure; schema.py fills it in.
 

@@ -61,8 +61,8 @@ def _look(model: SurveyedModel) -> Iterator[Sentences]:
                 mask.softmaxes.append(node)
     for mask in masks.values():
         reader, softmax = _named(mask.way[0]), _named(mask.softmaxes[0])
-        more = len(mask.softmaxes) - 1
-        rest_note = f" (and in front of {more:,} more)" if more else ""
+        other_count = len(mask.softmaxes) - 1
+        rest_note = f" (and in front of {other_count:,} more)" if other_count else ""
         step = (
             "No scale can cover it."
             if math.isinf(mask.largest)

@@ -39,15 +39,17 @@ def _look(model: SurveyedModel) -> Iterator[Sentences]:
         if concat is None or concat.op_type != "Concat" or id(concat) in seen:
             continue
         seen.add(id(concat))
-        parts = [(source, largest_of(value, model.file.opset)) for source, value in _joined(concat)]
-        bounds = [bound for _, bound in parts if bound is not None]
+        branches = [
+            (source, largest_of(value, model.file.opset)) for source, value in _joined(concat)
+        ]
+        bounds = [bound for _, bound in branches if bound is not None]
         smallest = min(bounds, default=math.inf)
         if smallest > _LARGEST_SCORE:
             continue
-        score = next(source for source, bound in parts if bound == smallest)
+        score = next(source for source, bound in branches if bound == smallest)
         others = [
             (source, bound)
-            for source, bound in parts
+            for source, bound in branches
             if bound is None or bound * _FEWEST_LEVELS > smallest * _LEVELS
         ]
         if others:
