@@ -104,6 +104,8 @@ class ErrorRecord:
     channel_sqnr_p10_db: float
     channel_sqnr_median_db: float
     channels_below_10db: int
+    input_channel_sqnr_p10_db: float = math.nan
+    input_channels_below_10db: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

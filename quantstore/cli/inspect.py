@@ -191,9 +191,17 @@ def layers(
     if search is not None:
         frame = queries.found_by_name(frame, search)
     frame = frame.head(limit) if limit is not None else frame
+    dead_count = int(frame["dead_channel_count"].fillna(0).sum())
+    if dead_count and "dead_channel_count" not in columns:
+        columns = (*columns, "dead_channel_count")
     print_frame(frame, style, columns)
     if style == "table":
         say(f"{len(frame):,} of {layer_count:,} layers under {scheme}; {bands}")
+        if dead_count:
+            say(
+                f"{counted(dead_count, 'dead channel')} left out: the weights are below a millionth"
+                " of the layer's largest"
+            )
         if frame["already_quantized"].any():
             say(f"{model}: {FIRST_LOSS_UNKNOWN}")
 

@@ -105,17 +105,17 @@ comment on column layers.op_family is 'Group of operators: conv, conv_transpose,
 comment on column layers.weight_name is 'Name of the stored tensor.';
 comment on column layers.weight_dtype is 'Type the tensor is stored in, such as float32.';
 comment on column layers.shape is 'Dimensions of the weights as the node reads them: those of the stored tensor, unless the graph reshapes it before.';
-comment on column layers.channel_axis is 'Axis of shape that counts output channels; NULL where the whole tensor is one channel. In a recurrent layer the directions, axis 0, count as well, one after another.';
-comment on column layers.channel_count is 'Number of output channels, each with a scale of its own under a per-channel scheme.';
+comment on column layers.channel_axis is 'Axis of shape that counts output channels; NULL where the whole tensor is one channel. In a recurrent layer the directions, axis 0, count as well, one after another, and in a ConvTranspose the groups.';
+comment on column layers.channel_count is 'Number of output channels, each with a scale of its own under a per-channel scheme; the groups of a ConvTranspose share theirs, as QuantizeLinear has it.';
 comment on column layers.group_count is 'Groups of a convolution, 1 otherwise.';
 comment on column layers.is_depthwise is 'Whether each group of a convolution reads a single input channel (and there are several).';
 comment on column layers.weight_count is 'Number of weights in the tensor, NaN and infinities included.';
 comment on column layers.nonfinite_count is 'NaN and infinite weights; they are left out of every other figure.';
 comment on column layers.batchnorm_folded is 'Whether a BatchNormalization that alone follows is folded into these weights.';
 comment on column layers.mul_folded is 'Whether a constant Mul that alone follows is folded into these weights.';
-comment on column layers.already_quantized is 'Whether the file stores integers; errors then measure a second rounding, the first loss is unknown.';
-comment on column layers.stored_scheme is 'How the file stores the integers, such as uint8 per tensor or uint4 per block of 32.';
-comment on column layers.stored_step is 'Scale of the stored integers, the largest where there are several, in weight units; NULL where the graph computes the weights from them in several steps.';
+comment on column layers.already_quantized is 'Whether the file stores integers, or makes float weights that lie on a grid by rounding them itself; errors then measure a second rounding, the first loss is unknown.';
+comment on column layers.stored_scheme is 'How the file stores the integers, such as uint8 per tensor or uint4 per block of 32; or the grid of float weights that it rounds itself, such as float on an int8 grid per channel.';
+comment on column layers.stored_step is 'Scale of the stored integers or step of the grid, the largest where there are several, in weight units; NULL where the graph computes the weights from them in several steps.';
 comment on column layers.attributes is 'Attributes of the node as JSON, such as {"strides": [2, 2]}; NULL where nobody recorded them.';
 -- numerics/measures.py: a comment for each measure; schema.py fills it in.
 
@@ -195,7 +195,9 @@ create table errors (
     channel_sqnr_min_db double,
     channel_sqnr_p10_db double,
     channel_sqnr_median_db double,
-    channels_below_10db integer not null
+    channels_below_10db integer not null,
+    input_channel_sqnr_p10_db double,
+    input_channels_below_10db integer
 );
 
 comment on table errors is 'One row per layer and scheme: what the round trip through the scheme costs.';
@@ -204,10 +206,12 @@ comment on column errors.max_abs_error is 'Largest distance a weight moves, in w
 comment on column errors.sqnr_db is '10 log10(sum of squared weights / sum of squared errors), in dB; NULL where the error is exactly 0.';
 comment on column errors.zeroed_fraction is 'Share of the non-zero weights that come back as 0, from 0 to 1.';
 comment on column errors.levels_used is 'Distinct codes in use; NULL where channels have grids of their own.';
-comment on column errors.channel_sqnr_min_db is 'SQNR of the worst channel that is not all zero, in dB; NULL where it is infinite.';
-comment on column errors.channel_sqnr_p10_db is 'SQNR that nine in ten channels reach, in dB; NULL where it is infinite. The band rests on it.';
-comment on column errors.channel_sqnr_median_db is 'SQNR of the median channel, in dB; NULL where it is infinite.';
-comment on column errors.channels_below_10db is 'Channels whose SQNR is below 10 dB.';
+comment on column errors.channel_sqnr_min_db is 'SQNR of the worst channel that is not dead, in dB; NULL where it is infinite.';
+comment on column errors.channel_sqnr_p10_db is 'SQNR that nine in ten channels reach, in dB, dead channels left out; NULL where it is infinite. The band rests on it.';
+comment on column errors.channel_sqnr_median_db is 'SQNR of the median channel, in dB, dead channels left out; NULL where it is infinite.';
+comment on column errors.channels_below_10db is 'Channels whose SQNR is below 10 dB, dead channels left out.';
+comment on column errors.input_channel_sqnr_p10_db is 'SQNR of the weights that read an input channel, in dB: what nine in ten input channels reach, dead ones left out; NULL where it is infinite or was not measured. Measured under int8 per tensor and per channel, symmetric, for convolutions and matrix products that are not depthwise.';
+comment on column errors.input_channels_below_10db is 'Input channels whose weights have an SQNR below 10 dB, dead ones left out; NULL where it was not measured.';
 
 -- Grain: one row per layer, int8 scheme and output channel.
 create table channel_errors (
@@ -264,7 +268,7 @@ comment on table bits_needed is
 'One row per layer and granularity: how many bits (2 to 16, symmetric) keep it fine.';
 comment on column bits_needed.granularity is 'Who shares one scale: tensor, channel or block.';
 comment on column bits_needed.bits is
-'Bits with which nine in ten channels reach 30 dB and with one bit less do not; NULL where 16 are not enough.';
+'Bits with which nine in ten channels reach 30 dB, and three in four input channels 10 dB, and with one bit less do not; NULL where 16 are not enough.';
 
 -- Grain: one row per layer and neighbour.
 create table equalization (

@@ -22,6 +22,7 @@ def layer_facts(row: Mapping[Any, Any]) -> LayerFacts:
         symmetric_span_over_rms=figure_or_none(row["symmetric_span_over_rms"]),
         weight_min=figure_or_none(row["weight_min"]) or 0.0,
         weight_max=figure_or_none(row["weight_max"]) or 0.0,
+        dead_channels=int(figure_or_none(row["dead_channel_count"]) or 0),
     )
 
 

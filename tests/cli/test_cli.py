@@ -41,6 +41,7 @@ from quantstore.store.imports import IS_NO_EXPORT
 from quantstore.store.labelling import name_is_taken
 from quantstore.store.models import NO_MODEL_NAMED
 from quantstore.store.statements import ONE_SELECT
+from tests.support.graphs import conv_model, gaussian, save
 from tests.support.runs import a_run, add
 
 COMMANDS = tuple(cli.commands.commands)
@@ -631,6 +632,21 @@ def test_the_table_of_layers_names_its_scheme_and_its_provisional_bands(run, dem
     _, out, err = run("--db", demo_store, "layers", "digits-rescaled", "--limit", 2)
     assert len(out.splitlines()) == 4
     assert "2 of 10 layers under int8_tensor_symmetric; provisional bands: fine from 30 dB" in err
+
+
+def test_dead_channels_are_counted_where_layers_are_listed(run, tmp_path):
+    weights = gaussian(10, 3, 3, 3)
+    weights[[2, 5]] *= 1e-9
+    path = save(conv_model(weights), tmp_path / "net.onnx")
+    run("ingest", path)
+    _, out, err = run("layers", "net")
+    assert "dead_channel_count" in out
+    assert "2 dead channels left out" in err.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_nothing_is_said_of_dead_channels_where_there_are_none(run, demo_store):
+    _, out, err = run("--db", demo_store, "layers", "digits-rescaled")
+    assert "dead" not in out + err
 
 
 @pytest.mark.parametrize("command", ["layers", "compare", "remove"])

@@ -3,6 +3,7 @@
 import shutil
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -10,6 +11,9 @@ from quantstore import queries, schemes, store
 from quantstore.charts.common import ready, styled
 from quantstore.charts.measures import LABELS, measure_of
 from quantstore.charts.palette import LIGHT
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
+from tests.support.graphs import conv_model, gaussian, make_model, node, save
 
 SCHEMES = ("int8_tensor_symmetric", "int8_tensor_asymmetric", "int8_channel_symmetric")
 
@@ -284,3 +288,43 @@ def test_channels_come_a_page_at_a_time_in_the_order_asked_for(many_channels):
     assert len(rows()) == 2048
     # What comes back exactly is the best there is.
     assert rows()[-1] == 0
+
+
+def test_channels_that_round_to_zero_are_counted_without_dead_ones(tmp_path):
+    weights = gaussian(10, 3, 3, 3)
+    weights[[2, 5]] *= 1e-9
+    weights[7] *= 1e-4
+    db = tmp_path / "s.duckdb"
+    ingest_file(save(conv_model(weights), tmp_path / "net.onnx"), db, IngestChoices(probe=False))
+    with store.reading(db) as con:
+        (layer,) = queries.worst_layers(con, "net", SCHEMES[0]).to_dict("records")
+        rows = con.rows("select count(*) from channel_errors where scheme = ?", [SCHEMES[0]])
+    assert layer["dead_channel_count"] == 2
+    assert layer["flattened_channels"] == layer["narrow_channels"] == 1
+    assert layer["channels_below_10db"] == 1
+    assert sum(layer["spark"]) == 10
+    assert rows == [(10,)]
+
+
+def test_true_channels_of_a_conv_transpose_are_joined_everywhere(tmp_path):
+    weights = (
+        gaussian(12, 1, 4, 4) * np.geomspace(0.05, 2, 12, dtype=np.float32)[:, None, None, None]
+    )
+    nodes = [
+        node("Conv", ["x", "k"], ["h"], "conv"),
+        node("ConvTranspose", ["h", "w"], ["y"], "up", group=12),
+    ]
+    path = save(make_model(nodes, {"k": gaussian(12, 3, 3, 3), "w": weights}), tmp_path / "n.onnx")
+    db = tmp_path / "s.duckdb"
+    ingest_file(path, db, IngestChoices(probe=False))
+    with store.reading(db) as con:
+        counts = con.rows(
+            "select channel_count, group_count, channel_axis,"
+            " (select count(*) from channels where channels.layer_id = layers.layer_id),"
+            " (select count(*) from channel_errors where channel_errors.layer_id = layers.layer_id"
+            f" and scheme = '{SCHEMES[0]}'),"
+            " (select count(*) from channels join channel_errors using (layer_id, channel)"
+            f" where layer_id = layers.layer_id and scheme = '{SCHEMES[0]}')"
+            " from layers where layer = 'up'"
+        )
+    assert counts == [(12, 12, 1, 12, 12, 12)]

@@ -347,7 +347,7 @@ def test_a_layer_without_a_weight_has_no_curve_and_an_exact_one_has_gaps(add, as
 
 
 def test_that_16_bits_are_not_enough_is_null(add, ask):
-    add(np.array([[1.0] * 32, [1e-6] * 32, [1e-7, 2e-8] * 16]))
+    add(np.array([[1.0] * 32, [1e-5] * 32, [5e-6, 2e-6] * 16]))
     needed = dict(ask("select granularity, bits from bits_needed"))
     assert needed["tensor"] is None
     assert needed["channel"] is not None

@@ -442,6 +442,14 @@ def test_at_most_three_causes_the_most_telling_first():
     )
 
 
+def test_dead_channels_are_mentioned_behind_the_causes():
+    assert said(dead_channels=2) == "2 dead channels left out"
+    assert said(flattened_channels=1, dead_channels=1) == (
+        "1 of 64 channels rounds to zero; 1 dead channel left out"
+    )
+    assert said(band="fine", dead_channels=1) == "no weight-side problem; 1 dead channel left out"
+
+
 def test_an_outlier_among_ranges_is_no_cause_unless_it_is_much_wider():
     assert said(outlier_channels=4, spread_bits=0.4) == ""
 
