@@ -15,7 +15,8 @@ def layer_facts(row: Mapping[Any, Any]) -> LayerFacts:
     return LayerFacts(
         band=str(row["band"]),
         channel_count=int(row["channel_count"]),
-        flattened_channels=int(row["flattened_channels"]),
+        # Channels are kept apart under int8 schemes alone.
+        flattened_channels=int(figure_or_none(row["flattened_channels"]) or 0),
         outlier_channels=int(row["outlier_channel_count"]),
         spread_bits=figure_or_none(row["channel_spread_bits"]),
         narrow_channels=int(row["narrow_channels"]),

@@ -29,13 +29,14 @@ from onnx import helper, numpy_helper
 
 from quantstore import __version__, cli, queries, settings, store
 from quantstore.cli.ingest import FOR_THE_OTHER_NAME
-from quantstore.cli.inspect import FIRST_LOSS_UNKNOWN, cut_after
+from quantstore.cli.inspect import FIRST_LOSS_UNKNOWN, NO_TARGET_UNDER, cut_after
 from quantstore.console.answer import READS_THE_STORE_ONLY
 from quantstore.errors import MissingStoreError, StoreError, UnknownModelError
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process import logs
+from quantstore.schemes import TARGETS
 from quantstore.store.connection import IN_USE_BY_PROCESS, IS_NO_DATABASE, NO_STORE
 from quantstore.store.imports import IS_NO_EXPORT
 from quantstore.store.labelling import name_is_taken
