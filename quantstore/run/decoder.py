@@ -64,8 +64,8 @@ class Decoder:
 
     def fed(self, heads: Sequence[Array], sample: Feeds) -> dict[str, Array]:
         """What it reads of the tensors at the points and of a sample."""
-        given = {**sample, **dict(zip(self.points.names, heads, strict=True))}
-        return {name: given[name] for name in self.reads}
+        tensors = {**sample, **dict(zip(self.points.names, heads, strict=True))}
+        return {name: tensors[name] for name in self.reads}
 
     def run(self, fed: Feeds) -> list[Array]:
         """What it makes of the heads in float.
@@ -133,10 +133,10 @@ def _model_of(whole: ir.Model, ends: Sequence[ir.Value], heads: set[str]) -> onn
         elif node is None:
             constants[str(value.name)] = value
         else:
-            if any(one.type == ir.AttributeType.GRAPH for one in node.attributes.values()):
+            if any(item.type == ir.AttributeType.GRAPH for item in node.attributes.values()):
                 return None
             nodes.add(node)
-            fresh = [one for one in node.inputs if one is not None and one not in seen]
+            fresh = [item for item in node.inputs if item is not None and item not in seen]
             seen.update(fresh)
             waiting += fresh
     # A way around the points leads through the network itself.
@@ -192,31 +192,31 @@ def _shares(decoder: Decoder, fed: Feeds) -> Iterator[Share]:
     for name in decoder.ends:
         leaves = list(_leaves(end_of[name]))
         kinds = [score_operator(leaf) for leaf in leaves]
-        names = list(dict.fromkeys(kind or "values" for kind in kinds))
+        names = list(dict.fromkeys(operator or "values" for operator in kinds))
         labels = None
         if len(names) > 1:
             labels = _labels(
                 decoder,
                 name,
                 [str(leaf.name) for leaf in leaves],
-                [names.index(kind or "values") for kind in kinds],
+                [names.index(operator or "values") for operator in kinds],
                 fed,
             )
             if labels is None:
                 continue
-        for index, kind in enumerate(names):
+        for index, operator in enumerate(names):
             places = None if labels is None else np.flatnonzero(labels.ravel() == index)
             if places is not None and not places.size:
                 continue
             yield Share(
                 Part(
                     output=output_of[name],
-                    part=kind if labels is not None else "",
+                    part=operator if labels is not None else "",
                     names=(name,),
                     point=f"{name}, as it is handed out",
-                    decision="" if kind == "values" else "set",
+                    decision="" if operator == "values" else "set",
                     limit=SCORE_LIMIT,
-                    is_decoded=kind == "values",
+                    is_decoded=operator == "values",
                 ),
                 places,
             )
@@ -243,20 +243,20 @@ def _labels(
     observed = onnx.ModelProto()
     observed.CopyFrom(network.model)
     del observed.graph.output[:]
-    made = [name for name in dict.fromkeys(leaves) if name in network.tensors]
-    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
+    computed = [name for name in dict.fromkeys(leaves) if name in network.tensors]
+    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed)
     try:
         shapes = {
             name: array.shape
             for name, array in zip(
-                made,
-                Session(observed, is_optimized=False).run(network.fed(fed)) if made else (),
+                computed,
+                Session(observed, is_optimized=False).run(network.fed(fed)) if computed else (),
                 strict=True,
             )
         }
         numbered = {
-            name: np.full(shapes.get(name, np.shape(fed.get(name, 0))), kind, np.float32)
-            for name, kind in zip(leaves, kinds, strict=True)
+            name: np.full(shapes.get(name, np.shape(fed.get(name, 0))), operator, np.float32)
+            for name, operator in zip(leaves, kinds, strict=True)
         }
         return _moved(network.model, end, numbered)
     except RunError:
@@ -275,7 +275,10 @@ def _moved(model: onnx.ModelProto, end: str, numbered: dict[str, Array]) -> Arra
     graph = helper.make_graph(
         [node for node in model.graph.node if id(node) in needed],
         "labels",
-        [helper.make_tensor_value_info(name, _FLOAT, one.shape) for name, one in numbered.items()],
+        [
+            helper.make_tensor_value_info(name, _FLOAT, item.shape)
+            for name, item in numbered.items()
+        ],
         [onnx.ValueInfoProto(name=end)],
         list(model.graph.initializer),
     )

@@ -290,22 +290,12 @@ class _Search:
         parts = []
         for group, leaves in groups:
             output = _outputs_of(group)
-            squashing = leaves[0].squashing
+            squashing = leaves[0].squashing or _Squashing("values", "")
             part = ""
             if together[output] > 1:
-                part = squashing.name if squashing else "values"
+                part = squashing.name
                 counts[output, part] = number_of = counts.get((output, part), 0) + 1
                 part = f"{part} {number_of}" if number_of > 1 else part
-            more = (
-                {}
-                if squashing is None
-                else {
-                    "decision": squashing.decision,
-                    "limit": squashing.limit,
-                    "axis": squashing.axis,
-                    "is_flat": squashing.is_flat,
-                }
-            )
             parts.append(
                 Part(
                     output=output,
@@ -314,7 +304,10 @@ class _Search:
                     point=_point(group, leaves),
                     is_decoded=leaves[0].key[1],
                     is_state=group.is_state,
-                    **more,  # type: ignore[arg-type]
+                    decision=squashing.decision,
+                    limit=squashing.limit,
+                    axis=squashing.axis,
+                    is_flat=squashing.is_flat,
                 )
             )
         return tuple(parts)
@@ -350,8 +343,10 @@ class _Search:
             if node.op_type != "Concat" or node.outputs[0] not in self._selected:
                 continue
             sources = self._sources(node.outputs[0])
-            scores = [str(one.name) for one in sources if score_operator(one) is not None]
-            values = [str(one.name) for one in sources if score_operator(one) is None]
+            scores = [
+                str(operand.name) for operand in sources if score_operator(operand) is not None
+            ]
+            values = [str(operand.name) for operand in sources if score_operator(operand) is None]
             if scores and values:
                 name = node.name or str(node.outputs[0].name)
                 joins.append(Join(name, tuple(scores), tuple(values)))
@@ -370,12 +365,12 @@ class _Search:
             node = value.producer()
             if node is None or value not in self._live:
                 continue
-            read = [one for one in node.inputs if one is not None]
+            read = [operand for operand in node.inputs if operand is not None]
             if node.op_type == "Where":
                 read = read[1:]
             elif node.op_type not in ("Concat", *DECODING):
                 read = read[:1]
-            fresh = [one for one in read if one not in seen]
+            fresh = [operand for operand in read if operand not in seen]
             seen.update(fresh)
             waiting += fresh
         return list(sources)
@@ -402,16 +397,16 @@ class _Search:
         is_state: bool = False,
     ) -> None:
         """Sort what is compared for an output by kinds; each value belongs to one group."""
-        made: dict[tuple[str, bool], _Group] = {}
+        group_of_key: dict[tuple[str, bool], _Group] = {}
         for leaf in leaves:
             for op_type in leaf.stepped_over:
                 if op_type in DECODING:
                     self._has_decoding = True
                 elif op_type in SQUASHING:
                     self._squashing[op_type] = None
-            group = self._group_of.get(leaf.value) or made.get(leaf.key)
+            group = self._group_of.get(leaf.value) or group_of_key.get(leaf.key)
             if group is None:
-                group = made[leaf.key] = _Group(selecting=selecting, is_state=is_state)
+                group = group_of_key[leaf.key] = _Group(selecting=selecting, is_state=is_state)
                 self._groups.append(group)
             if leaf.value not in self._group_of:
                 self._group_of[leaf.value] = group
@@ -562,7 +557,11 @@ def score_operator(value: ir.Value) -> str | None:
         elif node.op_type == "Div" and _is_share(node):
             operator = "Softmax"
         elif node.op_type in (*BOUNDING, *PASSING):
-            sources = [one for one in node.inputs if one is not None and one.const_value is None]
+            sources = [
+                operand
+                for operand in node.inputs
+                if operand is not None and operand.const_value is None
+            ]
             waiting += sources if node.op_type in BOUNDING else sources[:1]
         else:
             return None
@@ -617,13 +616,15 @@ def _head_of(value: ir.Value) -> ir.Node | None:
             source = node.inputs[0]
         elif node.op_type == "Add":
             sources = [
-                one for one in node.inputs if one is not None and _producer(one, *HEADS) is not None
+                operand
+                for operand in node.inputs
+                if operand is not None and _producer(operand, *HEADS) is not None
             ]
             if len(sources) != 1 or not _is_last_bias(node, sources[0]):
                 return None
             source = sources[0]
         elif node.op_type == "Concat":
-            heads = [None if one is None else _head_of(one) for one in node.inputs]
+            heads = [None if operand is None else _head_of(operand) for operand in node.inputs]
             return heads[0] if all(head is not None for head in heads) else None
         else:
             return None
@@ -666,22 +667,26 @@ def _producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
 def _is_alike(first: ir.Shape | None, second: ir.Shape | None) -> bool:
     if first is None or second is None or len(first) != len(second):
         return False
-    pairs = [(one, other) for one, other in zip(first, second, strict=True)]
+    pairs = [(operand, other) for operand, other in zip(first, second, strict=True)]
     return all(
-        one == other for one, other in pairs if isinstance(one, int) and isinstance(other, int)
+        operand == other
+        for operand, other in pairs
+        if isinstance(operand, int) and isinstance(other, int)
     )
 
 
 def _outputs_of(group: _Group) -> str:
-    names = list(group.outputs)
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more
+    return _first_of(list(group.outputs))
+
+
+def _first_of(names: Sequence[str]) -> str:
+    rest = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _point(group: _Group, leaves: Sequence[_Leaf]) -> str:
     """Where the tensors of a group are, in words."""
     names = list(dict.fromkeys(str(leaf.value.name) for leaf in leaves))
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     stepped = list(dict.fromkeys(name for leaf in leaves for name in leaf.stepped_over if name))
     squashing = [name for name in stepped if name not in DECODING]
     phrases = [f"before {_listed(squashing)}"] if squashing else []
@@ -689,8 +694,7 @@ def _point(group: _Group, leaves: Sequence[_Leaf]) -> str:
         phrases.append("before constants are applied")
     if group.selecting:
         phrases.append(f"before {_listed(group.selecting)}")
-    where = ", ".join([f"{', '.join(names[:_MOST_NAMED])}{more}", *phrases])
-    return where if phrases else "the output"
+    return ", ".join([_first_of(names), *phrases]) if phrases else "the output"
 
 
 def _strip_branches(node: ir.Node, output_index: int) -> Iterator[str]:

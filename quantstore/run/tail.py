@@ -36,6 +36,8 @@ MOST_LOST_DECISIONS = 0.02
 # Where nobody decides: scores of a grid that other values set keep about 0 dB, those of their own
 # 20 dB and more, if few are far above the others.
 LEAST_SCORES_DB = 10.0
+# Decoded values are lost where errors come near all that varies with the input.
+LEAST_VARYING_DB = 3.0
 
 Handed = Sequence[Sequence[Array]]
 
@@ -86,8 +88,8 @@ class _Loss:
         if not self.heads_db - self.figure_db > MOST_LOSS_DB:
             return False
         if not self.share.part.decision:
-            # Constants carry most of a decoded value: it is lost where errors exceed what varies.
-            return self.own_varying_db < 0
+            # Constants carry most of a decoded value.
+            return self.own_varying_db < LEAST_VARYING_DB
         if math.isnan(self.f1):
             return self.own_db < LEAST_SCORES_DB
         return self.kept_f1 - self.f1 > MOST_LOST_DECISIONS
@@ -120,8 +122,8 @@ class Tail:
         if self.target.activations is None or math.isnan(heads_db):
             return None
         fed = self._fed(self.heads.actual)
-        expected = [self.decoder.run(one) for one in self._fed(self.heads.expected)]
-        kept = [self.decoder.run(one) for one in fed]
+        expected = [self.decoder.run(item) for item in self._fed(self.heads.expected)]
+        kept = [self.decoder.run(item) for item in fed]
         shares = self.decoder.shares(self._fed(self.heads.expected)[0])
         run = _Run(self, shares, expected, kept, judged)
         losses = run.losses(run.rounded(fed, self.exclude))
@@ -142,8 +144,8 @@ class Tail:
 
     def _fed(self, heads: Handed) -> list[dict[str, Array]]:
         return [
-            self.decoder.fed(one, sample)
-            for one, sample in zip(heads, self.heads.samples, strict=True)
+            self.decoder.fed(item, sample)
+            for item, sample in zip(heads, self.heads.samples, strict=True)
         ]
 
 
@@ -190,7 +192,7 @@ class _Run:
             dict(zip(decoder.ends, arrays, strict=True)) for arrays in emulator.run(plan, fed)
         ]
         if target.placement == "everywhere":
-            ranges = {name: one.range for name, one in observed.items() if one.range is not None}
+            ranges = {name: item.range for name, item in observed.items() if item.range is not None}
             for join in decoder.points.joins:
                 if join.node not in excluded:
                     self._join(handed, join, ranges)
@@ -227,7 +229,7 @@ class _Run:
 
     def _heads_db(self, *, is_score: bool) -> float:
         """The figure of the heads that decide, or do not decide, element by element."""
-        alike = [one for one in self.judged if bool(one.part.decision) == is_score]
+        alike = [item for item in self.judged if bool(item.part.decision) == is_score]
         figure_db = outputs.deciding_sqnr_db(alike)
         return outputs.deciding_sqnr_db(self.judged) if math.isnan(figure_db) else figure_db
 
@@ -271,7 +273,7 @@ class _Run:
         seen = [ranges[name] for name in (*join.scores, *join.values) if name in ranges]
         if not seen:
             return
-        low, high = min(one.low for one in seen), max(one.high for one in seen)
+        low, high = min(item.low for item in seen), max(item.high for item in seen)
         grid = grids.grid_of(low, high, self._activations)
         for sample in handed:
             for name in join.scores:
@@ -298,6 +300,6 @@ def _figure_db(losses: Sequence[_Loss], heads_db: float) -> float:
 
 def _kept(expected: Handed, actual: Handed, limit: float) -> float:
     """Of the elements beyond the limit in float, the share that still is."""
-    before = np.concatenate([one.ravel() for (one,) in expected]) > limit
-    after = np.concatenate([one.ravel() for (one,) in actual]) > limit
+    before = np.concatenate([item.ravel() for (item,) in expected]) > limit
+    after = np.concatenate([item.ravel() for (item,) in actual]) > limit
     return float(np.sum(before & after) / np.sum(before)) if before.any() else math.nan

@@ -17,7 +17,7 @@ from quantstore.graph import findings as registry
 from quantstore.graph import walk
 from quantstore.graph.bias import BiasOverflow, bias_overflows
 from quantstore.graph.findings import FINDING_KINDS, OfRun, not_folded, old_opset
-from quantstore.graph.findings.base import KernelFigures, Severity
+from quantstore.graph.findings.base import DecoderFigures, KernelFigures, Severity
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
 from quantstore.pipeline.outcome import IngestChoices
@@ -510,6 +510,21 @@ def test_what_saturates_elsewhere_is_said_where_its_noise_would_cost_a_decibel(f
     assert all("without VNNI" in text and "1.56%" in text for text in messages)
 
 
+# Decoders
+
+
+def test_a_decoder_that_loses_is_named_with_what_brings_the_heads_figure_back():
+    (finding,) = registry.of_run(losing_decoder())
+    assert "38.2 dB at the heads, 0.1 dB" in finding.message
+    assert "0% remain" in finding.message
+    assert "these 2 nodes (--exclude head_concat --exclude 'a b')" in finding.remedy
+    assert "That leaves 38.1 dB (measured)." in finding.remedy
+
+
+def test_a_decoder_that_loses_nothing_is_not_mentioned():
+    assert registry.of_run(DecoderFigures(heads_db=38.2, whole_file_db=37.0)) == []
+
+
 def nameless():
     model = conv_model()
     model.graph.name = ""
@@ -534,6 +549,16 @@ def saturated():
     )
 
 
+def losing_decoder():
+    return DecoderFigures(
+        heads_db=38.2,
+        whole_file_db=0.1,
+        nodes=("head_concat", "a b"),
+        kept_db=38.1,
+        scores_kept=0.0,
+    )
+
+
 # By name and what they concern: a model, or what a run showed, of which such a finding is made.
 EXAMPLES = {
     ("left out", "model"): more_channels_than_the_store_takes,
@@ -544,6 +569,7 @@ EXAMPLES = {
     ("lost inputs", "layer"): half_of_its_inputs,
     ("large mask", "model"): masked,
     ("mixed output", "model"): scores_and_boxes,
+    ("decoder", "model"): losing_decoder,
     ("saturates", "model"): saturated,
     ("not folded", "model"): lone_normalization,
     ("old opset", "model"): lambda: of_opset(11),

@@ -38,6 +38,10 @@ def points_of(*nodes, **more):
     return found.names, found.description
 
 
+def parts_of(*nodes, **more):
+    return cut(parsed([node("MatMul", ["x", "w"], ["scores"]), *nodes], **more)).parts
+
+
 # --- where outputs are compared ----------------------------------------------------------------
 
 
@@ -146,6 +150,115 @@ def test_both_branches_of_a_choice_end_before_they_squash():
     (chooser,) = (one for one in model.graph if one.op_type == "If")
     ends = [chooser.attributes[f"{name}_branch"].as_graph().outputs[0] for name in ("then", "else")]
     assert [end.producer().op_type for end in ends] == ["Relu", "Relu"]
+
+
+def test_a_softmax_that_is_spelled_out_is_one():
+    nodes = [
+        node("ReduceMax", ["scores"], ["largest"], axes=[1], keepdims=1),
+        node("Sub", ["scores", "largest"], ["less"]),
+        node("Exp", ["less"], ["raised"]),
+        node("ReduceSum", ["raised", "axes"], ["total"], keepdims=1),
+        node("Div", ["raised", "total"], ["y"]),
+    ]
+    weights = WEIGHTS | {"axes": np.array([1])}
+    found = parts_of(*nodes, weights=weights)
+    assert [(part.names, part.decision, part.axis) for part in found] == [(("scores",), "top1", 1)]
+
+
+def test_a_mean_of_one_element_hides_no_sigmoid():
+    nodes = [
+        node("Unsqueeze", ["scores", "axes"], ["u"]),
+        node("Sigmoid", ["u"], ["p"]),
+        node("ReduceMean", ["p"], ["y"], axes=[2]),
+    ]
+    weights = WEIGHTS | {"axes": np.array([2])}
+    assert points_of(*nodes, weights=weights)[0] == ("u",)
+
+
+def test_products_of_bounded_values_are_bounded():
+    nodes = [
+        node("Sigmoid", ["scores"], ["p"]),
+        node("MatMul", ["x", "v"], ["objects"]),
+        node("Sigmoid", ["objects"], ["q"]),
+        node("Mul", ["p", "q"], ["product"]),
+        node("Sqrt", ["product"], ["y"]),
+    ]
+    (part,) = parts_of(*nodes, weights=WEIGHTS | {"v": gaussian(4, 1)})
+    assert part.names == ("scores", "objects")
+    assert part.decision == "set"
+
+
+def test_constants_behind_a_head_are_stepped_over_but_not_those_behind_other_layers():
+    decoding = [node("Mul", ["h", "bias"], ["m"]), node("Add", ["m", "bias"], ["y"])]
+    reshaped = node("Transpose", ["scores"], ["h"])
+    (part,) = parts_of(reshaped, *decoding)
+    assert (part.names, part.is_decoded) == (("h",), True)
+    (part,) = parts_of(node("Relu", ["scores"], ["h"]), *decoding)
+    assert (part.names, part.is_decoded) == (("y",), False)
+
+
+def test_corners_from_the_middle_and_the_size_come_from_one_head():
+    nodes = [
+        node("Mul", ["scores", "bias"], ["scaled"]),
+        node("Div", ["scaled", "bias"], ["half"]),
+        node("Sub", ["scaled", "half"], ["low"]),
+        node("Add", ["scaled", "half"], ["high"]),
+        node("Concat", ["low", "high"], ["y"], axis=1),
+    ]
+    assert points_of(*nodes)[0] == ("scores",)
+
+
+def test_what_a_concat_joins_is_kept_apart_by_kind():
+    nodes = [
+        node("MatMul", ["x", "v"], ["offsets"]),
+        node("Mul", ["offsets", "bias"], ["boxes"]),
+        node("Sigmoid", ["scores"], ["p"]),
+        node("Concat", ["boxes", "p"], ["y"], axis=1),
+    ]
+    boxes, classes = parts_of(*nodes, weights=WEIGHTS | {"v": gaussian(4, 4)})
+    assert (boxes.output, boxes.part, boxes.names) == ("y", "values", ("offsets",))
+    assert (classes.output, classes.part, classes.names) == ("y", "Sigmoid", ("scores",))
+    assert classes.point == "scores, before Sigmoid"
+
+
+def test_a_state_that_is_fed_back_is_known_by_the_input_of_its_shape():
+    nodes = [node("Relu", ["scores"], ["y"]), node("Add", ["state", "scores"], ["next"])]
+    found = parts_of(*nodes, inputs=(("x", [1, 4]), ("state", [1, 4])), outputs=("y", "next"))
+    assert [part.is_state for part in found] == [False, False]
+    model = parsed(
+        [node("MatMul", ["x", "w"], ["scores"]), *nodes],
+        inputs=(("x", [1, 4]), ("state", [2, 1, 4])),
+        outputs=("y", "next"),
+    )
+    model.graph.outputs[1].shape = ir.Shape([2, 1, 4])
+    assert [part.is_state for part in cut(model).parts] == [False, True]
+
+
+def test_the_decoder_is_kept_where_it_is_asked_for_and_ends_before_a_selection():
+    weights = WEIGHTS | {"k": np.array([2])}
+    nodes = [
+        node("Sigmoid", ["scores"], ["p"]),
+        node("MatMul", ["x", "v"], ["offsets"]),
+        node("Add", ["offsets", "bias"], ["boxes"]),
+        node("TopK", ["p", "k"], ["best", "where"], axis=1),
+        node("GatherElements", ["boxes", "where"], ["picked"], axis=1),
+        node("Concat", ["picked", "best"], ["y"], "join", axis=1),
+    ]
+    model = parsed(
+        [node("MatMul", ["x", "w"], ["scores"]), *nodes], weights=weights | {"v": gaussian(4, 4)}
+    )
+    found = cut(model, keeps_decoder=True)
+    assert [end.name for end in found.ends] == ["boxes", "p"]
+    assert [value.name for value in model.graph.outputs] == [*found.names, "boxes", "p"]
+    assert "TopK" not in {one.op_type for one in model.graph}
+    (join,) = found.joins
+    assert (join.node, join.scores, join.values) == ("join", ("p",), ("boxes",))
+
+
+def test_many_sums_that_meet_are_looked_through_in_no_time():
+    sums = [node("Add", [f"s{depth}", f"s{depth}"], [f"s{depth + 1}"]) for depth in range(200)]
+    nodes = [node("Relu", ["scores"], ["s0"]), *sums, node("Identity", ["s200"], ["y"])]
+    assert points_of(*nodes)[0] == ("y",)
 
 
 def test_outputs_that_no_input_reaches_are_no_points():

@@ -20,8 +20,8 @@ def _look(figures: RunFigures) -> Iterator[Sentences]:
         f"The decoder behind the heads loses what they still have: {figures.heads_db:.1f} dB at the"
         f" heads, {figures.whole_file_db:.1f} dB where {short(figures.nodes[0])} and what belongs"
         f" to it is quantized.{scores}",
-        f"Keep the decoder in float: exclude {these}, which leaves {figures.kept_db:.1f} dB"
-        f" (measured): {excluded}",
+        f"Keep the decoder in float: exclude {these} ({excluded}). That leaves"
+        f" {figures.kept_db:.1f} dB (measured).",
     )
 
 
