@@ -14,7 +14,7 @@ from quantstore.app.sidebar import PATH_PLACEHOLDER
 from quantstore.app.widgets import welcome
 from quantstore.charts.palette import DARK
 from quantstore.errors import printable
-from quantstore.schemes import INT8_CHANNEL_SYMMETRIC
+from quantstore.schemes import DEFAULT_TARGET, TARGETS
 from quantstore.wording import headlines
 from tests.support.browsing import HOSTILE, Visitor, expect
 from tests.support.facts import finding, many

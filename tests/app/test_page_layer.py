@@ -86,11 +86,11 @@ every_scheme = pytest.mark.parametrize(
 )
 
 
-@every_scheme
-def test_an_address_restores_the_layer_and_the_scheme(seen, scheme):
-    app = seen(model=MODEL, layer=LAYER, scheme=scheme)
+@pytest.mark.parametrize("target", ["int8_tensor", "int8_channel"])
+def test_an_address_restores_the_layer_and_the_target(seen, target):
+    app = seen(model=MODEL, layer=LAYER, target=target)
     assert name_on(app) == LAYER
-    assert f"under {SCHEMES[scheme].title}" in html_of(app)
+    assert f"under {TARGETS[target].layer_scheme.title}" in html_of(app)
     assert len(app.get("vega_lite_chart")) == 5
     assert not app.warning
 

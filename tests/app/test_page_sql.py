@@ -85,8 +85,9 @@ def test_the_page_opens_with_the_verdict_of_each_model(seen):
     assert seen.pills(key="example").value == "Verdict per model"
     assert headline(seen) == "4 rows"
     frame = seen.dataframe[0].value
-    assert frame["model"][0] == "digits-rescaled"
-    assert frame["verdict"][0] == "breaks"
+    # Nobody ran them.
+    assert set(frame["verdict"]) == {"untested"}
+    assert set(frame["reason"]) == {"not measured"}
 
 
 @pytest.mark.slow
