@@ -429,7 +429,7 @@ def _model(
     elements = [
         element("h2", name(model)),
         element("p", text(judged.model(row, per_channel_row, target)), "answer"),
-        paragraph(f"{judged.sentence(row)[0].upper()}{judged.sentence(row)[1:]}.", "story"),
+        paragraph(judged.sentence(row), "story"),
         paragraph(about, "story"),
         _findings(queries.model_findings(connection, model)),
         _runs(runs),

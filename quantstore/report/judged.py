@@ -19,8 +19,12 @@ def cell_verdict(row: Row) -> VerdictCell:
 
 
 def sentence(row: Row) -> str:
-    """The verdict on one line, with all that it rests on."""
-    return verdicts.verdict_sentence(queries.model_facts(row))
+    """The verdict on one line, with all that it rests on; empty where a headline says it all."""
+    facts = queries.model_facts(row)
+    if not facts.says_more_on_one_line:
+        return ""
+    line = verdicts.verdict_sentence(facts)
+    return f"{line[0].upper()}{line[1:]}."
 
 
 def models(rows: Sequence[Row], twins: Sequence[Row], target: Target) -> str:

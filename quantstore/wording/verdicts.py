@@ -69,6 +69,13 @@ class ModelFacts:
         return self.output_sqnr_db > OWN_GRID_DB
 
     @property
+    def says_more_on_one_line(self) -> bool:
+        """Whether :func:`verdict_sentence` says more than the headline of a model."""
+        return self.is_untested or any(
+            detail is not None for detail in (self.worst_output, self.decision_f1, self.provisional)
+        )
+
+    @property
     def is_by_weights(self) -> bool:
         """Whether it is the weights alone that decide, under a target that rounds more."""
         return self.mode == "weights" and TARGETS[self.target].mode != "weights"

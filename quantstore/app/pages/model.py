@@ -67,8 +67,9 @@ def _draw(con: Connection, name: str, target: Target) -> None:
         per_channel = queries.model_facts(by_target[target.per_channel.name])
     limits = queries.band_limits(con)
     st.header(model_headline(facts, per_channel, target), anchor=False)
-    said = verdict_sentence(facts)
-    st.markdown(notes.escaped(f"{said[0].upper()}{said[1:]}."))
+    if facts.says_more_on_one_line:
+        sentence = verdict_sentence(facts)
+        st.markdown(notes.escaped(f"{sentence[0].upper()}{sentence[1:]}."))
     matrix.verdict_matrix(verdicts, [name], target, corner="verdict by target", key="model_matrix")
     layers_said = layers_in_words(facts)
     st.caption(

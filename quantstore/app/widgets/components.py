@@ -108,6 +108,18 @@ td:last-child, th:last-child { padding-right: 0; }
     .more, .extra { display: none; }
     .cell { overflow-wrap: anywhere; }
 }
+/* Too narrow for whole words: the table moves sideways below its names. */
+@container (max-width: 520px) {
+    .scroll { overflow-x: auto; }
+    .scroll table { width: max-content; table-layout: auto; }
+    th:first-child, td:first-child {
+        width: 104px; min-width: 104px; max-width: 104px; position: sticky; left: 0; z-index: 1;
+        background: var(--background); overflow-wrap: anywhere;
+    }
+    th:not(:first-child), td:not(:first-child) { width: 112px; min-width: 112px; max-width: 112px; }
+    th select { max-width: 96px; }
+    .cell { overflow-wrap: normal; }
+}
 """
 )
 
@@ -219,7 +231,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
         body.appendChild(line);
     }
     table.append(thead, body);
-    root.replaceChildren(table);
+    const scroll = element("div", "scroll");
+    scroll.appendChild(table);
+    root.replaceChildren(scroll);
 }
 """
 
