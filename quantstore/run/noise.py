@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from quantstore.errors import RunError
-from quantstore.records import Array, Doubles
+from quantstore.records import Array, Floats
 from quantstore.run import pictures, readers, tokens, waveforms
 from quantstore.run.runtime import Feeds
 
@@ -48,7 +48,9 @@ PIXEL_BIAS_RATIO = 8.0
 COMPARED_ELEMENTS = 256
 # Fewer images differ by 1 to 2 dB from seed to seed; more cost as much as the rest of the probe.
 FEWEST_IMAGES, FEWEST_OTHERS, MOST_SAMPLES = 4, 24, 48
-# Ranges are extremes, which few samples miss: with half as many, clipping cost up to 3 dB.
+# Of large images: with 48, a classifier of two classes would take minutes.
+MOST_IMAGES = 16
+# Ranges are extremes, which few samples miss: with half as many, figures move by up to 3 dB.
 CALIBRATION_RATIO = 3
 # Smaller images do not show the range of every tensor in a few samples: five of 8x8 calibrate so
 # badly that clipping costs 10 dB.
@@ -74,12 +76,17 @@ class Scale:
     lowest: float = -math.inf
     highest: float = math.inf
 
-    def applied(self, unit: Array) -> Doubles:
+    def applied(self, unit: Floats) -> Floats:
         """To ``(channels, height, width)``."""
+        if self == UNIT:
+            return unit
         mean, deviation = (
-            np.reshape(numbers, (-1, 1, 1)) for numbers in (self.mean, self.deviation)
+            np.array(numbers, np.float32).reshape(-1, 1, 1)
+            for numbers in (self.mean, self.deviation)
         )
-        scaled: Doubles = np.clip(mean + deviation * unit, self.lowest, self.highest)
+        scaled: Floats = np.clip(
+            mean + deviation * unit, np.float32(self.lowest), np.float32(self.highest)
+        )
         return scaled
 
     @classmethod
@@ -188,8 +195,8 @@ def sample_counts(inputs: tuple[Input, ...], elements: float = math.inf) -> tupl
         and largest.content == "image"
         and math.prod(_sides(largest.shape)) > SMALL_SIDE**2
     )
-    fewest = FEWEST_IMAGES if is_large_image else FEWEST_OTHERS
-    compared = min(max(enough, fewest), MOST_SAMPLES)
+    fewest, most = (FEWEST_IMAGES, MOST_IMAGES) if is_large_image else (FEWEST_OTHERS, MOST_SAMPLES)
+    compared = min(max(enough, fewest), most)
     return min(CALIBRATION_RATIO * compared, MOST_SAMPLES), compared
 
 

@@ -18,7 +18,7 @@ BACKGROUND = (-4.0, -2.3)
 # Peterson and Barney 1952, https://doi.org/10.1121/1.1906875
 FORMANTS = (((250, 800), 80), ((800, 2300), 110), ((2700, 2700), 160))
 PITCH = (80, 250)
-# How long a sound lasts, in values: a quarter of a second. Shorter windows cut it into windows_per_sound.
+# How long a sound lasts, in values: a quarter of a second. Shorter windows cut it into parts.
 LASTING = SAMPLE_RATE // 4
 
 
