@@ -22,8 +22,8 @@ SOURCES = (
 )
 
 WHICH_NOISE = (
-    "Where only weights are quantized the noise is white; in full int8 it is image-like for images,"
-    " amplitude falling as 1/f, and white for everything else."
+    "The noise imitates what the input is for: drawn scenes for images, vowels for sound, text for"
+    " bytes. Other inputs get random numbers, and their figures are provisional."
 )
 # As HTML.
 FOLDED = (
