@@ -275,7 +275,7 @@ def _is_float(dtype: np.dtype[np.generic]) -> bool:
     return np.issubdtype(dtype, np.floating) or dtype.kind == "V"
 
 
-def _is_state(name: str) -> bool:
+def names_a_state(name: str) -> bool:
     """Whether an input is the state of a recurrent network, by its name."""
     last = name.lower().rsplit("/", 1)[-1]
     return last in _SHORT_STATES or any(word in last for word in _STATES)
@@ -312,7 +312,7 @@ def _decided(value: ir.Value, side: int, length: int, opset: int | None) -> Inpu
             ]
     if len(dims) == 4:
         fill = [1, side, side, 3] if _has_channels_last(dims) else [1, 3, side, side]
-    elif _is_state(name) or not dims:
+    elif names_a_state(name) or not dims:
         fill = [1] * len(dims)
     else:
         fill = [1] + [length] * (len(dims) - 1)
@@ -343,7 +343,7 @@ def _content(
         is_linear: a linear layer reads it, which knows no order in time or space.
     """
     lower = name.lower()
-    if _is_state(name):
+    if names_a_state(name):
         return "state" if _is_float(dtype) else "constant"
     if dtype == np.bool_ or (not _is_float(dtype) and "mask" in lower):
         return "constant"
