@@ -60,16 +60,19 @@ class Model:
     @cached_property
     def known(self):
         """What every comparison of a layer needs to know of it, in the order of the layers."""
-        return [Known(layer.weights) for layer in self.layers]
+        return [Known(layer.by_output_channel()) for layer in self.layers]
 
 
 class Known:
-    """A layer's weights, and the energy and the number of non-zero ones of each channel."""
+    """A layer's weights, the energy and the number of non-zero ones of each channel, dead ones."""
 
     def __init__(self, weights):
         self.weights = weights
         self.energy = sums_of_squares(weights)
         self.nonzero = np.count_nonzero(weights, axis=1)
+        largest = np.abs(weights).max(axis=1).astype(np.float64)
+        smallest_scale = np.finfo(np.float32).tiny
+        self.is_dead = (largest < 1e-6 * largest.max()) | (largest / 127 < smallest_scale)
 
 
 @cache
@@ -162,7 +165,7 @@ def test_the_widest_layer_of_yolov10_is_dequantized_with_its_zero_point(ask):
 
 
 def test_rtmdet_breaks(ask):
-    assert verdict(ask, "rtmdet-nano") == ("breaks", 24, 44, 31, 24, 707, 8991)
+    assert verdict(ask, "rtmdet-nano") == ("broken", 24, 44, 31, 24, 682, 8991)
 
 
 def test_yolov10_does_not_break(ask):
@@ -400,7 +403,7 @@ def assert_stored_errors(measures, known, scheme, returned, codes=None):
         assert stored.levels_used == np.count_nonzero(used), note
 
     channel_db = db(known.energy, squared_error)
-    judged = channel_db[~np.isnan(channel_db)]
+    judged = channel_db[~np.isnan(channel_db) & ~known.is_dead]
     own, expected = [stored.sqnr_db], [tensor_db]
     if judged.size:
         # Channels without an error are infinite, and np.quantile makes NaN of two such neighbours.
