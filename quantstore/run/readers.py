@@ -22,6 +22,7 @@ _PASSING = (
     *("Cast", "Identity", "Pad", "Clip", "Transpose", "Split", "Squeeze", "Unsqueeze"),
     *("QuantizeLinear", "DequantizeLinear"),
 )
+_ROUNDING = ("Round", "Floor", "Ceil")
 _FARTHEST = 8
 
 
@@ -87,6 +88,9 @@ def normalized(value: ir.Value, channels: int, opset: int | None) -> Normalized 
             return _solved(gain / deviation, (offset - mean) / deviation, is_learned=True)
         if node.op_type in _PASSING:
             continue
+        if node.op_type in _ROUNDING:
+            # The constants before are the scale of a grid, not of the input.
+            return None
         index = 1 if node.inputs[0] is source else 0
         constant = _per_channel(node, index, channels, opset)
         if constant is None:

@@ -419,6 +419,11 @@ def test_where_constants_tell_the_range_alone_the_rest_is_typical(factor, offset
     assert 0.4 * white <= found.mean[0] <= 0.55 * white
 
 
+def test_a_division_before_a_rounding_is_the_scale_of_a_grid():
+    nodes = (node("Div", ["x", "a"], ["s"]), node("Round", ["s"], ["n"]), STEM)
+    assert scale_of(*nodes, a=[0.02]) == noise.UNIT
+
+
 def test_channels_last_and_bytes_are_looked_through():
     mean, deviation = IMAGENET
     nodes = (
