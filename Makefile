@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Its warnings are about how setuptools likes its settings; errors are shown.
 INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
 
-.PHONY: app test slow check docs bench bench-quick bench-pages kill stress format clean bench-store attacks
+.PHONY: app test slow check docs bench bench-quick bench-pages bench-probe kill stress format clean bench-store attacks
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app
 	$(BIN)/quantstore app --demo --port $(PORT)
@@ -40,6 +40,9 @@ bench: $(VENV)/bench.stamp  ## how fast quantstore is beside its peers; BENCH="-
 
 bench-quick: $(VENV)/bench.stamp  ## the same in two minutes: fewer rounds, no large model
 	$(BIN)/python bench/ingest.py --quick
+
+bench-probe: $(VENV)/test.stamp  ## how far the probe can be trusted: its figures beside those on real inputs, into docs/method.md
+	$(BIN)/python bench/probe.py --write
 
 bench-pages: $(VENV)/test.stamp  ## how fast the pages answer on a thousand models; needs Chromium
 	$(BIN)/python bench/pages.py

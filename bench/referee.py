@@ -112,9 +112,8 @@ def compared(path: Path) -> Iterator[str]:
         names = points.cut(model.model).names
         network, inputs = prepared(model, names, folder, fold=True)
         calibration_count, count = noise.sample_counts(inputs)
-        spectrum = noise.spectrum_for(inputs)
         calibration, test = (
-            noise.samples(inputs, many, seed=seed, spectrum=spectrum)
+            noise.samples(inputs, many, seed=seed)
             for many, seed in ((calibration_count, CALIBRATION_SEED), (count, TEST_SEED))
         )
         # What the quantizer leaves in float stays in float here as well.

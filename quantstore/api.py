@@ -28,8 +28,9 @@ from quantstore.errors import (
     MissingStoreError,
     RejectedQueryError,
     UnknownSchemeError,
+    UnknownTargetError,
 )
-from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
+from quantstore.schemes import DEFAULT_SCHEME, DEFAULT_TARGET, SCHEMES, TARGETS
 from quantstore.wording import frames, verdicts
 
 if TYPE_CHECKING:
@@ -44,32 +45,39 @@ AnyPath = str | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is known of one model under one scheme; ``str()`` says it in words.
+    """What is known of one model under one target; ``str()`` says it in words.
 
-    ``evidence`` is ``probe`` where the model was run on noise, else ``weights``: weights can prove
-    that a model breaks, never that it survives. ``mode`` says what was quantized in the evidence.
-    ``output_sqnr_db`` is None without a probe, ``worst_channel_sqnr_p10_db`` where every layer is
-    exact, and ``probe_failure`` where no probe failed. ``reason`` says why full int8 has no figure
-    where the verdict is ``untested``, and is None otherwise.
+    ``evidence`` is ``run`` where the model was run on inputs of your own, ``probe`` where it was
+    run on noise, else ``weights``: weights can prove that a model is broken, never that it is fine.
+    ``mode`` says what was quantized in the evidence, ``is_measured`` whether the target itself has
+    a value, ``provisional`` why it is provisional. ``output_sqnr_db`` is None where nothing was run
+    or nothing is lost, ``worst_channel_sqnr_p10_db`` where every layer is exact. ``reason`` says
+    why the target has no value where the verdict is ``untested``, and is None otherwise.
     """
 
     model: str
+    target: str
     scheme: str
     verdict: str
     evidence: str
     mode: str
     output_sqnr_db: float | None
+    worst_output: str | None
+    decision_f1: float | None
+    sample_count: int | None
+    input_source: str | None
+    provisional: str | None
+    reason: str | None
+    is_measured: bool
     layers_broken: int
     layers_at_risk: int
     layers_watch: int
     layers_fine: int
     channels_below_10db: int
     channel_count: int
-    worst_layer: str
+    worst_layer: str | None
     worst_channel_sqnr_p10_db: float | None
     broken_weight_share: float
-    probe_failure: str | None
-    reason: str | None
     sentence: str
 
     def __str__(self) -> str:
@@ -87,7 +95,7 @@ class Store:
     Every method raises a :class:`quantstore.QuantstoreError`, which says in one sentence what is
     wrong and what to do: the store is missing, in use, damaged or too new (``StoreError``), it
     does not hold the model (``UnknownModelError``), or there is no such scheme
-    (``UnknownSchemeError``).
+    (``UnknownSchemeError``) or target (``UnknownTargetError``).
     """
 
     path: Path
@@ -128,28 +136,27 @@ class Store:
                 connection, layer_id, _checked_scheme(scheme), order="by index"
             )
 
-    def verdict(self, model: str, scheme: str = DEFAULT_SCHEME.name) -> Verdict:
-        """Whether a model survives a scheme, and what says so."""
-        frame = self.compare([model], scheme)
+    def verdict(self, model: str, target: str = DEFAULT_TARGET.name) -> Verdict:
+        """Whether a model survives a target, and what says so."""
+        frame = self.compare([model], target)
         (row,) = frame.astype(object).where(frame.notna(), None).to_dict("records")
         figures = {field.name: row[field.name] for field in fields(Verdict) if field.name in row}
         return Verdict(**figures, sentence=verdicts.verdict_sentence(queries.model_facts(row)))
 
     def verdicts(self) -> pd.DataFrame:
-        """One row per model and scheme: the verdict, what it rests on, layers per band."""
+        """One row per model and target: the verdict, what it rests on, layers per band."""
         with self._reading() as connection:
             return queries.verdicts(connection)
 
     def compare(
-        self, models: str | Iterable[str], scheme: str = DEFAULT_SCHEME.name
+        self, models: str | Iterable[str], target: str = DEFAULT_TARGET.name
     ) -> pd.DataFrame:
-        """The verdicts of one or some models under one scheme, in the order given."""
+        """The verdicts of one or some models under one target, in the order given."""
         chosen = _names(models)
         with self._reading() as connection:
             for model in chosen:
                 store.find_model(connection, model)
-            frame = queries.verdicts(connection, chosen)
-        frame = frame[frame["scheme"] == _checked_scheme(scheme)]
+            frame = queries.verdicts(connection, chosen, _checked_target(target))
         return frame.set_index("model").loc[chosen].reset_index()
 
     def check(
@@ -159,7 +166,7 @@ class Store:
 
         Args:
             limits: the same for all, or what :func:`quantstore.checks.read_config` reads from a
-                file; by default a model must not break.
+                file; by default a model must not be broken, nor untested.
 
         Raises:
             LimitsError: the limits are something else, such as a dict.
@@ -384,6 +391,14 @@ def _plain(parameters: store.Parameters) -> store.Parameters:
 
 def _item(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _checked_target(target: str) -> str:
+    if target not in TARGETS:
+        raise UnknownTargetError(
+            f"there is no target {target!r}", f"there are {', '.join(TARGETS)}"
+        )
+    return target
 
 
 def _checked_scheme(scheme: str) -> str:

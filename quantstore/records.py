@@ -104,6 +104,8 @@ class ErrorRecord:
     channel_sqnr_p10_db: float
     channel_sqnr_median_db: float
     channels_below_10db: int
+    input_channel_sqnr_p10_db: float = math.nan
+    input_channels_below_10db: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,11 +236,20 @@ INTEGERS_ON_GRID = (
 )
 WEIGHTS_ON_GRID = "the weights lie on this grid already: rounding them changes nothing"
 ROUNDS_NOTHING = "this target rounds nothing that the outputs of this model depend on"
+RETURNS_THE_SAME = (
+    "the quantized model returns what the float one does: its weights lie on this grid already"
+)
 # What 0.1.0 said.
 _LEFT_AS_IT_IS = "onnxruntime's quantizer leaves this model as it is"
-# Why a run has no figure although nothing is left unmeasured: there was nothing to round. The view
-# ``probes`` passes over such runs, and takes every other failure for a figure that is missing.
-NOTHING_ROUNDED = (INTEGERS_ON_GRID, WEIGHTS_ON_GRID, ROUNDS_NOTHING, _LEFT_AS_IT_IS)
+# Why a run has no figure although nothing is left unmeasured: there was nothing to round. To the
+# view ``verdicts`` nothing is lost there; every other failure leaves the figure unknown.
+NOTHING_ROUNDED = (
+    INTEGERS_ON_GRID,
+    WEIGHTS_ON_GRID,
+    ROUNDS_NOTHING,
+    RETURNS_THE_SAME,
+    _LEFT_AS_IT_IS,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ A scheme is a grid for weights; a target is what hardware and its tools do with 
 activations. Each is entered here once, and nowhere else.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -281,6 +282,42 @@ class Target:
         return self.placement == "everywhere" and self.activations == Activations()
 
     @property
+    def layer_scheme(self) -> Scheme:
+        """The measured scheme whose figures of layers stand for those under this target."""
+        if self.scheme.name in SCHEMES:
+            return self.scheme
+        return next(
+            scheme
+            for scheme in SCHEMES.values()
+            if dataclasses.replace(self.scheme, name=scheme.name, has_power_of_two_scale=False)
+            == scheme
+        )
+
+    @property
+    def per_channel(self) -> "Target | None":
+        """The target that differs in a scale for each channel of the weights; None without one."""
+        return next(
+            (
+                target
+                for target in TARGETS.values()
+                if self.scheme.granularity == "tensor"
+                and target.scheme.granularity == "channel"
+                and (target.activations, target.placement) == (self.activations, self.placement)
+            ),
+            None,
+        )
+
+    @property
+    def layer_families(self) -> tuple[str, ...]:
+        """The families of operators whose weights are rounded; empty where all are."""
+        return ("linear", "recurrent") if self.placement == "linear_inputs" else ()
+
+    @property
+    def title(self) -> str:
+        """The target in the words of a user, for example ``per-channel int8``."""
+        return _TITLES[self.name]
+
+    @property
     def placement_title(self) -> str | None:
         """Which activations are rounded, in words; None where they stay in float."""
         return PLACEMENTS[self.placement]
@@ -373,6 +410,20 @@ TARGETS = {
     )
 }
 DEFAULT_TARGET = TARGETS["int8_channel"]
+
+# Target titles stand in headings and sentences, where the name would be too dry.
+_TITLES = {
+    "int8_tensor": "per-tensor int8",
+    "int8_channel": "per-channel int8",
+    "int8_channel_fused": "per-channel int8, fused",
+    "int8_channel_depthwise": "per-channel int8, fused, depthwise inputs per channel",
+    "int8_channel_symmetric_activations": "per-channel int8, symmetric activations",
+    "int8_tensor_power_of_two": "power-of-two int8",
+    "int8_channel_int16": "per-channel int8, 16-bit activations",
+    "int8_dynamic": "dynamic int8",
+    "int8_weights": "int8 weights only",
+    "int4_weights": "4-bit weights only",
+}
 
 # Every scheme that a run may be of: those that layers are measured under, and those of targets.
 RUN_SCHEMES = SCHEMES | {target.scheme.name: target.scheme for target in TARGETS.values()}

@@ -111,27 +111,31 @@ def test_a_layer_is_found_by_its_operand_where_a_node_has_several(own):
 
 
 def test_a_verdict_is_a_row_of_the_view_and_a_sentence(demo):
-    verdict = demo.verdict("digits-rescaled")
-    assert str(verdict) == "breaks: 8 layers, weights alone, not run"
+    verdict = demo.verdict("digits-rescaled", "int8_tensor")
+    assert str(verdict) == "broken: 8 layers, weights only, model not run"
     assert (verdict.verdict, verdict.evidence, verdict.output_sqnr_db) == (
-        "breaks",
+        "broken",
         "weights",
         None,
     )
-    rows = demo.verdicts().set_index(["model", "scheme"])
-    row = rows.loc["digits-rescaled", "int8_tensor_symmetric"]
+    rows = demo.verdicts().set_index(["model", "target"])
+    row = rows.loc["digits-rescaled", "int8_tensor"]
     for field in dataclasses.fields(verdict):
         value = getattr(verdict, field.name)
         if field.name in row and value is not None:
             assert value == row[field.name], field.name
-    assert demo.verdict("digits-rescaled", "int8_channel_symmetric").verdict == "fine"
+    default = demo.verdict("digits-rescaled")
+    assert (default.target, default.verdict, default.reason) == (
+        *("int8_channel", "untested", "not measured"),
+    )
+    assert "quantstore probe digits-rescaled --target int8_channel" in str(default)
 
 
 def test_compare_keeps_the_order_given(demo):
     names = ["digits-separable", "digits-plain", "digits-separable"]
-    frame = demo.compare(names, "int8_channel_symmetric")
+    frame = demo.compare(names, "int8_weights")
     assert frame["model"].tolist() == names[:2]
-    assert set(frame["scheme"]) == {"int8_channel_symmetric"}
+    assert set(frame["target"]) == {"int8_weights"}
 
 
 def test_one_name_is_one_model_and_not_its_letters(demo):
@@ -146,8 +150,8 @@ def test_limits_that_are_none_are_a_sentence(demo):
 
 def test_check_takes_limits_of_python_and_of_a_file(demo, tmp_path):
     (check,) = demo.check("digits-rescaled")
-    assert (check.check, check.is_held) == ("verdict", False)
-    limits = quantstore.Limits(max_broken_layers=0)
+    assert (check.check, check.outcome) == ("verdict", "not measured")
+    limits = quantstore.Limits(max_broken_layers=0, scheme="int8_tensor_symmetric")
     held = [check.is_held for check in demo.check(["digits-plain", "digits-rescaled"], limits)]
     assert held == [True, False]
     path = tmp_path / "gate.toml"
@@ -172,12 +176,19 @@ def test_an_unknown_model_is_an_error_everywhere(demo, ask):
         ask(demo)
 
 
-@pytest.mark.parametrize("method", ["layers", "verdict", "compare"])
+@pytest.mark.parametrize(
+    ("method", "message", "other"),
+    [
+        ("layers", "no scheme 'int9'", "int8_channel_symmetric"),
+        ("verdict", "no target 'int9'", "int8_channel_fused"),
+        ("compare", "no target 'int9'", "int8_channel_fused"),
+    ],
+)
 @pytest.mark.parametrize("kind", [quantstore.QuantstoreError, ValueError])
-def test_an_unknown_scheme_is_an_error_that_names_the_others(demo, method, kind):
-    with pytest.raises(kind, match="no scheme 'int9'") as caught:
+def test_an_unknown_name_is_an_error_that_names_the_others(demo, method, message, other, kind):
+    with pytest.raises(kind, match=message) as caught:
         getattr(demo, method)("digits-plain", "int9")
-    assert "int8_channel_symmetric" in caught.value.sentence
+    assert other in caught.value.sentence
 
 
 # SQL.

@@ -42,7 +42,7 @@ OWNERS = {
     "onnx_ir": {"graph", "run"},
     "google": {"graph"},
     "onnxruntime": {"run.runtime"},
-    "PIL": {"run.inputs"},
+    "PIL": {"run.inputs", "run.pictures"},
     "altair": {"charts"},
     # The command line starts the server; nothing else of it draws.
     "streamlit": {"app", "cli.app"},

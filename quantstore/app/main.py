@@ -55,7 +55,7 @@ def run() -> None:
     page = PAGES[drawn_pages.index(chosen_page)]
     address.begin(page.name)
     try:
-        sidebar.draw(has_scheme=page.judges)
+        sidebar.draw(has_target=page.judges)
         chosen_page.run()
         address.publish()
     except MissingStoreError:

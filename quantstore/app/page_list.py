@@ -15,7 +15,7 @@ class Page:
     """A page, and the question it answers, with which its file begins, too.
 
     ``name`` is what its file and its address are called; the default page has the empty address.
-    ``icon`` is one of Material Symbols. ``judges`` tells whether it judges by the scheme that the
+    ``icon`` is one of Material Symbols. ``judges`` tells whether it judges by the target that the
     sidebar asks for; ``needs_models``, whether it has nothing to show while the store is empty.
     """
 
@@ -38,7 +38,7 @@ PAGES = (
         "compare",
         title="Compare",
         icon="table_chart",
-        question="Which model survives, under which scheme, and what sets it apart?",
+        question="Which model survives, on which target, and what sets it apart?",
         is_default=True,
     ),
     Page(

@@ -1,4 +1,4 @@
-"""The sidebar: the scheme, adding models, and what becomes of them."""
+"""The sidebar: the target, adding models, and what becomes of them."""
 
 import shutil
 from collections.abc import Callable
@@ -28,14 +28,14 @@ PATHS_ARE_OFF = (
 NO_MODEL_IN_UPLOAD = "no .onnx file among the upload; add the model together with its data"
 
 
-def draw(*, has_scheme: bool) -> None:
+def draw(*, has_target: bool) -> None:
     """Everything below the navigation."""
     with st.sidebar:
         browser_frame.draw()
         colours.watch_theme()
         size = _store_size()
-        if has_scheme and size is not None and size.models:
-            pickers.pick_scheme()
+        if has_target and size is not None and size.models:
+            pickers.pick_target()
         st.subheader("Add models", anchor=False)
         _sweep()
         _upload()

@@ -32,7 +32,7 @@ MARKS: tuple[Mark, ...] = ("bars", "dots", "lines")
 
 BOX = ("q1", "median", "q3")
 # What is untested has no band: it keeps the quiet colour of plain bars.
-VERDICT_BANDS = {"breaks": "broken", "untested": "untested", **{band: band for band in BANDS}}
+VERDICT_BANDS = {"untested": "untested", **{band: band for band in BANDS}}
 NO_ROWS = "There are no rows to draw."
 NEEDS_NUMBERS = "A chart needs a column of numbers; this result has none."
 NEEDS_ANOTHER_COLUMN = "A chart needs a second column: text to name the rows, or more numbers."

@@ -4,7 +4,16 @@
 ``write`` turns the outcome into text, JSON, JUnit XML or annotations of GitHub Actions.
 """
 
-from quantstore.checks.judge import Check, CheckOutcome, Offender, Subject, judge, read_subject, run
+from quantstore.checks.judge import (
+    Check,
+    CheckedFinding,
+    CheckOutcome,
+    Offender,
+    Subject,
+    judge,
+    read_subject,
+    run,
+)
 from quantstore.checks.limits import Config, Limits, find_config, read_config
 from quantstore.checks.write import FORMATS, to_github, to_json, to_junit, to_text
 
@@ -12,6 +21,7 @@ __all__ = [
     "FORMATS",
     "Check",
     "CheckOutcome",
+    "CheckedFinding",
     "Config",
     "Limits",
     "Offender",

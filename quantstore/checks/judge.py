@@ -1,20 +1,21 @@
 """A model and its limits in, one outcome per limit out."""
 
+import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from quantstore import queries, store
 from quantstore.checks.limits import Limits, fits
 from quantstore.queries import matching
-from quantstore.queries.checks import LayerFigures, ProbeFigures
-from quantstore.records import NOTHING_ROUNDED
-from quantstore.run.plan import PLAN
+from quantstore.queries.checks import LayerFigures, WeightsAlone
+from quantstore.schemes import TARGETS
 from quantstore.wording import units, verdicts
-from quantstore.wording.verdicts import FULL_INT8_NOT_MEASURED
+from quantstore.wording.verdicts import ModelFacts
 
 CheckOutcome = Literal["holds", "breaks", "not measured"]
 
@@ -24,14 +25,46 @@ LOSSLESS_DB = 100.0
 NAMES_IN_A_NOTE = 5
 
 
+# The name of the check of what the file gives away.
+FINDINGS = "findings"
+# Findings of this severity fail a model: figures are missing or mean nothing.
+FAILING_SEVERITIES = ("problem", "error")
+# Those that are told at all; the others are good to know.
+TOLD_SEVERITIES = (*FAILING_SEVERITIES, "warning")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedFinding:
+    """What the file gives away, with its remedy; ``layers`` are the names of the first ones."""
+
+    kind: str
+    severity: str
+    message: str
+    remedy: str
+    layers: tuple[str, ...] = ()
+    layer_count: int = 0
+
+    @property
+    def fails(self) -> bool:
+        return self.severity in FAILING_SEVERITIES
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model under one scheme, with everything it is judged by; layers in graph order."""
+    """A model with everything it is judged by; layers in graph order.
+
+    ``facts`` are those of the target, None where no target is judged; ``target_layers`` the layers
+    under the target's scheme, None where ``layers`` are; ``weights_alone`` what its outputs reach
+    where only the weights are rounded.
+    """
 
     model: str
     scheme: str
     layers: Sequence[LayerFigures]
-    probes: Sequence[ProbeFigures] = ()
+    facts: ModelFacts | None = None
+    weights_alone: WeightsAlone | None = None
+    findings: Sequence[CheckedFinding] = ()
+    target_layers: Sequence[LayerFigures] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +88,12 @@ class Check:
     ``check`` is the limit by the name of its option. ``value`` is what was found and ``limit`` what
     is allowed, both in ``unit``; None where there is no such number, infinite where nothing is
     lost. ``offenders`` come worst first. ``notes`` say what somebody should know besides.
+    ``target`` is None where layers are judged, which know schemes only.
     """
 
     model: str
     scheme: str
+    target: str | None = None
     check: str
     outcome: CheckOutcome
     message: str
@@ -67,6 +102,12 @@ class Check:
     unit: str = ""
     offenders: tuple[Offender, ...] = ()
     notes: tuple[str, ...] = ()
+    findings: tuple[CheckedFinding, ...] = ()
+
+    @property
+    def under(self) -> str:
+        """What it is judged under: the target, else the scheme; empty for findings."""
+        return "" if self.check == FINDINGS else self.target or self.scheme
 
     @property
     def is_held(self) -> bool:
@@ -82,13 +123,12 @@ def run(connection: store.Connection, limits: Mapping[str, Limits]) -> list[Chec
     """
     # First all of them: nothing is said about any where one is missing.
     subjects = [
-        read_subject(connection, model, model_limits.scheme)
-        for model, model_limits in limits.items()
+        read_subject(connection, model, model_limits) for model, model_limits in limits.items()
     ]
     baselines = [
         None
         if model_limits.baseline is None
-        else read_subject(connection, model_limits.baseline, model_limits.scheme)
+        else read_subject(connection, model_limits.baseline, model_limits)
         for model_limits in limits.values()
     ]
     return [
@@ -100,18 +140,40 @@ def run(connection: store.Connection, limits: Mapping[str, Limits]) -> list[Chec
     ]
 
 
-def read_subject(connection: store.Connection, model: str, scheme: str) -> Subject:
+def read_subject(connection: store.Connection, model: str, limits: Limits) -> Subject:
     """What a model is judged by.
 
     Raises:
         UnknownModelError: the store does not hold it.
     """
     model_id = store.find_model(connection, model)
+    target = limits.judged_target
+    facts = None
+    if target is not None:
+        (row,) = queries.verdicts(connection, [model], target.name).to_dict("records")
+        facts = queries.model_facts(row)
+    of_target = target.layer_scheme.name if target is not None else limits.layer_scheme
+    of_weights = None
+    if of_target != limits.layer_scheme:
+        of_weights = queries.layer_figures(connection, model_id, of_target)
     return Subject(
         model,
-        scheme,
-        queries.layer_figures(connection, model_id, scheme),
-        queries.probe_figures(connection, model_id, scheme),
+        limits.layer_scheme,
+        queries.layer_figures(connection, model_id, limits.layer_scheme),
+        facts,
+        queries.weights_alone(connection, model_id, of_target),
+        [
+            CheckedFinding(
+                kind=row["kind"],
+                severity=row["severity"],
+                message=row["message"],
+                remedy=row["remedy"],
+                layers=tuple(row["layers"]),
+                layer_count=int(row["layer_count"]),
+            )
+            for row in queries.model_findings(connection, model).to_dict("records")
+        ],
+        of_weights,
     )
 
 
@@ -122,8 +184,9 @@ def judge(subject: Subject, limits: Limits, baseline: Subject | None = None) -> 
         baseline: the model that ``limits.baseline`` names, under the same scheme.
     """
     assessment = _Assessment(subject, limits)
+    findings = assessment.findings()
     if limits.are_none:
-        return [assessment.verdict()]
+        return [assessment.verdict(), *findings]
     checks = []
     if limits.min_sqnr_db is not None:
         checks.append(assessment.output_sqnr(limits.min_sqnr_db))
@@ -141,7 +204,7 @@ def judge(subject: Subject, limits: Limits, baseline: Subject | None = None) -> 
         if baseline is None:
             raise ValueError(f"the baseline {limits.baseline!r} must be given as well")
         checks.append(assessment.regression(baseline, limits.max_regression_db))
-    return checks
+    return [*checks, *findings]
 
 
 class _Assessment:
@@ -152,85 +215,87 @@ class _Assessment:
         self._limits = limits
         self._layers = _included(subject.layers, limits.exclude)
         self._notes = _notes_on_exclusion(subject.layers, limits.exclude)
-        allowed = [probe for probe in subject.probes if limits.mode in (None, probe.mode)]
-        self._probe = next((probe for probe in allowed if probe.band is not None), None)
-        self._failure = next((probe.failure for probe in allowed if probe.failure), None)
-        self._cut_off = next(
-            (
-                probe.failure
-                for probe in allowed
-                if probe.mode == "both"
-                and probe.band is None
-                and probe.failure not in (None, *NOTHING_ROUNDED)
-            ),
-            None,
-        )
+        of_target = self._layers
+        if subject.target_layers is not None:
+            of_target = _included(subject.target_layers, limits.exclude)
+        families = TARGETS[subject.facts.target].layer_families if subject.facts else ()
+        self._target_layers = [
+            layer for layer in of_target if not families or layer.op_family in families
+        ]
+        self._facts = self._facts_of_included()
 
     def verdict(self) -> Check:
         """Whether the model breaks, as the app says it."""
-        counts = {band: self._in_band(band) for band in ("broken", "at risk", "watch")}
-        probe = self._probe
-        if probe is not None:
-            band = str(probe.band)
-        else:
-            band = next((band for band, layers in counts.items() if layers), "fine")
-        if self._cut_off and band not in ("broken", "at risk"):
-            # Less than full int8 can prove a loss, never that there is none.
-            return self._check(
-                "verdict",
-                is_held=None,
-                message=f"{FULL_INT8_NOT_MEASURED}: {self._cut_off}",
-                unit="dB",
-                notes=self._notes,
-            )
-        facts = verdicts.ModelFacts(
-            verdict="breaks" if band == "broken" else band,
-            mode=probe.mode if probe else None,
-            output_sqnr_db=probe.output_sqnr_db if probe else None,
-            layers_broken=len(counts["broken"]),
-            layers_at_risk=len(counts["at risk"]),
-            layer_count=len(self._layers),
-            is_already_quantized=any(layer.already_quantized for layer in self._layers),
-            are_layers_exact=all(layer.p10_db > verdicts.OWN_GRID_DB for layer in self._layers),
-            probe_failure=self._failure,
-            next_limit_db=probe.next_limit_db if probe else None,
-        )
+        facts = self._facts
+        if facts is None:
+            return self._check("verdict", is_held=None, message=NO_TARGET, unit="dB")
+        is_broken = facts.verdict == "broken"
         return self._check(
             "verdict",
-            is_held=facts.verdict != "breaks",
+            is_held=None if facts.is_untested else not is_broken,
             message=verdicts.verdict_sentence(facts),
+            target=facts.target,
             value=facts.output_sqnr_db,
             unit="dB",
-            offenders=_by_p10(counts["broken"]) if facts.verdict == "breaks" else (),
-            notes=(*self._notes_on_probe(), *self._notes),
+            offenders=_by_p10(layer for layer in self._target_layers if layer.band == "broken")
+            if is_broken
+            else (),
+            notes=(*self._notes_on_outputs(), *self._notes),
         )
 
+    def findings(self) -> list[Check]:
+        """What the file gives away; nothing where nothing of it has to be told."""
+        findings = [f for f in self._subject.findings if f.severity in TOLD_SEVERITIES]
+        if not findings:
+            return []
+        failing = sum(finding.fails for finding in findings)
+        counts = [_counted(failing, "problem")] if failing else []
+        if failing < len(findings):
+            counts.append(_counted(len(findings) - failing, "warning"))
+        return [
+            self._check(
+                FINDINGS,
+                is_held=not failing,
+                message=" and ".join(counts),
+                value=failing,
+                limit=0,
+                unit="problems",
+                findings=tuple(findings),
+            )
+        ]
+
     def output_sqnr(self, least_db: float) -> Check:
-        """The SQNR at the outputs, which only a probe measures."""
-        probe = self._probe
-        is_cut_off = self._cut_off is not None and (
-            probe is None or probe.output_sqnr_db is None or probe.output_sqnr_db >= least_db
-        )
-        if probe is None or probe.output_sqnr_db is None or is_cut_off:
+        """The SQNR at the outputs, which only a run measures."""
+        facts = self._facts
+        found_db = None
+        if facts is not None and facts.was_run:
+            is_weights_wanted = self._limits.mode == "weights"
+            if facts.is_measured or is_weights_wanted:
+                found_db = math.inf if facts.output_sqnr_db is None else facts.output_sqnr_db
+            elif facts.output_sqnr_db is not None and facts.output_sqnr_db < least_db:
+                # Less than the whole target misses it already.
+                found_db = facts.output_sqnr_db
+        if facts is None or found_db is None:
             return self._check(
                 "min-sqnr-db",
                 is_held=None,
-                message=self._why_not_probed(),
+                message=NO_TARGET if facts is None else self._why_not_measured(facts),
+                target=None if facts is None else facts.target,
                 limit=least_db,
                 unit="dB",
             )
-        found_db = probe.output_sqnr_db
         return self._check(
             "min-sqnr-db",
             is_held=found_db >= least_db,
             message=(
-                f"{db(found_db)} at the outputs in the noise probe ({verdicts.MODES[probe.mode]}),"
-                f" at least {least_db:g} dB wanted"
+                f"output SQNR {db(found_db)}, {verdicts.basis(facts)}; at least {least_db:g} dB"
+                " wanted"
             ),
+            target=facts.target,
             value=found_db,
             limit=least_db,
             unit="dB",
-            notes=self._notes_on_probe(),
+            notes=self._notes_on_outputs(),
         )
 
     def layer_sqnr(self, least_db: float) -> Check:
@@ -365,36 +430,74 @@ class _Assessment:
             **figures,  # type: ignore[arg-type]
         )
 
-    def _why_not_probed(self) -> str:
-        if self._failure:
-            return f"{NO_FIGURE}: {self._failure}"
-        scheme, mode = self._subject.scheme, self._limits.mode
-        probed = [one.scheme.name for one in PLAN if mode in (None, one.mode)]
-        if scheme not in probed:
-            schemes = ", ".join(dict.fromkeys(probed))
-            return f"{PROBE_DOES_NOT_RUN} {scheme}; it runs {schemes}"
-        return NOT_RUN_ON_NOISE
+    def _facts_of_included(self) -> ModelFacts | None:
+        """What is known of the outputs, with the layers that are judged."""
+        facts, alone = self._subject.facts, self._subject.weights_alone
+        if facts is None:
+            return None
+        families = TARGETS[facts.target].layer_families
+        layers = self._target_layers
+        counts = Counter(layer.band for layer in layers)
+        facts = dataclasses.replace(
+            facts,
+            layers_broken=counts["broken"],
+            layers_at_risk=counts["at risk"],
+            layer_count=len(layers),
+        )
+        by_layers = next((band for band in ("broken", "at risk") if counts[band]), None)
+        if self._limits.mode == "weights" and alone is not None and not families:
+            return dataclasses.replace(
+                facts,
+                verdict=alone.band,
+                evidence=alone.evidence,
+                mode="weights",
+                output_sqnr_db=alone.output_sqnr_db,
+                next_limit_db=alone.next_limit_db,
+                sample_count=alone.sample_count,
+                is_measured=TARGETS[facts.target].mode == "weights",
+                **_OF_THE_TARGET_ONLY,
+            )
+        if self._limits.mode == "weights":
+            return dataclasses.replace(
+                facts,
+                verdict=by_layers or "fine",
+                evidence="weights",
+                mode="weights",
+                output_sqnr_db=None,
+                **_OF_THE_TARGET_ONLY,
+            )
+        if not facts.was_run:
+            verdict = by_layers or verdicts.UNTESTED
+            return dataclasses.replace(
+                facts, verdict=verdict, reason=facts.reason or verdicts.NOT_MEASURED
+            )
+        return facts
 
-    def _notes_on_probe(self) -> tuple[str, ...]:
-        """What a verdict from less than full int8 leaves open."""
-        probe = self._probe
-        if probe is None:
+    def _why_not_measured(self, facts: ModelFacts) -> str:
+        if not facts.is_untested:
+            facts = dataclasses.replace(
+                facts, verdict=verdicts.UNTESTED, reason=facts.reason or verdicts.NOT_MEASURED
+            )
+        return verdicts.verdict_sentence(facts)
+
+    def _notes_on_outputs(self) -> tuple[str, ...]:
+        """What a value at the outputs leaves open."""
+        facts = self._facts
+        if facts is None or not facts.was_run or not self._limits.exclude:
             return ()
-        notes = []
-        if probe.mode != "both" and self._limits.mode is None:
-            reason = f": {self._failure}" if self._failure else ""
-            notes.append(f"{FULL_INT8_NOT_MEASURED}{reason}")
-        if self._limits.exclude:
-            notes.append("the probe quantizes the layers that --exclude names, too")
-        return tuple(notes)
+        return (EXCLUDED_TOO,)
 
 
+# What is known of a target says nothing of its weights alone.
+_OF_THE_TARGET_ONLY: dict[str, Any] = {
+    "worst_output": None,
+    "decision_f1": None,
+    "reason": None,
+}
+NO_TARGET = "no target rounds weights under this scheme; choose one with --target"
+EXCLUDED_TOO = "the runs quantize the layers that --exclude names, too"
 NO_LAYER_LEFT = "no layer is left to judge"
 NO_LAYER_FITS = "no layer fits --exclude"
-# Why there is nothing to hold a limit on the outputs against.
-NO_FIGURE = "there is no figure at the outputs"
-PROBE_DOES_NOT_RUN = "the noise probe does not run"
-NOT_RUN_ON_NOISE = "the model was not run on noise; ingest it with --replace and without --no-probe"
 
 
 def _included(layers: Sequence[LayerFigures], patterns: Sequence[str]) -> Sequence[LayerFigures]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from quantstore.errors import LimitsError
-from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
+from quantstore.schemes import DEFAULT_TARGET, SCHEMES, TARGETS, Target, target_of
 
-# What the probe quantizes; ``both`` is full int8.
+# What is judged; ``both`` is all that the target rounds.
 MODES = ("both", "weights")
 REGRESSION_DB = 1.0
 
@@ -24,10 +24,12 @@ class Limits:
     """What a model must keep within; None stands for no such limit.
 
     Args:
-        scheme: the scheme that everything is judged under.
-        mode: the probe to trust, ``both`` (weights and activations) or ``weights``; None for the
-            one that verdicts trust, ``both`` where it has a figure.
-        min_sqnr_db: least SQNR at the outputs, in the noise probe, in dB.
+        target: the target that the outputs are judged under; by default the one whose weights
+            ``scheme`` names, else int8 per channel.
+        scheme: the scheme that layers are judged under; by default the target's.
+        mode: ``weights`` to judge by the weights alone; otherwise the target itself must have been
+            measured.
+        min_sqnr_db: least SQNR at the outputs, in dB.
         min_layer_sqnr_db: least SQNR that nine in ten channels of every layer reach, in dB.
         max_broken_layers: most layers in the band broken.
         max_at_risk_layers: most layers in the band at risk; broken ones are not counted.
@@ -42,7 +44,8 @@ class Limits:
     Without any limit a model must not break: its verdict is judged.
     """
 
-    scheme: str = DEFAULT_SCHEME.name
+    target: str | None = None
+    scheme: str | None = None
     mode: str | None = None
     min_sqnr_db: float | None = None
     min_layer_sqnr_db: float | None = None
@@ -58,6 +61,23 @@ class Limits:
             value = getattr(self, name)
             if value is not None:
                 _require(name, list(value) if name == "exclude" else value, _dashed(name))
+
+    @property
+    def judged_target(self) -> Target | None:
+        """The target that outputs are judged under; None where no target has the scheme."""
+        if self.target is not None:
+            return TARGETS[self.target]
+        if self.scheme is None:
+            return DEFAULT_TARGET
+        name = target_of(self.scheme, "both") or target_of(self.scheme, "weights")
+        return None if name is None else TARGETS[name]
+
+    @property
+    def layer_scheme(self) -> str:
+        """The scheme that layers are judged under."""
+        if self.scheme is not None:
+            return self.scheme
+        return TARGETS[self.target or DEFAULT_TARGET.name].layer_scheme.name
 
     @property
     def are_none(self) -> bool:
@@ -233,6 +253,7 @@ LAYER_PATTERNS = "a list of names or patterns of layers"
 _DB = (_is_number, NUMBER_OF_DB)
 _COUNT = (_is_count, WHOLE_NUMBER)
 _ACCEPTED: dict[str, tuple[Callable[[object], bool], str]] = {
+    "target": (lambda value: value in list(TARGETS), f"one of {', '.join(TARGETS)}"),
     "scheme": (lambda value: value in list(SCHEMES), f"one of {', '.join(SCHEMES)}"),
     "mode": (lambda value: value in MODES, f"one of {', '.join(MODES)}"),
     "min_sqnr_db": _DB,

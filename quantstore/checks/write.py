@@ -4,6 +4,7 @@ Names come from files that anybody can write: in each of the texts they show as 
 neither a terminal nor a CI server takes them for commands or markup.
 """
 
+import dataclasses
 import json
 import math
 from collections import Counter
@@ -11,12 +12,13 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from xml.etree import ElementTree
 
-from quantstore.checks.judge import Check, Offender, db
+from quantstore.checks.judge import Check, CheckedFinding, Offender, db
 from quantstore.errors import printable
 
 # What a log shows of the layers beyond a limit; JSON has all of them.
 OFFENDERS_IN_TEXT = 5
 OFFENDERS_IN_JUNIT = 50
+_LAYERS_OF_A_FINDING = 3
 
 
 def to_text(checks: Sequence[Check]) -> str:
@@ -46,7 +48,7 @@ def to_junit(checks: Sequence[Check]) -> str:
         for check in cases:
             # Readers take a dot for the end of a package.
             classname = f"quantstore.{printable(check.model).replace('.', '_')}"
-            name = f"{check.check} ({check.scheme})"
+            name = f"{check.check} ({check.under})" if check.under else check.check
             case = ElementTree.SubElement(
                 suite, "testcase", {"classname": classname, "name": name, "time": "0"}
             )
@@ -73,6 +75,13 @@ def to_github(checks: Sequence[Check]) -> str:
         for check in failed:
             text = "\n".join([_sentence(check), *_details(check, OFFENDERS_IN_TEXT)])
             lines.append(_command("error", f"quantstore: {model}: {check.check}", text))
+        for check in model_checks:
+            # Those that fail stand in the error already.
+            lines += [
+                _command("warning", f"quantstore: {model}: {finding.kind}", _finding(finding))
+                for finding in check.findings
+                if not finding.fails
+            ]
         if not failed:
             text = "\n".join(
                 line
@@ -98,14 +107,28 @@ def _headline(check: Check) -> str:
 
 
 def _sentence(check: Check) -> str:
-    return printable(f"{check.message} [{check.scheme}]")
+    return printable(f"{check.message} [{check.under}]" if check.under else check.message)
 
 
 def _details(check: Check, most: int) -> list[str]:
     lines = [_offender(offender, check.unit) for offender in check.offenders[:most]]
     if len(check.offenders) > most:
         lines.append(f"and {len(check.offenders) - most:,} more")
+    if most:
+        lines += [_finding(finding) for finding in check.findings[:most]]
+        if len(check.findings) > most:
+            lines.append(f"and {len(check.findings) - most:,} more")
     return [printable(line) for line in (*lines, *check.notes)]
+
+
+def _finding(finding: CheckedFinding) -> str:
+    """``warning: dead channel: what was found. What to do. (3 layers: a, b, c)``."""
+    where = ""
+    if finding.layers:
+        shown = ", ".join(finding.layers[:_LAYERS_OF_A_FINDING])
+        hidden = finding.layer_count - len(finding.layers[:_LAYERS_OF_A_FINDING])
+        where = f" ({shown}{f' and {hidden:,} more' if hidden > 0 else ''})"
+    return f"{finding.severity}: {finding.kind}: {finding.message} {finding.remedy}{where}"
 
 
 def _offender(offender: Offender, unit: str) -> str:
@@ -118,6 +141,7 @@ def _offender(offender: Offender, unit: str) -> str:
 def _object(check: Check) -> dict[str, object]:
     return {
         "model": check.model,
+        "target": check.target,
         "scheme": check.scheme,
         "check": check.check,
         "outcome": check.outcome,
@@ -133,6 +157,10 @@ def _object(check: Check) -> dict[str, object]:
                 "baseline": _finite(offender.baseline),
             }
             for offender in check.offenders
+        ],
+        "findings": [
+            dataclasses.asdict(finding) | {"layers": list(finding.layers)}
+            for finding in check.findings
         ],
         "notes": list(check.notes),
     }

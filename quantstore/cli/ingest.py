@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--no-probe",
     is_flag=True,
-    help="Do not run the model on noise; verdicts then rest on its weights alone.",
+    help="Do not run the model on noise; it is then untested unless its weights prove a loss.",
 )
 @probe_seconds_option
 @click.option("--json", "as_json", is_flag=True, help="Print what became of each file as JSON.")
@@ -126,6 +126,9 @@ def _ingested(
         for result in finished:
             results.append(result)
             talk.say(_sentence(result, db, choices.name))
+            if result.outcome in ("stored", "replaced") and result.model is not None:
+                for line in _verdicts(result.model, db):
+                    talk.say(line)
             talk.progress(len(results), len(files), "files")
     if len(files) > 1:
         say(_summary([*failures, *results], talk.seconds))
@@ -152,6 +155,21 @@ def _ingest_alone(
         raise
     except QuantstoreError as error:
         yield IngestResult(path=str(path), outcome="failed", error=error.sentence)
+
+
+def _verdicts(model: str, db: Path) -> list[str]:
+    """A line for each target that is measured on ingest: its verdict."""
+    from quantstore import queries, store
+    from quantstore.schemes import TARGETS
+    from quantstore.wording.verdicts import verdict_sentence
+
+    with store.reading(db) as connection:
+        rows = queries.verdicts(connection, [model]).to_dict("records")
+    return [
+        f"  {row['target']}: {verdict_sentence(queries.model_facts(row))}"
+        for row in rows
+        if TARGETS[row["target"]].is_default
+    ]
 
 
 FOR_THE_OTHER_NAME = "to give it the other name"

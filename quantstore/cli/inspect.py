@@ -17,10 +17,11 @@ from quantstore.cli.output import (
     unwritable,
     write_answer,
 )
-from quantstore.cli.root import commands, everywhere, format_option, scheme_option
+from quantstore.cli.root import commands, everywhere, format_option, scheme_option, target_option
 from quantstore.errors import printable
-from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES
+from quantstore.schemes import DEFAULT_TARGET, SCHEMES, TARGETS, target_of
 from quantstore.wording import units, verdicts
+from quantstore.wording.text import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 # What a table shows; CSV and JSON have every column.
 MODEL_COLUMNS = (
     "model",
+    "verdict",
+    "output_sqnr_db",
+    "evidence",
     "layer_count",
     "weight_count",
     "max_weight_range",
@@ -54,12 +58,28 @@ LAYER_COLUMNS = (
 )
 
 
-COMPARE_COLUMNS = (
-    "model",
+# What is known of a model under a target, beside the model itself.
+VERDICT_COLUMNS = (
+    "target",
     "verdict",
     "evidence",
     "mode",
     "output_sqnr_db",
+    "sample_count",
+    "input_source",
+    "provisional",
+    "reason",
+)
+
+
+COMPARE_COLUMNS = (
+    "model",
+    "target",
+    "verdict",
+    "evidence",
+    "mode",
+    "output_sqnr_db",
+    "sample_count",
     "layers_broken",
     "layers_at_risk",
     "layers_watch",
@@ -92,24 +112,30 @@ LONGEST_TIMEOUT_SECONDS = 86_400.0
 
 
 @commands.command(position=20)
+@target_option
 @format_option
 @everywhere
-def models(db: Path, style: str) -> None:
-    """List the models that the store holds.
+def models(db: Path, target: str, style: str) -> None:
+    """List the models that the store holds, each with its verdict.
 
     \b
     Examples:
       quantstore models
+      quantstore models --target int8_tensor
       quantstore models --format json | jq -r '.[].model'
     """
     from quantstore import queries, store
 
     with store.reading(db) as connection:
         frame = queries.models(connection)
+        judged = queries.verdicts(connection, None, target)[["model", *VERDICT_COLUMNS]]
+        frame = frame.merge(judged, on="model", how="left")
     print_frame(frame, style, MODEL_COLUMNS)
     if frame.empty:
         say("the store is empty; fill it with: quantstore ingest MODEL.onnx (or: quantstore demo)")
     if style == "table":
+        if not frame.empty:
+            say(f"{target}, judged by {_evidence(frame)}")
         _say_which_weights(frame)
 
 
@@ -165,48 +191,80 @@ def layers(
     if search is not None:
         frame = queries.found_by_name(frame, search)
     frame = frame.head(limit) if limit is not None else frame
+    dead_count = int(frame["dead_channel_count"].fillna(0).sum())
+    if dead_count and "dead_channel_count" not in columns:
+        columns = (*columns, "dead_channel_count")
     print_frame(frame, style, columns)
     if style == "table":
         say(f"{len(frame):,} of {layer_count:,} layers under {scheme}; {bands}")
+        if dead_count:
+            say(
+                f"{counted(dead_count, 'dead channel')} left out: the weights are below a millionth"
+                " of the layer's largest"
+            )
         if frame["already_quantized"].any():
             say(f"{model}: {FIRST_LOSS_UNKNOWN}")
 
 
+ALL = "all"
+
+
 @commands.command(position=40)
 @click.argument("names", nargs=-1, required=True, metavar="MODEL...")
-@scheme_option
+@click.option(
+    "--target",
+    "targets",
+    type=click.Choice([*TARGETS, ALL]),
+    multiple=True,
+    metavar="TARGET",
+    help=f"What to judge for; may be repeated. One of: {', '.join((*TARGETS, ALL))}."
+    f" [default: {DEFAULT_TARGET.name}]",
+)
+@click.option(
+    "--scheme",
+    type=click.Choice(list(SCHEMES)),
+    metavar="SCHEME",
+    help="Instead of a target: the one whose weights are rounded under this scheme.",
+)
 @format_option
 @everywhere
-def compare(db: Path, names: tuple[str, ...], scheme: str, style: str) -> None:
-    """Set models side by side: one row per MODEL, in the order given.
+def compare(
+    db: Path, names: tuple[str, ...], targets: tuple[str, ...], scheme: str | None, style: str
+) -> None:
+    """Set models side by side: one row per MODEL and target, in the order given.
 
-    A verdict rests on the noise probe (the SQNR at the outputs of the network) where there is one,
-    else on the weights alone: they can prove that a model will break, never that it survives.
+    A verdict rests on a run on your own inputs, else on the noise probe. Weights alone can prove
+    that a model is broken, never that it is fine: it is untested then.
 
     \b
     Examples:
       quantstore compare rtmdet-nano yolov10n-quant
-      quantstore compare rtmdet-nano yolov10n-quant --scheme int8_channel_symmetric
+      quantstore compare rtmdet-nano yolov10n-quant --target int8_tensor --target int8_weights
+      quantstore compare rtmdet-nano --target all --format csv
     """
     from quantstore import queries, store
 
     chosen = list(dict.fromkeys(names))
+    if targets and scheme is not None:
+        raise click.UsageError("--target and --scheme exclude each other")
+    if not targets:
+        targets = (target_under(scheme),)
+    chosen_targets = list(TARGETS) if ALL in targets else list(dict.fromkeys(targets))
     with store.reading(db) as connection:
         for model in chosen:
             store.find_model(connection, model)
         frame = queries.verdicts(connection, chosen)
         bands = _bands(connection)
-    frame = frame[frame["scheme"] == scheme].set_index("model").loc[chosen].reset_index()
+    places = [(model, target) for model in chosen for target in chosen_targets]
+    frame = frame.set_index(["model", "target"]).loc[places].reset_index()
     print_frame(frame, style, COMPARE_COLUMNS)
     if style == "table":
-        say(f"{scheme}, judged by {_evidence(frame)}; {bands}")
-        is_untested = frame["verdict"] == verdicts.UNTESTED
-        for model, reason in frame.loc[is_untested, ["model", "reason"]].itertuples(index=False):
-            say(f"{model}: {verdicts.UNTESTED}: {verdicts.FULL_INT8_NOT_MEASURED}: {reason}")
-        failed = frame.loc[~is_untested, ["model", "probe_failure"]].dropna()
-        for model, failure in failed.itertuples(index=False):
-            say(f"{model}: the probe failed: {failure}")
-        _say_which_weights(frame)
+        say(f"{', '.join(chosen_targets)}, judged by {_evidence(frame)}; {bands}")
+        for row in frame.to_dict("records"):
+            facts = queries.model_facts(row)
+            if facts.is_untested or facts.provisional:
+                say(f"{facts.model}, {facts.target}: {verdicts.verdict_sentence(facts)}")
+        _say_which_weights(frame.drop_duplicates("model"))
 
 
 @commands.command(position=50)
@@ -344,16 +402,15 @@ def sql(
     metavar="FILE",
     help="The file to write; one that is there already is replaced.",
 )
+@target_option
 @click.option(
     "--scheme",
-    type=click.Choice(list(INT8_SCHEMES)),
-    default=DEFAULT_SCHEME.name,
-    show_default=True,
+    type=click.Choice(list(SCHEMES)),
     metavar="SCHEME",
-    help=f"What the report judges by; its matrix has all four: {', '.join(INT8_SCHEMES)}.",
+    help="What the layers are judged under. [default: the target's]",
 )
 @everywhere
-def report(db: Path, names: tuple[str, ...], output: Path, scheme: str) -> None:
+def report(db: Path, names: tuple[str, ...], output: Path, target: str, scheme: str | None) -> None:
     """Write one HTML file about the MODELs, to send to a colleague.
 
     It holds the verdicts, the charts, the worst layers with their causes, and the method. It opens
@@ -363,7 +420,7 @@ def report(db: Path, names: tuple[str, ...], output: Path, scheme: str) -> None:
     Examples:
       quantstore report rtmdet-nano
       quantstore report rtmdet-nano yolov10n-quant -o detectors.html
-      quantstore report rtmdet-nano --scheme int8_channel_symmetric
+      quantstore report rtmdet-nano --target int8_tensor
     """
     from quantstore import report as reports
     from quantstore import store
@@ -375,7 +432,8 @@ def report(db: Path, names: tuple[str, ...], output: Path, scheme: str) -> None:
         page = reports.html(
             connection,
             chosen,
-            INT8_SCHEMES[scheme],
+            TARGETS[target],
+            SCHEMES[scheme] if scheme else None,
             progress=lambda done, total: talk.progress(done, total, "models"),
         )
     content = page.encode("utf-8")
@@ -402,12 +460,25 @@ def _sorting(frame: "pd.DataFrame", sort_option: str) -> tuple[str, bool]:
 
 def _evidence(frame: "pd.DataFrame") -> str:
     """What the verdicts of a frame rest on."""
-    kinds = set(frame["evidence"])
-    if kinds == {"probe"}:
-        return "the noise probe"
-    if "probe" in kinds:
-        return "the noise probe where there is one, else by weights alone"
-    return "weights alone"
+    return listed(
+        [EVIDENCE[evidence] for evidence in EVIDENCE if (frame["evidence"] == evidence).any()]
+    )
+
+
+EVIDENCE = {"run": "your own inputs", "probe": "the noise probe", "weights": "weights alone"}
+
+
+def target_under(scheme: str | None) -> str:
+    """The target whose weights are rounded under a scheme, the default one without a scheme."""
+    if scheme is None:
+        return DEFAULT_TARGET.name
+    target = target_of(scheme, "both") or target_of(scheme, "weights")
+    if target is None:
+        raise click.UsageError(f"{NO_TARGET_UNDER} {scheme}; choose one with --target")
+    return target
+
+
+NO_TARGET_UNDER = "no target rounds weights under"
 
 
 def cut_after(row_count: int) -> str:

@@ -18,7 +18,7 @@ from quantstore import settings
 from quantstore.cli.output import INTERRUPTED, OK, USAGE, complain, one_line, unwritable
 from quantstore.errors import QuantstoreError
 from quantstore.process import logs
-from quantstore.schemes import DEFAULT_SCHEME, SCHEMES
+from quantstore.schemes import DEFAULT_SCHEME, DEFAULT_TARGET, SCHEMES, TARGETS
 from quantstore.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -203,6 +203,16 @@ scheme_option = click.option(
     show_default=True,
     metavar="SCHEME",
     help=f"One of: {', '.join(SCHEMES)}.",
+)
+
+
+target_option = click.option(
+    "--target",
+    type=click.Choice(list(TARGETS)),
+    default=DEFAULT_TARGET.name,
+    show_default=True,
+    metavar="TARGET",
+    help=f"What to judge for. One of: {', '.join(TARGETS)}.",
 )
 
 

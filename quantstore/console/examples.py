@@ -2,15 +2,15 @@
 
 EXAMPLES = {
     "Verdict per model": """\
--- Who survives int8 per tensor, symmetric? One row per model, worst first.
--- The probe decides where there is one (evidence), else the worst layer.
+-- Who survives per-channel int8 with int8 activations? One row per model, worst first.
+-- A run on your own inputs decides, else the probe (evidence); reason says why one is untested.
 select
-    model, verdict, output_sqnr_db, evidence, mode,
+    model, verdict, output_sqnr_db, evidence, mode, sample_count, provisional, reason,
     layers_broken, layers_at_risk, layers_watch, layers_fine, channels_below_10db, worst_layer
 from verdicts
-where scheme = 'int8_tensor_symmetric'
+where target = 'int8_channel'
 order by
-    list_position(['breaks', 'at risk', 'watch', 'fine', 'untested'], verdict),
+    list_position(['broken', 'at risk', 'watch', 'fine', 'untested'], verdict),
     output_sqnr_db nulls last,
     layers_broken desc, layers_at_risk desc, layers_watch desc, model""",
     "Worst layers": """\

@@ -4,10 +4,10 @@ import quantstore.graph.deferred  # noqa: F401 - before onnx_ir
 from quantstore.graph.file import ModelFile, open_model, require_unchanged
 from quantstore.graph.findings import Finding, of_layer, of_model
 from quantstore.graph.pairs import find_pairs
+from quantstore.graph.unread import Unread
 from quantstore.graph.walk import (
     Site,
     Survey,
-    Unread,
     find_sites,
     read_layer,
     read_or_reason,

@@ -14,20 +14,37 @@ import onnx_ir as ir
 from quantstore.graph.operators import MICROSOFT, STANDARD_DOMAINS
 from quantstore.records import Array
 
-# What can be computed ahead: no state, no randomness, and a size that is known before.
+# What can be computed ahead: no state, no randomness, and work that is known before it is done.
 SHAPING = frozenset(
     (
-        *("Cast", "CastLike", "Concat", "ConstantOfShape", "Expand", "Flatten", "Gather"),
-        *("Reshape", "Shape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+        *("Cast", "CastLike", "Concat", "ConstantOfShape", "DepthToSpace", "Expand", "EyeLike"),
+        *("Flatten", "Gather", "GatherElements", "GatherND", "Pad", "Range", "Reshape"),
+        *("ReverseSequence", "ScatterElements", "ScatterND", "Shape", "Size", "Slice"),
+        *("SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze"),
     )
 )
-ARITHMETIC = frozenset(
+# Each element by itself, with what stands at its place in the other inputs.
+ELEMENTWISE = frozenset(
     (
-        *("Abs", "Add", "Clip", "Div", "Exp", "Log", "Max", "Min", "Mul", "Neg", "Pow"),
-        *("Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum", "ReduceSumSquare"),
-        *("Sigmoid", "Sqrt", "Sub", "Tanh"),
+        *("Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift"),
+        *("BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil", "Celu", "Clip", "Cos"),
+        *("Cosh", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Greater", "GreaterOrEqual"),
+        *("HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual"),
+        *("Log", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow"),
+        *("Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh"),
+        *("Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tan", "Tanh", "ThresholdedRelu"),
+        *("Where", "Xor"),
     )
 )
+ARITHMETIC = ELEMENTWISE | frozenset(
+    (
+        *("ArgMax", "ArgMin", "CumSum", "Gemm", "Hardmax", "LogSoftmax", "LpNormalization"),
+        *("MatMul", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax"),
+        *("ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Softmax"),
+    )
+)
+# What lies behind them may lie on a grid; so may what is cast to integers.
+_ROUNDING = frozenset(("Ceil", "Floor", "Round", "Sign"))
 FOLDABLE_OPERATORS = SHAPING | ARITHMETIC
 # Their first input is the one that becomes the output.
 _SAME_VALUES = ("Identity", "Dropout")
@@ -43,13 +60,15 @@ class Constant:
 
     ``value`` is what is read, behind any Identity; ``tensor`` is the stored tensor that it is made
     of, the largest of several. ``is_stored``: the value is that tensor. ``dequantizer`` is the
-    DequantizeLinear that the tensor passes through, if any.
+    DequantizeLinear that the tensor passes through, if any. ``is_rounded``: something on the way
+    rounds to whole numbers.
     """
 
     value: ir.Value
     tensor: ir.TensorProtocol
     is_stored: bool
     dequantizer: ir.Node | None = None
+    is_rounded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +205,16 @@ def _described(value: ir.Value) -> Constant | Opaque | None:
         origin.tensor,
         is_stored=False,
         dequantizer=node if is_dequantizer(node) else origin.dequantizer,
+        is_rounded=_rounds(node) or any(source.is_rounded for source in sources),
     )
+
+
+def _rounds(node: ir.Node) -> bool:
+    """Whether a node gives whole numbers, whatever it is given."""
+    if node.op_type == "Cast":
+        target = node.attributes.get("to")
+        return target is not None and ir.DataType(target.as_int()).is_integer()
+    return node.op_type in _ROUNDING
 
 
 def _is_foldable(node: ir.Node) -> bool:

@@ -14,6 +14,7 @@ from onnx import helper
 
 from quantstore.errors import ModelFileError
 from quantstore.graph.constants import (
+    ELEMENTWISE,
     Constant,
     find_constant,
     is_dequantizer,
@@ -27,6 +28,8 @@ from quantstore.records import Array
 # can ask for any size.
 MOST_ELEMENTS = 1 << 20
 MOST_NODES = 1_000
+# Products of a MatMul: what a file of a few megabytes could ask for takes minutes.
+MOST_PRODUCTS = 1 << 30
 
 
 class UnfoldableError(Exception):
@@ -112,7 +115,11 @@ def _computed(
     if same_as(node) is not None or node.op_type == "Identity":
         raise UnfoldableError(f"{node.op_type} is not followed")
     try:
-        size = _size_of(node.op_type, [array for array in inputs if array is not None])
+        arrays = [array for array in inputs if array is not None]
+        products = _products_of(node.op_type, arrays)
+        if products > MOST_PRODUCTS:
+            raise UnfoldableError(f"it takes {products:,} products, more than {MOST_PRODUCTS:,}")
+        size = _size_of(node.op_type, arrays)
         if size > most:
             raise UnfoldableError(f"it grows to {size:,} values, more than {most:,}")
         return _evaluated(node, inputs, opset)
@@ -155,8 +162,50 @@ def _size_of(op_type: str, inputs: Sequence[Array]) -> int:
         return math.prod(np.broadcast_shapes(shapes[0], target_shape))
     if op_type == "Tile":
         return inputs[0].size * math.prod(int(times) for times in inputs[1].ravel())
-    if op_type == "Gather":
+    if op_type in ("Gather", "GatherND"):
         return inputs[0].size * max(1, inputs[1].size)
-    if op_type in ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip"):
+    if op_type == "GatherElements":
+        return inputs[1].size
+    if op_type == "Range":
+        start, limit, delta = (float(array) for array in inputs)
+        return max(0, math.ceil((limit - start) / delta))
+    if op_type == "Pad":
+        return _padded_size(inputs)
+    if op_type in ("MatMul", "Gemm"):
+        return _product_size(op_type, shapes[0], shapes[1])
+    if op_type in ELEMENTWISE:
         return math.prod(np.broadcast_shapes(*shapes))
     return max((array.size for array in inputs), default=0)
+
+
+def _padded_size(inputs: Sequence[Array]) -> int:
+    shape = inputs[0].shape
+    if len(inputs) < 2:
+        raise UnfoldableError("Pad has its sizes in an attribute")
+    pads = [int(size) for size in inputs[1].ravel()]
+    axes = list(range(len(shape)))
+    if len(inputs) > 3 or len(pads) != 2 * len(shape):
+        axes = [int(axis) for axis in inputs[-1].ravel()]
+    sizes = list(shape)
+    for axis, before, behind in zip(axes, pads, pads[len(pads) // 2 :], strict=False):
+        sizes[axis] += before + behind
+    return math.prod(max(0, size) for size in sizes)
+
+
+def _product_size(op_type: str, first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    if op_type == "Gemm":
+        # At most: which axes remain depends on what is transposed.
+        return max(first, default=1) * max(second, default=1)
+    stack = math.prod(np.broadcast_shapes(first[:-2], second[:-2]))
+    rows = first[-2] if len(first) > 1 else 1
+    columns = second[-1] if len(second) > 1 else 1
+    return stack * rows * columns
+
+
+def _products_of(op_type: str, inputs: Sequence[Array]) -> int:
+    """How many numbers are multiplied at most."""
+    if op_type not in ("MatMul", "Gemm"):
+        return 0
+    first, second = inputs[0].shape, inputs[1].shape
+    shared = max(first, default=1) if op_type == "Gemm" else first[-1]
+    return shared * _product_size(op_type, first, second)

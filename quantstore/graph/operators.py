@@ -9,8 +9,10 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import onnx_ir as ir
+from onnx import defs
 
 from quantstore.graph.attributes import integer, text
 
@@ -323,6 +325,21 @@ UNREAD = frozenset(
         *("SparseToDenseMatMul", "WordConvEmbedding"),
     )
 )
+
+
+# Others of that domain whose constants of two dimensions are tables of sines, masks or biases.
+WITHOUT_WEIGHTS = frozenset(
+    (
+        *("DecoderMaskedMultiHeadAttention", "GroupQueryAttention", "MultiHeadAttention"),
+        *("PackedMultiHeadAttention", "RotaryEmbedding", "SparseAttention"),
+    )
+)
+
+
+@cache
+def is_known_operator(op_type: str) -> bool:
+    """Whether ONNX's own operator set has, or ever had, an operator of this name."""
+    return bool(defs.has(op_type))
 
 
 def operator_of(node: ir.Node) -> Operator | None:

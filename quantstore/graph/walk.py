@@ -15,9 +15,12 @@ from quantstore.graph.constants import Constant, Opaque, find_constant
 from quantstore.graph.dequantize import Stored, restored, stored_as, stored_by, weight_scale
 from quantstore.graph.file import ModelFile
 from quantstore.graph.fold import UnfoldableError, folded, values_of
+from quantstore.graph.grid import stored_on_grid
 from quantstore.graph.operators import MICROSOFT, UNREAD, Operand, Operator, operator_of
+from quantstore.graph.origins import tensors_of, value_count
 from quantstore.graph.packed import READERS
 from quantstore.graph.tensors import FLOAT_TYPES, INTEGER_TYPES, dimensions, is_float
+from quantstore.graph.unread import NOT_READ_YET, Unread, out_of_reach
 from quantstore.layer import Layer
 from quantstore.records import Array, Floats
 
@@ -59,16 +62,6 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
-    """A weight operand that is constant, and that quantstore cannot read nevertheless."""
-
-    name: str
-    operand: str
-    op_type: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Survey:
     """Where a model keeps its weights, in graph order, and those that will not be measured."""
 
@@ -102,7 +95,10 @@ def survey(file: ModelFile) -> Survey:
         if operator is None:
             others[node.op_type] += 1
             if node.domain == MICROSOFT and node.op_type in UNREAD:
-                unread.append(Unread(name, "", node.op_type, "an operator that is not read yet"))
+                weight_count = sum(map(value_count, node.inputs))
+                unread.append(Unread(name, "", node.op_type, NOT_READ_YET, weight_count))
+            continue
+        if _is_computed_ahead(node):
             continue
         weight_operands, unread_operands = _constant_operands(node, operator)
         if weight_operands:
@@ -114,8 +110,13 @@ def survey(file: ModelFile) -> Survey:
         elif not unread_operands:
             computed[_source_of(node, operator)] += 1
         unread += [
-            Unread(name, operand, node.op_type, reason) for operand, reason in unread_operands
+            Unread(
+                name, operand, node.op_type, reason, value_count(_operand(node, operator, operand))
+            )
+            for operand, reason in unread_operands
         ]
+    seen = {id(tensor) for site in sites for tensor in tensors_of(site.constant.value)}
+    unread += out_of_reach(_nodes(file.model.graph, ""), seen)
     if not sites:
         computed.update(f"{operand.op_type} {operand.reason}" for operand in unread)
         raise NoLayersError(
@@ -124,6 +125,19 @@ def survey(file: ModelFile) -> Survey:
             " weights",
         )
     return Survey(tuple(sites), tuple(unread))
+
+
+def _is_computed_ahead(node: ir.Node) -> bool:
+    """Whether a product is a constant itself: what reads it is a layer, this is none."""
+    if node.op_type not in ("MatMul", "Gemm") or not node.outputs:
+        return False
+    result = node.outputs[0]
+    return isinstance(find_constant(result), Constant) and not result.is_graph_output()
+
+
+def _operand(node: ir.Node, operator: Operator, operand_name: str) -> ir.Value | None:
+    index = next(operand.index for operand in operator.operands if operand.name == operand_name)
+    return _input(node, index)
 
 
 def read_layer(file: ModelFile, site: Site, *, fold: bool = True) -> Layer | None:
@@ -203,7 +217,7 @@ def read_or_reason(file: ModelFile, site: Site, *, fold: bool = True) -> Layer |
 
 
 def _unread(site: Site, reason: str) -> Unread:
-    return Unread(site.name, site.operand.name, site.node.op_type, reason)
+    return Unread(site.name, site.operand.name, site.node.op_type, reason, site.tensor.size)
 
 
 def _weights(file: ModelFile, site: Site) -> tuple[Floats, Stored] | tuple[Floats | None, None]:
@@ -237,6 +251,9 @@ def _weights(file: ModelFile, site: Site) -> tuple[Floats, Stored] | tuple[Float
     if site.tensor.dtype in INTEGER_TYPES:
         # Dequantized by arithmetic of the graph: no single factor is its scale.
         return weights, stored_as(site.tensor.dtype, None)
+    if constant.is_rounded:
+        stored = stored_on_grid(weights, operand.channel_axis(node, weights.ndim))
+        return (weights, None) if stored is None else (weights, stored)
     return weights, None
 
 
@@ -465,7 +482,8 @@ def within_limits(sites: Sequence[Site]) -> tuple[tuple[Site, ...], str]:
     for count, site in enumerate(sites):
         shape = dimensions(site.tensor)
         axis = site.operand.channel_axis(site.node, len(shape))
-        channels += 1 if axis is None or axis >= len(shape) else max(1, shape[axis])
+        groups = integer(site.node, "group", 1) if site.operator.family == "conv_transpose" else 1
+        channels += 1 if axis is None or axis >= len(shape) else max(1, shape[axis] * groups)
         if id(site.tensor) in seen:
             read_again += site.weight_bytes
         seen.add(id(site.tensor))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from quantstore.numerics.quantization import dead_channels
 from quantstore.records import Counts, Doubles, Floats
 
 # Tukey's inner fences, the whiskers of a box plot: about 7 in 1000 normally distributed weights
@@ -91,6 +92,12 @@ class Distribution:
     @property
     def outlier_count(self) -> int:
         return int(self.tensor.outlier_count[0])
+
+    @property
+    def dead_channel_count(self) -> int:
+        """Channels that carry nothing; see ``quantization.dead_channels``."""
+        dead = dead_channels(self.channels.minimum, self.channels.maximum)
+        return int(np.count_nonzero(dead))
 
     @property
     def abs_max(self) -> float:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantstore.layer import Layer
+from quantstore.numerics.quantization import dead_channels
 from quantstore.numerics.rounding import Columns
 from quantstore.numerics.sweep import channel_p10_db
 from quantstore.records import Doubles, Floats
@@ -66,18 +67,30 @@ def p10_after_db(
         return None
     # One scaled copy at a time.
     return (
-        p10_db(scaled_first(first, scale), scheme),
-        p10_db(scaled_second(second, scale), scheme),
+        p10_db(scaled_first(first, scale), scheme, like=first.weights),
+        p10_db(scaled_second(second, scale), scheme, like=second.weights),
     )
 
 
-def p10_db(weights: Floats, scheme: Scheme = DEFAULT_SCHEME) -> float:
-    """SQNR in dB that nine in ten channels of a layer reach after a round trip."""
+def p10_db(
+    weights: Floats, scheme: Scheme = DEFAULT_SCHEME, *, like: Floats | None = None
+) -> float:
+    """SQNR in dB that nine in ten channels of a layer reach after a round trip.
+
+    Args:
+        like: the weights that say which channels are dead, where they are others.
+    """
     finite = np.isfinite(weights)
     clean = weights if finite.all() else np.where(finite, weights, np.float32(0))
     # In float64, a channel at a time: the square of a large float32 is none.
     energy = np.einsum("ij,ij->i", clean, clean, dtype=np.float64)
-    return channel_p10_db(Columns(clean), energy, [scheme])[0]
+    is_dead = None
+    if like is not None:
+        where = np.isfinite(like)
+        is_dead = dead_channels(
+            like.min(axis=1, initial=0, where=where), like.max(axis=1, initial=0, where=where)
+        )
+    return channel_p10_db(Columns(clean), energy, [scheme], is_dead)[0]
 
 
 def pair_scale(first: Layer, second: Layer) -> Doubles | None:

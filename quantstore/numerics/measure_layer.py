@@ -3,13 +3,16 @@
 Every scheme of the plan is tried. No file, no store.
 """
 
+import math
 from collections.abc import Collection
 
 import numpy as np
 
 from quantstore.layer import Layer
 from quantstore.numerics.distribution import Distribution, describe, sorted_weights
+from quantstore.numerics.input_channels import INPUT_SCHEMES, InputChannels, input_channels
 from quantstore.numerics.measures import figures_of
+from quantstore.numerics.quantization import summarize_channels
 from quantstore.numerics.sweep import FULL_PLAN, Sweep, SweepPlan, sweep
 from quantstore.records import (
     BitsNeededRecord,
@@ -26,7 +29,7 @@ from quantstore.schemes import INT8_SCHEMES
 # Raise it when a figure changes its meaning: models measured under an older version are measured
 # anew when they are ingested again. What is added needs no new number: the store knows under which
 # schemes a model was measured, and gives version 0 to the models of a store that lacked a measure.
-MEASURES_VERSION = 3
+MEASURES_VERSION = 4
 
 
 def is_current(
@@ -49,11 +52,19 @@ def measure_layer(layer: Layer, depth: int, plan: SweepPlan = FULL_PLAN) -> Laye
         depth: its position among the model's layers, from 0.
         plan: fewer schemes for those who time them.
     """
-    ordered = sorted_weights(layer.weights)
-    distribution = describe(layer.weights, ordered)
-    energy = distribution.channel_energy
-    swept = sweep(layer.weights, ordered, energy, plan)
-    channel = np.arange(layer.weights.shape[0], dtype=np.int64)
+    weights = layer.by_output_channel()
+    ordered = sorted_weights(weights)
+    distribution = describe(weights, ordered)
+    inputs = input_channels(layer)
+    swept = sweep(
+        weights,
+        ordered,
+        distribution.channel_energy,
+        plan,
+        sharing=layer.scale_sharing,
+        inputs=inputs,
+    )
+    channel = np.arange(weights.shape[0], dtype=np.int64)
     return LayerRecords(
         layer=_layer_record(layer, depth, distribution),
         channels=ChannelColumns(
@@ -70,7 +81,7 @@ def measure_layer(layer: Layer, depth: int, plan: SweepPlan = FULL_PLAN) -> Laye
             std=distribution.channel_std,
             outlier_count=distribution.channels.outlier_count,
         ),
-        errors=_error_records(swept),
+        errors=_error_records(swept, inputs, plan),
         channel_errors=tuple(
             ChannelErrorColumns(
                 scheme=name,
@@ -117,7 +128,7 @@ def _layer_record(layer: Layer, depth: int, distribution: Distribution) -> Layer
         weight_dtype=layer.weight_dtype,
         shape=layer.shape,
         channel_axis=layer.channel_axis,
-        channel_count=layer.weights.shape[0],
+        channel_count=distribution.channel_energy.size,
         group_count=layer.group_count,
         is_depthwise=layer.is_depthwise,
         weight_count=distribution.weight_count,
@@ -132,7 +143,14 @@ def _layer_record(layer: Layer, depth: int, distribution: Distribution) -> Layer
     )
 
 
-def _error_records(swept: Sweep) -> tuple[ErrorRecord, ...]:
+def _error_records(
+    swept: Sweep, inputs: InputChannels | None, plan: SweepPlan
+) -> tuple[ErrorRecord, ...]:
+    of_inputs = {
+        name: summarize_channels(inputs.sqnr_db(plan.schemes[name]))
+        for name in (*INPUT_SCHEMES,)
+        if inputs is not None and name in plan.schemes
+    }
     figures = zip(
         swept.names,
         swept.mse.tolist(),
@@ -153,6 +171,8 @@ def _error_records(swept: Sweep) -> tuple[ErrorRecord, ...]:
             channel_sqnr_p10_db=swept.summaries[name].p10_db,
             channel_sqnr_median_db=swept.summaries[name].median_db,
             channels_below_10db=swept.summaries[name].below_10db,
+            input_channel_sqnr_p10_db=of_inputs[name].p10_db if name in of_inputs else math.nan,
+            input_channels_below_10db=of_inputs[name].below_10db if name in of_inputs else None,
         )
         for name, mse, max_abs_error, sqnr_db, zeroed_fraction in figures
     )

@@ -174,6 +174,17 @@ _EVERY_MEASURE = (
         may_be_null=False,
     ),
     LayerMeasure(
+        column="dead_channel_count",
+        type="integer",
+        meaning=(
+            "Output channels that carry nothing: their largest weight is below a millionth of the"
+            " layer's, or their scale in int8 falls below float32's smallest normal number. They"
+            " are left out of the summaries over channels in errors; channel_errors has them. NULL"
+            " where an earlier release measured the model."
+        ),
+        of=lambda weights: weights.dead_channel_count,
+    ),
+    LayerMeasure(
         column="channel_range_ratio",
         type="double",
         meaning="Largest channel range / median channel range; NULL where the median is 0.",

@@ -15,11 +15,15 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from quantstore.layer import DEAD_SHARE
 from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import BLOCK_SIZE, FLOAT_FORMATS, Format, Scheme
 
 # Below the smallest normal float32 a scale has lost bits; the weights are then as good as zero.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+
+# The highest code of int8, symmetric.
+_INT8_MAX = 127
 
 LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 
@@ -89,7 +93,7 @@ class RoundTripError:
 
 @dataclass(frozen=True, slots=True)
 class ChannelSummary:
-    """SQNR over the channels that are not all zero, in dB; NaN where there is no such channel."""
+    """SQNR over the channels that are not dead, in dB; NaN where there is no such channel."""
 
     min_db: float
     p10_db: float
@@ -97,7 +101,9 @@ class ChannelSummary:
     below_10db: int
 
 
-def grid_for(weights: Floats, scheme: Scheme, threshold: float | None = None) -> Grid:
+def grid_for(
+    weights: Floats, scheme: Scheme, threshold: float | None = None, sharing: int = 1
+) -> Grid:
     """The grid a scheme lays over these weights.
 
     The range is widened to include 0, so that zero is always a code. The scale is computed in
@@ -109,11 +115,14 @@ def grid_for(weights: Floats, scheme: Scheme, threshold: float | None = None) ->
         weights: ``(rows, weights per row)``; NaN and infinities do not count. A row is an output
             channel; for a scheme in blocks it is a block (see :func:`blocks_of`).
         threshold: weights beyond it in either direction are cut off, in weight units.
+        sharing: how many rows share a scale per channel (see :func:`shared_ends`).
     """
     axis = None if scheme.is_per_tensor else 1
     where = np.isfinite(weights)
     low = np.min(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
     high = np.max(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
+    if scheme.is_per_channel:
+        low, high = shared_ends(low, high, sharing)
     if threshold is not None:
         low, high = np.maximum(low, -threshold), np.minimum(high, threshold)
     if scheme.has_power_of_two_scale:
@@ -123,6 +132,42 @@ def grid_for(weights: Floats, scheme: Scheme, threshold: float | None = None) ->
     else:
         scale, zero_point = scale_and_zero_point(low, high, scheme.qmax, scheme.is_symmetric)
     return Grid(scale, zero_point, scheme.qmin, scheme.qmax, scheme.number)
+
+
+def shared_ends(low: Doubles, high: Doubles, sharing: int) -> tuple[Doubles, Doubles]:
+    """Ends of the ranges that set the scales, where several channels share one.
+
+    Args:
+        low, high: ends of each channel's own range, channels first.
+        sharing: how many channels share a scale: the first of every ``n / sharing``, and so on, as
+            the groups of a ConvTranspose do.
+    """
+    if sharing == 1:
+        return low, high
+    folded = (sharing, len(low) // sharing, *low.shape[1:])
+    tiles = (sharing, *(1 for _ in low.shape[1:]))
+    return (
+        np.tile(low.reshape(folded).min(axis=0), tiles),
+        np.tile(high.reshape(folded).max(axis=0), tiles),
+    )
+
+
+def dead_channels(low: Doubles, high: Doubles) -> npt.NDArray[np.bool_]:
+    """Which channels carry nothing, whatever rounds them.
+
+    Their largest weight is below a millionth of the layer's, or would have a scale in int8 that
+    float32 no longer holds in full.
+
+    Args:
+        low, high: smallest and largest weight of each channel; NaN where none is finite.
+    """
+    abs_max = np.fmax(np.abs(low), np.abs(high))
+    abs_max = np.where(np.isnan(abs_max), 0, abs_max)
+    largest = abs_max.max(initial=0)
+    dead: npt.NDArray[np.bool_] = (abs_max < DEAD_SHARE * largest) | (
+        abs_max / _INT8_MAX < SMALLEST_SCALE
+    )
+    return dead
 
 
 def scale_and_zero_point(
@@ -237,21 +282,24 @@ def dequantize(codes: Floats, grid: Grid) -> Floats:
     return returned
 
 
-def round_trip(weights: Floats, scheme: Scheme, threshold: float | None = None) -> Floats:
+def round_trip(
+    weights: Floats, scheme: Scheme, threshold: float | None = None, sharing: int = 1
+) -> Floats:
     """The weights as they come back from the scheme's grid, in the shape they came in.
 
     Args:
         weights: ``(channels, weights per channel)``.
         threshold: where a clipped scheme cuts the range, in weight units.
+        sharing: how many channels share a scale per channel (see :func:`shared_ends`).
     """
     rows = blocks_of(weights) if scheme.granularity == "block" else weights
-    grid = grid_for(rows, scheme, threshold)
+    grid = grid_for(rows, scheme, threshold, sharing)
     returned = dequantize(quantize(rows, grid), grid)
     return returned.reshape(weights.shape[0], -1)[:, : weights.shape[1]]
 
 
 def measure_error(
-    weights: Floats, scheme: Scheme, threshold: float | None = None
+    weights: Floats, scheme: Scheme, threshold: float | None = None, sharing: int = 1
 ) -> RoundTripError:
     """Everything one scheme does to one tensor, straight from the formulas.
 
@@ -260,11 +308,12 @@ def measure_error(
     Args:
         weights: ``(channels, weights per channel)``.
         threshold: where a clipped scheme cuts the range, in weight units.
+        sharing: how many channels share a scale per channel (see :func:`shared_ends`).
     """
     finite = np.isfinite(weights)
     # Zeros add nothing to any sum below; only the counts have to know.
     original = np.where(finite, weights, np.float32(0))
-    returned = round_trip(original, scheme, threshold)
+    returned = round_trip(original, scheme, threshold, sharing)
     nonzero = original != 0
     error = returned.astype(np.float64) - original
     levels_used = None
@@ -282,23 +331,32 @@ def measure_error(
     )
 
 
-def summarize_channels(channel_sqnr_db: Doubles) -> ChannelSummary:
+def summarize_channels(
+    channel_sqnr_db: Doubles, is_dead: npt.NDArray[np.bool_] | None = None
+) -> ChannelSummary:
     """The distribution of SQNR over channels, lowest first, because one number per tensor lies.
 
     Args:
         channel_sqnr_db: one value per channel in dB; NaN marks an all-zero channel, which is
             left out; +infinity a channel that comes back exactly.
+        is_dead: of each channel; dead ones are left out as well.
     """
-    return summarize_rows(channel_sqnr_db[np.newaxis, :])[0]
+    return summarize_rows(channel_sqnr_db[np.newaxis, :], is_dead)[0]
 
 
-def summarize_rows(channel_sqnr_db: Doubles) -> list[ChannelSummary]:
+def summarize_rows(
+    channel_sqnr_db: Doubles, is_dead: npt.NDArray[np.bool_] | None = None
+) -> list[ChannelSummary]:
     """:func:`summarize_channels` of many schemes at once.
 
     Args:
         channel_sqnr_db: ``(schemes, channels)`` in dB; a channel is NaN in all rows or in none.
+        is_dead: of each channel.
     """
-    rows = np.sort(channel_sqnr_db[:, ~np.isnan(channel_sqnr_db[0])], axis=1)
+    counts = ~np.isnan(channel_sqnr_db[0])
+    if is_dead is not None:
+        counts &= ~is_dead
+    rows = np.sort(channel_sqnr_db[:, counts], axis=1)
     if rows.shape[1] == 0:
         nothing = ChannelSummary(min_db=np.nan, p10_db=np.nan, median_db=np.nan, below_10db=0)
         return [nothing] * len(rows)

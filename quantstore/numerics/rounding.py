@@ -22,9 +22,11 @@ import numpy.typing as npt
 
 from quantstore.numerics.quantization import (
     LARGEST_WEIGHT,
+    dead_channels,
     exact_scale,
     float8_rounding,
     scale_and_zero_point,
+    shared_ends,
 )
 from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import BLOCK_SIZE, Format, Scheme
@@ -69,17 +71,20 @@ class Columns:
 
     Args:
         weights: ``(channels, weights per channel)``, finite.
+        sharing: how many channels share a scale per channel (see ``quantization.shared_ends``).
     """
 
-    def __init__(self, weights: Floats) -> None:
+    def __init__(self, weights: Floats, sharing: int = 1) -> None:
         self.weights = weights
         self.channel_count, self.size = weights.shape
         self.height = min(BLOCK_SIZE, self.size)
         self.each = -(-self.size // self.height)
         self.padding = self.each * self.height - self.size
-        # Ends of the channels' ranges, widened to include 0.
-        self.low = weights.min(axis=1, initial=0).astype(np.float64)
-        self.high = weights.max(axis=1, initial=0).astype(np.float64)
+        # Ends of the channels' ranges, widened to include 0; the shared ones set the scales.
+        own_low = weights.min(axis=1, initial=0).astype(np.float64)
+        own_high = weights.max(axis=1, initial=0).astype(np.float64)
+        self.is_dead = dead_channels(own_low, own_high)
+        self.low, self.high = shared_ends(own_low, own_high, sharing)
         self._width = max(1, PIECE_WEIGHTS // self.height)
         self._room = np.empty(
             self.height * min(self._width, self.channel_count * self.each), dtype=np.float32

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
+from quantstore.numerics.input_channels import InputChannels
 from quantstore.numerics.quantization import ChannelSummary, RoundTripError, sqnr_db, summarize_rows
 from quantstore.numerics.rounding import Columns, round_columns, scales_of
 from quantstore.numerics.sorted_weights import (
@@ -59,7 +61,7 @@ class Sweep:
     ``channel_sqnr_db``. Per channel: ``energy`` and ``nonzero_count``.
 
     ``bits_needed`` maps a granularity to the fewest bits (2 to 16, symmetric) with which nine in
-    ten channels reach 30 dB; None where 16 are not enough.
+    ten channels reach 30 dB, and three in four input channels 10 dB; None where 16 are not enough.
     """
 
     names: tuple[str, ...]
@@ -118,13 +120,23 @@ class Sweep:
         }
 
 
-def sweep(weights: Floats, ordered: Floats, energy: Doubles, plan: SweepPlan = FULL_PLAN) -> Sweep:
+def sweep(
+    weights: Floats,
+    ordered: Floats,
+    energy: Doubles,
+    plan: SweepPlan = FULL_PLAN,
+    *,
+    sharing: int = 1,
+    inputs: InputChannels | None = None,
+) -> Sweep:
     """Measure one layer under every scheme, with clipping curves and bits needed.
 
     Args:
         weights: ``(channels, weights per channel)``; NaN and infinities are left out.
         ordered: all finite weights, ascending.
         energy: ``(channels,)``, sum of squared weights of each channel.
+        sharing: how many channels share a scale per channel (see ``quantization.shared_ends``).
+        inputs: the same weights by input channel, where the layer has such.
     """
     weight_count = int(ordered.size)
     # Zeros add nothing to any sum, and zero is a code of every grid.
@@ -133,7 +145,7 @@ def sweep(weights: Floats, ordered: Floats, energy: Doubles, plan: SweepPlan = F
         if weight_count == weights.size
         else np.where(np.isfinite(weights), weights, np.float32(0))
     )
-    columns = Columns(clean)
+    columns = Columns(clean, sharing)
     nonzero = np.count_nonzero(clean, axis=1)
     names, schemes = tuple(plan.schemes), list(plan.schemes.values())
 
@@ -149,13 +161,18 @@ def sweep(weights: Floats, ordered: Floats, energy: Doubles, plan: SweepPlan = F
     squared_error = np.minimum(rounded.squared_error, energy)
     squared_error = np.where(zeroed == nonzero, energy, squared_error)
     channel_sqnr = _channel_sqnr(energy, squared_error)
-    summaries = dict(zip(names, summarize_rows(channel_sqnr), strict=True))
+    summaries = dict(zip(names, summarize_rows(channel_sqnr, columns.is_dead), strict=True))
 
     bits_needed: dict[Granularity, int | None] = {}
     if plan.is_full:
-        if not summaries[INT8_TENSOR_SYMMETRIC.name].p10_db >= FINE_DB and weight_count:
+        if summaries[INT8_TENSOR_SYMMETRIC.name].p10_db < FINE_DB:
             curves += _channel_clipping(columns, ordered, energy)
         bits_needed = _bits_needed(columns, energy, plan.schemes, summaries)
+        if inputs is not None:
+            bits_needed = {
+                granularity: _enough_for_inputs(inputs, granularity, bits)
+                for granularity, bits in bits_needed.items()
+            }
     return Sweep(
         names=names,
         weight_count=weight_count,
@@ -172,10 +189,29 @@ def sweep(weights: Floats, ordered: Floats, energy: Doubles, plan: SweepPlan = F
     )
 
 
-def channel_p10_db(columns: Columns, energy: Doubles, schemes: Sequence[Scheme]) -> list[float]:
-    """SQNR in dB that nine in ten channels reach under each scheme, and nothing else."""
+def channel_p10_db(
+    columns: Columns,
+    energy: Doubles,
+    schemes: Sequence[Scheme],
+    is_dead: npt.NDArray[np.bool_] | None = None,
+) -> list[float]:
+    """SQNR in dB that nine in ten channels reach under each scheme, and nothing else.
+
+    Args:
+        is_dead: of each channel, where others are dead than these weights say.
+    """
     squares = round_columns(columns, schemes, squares_only=True).squared_error
-    return [summary.p10_db for summary in summarize_rows(_channel_sqnr(energy, squares))]
+    dead = columns.is_dead if is_dead is None else is_dead
+    return [summary.p10_db for summary in summarize_rows(_channel_sqnr(energy, squares), dead)]
+
+
+def _enough_for_inputs(
+    inputs: InputChannels, granularity: Granularity, bits: int | None
+) -> int | None:
+    """As many bits as leave three in four input channels above 10 dB, too."""
+    while bits is not None and not inputs.survive(Scheme("", bits, granularity, is_symmetric=True)):
+        bits = bits + 1 if bits < MOST_BITS else None
+    return bits
 
 
 def _levels_used(
@@ -204,7 +240,7 @@ def _channel_clipping(columns: Columns, ordered: Floats, energy: Doubles) -> lis
         CHANNEL_THRESHOLDS * largest,
         squares_only=True,
     )
-    summaries = summarize_rows(_channel_sqnr(energy, rounded.squared_error))
+    summaries = summarize_rows(_channel_sqnr(energy, rounded.squared_error), columns.is_dead)
     return [
         curve(8, name, CHANNEL_THRESHOLDS, values, int(np.argmax(values)))
         for name, values in (

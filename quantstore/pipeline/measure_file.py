@@ -15,6 +15,7 @@ from quantstore import graph
 from quantstore.errors import ModelFileError, NoLayersError, QuantstoreError
 from quantstore.layer import Layer
 from quantstore.numerics.equalization import p10_after_db
+from quantstore.numerics.input_channels import input_channel_count
 from quantstore.numerics.measure_layer import measure_layer
 from quantstore.numerics.sweep import FULL_PLAN, SweepPlan
 from quantstore.pipeline.outcome import (
@@ -30,7 +31,7 @@ from quantstore.process import pool
 from quantstore.process.memory import peak_bytes_with_children
 from quantstore.records import EqualizationRecord, FindingRecord, LayerRecords, SimulationRecord
 from quantstore.run.probe import Prober
-from quantstore.schemes import DEFAULT_SCHEME
+from quantstore.schemes import DEFAULT_SCHEME, INT8_CHANNEL_SYMMETRIC
 
 logger = logging.getLogger(__name__)
 
@@ -287,8 +288,17 @@ def _findings_of(
         channel_max=measures.channels.weight_max,
         nonfinite_count=measures.layer.nonfinite_count,
         fold=fold,
+        input_count=input_channel_count(layer),
+        lost_inputs=_lost_inputs(measures),
     )
     return tuple(findings)
+
+
+def _lost_inputs(measures: LayerRecords) -> int:
+    """Input channels below 10 dB under int8 per channel, 0 where nobody measured them."""
+    scheme = INT8_CHANNEL_SYMMETRIC.name
+    error = next((error for error in measures.errors if error.scheme == scheme), None)
+    return 0 if error is None else error.input_channels_below_10db or 0
 
 
 def _finding_record(finding: graph.Finding, depth: int | None) -> FindingRecord:

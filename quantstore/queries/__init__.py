@@ -3,7 +3,7 @@
 Pages, command line, report and Python ask the same functions.
 """
 
-from quantstore.queries.checks import LayerFigures, ProbeFigures, layer_figures, probe_figures
+from quantstore.queries.checks import LayerFigures, WeightsAlone, layer_figures, weights_alone
 from quantstore.queries.layers import (
     CHANNEL_ORDERS,
     CHANNEL_SORTS,
@@ -39,6 +39,7 @@ from quantstore.queries.models import (
     rank_of_models,
     ranking,
     schema,
+    shown_targets,
     sources,
     store_size,
     verdicts,
@@ -78,8 +79,8 @@ __all__ = [
     "LayerFigures",
     "ModelOrder",
     "Origin",
-    "ProbeFigures",
     "StoreSize",
+    "WeightsAlone",
     "band_limits",
     "drift",
     "drift_runs",
@@ -111,7 +112,6 @@ __all__ = [
     "model_targets",
     "models",
     "origins",
-    "probe_figures",
     "rank_of_models",
     "ranking",
     "reality",
@@ -121,10 +121,12 @@ __all__ = [
     "schema",
     "sensitivities",
     "shelf",
+    "shown_targets",
     "sources",
     "store_size",
     "tag_counts",
     "tensor_values",
     "verdicts",
+    "weights_alone",
     "worst_layers",
 ]

@@ -1,4 +1,4 @@
-"""Questions that a gate asks of one model under one scheme: its layers, and its probes."""
+"""Questions that a gate asks of one model: its layers, and what its weights alone lose."""
 
 from dataclasses import dataclass
 
@@ -22,16 +22,13 @@ class LayerFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeFigures:
-    """The noise probe of one mode; either figure and band, or why there is none.
+class WeightsAlone:
+    """What the outputs reach where only the weights are rounded; None where nothing is lost."""
 
-    ``next_limit_db`` is the lower limit of the next better band, None where there is none.
-    """
-
-    mode: str
     output_sqnr_db: float | None
-    band: str | None
-    failure: str | None
+    band: str
+    evidence: str
+    sample_count: int
     next_limit_db: float | None = None
 
 
@@ -63,40 +60,39 @@ def layer_figures(con: Connection, model_id: int, scheme: str) -> list[LayerFigu
     ]
 
 
-def probe_figures(con: Connection, model_id: int, scheme: str) -> list[ProbeFigures]:
-    """The probe of each mode that verdicts rest on; where there is none, one that rounded nothing.
-
-    In the order in which verdicts trust them: weights and activations before either alone.
-    """
+def weights_alone(con: Connection, model_id: int, scheme: str) -> WeightsAlone | None:
+    """The latest run of the weights alone: on inputs of one's own, else on noise."""
     rows = con.rows(
         """
-        with own as (
-            select mode, output_sqnr_db, band, failure, created_at, simulation_id
-            from probes
-            where model_id = $model_id and scheme = $scheme
-        ),
-        rounded_nothing as (
-            select mode, null as output_sqnr_db, null as band, failure, created_at, simulation_id
+        with figures as (
+            select
+                case when starts_with(input_source, 'noise') then 'probe' else 'run' end
+                    as evidence,
+                case when failure is null then coalesce(deciding_sqnr_db, output_sqnr_db) end
+                    as sqnr_db,
+                sample_count,
+                created_at,
+                simulation_id
             from simulations
             where model_id = $model_id
                 and scheme = $scheme
-                and input_source = 'noise'
-                and list_contains($nothing_rounded, failure)
-                and mode not in (select mode from own)
-            qualify row_number() over (
-                partition by mode
-                order by created_at desc, simulation_id desc
-            ) = 1
+                and mode = 'weights'
+                and (
+                    coalesce(deciding_sqnr_db, output_sqnr_db) is not null
+                    or list_contains($nothing_rounded, failure)
+                )
         )
         select
-            mode,
-            output_sqnr_db,
+            sqnr_db,
             band,
-            failure,
-            (select min(lower_db) from bands where lower_db > output_sqnr_db) as next_limit_db
-        from (from own union all by name from rounded_nothing)
-        order by mode = 'both' desc, created_at desc, simulation_id desc
+            evidence,
+            sample_count,
+            (select min(lower_db) from bands where lower_db > sqnr_db) as next_limit_db
+        from figures
+        asof join bands on coalesce(sqnr_db, 'infinity') >= bands.lower_db
+        order by evidence = 'run' desc, created_at desc, simulation_id desc
+        limit 1
         """,
         {"model_id": model_id, "scheme": scheme, "nothing_rounded": list(NOTHING_ROUNDED)},
     )
-    return [ProbeFigures(*row) for row in rows]
+    return WeightsAlone(*rows[0]) if rows else None

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from quantstore.layer import DEAD_SHARE
 from quantstore.schemes import SCHEMES
 from quantstore.store import Connection
 from quantstore.wording.causes import NARROW_CHANNEL_SHARE
@@ -35,7 +36,8 @@ def worst_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
     """One row per layer of a model, worst first, with what its causes are read from.
 
     ``rank`` counts from 1; ``spark`` holds the number of channels in each 2 dB bin of SQNR;
-    ``per_channel_p10_db`` is what the per-channel scheme of the same symmetry reaches.
+    ``per_channel_p10_db`` is what the per-channel scheme of the same symmetry reaches. Channels
+    that round to zero and narrow ones are counted without dead ones.
     """
     return con.frame(
         """
@@ -62,22 +64,25 @@ def worst_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
             )
             group by layer_id
         ),
-        flattened as (
+        living as (
             select
-                layer_id,
-                count(*) filter (channel_errors.zeroed_fraction = 1) as flattened_channels
-            from channel_errors
+                channels.layer_id,
+                channel,
+                channels.weight_range < $narrow * chosen.abs_max as is_narrow
+            from channels
             join chosen using (layer_id)
-            where channel_errors.scheme = $scheme
+            where greatest(-channels.weight_min, channels.weight_max) >= $dead * chosen.abs_max
+        ),
+        flattened as (
+            select layer_id, count(*) as flattened_channels
+            from channel_errors
+            join living using (layer_id, channel)
+            where channel_errors.scheme = $scheme and channel_errors.zeroed_fraction = 1
             group by layer_id
         ),
         narrow as (
-            select
-                layer_id,
-                count(*) filter (channels.weight_range < $narrow * chosen.abs_max)
-                    as narrow_channels
-            from channels
-            join chosen using (layer_id)
+            select layer_id, count(*) filter (is_narrow) as narrow_channels
+            from living
             group by layer_id
         )
         select
@@ -86,7 +91,9 @@ def worst_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
             ) as rank,
             chosen.*,
             channel_spread_bits, symmetric_span_over_rms,
-            flattened_channels, narrow_channels, per_channel_p10_db, spark
+            coalesce(flattened_channels, 0) as flattened_channels,
+            coalesce(narrow_channels, 0) as narrow_channels,
+            per_channel_p10_db, spark
         from chosen
         join (
             select layer_id, channel_spread_bits, symmetric_span_over_rms from model_layers
@@ -104,6 +111,7 @@ def worst_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
             "bins": SPARK_BINS,
             "bin_db": SPARK_DB_PER_BIN,
             "narrow": NARROW_CHANNEL_SHARE,
+            "dead": DEAD_SHARE,
         },
     )
 

@@ -1,5 +1,6 @@
 """Questions about models: what there is, how they compare, what is known about one."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from quantstore.numerics.measures import MEASURES
+from quantstore.schemes import TARGETS
 from quantstore.store import Connection
 from quantstore.wording.verdicts import OWN_GRID_DB, ModelFacts
 
@@ -44,24 +46,22 @@ def models(con: Connection) -> pd.DataFrame:
     return con.frame("from model_summary order by lower(model), model")
 
 
-def verdicts(con: Connection, models: list[str] | None = None) -> pd.DataFrame:
-    """One row per model and scheme, with the size of the model; every model by default.
+def verdicts(
+    con: Connection, models: list[str] | None = None, target: str | None = None
+) -> pd.DataFrame:
+    """One row per model and target, with the size of the model; every model by default.
 
-    ``probe_failure`` says why the latest probe has no figure, where there is no other;
     ``next_limit_db`` is the limit of the bands that the SQNR at the outputs stays below.
+
+    Args:
+        target: this one only.
     """
     return con.frame(
         """
-        with failures as (
-            select model_id, scheme, arg_max(failure, simulation_id) as probe_failure
-            from simulations
-            where input_source = 'noise' and failure is not null
-            group by model_id, scheme
-        ),
         -- Both views answer for a few models at once; joined first, they would for all.
-        judged as (
+        with judged as (
             from verdicts
-            where list_contains($models, model)
+            where list_contains($models, model) and ($target is null or target = $target)
         ),
         summaries as (
             from model_summary
@@ -69,144 +69,94 @@ def verdicts(con: Connection, models: list[str] | None = None) -> pd.DataFrame:
         )
         select judged.*, folded, layer_count, weight_count, file_bytes, layers_already_quantized,
             max_weight_range, median_weight_range, channel_spread_p90_bits,
-            (select min(lower_db) from bands where lower_db > output_sqnr_db) as next_limit_db,
-            if(evidence = 'weights', probe_failure, null) as probe_failure
+            (select min(lower_db) from bands where lower_db > output_sqnr_db) as next_limit_db
         from judged
         join summaries using (model)
-        left join failures
-            on failures.model_id = judged.model_id and failures.scheme = judged.scheme
-        order by lower(model), model, judged.scheme
+        order by lower(model), model, list_position($targets, judged.target)
         """,
-        {"models": model_names(con) if models is None else models},
+        {
+            "models": model_names(con) if models is None else models,
+            "target": target,
+            "targets": list(TARGETS),
+        },
     )
 
 
 def model_facts(row: Mapping[Any, Any]) -> ModelFacts:
     """What words need of a row of ``verdicts`` or ``ranking``."""
-    is_probed = row["evidence"] == "probe"
-    failure, reason = row.get("probe_failure"), row.get("reason")
-    # NULL: no error at all.
-    worst_db = row["worst_channel_sqnr_p10_db"]
+
+    def value_of(column: str) -> Any:
+        return None if pd.isna(row[column]) else row[column]
+
+    sample_count = value_of("sample_count")
+    bands = ("broken", "at_risk", "watch", "fine")
     return ModelFacts(
         verdict=str(row["verdict"]),
-        mode=str(row["mode"]) if is_probed else None,
-        output_sqnr_db=float(row["output_sqnr_db"]) if is_probed else None,
+        evidence=str(row["evidence"]),
+        mode=str(row["mode"]),
+        output_sqnr_db=value_of("output_sqnr_db"),
         layers_broken=int(row["layers_broken"]),
         layers_at_risk=int(row["layers_at_risk"]),
-        layer_count=int(row["layer_count"]),
+        layer_count=sum(int(row[f"layers_{band}"]) for band in bands),
+        target=str(row["target"]),
+        model=str(row["model"]),
+        is_measured=bool(row["is_measured"]),
         is_already_quantized=bool(row["layers_already_quantized"]),
-        are_layers_exact=bool(pd.isna(worst_db) or worst_db > OWN_GRID_DB),
-        probe_failure=None if pd.isna(failure) else str(failure),
-        reason=None if pd.isna(reason) else str(reason),
-        next_limit_db=None if pd.isna(row["next_limit_db"]) else float(row["next_limit_db"]),
+        # NULL: no error at all.
+        are_layers_exact=(value_of("worst_channel_sqnr_p10_db") or math.inf) > OWN_GRID_DB,
+        next_limit_db=value_of("next_limit_db"),
+        reason=value_of("reason"),
+        sample_count=None if sample_count is None else int(sample_count),
+        worst_output=value_of("worst_output"),
+        decision_f1=value_of("decision_f1"),
+        provisional=value_of("provisional"),
     )
 
 
-def ranking(con: Connection, scheme: str, models: list[str] | None = None) -> pd.DataFrame:
-    """One row per model under one scheme, worst first: its verdict and what that rests on.
+def ranking(con: Connection, target: str, models: list[str] | None = None) -> pd.DataFrame:
+    """One row per model under one target, worst first: as :func:`verdicts` gives them.
 
     Worst is the worst verdict, untested after all that are known; then the lowest SQNR at the
-    outputs; where a model was not probed, the largest share of layers that is broken, then at risk,
-    then to watch. The same verdicts as in the view of that name, without what the view finds out
-    besides.
+    outputs; where a model was not run, the largest share of layers that is broken, then at risk,
+    then to watch.
     """
-    return con.frame(
-        """
-        with chosen as (
-            select model_id, model, layer_count, weight_count
-            from models
-            where list_contains($models, model)
-        ),
-        -- Not asof: it would sort the layers of every model.
-        intervals as (
-            select band, lower_db, lead(lower_db, 1, 'nan') over (order by lower_db) as upper_db
-            from bands
-        ),
-        counts as (
-            select
-                model_id,
-                count(*) as layers,
-                count(*) filter (band = 'broken') as layers_broken,
-                count(*) filter (band = 'at risk') as layers_at_risk,
-                count(*) filter (band = 'watch') as layers_watch,
-                count(*) filter (already_quantized) as layers_already_quantized,
-                min(channel_sqnr_p10_db) as worst_channel_sqnr_p10_db,
-                coalesce(sum(layers.weight_count) filter (band = 'broken'), 0)
-                    / sum(layers.weight_count) as broken_weight_share
-            from errors
-            join layers using (layer_id)
-            join chosen using (model_id)
-            -- NaN, which is larger than infinity, bounds the best band.
-            join intervals
-                on coalesce(channel_sqnr_p10_db, 'infinity') >= lower_db
-                and coalesce(channel_sqnr_p10_db, 'infinity') < upper_db
-            where scheme = $scheme
-            group by model_id
-        ),
-        own_probes as (
-            from probes
-            where scheme = $scheme
-        ),
-        measured as (
-            select model_id, mode, output_sqnr_db, band
-            from own_probes
-            where band is not null
-            qualify row_number() over (
-                partition by model_id
-                order by mode = 'both' desc, created_at desc, simulation_id desc
-            ) = 1
-        ),
-        cut_off as (
-            select model_id, failure
-            from own_probes
-            where mode = 'both' and band is null
-        ),
-        judged as (
-            select
-                model,
-                counts.*,
-                layer_count,
-                weight_count,
-                if(band is null, 'weights', 'probe') as evidence,
-                coalesce(mode, 'weights') as mode,
-                output_sqnr_db,
-                case
-                    when band is not null then band
-                    when layers_broken > 0 then 'broken'
-                    when layers_at_risk > 0 then 'at risk'
-                    when layers_watch > 0 then 'watch'
-                    else 'fine'
-                end as worst_band,
-                case
-                    when worst_band = 'broken' then 'breaks'
-                    when worst_band = 'at risk' then 'at risk'
-                    when failure is not null then 'untested'
-                    else worst_band
-                end as verdict,
-                if(verdict = 'untested', failure, null) as reason
-            from counts
-            join chosen using (model_id)
-            left join measured using (model_id)
-            left join cut_off using (model_id)
-        )
-        select
-            model, verdict, evidence, mode, output_sqnr_db, reason,
-            layers_broken, layers_at_risk, layer_count, layers_already_quantized,
-            worst_channel_sqnr_p10_db, weight_count, broken_weight_share,
-            (select min(lower_db) from bands where lower_db > output_sqnr_db) as next_limit_db
-        from judged
-        order by list_position(['breaks', 'at risk', 'watch', 'fine', 'untested'], verdict),
-            output_sqnr_db nulls last,
-            layers_broken / layers desc, layers_at_risk / layers desc,
-            layers_watch / layers desc, lower(model)
-        """,
-        {"models": model_names(con) if models is None else models, "scheme": scheme},
+    frame = verdicts(con, models, target)
+    if frame.empty:
+        return frame
+    layers = frame[["layers_broken", "layers_at_risk", "layers_watch", "layers_fine"]].sum(axis=1)
+    order = pd.DataFrame(
+        {
+            "state": frame["verdict"].map(WORST_FIRST.index),
+            "db": frame["output_sqnr_db"].fillna(math.inf),
+            **{
+                band: -frame[f"layers_{band}"] / layers.clip(lower=1)
+                for band in ("broken", "at_risk", "watch")
+            },
+        }
     )
+    ranked = order.sort_values(list(order.columns), kind="stable").index
+    return frame.loc[ranked].reset_index(drop=True)
 
 
-def rank_of_models(con: Connection, scheme: str, models: list[str] | None = None) -> list[str]:
+def shown_targets(verdicts: pd.DataFrame, chosen: str) -> list[str]:
+    """The targets that a table of verdicts has columns for, in the order of ``TARGETS``.
+
+    Those that every ingest measures, those that somebody measured, and the chosen one.
+    """
+    measured = set(verdicts.loc[verdicts["is_measured"], "target"])
+    return [
+        name
+        for name, target in TARGETS.items()
+        if target.is_default or name in measured or name == chosen
+    ]
+
+
+WORST_FIRST = ["broken", "at risk", "watch", "fine", "untested"]
+
+
+def rank_of_models(con: Connection, target: str, models: list[str] | None = None) -> list[str]:
     """Models, worst first: by verdict, then by SQNR at the outputs."""
-    return [str(model) for model in ranking(con, scheme, models)["model"]]
+    return [str(model) for model in ranking(con, target, models)["model"]]
 
 
 def layer_profiles(con: Connection, models: list[str], scheme: str) -> pd.DataFrame:

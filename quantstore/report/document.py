@@ -35,7 +35,14 @@ from quantstore.report.markup import (
     text,
 )
 from quantstore.report.method import method
-from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES, Scheme
+from quantstore.schemes import (
+    DEFAULT_SCHEME,
+    DEFAULT_TARGET,
+    SCHEMES,
+    TARGETS,
+    Scheme,
+    Target,
+)
 from quantstore.store import Connection
 from quantstore.version import __version__
 from quantstore.wording import tables
@@ -46,6 +53,7 @@ from quantstore.wording.notes import (
     ALREADY_QUANTIZED_NOTE,
     BAND_NOTE,
     REPORT_WEIGHTS_NOTE,
+    RUN_NOTE,
     SHORT_PROBE_NOTE,
     UNTESTED_NOTE,
 )
@@ -62,7 +70,7 @@ from quantstore.wording.units import (
     weight,
     weights,
 )
-from quantstore.wording.verdicts import UNFOLDED, UNTESTED
+from quantstore.wording.verdicts import PROVISIONAL, UNFOLDED, UNTESTED
 
 FOLDER = Path(__file__).resolve().parent
 # Worst layers of a model: what is shown at once, and the most that the file carries.
@@ -79,7 +87,8 @@ CountProgress = Callable[[int, int], None]
 def html(
     connection: Connection,
     models: Sequence[str],
-    scheme: Scheme = DEFAULT_SCHEME,
+    target: Target = DEFAULT_TARGET,
+    scheme: Scheme | None = None,
     *,
     made_at: datetime | None = None,
     progress: CountProgress | None = None,
@@ -88,23 +97,26 @@ def html(
 
     Args:
         models: names that the store holds; the page puts the worst first.
-        scheme: one of the int8 schemes, by which the page judges.
+        target: what the page judges for.
+        scheme: what it judges layers under, by default the target's.
         made_at: when the page says it was made; now unless told otherwise.
         progress: called with how many models are done, and of how many.
     """
-    ranked = queries.rank_of_models(connection, scheme.name, list(models))
+    scheme = scheme or target.layer_scheme
+    ranked = queries.rank_of_models(connection, target.name, list(models))
     verdicts = queries.verdicts(connection, ranked)
     limits = queries.band_limits(connection)
-    by_cell = {(row["model"], row["scheme"]): row for row in verdicts.to_dict("records")}
+    by_cell = {(row["model"], row["target"]): row for row in verdicts.to_dict("records")}
     summaries = queries.models(connection).set_index("model", drop=False)
     profiles = queries.layer_profiles(connection, ranked, scheme.name)
     labels = _chart_names(ranked)
     profiles = profiles.assign(
         model=profiles["model"].map(labels), layer=profiles["layer"].map(printable)
     )
-    per_channel = scheme.per_channel.name
-    rows = [by_cell[(model, scheme.name)] for model in ranked]
-    headline = judged.models(rows, [by_cell[(model, per_channel)] for model in ranked], scheme)
+    per_channel = target.per_channel
+    rows = [by_cell[(model, target.name)] for model in ranked]
+    twins = [by_cell[(model, per_channel.name)] for model in ranked] if per_channel else []
+    headline = judged.models(rows, twins, target)
     sections, layers = [], []
     for number, model in enumerate(ranked, 1):
         worst = queries.worst_layers(connection, model, scheme.name).merge(
@@ -115,10 +127,11 @@ def html(
             _model(
                 connection,
                 number,
-                by_cell[(model, scheme.name)],
-                by_cell[(model, per_channel)],
+                by_cell[(model, target.name)],
+                by_cell[(model, per_channel.name)] if per_channel else None,
                 worst,
                 profiles[profiles["model"] == labels[model]],
+                target,
                 scheme,
                 limits,
             )
@@ -127,8 +140,8 @@ def html(
             progress(number, len(ranked))
     made_on = made_at or datetime.now(UTC)
     body = [
-        _opening(headline, len(ranked), scheme, made_on),
-        _matrix(by_cell, ranked, scheme, limits),
+        _opening(headline, len(ranked), target, scheme, made_on),
+        _matrix(by_cell, ranked, queries.shown_targets(verdicts, target.name), target, limits),
         _differences(profiles, scheme),
         _depth(profiles) if len(ranked) > 1 else "",
         *sections,
@@ -202,28 +215,29 @@ def _colours() -> str:
     return f":root{{{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
 
 
-def _opening(headline: str, model_count: int, scheme: Scheme, made_on: datetime) -> str:
+def _opening(
+    headline: str, model_count: int, target: Target, scheme: Scheme, made_on: datetime
+) -> str:
     about = (
-        f"{plural(model_count, 'ONNX model')}, judged under {scheme.title}"
-        f" · quantstore {__version__}, {_day(made_on)}"
+        f"{plural(model_count, 'ONNX model')}, judged for {target.name} ({target.title}), layers"
+        f" under {scheme.title} · quantstore {__version__}, {_day(made_on)}"
     )
     return element("header", element("h1", text(headline)) + paragraph(about, "muted"), "opening")
 
 
 def _matrix(
-    by_cell: Mapping[tuple[str, str], Row], ranked: list[str], scheme: Scheme, limits: Any
+    by_cell: Mapping[tuple[str, str], Row],
+    ranked: list[str],
+    columns: list[str],
+    target: Target,
+    limits: Any,
 ) -> str:
     heads = [("model", "")]
-    heads += [
-        (
-            f"per {column_scheme.granularity} {column_scheme.symmetry}",
-            "chosen" if column_scheme == scheme else "",
-        )
-        for column_scheme in INT8_SCHEMES.values()
-    ]
+    heads += [(TARGETS[name].title, "chosen" if name == target.name else "") for name in columns]
     rows = []
+    rows_shown = [by_cell[(model, column)] for model in ranked for column in columns]
     for number, model in enumerate(ranked, 1):
-        chosen_row = by_cell[(model, scheme.name)]
+        chosen_row = by_cell[(model, target.name)]
         size = [
             plural(int(chosen_row["layer_count"]), "layer"),
             f"{weights(chosen_row['weight_count'])} weights",
@@ -240,9 +254,9 @@ def _matrix(
                 scope="row",
             )
         ]
-        for scheme_name in INT8_SCHEMES:
-            row = by_cell[(model, scheme_name)]
-            verdict, evidence = judged.cell_verdict(row)
+        for column in columns:
+            row = by_cell[(model, column)]
+            verdict = judged.cell_verdict(row)
             detail = element("span", text(verdict.addition), "more") if verdict.addition else ""
             cells.append(
                 element(
@@ -253,7 +267,7 @@ def _matrix(
                         + detail
                         # A space that is read aloud; the rest is layout.
                         + " "
-                        + element("span", text(evidence), "evidence")
+                        + element("span", text(verdict.evidence), "evidence")
                         + strip(layers_by_band(row)),
                         f"cell {band_class(verdict.band)}",
                     ),
@@ -265,22 +279,27 @@ def _matrix(
         element("h2", "Verdicts", "unseen")
         + element("div", table(heads, rows, "matrix"), "scroll")
         + legend(limits)
-        + "".join(element("p", note, "note") for note in _notes(by_cell.values())),
+        + "".join(element("p", note, "note") for note in _notes(rows_shown)),
     )
 
 
-def _notes(rows: Any) -> list[str]:
+def _notes(rows: Sequence[Row]) -> list[str]:
     """Below the matrix: what its words rest on, as far as they occur in it."""
-    int8 = [row for row in rows if row["scheme"] in INT8_SCHEMES]
-    notes = []
-    if any(map(judged.is_probed, int8)):
-        notes.append(SHORT_PROBE_NOTE)
+    shown_evidence = {row["evidence"] for row in rows}
+    notes = [
+        note
+        for evidence, note in (("run", RUN_NOTE), ("probe", SHORT_PROBE_NOTE))
+        if evidence in shown_evidence
+    ]
     notes.append(BAND_NOTE)
-    if not all(map(judged.is_probed, int8)):
+    if any(row["evidence"] == "weights" and row["verdict"] != UNTESTED for row in rows):
         notes.append(REPORT_WEIGHTS_NOTE)
-    if any(row["verdict"] == UNTESTED for row in int8):
+    if any(row["verdict"] == UNTESTED for row in rows):
         notes.append(UNTESTED_NOTE)
-    if any(row["layers_already_quantized"] for row in int8):
+    for reason in dict.fromkeys(row["provisional"] for row in rows):
+        if not pd.isna(reason):
+            notes.append(f"<i>{PROVISIONAL.capitalize()}</i>: {text(reason)}")
+    if any(row["layers_already_quantized"] for row in rows):
         notes.append(ALREADY_QUANTIZED_NOTE)
     return notes
 
@@ -392,9 +411,10 @@ def _model(
     connection: Connection,
     number: int,
     row: Row,
-    per_channel_row: Row,
+    per_channel_row: Row | None,
     worst: pd.DataFrame,
     profiles: pd.DataFrame,
+    target: Target,
     scheme: Scheme,
     limits: dict[str, float],
 ) -> str:
@@ -408,8 +428,10 @@ def _model(
     )
     elements = [
         element("h2", name(model)),
-        element("p", text(judged.model(row, per_channel_row, scheme)), "answer"),
+        element("p", text(judged.model(row, per_channel_row, target)), "answer"),
+        paragraph(judged.sentence(row), "story"),
         paragraph(about, "story"),
+        _findings(queries.model_findings(connection, model)),
         _runs(runs),
         element("h3", "Where it breaks" if row["layers_broken"] else "From input to output"),
         figure(
@@ -425,6 +447,29 @@ def _model(
     return element("section", "".join(elements), "model", id=f"model-{number}")
 
 
+def _findings(findings: pd.DataFrame) -> str:
+    """What the file gives away, the gravest first, each with its remedy."""
+    if findings.empty:
+        return ""
+    items = []
+    for row in findings.to_dict("records"):
+        shown = listed([short_name(printable(layer), LAYER_NAME) for layer in row["layers"][:3]])
+        hidden_count = int(row["layer_count"]) - min(3, len(row["layers"]))
+        where = (
+            f" ({shown}{f' and {hidden_count} more' if hidden_count > 0 else ''})" if shown else ""
+        )
+        items.append(
+            element(
+                "li",
+                element("b", text(f"{row['severity']}: {row['kind']}"))
+                + text(f"{where}. {printable(row['message'])} ")
+                + element("i", text(printable(row["remedy"]))),
+            )
+        )
+    return element("h3", FINDINGS) + element("ul", "".join(items), "findings")
+
+
+FINDINGS = "Warnings"
 NOT_RUN = (
     "The model was not run: what is said of it rests on its weights alone, and activations were not"
     " measured."

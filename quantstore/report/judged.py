@@ -1,42 +1,46 @@
-"""What the report says of a model under a scheme: the words of the pages, from rows of verdicts."""
+"""What the report says of a model under a target: the words of the pages, from rows of verdicts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quantstore import queries
-from quantstore.schemes import Scheme
+from quantstore.schemes import Target
 from quantstore.wording import headlines, verdicts
 from quantstore.wording.verdicts import MODES, VerdictCell
 
-__all__ = ["MODES", "cell_verdict", "is_probed", "layers_in_words", "model", "models"]
+__all__ = ["MODES", "cell_verdict", "layers_in_words", "model", "models", "sentence"]
 
 Row = Mapping[Any, Any]
 
 
-def is_probed(row: Row) -> bool:
-    """Whether a row of ``queries.verdicts`` rests on a run, not on weights alone."""
-    return queries.model_facts(row).is_probed
-
-
-def cell_verdict(row: Row) -> tuple[VerdictCell, str]:
+def cell_verdict(row: Row) -> VerdictCell:
     """What a cell of the matrix says, and what that rests on."""
-    verdict = verdicts.verdict(queries.model_facts(row))
-    return verdict, f"{verdict.where}{verdict.evidence}"
+    return verdicts.verdict(queries.model_facts(row))
 
 
-def models(rows: Sequence[Row], twins: Sequence[Row], scheme: Scheme) -> str:
+def sentence(row: Row) -> str:
+    """The verdict on one line, with all that it rests on; empty where a headline says it all."""
+    facts = queries.model_facts(row)
+    if not facts.says_more_on_one_line:
+        return ""
+    line = verdicts.verdict_sentence(facts)
+    return f"{line[0].upper()}{line[1:]}."
+
+
+def models(rows: Sequence[Row], twins: Sequence[Row], target: Target) -> str:
     """The headline of the whole report.
 
     Args:
-        twins: the same models under the per-channel scheme of the same symmetry.
+        twins: the same models under the per-channel target of the same kind, if there is one.
     """
-    findings, per_channel = (list(map(queries.model_facts, group)) for group in (rows, twins))
-    return headlines.models_headline(findings, per_channel, scheme)
+    facts, per_channel = (list(map(queries.model_facts, group)) for group in (rows, twins))
+    return headlines.models_headline(facts, per_channel, target)
 
 
-def model(row: Row, twin: Row, scheme: Scheme) -> str:
+def model(row: Row, twin: Row | None, target: Target) -> str:
     """The headline of one model."""
-    return headlines.model_headline(queries.model_facts(row), queries.model_facts(twin), scheme)
+    per_channel = None if twin is None else queries.model_facts(twin)
+    return headlines.model_headline(queries.model_facts(row), per_channel, target)
 
 
 def layers_in_words(row: Row) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from quantstore.report.markup import element, text
 from quantstore.schemes import BLOCK_SIZE
+from quantstore.wording.explanations import DECISIONS_SURVIVE
 from quantstore.wording.remedies import FINE_DB, MOST_BITS
 from quantstore.wording.text import listed
 
@@ -21,8 +22,8 @@ SOURCES = (
 )
 
 WHICH_NOISE = (
-    "Where only weights are quantized the noise is white; in full int8 it is image-like for images,"
-    " amplitude falling as 1/f, and white for everything else."
+    "The noise imitates what the input is for: drawn scenes for images, vowels for sound, text for"
+    " bytes. Other inputs get random numbers, and their figures are provisional."
 )
 # As HTML.
 FOLDED = (
@@ -64,11 +65,11 @@ def method(limits: Mapping[str, float], models: Sequence[str], unfolded: Sequenc
         ),
         (
             "Noise probe",
-            "The float model and its quantized twin are run by onnxruntime on the same noise, and"
-            " the SQNR is taken at the outputs of the network (before a final Softmax), as the"
-            f" median over outputs and samples. {WHICH_NOISE} It needs no data. A model without it"
-            " is judged by its weights alone, which can prove that it breaks and never that it"
-            " survives.",
+            "The model and its int8 version are run by onnxruntime on the same noise, and the SQNR"
+            " is taken at the outputs of the network (before a final Softmax), as the median over"
+            f" the samples; the worst output decides. {WHICH_NOISE} It needs no data. A run on your"
+            " own inputs takes its place. Without either a model is untested, unless its weights"
+            f" alone prove a loss. {DECISIONS_SURVIVE}",
         ),
         (
             "What would rescue a layer",

@@ -1,6 +1,6 @@
 """A model and a source of inputs in; the samples to calibrate on and those to compare on out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +8,10 @@ import onnx_ir as ir
 
 from quantstore.errors import InputsError, RunError
 from quantstore.records import Array
-from quantstore.run import noise, twin
+from quantstore.run import noise, states, twin
 from quantstore.run.choices import NOISE
 from quantstore.run.inputs import ModelInput, Samples, read_samples
-from quantstore.run.runtime import Session
+from quantstore.run.runtime import Feeds, Session
 from quantstore.run.workplace import Workplace
 
 # Not those of the probe: a run by hand shall be evidence of its own.
@@ -91,18 +91,29 @@ def _open_shape(value: ir.Value, decided: tuple[int, ...]) -> tuple[int | None, 
 
 
 def _drawn(work: Workplace, model: ir.Model) -> ChosenSamples:
-    inputs = _accepted(work, model)
-    constants = noise.frozen_inputs(model)
-    spectrum = noise.spectrum_for(inputs)
-    calibration_count, compared_count = noise.sample_counts(inputs)
+    accepted = _accepted(work, model)
+    inputs, constants = accepted.inputs, noise.frozen_inputs(model)
+    calibration_count, compared_count = noise.sample_counts(
+        inputs, noise.compared_elements(list(accepted.outputs.values()))
+    )
+    fed_back = noise.states(inputs)
 
     def drawn(count: int, seed: int) -> Samples:
         # Each sample by its own seed: none needs to be kept.
         def feed(index: int) -> dict[str, Array]:
-            (sample,) = noise.samples(inputs, 1, seed=seed * 100_003 + index, spectrum=spectrum)
+            (sample,) = noise.samples(inputs, 1, seed=seed * 100_003 + index, first=index)
             return {**sample, **constants}
 
-        return Samples("noise, image-like" if spectrum == "image" else "noise, white", count, feed)
+        def kept(index: int) -> dict[str, Array]:
+            return {**stream[index], **constants}
+
+        # But states come from the samples before.
+        stream: list[Feeds] = []
+        if fed_back:
+            stream = states.streamed(
+                noise.samples(inputs, count, seed=seed), fed_back, accepted.run
+            )
+        return Samples(f"noise, {_likeness(inputs)}", count, kept if fed_back else feed)
 
     return ChosenSamples(
         drawn(1 if work.choices.mode == "weights" else calibration_count, _CALIBRATION_SEED),
@@ -110,18 +121,37 @@ def _drawn(work: Workplace, model: ir.Model) -> ChosenSamples:
     )
 
 
-def _accepted(work: Workplace, model: ir.Model) -> tuple[noise.Input, ...]:
-    """The first choice of shapes that the model runs on."""
+def _likeness(inputs: tuple[noise.Input, ...]) -> str:
+    """What the noise is like, by the first input that is imitated."""
+    likenesses = {"image": "image-like", "sound": "speech-like", "bytes": "text-like"}
+    contents = (model_input.content for model_input in inputs)
+    return next((likenesses[content] for content in contents if content in likenesses), "white")
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """The first choice of shapes that the model runs on; what it gives, and how it is run."""
+
+    inputs: tuple[noise.Input, ...]
+    outputs: dict[str, Array]
+    run: Callable[[Feeds], dict[str, Array]]
+
+
+def _accepted(work: Workplace, model: ir.Model) -> _Accepted:
     constants = noise.frozen_inputs(model)
     session = Session(twin.to_proto(model))
+    names = tuple(str(value.name) for value in model.graph.outputs)
+
+    def run(sample: Feeds) -> dict[str, Array]:
+        return dict(zip(names, session.run({**sample, **constants}, names), strict=True))
+
     first_refusal: RunError | None = None
     for inputs in noise.choices(model):
-        spectrum = noise.spectrum_for(inputs)
-        (sample,) = noise.samples(inputs, 1, seed=_TEST_SEED, spectrum=spectrum)
+        (sample,) = noise.samples(inputs, 1, seed=_TEST_SEED)
         try:
-            session.run({**sample, **constants})
+            outputs = run(sample)
         except RunError as error:
             first_refusal = first_refusal or error
         else:
-            return inputs
+            return _Accepted(inputs, outputs, run)
     raise first_refusal or RunError("the model has no inputs")

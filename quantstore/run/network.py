@@ -96,6 +96,12 @@ class Network:
         """Everything that :meth:`session` wants to be fed."""
         return {**self.constants, **sample}
 
+    def named_outputs(self, sample: Feeds) -> dict[str, Array]:
+        """The compared tensors of a sample, in float."""
+        return dict(
+            zip(self.outputs, self.session.run(self.fed(sample), self.outputs), strict=True)
+        )
+
     def rounded(
         self, slot: twin.Slot, scheme: Scheme, least_scale: Doubles | None = None
     ) -> twin.RoundedWeights:

@@ -1,65 +1,126 @@
-"""Inputs without data: shapes for what a model leaves open, and seeded noise to fill them.
+"""Inputs without data: shapes for what a model leaves open, and what is likely to fill them.
 
-White noise has independent standard normal values. Image-like noise has what photographs have and
-white noise lacks: an amplitude spectrum that falls as 1/f, and channels that look alike.
+What an input holds is decided once from its name, its shape and the nodes that read it. Images,
+sounds and bytes are imitated (``pictures``, ``waveforms``, ``tokens``); :func:`provisional` says
+where nothing can be.
 """
 
-from collections.abc import Iterator
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.errors import RunError
-from quantstore.graph.attributes import integer
-from quantstore.graph.constants import constant_tensor
-from quantstore.graph.tensors import dimensions
-from quantstore.records import Array, Doubles
+from quantstore.records import Array, Floats
+from quantstore.run import pictures, readers, tokens, waveforms
 from quantstore.run.runtime import Feeds
 
-Spectrum = Literal["white", "image"]
+# ``constant``: the same for every model, a mask of ones. ``number``: nothing is known of it.
+InputContent = Literal["image", "sound", "bytes", "tokens", "constant", "state", "number"]
 
 # Sides of a square image, tried in this order where a model leaves them open.
 IMAGE_SIDES = (320, 224, 256, 640, 416, 512, 128, 64, 32)
 # Steps of a sequence, tried in this order. 576 and 16000: speech at 16 kHz, a window and a second.
 SEQUENCE_LENGTHS = (64, 128, 576, 16000)
-# One amplitude spectrum and one correlation for all: those of photographs, roughly.
-# https://doi.org/10.1364/JOSAA.4.002379 (Field 1987) for 1/f.
-CHANNEL_CORRELATION = 0.9
 # Integers from 1 below this, less where an embedding has fewer rows.
 INTEGER_LIMIT = 64
-SAMPLE_RATE = 16000
-# Images this small, and what is no image, need more samples to find ranges on: five images of 8x8
-# calibrate so badly that clipping costs 10 dB.
+# A table of so many rows has one for each byte, and perhaps some for marks; or one for each letter.
+BYTE_ROWS = (128, *range(256, 261))
+# A sound is a single row of at least so many values, or two for stereo.
+SHORTEST_SOUND, MOST_SOUND_ROWS = 256, 2
+# More planes than these are no picture: features of another network, or several pictures.
+MOST_CHANNELS = 4
+# Numbers of which nothing is known do not matter beside a picture while they are so few: a size, a
+# threshold.
+FEW_NUMBERS = 16
+# Share of the whole range: a deviation outside was not found on pixels.
+PLAUSIBLE_DEVIATION = (0.1, 0.35)
+# |bias| / norm of the filter, median over the channels of the first layer: above, it was trained
+# for values as large as those of pixels.
+PIXEL_BIAS_RATIO = 8.0
+# Elements that are compared at an output, in all samples together: the error of a figure from so
+# many independent values is about 0.4 dB.
+COMPARED_ELEMENTS = 256
+# Fewer images differ by 1 to 2 dB from seed to seed; more cost as much as the rest of the probe.
+FEWEST_IMAGES, FEWEST_OTHERS, MOST_SAMPLES = 4, 24, 48
+# Of large images: with 48, a classifier of two classes would take minutes.
+MOST_IMAGES = 16
+# Ranges are extremes, which few samples miss: with half as many, figures move by up to 3 dB.
+CALIBRATION_RATIO = 3
+# Smaller images do not show the range of every tensor in a few samples: five of 8x8 calibrate so
+# badly that clipping costs 10 dB.
 SMALL_SIDE = 64
+
+CANNOT_BE_IMITATED = "the inputs of this network cannot be imitated; run it on your own"
+
 _STATES = ("state", "hidden", "cell", "memory", "cache", "past")
 _SHORT_STATES = ("h", "c", "h0", "c0", "hn", "cn", "hx", "cx", "h_0", "c_0", "h_in", "c_in")
 _RATES = ("sr", "sample_rate", "sampling_rate")
-# An input that lies behind these still has the layout of what comes next.
-_ELEMENTWISE = ("Cast", "Sub", "Add", "Mul", "Div", "Identity", "Pad", "Clip", "QuantizeLinear")
+_FEATURES = ("mel", "mfcc", "fbank", "spec", "feat", "embed", "latent")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What unit noise is multiplied by and shifted to, one number or one per channel; then clipped.
+
+    In the units of the input.
+    """
+
+    mean: tuple[float, ...] = (0.0,)
+    deviation: tuple[float, ...] = (1.0,)
+    lowest: float = -math.inf
+    highest: float = math.inf
+
+    def applied(self, unit: Floats) -> Floats:
+        """To ``(channels, height, width)``."""
+        if self == UNIT:
+            return unit
+        mean, deviation = (
+            np.array(numbers, np.float32).reshape(-1, 1, 1)
+            for numbers in (self.mean, self.deviation)
+        )
+        scaled: Floats = np.clip(
+            mean + deviation * unit, np.float32(self.lowest), np.float32(self.highest)
+        )
+        return scaled
+
+    @classmethod
+    def up_to(cls, white: float) -> "Scale":
+        """Of pixels from 0 to ``white``."""
+        return cls(
+            (pictures.TYPICAL_MEAN * white,), (pictures.TYPICAL_DEVIATION * white,), 0.0, white
+        )
+
+
+UNIT = Scale()
+PIXELS = Scale.up_to(255.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An input with every dimension decided. ``limit``: integers stay below it."""
+    """An input with every dimension decided, and what fills it.
+
+    ``limit``: integers stay below it. ``scale``: of images.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
+    content: InputContent
     limit: int = INTEGER_LIMIT
+    scale: Scale = UNIT
 
     @property
-    def is_image(self) -> bool:
-        """Whether image-like noise suits it."""
-        return len(self.shape) == 4 and min(_sides(self.shape)) > 1 and not self.is_state
-
-    @property
-    def is_state(self) -> bool:
-        """Whether it is the state of a recurrent network, by its name."""
-        name = self.name.lower().rsplit("/", 1)[-1]
-        return name in _SHORT_STATES or any(word in name for word in _STATES)
+    def is_imitated(self) -> bool:
+        """Whether what fills it resembles what the model was made for."""
+        if self.content == "image":
+            return _channels(self.shape) <= MOST_CHANNELS
+        return self.content != "number"
 
 
 def choices(model: ir.Model) -> Iterator[tuple[Input, ...]]:
@@ -73,9 +134,10 @@ def choices(model: ir.Model) -> Iterator[tuple[Input, ...]]:
     """
     seen: set[tuple[Input, ...]] = set()
     values = [value for value in model.graph.inputs if value.const_value is None]
+    opset = model.opset_imports.get("")
     for length in SEQUENCE_LENGTHS:
         for side in IMAGE_SIDES:
-            inputs = tuple(_decided(value, side, length) for value in values)
+            inputs = tuple(_decided(value, side, length, opset) for value in values)
             if inputs not in seen:
                 seen.add(inputs)
                 yield inputs
@@ -85,7 +147,7 @@ def frozen_inputs(model: ir.Model) -> dict[str, Array]:
     """Integer scalars, which rather choose a branch than carry data, and what to freeze them at."""
     return {
         str(value.name): np.array(
-            SAMPLE_RATE if str(value.name).lower() in _RATES else 1, value.dtype.numpy()
+            waveforms.SAMPLE_RATE if str(value.name).lower() in _RATES else 1, value.dtype.numpy()
         )
         for value in model.graph.inputs
         if value.const_value is None
@@ -103,91 +165,120 @@ def shapes_text(inputs: tuple[Input, ...]) -> str:
     )
 
 
-def sample_counts(inputs: tuple[Input, ...]) -> tuple[int, int]:
-    """How many samples to calibrate on, and how many to compare on."""
-    largest = max(inputs, key=lambda model_input: np.prod(model_input.shape), default=None)
-    if largest is None or not largest.is_image:
-        return 48, 24
-    height, width = _sides(largest.shape)
-    return (48, 24) if height * width <= SMALL_SIDE**2 else (5, 3)
+def provisional(inputs: tuple[Input, ...]) -> str | None:
+    """Why figures on noise are no evidence, in one sentence; None where they are.
 
-
-def spectrum_for(inputs: tuple[Input, ...]) -> Spectrum:
-    """Image-like noise where there is an image among the inputs."""
-    return "image" if any(model_input.is_image for model_input in inputs) else "white"
-
-
-def samples(inputs: tuple[Input, ...], count: int, *, seed: int, spectrum: Spectrum) -> list[Feeds]:
-    """The same seed gives the same samples.
-
-    Floats have zero mean and unit variance; states of recurrent networks are zero, masks and truth
-    values one, other integers small and positive. ``spectrum`` speaks of images; the rest is white.
+    A handful of unknown numbers beside a larger input that is imitated does not count.
     """
-    random = np.random.default_rng(seed)
-    return [
-        {model_input.name: _values(model_input, random, spectrum) for model_input in inputs}
-        for _ in range(count)
-    ]
+    sizes = [math.prod(model_input.shape) for model_input in inputs]
+    for model_input, size in zip(inputs, sizes, strict=True):
+        if not model_input.is_imitated and (size > FEW_NUMBERS or size == max(sizes)):
+            return CANNOT_BE_IMITATED
+    return None
 
 
-def image_like(random: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Spectrum with amplitude spectrum 1/f, zero mean and unit variance in every channel.
+def states(inputs: tuple[Input, ...]) -> tuple[str, ...]:
+    """Names of the inputs that are states of a recurrent network."""
+    return tuple(model_input.name for model_input in inputs if model_input.content == "state")
 
-    Channels share a field, so that any two correlate by :data:`CHANNEL_CORRELATION`.
+
+def sample_counts(inputs: tuple[Input, ...], elements: float = math.inf) -> tuple[int, int]:
+    """How many samples to calibrate on, and how many to compare on.
 
     Args:
-        shape: ``(batch, channels, height, width)``.
+        elements: that are compared in one sample, of an output; with fewer, more samples are drawn.
     """
-    batch, channels, height, width = shape
-    frequency = np.hypot(np.fft.fftfreq(height)[:, np.newaxis], np.fft.rfftfreq(width))
-    # No constant part: the mean is zero.
-    amplitude = np.divide(1, frequency, out=np.zeros_like(frequency), where=frequency > 0)
-
-    def field(count: int) -> Doubles:
-        white = random.standard_normal((batch, count, height, width))
-        colored = np.fft.irfft2(np.fft.rfft2(white) * amplitude, s=(height, width))
-        return _unit(colored)
-
-    fields = field(channels)
-    if channels > 1:
-        shared = np.sqrt(CHANNEL_CORRELATION) * field(1)
-        fields = _unit(shared + np.sqrt(1 - CHANNEL_CORRELATION) * fields)
-    return fields.astype(np.float32)
+    enough = math.ceil(COMPARED_ELEMENTS / max(elements, 1))
+    largest = max(inputs, key=lambda model_input: np.prod(model_input.shape), default=None)
+    is_large_image = (
+        largest is not None
+        and largest.content == "image"
+        and math.prod(_sides(largest.shape)) > SMALL_SIDE**2
+    )
+    fewest, most = (FEWEST_IMAGES, MOST_IMAGES) if is_large_image else (FEWEST_OTHERS, MOST_SAMPLES)
+    compared = min(max(enough, fewest), most)
+    return min(CALIBRATION_RATIO * compared, MOST_SAMPLES), compared
 
 
-def _unit(fields: Doubles) -> Doubles:
-    scaled: Doubles = fields / fields.std((2, 3), keepdims=True)
-    return scaled
+def compared_elements(outputs: Sequence[Array]) -> float:
+    """How many elements an output of floats has in one sample, median over the outputs."""
+    sizes = [array.size for array in outputs if _is_float(array.dtype)]
+    return float(np.median(sizes)) if sizes else math.inf
 
 
-def _values(model_input: Input, random: np.random.Generator, spectrum: Spectrum) -> Array:
-    name = model_input.name.lower()
-    if np.issubdtype(model_input.dtype, np.floating) or model_input.dtype.kind == "V":
-        if model_input.is_state:
-            return np.zeros(model_input.shape, model_input.dtype)
-        return _floats(model_input, random, spectrum).astype(model_input.dtype)
-    if model_input.dtype == np.bool_ or "mask" in name:
-        return np.ones(model_input.shape, model_input.dtype)
-    if model_input.is_state or "token_type" in name or "segment" in name:
-        return np.zeros(model_input.shape, model_input.dtype)
-    if name in _RATES:
-        return np.full(model_input.shape, SAMPLE_RATE, model_input.dtype)
-    if model_input.is_image and model_input.dtype == np.uint8:
-        # Bytes of a picture: a mean grey, and two standard deviations to either end.
-        return np.clip(128 + 64 * _floats(model_input, random, spectrum), 0, 255).astype(np.uint8)
-    return random.integers(
-        min(1, model_input.limit - 1), model_input.limit, model_input.shape
-    ).astype(model_input.dtype)
+def samples(inputs: tuple[Input, ...], count: int, *, seed: int, first: int = 0) -> list[Feeds]:
+    """Samples for all inputs. The same seed gives the same samples, however many there are.
+
+    Images are drawn scenes, sounds vowels and pauses, bytes text and binary files. Masks and truth
+    values are one, other integers small and positive, other floats standard normal. States are
+    zero; ``states.streamed`` feeds them.
+
+    Args:
+        first: number of the first sample; text and binary bytes take turns by it.
+    """
+    drawn = [
+        (model_input.name, _drawn(model_input, np.random.default_rng([seed, position]), first))
+        for position, model_input in enumerate(inputs)
+    ]
+    return [{name: next(arrays) for name, arrays in drawn} for _ in range(count)]
 
 
-def _floats(model_input: Input, random: np.random.Generator, spectrum: Spectrum) -> Doubles:
-    if spectrum == "white" or not model_input.is_image:
-        return random.standard_normal(model_input.shape)
-    if not _has_channels_last(model_input.shape):
-        return image_like(random, model_input.shape).astype(np.float64)
-    batch, height, width, channels = model_input.shape
-    fields = image_like(random, (batch, channels, height, width))
-    return np.moveaxis(fields, 1, 3).astype(np.float64)
+def _drawn(model_input: Input, random: np.random.Generator, first: int) -> Iterator[Array]:
+    """One sample after another of an input, without end."""
+    shape, dtype = model_input.shape, model_input.dtype
+    if model_input.content == "sound":
+        for rows in waveforms.windows(random, math.prod(shape[:-1]), shape[-1]):
+            yield rows.reshape(shape).astype(dtype)
+    for index in itertools.count(first):
+        match model_input.content:
+            case "image":
+                yield _image(model_input, random)
+            case "state":
+                yield np.zeros(shape, dtype)
+            case "constant":
+                yield np.full(shape, _constant(model_input.name, dtype), dtype)
+            case "bytes":
+                is_binary = index % tokens.BINARY_EVERY == tokens.BINARY_EVERY - 1
+                drawn = (tokens.binary if is_binary else tokens.text)(random, shape)
+                yield np.minimum(drawn, model_input.limit - 1).astype(dtype)
+            case _ if _is_float(dtype):
+                yield random.standard_normal(shape).astype(dtype)
+            case _:
+                lowest = min(1, model_input.limit - 1)
+                yield random.integers(lowest, model_input.limit, shape).astype(dtype)
+
+
+def _image(model_input: Input, random: np.random.Generator) -> Array:
+    batch, channels = model_input.shape[0], _channels(model_input.shape)
+    height, width = _sides(model_input.shape)
+    # Of more planes than a picture has, 1/f noise is all that can be said.
+    draw = pictures.scene if channels <= MOST_CHANNELS else pictures.one_over_f
+    drawn = np.stack(
+        [model_input.scale.applied(draw(random, channels, height, width)) for _ in range(batch)]
+    )
+    if _has_channels_last(model_input.shape):
+        drawn = np.moveaxis(drawn, 1, 3)
+    if model_input.dtype == np.uint8:
+        drawn = np.rint(drawn)
+    return drawn.astype(model_input.dtype)
+
+
+def _constant(name: str, dtype: np.dtype[np.generic]) -> int:
+    """One for masks and truth values, the rate of a sound, zero for segments and states."""
+    if name.lower() in _RATES:
+        return waveforms.SAMPLE_RATE
+    return 1 if dtype == np.bool_ or "mask" in name.lower() else 0
+
+
+def _is_float(dtype: np.dtype[np.generic]) -> bool:
+    # Types that numpy does not have (bfloat16) call themselves void.
+    return np.issubdtype(dtype, np.floating) or dtype.kind == "V"
+
+
+def names_a_state(name: str) -> bool:
+    """Whether an input is the state of a recurrent network, by its name."""
+    last = name.lower().rsplit("/", 1)[-1]
+    return last in _SHORT_STATES or any(word in last for word in _STATES)
 
 
 def _has_channels_last(shape: tuple[int, ...] | list[int | None]) -> bool:
@@ -198,75 +289,114 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[1:3] if _has_channels_last(shape) else shape[2:4]
 
 
-def _decided(value: ir.Value, side: int, length: int) -> Input:
+def _channels(shape: tuple[int, ...]) -> int:
+    return shape[3] if _has_channels_last(shape) else shape[1]
+
+
+def _decided(value: ir.Value, side: int, length: int, opset: int | None) -> Input:
     """An input with what is open chosen: by the layer that reads it, else by its rank."""
     name = str(value.name)
-    expected = _expected_by_reader(value)
+    expected = readers.prescribed(value)
     if value.shape is None:
         if expected is None:
             raise RunError(
                 f"nothing is known of the shape of input {name!r}", "export it with a shape"
             )
-        dims = expected
+        dims = expected.dimensions
     else:
         dims = [size if isinstance(size, int) and size > 0 else None for size in value.shape]
-        if expected is not None and len(expected) == len(dims):
+        if expected is not None and len(expected.dimensions) == len(dims):
             dims = [
-                size or expected_size for size, expected_size in zip(dims, expected, strict=True)
+                size or expected_size
+                for size, expected_size in zip(dims, expected.dimensions, strict=True)
             ]
-    dtype = (value.dtype or ir.DataType.FLOAT).numpy()
-    draft = Input(name, (), np.dtype(dtype), _limit(value))
     if len(dims) == 4:
         fill = [1, side, side, 3] if _has_channels_last(dims) else [1, 3, side, side]
-    elif draft.is_state or not dims:
+    elif names_a_state(name) or not dims:
         fill = [1] * len(dims)
     else:
         fill = [1] + [length] * (len(dims) - 1)
     shape = tuple(size or chosen for size, chosen in zip(dims, fill, strict=True))
-    return Input(name, shape, draft.dtype, draft.limit)
+    dtype = np.dtype((value.dtype or ir.DataType.FLOAT).numpy())
+    rows = readers.table_rows(value)
+    is_linear = expected is not None and expected.op_type in ("Gemm", "MatMul")
+    content = _content(name, shape, dtype, rows, is_linear=is_linear)
+    limit = INTEGER_LIMIT if rows is None else min(rows, INTEGER_LIMIT)
+    if content == "bytes":
+        limit = min(256, rows or 256)
+    scale = _scale(value, _channels(shape), dtype, opset) if content == "image" else UNIT
+    return Input(name, shape, dtype, content, limit, scale)
 
 
-def _expected_by_reader(value: ir.Value) -> list[int | None] | None:
-    """The dimensions that the first layer behind an input prescribes, None where it has no say."""
-    for _ in range(8):
-        for use in value.uses():
-            prescribed = _expected_by(use.node, use.idx)
-            if prescribed is not None:
-                return prescribed
-        following = [use.node for use in value.uses() if use.node.op_type in _ELEMENTWISE]
-        if not following:
-            return None
-        value = following[0].outputs[0]
-    return None
+def _content(
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[np.generic],
+    rows: int | None,
+    *,
+    is_linear: bool,
+) -> InputContent:
+    """What an input holds.
+
+    Args:
+        rows: of the table that integers look into.
+        is_linear: a linear layer reads it, which knows no order in time or space.
+    """
+    lower = name.lower()
+    if names_a_state(name):
+        return "state" if _is_float(dtype) else "constant"
+    if dtype == np.bool_ or (not _is_float(dtype) and "mask" in lower):
+        return "constant"
+    is_named_features = any(word in lower for word in _FEATURES)
+    is_plane = len(shape) == 4 and min(_sides(shape)) > 1
+    if is_plane and not is_named_features and (_is_float(dtype) or dtype == np.uint8):
+        return "image"
+    if _is_float(dtype):
+        is_row = bool(shape) and shape[-1] >= SHORTEST_SOUND
+        is_sound = is_row and len(shape) <= 3 and math.prod(shape[:-1]) <= MOST_SOUND_ROWS
+        return "sound" if is_sound and not (is_linear or is_named_features) else "number"
+    if lower in _RATES or "token_type" in lower or "segment" in lower:
+        return "constant"
+    if rows in BYTE_ROWS or (dtype == np.uint8 and (rows is None or rows >= 128)):
+        return "bytes"
+    return "number" if rows is None else "tokens"
 
 
-def _expected_by(node: ir.Node, index: int) -> list[int | None] | None:
-    if index != 0 or len(node.inputs) < 2:
-        return None
-    tensor = constant_tensor(node.inputs[1])
-    if tensor is None:
-        return None
-    shape = dimensions(tensor)
-    if node.op_type == "Conv" and len(shape) > 2:
-        return [None, shape[1] * integer(node, "group", 1), *[None] * (len(shape) - 2)]
-    if node.op_type == "ConvTranspose" and len(shape) > 2:
-        return [None, shape[0], *[None] * (len(shape) - 2)]
-    if node.op_type == "Gemm" and len(shape) == 2:
-        return [None, shape[1] if integer(node, "transB", 0) else shape[0]]
-    if node.op_type == "MatMul" and len(shape) >= 2:
-        return [None, shape[-2]]
-    return None
+def _scale(value: ir.Value, channels: int, dtype: np.dtype[np.generic], opset: int | None) -> Scale:
+    """How large the values of an image are: from what the model does to them first."""
+    normalized = readers.normalized(value, channels, opset)
+    if normalized is not None:
+        return _undone(normalized, is_bytes=dtype == np.uint8)
+    if dtype == np.uint8:
+        return PIXELS
+    ratio = readers.bias_ratio(value, opset)
+    return PIXELS if ratio is not None and ratio > PIXEL_BIAS_RATIO else UNIT
 
 
-def _limit(value: ir.Value) -> int:
-    """Integers that look up rows of a table must stay below its length."""
-    limits = [INTEGER_LIMIT]
-    for use in value.uses():
-        node = use.node
-        if node.op_type == "Cast":
-            limits.append(_limit(node.outputs[0]))
-        if node.op_type == "Gather" and use.idx == 1:
-            tensor = constant_tensor(node.inputs[0])
-            if tensor is not None and dimensions(tensor):
-                limits.append(dimensions(tensor)[integer(node, "axis", 0)])
-    return min(limits)
+def _undone(normalized: readers.Normalized, *, is_bytes: bool) -> Scale:
+    """What the model normalizes, before that.
+
+    Means and deviations of pixels are taken as they are; where only a range can be read from them
+    ((x - 127.5) / 127.5, x / 255), mean or deviation are those of any photograph.
+    """
+    mean, deviation = normalized.mean, normalized.deviation
+    largest = max(np.abs(mean).max(), deviation.max())
+    if is_bytes or 20 <= largest <= 400:
+        white = 255.0
+    elif (
+        mean.min() > 0.05
+        and mean.max() < 0.95
+        and deviation.max() <= (0.5 if normalized.is_learned else 1)
+    ):
+        white = 1.0
+    else:
+        return Scale(tuple(mean.tolist()), tuple(deviation.tolist()))
+    typical = Scale.up_to(white)
+    low, high = (white * share for share in PLAUSIBLE_DEVIATION)
+    is_mean = bool((low <= mean).all() and (mean <= white - low).all())
+    is_deviation = bool((low <= deviation).all() and (deviation <= high).all())
+    return dataclasses.replace(
+        typical,
+        mean=tuple(mean.tolist()) if is_mean else typical.mean,
+        deviation=tuple(deviation.tolist()) if is_deviation else typical.deviation,
+    )

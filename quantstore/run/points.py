@@ -15,7 +15,7 @@ from onnx_ir.passes import common as passes
 
 from quantstore.graph.attributes import integer, number
 from quantstore.graph.fold import values_of
-from quantstore.run.noise import Input
+from quantstore.run.noise import names_a_state
 
 # They squash, so that a difference shrinks or is lost. Their input is compared.
 SIGMOIDS = ("Sigmoid", "HardSigmoid")
@@ -382,8 +382,7 @@ class _Search:
     def _is_state(self, output: ir.Value) -> bool:
         """Whether an output is fed back: an input that is called a state has its shape."""
         return any(
-            Input(str(value.name), (1,), np.dtype(np.float32)).is_state
-            and _is_alike(value.shape, output.shape)
+            names_a_state(str(value.name)) and _is_alike(value.shape, output.shape)
             for value in self._main.inputs
             if value.const_value is None and value.dtype in FLOATS
         )

@@ -207,6 +207,7 @@ def _records(
             input_source=NOISE,
             input_shape=facts.get("input_shape"),
             compared=facts.get("compared"),
+            provisional=facts.get("provisional"),
             # Noise has no right answer.
             top1_agreement=float("nan"),
             onnxruntime_version=facts.get("onnxruntime_version", _UNKNOWN_VERSION),

@@ -25,7 +25,7 @@ from quantstore.records import (
     FindingRecord,
     OutputRecord,
 )
-from quantstore.run import decoder, kernels, noise, outputs, points, twin
+from quantstore.run import decoder, kernels, noise, outputs, points, states, twin
 from quantstore.run.clock import Clock
 from quantstore.run.comparison import Reference
 from quantstore.run.decoder import Decoder
@@ -45,7 +45,7 @@ from quantstore.schemes import DEFAULT_TARGET, Target
 logger = logging.getLogger(__name__)
 
 # One seed for each use, so that nothing is tested on what it was calibrated on.
-WEIGHTS_SEED, CALIBRATION_SEED, TEST_SEED = 0, 11, 12
+CALIBRATION_SEED, TEST_SEED = 11, 12
 # Rounding to 8 bits cannot come near; what lies above is float32's own noise: nothing was rounded.
 EXACT_DB = 100.0
 # Fixing the shapes around them makes onnxruntime fail, or crash.
@@ -56,10 +56,14 @@ NO_FLOAT_OUTPUT_DEPENDS = "no output of floating-point numbers depends on the in
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What holds for all figures of a model: its inputs, and where it is compared, in words."""
+    """What holds for all figures of a model: its inputs, and where it is compared, in words.
+
+    ``provisional``: why figures on noise are no evidence for this model, None where they are.
+    """
 
     input_shape: str
     compared: str
+    provisional: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +127,7 @@ def figures(
         was_quantized = model.was_quantized
         # There shall be no second copy of the weights beside the network.
         del model
-        yield Facts(noise.shapes_text(inputs), compared.description)
+        yield Facts(noise.shapes_text(inputs), compared.description, noise.provisional(inputs))
         trial = _Trial(
             ready, behind, compared, inputs, Path(folder), asked, was_quantized=was_quantized
         )
@@ -208,7 +212,7 @@ def _tried(
 
 
 def _one_sample(inputs: tuple[noise.Input, ...]) -> Feeds:
-    (sample,) = noise.samples(inputs, 1, seed=WEIGHTS_SEED, spectrum="white")
+    (sample,) = noise.samples(inputs, 1, seed=TEST_SEED)
     return sample
 
 
@@ -232,8 +236,6 @@ class _Trial:
         self._calibration: Sequence[Feeds] = ()
         self._heads: tuple[tuple[Array, ...], ...] = ()
         self._was_quantized = was_quantized
-        self._spectrum = noise.spectrum_for(inputs)
-        self.calibration_count, self.sample_count = noise.sample_counts(inputs)
         self._placements = {
             one.target.name: placement(prepared, one.target)
             for one in asked
@@ -345,7 +347,7 @@ class _Trial:
 
     def _weights_alone(self, one: Probed) -> _Kept:
         """Without roundings in the graph, which would cost as much as the network itself."""
-        samples, reference = self._white
+        samples, reference = self._compared
         rounded = {
             name: self._network.rounded(slot, one.scheme).values
             for name, slot in self._network.slot_of.items()
@@ -364,7 +366,7 @@ class _Trial:
 
     @cached_property
     def _planner(self) -> Planner:
-        drawn = self._drawn(self.calibration_count, CALIBRATION_SEED, self._spectrum)
+        drawn = self._drawn(self.calibration_count, CALIBRATION_SEED)
         samples = Samples("noise", len(drawn), lambda index: dict(drawn[index]))
         placements = [self._placements[name] for name in self._rounding]
         by_channel = {
@@ -392,22 +394,35 @@ class _Trial:
             self._calibration = drawn
             self._heads = tuple(zip(*(arrays or () for arrays in kept), strict=True))
 
+    @property
+    def calibration_count(self) -> int:
+        return self._counts[0]
+
+    @property
+    def sample_count(self) -> int:
+        return self._counts[1]
+
+    @cached_property
+    def _counts(self) -> tuple[int, int]:
+        """How many samples ranges are found on, and how many are compared."""
+        return noise.sample_counts(self._inputs, noise.compared_elements(self._first_outputs))
+
+    @cached_property
+    def _first_outputs(self) -> list[Array]:
+        """Of the first sample that is compared."""
+        (sample,) = noise.samples(self._inputs, 1, seed=TEST_SEED)
+        return self._network.session.run(self._network.fed(sample), self._network.outputs)
+
     @cached_property
     def _compared(self) -> tuple[list[Feeds], Reference]:
-        return self._with_reference(TEST_SEED, self._spectrum)
-
-    @cached_property
-    def _white(self) -> tuple[list[Feeds], Reference]:
-        return self._with_reference(WEIGHTS_SEED, "white")
-
-    def _with_reference(self, seed: int, spectrum: noise.Spectrum) -> tuple[list[Feeds], Reference]:
-        samples = self._drawn(self.sample_count, seed, spectrum)
+        samples = self._drawn(self.sample_count, TEST_SEED)
         names, session = self._network.outputs, self._network.session
-        expected = [session.run(self._network.fed(sample), names) for sample in samples]
-        return samples, Reference(names, expected)
+        others = [session.run(self._network.fed(sample), names) for sample in samples[1:]]
+        return samples, Reference(names, [self._first_outputs, *others])
 
-    def _drawn(self, count: int, seed: int, spectrum: noise.Spectrum) -> list[Feeds]:
-        return noise.samples(self._inputs, count, seed=seed, spectrum=spectrum)
+    def _drawn(self, count: int, seed: int) -> list[Feeds]:
+        drawn = noise.samples(self._inputs, count, seed=seed)
+        return states.streamed(drawn, noise.states(self._inputs), self._network.named_outputs)
 
 
 def fix_shapes(whole: onnx.ModelProto, inputs: tuple[noise.Input, ...]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from quantstore.process.memory import give_back
 from quantstore.records import Array
 from quantstore.run.nodes import key_of, producers, read_by
 from quantstore.run.runtime import Feeds, Session
@@ -102,6 +103,7 @@ class Relay:
             RunError: onnxruntime refuses it.
         """
         self._number, self._session = number, None
+        give_back()
         plan = self._plans[number]
         if plan.nodes:
             self._session = Session(self._model_of(plan), is_optimized=False)

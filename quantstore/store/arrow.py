@@ -52,9 +52,14 @@ def _arrow(values: Any) -> "pa.Array":
 
 
 def columns_of(records: Sequence[Any]) -> dict[str, list[Any]]:
-    """Records as columns, by the name of their fields; a mapping is a column for each key."""
+    """Records as columns, by the name of their fields; a mapping is a column for each key.
+
+    Fields that belong to other tables (``records.NO_COLUMN``) are left out.
+    """
     columns: dict[str, list[Any]] = {}
     for field in dataclasses.fields(records[0]):
+        if not field.metadata.get("is_column", True):
+            continue
         values = [getattr(record, field.name) for record in records]
         if isinstance(values[0], Mapping):
             columns |= {name: [figures[name] for figures in values] for name in values[0]}

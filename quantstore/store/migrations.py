@@ -51,6 +51,7 @@ _KNOWN_OF_EARLIER = {
             "case when input_source = 'noise' or coalesce(calibration, 'minmax') = 'minmax'"
             f" then {_TARGET_OF_KEPT} end"
         ),
+        "deciding_sqnr_db": "output_sqnr_db",
     },
     "sensitivities": {
         "target": _TARGET_OF_KEPT,

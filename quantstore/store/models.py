@@ -200,11 +200,14 @@ def add_simulation(
     record: "SimulationRecord",
     activation_errors: "Sequence[ActivationErrorRecord]" = (),
 ) -> int:
-    """Write a run of a model, and how far each tensor drifted; returns its key."""
+    """Write a run of a model, its outputs, and how far each tensor drifted; returns its key."""
     duck = connection._connection
     simulation_id = int(connection.value("select nextval('simulation_ids')"))
     keys = {"simulation_id": [simulation_id], "model_id": [model_id]}
     insert(duck, "simulations", columns_of([record]) | keys)
+    if record.outputs:
+        output_keys = {"simulation_id": [simulation_id] * len(record.outputs)}
+        insert(duck, "simulation_outputs", columns_of(record.outputs) | output_keys)
     if activation_errors:
         run_keys = {"simulation_id": [simulation_id] * len(activation_errors)}
         insert(duck, "activation_errors", columns_of(activation_errors) | run_keys)
@@ -288,7 +291,7 @@ def add_float_set(
     insert(connection._connection, "float_sets", columns)
 
 
-CHILDREN_OF_SIMULATIONS = ("activation_errors", "float_sets")
+CHILDREN_OF_SIMULATIONS = ("simulation_outputs", "activation_errors", "float_sets")
 
 CHILDREN_OF_LAYERS = (
     "channels",

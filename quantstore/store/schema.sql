@@ -105,17 +105,17 @@ comment on column layers.op_family is 'Group of operators: conv, conv_transpose,
 comment on column layers.weight_name is 'Name of the stored tensor.';
 comment on column layers.weight_dtype is 'Type the tensor is stored in, such as float32.';
 comment on column layers.shape is 'Dimensions of the weights as the node reads them: those of the stored tensor, unless the graph reshapes it before.';
-comment on column layers.channel_axis is 'Axis of shape that counts output channels; NULL where the whole tensor is one channel. In a recurrent layer the directions, axis 0, count as well, one after another.';
-comment on column layers.channel_count is 'Number of output channels, each with a scale of its own under a per-channel scheme.';
+comment on column layers.channel_axis is 'Axis of shape that counts output channels; NULL where the whole tensor is one channel. In a recurrent layer the directions, axis 0, count as well, one after another, and in a ConvTranspose the groups.';
+comment on column layers.channel_count is 'Number of output channels, each with a scale of its own under a per-channel scheme; the groups of a ConvTranspose share theirs, as QuantizeLinear has it.';
 comment on column layers.group_count is 'Groups of a convolution, 1 otherwise.';
 comment on column layers.is_depthwise is 'Whether each group of a convolution reads a single input channel (and there are several).';
 comment on column layers.weight_count is 'Number of weights in the tensor, NaN and infinities included.';
 comment on column layers.nonfinite_count is 'NaN and infinite weights; they are left out of every other figure.';
 comment on column layers.batchnorm_folded is 'Whether a BatchNormalization that alone follows is folded into these weights.';
 comment on column layers.mul_folded is 'Whether a constant Mul that alone follows is folded into these weights.';
-comment on column layers.already_quantized is 'Whether the file stores integers; errors then measure a second rounding, the first loss is unknown.';
-comment on column layers.stored_scheme is 'How the file stores the integers, such as uint8 per tensor or uint4 per block of 32.';
-comment on column layers.stored_step is 'Scale of the stored integers, the largest where there are several, in weight units; NULL where the graph computes the weights from them in several steps.';
+comment on column layers.already_quantized is 'Whether the file stores integers, or makes float weights that lie on a grid by rounding them itself; errors then measure a second rounding, the first loss is unknown.';
+comment on column layers.stored_scheme is 'How the file stores the integers, such as uint8 per tensor or uint4 per block of 32; or the grid of float weights that it rounds itself, such as float on an int8 grid per channel.';
+comment on column layers.stored_step is 'Scale of the stored integers or step of the grid, the largest where there are several, in weight units; NULL where the graph computes the weights from them in several steps.';
 comment on column layers.attributes is 'Attributes of the node as JSON, such as {"strides": [2, 2]}; NULL where nobody recorded them.';
 -- numerics/measures.py: a comment for each measure; schema.py fills it in.
 
@@ -195,7 +195,9 @@ create table errors (
     channel_sqnr_min_db double,
     channel_sqnr_p10_db double,
     channel_sqnr_median_db double,
-    channels_below_10db integer not null
+    channels_below_10db integer not null,
+    input_channel_sqnr_p10_db double,
+    input_channels_below_10db integer
 );
 
 comment on table errors is 'One row per layer and scheme: what the round trip through the scheme costs.';
@@ -204,10 +206,12 @@ comment on column errors.max_abs_error is 'Largest distance a weight moves, in w
 comment on column errors.sqnr_db is '10 log10(sum of squared weights / sum of squared errors), in dB; NULL where the error is exactly 0.';
 comment on column errors.zeroed_fraction is 'Share of the non-zero weights that come back as 0, from 0 to 1.';
 comment on column errors.levels_used is 'Distinct codes in use; NULL where channels have grids of their own.';
-comment on column errors.channel_sqnr_min_db is 'SQNR of the worst channel that is not all zero, in dB; NULL where it is infinite.';
-comment on column errors.channel_sqnr_p10_db is 'SQNR that nine in ten channels reach, in dB; NULL where it is infinite. The band rests on it.';
-comment on column errors.channel_sqnr_median_db is 'SQNR of the median channel, in dB; NULL where it is infinite.';
-comment on column errors.channels_below_10db is 'Channels whose SQNR is below 10 dB.';
+comment on column errors.channel_sqnr_min_db is 'SQNR of the worst channel that is not dead, in dB; NULL where it is infinite.';
+comment on column errors.channel_sqnr_p10_db is 'SQNR that nine in ten channels reach, in dB, dead channels left out; NULL where it is infinite. The band rests on it.';
+comment on column errors.channel_sqnr_median_db is 'SQNR of the median channel, in dB, dead channels left out; NULL where it is infinite.';
+comment on column errors.channels_below_10db is 'Channels whose SQNR is below 10 dB, dead channels left out.';
+comment on column errors.input_channel_sqnr_p10_db is 'SQNR of the weights that read an input channel, in dB: what nine in ten input channels reach, dead ones left out; NULL where it is infinite or was not measured. Measured under int8 per tensor and per channel, symmetric, for convolutions and matrix products that are not depthwise.';
+comment on column errors.input_channels_below_10db is 'Input channels whose weights have an SQNR below 10 dB, dead ones left out; NULL where it was not measured.';
 
 -- Grain: one row per layer, int8 scheme and output channel.
 create table channel_errors (
@@ -264,7 +268,7 @@ comment on table bits_needed is
 'One row per layer and granularity: how many bits (2 to 16, symmetric) keep it fine.';
 comment on column bits_needed.granularity is 'Who shares one scale: tensor, channel or block.';
 comment on column bits_needed.bits is
-'Bits with which nine in ten channels reach 30 dB and with one bit less do not; NULL where 16 are not enough.';
+'Bits with which nine in ten channels reach 30 dB, and three in four input channels 10 dB, and with one bit less do not; NULL where 16 are not enough.';
 
 -- Grain: one row per layer and neighbour.
 create table equalization (
@@ -350,7 +354,10 @@ create table simulations (
     sample_count integer not null,
     calibration_count integer,
     output_sqnr_db double,
+    deciding_sqnr_db double,
+    tail_sqnr_db double,
     top1_agreement double,
+    provisional varchar,
     seconds double not null,
     cpu_seconds double,
     onnxruntime_version varchar not null,
@@ -379,6 +386,12 @@ comment on column simulations.calibration_count is
 'Inputs that the ranges of activations were found on; 0 where none were needed; NULL where it is not known.';
 comment on column simulations.output_sqnr_db is
 'SQNR at the outputs of the network, in dB: 10 log10(sum y^2 / sum (y'' - y)^2), median over outputs and samples; NULL where there is no figure.';
+comment on column simulations.deciding_sqnr_db is
+'SQNR that the verdict rests on, in dB: that of the worst output that decides; NULL where there is none.';
+comment on column simulations.tail_sqnr_db is
+'SQNR of the whole file, decoder included, at the tensors that a runtime hands out, in dB; NULL where it was not measured.';
+comment on column simulations.provisional is
+'Why the value is provisional; NULL where it is not.';
 comment on column simulations.top1_agreement is
 'Share of the samples where the largest score stays the same, from 0 to 1; NULL where there is no such output.';
 comment on column simulations.seconds is 'How long the run took.';
@@ -387,6 +400,37 @@ comment on column simulations.cpu_seconds is
 comment on column simulations.onnxruntime_version is 'The onnxruntime that ran both models.';
 comment on column simulations.created_at is 'When it was run (UTC).';
 comment on column simulations.failure is 'Why there is no figure; NULL where there is one.';
+
+-- Grain: one row per run and output, or part of an output.
+create table simulation_outputs (
+    simulation_id integer not null,
+    output varchar not null,
+    part varchar,
+    point varchar,
+    sqnr_db double,
+    varying_sqnr_db double,
+    decision_f1 double,
+    decisions bigint,
+    decides boolean not null
+);
+
+comment on table simulation_outputs is
+'One row per run and output of the network; one per part where an output joins parts of different kinds.';
+comment on column simulation_outputs.output is 'Name of the output.';
+comment on column simulation_outputs.part is
+'Tensor that the output joins with others of another kind; NULL where the output is whole.';
+comment on column simulation_outputs.point is
+'Where the values were compared: before squashing, selection and decoding by constants.';
+comment on column simulation_outputs.sqnr_db is
+'SQNR there, in dB, median over the samples; NULL where it is exact.';
+comment on column simulation_outputs.varying_sqnr_db is
+'SQNR of what varies with the input, in dB: values and errors less their mean over the samples; NULL where nothing varies or it was not measured.';
+comment on column simulation_outputs.decision_f1 is
+'Share of the decisions that stay, from 0 to 1: F1 of the elements above the threshold behind a Sigmoid, agreement of the largest behind a Softmax; NULL where nothing is decided or the inputs are noise.';
+comment on column simulation_outputs.decisions is
+'How many decisions of the float network that share is of; NULL where there is none.';
+comment on column simulation_outputs.decides is
+'Whether the verdict looks at this output.';
 
 -- Grain: one row per run, tensor and kind of error.
 create table activation_errors (
@@ -657,6 +701,7 @@ where simulations.input_source = 'noise'
         'the stored integers lie on this grid already; what their rounding lost is unknown',
         'the weights lie on this grid already: rounding them changes nothing',
         'this target rounds nothing that the outputs of this model depend on',
+        'the quantized model returns what the float one does: its weights lie on this grid already',
         'onnxruntime''s quantizer leaves this model as it is'
     )
 qualify row_number() over (
@@ -673,90 +718,244 @@ comment on view probes is
 comment on column probes.band is
 'Band of the SQNR at the outputs; NULL where there is no figure.';
 
--- Grain: one row per model and scheme.
+-- Grain: one row per model and target.
 create view verdicts as
-with per_scheme as (
+with scopes as (
+    select
+        target,
+        scheme,
+        -- Layers are not measured with scales that are powers of two: under the same scheme with
+        -- finer scales a loss can only be smaller. schemes.py: Target.layer_scheme.
+        case scheme when 'int8_tensor_power_of_two' then 'int8_tensor_symmetric' else scheme end
+            as layer_scheme,
+        -- Other layers stay in float. schemes.py: Target.layer_families.
+        coalesce(placement = 'inputs of MatMul, Gemm and recurrent layers', false)
+            as rounds_linear_only,
+        activations is null as leaves_activations
+    from targets
+),
+-- Not asof: it would sort the layers of every model. NaN, which is larger than infinity, bounds
+-- the best band.
+intervals as (
+    select band, lower_db, lead(lower_db, 1, 'nan') over (order by lower_db) as upper_db
+    from bands
+),
+judged_layers as (
+    select
+        models.model,
+        layers.model_id,
+        layer_scheme,
+        rounds_linear_only,
+        not rounds_linear_only or layers.op_family in ('linear', 'recurrent') as is_rounded,
+        -- An exact layer has no finite SQNR: it counts as infinitely good.
+        coalesce(errors.channel_sqnr_p10_db, 'infinity') as p10_db,
+        errors.channel_sqnr_p10_db,
+        errors.channels_below_10db,
+        errors.zeroed_fraction,
+        layers.layer,
+        layers.depth,
+        layers.channel_count,
+        layers.weight_count
+    from errors
+    join (select distinct layer_scheme, rounds_linear_only from scopes) as by_scheme
+        on by_scheme.layer_scheme = errors.scheme
+    join layers using (layer_id)
+    join models using (model_id)
+),
+per_scheme as (
     select
         model,
-        scheme,
-        count(*) filter (band = 'broken') as layers_broken,
-        count(*) filter (band = 'at risk') as layers_at_risk,
-        count(*) filter (band = 'watch') as layers_watch,
-        count(*) filter (band = 'fine') as layers_fine,
-        sum(channels_below_10db)::bigint as channels_below_10db,
-        sum(channel_count)::bigint as channel_count,
+        layer_scheme,
+        rounds_linear_only,
+        count(*) filter (is_rounded and band = 'broken') as layers_broken,
+        count(*) filter (is_rounded and band = 'at risk') as layers_at_risk,
+        count(*) filter (is_rounded and band = 'watch') as layers_watch,
+        count(*) filter (is_rounded and band = 'fine') as layers_fine,
+        coalesce(sum(channels_below_10db) filter (is_rounded), 0)::bigint as channels_below_10db,
+        coalesce(sum(channel_count) filter (is_rounded), 0)::bigint as channel_count,
         -- Ties are common at 0 dB: the layer that loses more weights is the worse one.
-        first(layer order by channel_sqnr_p10_db nulls last, zeroed_fraction desc, depth)
+        first(layer order by p10_db, zeroed_fraction desc, depth) filter (is_rounded)
             as worst_layer,
-        min(channel_sqnr_p10_db) as worst_channel_sqnr_p10_db,
-        coalesce(sum(weight_count) filter (band = 'broken'), 0) / sum(weight_count)
-            as broken_weight_share,
+        min(channel_sqnr_p10_db) filter (is_rounded) as worst_channel_sqnr_p10_db,
+        coalesce(
+            sum(weight_count) filter (is_rounded and band = 'broken')
+                / sum(weight_count) filter (is_rounded),
+            0
+        ) as broken_weight_share,
         model_id
-    from layer_errors
-    group by model_id, model, scheme
+    from judged_layers
+    join intervals on p10_db >= lower_db and p10_db < upper_db
+    group by model_id, model, layer_scheme, rounds_linear_only
 ),
-measured as (
-    select model_id, scheme, mode, output_sqnr_db, band
-    from probes
-    where band is not null
-    -- Weights and activations before weights alone, the latest first.
+figures as (
+    select
+        model_id,
+        simulation_id,
+        target,
+        scheme,
+        mode,
+        -- Noise that somebody asked for is no input of theirs.
+        case
+            when input_source = 'noise' or starts_with(input_source, 'noise, ') then 'probe'
+            else 'run'
+        end as evidence,
+        case
+            when coalesce(deciding_sqnr_db, output_sqnr_db) is not null
+                then coalesce(deciding_sqnr_db, output_sqnr_db)
+            -- Where nothing was rounded nothing was lost: records.NOTHING_ROUNDED. Every other
+            -- failure, whatever it says, left the value unknown.
+            when failure in (
+                'the stored integers lie on this grid already; what their rounding lost is unknown',
+                'the weights lie on this grid already: rounding them changes nothing',
+                'this target rounds nothing that the outputs of this model depend on',
+                'the quantized model returns what the float one does: its weights lie on this grid already',
+                'onnxruntime''s quantizer leaves this model as it is'
+            ) then 'infinity'
+        end as sqnr_db,
+        failure,
+        input_source,
+        sample_count,
+        provisional,
+        created_at
+    from simulations
+    where coalesce(deciding_sqnr_db, output_sqnr_db) is not null or failure is not null
+),
+-- The best evidence on each target: inputs of one's own, the latest, before the probe. What was
+-- cut off stays so until it is measured.
+own as (
+    from figures
+    where target is not null
     qualify row_number() over (
-        partition by model_id, scheme
-        order by mode = 'both' desc, created_at desc, simulation_id desc
+        partition by model_id, target
+        order by
+            evidence = 'run' desc,
+            input_source = 'noise' desc,
+            created_at desc,
+            simulation_id desc
     ) = 1
 ),
-cut_off as (
-    select model_id, scheme, failure
-    from probes
-    where mode = 'both' and band is null
+weights_alone as (
+    from figures
+    where mode = 'weights' and sqnr_db is not null
+    qualify row_number() over (
+        partition by model_id, scheme, evidence
+        order by input_source = 'noise' desc, created_at desc, simulation_id desc
+    ) = 1
+),
+weights_alone_by_kind as (
+    select *, evidence as kind
+    from weights_alone
+    union all
+    select *, 'best' as kind
+    from weights_alone
+    qualify row_number() over (partition by model_id, scheme order by evidence = 'run' desc) = 1
+),
+outputs as (
+    select
+        simulation_id,
+        arg_min(
+            case when part is null then output else output || ' (' || part || ')' end,
+            coalesce(least(sqnr_db, varying_sqnr_db), 'infinity')
+        ) as worst_output,
+        min(decision_f1) as decision_f1
+    from simulation_outputs
+    where decides
+    group by simulation_id
+),
+compared as (
+    select
+        per_scheme.*,
+        scopes.target,
+        scopes.scheme,
+        own.sqnr_db is not null as is_settled,
+        own.failure,
+        -- Weights alone can lower a value and prove a loss, never that there is none.
+        beside.sqnr_db is not null and (own.sqnr_db is null or beside.sqnr_db < own.sqnr_db)
+            as is_by_weights,
+        case when is_by_weights then beside.sqnr_db else own.sqnr_db end as sqnr_db,
+        case
+            when is_by_weights then beside.simulation_id
+            when is_settled then own.simulation_id
+        end as simulation_id,
+        case
+            when is_by_weights then beside.evidence
+            when is_settled then own.evidence
+            else 'weights'
+        end as evidence,
+        case when is_settled and not is_by_weights then own.mode else 'weights' end as mode
+    from per_scheme
+    join scopes using (layer_scheme, rounds_linear_only)
+    left join own on own.model_id = per_scheme.model_id and own.target = scopes.target
+    left join weights_alone_by_kind as beside
+        on beside.model_id = per_scheme.model_id
+        and beside.scheme = scopes.layer_scheme
+        and not scopes.rounds_linear_only
+        and beside.kind = case
+            when own.sqnr_db is null then 'best'
+            when not scopes.leaves_activations then own.evidence
+        end
 ),
 judged as (
     select
-        per_scheme.*,
-        mode,
-        output_sqnr_db,
-        band as measured_band,
-        failure,
+        compared.*,
         case
-            when band is not null then band
+            when is_settled then band
+            when sqnr_db is not null then case when band in ('broken', 'at risk') then band end
             when layers_broken > 0 then 'broken'
             when layers_at_risk > 0 then 'at risk'
-            when layers_watch > 0 then 'watch'
-            else 'fine'
-        end as worst_band
-    from per_scheme
-    left join measured using (model_id, scheme)
-    left join cut_off using (model_id, scheme)
+        end as proven_band
+    from compared
+    left join intervals on sqnr_db >= lower_db and sqnr_db < upper_db
 )
 select
-    model,
-    scheme,
-    case
-        when worst_band = 'broken' then 'breaks'
-        when worst_band = 'at risk' then 'at risk'
-        -- Less than full int8 can prove a loss, never that there is none.
-        when failure is not null then 'untested'
-        else worst_band
-    end as verdict,
-    -- Not if(): DuckDB 1.5 has no such function.
-    case when measured_band is null then 'weights' else 'probe' end as evidence,
-    coalesce(mode, 'weights') as mode,
-    output_sqnr_db,
-    case when verdict = 'untested' then failure end as reason,
-    judged.* exclude (model, scheme, mode, output_sqnr_db, measured_band, failure, worst_band)
-from judged;
+    judged.model,
+    judged.target,
+    judged.scheme,
+    coalesce(proven_band, 'untested') as verdict,
+    judged.evidence,
+    judged.mode,
+    case when sqnr_db < 'infinity' then sqnr_db end as output_sqnr_db,
+    outputs.worst_output,
+    outputs.decision_f1,
+    simulations.sample_count,
+    simulations.input_source,
+    simulations.provisional,
+    case when proven_band is null then coalesce(judged.failure, 'not measured') end as reason,
+    judged.is_settled as is_measured,
+    judged.layers_broken,
+    judged.layers_at_risk,
+    judged.layers_watch,
+    judged.layers_fine,
+    judged.channels_below_10db,
+    judged.channel_count,
+    judged.worst_layer,
+    judged.worst_channel_sqnr_p10_db,
+    judged.broken_weight_share,
+    judged.model_id
+from judged
+left join simulations on simulations.simulation_id = judged.simulation_id
+left join outputs on outputs.simulation_id = judged.simulation_id;
 
 comment on view verdicts is
-'One row per model and scheme: does it survive, and how many layers are in which band.';
+'One row per model and target, measured or not: does the model survive, what says so, and how many layers are in which band.';
 comment on column verdicts.verdict is
-'breaks, at risk, watch or fine: the band of the SQNR at the outputs where the model was probed, else of its worst layer. Weights can prove that a model will break, never that it survives: untested where full int8 has no figure and nothing less proves a loss.';
+'broken, at risk, watch or fine: the band of the SQNR at the outputs. untested where the target has no value of its own and weights alone prove no loss: they can show that a model will break, never that it survives.';
 comment on column verdicts.evidence is
-'What the verdict rests on: probe (float and quantized model were run on noise) or weights (the worst layer; the model was not run).';
-comment on column verdicts.mode is 'What is quantized in the evidence: weights, or both weights and activations.';
+'What the verdict rests on: run (the model was run on inputs of your own), probe (on noise) or weights (the worst layer; the model was not run).';
+comment on column verdicts.mode is
+'What is quantized in the evidence: both weights and activations, or weights alone where that value is lower or the only one.';
 comment on column verdicts.output_sqnr_db is
-'SQNR at the outputs of the network in the probe, in dB; NULL where the evidence is weights.';
+'SQNR at the worst output that decides, in dB: the lower one of the target and of its weights alone; NULL where nothing was run or nothing is lost.';
+comment on column verdicts.worst_output is
+'Output with the lowest SQNR of those that decide, with its part in parentheses; NULL where outputs were not kept apart.';
+comment on column verdicts.decision_f1 is
+'Lowest share of decisions that stay over the outputs that decide, from 0 to 1; NULL where it was not measured.';
+comment on column verdicts.sample_count is
+'Inputs that the evidence was compared on; NULL where nothing was run.';
 comment on column verdicts.reason is
-'Why full int8 has no figure, where the verdict is untested; NULL otherwise.';
+'Why there is no verdict, where it is untested: not measured, or why the value of the target is missing; NULL otherwise.';
+comment on column verdicts.is_measured is
+'Whether the target itself has a value; where it has none, broken and at risk rest on weights alone.';
 comment on column verdicts.layers_broken is 'Layers in the band broken.';
 comment on column verdicts.layers_at_risk is 'Layers in the band at risk.';
 comment on column verdicts.layers_watch is 'Layers in the band watch.';

@@ -41,10 +41,21 @@ class LayerFacts:
     symmetric_span_over_rms: float | None
     weight_min: float
     weight_max: float
+    dead_channels: int = 0  # channels that carry nothing; no summary counts them
 
 
 def causes(facts: LayerFacts, scheme: Scheme) -> list[str]:
-    """Why a layer suffers, most telling first, at most three; empty where nothing stands out."""
+    """Why a layer suffers, most telling first, at most three; empty where nothing stands out.
+
+    Dead channels, which are no cause, are mentioned behind them.
+    """
+    dead = []
+    if facts.dead_channels:
+        dead = [f"{counted(facts.dead_channels, 'dead channel')} left out"]
+    return [*_causes(facts, scheme), *dead]
+
+
+def _causes(facts: LayerFacts, scheme: Scheme) -> list[str]:
     if facts.band == "fine":
         return ["no weight-side problem"]
     reasons: list[str] = []

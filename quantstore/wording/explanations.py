@@ -21,6 +21,11 @@ class Explanation:
         )
 
 
+# What the bands mean for decisions: docs/method.md, section 5.
+DECISIONS_SURVIVE = (
+    "About three in four decisions survive at 10 dB, nine in ten at 15, nineteen in twenty at 20."
+)
+
 EXPLANATIONS = {
     "sqnr": Explanation(
         "SQNR",
@@ -31,10 +36,9 @@ EXPLANATIONS = {
     ),
     "bands": Explanation(
         "a band",
-        "A layer is judged by its **p10**: the SQNR that nine in ten of its output channels reach."
-        " *Fine* is {fine} dB and more, *watch* from {watch}, *at risk* from {at_risk}, *broken*"
-        " below. The limits are provisional, a rule of thumb. One figure for the whole tensor would"
-        " hide the channels that an outlier ruins.",
+        "A layer is judged by its **p10**, the SQNR that 90 % of its channels reach; a model by its"
+        " worst output. *Fine* is {fine} dB and more, *watch* from {watch}, *at risk* from"
+        f" {{at_risk}}, *broken* below. {DECISIONS_SURVIVE}",
     ),
     "per_channel": Explanation(
         "per channel",

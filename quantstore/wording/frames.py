@@ -15,13 +15,15 @@ def layer_facts(row: Mapping[Any, Any]) -> LayerFacts:
     return LayerFacts(
         band=str(row["band"]),
         channel_count=int(row["channel_count"]),
-        flattened_channels=int(row["flattened_channels"]),
+        # Channels are kept apart under int8 schemes alone.
+        flattened_channels=int(figure_or_none(row["flattened_channels"]) or 0),
         outlier_channels=int(row["outlier_channel_count"]),
         spread_bits=figure_or_none(row["channel_spread_bits"]),
         narrow_channels=int(row["narrow_channels"]),
         symmetric_span_over_rms=figure_or_none(row["symmetric_span_over_rms"]),
         weight_min=figure_or_none(row["weight_min"]) or 0.0,
         weight_max=figure_or_none(row["weight_max"]) or 0.0,
+        dead_channels=int(figure_or_none(row["dead_channel_count"]) or 0),
     )
 
 

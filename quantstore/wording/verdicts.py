@@ -1,10 +1,12 @@
-"""The verdict on one model under one scheme, with what it rests on."""
+"""The verdict on one model under one target, with what it rests on."""
 
 import math
+import shlex
 from dataclasses import dataclass
 
 from quantstore.errors import printable
-from quantstore.wording.units import NO_BREAK_SPACE, counted, spaced, with_minus
+from quantstore.schemes import DEFAULT_TARGET, TARGETS
+from quantstore.wording.units import NO_BREAK_SPACE, counted, share, spaced, with_minus
 
 # Of a model that was measured with --no-fold.
 UNFOLDED = "weights as stored, batch normalization not folded"
@@ -17,33 +19,44 @@ NINE_IN_TEN = f"SQNR that {NINE_IN_TEN_REACH}"
 OWN_GRID_DB = 60.0
 
 
-# The verdict where full int8 has no figure and nothing less proves a loss; it colours a cell, too.
+# The verdict where a target has no value of its own and nothing less proves a loss; it colours a
+# cell, too.
 UNTESTED = "untested"
+# Its reason where nobody has measured the target; the view ``verdicts`` says the same.
+NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """What is known of one model under one scheme: a row of the view ``verdicts``."""
+    """What is known of one model under one target: a row of the view ``verdicts``."""
 
-    verdict: str  # breaks, at risk, watch, fine or untested
-    mode: str | None  # what the probe quantized; None where the verdict rests on the weights alone
-    output_sqnr_db: float | None
-    layers_broken: int
-    layers_at_risk: int
-    layer_count: int
+    verdict: str  # broken, at risk, watch, fine or untested
+    evidence: str = "weights"  # run, probe or weights
+    mode: str = "weights"  # what is quantized in the evidence
+    output_sqnr_db: float | None = None
+    layers_broken: int = 0
+    layers_at_risk: int = 0
+    layer_count: int = 0
+    target: str = DEFAULT_TARGET.name
+    model: str = ""  # its name, for the command that measures it
+    is_measured: bool = False  # whether the target itself has a value
     is_already_quantized: bool = False
     are_layers_exact: bool = False  # nothing but float rounding is lost in any of them
-    probe_failure: str | None = None
     next_limit_db: float | None = None  # of the bands, the lowest that the outputs do not reach
-    reason: str | None = None  # why full int8 has no figure, where the verdict is untested
+    reason: str | None = None  # why the target has no value, where the verdict is untested
+    sample_count: int | None = None
+    worst_output: str | None = None
+    decision_f1: float | None = None
+    provisional: str | None = None  # why the value is provisional
 
     @property
-    def is_probed(self) -> bool:
-        return self.mode is not None and self.output_sqnr_db is not None
+    def was_run(self) -> bool:
+        """Whether the verdict rests on a value at the outputs, or on there being no loss."""
+        return self.evidence != "weights"
 
     @property
     def is_untested(self) -> bool:
-        """Whether full int8 has no figure, and nothing less proves a loss."""
+        """Whether the target has no value, and nothing less proves a loss."""
         return self.verdict == UNTESTED
 
     @property
@@ -52,8 +65,20 @@ class ModelFacts:
         if not self.is_already_quantized or self.is_untested:
             return False
         if self.output_sqnr_db is None:
-            return self.are_layers_exact
+            return self.are_layers_exact or (self.was_run and self.verdict == "fine")
         return self.output_sqnr_db > OWN_GRID_DB
+
+    @property
+    def says_more_on_one_line(self) -> bool:
+        """Whether :func:`verdict_sentence` says more than the headline of a model."""
+        return self.is_untested or any(
+            detail is not None for detail in (self.worst_output, self.decision_f1, self.provisional)
+        )
+
+    @property
+    def is_by_weights(self) -> bool:
+        """Whether it is the weights alone that decide, under a target that rounds more."""
+        return self.mode == "weights" and TARGETS[self.target].mode != "weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +89,6 @@ class VerdictCell:
     text: str
     addition: str = ""
     evidence: str = ""
-    where: str = ""  # what the figure is of, in front of the evidence
 
 
 MODES = {
@@ -72,72 +96,100 @@ MODES = {
     "weights": "weights only",
     "activations": "activations only",
 }
-_MODES_IN_A_CELL = MODES | {"both": "full int8"}
+
+STORED_SO, LOSS_UNKNOWN = "already stored in this format", "earlier loss unknown"
+NOTHING_TO_ROUND = "no change"
+NOT_RUN = "weights only, model not run"
+ESTIMATED = "estimated with noise"
+PROVISIONAL = "provisional"
 
 
 def verdict(facts: ModelFacts) -> VerdictCell:
-    """The verdict on one model under one scheme, with what it rests on.
-
-    The probe decides where there is one. Weights alone never prove that a model survives, and
-    layers to watch never change their verdict.
-    """
+    """The verdict on one model under one target, with what it rests on."""
     if facts.is_untested:
-        evidence = FULL_INT8_NOT_MEASURED
-        if facts.is_probed:
-            evidence += f"; {with_less_than_full_int8(facts)}"
-        return VerdictCell(UNTESTED, UNTESTED, "", evidence)
+        return VerdictCell(UNTESTED, UNTESTED, "", _untested_because(facts))
     if facts.is_on_its_own_grid:
-        return VerdictCell("fine", "on this grid already", "", "the first loss is unknown")
-    if not facts.is_probed:
+        return VerdictCell("fine", STORED_SO, "", LOSS_UNKNOWN)
+    if not facts.was_run:
         by_weights = weights_verdict(facts.layers_broken, facts.layers_at_risk)
-        if facts.probe_failure:
-            evidence = "weights alone; the probe failed"
-        elif by_weights.band == "fine":
-            evidence = "activations not measured"
-        else:
-            evidence = "weights alone, not run"
-        return VerdictCell(by_weights.band, by_weights.text, by_weights.addition, evidence)
-    mode = facts.mode or ""
-    survives = {"weights": "weights survive", "activations": "activations survive"}
-    outcome = survives.get(mode, "survives") if facts.verdict == "fine" else facts.verdict
-    band = "broken" if facts.verdict == "breaks" else facts.verdict
-    text = f"{outcome}: {at_outputs(facts)}"
-    evidence = _MODES_IN_A_CELL[mode]
+        return VerdictCell(facts.verdict, by_weights.text, by_weights.addition, NOT_RUN)
+    if facts.output_sqnr_db is None:
+        return VerdictCell(facts.verdict, f"{facts.verdict}: {NOTHING_TO_ROUND}", "", basis(facts))
+    evidence = basis(facts)
     if facts.layers_broken:
         evidence += f"; {counted(facts.layers_broken, 'layer')} broken"
-    return VerdictCell(band, text, "", evidence, "at the outputs, ")
+    return VerdictCell(facts.verdict, f"{facts.verdict}: {at_outputs(facts)}", "", evidence)
+
+
+def basis(facts: ModelFacts) -> str:
+    """What a value rests on: ``estimated with noise``, ``on 12 of your inputs, weights alone``."""
+    clauses = []
+    if not facts.was_run:
+        return NOT_RUN
+    if facts.evidence == "run":
+        clauses.append(f"on {facts.sample_count:,} of your inputs" if facts.sample_count else OWN)
+    else:
+        clauses.append(ESTIMATED)
+    if facts.is_by_weights:
+        clauses.append("weights alone" if facts.is_measured else NO_ACTIVATIONS)
+    if facts.provisional:
+        clauses.append(PROVISIONAL)
+    return ", ".join(clauses)
+
+
+OWN = "on your inputs"
+NO_ACTIVATIONS = "weights alone, activations not measured"
+
+
+def _untested_because(facts: ModelFacts) -> str:
+    reason = printable(facts.reason or NOT_MEASURED).rstrip(".")
+    if facts.output_sqnr_db is not None:
+        reason += f"; weights alone: {at_outputs(facts)}"
+    return reason
 
 
 def verdict_sentence(facts: ModelFacts) -> str:
-    """The verdict on one line: ``breaks: 7 dB at the outputs, full int8; 24 layers broken``."""
+    """The verdict on one line: ``broken: output SQNR 7 dB, estimated with noise``.
+
+    What is untested comes with the command that measures it, where the model has a name.
+    """
     if facts.is_untested:
-        reason = printable(facts.reason or "no reason given").rstrip(".")
-        sentence = f"{UNTESTED}: {FULL_INT8_NOT_MEASURED}: {reason}"
-        if facts.is_probed:
-            sentence += f"; {with_less_than_full_int8(facts)} at the outputs"
+        sentence = f"{UNTESTED}: {_untested_because(facts)}"
+        if facts.model:
+            sentence += f"; measure it with: {command(facts)}"
         return sentence.replace(NO_BREAK_SPACE, " ")
     cell = verdict(facts)
-    text = " ".join(filter(None, (cell.text, cell.addition)))
-    evidence = f" {cell.where}{cell.evidence}" if cell.where else f", {cell.evidence}"
-    return f"{text}{evidence}".replace(NO_BREAK_SPACE, " ")
+    if facts.was_run and facts.output_sqnr_db is not None and not facts.is_on_its_own_grid:
+        text = f"{facts.verdict}: output SQNR {at_outputs(facts)}"
+        if facts.worst_output:
+            text += f" at {printable(facts.worst_output)}"
+    else:
+        text = " ".join(filter(None, (cell.text, cell.addition)))
+    evidence = cell.evidence
+    if facts.provisional and facts.was_run:
+        # It comes with its reason, at the end.
+        evidence = evidence.replace(f", {PROVISIONAL}", "")
+    sentence = f"{text}, {evidence}"
+    if facts.decision_f1 is not None:
+        sentence += f"; {share(facts.decision_f1)} of the decisions stay"
+    if facts.provisional and facts.was_run:
+        sentence += f"; {PROVISIONAL}: {printable(facts.provisional)}"
+    return sentence.replace(NO_BREAK_SPACE, " ")
 
 
-FULL_INT8_NOT_MEASURED = "full int8 was not measured"
-
-
-def with_less_than_full_int8(facts: ModelFacts) -> str:
-    """``weights only: 22 dB``, what is measured of a model that is untested."""
-    return f"{MODES[facts.mode or 'weights']}: {at_outputs(facts)}"
+def command(facts: ModelFacts) -> str:
+    """The command that measures a target of a model."""
+    return shlex.join(("quantstore", "probe", printable(facts.model), "--target", facts.target))
 
 
 def weights_verdict(layers_broken: int, layers_at_risk: int) -> VerdictCell:
-    """The verdict from the weights alone: they can prove that a model breaks, nothing else."""
+    """What the weights alone say: they can prove that a model breaks, nothing else."""
     if layers_broken:
         addition = f"+{NO_BREAK_SPACE}{layers_at_risk} at risk" if layers_at_risk else ""
-        return VerdictCell("broken", f"breaks: {counted(layers_broken, 'layer')}", addition)
+        return VerdictCell("broken", f"broken: {counted(layers_broken, 'layer')}", addition)
     if layers_at_risk:
         return VerdictCell("at risk", f"at risk: {counted(layers_at_risk, 'layer')}")
-    return VerdictCell("fine", "no weight-side blocker")
+    return VerdictCell(UNTESTED, "no problem found in the weights")
 
 
 def about_db(value: float | None, next_limit_db: float | None = None) -> str:

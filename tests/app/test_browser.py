@@ -14,7 +14,7 @@ from quantstore.app.sidebar import PATH_PLACEHOLDER
 from quantstore.app.widgets import welcome
 from quantstore.charts.palette import DARK
 from quantstore.errors import printable
-from quantstore.schemes import DEFAULT_SCHEME, INT8_CHANNEL_SYMMETRIC
+from quantstore.schemes import DEFAULT_TARGET, TARGETS
 from quantstore.wording import headlines
 from tests.support.browsing import HOSTILE, Visitor, expect
 from tests.support.facts import finding, many
@@ -37,8 +37,8 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     page.locator("input[type=file]").set_input_files(
         [DEMO / "digits-rescaled.onnx", DEMO / "digits-separable.onnx", wrong]
     )
-    one_of_two = many(breaking=1, total=2)
-    visitor.shows(headlines.models_headline(one_of_two, one_of_two, DEFAULT_SCHEME))
+    one_of_two = many(1, 0, 2, mode="both")
+    visitor.shows(headlines.models_headline(one_of_two, [], DEFAULT_TARGET))
     # One sentence for the wrong one, whose name is shown as itself; the others went on.
     visitor.shows("failed: not an ONNX file")
     visitor.shows("letter<b>.onnx")
@@ -49,8 +49,8 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     visitor.screenshot("compare")
 
     page.get_by_role("button", name="digits-rescaled", exact=True).click()
-    probed = finding("breaks", "both", 1.0)
-    visitor.shows(headlines.model_headline(probed, finding(), DEFAULT_SCHEME))
+    probed = finding("broken", "both", 0.3)
+    visitor.shows(headlines.model_headline(probed, None, DEFAULT_TARGET))
     visitor.settle()
     visitor.reaches("model", "digits-rescaled")
     # What became of the files stays on every page, until somebody has read it.
@@ -185,7 +185,7 @@ def test_the_main_path_works_by_keyboard_alone(visit, full_app) -> None:
     page.keyboard.press("Tab")
     assert visitor.focus() == "Skip to main content"
     page.keyboard.press("Enter")
-    visitor.tab_to("digits-rescaled, int8 per tensor, symmetric: breaks")
+    visitor.tab_to("digits-rescaled, per-tensor int8: broken")
     assert visitor.has_visible_focus()
     page.keyboard.press("Enter")
     visitor.arrives("model", "Worst layers first")
@@ -214,12 +214,12 @@ def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
     visitor = visit(full_app)
     page = visitor.page
     visitor.turn_to("/")
-    page.get_by_role("button", name="per channel symmetric", exact=True).click()
-    visitor.shows("under int8 per channel, symmetric")
+    page.get_by_role("button", name=TARGETS["int8_weights"].title, exact=True).click()
+    visitor.shows(f"with {TARGETS['int8_weights'].title}")
     visitor.settle()
-    visitor.reaches("scheme", "int8_channel_symmetric")
+    visitor.reaches("target", "int8_weights")
     page.get_by_role("button", name="digits-rescaled", exact=True).click()
-    visitor.shows(headlines.model_headline(finding(), finding(), INT8_CHANNEL_SYMMETRIC))
+    visitor.shows(headlines.model_headline(finding(), None, TARGETS["int8_weights"]))
     visitor.settle()
     visitor.marks().nth(3).click()
     visitor.arrives("layer", RESCUE_TITLE)
@@ -232,11 +232,11 @@ def test_back_and_forward_take_one_press_per_deed(visit, full_app) -> None:
     expect(page.locator("h1").first).to_have_text("digits-rescaled")
     page.go_back()
     visitor.arrives("", "How the layers differ")
-    visitor.reaches("scheme", "int8_channel_symmetric")
+    visitor.reaches("target", "int8_weights")
     page.go_back()
-    visitor.arrives("", "under int8 per tensor, symmetric")
+    visitor.arrives("", f"with {DEFAULT_TARGET.title}")
     for path, text in (
-        ("", "under int8 per channel, symmetric"),
+        ("", f"with {TARGETS['int8_weights'].title}"),
         ("model", "Worst layers first"),
         ("layer", RESCUE_TITLE),
     ):

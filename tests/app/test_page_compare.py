@@ -21,7 +21,7 @@ def page(monkeypatch, demo_store):
     monkeypatch.setenv("QUANTSTORE_DB", str(demo_store))
 
     def open_page(**address):
-        app = unopened("compare", **address).run()
+        app = unopened("compare", **({"target": "int8_tensor"} | address)).run()
         assert not app.exception
         assert not app.error
         return app
@@ -34,7 +34,7 @@ def seen(demo_store):
     """Looks at a page that others look at as well."""
 
     def look_at(path=demo_store, **address):
-        app = opened("compare", path, **address)
+        app = opened("compare", path, **({"target": "int8_tensor"} | address))
         assert not app.error
         return app
 
@@ -45,7 +45,7 @@ def matrix(app):
     """The verdict matrix as the browser gets it."""
     for component in app.get("bidi_component"):
         data = json.loads(component.proto.json or "null")
-        if data and "schemes" in data:
+        if data and "targets" in data:
             return data
     return None
 
@@ -81,7 +81,7 @@ def tagged(demo_store, tmp_path_factory):
 def test_a_tag_chooses_the_models_and_what_there_is_to_pick_from(seen, tagged):
     app = seen(tagged, tag="edge")
     assert [row["model"] for row in matrix(app)["rows"]] == ["digits-rescaled", "digits-plain"]
-    assert app.header[0].value.startswith("1 of 2 models breaks")
+    assert app.header[0].value.startswith("1 of 2 models is broken")
     assert app.multiselect(key="models").options == ["digits-plain", "digits-rescaled"]
     assert app.multiselect(key="models").proto.placeholder == "All 2 models with the tag edge"
 

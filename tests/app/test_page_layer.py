@@ -14,7 +14,7 @@ from quantstore import queries, store
 from quantstore.app.pages import layer as layer_page
 from quantstore.app.sections import channels, clipping, equalization
 from quantstore.app.widgets import address, components
-from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES
+from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, SCHEMES, TARGETS
 from quantstore.wording import remedies, units
 from quantstore.wording import text as text_words
 from tests.support.visits import opened, section, unopened
@@ -27,13 +27,13 @@ LAYER = "/stem/conv/Conv"
 def page(monkeypatch, demo_store):
     """Opens a page of one's own."""
     monkeypatch.setenv("QUANTSTORE_DB", str(demo_store))
-    return lambda **address: run(unopened("layer", **address))
+    return lambda **address: run(unopened("layer", **({"target": "int8_tensor"} | address)))
 
 
 @pytest.fixture
 def seen(demo_store):
     """Looks at a page that others look at as well."""
-    return lambda **address: opened("layer", demo_store, **address)
+    return lambda **address: opened("layer", demo_store, **({"target": "int8_tensor"} | address))
 
 
 def run(app):
@@ -86,18 +86,18 @@ every_scheme = pytest.mark.parametrize(
 )
 
 
-@every_scheme
-def test_an_address_restores_the_layer_and_the_scheme(seen, scheme):
-    app = seen(model=MODEL, layer=LAYER, scheme=scheme)
+@pytest.mark.parametrize("target", ["int8_tensor", "int8_channel"])
+def test_an_address_restores_the_layer_and_the_target(seen, target):
+    app = seen(model=MODEL, layer=LAYER, target=target)
     assert name_on(app) == LAYER
-    assert f"under {SCHEMES[scheme].title}" in html_of(app)
+    assert f"under {TARGETS[target].layer_scheme.title}" in html_of(app)
     assert len(app.get("vega_lite_chart")) == 5
     assert not app.warning
 
 
 def test_sections_follow_the_scheme(seen):
     shared = [header.value for header in seen(model=MODEL, layer=LAYER).header]
-    own = seen(model=MODEL, layer=LAYER, scheme="int8_channel_symmetric").header
+    own = seen(model=MODEL, layer=LAYER, target="int8_channel").header
     assert shared == [
         channels.TITLE,
         layer_page.CODES_TITLE,
@@ -107,6 +107,12 @@ def test_sections_follow_the_scheme(seen):
         channels.TABLE_TITLE,
     ]
     assert [header.value for header in own][1] == layer_page.DISTRIBUTION_TITLE
+
+
+def test_a_target_whose_scheme_has_no_channels_says_what_is_shown_instead(seen):
+    app = seen(model=MODEL, target="int4_weights")
+    scheme = TARGETS["int4_weights"].layer_scheme
+    assert app.info[0].value == layer_page.no_channels_under(scheme)
 
 
 @pytest.mark.slow

@@ -7,8 +7,9 @@ import pytest
 
 from quantstore import queries, store
 from quantstore.app.pages.model import LAYER_AND_CAUSE, LAYER_AND_REMEDY, RESCUES
+from quantstore.app.widgets.matrix import UNTESTED_GLYPH
 from quantstore.charts.palette import DARK, LIGHT, both, css_variables
-from quantstore.schemes import INT8_SCHEMES
+from quantstore.schemes import TARGETS
 from quantstore.wording import units
 from quantstore.wording.notes import UNTESTED_NOTE
 from tests.support.runs import CHANNEL, a_run, add
@@ -21,7 +22,7 @@ MODEL = "digits-rescaled"
 def page(monkeypatch, demo_store):
     def open_page(path=demo_store, **address):
         monkeypatch.setenv("QUANTSTORE_DB", str(path))
-        app = unopened("model", **{"model": MODEL, **address}).run()
+        app = unopened("model", **{"model": MODEL, "target": "int8_tensor", **address}).run()
         assert not app.exception
         assert not app.error
         return app
@@ -83,19 +84,22 @@ def cells_of(app, key):
 
 
 def test_an_untested_model_is_drawn_neither_good_nor_bad(page, untested_store):
-    app = page(untested_store, model="digits-plain", scheme=CHANNEL)
-    assert app.header[0].value.startswith("Untested under int8 per channel, symmetric")
-    cell = next(cells_of(app, "cells"))[list(INT8_SCHEMES).index(CHANNEL)]
+    app = page(untested_store, model="digits-plain", target="int8_channel")
+    assert app.header[0].value.startswith(f"Untested with {TARGETS['int8_channel'].title}: stopped")
+    default = [name for name, target in TARGETS.items() if target.is_default]
+    cell = next(cells_of(app, "cells"))[default.index("int8_channel")]
     assert (cell["band"], cell["text"]) == ("untested", "untested")
     assert "stopped after <b>20</b> s" in cell["tip"]
-    assert "full int8" in cell["evidence"]
+    assert cell["glyph"] == UNTESTED_GLYPH
+    assert "weights alone: 45" in cell["evidence"]
+    assert "quantstore probe digits-plain --target int8" in texts(app).replace("\\", "")
     assert UNTESTED_NOTE in texts(app)
     css = css_variables()
     assert f"--untested-tint: {both(LIGHT.untested.tint, DARK.untested.tint)}" in css
 
 
 def test_under_a_scheme_per_channel_its_remedies_are_others(page):
-    table = table_of(page(columns=RESCUES, scheme="int8_channel_symmetric"), LAYER_AND_REMEDY)
+    table = table_of(page(columns=RESCUES, target="int8_channel"), LAYER_AND_REMEDY)
     titles = [column["title"] for column in table["columns"]]
     assert "p10 per channel" not in titles
     assert "bits per tensor" in titles

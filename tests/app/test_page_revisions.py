@@ -21,7 +21,7 @@ def page(monkeypatch, demo_store):
     monkeypatch.setenv("QUANTSTORE_DB", str(demo_store))
 
     def open_page(**address):
-        app = unopened("revisions", **address).run()
+        app = unopened("revisions", **({"target": "int8_tensor"} | address)).run()
         assert not app.exception
         assert not app.error
         return app

@@ -15,7 +15,7 @@ from quantstore.app.sections import probe, run_form
 from quantstore.pipeline.files import demo_paths
 from quantstore.process.queue import Job
 from quantstore.run.choices import Progress
-from quantstore.schemes import DEFAULT_SCHEME
+from quantstore.schemes import TARGETS
 from quantstore.wording import headlines, notes
 from tests.support.facts import finding, many
 from tests.support.runs import CHANNEL, TENSOR, a_run, a_sensitivity, a_tensor, add, layer_names
@@ -35,7 +35,7 @@ def open_app(monkeypatch: pytest.MonkeyPatch):
     def run(path: Path, page: str, **address: str | list[str]) -> AppTest:
         monkeypatch.setenv("QUANTSTORE_DB", str(path))
         without_what_only_tests_bring(monkeypatch)
-        return unopened(page, **address).run()
+        return unopened(page, **({"target": "int8_tensor"} | address)).run()
 
     return run
 
@@ -53,7 +53,7 @@ def fails(app: AppTest) -> list[str]:
 
 def seen(path: Path, page: str, /, **address: str | list[str]) -> AppTest:
     """A page that others look at as well."""
-    app = opened(page, path, **address)
+    app = opened(page, path, **({"target": "int8_tensor"} | address))
     assert fails(app) == []
     return app
 
@@ -83,12 +83,26 @@ def probed(demo_store, tmp_path_factory):
 
 def test_compare_speaks_from_the_probe_and_says_so(probed):
     app = seen(probed, "compare")
-    of_each = [*many(breaking=1, total=3), finding("untested", reason="it was stopped")]
+    untested = finding("untested", reason="it was stopped")
+    of_each = [*many(1, 0, 2, mode="both"), untested, untested]
+    per_channel = [finding("broken", "both", target="int8_channel"), untested, untested, untested]
     assert app.header[0].value == headlines.models_headline(
-        of_each, many(breaking=1, total=4), DEFAULT_SCHEME
+        of_each, per_channel, TARGETS["int8_tensor"]
     )
     assert notes.PROBE_NOTE in said(app)
-    assert notes.WEIGHTS_NOTE in said(app)
+    assert notes.UNTESTED_NOTE in said(app)
+
+
+def test_a_run_on_own_inputs_is_shown_with_their_number(open_app, path):
+    with store.writing(path) as con:
+        add(con, "digits-plain", a_run(39.7, source="12 images", provisional="guess <b>"))
+    app = open_app(path, "model", model="digits-plain")
+    assert app.header[0].value.replace("\u00a0", " ") == (
+        f"Fine with {TARGETS['int8_tensor'].title}: output SQNR 40 dB, on 3 of your inputs,"
+        " provisional"
+    )
+    assert notes.RUN_NOTE in said(app)
+    assert "guess &lt;b&gt;" in said(app)
 
 
 def test_without_a_run_compare_says_nothing_of_a_probe(demo_store):
@@ -99,7 +113,9 @@ def test_without_a_run_compare_says_nothing_of_a_probe(demo_store):
 
 def test_a_model_opens_with_what_the_probe_found(probed):
     app = seen(probed, "model", model="digits-plain")
-    headline = headlines.model_headline(finding("fine", "both", 39.7), finding(), DEFAULT_SCHEME)
+    headline = headlines.model_headline(
+        finding("fine", "both", 39.7), finding(), TARGETS["int8_tensor"]
+    )
     assert said(app).splitlines()[1] == headline.replace("\u00a0", " ")
     assert "input 1x1x8x8" in said(app)
     assert [b.label for b in app.button if b.key == "to_reality"]
@@ -179,7 +195,7 @@ def test_four_models_give_a_correlation_with_its_n(open_app, probed, tmp_path):
 
 
 def test_a_scheme_without_figures_says_which_have_some(probed):
-    app = seen(probed, "reality", scheme="int8_channel_asymmetric")
+    app = seen(probed, "reality", target="int4_weights")
     assert "There are figures for: int8 per tensor, symmetric" in app.info[0].value
 
 
@@ -260,10 +276,10 @@ def test_the_address_brings_runs_and_tensor(drifted):
 @pytest.mark.slow
 def test_drift_begins_with_the_model_and_the_scheme_looked_at(open_app, drifted):
     path, keys = drifted
-    app = open_app(path, "drift", model="digits-rescaled", scheme=CHANNEL)
+    app = open_app(path, "drift", model="digits-rescaled", target="int8_channel")
     assert app.multiselect(key="runs").value == [str(keys[1])]
     # Another scheme brings its run of the same model.
-    app.selectbox(key="scheme").set_value(TENSOR).run()
+    app.selectbox(key="target").set_value("int8_tensor").run()
     assert fails(app) == []
     assert app.multiselect(key="runs").value == [str(keys[0])]
 

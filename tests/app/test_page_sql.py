@@ -14,7 +14,7 @@ from quantstore.app.widgets.welcome import ADD_EXAMPLES
 from quantstore.charts.result import NEEDS_NUMBERS
 from quantstore.console import statement
 from quantstore.console.examples import EXAMPLES
-from quantstore.schemes import DEFAULT_SCHEME
+from quantstore.schemes import DEFAULT_TARGET
 from tests.support.runs import probed
 from tests.support.visits import opened, unopened
 
@@ -85,8 +85,9 @@ def test_the_page_opens_with_the_verdict_of_each_model(seen):
     assert seen.pills(key="example").value == "Verdict per model"
     assert headline(seen) == "4 rows"
     frame = seen.dataframe[0].value
-    assert frame["model"][0] == "digits-rescaled"
-    assert frame["verdict"][0] == "breaks"
+    # Nobody ran them.
+    assert set(frame["verdict"]) == {"untested"}
+    assert set(frame["reason"]) == {"not measured"}
 
 
 @pytest.mark.slow
@@ -107,11 +108,11 @@ def test_who_survives_is_ordered_as_compare_is_and_says_what_it_rests_on(demo_st
     # One that breaks at its outputs without a broken layer, one whose broken layers do no harm.
     figures = {"digits-plain": 4.9, "digits-rescaled": 41.2, "digits-separable": 16.0}
     for model, output_sqnr_db in figures.items():
-        probed(path, model, DEFAULT_SCHEME.name, output_sqnr_db)
+        probed(path, model, DEFAULT_TARGET.scheme.name, output_sqnr_db)
     with store.reading(path) as con:
         frame = con.frame(EXAMPLES["Verdict per model"])
-        assert frame["model"].tolist() == queries.rank_of_models(con, DEFAULT_SCHEME.name)
-    assert frame["verdict"].tolist() == ["breaks", "at risk", "fine", "fine"]
+        assert frame["model"].tolist() == queries.rank_of_models(con, DEFAULT_TARGET.name)
+    assert frame["verdict"].tolist() == ["broken", "at risk", "fine", "untested"]
     assert frame["evidence"].tolist() == ["probe", "probe", "probe", "weights"]
     first = frame.iloc[0]
     assert (first["output_sqnr_db"], first["mode"], first["layers_broken"]) == (4.9, "both", 0)

@@ -16,10 +16,10 @@ from quantstore.app.widgets import welcome
 from quantstore.app.widgets.stores import FILE_STATES
 from quantstore.errors import DamagedStoreError
 from quantstore.pipeline.files import demo_paths
-from quantstore.schemes import DEFAULT_SCHEME
+from quantstore.schemes import DEFAULT_TARGET, TARGETS
 from quantstore.wording import headlines, remedies
 from quantstore.wording.text import markdown
-from tests.support.facts import finding, many
+from tests.support.facts import finding
 from tests.support.visits import (
     fails,
     opened,
@@ -112,7 +112,7 @@ def test_with_models_every_page_draws_by_the_schema_of_vega_lite(
     app = open_app(demo_store, page.name)
     assert fails(app) == []
     assert len(app.title) + len(app.get("html")) >= 1
-    assert any(box.key == "scheme" for box in app.sidebar.selectbox) is page.judges
+    assert any(box.key == "target" for box in app.sidebar.selectbox) is page.judges
 
 
 @every_page
@@ -124,9 +124,11 @@ def test_one_model_is_enough_for_every_page(one_model_store, page):
 
 
 def test_compare_opens_with_the_answer(seen):
-    app = seen("compare")
+    app = seen("compare", target="int8_tensor")
+    untested = [finding() for _ in range(3)]
+    per_channel = [finding(target="int8_channel") for _ in range(4)]
     assert app.header[0].value == headlines.models_headline(
-        many(breaking=1, total=4), many(total=4), DEFAULT_SCHEME
+        [finding("broken"), *untested], per_channel, TARGETS["int8_tensor"]
     )
     assert len(app.get("vega_lite_chart")) == 3
 
@@ -135,7 +137,7 @@ def test_compare_shows_the_models_of_its_address(seen):
     app = seen("compare", models=["digits-plain", "digits-separable"])
     assert app.multiselect(key="models").value == ["digits-plain", "digits-separable"]
     assert app.header[0].value == headlines.models_headline(
-        many(total=2), many(total=2), DEFAULT_SCHEME
+        [finding(), finding()], [], DEFAULT_TARGET
     )
 
 
@@ -153,15 +155,27 @@ def test_what_was_picked_last_is_what_other_pages_show(open_app, demo_store):
     assert app.selectbox(key="model").value == "digits-plain"
 
 
-def test_a_scheme_in_the_address_is_the_scheme_of_the_page(seen):
-    app = seen("compare", scheme="int8_channel_symmetric")
-    assert app.selectbox(key="scheme").value == "int8_channel_symmetric"
-    assert app.header[0].value.endswith("under int8 per channel, symmetric")
+def test_a_target_in_the_address_is_the_target_of_the_page(seen):
+    app = seen("compare", target="int8_weights")
+    assert app.selectbox(key="target").value == "int8_weights"
+    assert app.header[0].value.endswith(f"with {TARGETS['int8_weights'].title}")
 
 
-def test_an_unknown_scheme_falls_back_to_the_default(seen):
-    app = seen("compare", scheme="int3_magic")
-    assert app.selectbox(key="scheme").value == "int8_tensor_symmetric"
+def test_the_default_target_comes_first(seen):
+    picker = seen("compare").selectbox(key="target")
+    assert picker.value == DEFAULT_TARGET.name
+    assert len(picker.options) == len(TARGETS)
+    assert picker.options[0].lower() == DEFAULT_TARGET.title.lower()
+
+
+def test_an_address_of_an_earlier_release_names_a_scheme(seen):
+    app = seen("compare", scheme="int8_tensor_symmetric")
+    assert app.selectbox(key="target").value == "int8_tensor"
+
+
+def test_an_unknown_target_falls_back_to_the_default(seen):
+    app = seen("compare", target="int3_magic")
+    assert app.selectbox(key="target").value == DEFAULT_TARGET.name
 
 
 @pytest.mark.slow
@@ -188,15 +202,15 @@ def test_two_models_can_be_drawn_as_the_article_draws_them(seen):
 
 
 def test_model_opens_with_the_worst_one_and_its_answer(seen):
-    app = seen("model")
+    app = seen("model", target="int8_tensor")
     assert app.title[0].value == r"digits\-rescaled"
     assert app.header[0].value == headlines.model_headline(
-        finding("breaks", broken=8, layer_count=10), finding(), DEFAULT_SCHEME
+        finding("broken", broken=8, layer_count=10), finding(), TARGETS["int8_tensor"]
     )
 
 
 def test_model_says_what_equalization_and_more_bits_could_give(seen):
-    said = texts(seen("model", model="digits-rescaled"))
+    said = texts(seen("model", model="digits-rescaled", target="int8_tensor"))
     assert any(
         remedies.equalization_hope("broken", 8, with_pair, lifted) in said
         for with_pair in range(1, 9)
@@ -207,7 +221,7 @@ def test_model_says_what_equalization_and_more_bits_could_give(seen):
 
 
 def test_the_forecast_of_equalization_stays_with_the_scheme_it_is_for(seen):
-    app = seen("model", model="digits-rescaled", scheme="int8_tensor_asymmetric")
+    app = seen("model", model="digits-rescaled", target="int8_channel")
     assert "Equalization" not in texts(app)
     assert f"{remedies.EVERY_LAYER_IS_FINE} from" in texts(app)
 
@@ -226,7 +240,7 @@ def test_a_model_without_pairs_hears_that_equalization_gives_nothing(
     with store.writing(path) as con:
         con.rows("delete from equalization")
         con.rows("delete from bits_needed")
-    said = texts(open_app(path, "model", model="digits-rescaled"))
+    said = texts(open_app(path, "model", model="digits-rescaled", target="int8_tensor"))
     assert remedies.equalization_hope("broken", 8, 0, 0) in said
     assert remedies.EVERY_LAYER_IS_FINE not in said
 
@@ -274,10 +288,10 @@ def test_names_that_look_like_markup_show_as_themselves(open_app, demo_store, tm
 
 
 def test_one_model_alone_is_designed_too(open_app, one_model_store):
-    app = open_app(one_model_store, "compare")
+    app = open_app(one_model_store, "compare", target="int8_tensor")
     assert fails(app) == []
     assert app.header[0].value == headlines.models_headline(
-        many(breaking=1), many(), DEFAULT_SCHEME
+        [finding("broken")], [finding(target="int8_channel")], TARGETS["int8_tensor"]
     )
     assert len(app.multiselect) == 0
     assert not [box for box in app.selectbox if box.key == "tag"]

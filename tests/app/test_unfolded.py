@@ -36,7 +36,7 @@ def rows(app, part):
     raise AssertionError(f"no component has {part}")
 
 
-@pytest.mark.parametrize(("page", "part"), [("compare", "schemes"), ("models", "marked")])
+@pytest.mark.parametrize(("page", "part"), [("compare", "targets"), ("models", "marked")])
 def test_a_page_that_shows_both_tells_them_apart(both, page, part):
     found = rows(opened(page, both), part)
     assert (found[RAW]["caveat"], found[FOLDED]["caveat"]) == (UNFOLDED, "")

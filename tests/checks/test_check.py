@@ -1,24 +1,26 @@
 """The gate for CI: what holds, what breaks, what was not measured, and how each is told."""
 
+import dataclasses
 import json
 import math
 import shlex
 import shutil
-from datetime import datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from quantstore import checks, cli, queries, store
-from quantstore.checks import Config, Limits, Subject, find_config, judge, read_config
-from quantstore.checks.judge import (
-    NO_FIGURE,
-    NO_LAYER_FITS,
-    NO_LAYER_LEFT,
-    NOT_RUN_ON_NOISE,
-    PROBE_DOES_NOT_RUN,
+from quantstore.checks import (
+    CheckedFinding,
+    Config,
+    Limits,
+    Subject,
+    find_config,
+    judge,
+    read_config,
 )
+from quantstore.checks.judge import NO_LAYER_FITS, NO_LAYER_LEFT, NO_TARGET
 from quantstore.checks.limits import (
     LAYER_PATTERNS,
     LIMIT_NAMES,
@@ -31,13 +33,11 @@ from quantstore.checks.limits import (
 from quantstore.cli.check import NO_FILE
 from quantstore.errors import LimitsError, UnknownModelError
 from quantstore.pipeline.files import demo_paths
-from quantstore.queries import LayerFigures, ProbeFigures
+from quantstore.queries import LayerFigures, WeightsAlone
 from quantstore.queries.matching import TWO_NETWORKS
-from quantstore.records import SimulationRecord
-from quantstore.schemes import INT8_SCHEMES
 from quantstore.store.connection import NO_STORE
 from quantstore.store.models import NO_MODEL_NAMED
-from quantstore.wording.verdicts import FULL_INT8_NOT_MEASURED, ModelFacts, verdict_sentence
+from quantstore.wording.verdicts import NOT_MEASURED, ModelFacts, verdict_sentence
 from tests.support.runs import probed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,24 +54,28 @@ def layer(name, p10_db=40.0, *, operand="W", family="conv", shape=(8, 8), below=
     return LayerFigures(name, operand, family, shape, shape[0], False, band, p10_db, below)
 
 
-def probe(output_sqnr_db, band, mode="both"):
-    return ProbeFigures(mode, output_sqnr_db, band, None)
-
-
-def subject(*layers, probes=(), model="net"):
-    return Subject(model, SCHEME, layers, probes)
-
-
-def facts(verdict, output_sqnr_db=None, *, broken=0, at_risk=0):
-    """Of one layer, and of full int8 where there is a figure at the outputs."""
+def facts(verdict, output_sqnr_db=None, *, broken=0, at_risk=0, **more):
+    """Of one layer, and of the whole target where there is a value at the outputs."""
+    is_measured = output_sqnr_db is not None
+    figures = {
+        "evidence": "probe" if is_measured else "weights",
+        "mode": "both" if is_measured else "weights",
+        "is_measured": is_measured,
+        "target": "int8_tensor",
+        "model": "net",
+    }
     return ModelFacts(
         verdict=verdict,
-        mode=None if output_sqnr_db is None else "both",
         output_sqnr_db=output_sqnr_db,
         layers_broken=broken,
         layers_at_risk=at_risk,
         layer_count=1,
+        **(figures | more),
     )
+
+
+def subject(*layers, facts=None, model="net", alone=None, findings=()):
+    return Subject(model, SCHEME, layers, facts, alone, findings)
 
 
 def only(checks):
@@ -83,135 +87,185 @@ def only(checks):
 
 
 @pytest.mark.parametrize(
-    ("probes", "p10_db", "outcome", "facts"),
+    ("found", "p10_db", "outcome", "told"),
     [
-        ([probe(7.2, "broken")], 40, "breaks", facts("breaks", 7.2)),
-        ([probe(33, "fine")], 5, "holds", facts("fine", 33, broken=1)),
-        ([probe(15, "at risk")], 5, "holds", facts("at risk", 15, broken=1)),
-        ([], 5, "breaks", facts("breaks", broken=1)),
-        ([], 15, "holds", facts("at risk", at_risk=1)),
-        ([], 35, "holds", facts("fine")),
+        (facts("broken", 7.2), 40, "breaks", facts("broken", 7.2)),
+        (facts("fine", 33), 5, "holds", facts("fine", 33, broken=1)),
+        (facts("at risk", 15), 5, "holds", facts("at risk", 15, broken=1)),
+        (facts("fine", 33, evidence="run", sample_count=9), 40, "holds", None),
+        (facts("broken"), 5, "breaks", facts("broken", broken=1)),
+        (facts("at risk"), 15, "holds", facts("at risk", at_risk=1)),
+        (facts("untested", reason="no luck"), 35, "not measured", None),
+        (facts("untested", 45, mode="weights", is_measured=False), 35, "not measured", None),
+        # Weights alone prove a loss.
+        (facts("broken", 5, mode="weights", is_measured=False), 35, "breaks", None),
+        (facts("at risk", 15, mode="weights", is_measured=False), 35, "holds", None),
     ],
 )
-def test_without_a_limit_a_model_must_not_break_and_its_verdict_is_told(
-    probes, p10_db, outcome, facts
-):
-    check = only(judge(subject(layer("a", p10_db), probes=probes), Limits()))
-    assert (check.check, check.outcome) == ("verdict", outcome)
-    assert check.message == verdict_sentence(facts)
+def test_without_a_limit_a_model_must_be_tested_and_not_broken(found, p10_db, outcome, told):
+    check = only(judge(subject(layer("a", p10_db), facts=found), Limits()))
+    assert (check.check, check.outcome, check.under) == ("verdict", outcome, "int8_tensor")
+    assert check.message == verdict_sentence(told or found)
+
+
+def test_what_is_untested_comes_with_the_command_that_measures_it():
+    check = only(judge(subject(layer("a"), facts=facts("untested")), Limits()))
+    assert f"{NOT_MEASURED}; measure it with: quantstore probe net --target int8_tensor" in (
+        check.message
+    )
+
+
+def test_layers_that_are_left_out_prove_nothing():
+    layers = (layer("a", 5), layer("b", 40))
+    limits = Limits(exclude=("a",))
+    assert only(judge(subject(*layers, facts=facts("broken")), limits)).outcome == "not measured"
+
+
+def test_a_target_that_rounds_linear_layers_is_judged_by_those():
+    layers = (layer("conv", 5), layer("fc", 15, family="linear"))
+    found = facts("at risk", target="int8_dynamic")
+    check = only(judge(subject(*layers, facts=found), Limits(target="int8_dynamic")))
+    assert check.message.startswith("at risk: 1 layer")
+
+
+@pytest.mark.parametrize(
+    ("alone", "p10_db", "outcome", "part"),
+    [
+        (WeightsAlone(45.0, "fine", "probe", 24), 5, "holds", "output SQNR 45 dB"),
+        (WeightsAlone(5.0, "broken", "probe", 24), 40, "breaks", "output SQNR 5 dB"),
+        (WeightsAlone(None, "fine", "probe", 24), 40, "holds", "no change"),
+        (None, 40, "holds", "no problem found in the weights"),
+        (None, 5, "breaks", "broken: 1 layer"),
+    ],
+)
+def test_who_asks_for_weights_alone_is_told_of_them(alone, p10_db, outcome, part):
+    found = subject(layer("a", p10_db), facts=facts("untested"), alone=alone)
+    check = only(judge(found, Limits(mode="weights")))
+    assert check.outcome == outcome
+    assert part in check.message
+
+
+@pytest.mark.parametrize(
+    ("found", "mode", "outcome", "value"),
+    [
+        (facts("watch", 25), None, "holds", 25),
+        (facts("at risk", 15), None, "breaks", 15),
+        (facts("untested", 45, mode="weights", is_measured=False), None, "not measured", None),
+        # Weights alone miss the limit already.
+        (facts("at risk", 15, mode="weights", is_measured=False), None, "breaks", 15),
+        (facts("untested"), None, "not measured", None),
+        (facts("fine", None, evidence="probe", is_measured=True), None, "holds", math.inf),
+        (facts("untested"), "weights", "holds", 45),
+        (facts("at risk", 15), "weights", "holds", 45),
+    ],
+)
+def test_the_sqnr_at_the_outputs_must_be_measured(found, mode, outcome, value):
+    alone = WeightsAlone(45.0, "fine", "probe", 24)
+    limits = Limits(min_sqnr_db=20, mode=mode)
+    check = only(judge(subject(layer("a"), facts=found, alone=alone), limits))
+    assert (check.outcome, check.value) == (outcome, value)
+
+
+WARNING = CheckedFinding(
+    "dead channel", "warning", "3 channels are zero.", "Prune them.", ("a", "b"), 2
+)
+PROBLEM = CheckedFinding("not finite", "problem", "It holds NaN.", "Export it again.")
+NOTE = CheckedFinding("invalid", "note", "The checker complains.", "Ignore it.")
+
+
+@pytest.mark.parametrize(
+    ("findings", "outcome", "told"),
+    [
+        ((NOTE,), None, ()),
+        ((NOTE, WARNING), "holds", (WARNING,)),
+        ((WARNING, PROBLEM), "breaks", (WARNING, PROBLEM)),
+        ((dataclasses.replace(PROBLEM, severity="error"),), "breaks", None),
+    ],
+)
+@pytest.mark.parametrize("limits", [Limits(), Limits(max_broken_layers=0)])
+def test_findings_that_leave_figures_without_meaning_fail_a_model(findings, outcome, told, limits):
+    found = subject(layer("a"), facts=facts("fine", 33), findings=findings)
+    first, *others = judge(found, limits)
+    assert first.is_held
+    assert [(check.check, check.outcome) for check in others] == [("findings", outcome)][
+        : outcome is not None
+    ]
+    if told:
+        assert others[0].findings == told
+
+
+def test_findings_are_told_in_every_format():
+    found = subject(layer("a"), facts=facts("fine", 33), findings=(WARNING, PROBLEM))
+    results = judge(found, Limits())
+    text, junit, github = (checks.FORMATS[name](results) for name in ("text", "junit", "github"))
+    for told in (text, junit, github):
+        for finding in (WARNING, PROBLEM):
+            assert f"{finding.kind}: {finding.message} {finding.remedy}" in told
+    assert "(a, b)" in text
+    failure = ElementTree.fromstring(junit).find(".//testcase[@name='findings']/failure")
+    assert PROBLEM.message in failure.text
+    commands = [line.partition(" ")[0] for line in github.splitlines()]
+    assert commands == ["::error", "::warning"]
+    (_, of_findings) = json.loads(checks.FORMATS["json"](results))
+    assert [one["kind"] for one in of_findings["findings"]] == ["dead channel", "not finite"]
 
 
 @pytest.fixture
 def probed_store(demo_store, tmp_path):
-    """The demo models; the first was run in both modes, the second failed, the third half so."""
+    """The demo models: one was run for both, the second failed, the third half so."""
     path = tmp_path / "probed.duckdb"
     shutil.copy(demo_store, path)
-    figures = [
+    for model, mode, sqnr_db, failure in (
         ("digits-plain", "weights", 45.0, None),
         ("digits-plain", "both", 8.0, None),
-        ("digits-rescaled", "both", math.nan, "stopped after 20 s"),
+        ("digits-rescaled", "both", math.nan, CUT_OFF),
         ("digits-separable", "weights", 33.0, None),
-        ("digits-separable", "both", math.nan, "stopped after 20 s"),
-    ]
-    with store.writing(path) as connection:
-        for model, mode, sqnr_db, failure in figures:
-            record = SimulationRecord(
-                scheme=SCHEME,
-                mode=mode,
-                calibration=None,
-                input_source="noise",
-                input_shape="",
-                compared="outputs",
-                sample_count=3,
-                output_sqnr_db=sqnr_db,
-                top1_agreement=math.nan,
-                seconds=1.0,
-                onnxruntime_version="1",
-                created_at=datetime(2026, 1, 1),
-                failure=failure,
-            )
-            store.add_simulation(connection, store.find_model(connection, model), record)
+        ("digits-separable", "both", math.nan, CUT_OFF),
+    ):
+        probed(path, model, SCHEME, sqnr_db, mode=mode, failure=failure)
     return path
+
+
+CUT_OFF = "stopped after 20 s"
+
+
+def of_limits(connection, limits):
+    """The checks of limits; findings are another matter."""
+    return [one for one in checks.run(connection, limits) if one.check != "findings"]
 
 
 def test_the_gate_judges_as_the_view_of_verdicts_does(probed_store):
     with store.reading(probed_store) as connection:
-        for row in queries.verdicts(connection).itertuples():
-            if row.scheme in INT8_SCHEMES:
-                check = only(checks.run(connection, {row.model: Limits(scheme=row.scheme)}))
-                outcome = {"breaks": "breaks", "untested": "not measured"}
-                expected = outcome.get(row.verdict, "holds")
-                assert check.outcome == expected, (row.model, row.scheme)
-                if row.verdict == "untested":
-                    assert check.message == f"{FULL_INT8_NOT_MEASURED}: {row.reason}"
-                    continue
-                found = math.nan if check.value is None else check.value
-                assert found == pytest.approx(row.output_sqnr_db, nan_ok=True)
+        for row in queries.verdicts(connection).to_dict("records"):
+            limits = {row["model"]: Limits(target=row["target"])}
+            check = only(of_limits(connection, limits))
+            expected = {"broken": "breaks", "untested": "not measured"}.get(row["verdict"], "holds")
+            assert check.outcome == expected, (row["model"], row["target"])
+            assert check.message == verdict_sentence(queries.model_facts(row))
+            found = math.nan if check.value is None else check.value
+            assert found == pytest.approx(row["output_sqnr_db"], nan_ok=True)
 
 
 def test_weights_alone_pass_no_model_whose_full_int8_was_cut_off(probed_store, run):
     with store.reading(probed_store) as connection:
-        check = only(checks.run(connection, {"digits-separable": Limits(scheme=SCHEME)}))
-        of_weights = Limits(scheme=SCHEME, mode="weights")
-        assert only(checks.run(connection, {"digits-separable": of_weights})).is_held
-    assert (check.outcome, check.value) == ("not measured", None)
-    assert check.message == "full int8 was not measured: stopped after 20 s"
-    code, text, _ = run(probed_store, "digits-separable", "--scheme", SCHEME)
-    assert (code, "not measured: stopped after 20 s" in text) == (1, True)
+        check = only(of_limits(connection, {"digits-separable": Limits(target="int8_tensor")}))
+        of_weights = Limits(target="int8_tensor", mode="weights")
+        assert only(of_limits(connection, {"digits-separable": of_weights})).is_held
+    assert (check.outcome, check.value) == ("not measured", 33.0)
+    code, text, _ = run(probed_store, "digits-separable", "--target", "int8_tensor")
+    assert (code, f"not measured  digits-separable: verdict: untested: {CUT_OFF}" in text) == (
+        *(1, True),
+    )
 
 
-@pytest.mark.parametrize(
-    ("weights_db", "band", "outcome"), [(5.0, "broken", "breaks"), (15.0, "at risk", "holds")]
-)
-def test_weights_alone_still_prove_a_loss(weights_db, band, outcome):
-    probes = [
-        ProbeFigures("both", None, None, "stopped after 20 s"),
-        probe(weights_db, band, mode="weights"),
-    ]
-    check = only(judge(subject(layer("a"), probes=probes), Limits()))
-    assert (check.outcome, check.value) == (outcome, weights_db)
-
-
-def test_the_probe_of_full_int8_comes_before_that_of_weights(probed_store):
-    limits = {model: Limits(min_sqnr_db=20) for model in ("digits-plain", "digits-separable")}
+def test_a_scheme_stands_for_the_target_that_rounds_its_weights(probed_store):
     with store.reading(probed_store) as connection:
-        plain, separable = checks.run(connection, limits)
-    assert (plain.outcome, plain.value) == ("breaks", 8.0)
-    assert "weights and activations" in plain.message
-    # The weights alone reach the limit, which says nothing of full int8; they may miss it.
-    assert separable.outcome == "not measured"
-    assert separable.message == f"{NO_FIGURE}: stopped after 20 s"
-    with store.reading(probed_store) as connection:
-        strict = only(checks.run(connection, {"digits-separable": Limits(min_sqnr_db=40)}))
-    assert (strict.outcome, strict.value) == ("breaks", 33.0)
-    assert strict.notes == (f"{FULL_INT8_NOT_MEASURED}: stopped after 20 s",)
-
-
-def test_a_mode_can_be_asked_for(probed_store):
-    with store.reading(probed_store) as connection:
-        limits = Limits(min_sqnr_db=20, mode="weights")
-        assert only(checks.run(connection, {"digits-plain": limits})).value == 45.0
-        limits = Limits(min_sqnr_db=20, mode="both")
-        assert only(checks.run(connection, {"digits-separable": limits})).outcome == "not measured"
-
-
-@pytest.mark.parametrize(
-    ("model", "scheme", "part"),
-    [
-        ("digits-rescaled", SCHEME, f"{NO_FIGURE}: stopped after 20 s"),
-        ("digits-plain", "int8_tensor_asymmetric", NOT_RUN_ON_NOISE),
-        (
-            "digits-plain",
-            "int8_channel_asymmetric",
-            f"{PROBE_DOES_NOT_RUN} int8_channel_asymmetric; it runs ",
-        ),
-    ],
-)
-def test_what_was_not_measured_does_not_hold(probed_store, model, scheme, part):
-    with store.reading(probed_store) as connection:
-        check = only(checks.run(connection, {model: Limits(scheme=scheme, min_sqnr_db=0)}))
-    assert (check.outcome, check.is_held, check.value) == ("not measured", False, None)
-    assert check.message.startswith(part)
+        for scheme, under in ((SCHEME, "int8_tensor"), ("int4_block32_symmetric", "int4_weights")):
+            limits = Limits(scheme=scheme)
+            assert only(of_limits(connection, {"digits-plain": limits})).under == under
+        asymmetric = Limits(scheme="int8_tensor_asymmetric")
+        check = only(of_limits(connection, {"digits-plain": asymmetric}))
+    assert (check.outcome, check.message) == ("not measured", NO_TARGET)
 
 
 def test_a_model_that_the_store_lacks_is_an_error(demo_store):
@@ -495,8 +549,9 @@ def test_no_figure_is_rounded_up_to_the_limit_that_it_misses(demo_store, tmp_pat
     with store.writing(path) as con:
         con.rows("update bands set lower_db = 25 where band = 'watch'")
     with store.reading(path) as con:
-        (verdict,) = judge(checks.read_subject(con, "digits-plain", SCHEME), Limits())
-    assert verdict.message == "at risk: 24.6 dB at the outputs, full int8"
+        limits = Limits(target="int8_tensor")
+        verdict, *_ = judge(checks.read_subject(con, "digits-plain", limits), limits)
+    assert verdict.message == "at risk: output SQNR 24.6 dB, estimated with noise"
 
 
 def test_json_carries_everything(hostile):
@@ -585,22 +640,25 @@ def test_a_model_may_be_named_like_a_path(run, demo_store, tmp_path):
     path = shutil.copy(demo_store, tmp_path / "s.duckdb")
     with store.writing(path) as connection:
         store.rename_model(connection, "digits-plain", "build/model.onnx")
-    assert run(path, "build/model.onnx")[0] == 0
+    assert run(path, "build/model.onnx", "--mode", "weights")[0] == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["digits-plain"], 0),
-        (["digits-rescaled"], 1),
-        (["digits-rescaled", "--scheme", "int8_channel_symmetric"], 0),
-        (["digits-plain", "digits-rescaled"], 1),
+        # Nothing was run.
+        (["digits-plain"], 1),
+        (["digits-plain", "--mode", "weights"], 0),
+        (["digits-rescaled", "--target", "int8_tensor", "--mode", "weights"], 1),
+        (["digits-rescaled", "--target", "int8_channel", "--mode", "weights"], 0),
+        (["digits-plain", "digits-rescaled", "--scheme", SCHEME, "--mode", "weights"], 1),
         (["digits-rescaled", "--max-broken-layers", "10"], 0),
         (["digits-plain", "--min-layer-sqnr-db", "60"], 1),
         (["digits-plain", "--min-sqnr-db", "0"], 1),
         (["digits-separable", "--baseline", "digits-separable-unfolded"], 0),
-        (["digits-rescaled", "--baseline", "digits-separable", "--max-regression-db", "3"], 1),
+        (["digits-rescaled", "--baseline", "digits-separable", "--scheme", SCHEME], 1),
         (["digits-rescaled", "--max-broken-layers", "0", "--exclude", "*"], 1),
+        (["digits-plain", "--target", "int8"], 2),
         (["nope"], 2),
         (["digits-plain", "nope"], 2),
         (["digits-plain", "--baseline", "nope"], 2),
@@ -625,11 +683,11 @@ def test_limits_come_from_the_pyproject_above(run, demo_store, tmp_path, monkeyp
     path = toml('[tool.quantstore.check.models."*-rescaled"]\nmax-broken-layers = 10\n')
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
-    code, out, err = run(demo_store, "digits-rescaled", "digits-plain")
+    code, out, err = run(demo_store, "digits-rescaled", "digits-plain", "--mode", "weights")
     assert code == 0
     assert [line.split(": ")[1] for line in out.splitlines()] == ["max-broken-layers", "verdict"]
     assert err == f"2 of 2 models within limits; limits from {path}\n"
-    assert run(demo_store, "digits-rescaled", "--max-broken-layers", "1")[0] == 1
+    assert run(demo_store, "digits-rescaled", "--min-layer-sqnr-db", "90")[0] == 1
     toml("[tool.quantstore.check]\nmin-sqnr = 1")
     code, out, err = run(demo_store, "digits-plain")
     assert (code, out) == (2, "")
@@ -645,7 +703,7 @@ def test_a_file_is_ingested_first_unless_it_is_stored(run, tmp_path):
     assert code == 0, err
     assert "net.onnx: stored as net\n" in err
     assert "already stored as net\n" in err
-    assert "net: min-sqnr-db: 38" in out
+    assert "net: min-sqnr-db: output SQNR 39" in out
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     code, out, err = run(db, "broken.onnx")
     assert (code, out) == (1, "")
@@ -653,7 +711,8 @@ def test_a_file_is_ingested_first_unless_it_is_stored(run, tmp_path):
 
 
 def test_a_report_goes_to_a_file_and_the_log_keeps_the_text(run, demo_store, tmp_path):
-    code, out, _ = run(demo_store, "digits-plain", "--format", "junit", "--output", "junit.xml")
+    junit = ("--format", "junit", "--output", "junit.xml")
+    code, out, _ = run(demo_store, "digits-plain", "--mode", "weights", *junit)
     assert code == 0
     assert out.startswith("holds ")
     assert ElementTree.parse(tmp_path / "junit.xml").getroot().attrib["tests"] == "1"

@@ -29,18 +29,20 @@ from onnx import helper, numpy_helper
 
 from quantstore import __version__, cli, queries, settings, store
 from quantstore.cli.ingest import FOR_THE_OTHER_NAME
-from quantstore.cli.inspect import FIRST_LOSS_UNKNOWN, cut_after
+from quantstore.cli.inspect import FIRST_LOSS_UNKNOWN, NO_TARGET_UNDER, cut_after
 from quantstore.console.answer import READS_THE_STORE_ONLY
 from quantstore.errors import MissingStoreError, StoreError, UnknownModelError
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process import logs
+from quantstore.schemes import TARGETS
 from quantstore.store.connection import IN_USE_BY_PROCESS, IS_NO_DATABASE, NO_STORE
 from quantstore.store.imports import IS_NO_EXPORT
 from quantstore.store.labelling import name_is_taken
 from quantstore.store.models import NO_MODEL_NAMED
 from quantstore.store.statements import ONE_SELECT
+from tests.support.graphs import conv_model, gaussian, save
 from tests.support.runs import a_run, add
 
 COMMANDS = tuple(cli.commands.commands)
@@ -334,13 +336,18 @@ def test_a_path_that_no_system_accepts_is_exit_code_3(run):
 def test_ingest_says_what_became_of_a_file(run, plain_model):
     code, out, err = run("ingest", plain_model)
     assert (code, out) == (0, "")
-    assert err.startswith("stored digits-plain: 6 layers in ")
+    first, *verdicts = err.splitlines()
+    assert first.startswith("stored digits-plain: 6 layers in ")
+    # A line for each target that was measured.
+    assert [line.split(": ")[:2] for line in verdicts] == [
+        [f"  {name}", "fine"] for name, target in TARGETS.items() if target.is_default
+    ]
     code, out, err = run("ingest", plain_model)
     assert (code, out, err) == (0, "", f"already stored as digits-plain: {plain_model}\n")
     code, _, err = run("ingest", plain_model, "--replace")
     assert code == 0
     assert err.startswith("replaced digits-plain: 6 layers in ")
-    assert err.count("\n") == 1
+    assert err.splitlines()[1:] == verdicts
 
 
 @pytest.mark.slow
@@ -499,13 +506,16 @@ def test_a_progress_bar_shows_on_a_terminal_and_cleans_up(run, plain_model, monk
 
 def test_models_in_three_formats(ask):
     table = ask("models").splitlines()
-    assert table[0].split()[:3] == ["model", "layer_count", "weight_count"]
+    assert table[0].split()[:4] == ["model", "verdict", "output_sqnr_db", "evidence"]
     assert [line.split()[0] for line in table[2:]] == DEMO_MODELS
     rows = rows_of(ask("models", "--format", "csv"))
     objects = strict_json(ask("models", "--format", "json"))
     assert [row["model"] for row in rows] == DEMO_MODELS
     assert list(rows[0]) == list(objects[0])
     assert {"sha256", "source", "max_weight_range", "ingested_at"} <= set(objects[0])
+    assert {(row["target"], row["verdict"]) for row in objects} == {("int8_channel", "untested")}
+    tensor = strict_json(ask("models", "--target", "int8_tensor", "--format", "json"))
+    assert {row["model"]: row["verdict"] for row in tensor}["digits-rescaled"] == "broken"
     assert objects[0]["ingested_at"].endswith("Z")
 
 
@@ -625,6 +635,21 @@ def test_the_table_of_layers_names_its_scheme_and_its_provisional_bands(run, dem
     assert "2 of 10 layers under int8_tensor_symmetric; provisional bands: fine from 30 dB" in err
 
 
+def test_dead_channels_are_counted_where_layers_are_listed(run, tmp_path):
+    weights = gaussian(10, 3, 3, 3)
+    weights[[2, 5]] *= 1e-9
+    path = save(conv_model(weights), tmp_path / "net.onnx")
+    run("ingest", path)
+    _, out, err = run("layers", "net")
+    assert "dead_channel_count" in out
+    assert "2 dead channels left out" in err.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_nothing_is_said_of_dead_channels_where_there_are_none(run, demo_store):
+    _, out, err = run("--db", demo_store, "layers", "digits-rescaled")
+    assert "dead" not in out + err
+
+
 @pytest.mark.parametrize("command", ["layers", "compare", "remove"])
 def test_an_unknown_model_is_exit_code_2(run, demo_store, command):
     code, out, err = run("--db", demo_store, command, "nobody")
@@ -636,10 +661,11 @@ def test_an_unknown_model_is_exit_code_2(run, demo_store, command):
 
 
 def test_compare_has_one_row_per_model_in_the_order_given(ask):
-    wanted = ["digits-rescaled", "digits-plain", "digits-rescaled"]
-    rescaled, plain = strict_json(ask("compare", *wanted, "--format", "json"))
+    names = ["digits-rescaled", "digits-plain", "digits-rescaled"]
+    arguments = ("--target", "int8_tensor", "--format", "json")
+    rescaled, plain = strict_json(ask("compare", *names, *arguments))
     assert (rescaled["model"], plain["model"]) == ("digits-rescaled", "digits-plain")
-    assert rescaled["verdict"] == "breaks"
+    assert (rescaled["verdict"], plain["verdict"]) == ("broken", "untested")
     assert rescaled["layers_broken"] > plain["layers_broken"] == 0
     assert {
         "layer_count",
@@ -655,21 +681,31 @@ def test_compare_has_one_row_per_model_in_the_order_given(ask):
     } <= set(plain)
 
 
-def test_compare_as_a_table(run, demo_store):
+def test_compare_as_a_table_says_how_to_finish_what_is_untested(run, demo_store):
     code, out, err = run("--db", demo_store, "compare", "digits-plain", "digits-rescaled")
     assert code == 0
-    assert out.split()[:4] == ["model", "verdict", "evidence", "mode"]
-    assert "int8_tensor_symmetric, judged by weights alone; provisional bands" in err
+    assert out.split()[:4] == ["model", "target", "verdict", "evidence"]
+    assert "int8_channel, judged by weights alone; provisional bands" in err
+    assert "quantstore probe digits-plain --target int8_channel" in err
 
 
-def test_compare_under_another_scheme(ask):
-    (row,) = strict_json(
-        ask(
-            *("compare", "digits-rescaled", "--format", "json"),
-            *("--scheme", "int8_channel_symmetric"),
-        )
-    )
-    assert (row["scheme"], row["layers_broken"]) == ("int8_channel_symmetric", 0)
+def test_compare_for_several_targets_has_a_row_for_each(ask):
+    def rows(*targets):
+        arguments = [part for name in targets for part in ("--target", name)]
+        return strict_json(ask("compare", "digits-plain", *arguments, "--format", "json"))
+
+    chosen = ["int8_weights", "int8_tensor"]
+    assert [row["target"] for row in rows(*chosen)] == chosen
+    assert [row["target"] for row in rows("all")] == list(TARGETS)
+
+
+def test_compare_under_a_scheme_is_for_the_target_that_rounds_its_weights(ask, run, demo_store):
+    command = ("compare", "digits-rescaled", "--format", "json", "--scheme")
+    (row,) = strict_json(ask(*command, "int8_channel_symmetric"))
+    assert (row["target"], row["layers_broken"]) == ("int8_channel", 0)
+    code, _, err = run("--db", demo_store, *command, "int8_tensor_asymmetric")
+    assert code == 2
+    assert NO_TARGET_UNDER in err
 
 
 # diff

@@ -8,11 +8,14 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, defs, helper, numpy_helper
 
 from quantstore import queries, store
 from quantstore.graph import findings as registry
 from quantstore.graph import walk
+from quantstore.graph.bias import BiasOverflow, bias_overflows
 from quantstore.graph.findings import FINDING_KINDS, OfRun, not_folded, old_opset
 from quantstore.graph.findings.base import DecoderFigures, KernelFigures, Severity
 from quantstore.pipeline.ingest import ingest_file
@@ -147,6 +150,78 @@ def test_the_shift_of_a_folded_normalization_is_a_bias(found):
     assert kinds(found(model)) == [("dead channel", "warning", 0)]
 
 
+def tiny_layer(scale=1e-8, bias=5.0):
+    """No channel stands out; all of them are next to nothing beside their bias."""
+    return with_bias(gaussian(2, 4, 3, 3) * np.float32(scale), [bias, -bias])
+
+
+def test_a_whole_layer_of_tiny_weights_has_a_bias_beyond_int32(found):
+    (finding,) = found(tiny_layer())
+    assert kinds([finding]) == [("bias overflow", "warning", 0)]
+    assert finding.message.startswith("The bias of 2 of 2 channels (0, 1)")
+    assert "One scale for all channels does not change it." in finding.message
+
+
+@pytest.mark.parametrize(
+    ("scale", "bias"), [(1e-8, 0.0), (1e-3, 5.0), (1e-8, 1e-3)], ids=["none", "larger", "smaller"]
+)
+def test_a_bias_that_int32_holds_is_no_finding(found, scale, bias):
+    assert found(tiny_layer(scale, bias)) == ()
+
+
+def test_a_bounded_input_has_a_finer_scale_and_a_larger_bias(found):
+    """At 1/255 a bias takes 255 times as many units as at 1."""
+    weights, bias = gaussian(2, 4, 3, 3) * np.float32(1e-6), np.array([9, 9], np.float32)
+    model = make_model(
+        [node("Sigmoid", ["x"], ["s"]), node("Conv", ["s", "w", "b"], ["y"], "conv")],
+        {"w": weights, "b": bias},
+    )
+    (finding,) = found(model)
+    assert "its input ends at 1" in finding.message
+    assert found(with_bias(weights, bias)) == ()
+
+
+def test_channels_of_a_conv_transpose_share_the_scale_that_saves_their_bias(found):
+    weights = gaussian(4, 2, 2, 2)
+    weights[:2] *= 1e-9
+    shared = with_bias(weights, [1, 1, 1, 1], "ConvTranspose", group=2)
+    assert found(shared) == ()
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=9),
+    st.floats(1e-12, 1.0),
+    st.floats(1e-6, 10.0),
+)
+def test_a_bias_overflows_where_its_units_do_not_fit(bias, weight_scale, input_scale):
+    units = [round(value / weight_scale / input_scale) for value in bias]
+    expected = sum(abs(unit) > 2**31 - 1 for unit in units)
+    assert bias_overflows(bias, weight_scale, input_scale) == BiasOverflow(
+        expected, expected / len(bias)
+    )
+    scales = np.full(len(bias), weight_scale)
+    assert bias_overflows(bias, scales, input_scale).count == expected
+
+
+def half_of_its_inputs(ratio=3000):
+    weights = gaussian(8, 12, 1, 1)
+    weights[:, :6] /= ratio
+    return conv_model(weights)
+
+
+def test_input_channels_that_are_rounded_away(found):
+    (finding,) = found(half_of_its_inputs())
+    assert kinds([finding]) == [("lost inputs", "warning", 0)]
+    assert finding.message.startswith("6 of 12 input channels are lost in int8")
+
+
+def test_input_channels_that_int8_keeps_or_that_are_few(found):
+    assert found(half_of_its_inputs(20)) == ()
+    weights = gaussian(8, 12, 1, 1)
+    weights[:, :3] /= 3000
+    assert found(conv_model(weights)) == ()
+
+
 # BatchNormalization
 
 
@@ -239,6 +314,112 @@ def test_joins_of_joins_are_seen_through(found):
         node("Sigmoid", ["c"], ["scores"], "more"),
     )
     assert kinds(found(model)) == [("mixed output", "warning", None)]
+
+
+def joined_with(*nodes):
+    """What these nodes make of the sigmoid ``s`` is joined with boxes."""
+    return joining(
+        node("Mul", ["c", "two"], ["boxes"], "scale"),
+        node("Sigmoid", ["c"], ["s"], "sigmoid"),
+        node("Sigmoid", ["c"], ["t"], "other"),
+        *nodes,
+    )
+
+
+SCORES = {
+    "product": [node("Mul", ["s", "t"], ["scores"], "n")],
+    "root of a product": [node("Mul", ["s", "t"], ["p"]), node("Sqrt", ["p"], ["scores"], "n")],
+    "power": [node("Pow", ["s", "two"], ["scores"], "n")],
+    "minimum": [node("Min", ["s", "t"], ["scores"], "n")],
+    "largest": [node("ReduceMax", ["s"], ["scores"], "n", axes=[1], keepdims=1)],
+    "clip": [node("Clip", ["c", "zero", "one"], ["scores"], "n")],
+    "softmax": [node("Softmax", ["c"], ["scores"], "n", axis=1)],
+}
+
+
+@pytest.mark.parametrize("nodes", SCORES.values(), ids=SCORES)
+def test_what_is_made_of_bounded_values_is_a_score(found, nodes):
+    model = joined_with(*nodes)
+    ends = {"zero": np.float32(0), "one": np.float32(1)}
+    model.graph.initializer.extend(numpy_helper.from_array(end, at) for at, end in ends.items())
+    (finding,) = found(model)
+    assert kinds([finding]) == [("mixed output", "warning", None)]
+    assert f"({nodes[-1].op_type} n)" in finding.message
+
+
+def decoded(stride):
+    """Boxes as YOLO decodes them: a sigmoid times a constant."""
+    model = joining(
+        node("Sigmoid", ["c"], ["s"], "sigmoid"),
+        node("Mul", ["s", "stride"], ["boxes"], "decode"),
+        node("Sigmoid", ["c"], ["scores"], "score"),
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(stride), "stride"))
+    return model
+
+
+@pytest.mark.parametrize(("stride", "is_mixed"), [(2, False), (30, False), (640, True)])
+def test_bounded_boxes_are_mixed_with_scores_where_few_levels_are_left(found, stride, is_mixed):
+    findings = found(decoded(stride))
+    assert bool(findings) is is_mixed
+    assert all("values up to 640 (Mul decode)" in finding.message for finding in findings)
+
+
+def attention(*nodes, **constants):
+    """Scores ``s``, masked by these nodes into ``m``, and a Softmax."""
+    return make_model(
+        [
+            node("MatMul", ["x", "w"], ["s"], "scores"),
+            *nodes,
+            node("Softmax", ["m"], ["p"], "softmax", axis=-1),
+            node("MatMul", ["p", "w"], ["y"], "context"),
+        ],
+        {"w": gaussian(4, 4)} | {name: np.float32(value) for name, value in constants.items()},
+        inputs=("x", "keep"),
+    )
+
+
+def masked(largest=-3.4e38):
+    mask = np.where(np.tri(4, dtype=bool), 0, largest)
+    return attention(node("Add", ["s", "mask"], ["m"], "add"), mask=mask)
+
+
+@pytest.mark.parametrize("largest", [-3.4e38, -1e4, -np.inf])
+def test_a_mask_of_huge_numbers_is_named(found, largest):
+    (finding,) = found(masked(largest))
+    assert kinds([finding]) == [("large mask", "warning", None)]
+    assert "Constant mask" in finding.message
+    assert "Use -30" in finding.remedy
+    assert "keep Add add and Softmax softmax in float" in finding.remedy
+
+
+def test_a_mask_of_minus_30_is_fine(found):
+    assert found(masked(-30)) == ()
+
+
+def test_a_mask_that_is_made_from_an_input_is_named(found):
+    nodes = [
+        node("Sub", ["one", "keep"], ["drop"], "invert"),
+        node("Mul", ["drop", "large"], ["mask"], "times"),
+        node("Add", ["s", "mask"], ["m"], "add"),
+    ]
+    (finding,) = found(attention(*nodes, one=1, large=-1e4))
+    assert "Constant large" in finding.message
+    assert "every node from Mul times to Softmax softmax" in finding.remedy
+
+
+def test_a_choice_between_scores_and_a_constant_is_named(found):
+    nodes = [
+        node("Greater", ["keep", "zero"], ["is_kept"]),
+        node("Where", ["is_kept", "s", "large"], ["m"], "choose"),
+    ]
+    (finding,) = found(attention(*nodes, zero=0, large=-65504))
+    assert "Where choose" in finding.message
+
+
+def test_a_large_constant_that_no_softmax_sees_is_no_mask(found):
+    nodes = [node("Mul", ["s", "small"], ["m"], "n"), node("Add", ["s", "large"], ["z"], "o")]
+    assert found(attention(*nodes, small=0.1, large=1e6)) == ()
 
 
 def of_opset(opset):
@@ -384,6 +565,9 @@ EXAMPLES = {
     ("not finite", "layer"): lambda: holding(np.nan),
     ("unread", "model"): whole_numbers,
     ("dead channel", "layer"): lambda: with_bias(nearly_dead(), [1, 1, 1, 1]),
+    ("bias overflow", "layer"): tiny_layer,
+    ("lost inputs", "layer"): half_of_its_inputs,
+    ("large mask", "model"): masked,
     ("mixed output", "model"): scores_and_boxes,
     ("decoder", "model"): losing_decoder,
     ("saturates", "model"): saturated,

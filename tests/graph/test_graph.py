@@ -264,9 +264,9 @@ def test_weights_are_found_through_identity(read_one):
 
 
 def test_computed_weights_are_no_layer(tmp_path):
-    nodes = [node("Relu", ["w"], ["w1"]), node("Conv", ["x", "w1"], ["y"], "conv")]
+    nodes = [node("GlobalMaxPool", ["w"], ["w1"]), node("Conv", ["x", "w1"], ["y"], "conv")]
     path = save(make_model(nodes, {"w": gaussian(4, 3, 1)}), tmp_path / "computed.onnx")
-    assert "Conv fed by Relu" in refusal(path, NoLayersError)
+    assert "Conv fed by GlobalMaxPool" in refusal(path, NoLayersError)
 
 
 # --- names -------------------------------------------------------------------------------------

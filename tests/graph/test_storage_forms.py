@@ -7,10 +7,13 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from quantstore.errors import ModelFileError, NoLayersError
 from quantstore.graph import Unread, find_sites, fold, open_model, read_or_reason, survey
+from quantstore.graph.grid import stored_on_grid
 from quantstore.graph.walk import CANNOT_BE_COMPUTED
 from quantstore.pipeline.measure_file import measure_file
 from tests.support.graphs import (
@@ -184,11 +187,11 @@ def test_a_value_that_is_made_of_itself_is_no_constant(tmp_path, nodes):
 
 
 def test_a_weight_made_by_an_operator_we_do_not_follow_is_said(tmp_path):
-    nodes = [node("Relu", ["w"], ["v"]), node("MatMul", ["x", "v"], ["h"], "made")]
+    nodes = [node("GlobalMaxPool", ["w"], ["v"]), node("MatMul", ["x", "v"], ["h"], "made")]
     nodes.append(node("MatMul", ["h", "w"], ["y"], "fc"))
     found = survey(open_model(save(make_model(nodes, {"w": W}), tmp_path / "m.onnx")))
     assert [site.name for site in found.sites] == ["fc"]
-    assert found.unread == (Unread("made", "B", "MatMul", "fed by Relu"),)
+    assert found.unread == (Unread("made", "B", "MatMul", "fed by GlobalMaxPool", W.size),)
 
 
 def test_whole_numbers_are_no_weights_and_said(tmp_path):
@@ -517,6 +520,186 @@ def test_slices_of_one_tensor_add_up_to_it(tmp_path):
 
 
 def test_nothing_at_all_is_refused_with_what_was_met(tmp_path):
-    model = product([node("Relu", ["w"], ["v"])], {"w": W})
-    with pytest.raises(NoLayersError, match="met 1 MatMul fed by Relu"):
+    model = product([node("GlobalMaxPool", ["w"], ["v"])], {"w": W})
+    with pytest.raises(NoLayersError, match="met 1 MatMul fed by GlobalMaxPool"):
         layers_of(save(model, tmp_path / "m.onnx"))
+
+
+# --- weights that come out on a grid, and those that nobody reads --------------------------------
+
+
+def rounded_weights(weights, step, *, levels=127):
+    """What a training for quantization leaves in a file: Div, Round, Clip, Mul."""
+    nodes = [
+        node("Div", ["w", "s"], ["d"]),
+        node("Round", ["d"], ["r"]),
+        node("Clip", ["r", "low", "high"], ["c"]),
+        node("Mul", ["c", "s"], ["q"]),
+        node("Conv", ["x", "q"], ["y"], "conv"),
+    ]
+    ends = {"low": np.float32(-levels), "high": np.float32(levels)}
+    return make_model(nodes, {"w": weights, "s": step} | ends)
+
+
+def step_of(weights, levels=127):
+    """One for each channel."""
+    return (np.abs(weights).max(axis=(1, 2, 3), keepdims=True) / levels).astype(np.float32)
+
+
+@pytest.mark.parametrize(("levels", "bits"), [(127, 8), (7, 4), (1, 2)])
+def test_weights_that_the_graph_rounds_are_quantized_already(tmp_path, levels, bits):
+    weights = gaussian(8, 3, 3, 3)
+    step = step_of(weights, levels)
+    path = save(rounded_weights(weights, step, levels=levels), tmp_path / "m.onnx")
+    (layer,) = layers_of(path)
+    assert layer.already_quantized
+    assert layer.stored_scheme == f"float on an int{bits} grid per channel"
+    assert layer.stored_step == pytest.approx(step.max(), rel=1e-5)
+    expected = np.clip(np.rint(weights / step), -levels, levels) * step
+    np.testing.assert_array_equal(as_stored(layer), expected)
+
+
+def test_one_step_for_all_is_a_grid_of_the_tensor(tmp_path):
+    path = save(rounded_weights(gaussian(8, 3, 3, 3), np.float32(0.03)), tmp_path / "m.onnx")
+    (layer,) = layers_of(path)
+    assert layer.stored_scheme == "float on an int8 grid per tensor"
+    assert layer.stored_step == pytest.approx(0.03, rel=1e-5)
+
+
+def test_what_is_rounded_to_more_levels_lies_on_no_grid(tmp_path):
+    weights = gaussian(8, 3, 3, 3)
+    model = rounded_weights(weights, step_of(weights, 2000), levels=2000)
+    (layer,) = layers_of(save(model, tmp_path / "m.onnx"))
+    assert not layer.already_quantized
+
+
+def test_weights_that_nothing_rounds_are_float_whatever_they_hold(tmp_path):
+    weights = np.rint(gaussian(8, 3, 3, 3) * 3)
+    nodes = [node("Mul", ["w", "s"], ["v"]), node("Conv", ["x", "v"], ["y"], "conv")]
+    model = make_model(nodes, {"w": weights, "s": np.float32(0.1)})
+    (layer,) = layers_of(save(model, tmp_path / "m.onnx"))
+    assert not layer.already_quantized
+
+
+@settings(deadline=None)
+@given(st.floats(1e-6, 1e6), st.lists(st.integers(-127, 127), min_size=2, max_size=40).filter(any))
+def test_multiples_of_a_step_lie_on_a_grid(step, codes):
+    weights = np.array(codes, np.float32).reshape(1, -1) * np.float32(step)
+    stored = stored_on_grid(weights, 0)
+    largest_step = step * np.gcd.reduce(np.array(codes))
+    assert stored is not None
+    assert stored.step == pytest.approx(largest_step, rel=1e-4)
+
+
+@given(st.integers(0, 999))
+def test_what_is_drawn_at_random_lies_on_none(seed):
+    assert stored_on_grid(gaussian(4, 30, seed=seed), 0) is None
+
+
+FOLDED = {
+    "Floor": ([node("Floor", ["w"], ["v"])], np.floor),
+    "Ceil": ([node("Ceil", ["w"], ["v"])], np.ceil),
+    "Sign": ([node("Sign", ["w"], ["v"])], np.sign),
+    "Where": (
+        [node("Greater", ["w", "zero"], ["b"]), node("Where", ["b", "w", "zero"], ["v"])],
+        lambda w: np.where(w > 0, w, 0),
+    ),
+    "MatMul": (
+        [node("MatMul", ["w", "r"], ["p"], "inner"), node("Add", ["p", "w"], ["v"])],
+        lambda w: w @ R + w,
+    ),
+    "Gemm": ([node("Gemm", ["r", "w"], ["v"], "inner", transB=1)], lambda w: R @ w.T),
+    "Pad": ([node("Pad", ["w", "pads"], ["v"])], lambda w: np.pad(w, ((0, 1), (2, 0)))),
+    "Trilu": ([node("Trilu", ["w"], ["v"], upper=0)], np.tril),
+    "Softmax": (
+        [node("Softmax", ["w"], ["v"], axis=0)],
+        lambda w: np.exp(w) / np.exp(w).sum(axis=0),
+    ),
+}
+R = gaussian(4, 4, seed=5)
+
+
+@pytest.mark.parametrize(("nodes", "expected"), FOLDED.values(), ids=FOLDED)
+def test_what_the_reference_evaluator_knows_is_computed_ahead(tmp_path, nodes, expected):
+    weights = gaussian(4, 4)
+    constants = {"w": weights, "r": R, "zero": np.float32(0), "pads": np.array([0, 2, 1, 0])}
+    model = make_model([*nodes, node("MatMul", ["x", "v"], ["y"], "fc")], constants)
+    (layer,) = layers_of(save(model, tmp_path / "m.onnx"))
+    np.testing.assert_allclose(as_stored(layer), expected(weights), rtol=1e-5, atol=1e-6)
+
+
+def test_a_product_that_takes_too_long_is_said(tmp_path):
+    side = 1 << 11
+    nodes = [
+        node("MatMul", ["big", "big"], ["v"], "inner"),
+        node("MatMul", ["x", "v"], ["h"], "outer"),
+        node("MatMul", ["h", "w"], ["y"], "fc"),
+    ]
+    constants = {"big": np.ones((side, side), np.float32), "w": gaussian(side, 2)}
+    file = open_model(save(make_model(nodes, constants), tmp_path / "m.onnx"))
+    site = next(site for site in find_sites(file) if site.name == "outer")
+    reason = read_or_reason(file, site)
+    assert isinstance(reason, Unread)
+    assert f"{side**3:,} products" in reason.reason
+
+
+def unread_in(model, tmp_path):
+    return survey(open_model(save(model, tmp_path / "m.onnx"))).unread
+
+
+def test_a_kernel_of_an_unknown_domain_is_named(tmp_path):
+    kernel = gaussian(4, 4, 3, 3)
+    model = make_model(
+        [
+            node("Conv", ["x", "w"], ["h"], "conv"),
+            node("DeformConv2", ["h", "k", "b"], ["y"], "deform", domain="vendor"),
+        ],
+        {"w": gaussian(4, 3, 3, 3), "k": kernel, "b": gaussian(4)},
+    )
+    (unread,) = unread_in(model, tmp_path)
+    assert (unread.name, unread.operand) == ("deform", "input 1")
+    assert unread.weight_count == kernel.size
+    assert "vendor" in unread.reason
+
+
+def test_a_kernel_that_is_computed_at_run_time_is_named(tmp_path):
+    kernel = gaussian(4, 3, 3, 3)
+    model = make_model(
+        [
+            node("Mul", ["k", "style"], ["modulated"], "modulate"),
+            node("Conv", ["x", "modulated"], ["h"], "dynamic"),
+            node("Conv", ["h", "w"], ["y"], "conv"),
+        ],
+        {"w": gaussian(4, 4, 3, 3), "k": kernel},
+        inputs=("x", "style"),
+    )
+    (unread,) = unread_in(model, tmp_path)
+    assert (unread.name, unread.operand, unread.weight_count) == ("dynamic", "W", kernel.size)
+
+
+def test_an_operator_that_onnx_does_not_have_is_named(tmp_path):
+    nodes = [node("Conv", ["x", "w"], ["h"], "conv"), node("Convolve", ["h", "k"], ["y"], "odd")]
+    model = make_model(nodes, {"w": gaussian(4, 3, 3, 3), "k": gaussian(4, 4)})
+    (unread,) = unread_in(model, tmp_path)
+    assert (unread.name, unread.weight_count) == ("odd", 16)
+
+
+def test_tables_masks_and_shifts_are_no_weights(tmp_path):
+    table = gaussian(8, 4)
+    nodes = [
+        node("Conv", ["x", "w"], ["a"], "conv"),
+        node("Add", ["a", "shift"], ["b"]),
+        node("RotaryEmbedding", ["b", "p", "t", "t"], ["c"], "rope", domain="com.microsoft"),
+        node("Own", ["c", "column"], ["y"], "own", domain="vendor"),
+    ]
+    constants = {"w": gaussian(4, 3, 3, 3), "shift": gaussian(1, 4, 5, 5), "t": table}
+    constants |= {"p": np.zeros((1, 1), np.int64), "column": gaussian(1, 4, 1, 1)}
+    assert unread_in(make_model(nodes, constants), tmp_path) == ()
+
+
+def test_what_a_layer_reads_as_well_is_no_loss(tmp_path):
+    nodes = [
+        node("Conv", ["x", "w"], ["h"], "conv"),
+        node("Own", ["h", "w"], ["y"], "own", domain="vendor"),
+    ]
+    assert unread_in(make_model(nodes, {"w": gaussian(4, 3, 3, 3)}), tmp_path) == ()

@@ -25,6 +25,7 @@ FIGURES = {
     "outlier_count": 1,
     "outlier_fraction": 1 / 7,
     "outlier_channel_count": 0,
+    "dead_channel_count": 0,
     "channel_range_ratio": 8 / 5,
 }
 

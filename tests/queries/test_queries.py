@@ -3,6 +3,7 @@
 import shutil
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -10,31 +11,44 @@ from quantstore import queries, schemes, store
 from quantstore.charts.common import ready, styled
 from quantstore.charts.measures import LABELS, measure_of
 from quantstore.charts.palette import LIGHT
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
+from tests.support.graphs import conv_model, gaussian, make_model, node, save
 
 SCHEMES = ("int8_tensor_symmetric", "int8_tensor_asymmetric", "int8_channel_symmetric")
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_ranking_of_models_counts_as_the_verdicts_do(demo_store, scheme):
+@pytest.mark.parametrize("target", schemes.TARGETS)
+def test_where_no_model_was_run_broken_layers_rank_them(demo_store, target):
     with store.reading(demo_store) as con:
-        ranked = queries.ranking(con, scheme)
+        ranked = queries.ranking(con, target)
         verdicts = queries.verdicts(con)
-    verdicts = verdicts[verdicts["scheme"] == scheme].set_index("model")
+    verdicts = verdicts[verdicts["target"] == target].set_index("model")
     assert sorted(ranked["model"]) == sorted(verdicts.index)
-    verdicts = verdicts.loc[ranked["model"]]
-    for column in ("layers_broken", "layers_at_risk"):
-        assert ranked[column].tolist() == verdicts[column].tolist()
     shares = [
         (row.layers_broken / row.layers, row.layers_at_risk / row.layers)
-        for row in verdicts.assign(layers=verdicts["layer_count"]).itertuples()
+        for row in ranked.assign(layers=ranked["layer_count"]).itertuples()
     ]
     assert shares == sorted(shares, reverse=True)
+
+
+def test_a_table_has_columns_for_targets_that_are_measured_or_chosen(demo_store):
+    with store.reading(demo_store) as con:
+        verdicts = queries.verdicts(con)
+    default = [name for name, target in schemes.TARGETS.items() if target.is_default]
+    assert queries.shown_targets(verdicts, "int8_channel") == default
+    is_dynamic = verdicts["target"] == "int8_dynamic"
+    verdicts.loc[is_dynamic & (verdicts["model"] == "digits-plain"), "is_measured"] = True
+    shown = queries.shown_targets(verdicts, "int4_weights")
+    assert shown == [
+        name for name in schemes.TARGETS if name in (*default, "int8_dynamic", "int4_weights")
+    ]
 
 
 def test_the_ranking_can_be_limited_to_some_models(demo_store):
     some = ["digits-plain", "digits-rescaled"]
     with store.reading(demo_store) as con:
-        assert sorted(queries.rank_of_models(con, SCHEMES[0], some)) == some
+        assert sorted(queries.rank_of_models(con, "int8_tensor", some)) == some
 
 
 @pytest.mark.parametrize("name", SCHEMES)
@@ -274,3 +288,43 @@ def test_channels_come_a_page_at_a_time_in_the_order_asked_for(many_channels):
     assert len(rows()) == 2048
     # What comes back exactly is the best there is.
     assert rows()[-1] == 0
+
+
+def test_channels_that_round_to_zero_are_counted_without_dead_ones(tmp_path):
+    weights = gaussian(10, 3, 3, 3)
+    weights[[2, 5]] *= 1e-9
+    weights[7] *= 1e-4
+    db = tmp_path / "s.duckdb"
+    ingest_file(save(conv_model(weights), tmp_path / "net.onnx"), db, IngestChoices(probe=False))
+    with store.reading(db) as con:
+        (layer,) = queries.worst_layers(con, "net", SCHEMES[0]).to_dict("records")
+        rows = con.rows("select count(*) from channel_errors where scheme = ?", [SCHEMES[0]])
+    assert layer["dead_channel_count"] == 2
+    assert layer["flattened_channels"] == layer["narrow_channels"] == 1
+    assert layer["channels_below_10db"] == 1
+    assert sum(layer["spark"]) == 10
+    assert rows == [(10,)]
+
+
+def test_true_channels_of_a_conv_transpose_are_joined_everywhere(tmp_path):
+    weights = (
+        gaussian(12, 1, 4, 4) * np.geomspace(0.05, 2, 12, dtype=np.float32)[:, None, None, None]
+    )
+    nodes = [
+        node("Conv", ["x", "k"], ["h"], "conv"),
+        node("ConvTranspose", ["h", "w"], ["y"], "up", group=12),
+    ]
+    path = save(make_model(nodes, {"k": gaussian(12, 3, 3, 3), "w": weights}), tmp_path / "n.onnx")
+    db = tmp_path / "s.duckdb"
+    ingest_file(path, db, IngestChoices(probe=False))
+    with store.reading(db) as con:
+        counts = con.rows(
+            "select channel_count, group_count, channel_axis,"
+            " (select count(*) from channels where channels.layer_id = layers.layer_id),"
+            " (select count(*) from channel_errors where channel_errors.layer_id = layers.layer_id"
+            f" and scheme = '{SCHEMES[0]}'),"
+            " (select count(*) from channels join channel_errors using (layer_id, channel)"
+            f" where layer_id = layers.layer_id and scheme = '{SCHEMES[0]}')"
+            " from layers where layer = 'up'"
+        )
+    assert counts == [(12, 12, 1, 12, 12, 12)]

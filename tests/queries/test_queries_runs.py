@@ -2,13 +2,12 @@
 
 import shutil
 
-import pandas as pd
 import pytest
 
 from quantstore import queries, store
+from quantstore.records import INTEGERS_ON_GRID
+from quantstore.wording.verdicts import NOT_MEASURED
 from tests.support.runs import CHANNEL, TENSOR, a_run, a_sensitivity, a_tensor, add, layer_names
-
-SCHEMES = (TENSOR, "int8_tensor_asymmetric", CHANNEL)
 
 
 @pytest.fixture
@@ -31,51 +30,33 @@ def probed(path):
     return path
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_ranking_says_what_the_view_of_verdicts_says(probed, scheme):
-    with store.reading(probed) as con:
-        ranked = queries.ranking(con, scheme)
-        verdicts = queries.verdicts(con)
-    view = verdicts[verdicts["scheme"] == scheme].set_index("model").loc[ranked["model"]]
-    for column in ("verdict", "evidence", "mode", "layers_broken", "layer_count"):
-        assert ranked[column].tolist() == view[column].tolist()
-    pd.testing.assert_series_equal(
-        ranked["output_sqnr_db"], view["output_sqnr_db"].reset_index(drop=True)
-    )
-
-
-def test_a_ranking_knows_integers_of_this_very_grid_as_the_view_does(path):
+def test_integers_of_this_very_grid_have_nothing_to_lose(path):
     with store.writing(path) as con:
         con.rows("update layers set already_quantized = true")
-        con.rows("update errors set channel_sqnr_p10_db = null where scheme = $1", [CHANNEL])
+        add(con, "digits-plain", a_run(None, CHANNEL, "weights", failure=INTEGERS_ON_GRID))
+        add(con, "digits-plain", a_run(33.0, TENSOR))
     with store.reading(path) as con:
-        for scheme in (TENSOR, CHANNEL):
-            ranked = map(queries.model_facts, queries.ranking(con, scheme).to_dict("records"))
-            assert {one.is_on_its_own_grid for one in ranked} == {scheme == CHANNEL}
+        verdicts = queries.verdicts(con, ["digits-plain"])
+    facts = {row["target"]: queries.model_facts(row) for row in verdicts.to_dict("records")}
+    assert [name for name, found in facts.items() if found.is_on_its_own_grid] == ["int8_weights"]
 
 
 def test_models_are_ranked_by_verdict_then_by_what_came_out(probed):
     with store.reading(probed) as con:
-        assert queries.rank_of_models(con, TENSOR) == [
-            "digits-rescaled",  # breaks
+        assert queries.rank_of_models(con, "int8_tensor") == [
+            "digits-rescaled",  # broken
             "digits-separable",  # at risk
             "digits-plain",  # fine, 39.7 dB
-            "digits-separable-unfolded",  # fine by its weights, not probed
+            "digits-separable-unfolded",  # untested
         ]
 
 
-def test_a_failed_probe_comes_with_its_reason_and_only_where_nothing_else_is_known(probed):
-    with store.writing(probed) as con:
-        add(con, "digits-plain", a_run(None, failure="too slow", minute=9))
+def test_what_is_untested_comes_with_its_reason(probed):
     with store.reading(probed) as con:
-        verdicts = queries.verdicts(con)
-    failures = verdicts.dropna(subset="probe_failure")
-    assert failures[["model", "scheme", "probe_failure"]].to_numpy().tolist() == [
-        ["digits-separable-unfolded", TENSOR, "it was stopped"]
-    ]
-    (row,) = failures.to_dict("records")
-    found = queries.model_facts(row)
-    assert (found.is_probed, found.probe_failure) == (False, "it was stopped")
+        verdicts = queries.verdicts(con, ["digits-separable-unfolded"])
+    reasons = verdicts.set_index("target")["reason"]
+    assert reasons["int8_tensor"] == "it was stopped"
+    assert reasons["int8_channel"] == NOT_MEASURED
 
 
 def test_a_figure_comes_with_the_limit_that_it_stays_below(path):
@@ -85,17 +66,14 @@ def test_a_figure_comes_with_the_limit_that_it_stays_below(path):
         add(con, "digits-rescaled", a_run(24.9))
         add(con, "digits-separable", a_run(30.0))
     with store.reading(path) as con:
-        verdicts = queries.verdicts(con)
-        ranked = queries.ranking(con, TENSOR).set_index("model")
-    rows = verdicts[verdicts["scheme"] == TENSOR].set_index("model")
-    for found in (rows, ranked):
-        limits = {name: queries.model_facts(row).next_limit_db for name, row in found.iterrows()}
-        assert limits == {
-            "digits-plain": 24.9,
-            "digits-rescaled": 30.0,
-            "digits-separable": None,
-            "digits-separable-unfolded": None,
-        }
+        rows = queries.verdicts(con, target="int8_tensor").set_index("model", drop=False)
+    limits = {name: queries.model_facts(row).next_limit_db for name, row in rows.iterrows()}
+    assert limits == {
+        "digits-plain": 24.9,
+        "digits-rescaled": 30.0,
+        "digits-separable": None,
+        "digits-separable-unfolded": None,
+    }
 
 
 def test_the_runs_of_a_model_are_the_latest_of_each_kind_probes_first(path):

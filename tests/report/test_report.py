@@ -18,14 +18,15 @@ from quantstore.charts import compare
 from quantstore.charts.palette import DARK, LIGHT, PROPERTIES, by_name
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
+from quantstore.records import FindingRecord
 from quantstore.report import document, figures, method
-from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES
+from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, TARGETS
 from quantstore.wording import headlines, notes, units, verdicts
 from tests.support.facts import finding
 from tests.support.graphs import gaussian, make_model
 from tests.support.profiles import profiles
 from tests.support.reports import Reader, write
-from tests.support.runs import probed
+from tests.support.runs import a_run, add, probed
 
 PAIR = ["digits-plain", "digits-rescaled"]
 NASTY = {
@@ -84,12 +85,16 @@ def policy_of(reader):
 # What it says.
 
 
-def test_it_opens_with_the_answer_of_compare_and_a_verdict_per_scheme(page):
+def test_it_opens_with_the_answer_of_compare_and_a_verdict_per_target(page):
     text = Reader(page).text
-    assert "1 of 2 models breaks under int8 per tensor, symmetric; none does per channel" in text
-    assert "breaks: 8 layers" in text
-    assert text.count("no weight-side blocker") >= 2
-    assert "never that it survives" in text
+    tensor, channel = TARGETS["int8_tensor"], TARGETS["int8_channel"]
+    answer = f"1 of 2 models is broken with {tensor.title} ({verdicts.NOT_RUN}); 1 is untested"
+    assert f"{answer}; with {channel.title}, 2 are untested" in text
+    assert "broken: 8 layers" in text
+    assert text.count(f"untested {verdicts.NOT_MEASURED}") == 7
+    for target in TARGETS.values():
+        assert (target.title in text) or not target.is_default
+    assert notes.WHAT_WEIGHTS_PROVE in text
 
 
 def test_the_worst_layers_come_with_causes_bits_and_what_would_rescue_them(page, demo_store):
@@ -121,12 +126,17 @@ def test_rescues_are_the_figures_of_the_store(demo_store):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", INT8_SCHEMES.values(), ids=INT8_SCHEMES)
-def test_every_int8_scheme_gives_a_report(demo_store, scheme):
-    text = Reader(write(demo_store, PAIR, scheme)).text
-    assert scheme.title in text
-    assert ("p10 would be" in text) is not scheme.is_per_channel
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_gives_a_report(demo_store, target):
+    text = Reader(write(demo_store, PAIR, target)).text
+    assert TARGETS[target].title in text
+    assert ("p10 would be" in text) is not TARGETS[target].layer_scheme.is_per_channel
     assert "bits needed" in text
+
+
+def test_layers_can_be_judged_under_another_scheme(demo_store):
+    scheme = INT8_SCHEMES["int8_channel_asymmetric"]
+    assert f"layers under {scheme.title}" in Reader(write(demo_store, PAIR, scheme=scheme)).text
 
 
 @pytest.mark.slow
@@ -144,16 +154,46 @@ def test_a_probe_is_reported_with_what_was_measured(demo_store, tmp_path):
     probed(path, "digits-rescaled", "int8_channel_symmetric", 19.2, mode="weights")
     probed(path, "digits-rescaled", "int8_tensor_symmetric", 8.4, source="photos <b>")
     text = Reader(write(path, PAIR)).text
-    assert "breaks: 7 dB" in text
-    assert "survives: 41 dB" in text
-    cell = verdicts.verdict(finding("breaks", "both", 7.0))
-    assert f"{cell.where}{cell.evidence}" in text
+    assert "fine: 41 dB estimated with noise" in text
+    # A run on own inputs takes the place of the probe, whatever it gave.
+    own = finding("broken", "both", 8.4, evidence="run", sample_count=5)
+    assert f"{verdicts.verdict(own).text} on 5 of your inputs".replace(NBSP, " ") in text
+    headline = headlines.model_headline(own, None, TARGETS["int8_tensor"])
+    assert headline.replace(NBSP, " ") in text
+    assert "untested not measured; weights alone: 19 dB" not in text
     assert "at risk: 19 dB" in text
-    headline = headlines.model_headline(finding("breaks", "both", 6.6), finding(), DEFAULT_SCHEME)
-    assert headline.replace("\u00a0", " ") in text
     assert "onnxruntime 1.32.0" in text
     assert "photos <b>" in text
-    assert Reader(notes.SHORT_PROBE_NOTE).text in text
+    for note in (notes.SHORT_PROBE_NOTE, notes.RUN_NOTE):
+        assert Reader(note).text in text
+
+
+NBSP = "\u00a0"
+
+
+def test_a_provisional_value_comes_with_its_reason(demo_store, tmp_path):
+    path = tmp_path / "provisional.duckdb"
+    shutil.copy(demo_store, path)
+    with store.writing(path) as connection:
+        run = a_run(41.0, provisional="tokens <b> cannot be imitated")
+        add(connection, "digits-plain", run)
+    text = Reader(write(path, ["digits-plain"])).text
+    assert "fine: 41 dB estimated with noise, provisional" in text
+    assert text.count("tokens <b> cannot be imitated") == 2
+
+
+def test_findings_come_with_their_remedies(demo_store, tmp_path):
+    path = tmp_path / "findings.duckdb"
+    shutil.copy(demo_store, path)
+    found = FindingRecord(
+        depth=0, kind="dead channel", severity="warning", message="It is <0>.", remedy="Prune it."
+    )
+    with store.writing(path) as connection:
+        model_id = store.find_model(connection, "digits-plain")
+        store.add_findings(connection, model_id, [found])
+    text = Reader(write(path, ["digits-plain"])).text
+    assert document.FINDINGS in text
+    assert "warning: dead channel (/features/features.0/Conv). It is <0>. Prune it." in text
 
 
 def test_a_probe_that_failed_leaves_the_reason(demo_store, tmp_path):
@@ -162,7 +202,8 @@ def test_a_probe_that_failed_leaves_the_reason(demo_store, tmp_path):
     probed(path, "digits-plain", "int8_tensor_symmetric", np.nan, failure="no kernel for <Foo>")
     text = Reader(write(path, ["digits-plain"])).text
     assert "It could not be: no kernel for <Foo>." in text
-    assert "Untested under int8 per tensor, symmetric" in text
+    assert f"Untested with {TARGETS['int8_tensor'].title}: no kernel for <Foo>" in text
+    assert "quantstore probe digits-plain --target int8_tensor" in text
     assert Reader(notes.UNTESTED_NOTE).text in text
     assert document.NOT_RUN in text
 
@@ -368,8 +409,8 @@ def test_a_file_that_cannot_be_written_is_a_sentence(demo_store, tmp_path, capsy
         assert f"{target}: cannot be written" in capsys.readouterr().err
 
 
-def test_schemes_that_are_not_int8_are_refused(demo_store, capsys):
-    command = ["report", "digits-plain", "--scheme", "int4_block32_symmetric"]
+def test_targets_that_do_not_exist_are_refused(demo_store, capsys):
+    command = ["report", "digits-plain", "--target", "int4_block32_symmetric"]
     assert cli.main([*command, "--db", str(demo_store)]) == 2
 
 
@@ -509,13 +550,13 @@ def test_paper_is_light_and_nothing_is_wider_than_it(page_tab):
 def test_what_a_verdict_rests_on_is_seen_however_narrow_the_page(page_tab, width, media):
     tab = page_tab.seen(width=width, media=media)
     cells = tab.page.locator(".cell .evidence")
-    assert cells.count() == len(PAIR) * len(INT8_SCHEMES)
+    assert cells.count() == len(PAIR) * sum(target.is_default for target in TARGETS.values())
     assert all(cell.is_visible() for cell in cells.all())
-    assert "activations not measured" in cells.all_inner_texts()
+    assert verdicts.NOT_MEASURED in cells.all_inner_texts()
 
 
 @pytest.mark.slow
 def test_without_javascript_the_tables_are_there(opened, page):
     tab = opened(page, javascript=False)
-    assert tab.page.get_by_text("breaks: 8 layers").count()
+    assert tab.page.get_by_text("broken: 8 layers").count()
     assert tab.page.get_by_text("need JavaScript").count()

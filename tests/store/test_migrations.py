@@ -154,6 +154,49 @@ def test_nothing_of_what_it_held_is_lost(name, tmp_path):
         assert connection.value("select nextval('model_ids')") == models + 1
 
 
+FIGURES = """
+    select layer, scheme, sqnr_db, zeroed_fraction, channel_sqnr_min_db, channel_sqnr_p10_db,
+        channel_sqnr_median_db, channels_below_10db, weight_min, weight_max, kurtosis
+    from layer_errors
+    where model = 'digits-plain' and list_contains($schemes, scheme)
+    order by all
+"""
+
+
+@pytest.fixture(scope="module")
+def measured_anew(tmp_path_factory):
+    path = tmp_path_factory.mktemp("new") / "s.duckdb"
+    model = next(path for path in demo_paths() if path.stem == "digits-plain")
+    ingest_file(model, path, IngestChoices(probe=False))
+    return path
+
+
+@every_older
+def test_the_layers_of_an_example_have_the_figures_of_earlier_releases(
+    name, tmp_path, measured_anew
+):
+    """What is left out or shared since then is nothing that ordinary layers have."""
+    path = unpacked(name, tmp_path)
+    schemes = {"schemes": [scheme for (scheme,) in ask(path, "select scheme from schemes")]}
+    before, after = (
+        duckdb.connect(file, read_only=True).execute(FIGURES, schemes).fetchall()
+        for file in (path, measured_anew)
+    )
+    assert len(before) > 10
+    for row_before, row_after in zip(before, after, strict=True):
+        assert row_after[:2] == row_before[:2]
+        assert row_after[2:] == pytest.approx(row_before[2:], rel=1e-6)
+
+
+@every_older
+def test_dead_channels_and_inputs_are_null_until_they_are_measured_anew(name, tmp_path):
+    path = unpacked(name, tmp_path)
+    store.update(path)
+    assert ask(path, "select count(dead_channel_count) from layers") == [(0,)]
+    assert ask(path, "select count(input_channels_below_10db) from errors") == [(0,)]
+    assert ask(path, "select distinct measures_version from models") == [(0,)]
+
+
 def test_runs_of_schema_2_are_given_the_target_that_does_the_same(tmp_path):
     path = unpacked("2-runs", tmp_path)
     counts = "select (select count(*) from simulations), (select count(*) from sensitivities)"
@@ -187,6 +230,24 @@ def test_a_run_with_other_ranges_was_for_no_target(tmp_path):
         )
     store.update(path)
     assert ask(path, "select target from simulations where calibration = 'entropy'") == [(None,)]
+
+
+def test_what_outputs_of_earlier_runs_reached_decides(tmp_path):
+    path = unpacked("2-runs", tmp_path)
+    store.update(path)
+    same = "select bool_and(deciding_sqnr_db is not distinct from output_sqnr_db) from simulations"
+    assert ask(path, same) == [(True,)]
+    assert ask(path, "select distinct tail_sqnr_db, provisional from simulations") == [(None, None)]
+
+
+@every_older
+def test_a_verdict_that_rested_on_weights_alone_is_untested(name, tmp_path):
+    path = unpacked(name, tmp_path)
+    with duckdb.connect(path) as connection:
+        connection.execute("delete from simulations where mode = 'both'")
+    store.update(path)
+    verdicts = "select distinct verdict, reason from verdicts where target = 'int8_channel'"
+    assert ask(path, verdicts) == [("untested", "not measured")]
 
 
 @every_older

@@ -42,6 +42,9 @@ MORE_ROWS = """
             8 as sample_count, 12.5 as output_sqnr_db, 0.5 as seconds,
             '1' as onnxruntime_version, timestamp '2026-01-01' as created_at
         from models;
+    insert into simulation_outputs by name
+        select simulation_id, 'boxes' as output, 'scores' as part, 9.5 as sqnr_db, true as decides
+        from simulations;
     insert into activation_errors by name
         select simulation_id, 0 as depth, 'n' as node_name, 'Conv' as op_type, 't' as tensor,
             'local' as kind, 3.5 as sqnr_db, [1, 2] as float_counts

@@ -50,10 +50,9 @@ def trial_on_noise(path: Path, target: str, folder: Path) -> Trial:
     for inputs in noise.choices(model.model):
         whole = twin.to_proto(model)
         fix_shapes(whole, inputs)
-        spectrum = noise.spectrum_for(inputs)
         calibration_count, count = noise.sample_counts(inputs)
-        calibration = noise.samples(inputs, calibration_count, seed=11, spectrum=spectrum)
-        samples = noise.samples(inputs, count, seed=12, spectrum=spectrum)
+        calibration = noise.samples(inputs, calibration_count, seed=11)
+        samples = noise.samples(inputs, count, seed=12)
         try:
             network = prepare(whole, compared.names, folder, fold=True)
             return _trial(network, calibration, samples, target, folder)

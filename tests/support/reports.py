@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 from quantstore import report, store
-from quantstore.schemes import DEFAULT_SCHEME
+from quantstore.schemes import TARGETS
 
 MADE = datetime(2026, 11, 23, 8, 5, tzinfo=UTC)
 
 
-def write(path, models, scheme=DEFAULT_SCHEME, **more):
+def write(path, models, target="int8_tensor", **more):
     with store.reading(path) as connection:
-        return report.html(connection, models, scheme, made_at=MADE, **more)
+        return report.html(connection, models, TARGETS[target], made_at=MADE, **more)
 
 
 class Reader(HTMLParser):

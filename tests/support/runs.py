@@ -8,13 +8,14 @@ import numpy as np
 
 from quantstore import store
 from quantstore.records import ActivationErrorRecord, SensitivityRecord, SimulationRecord
+from quantstore.schemes import target_of
 
 TENSOR, CHANNEL = "int8_tensor_symmetric", "int8_channel_symmetric"
 WHEN = datetime(2026, 11, 23, 7, 0)
 
 
 def a_run(db=25.0, scheme=TENSOR, mode="both", source="noise", minute=0, **changes):
-    """A row of ``simulations``."""
+    """A row of ``simulations``; of the target that rounds just that, unless told otherwise."""
     record = SimulationRecord(
         scheme=scheme,
         mode=mode,
@@ -29,6 +30,7 @@ def a_run(db=25.0, scheme=TENSOR, mode="both", source="noise", minute=0, **chang
         onnxruntime_version="1.32.0",
         created_at=WHEN + timedelta(minutes=minute),
         failure=None,
+        target=target_of(scheme, mode),
     )
     return dataclasses.replace(record, **changes)
 
@@ -103,6 +105,7 @@ def probed(path, model, scheme, output_sqnr_db, *, mode="both", failure=None, so
         onnxruntime_version="1.32.0",
         created_at=WHEN,
         failure=failure,
+        target=target_of(scheme, mode),
     )
     with store.writing(path) as connection:
         store.add_simulation(connection, store.find_model(connection, model), record)

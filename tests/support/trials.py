@@ -108,9 +108,8 @@ def trial_of_file(path, folder, *, fold=True):
         twin.freeze_input(model.model, name, value)
     compared = points.cut(model.model)
     prepared, inputs = probe_figures.prepared(model, compared.names, folder, fold=fold)
-    spectrum = noise.spectrum_for(inputs)
     calibration, test = (
-        noise.samples(inputs, count, seed=seed, spectrum=spectrum)
+        noise.samples(inputs, count, seed=seed)
         for count, seed in zip(noise.sample_counts(inputs), (11, 12), strict=True)
     )
     return Trial(prepared, folder, calibration, test)

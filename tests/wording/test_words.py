@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantstore.schemes import INT8_CHANNEL_SYMMETRIC, INT8_TENSOR_SYMMETRIC
+from quantstore.schemes import INT8_CHANNEL_SYMMETRIC, INT8_TENSOR_SYMMETRIC, TARGETS
 from quantstore.wording import causes, headlines, nodes, text, units
 from quantstore.wording import remedies as remedy_words
 from quantstore.wording import verdicts as verdict_words
@@ -80,84 +80,130 @@ def test_the_law_of_uniform_noise_gives_a_gaussian_what_measurements_give():
     assert causes.expected_db(1) == pytest.approx(20 * math.log10(255 * math.sqrt(12)), abs=0.05)
 
 
-def test_weights_alone_prove_that_a_model_breaks_and_nothing_else():
+def test_weights_alone_prove_that_a_model_is_broken_and_nothing_else():
     assert verdict_words.weights_verdict(0, 0) == verdict_words.VerdictCell(
-        "fine", "no weight-side blocker"
+        "untested", "no problem found in the weights"
     )
     assert verdict_words.weights_verdict(0, 3) == verdict_words.VerdictCell(
         "at risk", f"at risk: 3{NBSP}layers"
     )
     assert verdict_words.weights_verdict(24, 44) == verdict_words.VerdictCell(
-        "broken", f"breaks: 24{NBSP}layers", f"+{NBSP}44 at risk"
+        "broken", f"broken: 24{NBSP}layers", f"+{NBSP}44 at risk"
     )
-    assert verdict_words.weights_verdict(1, 0).text == f"breaks: 1{NBSP}layer"
+    assert verdict_words.weights_verdict(1, 0).text == f"broken: 1{NBSP}layer"
 
 
-UNTESTED = finding("untested", reason="stopped after 20 s")
-UNTESTED_BUT_WEIGHTS = finding("untested", "weights", 22, reason="stopped after 20 s")
+CUT_OFF = "stopped after 60 s of processor time"
+UNTESTED = finding("untested", reason=CUT_OFF)
+UNTESTED_BUT_WEIGHTS = finding("untested", "weights", 22, reason=CUT_OFF)
+ON_ITS_GRID = finding(
+    "fine", "weights", is_already_quantized=True, is_measured=True, target="int8_weights"
+)
+MINE = {"evidence": "run", "sample_count": 12}
 
 
 def in_a_cell(found: ModelFacts) -> tuple[str, str]:
     said = verdict_words.verdict(found)
-    return said.band, f"{said.text} {said.where}{said.evidence}".replace(NBSP, " ")
+    return said.band, f"{said.text} | {said.evidence}".replace(NBSP, " ")
 
 
 @pytest.mark.parametrize(
     ("found", "band", "cell"),
     [
-        (finding("breaks", "both", 6.9), "broken", "breaks: 7 dB at the outputs, full int8"),
-        (finding("at risk", "both", 16.7), "at risk", "at risk: 17 dB at the outputs, full int8"),
-        (finding("watch", "both", 21.9), "watch", "watch: 22 dB at the outputs, full int8"),
-        (finding("fine", "both", 41.2), "fine", "survives: 41 dB at the outputs, full int8"),
+        (finding("broken", "both", 6.9), "broken", "broken: 7 dB | estimated with noise"),
+        (finding("at risk", "both", 16.7), "at risk", "at risk: 17 dB | estimated with noise"),
+        (finding("watch", "both", 21.9), "watch", "watch: 22 dB | estimated with noise"),
+        (finding("fine", "both", 41.2), "fine", "fine: 41 dB | estimated with noise"),
         (
-            finding("fine", "weights", 34, broken=3),
+            finding("fine", "both", 41.2, broken=3),
             "fine",
-            "weights survive: 34 dB at the outputs, weights only; 3 layers broken",
+            "fine: 41 dB | estimated with noise; 3 layers broken",
         ),
+        (finding("fine", "both", 41.2, **MINE), "fine", "fine: 41 dB | on 12 of your inputs"),
         (
-            finding("breaks", "weights", -1.9),
+            finding("watch", "both", 25, provisional="tokens cannot be imitated"),
+            "watch",
+            "watch: 25 dB | estimated with noise, provisional",
+        ),
+        # The lower one of two values, and the only one.
+        (
+            finding("broken", "weights", 7.9, is_measured=True),
             "broken",
-            "breaks: −2 dB at the outputs, weights only",
+            "broken: 8 dB | estimated with noise, weights alone",
         ),
-        (finding("breaks", broken=24), "broken", "breaks: 24 layers weights alone, not run"),
-        # Layers to watch never change what the weights alone say.
-        (finding("watch"), "fine", "no weight-side blocker activations not measured"),
         (
-            finding("fine", probe_failure="it was stopped"),
+            finding("broken", "weights", -1.9),
+            "broken",
+            "broken: −2 dB | estimated with noise, weights alone, activations not measured",
+        ),
+        (
+            finding("fine", "weights", 34, is_measured=True, target="int8_weights"),
             "fine",
-            "no weight-side blocker weights alone; the probe failed",
+            "fine: 34 dB | estimated with noise",
         ),
+        (finding("broken", broken=24), "broken", "broken: 24 layers | weights only, model not run"),
         (
-            finding("fine", "weights", 130.4, is_already_quantized=True),
+            finding("at risk", at_risk=2),
+            "at risk",
+            "at risk: 2 layers | weights only, model not run",
+        ),
+        (finding("fine", "both"), "fine", "fine: no change | estimated with noise"),
+        (
+            finding("fine", "weights", 130.4, is_already_quantized=True, is_measured=True),
             "fine",
-            "on this grid already the first loss is unknown",
+            "already stored in this format | earlier loss unknown",
         ),
+        (ON_ITS_GRID, "fine", "already stored in this format | earlier loss unknown"),
         (
-            finding("fine", is_already_quantized=True, are_layers_exact=True, probe_failure="…"),
+            finding("fine", "both", 34, is_already_quantized=True),
             "fine",
-            "on this grid already the first loss is unknown",
+            "fine: 34 dB | estimated with noise",
         ),
+        # Nothing less than the whole target may look like good news, not even stored integers.
+        (UNTESTED, "untested", f"untested | {CUT_OFF}"),
+        (UNTESTED_BUT_WEIGHTS, "untested", f"untested | {CUT_OFF}; weights alone: 22 dB"),
+        (finding("untested"), "untested", "untested | not measured"),
         (
-            finding("fine", "weights", 34, is_already_quantized=True),
-            "fine",
-            "weights survive: 34 dB at the outputs, weights only",
-        ),
-        # No figure of less than full int8 may look like good news, not even of stored integers.
-        (UNTESTED, "untested", "untested full int8 was not measured"),
-        (
-            UNTESTED_BUT_WEIGHTS,
+            finding("untested", is_already_quantized=True, are_layers_exact=True),
             "untested",
-            "untested full int8 was not measured; weights only: 22 dB",
-        ),
-        (
-            finding("untested", reason="…", is_already_quantized=True, are_layers_exact=True),
-            "untested",
-            "untested full int8 was not measured",
+            "untested | not measured",
         ),
     ],
 )
 def test_a_verdict_says_what_it_rests_on(found, band, cell):
     assert in_a_cell(found) == (band, cell)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (
+            finding("broken", "both", 6.9, worst_output="scores", decision_f1=0.05),
+            "broken: output SQNR 7 dB at scores, estimated with noise; 5 % of the decisions stay",
+        ),
+        (
+            finding("watch", "both", 25, provisional="tokens cannot be imitated", **MINE),
+            "watch: output SQNR 25 dB, on 12 of your inputs; provisional: tokens cannot be"
+            " imitated",
+        ),
+        (
+            finding("broken", broken=24, at_risk=44),
+            "broken: 24 layers + 44 at risk, weights only, model not run",
+        ),
+        (ON_ITS_GRID, "already stored in this format, earlier loss unknown"),
+        (
+            UNTESTED_BUT_WEIGHTS,
+            f"untested: {CUT_OFF}; weights alone: 22 dB",
+        ),
+        (
+            finding("untested", model="my net", target="int8_dynamic"),
+            "untested: not measured; measure it with: quantstore probe 'my net' --target"
+            " int8_dynamic",
+        ),
+    ],
+)
+def test_a_verdict_on_one_line_says_what_to_do(found, said):
+    assert verdict_words.verdict_sentence(found) == said
 
 
 @pytest.mark.parametrize(
@@ -195,187 +241,142 @@ def test_the_limits_are_those_of_the_store(value, limit, said):
     assert verdict_words.about_db(value, limit).replace(NBSP, " ") == said
     found = finding("at risk", "both", value, next_limit_db=limit)
     assert f" {said} " in f" {verdict_words.verdict(found).text} ".replace(NBSP, " ")
-    headline = headlines.model_headline(found, found, INT8_TENSOR_SYMMETRIC).replace(NBSP, " ")
-    assert f": {said} at the outputs, {said} per channel" in headline
+    headline = headlines.model_headline(found, None, TARGETS["int8_channel"]).replace(NBSP, " ")
+    assert f": output SQNR {said}," in headline
 
 
-ON_ITS_GRID = finding("fine", is_already_quantized=True, are_layers_exact=True)
-
-
-@pytest.mark.parametrize(
-    ("figures", "said"),
-    [
-        (
-            (3, 2, 10, 0),
-            "3 of 10 models break under int8 per tensor, symmetric; none does per channel",
-        ),
-        (
-            (1, 0, 2, 0),
-            "1 of 2 models breaks under int8 per tensor, symmetric; none does per channel",
-        ),
-        (
-            (2, 0, 2, 1),
-            "2 of 2 models break under int8 per tensor, symmetric; 1 still does per channel",
-        ),
-        ((0, 1, 4, 0), "1 of 4 models has layers at risk under int8 per tensor, symmetric"),
-        (
-            (0, 0, 4, 0),
-            "No blocker found in the weights of all 4 models under int8 per tensor, symmetric",
-        ),
-        (
-            (1, 0, 1, 0),
-            "The model breaks under int8 per tensor, symmetric; per channel it does not",
-        ),
-    ],
-)
-def test_the_headline_of_compare_is_the_answer(figures, said):
-    breaking, at_risk, total, per_channel = figures
-    found = many(breaking, at_risk, total)
-    twins = many(per_channel, 0, total)
-    assert headlines.models_headline(found, twins, INT8_TENSOR_SYMMETRIC) == said
+CHANNEL = TARGETS["int8_channel"]
 
 
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (many(0, 1, 4, mode="both", db=15), "1 of 4 models is at risk under {scheme}"),
-        (many(0, 2, 4, mode="both", db=15), "2 of 4 models are at risk under {scheme}"),
-        (many(0, 0, 4, mode="both", db=35), "All 4 models survive {scheme} in the noise probe"),
-        (many(0, 0, 1, mode="both", db=35), "The model survives {scheme} in the noise probe"),
         (
-            many(0, 0, 4, mode="weights", db=35),
-            "The weights of all 4 models survive {scheme} in the noise probe; activations were not"
-            " measured",
+            many(3, 2, 10, mode="both", db=5),
+            "3 of 10 models are broken with {target} (estimated with noise); 2 are at risk",
         ),
-        (many(0, 0, 2, mode="both", db=35), "Both models survive {scheme} in the noise probe"),
-        # A loss that is visible is no survival: the cell says watch.
+        (
+            many(1, 0, 1, mode="both", db=5),
+            "The model is broken with {target} (estimated with noise)",
+        ),
+        (
+            many(0, 1, 4, mode="both", db=15),
+            "1 of 4 models is at risk with {target} (estimated with noise); 3 are fine",
+        ),
+        (
+            many(0, 0, 4, mode="both", db=35),
+            "All 4 models are fine with {target} (estimated with noise)",
+        ),
+        (
+            many(0, 0, 2, mode="both", db=35, **MINE),
+            "Both models are fine with {target} (on your inputs)",
+        ),
+        (
+            [finding("fine", "both", 35), finding("fine", "both", 35, **MINE)],
+            "Both models are fine with {target} (some on your inputs and some with noise)",
+        ),
+        (
+            [finding("broken", broken=3)],
+            "The model is broken with {target} (weights only, model not run)",
+        ),
+        (
+            [finding("fine", "both", 35, provisional="…")],
+            "The model is fine with {target} (estimated with noise; provisional)",
+        ),
+        # A loss that is visible is none that is fine.
         (
             [finding("watch", "both", 25), finding("fine", "both", 35)],
-            "1 of 2 models survives {scheme} in the noise probe; 1 to watch",
+            "1 of 2 models is fine with {target} (estimated with noise); 1 is to watch",
         ),
         (
             [finding("watch", "both", 25)],
-            "The loss of the model is visible under {scheme} in the noise probe",
+            "The model is to watch with {target} (estimated with noise)",
         ),
-        (
-            [finding("watch", "both", 25), finding("watch", "both", 21)],
-            "The loss of both models is visible under {scheme} in the noise probe",
-        ),
-        (
-            [finding("watch", "weights", 25), *many(0, 0, 2, mode="weights", db=35)],
-            "The weights of 2 of 3 models survive {scheme} in the noise probe; activations were not"
-            " measured; 1 to watch",
-        ),
-        (
-            [finding("fine", "both", 35), finding("fine")],
-            "Neither model breaks under {scheme}; not all could be probed",
-        ),
-        (
-            [finding("watch", "both", 25), finding("fine"), finding("fine")],
-            "None of 3 models breaks under {scheme}; not all could be probed; 1 to watch",
-        ),
-        (
-            [ON_ITS_GRID],
-            "The model is stored on the grid of {scheme} already; what that cost is unknown",
-        ),
+        ([ON_ITS_GRID], "The model is already stored in this format: earlier loss unknown"),
         (
             [ON_ITS_GRID, ON_ITS_GRID],
-            "Both models are stored on the grid of {scheme} already; what that cost is unknown",
+            "Both models are already stored in this format: earlier loss unknown",
         ),
         (
-            [ON_ITS_GRID, finding("fine", "both", 35), finding("fine", "both", 41)],
-            "2 of 3 models survive {scheme} in the noise probe; 1 is stored on this grid already",
+            [ON_ITS_GRID, finding("fine", "both", 35)],
+            "1 of 2 models is fine with {target} (estimated with noise); 1 is already stored"
+            " in this format",
         ),
-        (
-            [ON_ITS_GRID, finding("fine")],
-            "No blocker found in the weights of 1 of 2 models under {scheme}; 1 is stored on this"
-            " grid already",
-        ),
-        ([UNTESTED], "The model is untested under {scheme}"),
-        ([UNTESTED, UNTESTED], "Both models are untested under {scheme}"),
+        # Untested is never taken for good news.
+        ([UNTESTED], "The model is untested with {target}"),
+        ([UNTESTED, UNTESTED], "Both models are untested with {target}"),
         (
             [UNTESTED, ON_ITS_GRID],
-            "1 of 2 models is untested under {scheme}; 1 is stored on this grid already",
+            "1 of 2 models is untested with {target}; 1 is already stored in this format",
         ),
         (
             [UNTESTED, finding("fine", "both", 35)],
-            "1 of 2 models survives {scheme} in the noise probe; 1 is untested",
+            "1 of 2 models is fine with {target} (estimated with noise); 1 is untested",
         ),
         (
-            [UNTESTED, finding("fine", "both", 35), finding("fine")],
-            "None of 2 models breaks under {scheme}; not all could be probed; 1 is untested",
-        ),
-        (
-            [UNTESTED, finding("at risk", "both", 15)],
-            "1 of 2 models is at risk under {scheme}, 1 is untested",
-        ),
-        (
-            [UNTESTED, finding("breaks", "both", 5)],
-            "1 of 2 models breaks under {scheme}, 1 is untested; 1 still does per channel",
+            [UNTESTED, finding("broken", "both", 5)],
+            "1 of 2 models is broken with {target} (estimated with noise); 1 is untested",
         ),
     ],
 )
-def test_the_headline_of_compare_claims_no_more_than_was_measured(found, said):
-    headline = headlines.models_headline(found, found, INT8_TENSOR_SYMMETRIC)
-    assert headline == said.format(scheme="int8 per tensor, symmetric")
+def test_the_headline_of_compare_is_the_answer(found, said):
+    assert headlines.models_headline(found, [], CHANNEL) == said.format(target=CHANNEL.title)
 
 
-def test_the_headline_of_a_model_is_the_answer():
-    def said(found, twin, scheme=INT8_TENSOR_SYMMETRIC):
-        return headlines.model_headline(found, twin, scheme).replace(NBSP, " ")
-
-    of_weights = finding("breaks", broken=24, at_risk=44)
-    assert said(of_weights, finding()) == (
-        "24 of 123 layers break under int8 per tensor, symmetric; per channel, none does"
-    )
-    assert said(finding("breaks", broken=2, layer_count=9), finding(), INT8_CHANNEL_SYMMETRIC) == (
-        "2 of 9 layers break under int8 per channel, symmetric"
-    )
-    probed = finding("breaks", "both", 6.9, broken=24)
-    assert said(probed, finding("at risk", "both", 19.2)) == (
-        "In the noise probe it breaks under int8 per tensor, symmetric: 7 dB at the outputs, 19 dB"
-        " per channel"
-    )
-    # Another mode is another question.
-    assert said(probed, finding("fine", "weights", 40)).endswith("7 dB at the outputs")
-    assert said(finding("fine", "weights", 34), finding()) == (
-        "In the noise probe its weights survive int8 per tensor, symmetric: 34 dB at the outputs;"
-        " activations not measured"
-    )
-    assert said(finding("watch", "both", 22), finding()).startswith(
-        "In the noise probe its loss is visible under"
-    )
-    # The figure is one of the outputs: it says nothing of a layer.
-    assert said(finding("at risk", "weights", 12), finding()) == (
-        "In the noise probe it is at risk under int8 per tensor, symmetric: 12 dB at the outputs;"
-        " activations not measured"
-    )
-    assert said(UNTESTED, finding()) == (
-        "Untested under int8 per tensor, symmetric: full int8 was not measured"
-    )
-    assert said(UNTESTED_BUT_WEIGHTS, finding()) == (
-        "Untested under int8 per tensor, symmetric: full int8 was not measured; weights only: 22 dB"
-        " at the outputs"
-    )
-    own_grid = finding("fine", "weights", 130, is_already_quantized=True)
-    assert said(own_grid, own_grid) == (
-        "Stored on the grid of int8 per tensor, symmetric already; what that cost is unknown"
-    )
+@pytest.mark.parametrize(
+    ("per_channel", "said"),
+    [
+        ([finding("broken", "both", 5), finding("fine", "both", 40)], "1 is broken with {}, too"),
+        ([finding("fine", "both", 40)] * 2, "none is with {}"),
+        ([UNTESTED, finding("fine", "both", 40)], "with {}, 1 is untested"),
+    ],
+)
+def test_the_headline_of_compare_says_what_a_scale_per_channel_changes(per_channel, said):
+    tensor = TARGETS["int8_tensor"]
+    assert tensor.per_channel == CHANNEL
+    headline = headlines.models_headline(many(2, 0, 2, mode="both", db=5), per_channel, tensor)
+    assert headline.endswith(f"; {said.format(CHANNEL.title)}")
 
 
-def test_the_headline_of_compare_does_not_take_untested_for_good():
-    broken = [finding("breaks", "both", 5), finding("breaks", "both", 5)]
-    headline = headlines.models_headline(broken, [UNTESTED, finding()], INT8_TENSOR_SYMMETRIC)
-    assert headline.endswith("; per channel, 1 is untested")
-    headline = headlines.models_headline(broken[:1], [UNTESTED], INT8_TENSOR_SYMMETRIC)
-    assert headline.endswith("; per channel it is untested")
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (finding("broken", "both", 6.9), "Broken with {}: output SQNR 7 dB, estimated with noise"),
+        (
+            finding("fine", "both", 41, **MINE),
+            "Fine with {}: output SQNR 41 dB, on 12 of your inputs",
+        ),
+        (
+            finding("broken", "weights", 6.9),
+            "Broken with {}: output SQNR 7 dB, estimated with noise, weights alone,"
+            " activations not measured",
+        ),
+        (
+            finding("broken", broken=24, at_risk=44),
+            "Broken with {}: 24 of 123 layers are broken by their weights, 44 at risk,"
+            " weights only, model not run",
+        ),
+        (finding("fine", "both"), "Fine with {}: no change, estimated with noise"),
+        (UNTESTED, f"Untested with {{}}: {CUT_OFF}"),
+        (UNTESTED_BUT_WEIGHTS, f"Untested with {{}}: {CUT_OFF}; weights alone: 22 dB"),
+        (ON_ITS_GRID, "Already stored in this format: earlier loss unknown"),
+    ],
+)
+def test_the_headline_of_a_model_is_the_answer(found, said):
+    headline = headlines.model_headline(found, None, CHANNEL).replace(NBSP, " ")
+    assert headline == said.format(CHANNEL.title)
 
 
-def test_a_verdict_on_one_line_says_why_a_model_is_untested():
-    assert verdict_words.verdict_sentence(UNTESTED_BUT_WEIGHTS) == (
-        "untested: full int8 was not measured: stopped after 20 s; weights only: 22 dB at the"
-        " outputs"
+def test_the_headline_of_a_model_says_what_a_scale_per_channel_changes():
+    tensor = TARGETS["int8_tensor"]
+    per_channel = finding("at risk", "both", 19.2)
+    headline = headlines.model_headline(finding("broken", "both", 6.9), per_channel, tensor)
+    assert headline.replace(NBSP, " ").endswith(f"noise; {CHANNEL.title}: 19 dB")
+    # What was not measured is no comparison.
+    headline = headlines.model_headline(
+        finding("broken", "both", 6.9), UNTESTED_BUT_WEIGHTS, tensor
     )
+    assert headline.endswith("estimated with noise")
 
 
 def test_the_layers_stay_the_reason():
@@ -392,7 +393,7 @@ def test_the_layers_stay_the_reason():
     assert headlines.layers_in_words(finding("at risk", "weights", 12)).replace(NBSP, " ") == (
         f"{none}, but at the outputs their losses add up"
     )
-    assert headlines.layers_in_words(finding("breaks", "both", 5)).replace(NBSP, " ") == (
+    assert headlines.layers_in_words(finding("broken", "both", 5)).replace(NBSP, " ") == (
         f"{none}, but at the outputs their losses and the activations' add up"
     )
 
@@ -439,6 +440,14 @@ def test_at_most_three_causes_the_most_telling_first():
         "9 of 64 channels round to zero; 6 outlier channels set the scale;"
         " a typical channel keeps 2.1 of 8 bits"
     )
+
+
+def test_dead_channels_are_mentioned_behind_the_causes():
+    assert said(dead_channels=2) == "2 dead channels left out"
+    assert said(flattened_channels=1, dead_channels=1) == (
+        "1 of 64 channels rounds to zero; 1 dead channel left out"
+    )
+    assert said(band="fine", dead_channels=1) == "no weight-side problem; 1 dead channel left out"
 
 
 def test_an_outlier_among_ranges_is_no_cause_unless_it_is_much_wider():

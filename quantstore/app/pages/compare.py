@@ -1,4 +1,4 @@
-"""Compare: which model survives, under which scheme, and what sets it apart?"""
+"""Compare: which model survives, on which target, and what sets it apart?"""
 
 import pandas as pd
 import streamlit as st
@@ -16,7 +16,7 @@ from quantstore.app.widgets import (
     stores,
 )
 from quantstore.errors import printable
-from quantstore.schemes import Scheme
+from quantstore.schemes import Target
 from quantstore.store import Connection
 from quantstore.wording.headlines import models_headline
 from quantstore.wording.units import count, with_minus
@@ -41,25 +41,25 @@ def main() -> None:
     """Draw the page."""
     navigation.follow_click()
     with stores.open_store() as con:
-        scheme = pickers.scheme()
+        target, scheme = pickers.target(), pickers.scheme()
         st.title("Compare")
         # The answer stands above the pickers it depends on.
         headline = st.empty()
         picked, among = _models(con)
-        ranked = queries.ranking(con, scheme.name, among)
-        twin = ranked
-        if not scheme.is_per_channel and (ranked["verdict"] == "breaks").any():
-            twin = queries.ranking(con, scheme.per_channel.name, among)
-        headline.header(models_headline(_findings(ranked), _findings(twin), scheme), anchor=False)
+        ranked = queries.ranking(con, target.name, among)
+        per_channel = []
+        if target.per_channel and (ranked["verdict"] == "broken").any():
+            per_channel = _facts(queries.ranking(con, target.per_channel.name, among))
+        headline.header(models_headline(_facts(ranked), per_channel, target), anchor=False)
         address.link("sort", default="verdict", options=list(SORTS))
         shown = _page_of(_sorted(ranked, st.session_state["sort"])["model"].tolist())
         limits = queries.band_limits(con)
-        _verdict_section(queries.verdicts(con, shown), shown, len(ranked), scheme, limits)
+        _verdict_section(queries.verdicts(con, shown), shown, len(ranked), target, limits)
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             is_part = not picked and len(shown) < len(ranked)
             report_button.draw(
                 picked or shown,
-                scheme,
+                target,
                 key="report_compare",
                 label=f"Download report of these {len(shown)}" if is_part else "Download report",
             )
@@ -117,7 +117,7 @@ def _both_ends(name: str, length: int = 40) -> str:
     return f"{name[: length // 2 - 1].rstrip()}…{name[-length // 2 :].lstrip()}"
 
 
-def _findings(ranked: pd.DataFrame) -> list[ModelFacts]:
+def _facts(ranked: pd.DataFrame) -> list[ModelFacts]:
     """One per model, over all models and not only those of the page."""
     return [queries.model_facts(row) for row in ranked.to_dict("records")]
 
@@ -151,12 +151,12 @@ def _turn_page(key: str) -> None:
 
 
 def _verdict_section(
-    verdicts: pd.DataFrame, shown: list[str], total: int, scheme: Scheme, limits: dict[str, float]
+    verdicts: pd.DataFrame, shown: list[str], total: int, target: Target, limits: dict[str, float]
 ) -> None:
     matrix.verdict_matrix(
         verdicts,
         shown,
-        scheme,
+        target,
         corner="model",
         key="matrix",
         sorts=SORTS if total > 1 else None,
@@ -174,10 +174,10 @@ def _verdict_section(
         )
         st.caption(f"{len(shown)} of {count(total)} models. The charts below show the same.")
     colours.legend(limits)
-    notes.evidence_notes(verdicts)
+    notes.evidence_notes(matrix.in_matrix(verdicts, target))
     notes.explain("probe", "sqnr", "bands", "per_channel", limits=limits)
     with st.expander("The figures behind it: SQNR at the outputs, range, spread, channels"):
-        rows = verdicts[verdicts["scheme"] == scheme.name].set_index("model").loc[shown]
+        rows = verdicts[verdicts["target"] == target.name].set_index("model", drop=False).loc[shown]
         cells = [verdict(queries.model_facts(row)) for row in rows.to_dict("records")]
         st.dataframe(
             pd.DataFrame(
@@ -194,14 +194,15 @@ def _verdict_section(
                     "at risk": rows["layers_at_risk"].to_numpy(),
                     "channels": rows["channel_count"].to_numpy(),
                     "below 10 dB": rows["channels_below_10db"].to_numpy(),
-                    "evidence": [f"{cell.where}{cell.evidence}" for cell in cells],
+                    "inputs": rows["sample_count"].to_numpy(),
+                    "evidence": [cell.evidence for cell in cells],
                 }
                 # A format of Streamlit's own would write a hyphen for a minus.
             ).style.format({"outputs, dB": _tenths}, na_rep=""),
             hide_index=True,
             column_config={
                 "outputs, dB": st.column_config.NumberColumn(
-                    help="SQNR at the outputs in the noise probe"
+                    help="SQNR at the worst output that decides"
                 ),
                 "below 10 dB": st.column_config.NumberColumn(help="channels below 10 dB"),
                 "weights": st.column_config.NumberColumn(format="localized"),

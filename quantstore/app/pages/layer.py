@@ -18,6 +18,7 @@ from quantstore.errors import printable
 from quantstore.numerics.quantization import Grid
 from quantstore.schemes import (
     DEFAULT_SCHEME,
+    INT8_CHANNEL_SYMMETRIC,
     INT8_SCHEMES,
     SCHEMES,
     Scheme,
@@ -64,21 +65,33 @@ RESCUE_TITLE = "What would rescue it"
 def main() -> None:
     """Draw the page."""
     navigation.follow_click()
-    scheme = pickers_widgets.scheme()
+    chosen_scheme = pickers_widgets.scheme()
+    has_channels = chosen_scheme.name in INT8_SCHEMES
+    scheme = chosen_scheme if has_channels else INT8_CHANNEL_SYMMETRIC
     with stores.open_store() as con:
         top = st.container(horizontal=True, vertical_alignment="center", gap="small")
         pickers = st.container(horizontal=True, gap="small")
         with pickers:
             # The address names model and layer even where both are the worst: another model in the
             # store would change which those are.
-            by_damage = queries.rank_of_models(con, scheme.name)
+            by_damage = queries.rank_of_models(con, pickers_widgets.target().name)
             model = pickers_widgets.pick_model(by_damage, is_always_written=True)
             ranked = queries.worst_layers(con, model, scheme.name)
             row = _pick_layer(model, ranked)
         with top:
             _ways_out(model, row, ranked)
         _say_missing(model)
+        if not has_channels:
+            st.info(no_channels_under(chosen_scheme))
         _draw(con, row, ranked, scheme)
+
+
+def no_channels_under(scheme: Scheme) -> str:
+    """What the page shows instead of a scheme without figures of channels."""
+    return (
+        f"Channels are not measured under {scheme.title}. This page shows"
+        f" {INT8_CHANNEL_SYMMETRIC.title}; the table of schemes below has both."
+    )
 
 
 def _draw(con: Connection, row: dict[Any, Any], ranked: pd.DataFrame, scheme: Scheme) -> None:

@@ -25,7 +25,7 @@ from quantstore.charts import compare, model
 from quantstore.charts.measures import CHANNEL_SPREAD, WEIGHT_RANGE, measure_of
 from quantstore.charts.palette import BANDS
 from quantstore.errors import printable
-from quantstore.schemes import DEFAULT_SCHEME, Scheme
+from quantstore.schemes import DEFAULT_SCHEME, Scheme, Target
 from quantstore.store import Connection
 from quantstore.wording import frames, tables
 from quantstore.wording.causes import causes
@@ -33,7 +33,7 @@ from quantstore.wording.headlines import layers_in_words, model_headline
 from quantstore.wording.nodes import operator
 from quantstore.wording.remedies import MOST_BITS, best_remedy, equalization_hope, fine_from
 from quantstore.wording.units import count, counted, db, shape, share, weight
-from quantstore.wording.verdicts import NINE_IN_TEN, UNFOLDED
+from quantstore.wording.verdicts import NINE_IN_TEN, UNFOLDED, verdict_sentence
 
 FIRST_ROWS = 8
 # Beyond this many rows a scrolling table serves better than a long page.
@@ -46,28 +46,31 @@ FILTERS = {"Broken": ("broken",), "At risk and worse": ("broken", "at risk"), "A
 def main() -> None:
     """Draw the page."""
     navigation.follow_click()
-    scheme = pickers.scheme()
+    target = pickers.target()
     with stores.open_store() as con:
         title_column, picker_column = st.columns([3, 1.1], vertical_alignment="bottom")
         with picker_column:
-            name = pickers.pick_model(queries.rank_of_models(con, scheme.name))
+            name = pickers.pick_model(queries.rank_of_models(con, target.name))
         with title_column:
             st.title(notes.escaped(name), anchor=False)
-        _draw(con, name, scheme)
+        _draw(con, name, target)
 
 
-def _draw(con: Connection, name: str, scheme: Scheme) -> None:
+def _draw(con: Connection, name: str, target: Target) -> None:
+    scheme = target.layer_scheme
     verdicts = queries.verdicts(con, [name])
-    by_scheme = {row["scheme"]: row for row in verdicts.to_dict("records")}
-    verdict_row = by_scheme[scheme.name]
-    twin = by_scheme.get(scheme.per_channel.name, verdict_row)
+    by_target = {row["target"]: row for row in verdicts.to_dict("records")}
+    verdict_row = by_target[target.name]
     facts = queries.model_facts(verdict_row)
+    per_channel = None
+    if target.per_channel is not None:
+        per_channel = queries.model_facts(by_target[target.per_channel.name])
     limits = queries.band_limits(con)
-    st.header(
-        model_headline(facts, queries.model_facts(twin), scheme),
-        anchor=False,
-    )
-    matrix.verdict_matrix(verdicts, [name], scheme, corner="verdict by scheme", key="model_matrix")
+    st.header(model_headline(facts, per_channel, target), anchor=False)
+    if facts.says_more_on_one_line:
+        sentence = verdict_sentence(facts)
+        st.markdown(notes.escaped(f"{sentence[0].upper()}{sentence[1:]}."))
+    matrix.verdict_matrix(verdicts, [name], target, corner="verdict by target", key="model_matrix")
     layers_said = layers_in_words(facts)
     st.caption(
         f"{layers_said[0].upper()}{layers_said[1:]}; {count(verdict_row['channels_below_10db'])} of"
@@ -76,9 +79,9 @@ def _draw(con: Connection, name: str, scheme: Scheme) -> None:
         f" largest {weight(verdict_row['max_weight_range'])}."
         + ("" if verdict_row["folded"] else f" Measured with {UNFOLDED}.")
     )
-    notes.evidence_notes(verdicts)
+    notes.evidence_notes(matrix.in_matrix(verdicts, target))
     notes.explain("probe", "sqnr", "bands", "per_channel", limits=limits)
-    report_button.draw([name], scheme, key="report_model")
+    report_button.draw([name], target, key="report_model")
     runs = queries.model_runs(con, name)
     probe.section(runs, scheme)
     (origin,) = queries.origins(con, [name])

@@ -21,7 +21,7 @@ from quantstore.app.widgets import (
 from quantstore.errors import printable
 from quantstore.pipeline import freshness
 from quantstore.pipeline.freshness import Freshness
-from quantstore.schemes import Scheme
+from quantstore.schemes import Target
 from quantstore.store import Connection
 from quantstore.wording import frames
 from quantstore.wording.headlines import shelf_headline
@@ -50,7 +50,7 @@ NO_MODEL_FITS = "No model fits: search for less, or choose another tag."
 def main() -> None:
     """Draw the page."""
     navigation.follow_click()
-    scheme = pickers.scheme()
+    target = pickers.target()
     with stores.open_store() as con:
         size = queries.store_size(con)
         origins = queries.origins(con)
@@ -75,14 +75,14 @@ def main() -> None:
             tags, [name for name, state in fresh.items() if state.needs_care]
         )
         rows, number = _page_of(con, text, tag, among)
-        verdicts = queries.ranking(con, scheme.name, rows["model"].tolist())
+        verdicts = queries.ranking(con, target.name, rows["model"].tolist())
     marked = _marked({origin.model for origin in origins})
     stale = [
         origin
         for origin in origins
         if origin.model in marked and fresh[origin.model].can_be_refreshed
     ]
-    _actions(marked, stale, scheme, disk_bytes, tag)
+    _actions(marked, stale, target, disk_bytes, tag)
     if rows.empty:
         st.info(NO_MODEL_FITS)
     else:
@@ -90,7 +90,7 @@ def main() -> None:
         _pages(rows, number)
     _ingests(ingests)
     _disk(disk_bytes, free_bytes)
-    model_dialogs.draw(scheme)
+    model_dialogs.draw(target)
 
 
 def _filters(tags: dict[str, int], care: list[str]) -> tuple[str, str | None, list[str] | None]:
@@ -147,7 +147,7 @@ def _marked(models: set[str]) -> list[str]:
 def _actions(
     marked: list[str],
     stale: list[queries.Origin],
-    scheme: Scheme,
+    target: Target,
     disk_bytes: int,
     tag: str | None,
 ) -> None:
@@ -183,7 +183,7 @@ def _actions(
                 on_click=model_dialogs.measure_again,
                 args=(stale,),
             )
-        report_button.draw(marked, scheme, key="report_marked")
+        report_button.draw(marked, target, key="report_marked")
         export_button.draw(marked, key="export_marked", store_bytes=disk_bytes)
         st.button(
             "Remove",
@@ -254,7 +254,7 @@ def _row(row: dict[Any, Any], judged: dict[Any, Any], fresh: Freshness) -> dict[
         "verdict": {
             "band": cell.band,
             "text": cell.text,
-            "small": f"{cell.where}{cell.evidence}",
+            "small": cell.evidence,
         },
         "layers": count(row["layer_count"]),
         "weights": weights(row["weight_count"]),

@@ -67,7 +67,9 @@ def main() -> None:
         )
         verdicts = queries.verdicts(con, [before, after])
         limits = queries.band_limits(con)
-    matrix.verdict_matrix(verdicts, [before, after], scheme, corner="model", key="revisions_matrix")
+    matrix.verdict_matrix(
+        verdicts, [before, after], pickers.target(), corner="model", key="revisions_matrix"
+    )
     colours.legend(limits)
     notes_widgets.note(
         f"{matching.how_matched(changed)} A change below {matching.TELLING_CHANGE_DB:g} dB counts"

@@ -17,7 +17,7 @@ from quantstore.app.widgets.stores import file_words
 from quantstore.errors import QuantstoreError, printable
 from quantstore.pipeline import freshness
 from quantstore.pipeline.freshness import Freshness
-from quantstore.schemes import Scheme
+from quantstore.schemes import Target
 from quantstore.wording.text import markdown, short_name
 from quantstore.wording.units import counted
 
@@ -53,11 +53,11 @@ def measure_again(origins: Sequence[queries.Origin]) -> None:
         )
 
 
-def draw(scheme: Scheme) -> None:
+def draw(target: Target) -> None:
     """The open dialog, if there is one. Last thing on the page."""
     dialog, models = st.session_state.get("models_dialog") or ("", [])
     if dialog == "edit":
-        _open(models[0], lambda: _edit(models[0], scheme), width="medium")
+        _open(models[0], lambda: _edit(models[0], target), width="medium")
     elif dialog == "tag":
         _open(f"Add a tag to {_models(models)}", lambda: _tag(models))
     elif dialog == "remove":
@@ -90,7 +90,7 @@ def _models(models: Sequence[str]) -> str:
     return models[0] if len(models) == 1 else counted(len(models), "model")
 
 
-def _edit(model: str, scheme: Scheme) -> None:
+def _edit(model: str, target: Target) -> None:
     with stores.open_store() as con:
         if not queries.origins(con, [model]):
             st.info("This model is not in the store any more.")
@@ -131,7 +131,7 @@ def _edit(model: str, scheme: Scheme) -> None:
             _close()
             address.choose("model", model)
             navigation.go_to("model")
-        report_button.draw([model], scheme, key="report_model")
+        report_button.draw([model], target, key="report_model")
         if st.button("Remove", icon=":material/delete:", key="remove_model"):
             ask_remove([model])
             st.rerun()

@@ -12,7 +12,7 @@ from quantstore.app.widgets import jobs, notes, reach
 from quantstore.errors import printable
 from quantstore.pipeline.files import file_of
 from quantstore.run.inputs import PRESETS
-from quantstore.schemes import INT8_SCHEMES, Scheme
+from quantstore.schemes import INT8_SCHEMES, SCHEMES, Scheme
 from quantstore.wording.text import markdown
 from quantstore.wording.units import NO_BREAK_SPACE
 from quantstore.wording.verdicts import MODES
@@ -77,6 +77,7 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
             " run it, or choose another model."
         )
     with st.form("run_form", border=False):
+        offered_schemes = list(dict.fromkeys((*INT8_SCHEMES, scheme.name)))
         with st.grid(3, min_column_width=220, gap="small"):
             model = st.selectbox(
                 "Model",
@@ -88,9 +89,9 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
             )
             scheme_name = st.selectbox(
                 "Scheme of the weights",
-                list(INT8_SCHEMES),
-                index=list(INT8_SCHEMES).index(scheme.name),
-                format_func=lambda name: INT8_SCHEMES[name].title,
+                offered_schemes,
+                index=offered_schemes.index(scheme.name),
+                format_func=lambda name: SCHEMES[name].title,
                 key="run_scheme",
             )
             mode = st.selectbox(
@@ -146,7 +147,7 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
         "preprocess": preset,
         "sensitivity": bool(sensitivity),
     }
-    summary = f"{INT8_SCHEMES[scheme_name].title}, {MODES[mode]}, {inputs}"
+    summary = f"{SCHEMES[scheme_name].title}, {MODES[mode]}, {inputs}"
     job_id = RUNS.add(
         files[model], settings.store_path(), inputs, choices, name=model, description=summary
     )

@@ -15,7 +15,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 Value = str | list[str]
 
 # These mean the same on every page and travel along.
-TRAVELLING = ("scheme", "model", "layer")
+TRAVELLING = ("target", "model", "layer")
 
 # How a person got to an address: from another page or from outside, or by Back and Forward.
 FROM_ELSEWHERE, BY_HISTORY = "from elsewhere", "by history"

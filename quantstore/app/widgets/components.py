@@ -90,6 +90,12 @@ td:last-child, th:last-child { padding-right: 0; }
     border-radius: 6px; padding: 6px 10px 8px;
 }
 .cell:hover { filter: brightness(0.97); }
+.cell.untested { outline: 1px dashed var(--untested-ink); outline-offset: -1px; }
+.glyph {
+    display: inline-block; width: 16px; height: 16px; margin-right: 6px; border-radius: 50%;
+    border: 1px solid currentColor; box-sizing: border-box; font-size: 11px; line-height: 14px;
+    text-align: center;
+}
 .verdict { font-weight: 600; font-size: 14px; }
 .more { font-weight: 400; font-size: 12px; margin-left: 6px; white-space: nowrap; }
 .evidence { color: inherit; opacity: 0.86; font-size: 11px; line-height: 1.3; margin-top: 1px; }
@@ -101,6 +107,18 @@ td:last-child, th:last-child { padding-right: 0; }
     .cell { padding: 6px 7px 8px; }
     .more, .extra { display: none; }
     .cell { overflow-wrap: anywhere; }
+}
+/* Too narrow for whole words: the table moves sideways below its names. */
+@container (max-width: 520px) {
+    .scroll { overflow-x: auto; }
+    .scroll table { width: max-content; table-layout: auto; }
+    th:first-child, td:first-child {
+        width: 104px; min-width: 104px; max-width: 104px; position: sticky; left: 0; z-index: 1;
+        background: var(--background); overflow-wrap: anywhere;
+    }
+    th:not(:first-child), td:not(:first-child) { width: 112px; min-width: 112px; max-width: 112px; }
+    th select { max-width: 96px; }
+    .cell { overflow-wrap: normal; }
 }
 """
 )
@@ -134,14 +152,14 @@ export default function ({ data, parentElement, setTriggerValue }) {
         corner.appendChild(label);
     }
     head.appendChild(corner);
-    for (const scheme of data.schemes) {
+    for (const target of data.targets) {
         const cell = element("th");
         cell.scope = "col";
         const button = element("button");
-        for (const line of scheme.lines) button.appendChild(element("div", "", line));
-        button.setAttribute("aria-pressed", String(scheme.name === data.chosen));
-        button.title = "Judge every page by " + scheme.title;
-        button.onclick = () => setTriggerValue("clicked", { scheme: scheme.name });
+        for (const line of target.lines) button.appendChild(element("div", "", line));
+        button.setAttribute("aria-pressed", String(target.name === data.chosen));
+        button.title = "Judge every page by " + target.title;
+        button.onclick = () => setTriggerValue("clicked", { target: target.name });
         cell.appendChild(button);
         head.appendChild(cell);
     }
@@ -172,11 +190,17 @@ export default function ({ data, parentElement, setTriggerValue }) {
             const button = element("button", "cell");
             button.style.background = `var(--${band}-tint)`;
             button.style.color = `var(--${band}-ink)`;
-            const words = element("div", "verdict", cell.text);
+            if (cell.glyph) button.classList.add("untested");
+            const words = element("div", "verdict");
+            if (cell.glyph) {
+                const glyph = element("span", "glyph", cell.glyph);
+                glyph.setAttribute("aria-hidden", "true");
+                words.appendChild(glyph);
+            }
+            words.appendChild(document.createTextNode(cell.text));
             if (cell.more) words.appendChild(element("span", "more", cell.more));
             words.appendChild(document.createTextNode(" "));
             const evidence = element("div", "evidence small");
-            evidence.appendChild(element("span", "extra", cell.where));
             // What the figure is of, and what the layers say, each on a line of its own.
             const [first, ...others] = cell.evidence.split("; ");
             evidence.appendChild(document.createTextNode(first));
@@ -194,20 +218,22 @@ export default function ({ data, parentElement, setTriggerValue }) {
             button.appendChild(strip);
             const layers = cell.counts.map(([name, count]) => `${count} ${name}`).join(", ");
             button.title = (cell.tip ? cell.tip + " " : "") + "Layers by their weights: " + layers;
-            const scheme = data.schemes[index];
+            const target = data.targets[index];
             button.setAttribute(
                 "aria-label",
-                `${row.title}, ${scheme.title}: ${cell.text} ${cell.more}; `
-                + `${cell.where}${cell.evidence}; layers by their weights: ${layers}`);
+                `${row.title}, ${target.title}: ${cell.text} ${cell.more}; `
+                + `${cell.evidence}; layers by their weights: ${layers}`);
             button.onclick = () => setTriggerValue(
-                "clicked", { model: row.name, scheme: scheme.name });
+                "clicked", { model: row.name, target: target.name });
             box.appendChild(button);
             line.appendChild(box);
         });
         body.appendChild(line);
     }
     table.append(thead, body);
-    root.replaceChildren(table);
+    const scroll = element("div", "scroll");
+    scroll.appendChild(table);
+    root.replaceChildren(scroll);
 }
 """
 
@@ -431,22 +457,22 @@ def watch_theme(theme: str) -> str | None:
 def verdict_matrix(
     *,
     corner: str,
-    schemes: Sequence[Mapping[str, Any]],
+    targets: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
     chosen: str,
     key: str,
     on_click: Callable[[], None],
     sort: Mapping[str, Any] | None = None,
 ) -> None:
-    """Models by schemes, in words and colour; heads and cells are buttons.
+    """Models by targets, in words and colour; heads and cells are buttons.
 
     Args:
-        schemes: ``name``, ``title`` and the ``lines`` of each head.
+        targets: ``name``, ``title`` and the ``lines`` of each head.
         rows: ``model`` (None on the page of the model itself), ``name``, ``title``, ``facts``,
             ``caveat`` (a line of its own) and ``cells`` with ``band``, ``text``, ``more``,
-            ``where`` and ``evidence`` (what the words rest on), ``tip`` and ``counts`` (pairs of
-            band and layers).
-        on_click: reads ``st.session_state[key].clicked``: ``{"model"?: ..., "scheme"?: ...}``, or
+            ``glyph`` (before the words), ``evidence`` (what they rest on), ``tip`` and ``counts``
+            (pairs of band and layers).
+        on_click: reads ``st.session_state[key].clicked``: ``{"model"?: ..., "target"?: ...}``, or
             ``{"sort": ...}``.
         sort: ``options`` (pairs of value and words) and the ``chosen`` value; None for no choice.
     """
@@ -454,7 +480,7 @@ def verdict_matrix(
         key=key,
         data={
             "corner": corner,
-            "schemes": schemes,
+            "targets": targets,
             "rows": rows,
             "chosen": chosen,
             "sort": sort,

@@ -1,4 +1,4 @@
-"""Choices that are part of the address: scheme, model, tag, one of a few."""
+"""Choices that are part of the address: target, model, tag, one of a few."""
 
 from collections.abc import Collection, Mapping
 
@@ -7,31 +7,52 @@ import streamlit as st
 from quantstore.app.widgets import address
 from quantstore.app.widgets.notes import escaped
 from quantstore.errors import printable
-from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, Scheme
+from quantstore.schemes import DEFAULT_TARGET, TARGETS, Scheme, Target, target_of
 
 ANY_TAG = ""
 
 
-def scheme() -> Scheme:
-    """The scheme that the sidebar (or a click in the matrix) chose; it is part of the address.
+# The default comes first.
+_TARGETS = sorted(TARGETS, key=lambda name: name != DEFAULT_TARGET.name)
+
+
+def target() -> Target:
+    """The target that the sidebar (or a click in the matrix) chose; it is part of the address.
 
     Known once the sidebar is drawn: before, an address has not reached its widget.
     """
-    return INT8_SCHEMES.get(str(st.session_state.get("scheme")), DEFAULT_SCHEME)
+    return TARGETS.get(str(st.session_state.get("target")), DEFAULT_TARGET)
 
 
-def pick_scheme() -> None:
-    """The picker of the scheme, on every page that judges."""
-    address.link("scheme", default=DEFAULT_SCHEME.name, options=list(INT8_SCHEMES))
+def scheme() -> Scheme:
+    """The scheme that pages about weights judge by: the target's."""
+    return target().layer_scheme
+
+
+def pick_target() -> None:
+    """The picker of the target, on every page that judges."""
+    _follow_scheme()
+    address.link("target", default=DEFAULT_TARGET.name, options=_TARGETS)
     st.selectbox(
-        "Scheme",
-        list(INT8_SCHEMES),
-        key="scheme",
-        format_func=lambda name: INT8_SCHEMES[name].title,
-        help="How the weights are rounded: who shares one scale, and whether zero sits in the"
-        " middle of the codes. Every page judges by it. Activations, where they are quantized"
-        " too, share one scale per tensor.",
+        "Target",
+        _TARGETS,
+        key="target",
+        format_func=lambda name: _capital(TARGETS[name].title),
+        help="What the hardware and its tools do with weights and activations. Every page judges by"
+        " it; pages about weights use its scheme for weights.",
     )
+    st.caption(TARGETS[target().name].description)
+
+
+def _follow_scheme() -> None:
+    """Addresses of earlier releases name a scheme: the target that rounds its weights."""
+    name = target_of(st.query_params.get("scheme", ""), "both")
+    if name is not None and "target" not in st.query_params:
+        st.query_params["target"] = name
+
+
+def _capital(title: str) -> str:
+    return title[0].upper() + title[1:]
 
 
 def pick_model(ranked: list[str], *, is_always_written: bool = False) -> str:

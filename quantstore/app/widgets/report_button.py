@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from quantstore import report, settings, store
-from quantstore.schemes import Scheme
+from quantstore.schemes import Target
 from quantstore.wording.units import count
 
 # A model adds about 150 kB and half a second; more than this is read by nobody.
@@ -13,7 +13,7 @@ MOST_MODELS = 25
 
 
 def draw(
-    models: Sequence[str], scheme: Scheme, *, key: str, label: str = "Download report"
+    models: Sequence[str], target: Target, *, key: str, label: str = "Download report"
 ) -> None:
     """The button, or in words why there is none.
 
@@ -33,7 +33,7 @@ def draw(
     def page() -> bytes:
         # Only on the click, and outside the script: the store may have changed meanwhile.
         with store.reading(path) as con:
-            return report.html(con, names, scheme).encode("utf-8")
+            return report.html(con, names, target).encode("utf-8")
 
     st.download_button(
         label,

@@ -16,11 +16,14 @@ from quantstore.graph.findings.base import (
     RunFigures,
     SurveyedModel,
 )
+from quantstore.graph.findings.bias_overflow import BIAS_OVERFLOW
 from quantstore.graph.findings.dead_channel import DEAD_CHANNEL
 from quantstore.graph.findings.decoder import DECODER
 from quantstore.graph.findings.invalid import INVALID
+from quantstore.graph.findings.large_mask import LARGE_MASK
 from quantstore.graph.findings.left_out import LEFT_OUT
 from quantstore.graph.findings.lone_normalization import LONE_NORMALIZATION
+from quantstore.graph.findings.lost_inputs import LOST_INPUTS
 from quantstore.graph.findings.mixed_output import MIXED_OUTPUT
 from quantstore.graph.findings.not_finite import NOT_FINITE
 from quantstore.graph.findings.not_folded import NOT_FOLDED
@@ -28,7 +31,8 @@ from quantstore.graph.findings.not_learned import NOT_LEARNED
 from quantstore.graph.findings.old_opset import OLD_OPSET
 from quantstore.graph.findings.saturates import SATURATES
 from quantstore.graph.findings.unread import UNREAD
-from quantstore.graph.walk import Site, Unread
+from quantstore.graph.unread import Unread
+from quantstore.graph.walk import Site
 from quantstore.layer import Layer
 from quantstore.records import Doubles
 
@@ -52,6 +56,9 @@ FINDING_KINDS: tuple[OfModel | OfLayer | OfRun, ...] = (
     NOT_FINITE,
     UNREAD,
     DEAD_CHANNEL,
+    BIAS_OVERFLOW,
+    LOST_INPUTS,
+    LARGE_MASK,
     MIXED_OUTPUT,
     DECODER,
     SATURATES,
@@ -84,6 +91,8 @@ def of_layer(
     channel_max: Doubles,
     nonfinite_count: int,
     fold: bool,
+    input_count: int = 0,
+    lost_inputs: int = 0,
 ) -> list[Finding]:
     """What concerns one layer; see :class:`MeasuredLayer` for the arguments."""
     measured = MeasuredLayer(
@@ -93,6 +102,8 @@ def of_layer(
         channel_max=channel_max,
         nonfinite_count=nonfinite_count,
         fold=fold,
+        input_count=input_count,
+        lost_inputs=lost_inputs,
     )
     return [
         finding

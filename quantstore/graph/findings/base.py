@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from quantstore.graph.file import ModelFile
 from quantstore.graph.operators import STANDARD_DOMAINS
-from quantstore.graph.walk import Site, Unread
-from quantstore.layer import Layer
+from quantstore.graph.unread import Unread
+from quantstore.graph.walk import Site
+from quantstore.layer import DEAD_SHARE, Layer
 from quantstore.records import Doubles
 
 # The gravest first. problem: figures are missing or mean nothing; warning: int8 suffers; note: good
@@ -70,6 +73,8 @@ class MeasuredLayer:
         channel_min: smallest weight of each channel, as far as it is finite; NaN where none is.
         channel_max: the largest.
         nonfinite_count: NaN and infinities among its weights.
+        input_count: how many input channels it reads, 0 where nobody counted.
+        lost_inputs: how many of them are lost under int8 per channel.
         fold: whether BatchNormalization is folded at all.
     """
 
@@ -79,6 +84,8 @@ class MeasuredLayer:
     channel_max: Doubles
     nonfinite_count: int
     fold: bool
+    input_count: int = 0
+    lost_inputs: int = 0
 
 
 # Integer kernels differ from float arithmetic by where they round, up to 1 dB either way; see
@@ -203,6 +210,36 @@ class OfRun(FindingKind[RunFigures]):
     """What concerns a model as a whole, and shows when it runs."""
 
     concerns = "model"
+
+
+_INT8_MAX = 127
+
+
+def abs_max_of(measured: MeasuredLayer) -> Doubles:
+    """The largest magnitude in each output channel; 0 where none is finite."""
+    high = np.fmax(np.nan_to_num(measured.channel_max), 0)
+    low = np.fmin(np.nan_to_num(measured.channel_min), 0)
+    return np.maximum(high, -low)
+
+
+def scales_of(measured: MeasuredLayer) -> Doubles:
+    """The scale of each output channel in int8; smaller ones than float32 holds become 1.
+
+    onnxruntime does the same. The groups of a ConvTranspose share theirs.
+    """
+    abs_max = abs_max_of(measured)
+    sharing = measured.layer.scale_sharing
+    abs_max = np.tile(abs_max.reshape(sharing, -1).max(axis=0), sharing)
+    with np.errstate(over="ignore"):
+        scales = (abs_max / _INT8_MAX).astype(np.float32).astype(np.float64)
+    return np.where(scales >= np.finfo(np.float32).tiny, scales, 1.0)
+
+
+def dead_of(measured: MeasuredLayer) -> npt.NDArray[np.bool_]:
+    """Which output channels carry nothing beside the layer's largest weight."""
+    abs_max = abs_max_of(measured)
+    dead: npt.NDArray[np.bool_] = abs_max < DEAD_SHARE * abs_max.max(initial=0)
+    return dead
 
 
 def short(name: str) -> str:

@@ -1,12 +1,18 @@
-"""Concats that feed an output and join scores with values of any size."""
+"""Concats that feed an output and join scores with values of another size."""
 
+import math
 from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from quantstore.graph.bounds import largest_of
 from quantstore.graph.findings.base import OfModel, Sentences, SurveyedModel, is_standard, short
 
-_BOUNDED = ("Sigmoid", "HardSigmoid", "Softmax")
+# Scores end here; a little more for what is made of several.
+_LARGEST_SCORE = 1.5
+# Of 256 levels a score has this many left where its neighbour is so much larger.
+_FEWEST_LEVELS = 8
+_LEVELS = 256
 # What only moves values: their range stays.
 _MOVING = frozenset(
     [
@@ -33,20 +39,34 @@ def _look(model: SurveyedModel) -> Iterator[Sentences]:
         if concat is None or concat.op_type != "Concat" or id(concat) in seen:
             continue
         seen.add(id(concat))
-        scores: list[ir.Node] = []
-        others: list[ir.Node] = []
-        for source in _joined(concat):
-            (scores if source.op_type in _BOUNDED else others).append(source)
-        if scores and others:
+        branches = [
+            (source, largest_of(value, model.file.opset)) for source, value in _joined(concat)
+        ]
+        bounds = [bound for _, bound in branches if bound is not None]
+        smallest = min(bounds, default=math.inf)
+        if smallest > _LARGEST_SCORE:
+            continue
+        score = next(source for source, bound in branches if bound == smallest)
+        others = [
+            (source, bound)
+            for source, bound in branches
+            if bound is None or bound * _FEWEST_LEVELS > smallest * _LEVELS
+        ]
+        if others:
+            other, bound = others[0]
+            reach = "that no function bounds" if bound is None else f"up to {bound:,.6g}"
             yield Sentences(
-                f"Output {short(output.name or '?')} joins scores from 0 to 1"
-                f" ({scores[0].op_type} {short(scores[0].name or '?')}) with values that no"
-                f" function bounds ({others[0].op_type} {short(others[0].name or '?')}). One"
-                " activation scale must serve both: if box coordinates reach 640, a step is 2.5 and"
-                " every score rounds to 0.",
+                f"Output {short(output.name or '?')} joins scores up to {smallest:.3g}"
+                f" ({_named(score)}) with values {reach} ({_named(other)}). One activation scale"
+                " must serve both: if box coordinates reach 640, a step is 2.5 and every score"
+                " rounds to 0.",
                 "Export the two as separate outputs, or leave the Concat and what follows it out of"
                 " quantization.",
             )
+
+
+def _named(node: ir.Node) -> str:
+    return f"{node.op_type} {short(node.name or '?')}"
 
 
 def _mover(value: ir.Value | None) -> ir.Node | None:
@@ -59,27 +79,28 @@ def _mover(value: ir.Value | None) -> ir.Node | None:
     return None
 
 
-def _joined(concat: ir.Node) -> Iterator[ir.Node]:
-    """The nodes whose results a Concat joins, Concats before it included."""
+def _joined(concat: ir.Node) -> Iterator[tuple[ir.Node, ir.Value]]:
+    """The nodes whose results a Concat joins, Concats before it included, with what it reads."""
     waiting, seen = [concat], {id(concat)}
     while waiting and len(seen) < _MOST_STEPS:
         for value in waiting.pop().inputs:
             node = _mover(value)
-            if node is None or id(node) in seen:
+            if value is None or node is None or id(node) in seen:
                 continue
             seen.add(id(node))
             if node.op_type == "Concat" and is_standard(node):
                 waiting.append(node)
             elif node.op_type != "Constant":
-                yield node
+                yield node, value
 
 
 MIXED_OUTPUT = OfModel(
     name="mixed output",
     severity="warning",
     meaning=(
-        "A Concat in front of an output joins a Sigmoid, HardSigmoid or Softmax with an unbounded"
-        " branch."
+        "A Concat in front of an output joins scores, which end at 1 (Sigmoid, Softmax, products,"
+        " roots and powers of them, a Clip), with a branch that is 32 times as large or has no"
+        " bound."
     ),
     look=_look,
 )

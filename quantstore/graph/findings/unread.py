@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from quantstore.graph.findings.base import MOST_NAMED, OfModel, Sentences, SurveyedModel, short
+from quantstore.graph.origins import constant_count
 
 
 def _look(model: SurveyedModel) -> Iterator[Sentences]:
-    unread = model.unread
+    unread = sorted(model.unread, key=lambda operand: -operand.weight_count)
     if not unread:
         return
     named = "; ".join(
@@ -16,14 +17,27 @@ def _look(model: SurveyedModel) -> Iterator[Sentences]:
     rest_note = f"; and {len(unread) - MOST_NAMED:,} more" if len(unread) > MOST_NAMED else ""
     operands = "weight operand is" if len(unread) == 1 else "weight operands are"
     yield Sentences(
-        f"{len(unread):,} constant {operands} not measured: {named}{rest_note}.",
+        f"{len(unread):,} constant {operands} not measured: {named}{rest_note}.{_share(model)}",
         "The model's figures leave them out. Export it with plain float weights to see them.",
     )
+
+
+def _share(model: SurveyedModel) -> str:
+    """How much of the model that is; empty where nobody knows."""
+    weight_count = sum(operand.weight_count for operand in model.unread)
+    total = constant_count(model.file.model.graph)
+    if not weight_count or weight_count > total:
+        return ""
+    weights = "weight is" if weight_count == 1 else "weights are"
+    return f" {weight_count:,} {weights} left out, {weight_count / total:.0%} of its constants."
 
 
 UNREAD = OfModel(
     name="unread",
     severity="warning",
-    meaning="A constant weight operand is not measured, and why.",
+    meaning=(
+        "Constant weights are not measured, and why: an operator of another domain, a kernel that"
+        " is computed when the network runs, a form that is not read."
+    ),
     look=_look,
 )

@@ -1,0 +1,33 @@
+"""Input channels whose weights int8 rounds away, because others of the same output are larger."""
+
+from collections.abc import Iterator
+
+from quantstore.graph.findings.base import MeasuredLayer, OfLayer, Sentences
+
+# One in so many may be lost: training shrinks weights that read nothing of use.
+_FEW_LOST = 4
+
+
+def _look(measured: MeasuredLayer) -> Iterator[Sentences]:
+    lost, count = measured.lost_inputs, measured.input_count
+    if measured.layer.already_quantized or lost * _FEW_LOST <= count:
+        return
+    yield Sentences(
+        f"{lost:,} of {count:,} input channels are lost in int8, also with a scale per channel: the"
+        " SQNR of the weights that read them is below 10 dB, as other inputs of the same layer have"
+        " far larger weights. If the inputs differ as much the other way, as branches that a Concat"
+        " joins may, a whole branch is lost.",
+        "Divide what makes these inputs, weights and bias, by a factor, and multiply the weights"
+        " that read them by the same factor. Or keep the layer in float.",
+    )
+
+
+LOST_INPUTS = OfLayer(
+    name="lost inputs",
+    severity="warning",
+    meaning=(
+        "More than a quarter of a layer's input channels have weights with an SQNR below 10 dB"
+        " under int8 per channel."
+    ),
+    look=_look,
+)
