@@ -36,7 +36,7 @@ class JudgedPart:
 
 
 def judged(
-    parts: Sequence[Part],
+    compared_parts: Sequence[Part],
     names: Sequence[str],
     expected: Tensors,
     actual: Tensors,
@@ -51,11 +51,11 @@ def judged(
         is_real: whether the samples are what the network was made for. On noise nobody decides
             anything, and outputs vary less than they do on real inputs.
     """
-    return tuple(_judged(parts, names, expected, actual, is_real=is_real))
+    return tuple(_judged(compared_parts, names, expected, actual, is_real=is_real))
 
 
 def _judged(
-    parts: Sequence[Part],
+    compared_parts: Sequence[Part],
     names: Sequence[str],
     expected: Tensors,
     actual: Tensors,
@@ -63,7 +63,7 @@ def _judged(
     is_real: bool,
 ) -> Iterator[JudgedPart]:
     index_of = {name: index for index, name in enumerate(names)}
-    for part in parts:
+    for part in compared_parts:
         indices = [index_of[name] for name in part.names if name in index_of]
         y = [[sample[index] for index in indices] for sample in expected]
         changed = [[sample[index] for index in indices] for sample in actual]

@@ -191,7 +191,7 @@ def cut(model: ir.Model, *, keeps_decoder: bool = False) -> Points:
     points = Points(
         tuple(str(value.name) for value in values),
         search.description(),
-        search.parts(),
+        search.output_parts(),
         search.ends(compared),
         search.joins(),
     )
@@ -276,7 +276,7 @@ class _Search:
                 phrases.append("before constants are applied")
         return " and ".join(phrases) or "nothing"
 
-    def parts(self) -> tuple[Part, ...]:
+    def output_parts(self) -> tuple[Part, ...]:
         """What was found, by output: of :meth:`points`, called before."""
         groups = [
             (group, leaves)
@@ -287,7 +287,7 @@ class _Search:
         together: dict[str, int] = {}
         for group, _ in groups:
             together[_outputs_of(group)] = together.get(_outputs_of(group), 0) + 1
-        parts = []
+        rows = []
         for group, leaves in groups:
             output = _outputs_of(group)
             squashing = leaves[0].squashing or _Squashing("values", "")
@@ -296,7 +296,7 @@ class _Search:
                 part = squashing.name
                 counts[output, part] = number_of = counts.get((output, part), 0) + 1
                 part = f"{part} {number_of}" if number_of > 1 else part
-            parts.append(
+            rows.append(
                 Part(
                     output=output,
                     part=part,
@@ -310,7 +310,7 @@ class _Search:
                     is_flat=squashing.is_flat,
                 )
             )
-        return tuple(parts)
+        return tuple(rows)
 
     def ends(self, compared: Sequence[ir.Value]) -> tuple[End, ...]:
         """What the points become: of :meth:`points`, called before."""

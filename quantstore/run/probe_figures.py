@@ -274,7 +274,7 @@ class _Trial:
         """What the outputs keep at the heads."""
         output_sqnr_db = reference.median_db(actual)
         judged = self._judged(reference, actual)
-        rows = tuple(one.record for one in judged)
+        rows = tuple(row.record for row in judged)
         return _Kept(output_sqnr_db, rows, outputs.deciding_sqnr_db(judged))
 
     def _judged(
@@ -392,7 +392,7 @@ class _Trial:
         kept = [observed[name].kept for name in self._network.outputs if name in observed]
         if self._decoder is not None and len(kept) == len(self._network.outputs):
             self._calibration = drawn
-            self._heads = tuple(zip(*(one or () for one in kept), strict=True))
+            self._heads = tuple(zip(*(arrays or () for arrays in kept), strict=True))
 
     @property
     def calibration_count(self) -> int:

@@ -206,7 +206,7 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
             output_sqnr_db=figures.output_sqnr_db,
             deciding_sqnr_db=deciding_db if math.isnan(tail_db) else min(deciding_db, tail_db),
             tail_sqnr_db=tail_db,
-            outputs=tuple(one.record for one in judged),
+            outputs=tuple(row.record for row in judged),
             top1_agreement=figures.decisions.top1_agreement,
             float_layers=_in_the_files_words(prepared, placed.left_in_float, layer_of),
             seconds=clock.wall_lap(),
@@ -266,7 +266,7 @@ def _to_the_end(judge: Tail, judged: Sequence[JudgedPart]) -> DecoderFigures | N
 
 def _decoder_notes(figures: DecoderFigures | None) -> Iterator[str]:
     if figures is not None:
-        yield from (f"{found.message} {found.remedy}" for found in records_of(figures))
+        yield from (f"{losing.message} {losing.remedy}" for losing in records_of(figures))
 
 
 def _planner(

@@ -130,12 +130,12 @@ class Tail:
         whole_db = _figure_db(losses, heads_db)
         if not has_remedy or not any(loss.is_lost for loss in losses):
             return DecoderFigures(heads_db=heads_db, whole_file_db=whole_db)
-        nodes, left = run.remedy(fed)
+        nodes, still_lost = run.remedy(fed)
         return DecoderFigures(
             heads_db=heads_db,
             whole_file_db=whole_db,
             nodes=nodes,
-            kept_db=_figure_db(left, heads_db),
+            kept_db=_figure_db(still_lost, heads_db),
             scores_kept=min(
                 (loss.scores_kept for loss in losses if not math.isnan(loss.scores_kept)),
                 default=math.nan,
@@ -262,9 +262,9 @@ class _Run:
 
     def _joined(self) -> Iterator[str]:
         names = self.tail.decoder.network
-        known = {*names.tensors, *names.inputs}
+        tensor_names = {*names.tensors, *names.inputs}
         for join in self.tail.decoder.points.joins:
-            yield from (name for name in (*join.scores, *join.values) if name in known)
+            yield from (name for name in (*join.scores, *join.values) if name in tensor_names)
 
     def _join(
         self, handed: Sequence[dict[str, Array]], join: Join, ranges: Mapping[str, Range]

@@ -306,6 +306,14 @@ def _factor(
     return np.repeat(by_group, shape[0] // groups, axis=0).reshape(shape[0], shape[1], *trailing)
 
 
+def without_channels(slot: Slot, layer: Layer, is_left_out: npt.NDArray[np.bool_]) -> Array:
+    """The weights as the node reads them, some channels of the layer at zero."""
+    stored = float_weights(slot)
+    kept = np.ones_like(layer.weights)
+    kept[is_left_out] = 0
+    return np.asarray(stored * _as_read(kept, slot.site, layer), dtype=stored.dtype, order="C")
+
+
 def _as_read(
     rows: npt.NDArray[np.float32], site: graph.Site, layer: Layer
 ) -> npt.NDArray[np.float32]:
