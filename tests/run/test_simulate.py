@@ -192,8 +192,8 @@ def test_noise_needs_no_inputs_and_is_the_same_each_time(model):
 def test_a_result_travels_between_processes_unchanged(model, arrays):
     found = simulate(model, arrays, Choices(mode="weights", sensitivity=True))
     again = Simulation.from_json(found.to_json())
-    assert again.record == found.record
-    assert again.sensitivities == found.sensitivities
+    # As text, where a NaN equals a NaN.
+    assert again.to_json() == found.to_json()
     for one, other in zip(found.activation_errors, again.activation_errors, strict=True):
         np.testing.assert_array_equal(one.float_counts, other.float_counts)
         assert (one.tensor, one.kind, one.sqnr_db) == (other.tensor, other.kind, other.sqnr_db)
