@@ -132,9 +132,9 @@ def verdict(ask, model):
     sql = """
         select verdict, layers_broken, layers_at_risk, layers_watch, layers_fine,
             channels_below_10db, channel_count
-        from verdicts where model = ? and scheme = ?
+        from verdicts where model = ? and target = 'int8_tensor'
     """
-    return ask(sql, model, DEFAULT)[0]
+    return ask(sql, model)[0]
 
 
 # --- the article's pair ------------------------------------------------------------------------

@@ -297,12 +297,29 @@ class _Writer:
             if value.name in grids:
                 # The caller feeds this name: what reads it must read another one.
                 result = self._fresh(f"{value.name}_DequantizeLinear_Output")
-                self._add_pair(value.name, value.name, result, *grids[value.name])
+                self.graph.node.extend(
+                    self._pair(value.name, value.name, result, *grids[value.name])
+                )
                 self._renamed[value.name] = result
-        for node in source.node:
+        self.graph.node.extend(self._nodes(source, grids, self._renamed))
+        self.graph.output.extend(_with_shape(value, self.network) for value in source.output)
+        # Shapes of tensors whose name now belongs to the same values, rounded.
+        self.graph.value_info.extend(source.value_info)
+
+    def _nodes(
+        self,
+        graph: Any,
+        grids: Mapping[str, tuple[str, ActivationGrid]],
+        renamed: Mapping[str, str],
+    ) -> Iterator[onnx.NodeProto]:
+        """The nodes of a graph or body, with a pair behind each of these tensors."""
+        for node in graph.node:
             copied = onnx.NodeProto()
             copied.CopyFrom(node)
-            _rename_inputs(copied, self._renamed)
+            for index, name in enumerate(node.input):
+                copied.input[index] = renamed.get(name, name)
+            for body in subgraphs(copied):
+                self._round_body(body, grids, renamed)
             # The result of a pair takes the name of the tensor, so that outputs keep theirs.
             raw_names = {
                 name: self._fresh(f"{name}_QuantizeLinear_Input")
@@ -311,28 +328,48 @@ class _Writer:
             }
             for index, name in enumerate(node.output):
                 copied.output[index] = raw_names.get(name, name)
-            self.graph.node.append(copied)
+            yield copied
             for name, raw in raw_names.items():
-                self._add_pair(name, raw, name, *grids[name])
-        self.graph.output.extend(_with_shape(value, self.network) for value in source.output)
-        # Shapes of tensors whose name now belongs to the same values, rounded.
-        self.graph.value_info.extend(source.value_info)
+                yield from self._pair(name, raw, name, *grids[name])
 
-    def _add_pair(self, name: str, read: str, result: str, root: str, grid: ActivationGrid) -> None:
+    def _round_body(
+        self,
+        body: Any,
+        grids: Mapping[str, tuple[str, ActivationGrid]],
+        renamed: Mapping[str, str],
+    ) -> None:
+        """The same of a body, in place; what it is given is renamed, for its caller names that."""
+        own = {name for node in body.node for name in node.output}
+        own |= {value.name for value in (*body.input, *body.initializer)}
+        outer = {old: new for old, new in renamed.items() if old not in own}
+        pairs: list[onnx.NodeProto] = []
+        for value in body.input:
+            if value.name in grids:
+                result = self._fresh(f"{value.name}_DequantizeLinear_Output")
+                pairs += self._pair(value.name, value.name, result, *grids[value.name])
+                outer[value.name] = result
+        nodes = [*pairs, *self._nodes(body, grids, outer)]
+        del body.node[:]
+        body.node.extend(nodes)
+        for value in body.output:
+            value.name = outer.get(value.name, value.name)
+
+    def _pair(
+        self, name: str, read: str, result: str, root: str, grid: ActivationGrid
+    ) -> Iterator[onnx.NodeProto]:
+        """QuantizeLinear and DequantizeLinear."""
         scale, zero_point = self._grid_names.get(root) or self._add_grid(root, grid)
         codes = self._fresh(f"{name}_QuantizeLinear_Output")
         for op_type, tensor, output in (
             ("QuantizeLinear", read, codes),
             ("DequantizeLinear", codes, result),
         ):
-            self.graph.node.append(
-                helper.make_node(
-                    op_type,
-                    [tensor, scale, zero_point],
-                    [output],
-                    self._fresh(f"{name}_{op_type}"),
-                    domain=self._wide_domain,
-                )
+            yield helper.make_node(
+                op_type,
+                [tensor, scale, zero_point],
+                [output],
+                self._fresh(f"{name}_{op_type}"),
+                domain=self._wide_domain,
             )
 
     def _add_grid(self, root: str, grid: ActivationGrid) -> tuple[str, str]:
@@ -415,17 +452,3 @@ def _names(graph: Any) -> Iterator[str]:
         yield from (node.name, *node.output, *node.input)
         for inner in subgraphs(node):
             yield from _names(inner)
-
-
-def _rename_inputs(node: Any, renamed: Mapping[str, str]) -> None:
-    """Let a node, and the nodes of its subgraphs, read tensors by their new names, in place."""
-    for index, name in enumerate(node.input):
-        node.input[index] = renamed.get(name, name)
-    for graph in subgraphs(node):
-        inner_names = {name for inner in graph.node for name in inner.output}
-        inner_names |= {value.name for value in (*graph.input, *graph.initializer)}
-        outer = {old: new for old, new in renamed.items() if old not in inner_names}
-        for inner in graph.node:
-            _rename_inputs(inner, outer)
-        for value in graph.output:
-            value.name = outer.get(value.name, value.name)

@@ -456,7 +456,7 @@ def test_ingest_stores_the_probe_with_the_model_and_only_once(tmp_path):
     assert {row[0] for row in stored(path)} == {"digits-rescaled"}
     with store.reading(path) as connection:
         evidence = connection.rows(
-            f"select model, evidence from verdicts where scheme = '{TENSOR[0]}' order by 1"
+            f"select model, evidence from verdicts where target = '{TENSOR[1]}' order by 1"
         )
     assert evidence == [("digits-plain", "weights"), ("digits-rescaled", "probe")]
 
