@@ -24,12 +24,12 @@ def nodes_of_bodies(graph: Any) -> Iterator[tuple[Node, frozenset[str]]]:
     """Every node of a body, with the names that its body makes or is given."""
     for node in graph.node:
         for body in subgraphs(node):
-            own = frozenset(
+            body_names = frozenset(
                 [value.name for value in body.input]
                 + [name for inner in body.node for name in inner.output if name]
             )
             for inner in body.node:
-                yield inner, own
+                yield inner, body_names
             yield from nodes_of_bodies(body)
 
 
@@ -66,8 +66,8 @@ def _expose_in_bodies(graph: Any, names: frozenset[str]) -> list[str]:
         together = [name for name in dict.fromkeys(chain(*by_body)) if name not in exposed]
         if not together:
             continue
-        for body, own in zip(bodies, by_body, strict=True):
-            _return_ranges(body, together, own)
+        for body, exposed_names in zip(bodies, by_body, strict=True):
+            _return_ranges(body, together, exposed_names)
         for name in together:
             for result in range_names(name):
                 if node.op_type == "If":
@@ -84,9 +84,9 @@ def _expose_in_bodies(graph: Any, names: frozenset[str]) -> list[str]:
 def _expose(body: Any, names: frozenset[str]) -> list[str]:
     """The same of a body, which has tensors of its own as well."""
     exposed = _expose_in_bodies(body, names)
-    made = [value.name for value in body.input]
-    made += [name for node in body.node for name in node.output]
-    for name in made:
+    tensor_names = [value.name for value in body.input]
+    tensor_names += [name for node in body.node for name in node.output]
+    for name in tensor_names:
         if name in names and name not in exposed:
             for op_type, result in zip(("ReduceMin", "ReduceMax"), range_names(name), strict=True):
                 body.node.append(helper.make_node(op_type, [name], [result], keepdims=0))
@@ -94,11 +94,11 @@ def _expose(body: Any, names: frozenset[str]) -> list[str]:
     return exposed
 
 
-def _return_ranges(body: Any, together: list[str], own: list[str]) -> None:
+def _return_ranges(body: Any, together: list[str], exposed_names: list[str]) -> None:
     """Let a body return a range for every tensor, in place."""
     for name in together:
         for result, suffix in zip(range_names(name), _SUFFIXES, strict=True):
-            if name not in own:
+            if name not in exposed_names:
                 nothing = numpy_helper.from_array(np.array(_NOTHING[suffix], np.float32), result)
                 body.node.append(helper.make_node("Constant", [], [result], value=nothing))
             body.output.append(helper.make_tensor_value_info(result, _FLOAT, []))

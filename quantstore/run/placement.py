@@ -89,9 +89,9 @@ def placement(network: Network, target: Target, exclude: Iterable[str] = ()) -> 
                 node, families
             ):
                 marks.operands_of(node)
-    for node, own in nodes_of_bodies(network.model.graph):
+    for node, body_names in nodes_of_bodies(network.model.graph):
         if name_of(node) not in excluded and marks.reads_slot(node, families):
-            marks.operands_of_body(node, own, with_results=target.placement == "everywhere")
+            marks.operands_of_body(node, body_names, with_results=target.placement == "everywhere")
     placed = marks.placement(_slots(network, excluded, families), excluded)
     in_float = tuple(_left_in_float(marks, placed, families, excluded))
     return dataclasses.replace(placed, left_in_float=in_float)
@@ -223,13 +223,15 @@ class _Marks:
             self.round_bias(node.input[2], node.input[0], node.input[1])
         (self._depthwise if self._is_depthwise(node) else self._dense).add(node.input[0])
 
-    def operands_of_body(self, node: Node, own: frozenset[str], *, with_results: bool) -> None:
+    def operands_of_body(
+        self, node: Node, body_names: frozenset[str], *, with_results: bool
+    ) -> None:
         """The same of a node in a body: what multiplies weights of single precision is one too.
 
         Args:
-            own: what the body makes, or is given; it reads tensors from around it as well.
+            body_names: what the body makes, or is given; it reads tensors from around it as well.
         """
-        data = [name for name in node.input[:1] if name in own]
+        data = [name for name in node.input[:1] if name in body_names]
         self._in_bodies.update(data)
         self.operands_of(node)
         if with_results:

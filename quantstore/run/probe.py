@@ -98,7 +98,7 @@ class Prober:
         request = {
             "path": str(path.absolute()),
             "fold": fold,
-            "asked": [one.names for one in asked],
+            "asked": [probed.names for probed in asked],
         }
         allowed = limits.sharing_memory(
             cpu_seconds=seconds, wall_seconds=WALL_PER_CPU_SECOND * seconds
@@ -187,13 +187,13 @@ def _records(
             figure["outputs"] = tuple(OutputRecord(**row) for row in figure["outputs"])
             figures[figure["scheme"], figure["target"]] = figure
     now = datetime.now(UTC).replace(tzinfo=None)
-    for one in asked:
-        scheme, target = one.names
-        figure = figures.get(one.names) or {
+    for probed in asked:
+        scheme, target = probed.names
+        figure = figures.get(probed.names) or {
             "scheme": scheme,
             "target": target,
-            "mode": one.mode,
-            "calibration": "minmax" if one.mode == "both" else None,
+            "mode": probed.mode,
+            "calibration": "minmax" if probed.mode == "both" else None,
             "sample_count": 0,
             "calibration_count": 0,
             "output_sqnr_db": float("nan"),

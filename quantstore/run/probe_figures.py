@@ -131,31 +131,31 @@ def figures(
         trial = _Trial(
             ready, behind, compared, inputs, Path(folder), asked, was_quantized=was_quantized
         )
-        for one in asked:
+        for probed in asked:
             try:
-                kept, failure = trial.figure(one)
+                kept, failure = trial.figure(probed)
             except RunError as error:
                 kept, failure = _Kept(), error.sentence
             if failure is not None:
                 kept = _Kept()
             yield Figure(
-                target=None if one.target is None else one.target.name,
-                scheme=one.scheme.name,
-                mode=one.mode,
-                calibration="minmax" if one.mode == "both" else None,
+                target=None if probed.target is None else probed.target.name,
+                scheme=probed.scheme.name,
+                mode=probed.mode,
+                calibration="minmax" if probed.mode == "both" else None,
                 sample_count=trial.sample_count,
-                calibration_count=trial.calibration_count if one.mode == "both" else 0,
+                calibration_count=trial.calibration_count if probed.mode == "both" else 0,
                 output_sqnr_db=kept.output_sqnr_db,
                 deciding_sqnr_db=kept.deciding_sqnr_db,
                 tail_sqnr_db=kept.tail_sqnr_db,
                 outputs=kept.rows,
-                float_layers=trial.float_layers(one),
+                float_layers=trial.float_layers(probed),
                 seconds=clock.wall_lap(),
                 cpu_seconds=clock.cpu_lap(),
                 failure=failure,
             )
             if failure is None:
-                yield from trial.findings(one, kept)
+                yield from trial.findings(probed, kept)
 
 
 def prepared(
@@ -237,38 +237,38 @@ class _Trial:
         self._heads: tuple[tuple[Array, ...], ...] = ()
         self._was_quantized = was_quantized
         self._placements = {
-            one.target.name: placement(prepared, one.target)
-            for one in asked
-            if one.target is not None
+            probed.target.name: placement(prepared, probed.target)
+            for probed in asked
+            if probed.target is not None
         }
         # Those that round activations as well.
         self._rounding = {
-            one.target.name: one.target.activations
-            for one in asked
-            if one.target is not None and one.target.activations is not None
+            probed.target.name: probed.target.activations
+            for probed in asked
+            if probed.target is not None and probed.target.activations is not None
         }
         # The target that findings are made for.
         rounding = [*self._rounding]
         is_asked = DEFAULT_TARGET.name in rounding
         self._default = DEFAULT_TARGET.name if is_asked else next(iter(rounding), None)
 
-    def figure(self, one: Probed) -> tuple[_Kept, str | None]:
+    def figure(self, probed: Probed) -> tuple[_Kept, str | None]:
         """What the outputs keep, and why it is no figure.
 
         Raises:
             RunError: onnxruntime stops, or an output is no number.
         """
-        if one.target is None or one.target.activations is None:
-            kept = self._weights_alone(one)
+        if probed.target is None or probed.target.activations is None:
+            kept = self._weights_alone(probed)
             on_grid = INTEGERS_ON_GRID if self._was_quantized else WEIGHTS_ON_GRID
             return kept, on_grid if kept.output_sqnr_db > EXACT_DB else None
-        plan = self._planner.plan(self._placements[one.target.name], Rounding.of(one.target))
+        plan = self._planner.plan(self._placements[probed.target.name], Rounding.of(probed.target))
         samples, reference = self._compared
         actual = list(self._emulator.run(plan, samples))
         kept = self._kept(reference, actual)
         if kept.output_sqnr_db > EXACT_DB:
             return kept, ROUNDS_NOTHING
-        return self._to_the_end(one.target, kept, actual), None
+        return self._to_the_end(probed.target, kept, actual), None
 
     def _kept(self, reference: Reference, actual: Sequence[Sequence[Array]]) -> _Kept:
         """What the outputs keep at the heads."""
@@ -303,23 +303,23 @@ class _Trial:
         worst_db = min(kept.deciding_sqnr_db, figures.whole_file_db)
         return dataclasses.replace(kept, deciding_sqnr_db=worst_db, tail=figures)
 
-    def findings(self, one: Probed, kept: _Kept) -> Iterator[FindingRecord]:
+    def findings(self, probed: Probed, kept: _Kept) -> Iterator[FindingRecord]:
         """What figures show besides: decoders that lose, and integer kernels that saturate."""
         if kept.tail is not None:
             yield from records_of(kept.tail)
-        yield from self._kernel_findings(one, kept.output_sqnr_db)
+        yield from self._kernel_findings(probed, kept.output_sqnr_db)
 
-    def _kernel_findings(self, one: Probed, output_sqnr_db: float) -> Iterator[FindingRecord]:
+    def _kernel_findings(self, probed: Probed, output_sqnr_db: float) -> Iterator[FindingRecord]:
         """What integer kernels make of a target whose products saturate on some processors.
 
         A processor that cannot saturate is asked once, for what others would lose.
         """
-        if one.target is None or not kernels.has_mixed_products(Rounding.of(one.target)):
+        if probed.target is None or not kernels.has_mixed_products(Rounding.of(probed.target)):
             return
         may_saturate = kernels.can_saturate(kernels.cpuinfo())
-        if not may_saturate and one.target is not DEFAULT_TARGET:
+        if not may_saturate and probed.target is not DEFAULT_TARGET:
             return
-        placed, rounding = self._placements[one.target.name], Rounding.of(one.target)
+        placed, rounding = self._placements[probed.target.name], Rounding.of(probed.target)
         samples, reference = self._compared
         try:
             measured = kernels.measure(
@@ -335,21 +335,21 @@ class _Trial:
             )
         except RunError as error:
             # No file, no kernels: the figure stands, it is of float arithmetic.
-            logger.info("integer kernels under %s: %s", one.target.name, error.sentence)
+            logger.info("integer kernels under %s: %s", probed.target.name, error.sentence)
             return
-        found = kernels.finding(measured)
-        if found is not None:
-            yield found
+        saturating = kernels.finding(measured)
+        if saturating is not None:
+            yield saturating
 
-    def float_layers(self, one: Probed) -> tuple[str, ...]:
+    def float_layers(self, probed: Probed) -> tuple[str, ...]:
         """Names of what stays in float though it is of a kind that is rounded."""
-        return () if one.target is None else self._placements[one.target.name].left_in_float
+        return () if probed.target is None else self._placements[probed.target.name].left_in_float
 
-    def _weights_alone(self, one: Probed) -> _Kept:
+    def _weights_alone(self, probed: Probed) -> _Kept:
         """Without roundings in the graph, which would cost as much as the network itself."""
         samples, reference = self._compared
         rounded = {
-            name: self._network.rounded(slot, one.scheme).values
+            name: self._network.rounded(slot, probed.scheme).values
             for name, slot in self._network.slot_of.items()
         }
         fed = {**self._network.constants, **rounded}

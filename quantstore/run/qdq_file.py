@@ -339,9 +339,9 @@ class _Writer:
         renamed: Mapping[str, str],
     ) -> None:
         """The same of a body, in place; what it is given is renamed, for its caller names that."""
-        own = {name for node in body.node for name in node.output}
-        own |= {value.name for value in (*body.input, *body.initializer)}
-        outer = {old: new for old, new in renamed.items() if old not in own}
+        inner_names = {name for node in body.node for name in node.output}
+        inner_names |= {value.name for value in (*body.input, *body.initializer)}
+        outer = {old: new for old, new in renamed.items() if old not in inner_names}
         pairs: list[onnx.NodeProto] = []
         for value in body.input:
             if value.name in grids:

@@ -176,7 +176,7 @@ def _observe_in_bodies(
 ) -> None:
     """Note the ranges of tensors inside bodies, which have no histograms."""
     names = names.intersection(
-        name for _, own in nodes_of_bodies(network.model.graph) for name in own
+        name for _, body_names in nodes_of_bodies(network.model.graph) for name in body_names
     )
     if not names:
         return

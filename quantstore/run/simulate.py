@@ -183,13 +183,13 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
             order=order,
         )
     now = datetime.now(UTC).replace(tzinfo=None)
-    found = Sensitivities()
+    sensitivities = Sensitivities()
     if choices.sensitivity:
         stored = {
             slot: (key.name, depth_of[key]) for slot, key in layer_of.items() if key in depth_of
         }
         units = units_of(emulator, placed, plan, stored)
-        found = _sensitivities(work, Bench(emulator, plan, samples, units), samples, now)
+        sensitivities = _sensitivities(work, Bench(emulator, plan, samples, units), samples, now)
     return Simulation(
         sha256=sha256,
         folded=choices.fold,
@@ -216,15 +216,15 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
             failure=figures.failure,
         ),
         activation_errors=activation_errors,
-        sensitivities=found.records,
-        float_set=found.float_set,
+        sensitivities=sensitivities.records,
+        float_set=sensitivities.float_set,
         accuracy=figures.decisions.accuracy,
         notes=(
             *notes,
             *chosen.notes,
             *_sentinel_notes(planner),
             *_decoder_notes(tail_figures),
-            *found.notes,
+            *sensitivities.notes,
         ),
     )
 
@@ -306,9 +306,9 @@ def _sentinel_notes(planner: Planner) -> Iterator[str]:
         if seen.range is not None and seen.range.sentinel_count
     ]
     if names:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
         yield (
-            f"values beyond {SENTINEL:g} in {names[0]!r}{more} stand for infinity: they do not"
+            f"values beyond {SENTINEL:g} in {names[0]!r}{others} stand for infinity: they do not"
             " count in the range"
         )
 
@@ -480,20 +480,20 @@ def _sensitivities(work: Workplace, bench: Bench, samples: Samples, now: datetim
     measured = sensitivity.measure_sensitivity(bench, budget, work.steps("sensitivity"))
     records = tuple(
         SensitivityRecord(
-            depth=one.unit.depth,
+            depth=figure.unit.depth,
             target=work.choices.target_name,
             scheme=work.choices.scheme,
             mode=work.choices.mode,
-            kind=one.scope,
+            kind=figure.scope,
             input_source=samples.description,
-            sample_count=one.sample_count,
-            output_sqnr_db=one.output_sqnr_db,
+            sample_count=figure.sample_count,
+            output_sqnr_db=figure.output_sqnr_db,
             created_at=now,
-            unit=one.unit.name,
-            unit_kind=one.unit.kind,
-            node_name=one.unit.node_name,
+            unit=figure.unit.name,
+            unit_kind=figure.unit.kind,
+            node_name=figure.unit.node_name,
         )
-        for one in measured
+        for figure in measured
     )
     planned = len(sensitivity.SCOPES) * len(bench.units)
     notes = []
@@ -507,12 +507,12 @@ def _sensitivities(work: Workplace, bench: Bench, samples: Samples, now: datetim
         return Sensitivities(records, (), tuple(notes))
     # As much again: what was found so far would be of little use without it.
     search = Budget(budget.seconds)
-    found = sensitivity.find_float_set(
+    searched = sensitivity.find_float_set(
         bench, measured, goal_db, search, work.steps("searching what must stay in float")
     )
-    if not found.is_reached:
+    if not searched.is_reached:
         notes.append(
-            f"the goal of {goal_db:g} dB was not reached with {len(found.units)} units in float"
+            f"the goal of {goal_db:g} dB was not reached with {len(searched.units)} units in float"
         )
     float_set = tuple(
         FloatSetRecord(
@@ -523,7 +523,7 @@ def _sensitivities(work: Workplace, bench: Bench, samples: Samples, now: datetim
             output_sqnr_db=figure_db,
         )
         for position, (unit, figure_db) in enumerate(
-            zip(found.units, found.figures_db, strict=True)
+            zip(searched.units, searched.figures_db, strict=True)
         )
     )
     return Sensitivities(records, float_set, tuple(notes))

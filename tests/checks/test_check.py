@@ -703,7 +703,7 @@ def test_a_file_is_ingested_first_unless_it_is_stored(run, tmp_path):
     assert code == 0, err
     assert "net.onnx: stored as net\n" in err
     assert "already stored as net\n" in err
-    assert "net: min-sqnr-db: output SQNR 39" in out
+    assert "net: min-sqnr-db: output SQNR 38.6 dB" in out
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     code, out, err = run(db, "broken.onnx")
     assert (code, out) == (1, "")
