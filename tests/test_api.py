@@ -295,6 +295,7 @@ def test_ingest_tells_what_became_of_each_file_in_their_order(tmp_path):
         quantstore.ingest(models, tmp_path / "new.duckdb", name="x")
 
 
+@pytest.mark.slow
 def test_targets_are_measured_by_name_or_by_file(own):
     frame = quantstore.probe("digits-plain", ["int8_dynamic", "int4_weights"], own)
     assert frame["target"].tolist() == ["int8_dynamic", "int4_weights"]

@@ -436,6 +436,7 @@ def judge_by_onnxruntime(model, schemes, grid_of):
     return judged
 
 
+@pytest.mark.slow
 def test_int8_errors_are_what_onnxruntime_makes_of_every_layer(model):
     judged = judge_by_onnxruntime(model, INT8_SCHEMES.values(), grid_of_onnxruntime)
     if model.name == "yolov10n-quant":

@@ -55,6 +55,7 @@ def said(app):
     return " ".join(str(one.value) for kind in kinds for one in kind).replace("\u00a0", " ")
 
 
+@pytest.mark.slow
 def test_the_matrix_is_sorted_as_the_address_says(seen):
     data = matrix(seen(sort="weights"))
     assert data["rows"][0]["model"] == "digits-plain"

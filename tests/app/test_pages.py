@@ -104,6 +104,7 @@ def test_an_empty_store_is_no_different(open_app, empty_store, page):
     assert any(b.key == "add_examples" for b in app.button) is page.needs_models
 
 
+@pytest.mark.slow
 @every_page
 def test_with_models_every_page_draws_by_the_schema_of_vega_lite(
     open_app, demo_store, page, monkeypatch

@@ -33,6 +33,7 @@ def add(queue: FileQueue, path: Path, store_path: Path, **more) -> int:
     return queue.add(path, store_path, name=path.name, source=f"upload {path.name}", **more)
 
 
+@pytest.mark.slow
 def test_good_and_bad_files_each_get_their_outcome_and_the_rest_goes_on(queue, tmp_path):
     store_path = tmp_path / "s.duckdb"
     bad = tmp_path / "bad.onnx"

@@ -303,6 +303,7 @@ def test_exact_layers_count_but_no_line_reaches_them():
     assert spread.ranked_shares(frame, RANGE)["percent"].tolist() == [100.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("draw", [spread.cumulative, spread.ridges, against.by_depth])
 def test_every_measure_can_be_drawn_and_every_mark_opens_its_layer(draw, label):

@@ -234,6 +234,7 @@ def of_limits(connection, limits):
     return [one for one in checks.run(connection, limits) if one.check != "findings"]
 
 
+@pytest.mark.slow
 def test_the_gate_judges_as_the_view_of_verdicts_does(probed_store):
     with store.reading(probed_store) as connection:
         for row in queries.verdicts(connection).to_dict("records"):

@@ -411,6 +411,7 @@ def test_versions_that_fit_no_column_are_unknown(tmp_path, prober, version):
 HOSTILE = "a\nb\x1b[31mc\u202e\0d"
 
 
+@pytest.mark.slow
 def test_names_with_newlines_and_terminal_escapes_are_kept_and_made_visible(tmp_path, prober):
     model = conv_model()
     model.graph.node[0].name = HOSTILE
@@ -537,6 +538,7 @@ def test_the_initializer_of_a_subgraph_is_read_from_the_models_own_folder(tmp_pa
 # Invalid, but readable
 
 
+@pytest.mark.slow
 def test_what_the_checker_rejects_is_ingested_with_its_complaint(tmp_path, prober):
     model = conv_model()
     model.graph.name = ""

@@ -350,6 +350,7 @@ MANY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MANY.values(), ids=MANY)
 def test_more_weights_than_running_sums_keep_one_by_one(make):
     weights = make().astype(np.float32)

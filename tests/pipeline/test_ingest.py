@@ -459,6 +459,7 @@ def two_processes(tmp_path_factory):
     return path, list(ingest_many(files, path, jobs=2))
 
 
+@pytest.mark.slow
 def test_one_process_and_two_write_the_same_tables(two_processes, demo_store):
     path, results = two_processes
     outcomes = sorted(result.outcome for result in results)

@@ -89,6 +89,7 @@ def row_count(path, model=MODEL):
 # Figures.
 
 
+@pytest.mark.slow
 def test_the_figure_is_the_one_of_the_probe_itself(path):
     result = probes.probe_model(MODEL, path, TARGET.name)
     (expected,) = probe(FILE, asked=[Probed.of(TARGET)])

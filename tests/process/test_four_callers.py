@@ -243,6 +243,7 @@ def container(tmp_path, monkeypatch):
 MUCH_MEMORY = ON_REQUEST.format("bytes(13 << 27)")
 
 
+@pytest.mark.slow
 @one_caller
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit memory")
 def test_one_that_eats_memory_is_a_sentence_and_a_container_counts(caller, begin, container):
@@ -253,6 +254,7 @@ def test_one_that_eats_memory_is_a_sentence_and_a_container_counts(caller, begin
     assert begin(caller).sentence() == ""  # enough for a small model all the same
 
 
+@pytest.mark.slow
 def test_a_file_that_is_worth_several_processes_is_ingested_by_them(begin):
     sabotage = "from quantstore.pipeline import measure_file; measure_file.WORTH_A_PROCESS = 0"
     assert begin("ingest", sabotage).sentence() == ""

@@ -152,6 +152,7 @@ def test_but_for_the_clamping_the_model_of_the_processor_computes_what_onnxrunti
         assert np.abs(actual - expected).max() <= step * 1.001
 
 
+@pytest.mark.slow
 def test_the_digits_lose_what_a_processor_without_vnni_was_seen_to_lose(test_split, tmp_path):
     """38.0 to 19.2 dB with the kernels of a real one; the layer is foreseen."""
     images, _ = test_split

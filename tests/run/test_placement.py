@@ -400,6 +400,7 @@ AGREEING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AGREEING)
 @pytest.mark.parametrize("target", TARGETS_BY_QUANTIZER, ids=lambda target: target.name)
 def test_layers_of_every_shape_are_rounded_as_the_quantizer_does(name, target, tmp_path):

@@ -336,6 +336,7 @@ probe_figures._Trial._weights_alone = weights_alone
 """
 
 
+@pytest.mark.slow
 def test_a_model_that_waits_for_ever_is_stopped_and_says_so(sabotage):
     sabotage("import time; time.sleep(60)")
     started = time.monotonic()
@@ -438,6 +439,7 @@ def stored(path):
         """)
 
 
+@pytest.mark.slow
 def test_ingest_stores_the_probe_with_the_model_and_only_once(tmp_path):
     path = tmp_path / "s.duckdb"
     two = [demo("digits-plain"), demo("digits-rescaled")]

@@ -84,6 +84,7 @@ def test_the_app_offers_to_update_it(path, added, monkeypatch):
     assert "digits" in app.title[0].value
 
 
+@pytest.mark.slow
 def test_updating_adds_the_column_keeps_the_rest_and_marks_the_models(path, added):
     tables = [name for (name,) in ask(path, "select table_name from duckdb_tables() order by all")]
     others = [table for table in tables if table not in ("layers", "models", "store_info")]

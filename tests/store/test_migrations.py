@@ -111,6 +111,7 @@ def fresh(tmp_path_factory):
     return catalog(path)
 
 
+@pytest.mark.slow
 @every_older
 def test_an_updated_store_is_as_if_it_were_new(name, tmp_path, fresh):
     path = unpacked(name, tmp_path)
@@ -188,6 +189,7 @@ def test_the_layers_of_an_example_have_the_figures_of_earlier_releases(
         assert row_after[2:] == pytest.approx(row_before[2:], rel=1e-6)
 
 
+@pytest.mark.slow
 @every_older
 def test_dead_channels_and_inputs_are_null_until_they_are_measured_anew(name, tmp_path):
     path = unpacked(name, tmp_path)

@@ -251,6 +251,7 @@ def size_of_store(path):
         return connection.value("select count(*) from store_info")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_no_place_to_write_is_said_and_changes_nothing(attempts, case):
     if case not in attempts:

@@ -194,6 +194,7 @@ def test_every_table_and_every_key_of_the_schema_is_known_here(full_store):
     assert set(ids) == known
 
 
+@pytest.mark.slow
 def test_runs_for_every_target_travel_with_what_was_found_in_them(full_store, tmp_path, ours):
     theirs = Path(shutil.copy(full_store, tmp_path / "theirs.duckdb"))
     with store.writing(theirs) as connection:
@@ -507,6 +508,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_an_export_that_contradicts_itself_is_refused_in_a_sentence(
     small_export, tmp_path, ours, name
@@ -521,6 +523,7 @@ def test_an_export_that_contradicts_itself_is_refused_in_a_sentence(
     assert not ours.exists()
 
 
+@pytest.mark.slow
 def test_an_import_that_fails_in_the_middle_changes_nothing(small_export, own_copy, monkeypatch):
     change(own_copy, f"update models set sha256 = repeat('0', 64) where model = '{PLAIN}'")
     before = contents(own_copy)

@@ -147,6 +147,7 @@ def test_broken_layers_take_nothing_from_what_was_measured(judge):
     assert judge(full(33), worst_p10_db=5.0)[0] == "fine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_each_target_is_judged_by_its_own_value(judge, name):
     target = TARGETS[name]
@@ -218,6 +219,7 @@ def test_weights_alone_prove_a_loss(judge):
     assert judge(alone(45), own(alone, 5)) == ("broken", "run", "weights", 5, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("worst_p10_db", "verdict"),
     [(40, "untested"), (25, "untested"), (15, "at risk"), (5, "broken")],
@@ -259,6 +261,7 @@ def test_where_activations_stay_in_float_weights_alone_are_the_whole(judge):
 # --- nothing rounded ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", NOTHING_ROUNDED)
 def test_where_nothing_was_to_be_rounded_nothing_is_missing(judge, failure):
     assert judge(full(None, failure=failure)) == ("fine", *FULL, None, None)
