@@ -366,6 +366,7 @@ def test_only_what_is_put_off_touches_the_interpreter_while_it_is_imported():
     assert offenders == ["graph.deferred: sys.meta_path.insert(0, _Finder)"]
 
 
+@pytest.mark.slow
 def test_reading_models_does_not_load_what_computes_with_symbols():
     # A fifth of a second in every process that reads a model; where it is needed, it is there.
     program = (

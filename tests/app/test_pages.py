@@ -274,6 +274,7 @@ def test_a_store_that_is_no_database_is_a_sentence_on_every_page(open_app, tmp_p
         assert app.error[0].value == markdown(damaged.value.sentence)
 
 
+@pytest.mark.slow
 def test_names_that_look_like_markup_show_as_themselves(open_app, demo_store, tmp_path):
     path = tmp_path / "evil.duckdb"
     shutil.copy(demo_store, path)

@@ -102,6 +102,7 @@ def test_what_stayed_in_float_is_said_beside_the_value_and_named_once(open_app, 
     assert other == "1 layer stayed in float: If_0."
 
 
+@pytest.mark.slow
 def test_the_button_asks_for_what_is_missing(open_app, path, asked, on_loopback):
     put(
         path,
@@ -117,6 +118,7 @@ def test_the_button_asks_for_what_is_missing(open_app, path, asked, on_loopback)
     assert asked == [(MODEL, path, missing)]
 
 
+@pytest.mark.slow
 def test_where_only_reasons_are_left_they_are_tried_again(open_app, path, asked, on_loopback):
     put(path, *(a_figure(name) for name in TARGETS if name != "int4_weights"))
     put(path, a_figure("int4_weights", None, failure=STOPPED))

@@ -124,6 +124,7 @@ def test_more_groups_than_colours_still_get_one():
     assert colours == {ink for ink, _ in LIGHT.merged}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [(0.0,), (3.0,), (-1e30, 1e30), (1e-42, 2e-42), (5.0,) * 9])
 @pytest.mark.parametrize("is_symmetric", [True, False])
 def test_odd_values_draw_as_well(values, is_symmetric):

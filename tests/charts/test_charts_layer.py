@@ -226,6 +226,7 @@ def test_both_charts_of_the_channels_leave_the_same_room_for_their_axis():
         assert axis["minExtent"] == axis["maxExtent"] == 58
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", ["linear", "symlog"])
 @pytest.mark.parametrize("order", charts.ORDERS)
 @pytest.mark.parametrize(

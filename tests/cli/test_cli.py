@@ -379,6 +379,7 @@ def test_ingest_says_which_runs_go_with_what_is_replaced(run, plain_model):
         assert err.endswith(f"; {said} gone\n")
 
 
+@pytest.mark.slow
 @with_a_store_here
 def test_ingest_goes_on_after_a_failure_and_ends_with_1(run, tmp_path, plain_model):
     shutil.copy(plain_model, tmp_path / "good.onnx")
@@ -425,6 +426,7 @@ def test_ingest_measures_several_files_at_once(run):
     assert err.splitlines()[-1].endswith(": 4 stored")
 
 
+@pytest.mark.slow
 @with_a_store_here
 def test_ingest_names_one_file_and_no_more(run, tmp_path, plain_model):
     assert run("ingest", plain_model, "--name", "mine")[0] == 0
@@ -454,6 +456,7 @@ def test_ingest_leaves_batch_normalization_alone_if_told_to(run):
     assert row["layers_with_batchnorm_folded"] == 0
 
 
+@pytest.mark.slow
 @with_a_store_here
 def test_names_from_outside_are_escaped_wherever_they_are_printed(run, tmp_path, plain_model):
     path = tmp_path / f"{HOSTILE}.onnx"
@@ -572,6 +575,7 @@ def test_layers_can_be_limited(ask):
     assert len(rows_of(ask("layers", "digits-rescaled", "--limit", 3, "--format", "csv"))) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sort", "column", "is_descending"),
     [

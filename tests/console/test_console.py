@@ -311,6 +311,7 @@ def whole_answer(connection, sql):
         rows.read_all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", hostile.REFUSED)
 def test_attacks_are_refused(target, secret_frame, kind):
     assert answered(target, kind, whole_answer, RejectedQueryError) == []

@@ -668,6 +668,7 @@ def test_layers_of_one_kind_share_a_row_and_the_gravest_comes_first(tmp_path):
     assert list(frame["layers"][0]) == ["first", "<b>&\x1b second"]
 
 
+@pytest.mark.slow
 def test_the_model_page_lists_them_and_escapes_names(open_app, tmp_path):
     app = open_app(stored(tmp_path, broken_model()), "model", model="net")
     assert fails(app) == []

@@ -397,6 +397,7 @@ def test_a_producer_that_is_no_utf8_is_no_obstacle(tmp_path, prober):
     assert stored.layers == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [2**62, -1, 2**31])
 def test_versions_that_fit_no_column_are_unknown(tmp_path, prober, version):
     model = conv_model()

@@ -335,6 +335,7 @@ LITERAL = {
 LITERAL = {name: weights.astype(np.float32) for name, weights in LITERAL.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", LITERAL.values(), ids=LITERAL)
 def test_literal_layers(weights):
     check_everything(weights)

@@ -18,6 +18,7 @@ from tests.support.graphs import conv_model, gaussian, make_model, node, save
 SCHEMES = ("int8_tensor_symmetric", "int8_tensor_asymmetric", "int8_channel_symmetric")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", schemes.TARGETS)
 def test_where_no_model_was_run_broken_layers_rank_them(demo_store, target):
     with store.reading(demo_store) as con:

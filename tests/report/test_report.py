@@ -233,6 +233,7 @@ def test_the_distribution_counts_what_that_of_the_app_counts(page):
     assert "A tenth of the counted convolutions spread" in text
 
 
+@pytest.mark.slow
 def test_the_folders_of_the_sender_stay_private(nasty_page):
     assert "/somewhere/ada" not in nasty_page
 

@@ -77,6 +77,7 @@ def convolutions(opset=17):
 # What the file computes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["int8_tensor", "int8_channel", "int8_channel_fused"])
 @pytest.mark.parametrize("path", demo_paths(), ids=lambda path: path.stem)
 def test_the_file_of_a_demo_model_is_the_plan_bit_for_bit(path, target, tmp_path):

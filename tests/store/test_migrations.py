@@ -72,6 +72,7 @@ def catalog(path):
     return {part: sorted(rows, key=repr) for part, rows in found.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_a_store_of_every_release_answers_every_view(name, tmp_path):
     path = unpacked(name, tmp_path)
@@ -128,6 +129,7 @@ def rows_of(path, columns_of):
         }
 
 
+@pytest.mark.slow
 @every_older
 def test_nothing_of_what_it_held_is_lost(name, tmp_path):
     path = unpacked(name, tmp_path)
