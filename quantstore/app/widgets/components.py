@@ -234,6 +234,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const scroll = element("div", "scroll");
     scroll.appendChild(table);
     root.replaceChildren(scroll);
+    // Where the table moves sideways, the chosen column shows behind the names.
+    const chosen = head.querySelector('[aria-pressed="true"]');
+    if (chosen && scroll.scrollWidth > scroll.clientWidth) {
+        scroll.scrollLeft = chosen.parentElement.offsetLeft - corner.offsetWidth;
+    }
 }
 """
 
