@@ -56,7 +56,7 @@ def test_a_rectangle_over_the_dots_lists_layers_and_the_address_brings_it_back(
 def test_the_keyboard_sorts_the_matrix(visit, full_app: str) -> None:
     visitor = visit(full_app)
     page = visitor.page
-    visitor.turn_to("/")
+    visitor.turn_to("/?target=int8_tensor")
     names = page.locator("td.name button")
     worst = names.first.inner_text()
     page.get_by_label("Sort the models by").focus()
@@ -71,7 +71,7 @@ def test_the_keyboard_sorts_the_matrix(visit, full_app: str) -> None:
 def test_two_models_lead_to_their_revisions_and_a_dot_to_its_layer(visit, full_app: str) -> None:
     visitor = visit(full_app)
     page = visitor.page
-    visitor.turn_to("/?models=digits-separable&models=digits-rescaled")
+    visitor.turn_to("/?models=digits-separable&models=digits-rescaled&target=int8_tensor")
     page.get_by_text("layer by layer").click()
     visitor.shows("What changed")
     visitor.settle()

@@ -231,7 +231,7 @@ def test_a_filter_says_what_it_leaves_out_and_holds_for_every_chart(page):
     assert len(app.get("vega_lite_chart")) == 3
     app.button(key="clear_filters").click().run()
     assert "layers shown" not in said(app)
-    assert dict(app.query_params) == {}
+    assert dict(app.query_params) == {"target": "int8_tensor"}
 
 
 def test_a_filter_that_nothing_passes_leaves_a_sentence(seen):

@@ -76,17 +76,11 @@ def worst_layer(demo_store, model=MODEL):
         return queries.worst_layers(con, model, DEFAULT_SCHEME.name).iloc[0]["layer"]
 
 
-# A shared scale and one per channel; the slow tests try their asymmetric kin too.
-every_scheme = pytest.mark.parametrize(
-    "scheme",
-    [
-        pytest.param(name, marks=() if scheme.is_symmetric else pytest.mark.slow)
-        for name, scheme in INT8_SCHEMES.items()
-    ],
-)
+# A shared scale and one per channel.
+every_scale = pytest.mark.parametrize("target", ["int8_tensor", "int8_channel"])
 
 
-@pytest.mark.parametrize("target", ["int8_tensor", "int8_channel"])
+@every_scale
 def test_an_address_restores_the_layer_and_the_target(seen, target):
     app = seen(model=MODEL, layer=LAYER, target=target)
     assert name_on(app) == LAYER
@@ -126,8 +120,9 @@ def test_without_an_address_the_layer_is_the_worst_one(seen, demo_store):
 def test_the_address_names_the_worst_layer_too(seen, demo_store):
     app = seen()
     model = app.selectbox("model").value
+    worst = {"model": model, "layer": worst_layer(demo_store, model)}
     # Other defaults stay out of it.
-    assert dict(app.query_params) == {"model": model, "layer": worst_layer(demo_store, model)}
+    assert dict(app.query_params) == worst | {"target": "int8_tensor"}
 
 
 def test_an_unknown_layer_falls_back_to_the_worst_one_and_says_so(seen, demo_store):
@@ -298,9 +293,9 @@ def test_the_table_begins_with_the_schemes_that_matter_and_shows_all_on_demand(p
     }
 
 
-@every_scheme
-def test_a_gain_is_over_the_default_scheme_whichever_is_chosen(seen, demo_store, scheme):
-    app = seen(model=MODEL, layer=LAYER, scheme=scheme)
+@every_scale
+def test_a_gain_is_over_the_default_scheme_whichever_is_chosen(seen, demo_store, target):
+    app = seen(model=MODEL, layer=LAYER, target=target)
     gains = {title: cells[4]["text"] for title, cells in rescue(app).items()}
     with store.reading(demo_store) as con:
         ranked = queries.worst_layers(con, MODEL, DEFAULT_SCHEME.name)
@@ -318,16 +313,6 @@ def test_a_gain_is_over_the_default_scheme_whichever_is_chosen(seen, demo_store,
 def test_the_head_of_the_gains_says_what_they_are_over(seen):
     table = table_of(seen(model=MODEL), "scheme")
     assert "gain over int8 per tensor, symmetric" in [one["title"] for one in table["columns"]]
-
-
-@pytest.mark.slow
-def test_a_gain_between_asymmetric_schemes_says_so(seen):
-    symmetric, asymmetric = (
-        rescue_sentence(seen(model=MODEL, layer=LAYER, scheme=f"int8_tensor_{symmetry}"))
-        for symmetry in ("symmetric", "asymmetric")
-    )
-    assert ", both" not in symmetric
-    assert ", both asymmetric: **+" in asymmetric
 
 
 def test_bits_needed_stand_there_with_what_fine_means(seen):

@@ -489,7 +489,6 @@ def _rescue(
 
 def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     """What one scale per channel would give, or gives."""
-    symmetry = scheme.symmetry
     shared_row = by_name[scheme.per_tensor.name]
     own_row = by_name[scheme.per_channel.name]
     before = frames.figure_or_none(shared_row["channel_sqnr_p10_db"])
@@ -499,9 +498,7 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     if after is None:
         return f"Per channel makes nine in ten channels exact; per tensor they reach {db(before)}."
     gain = after - before
-    # The table counts its gains from the default scheme; this one compares like with like.
-    both_are = "" if symmetry == DEFAULT_SCHEME.symmetry else f", both {symmetry}"
-    from_to = f"from {db(before)} to {db(after)}{both_are}: **{db(gain, signed=True)}**"
+    from_to = f"from {db(before)} to {db(after)}: **{db(gain, signed=True)}**"
     if shared_row["band"] == "fine" and abs(gain) < TELLING_GAIN_DB:
         return (
             f"Nothing to rescue: nine in ten channels reach {db(before)} per tensor and"
