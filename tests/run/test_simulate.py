@@ -501,7 +501,7 @@ def test_the_command_prints_tensors_and_says_the_figure(demo_store, tmp_path, ca
     assert cli.main([*argv, "--sensitivity", "--limit", "3"]) == cli.OK
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 2 + 3
-    assert "output SQNR 1.0 dB, compared: the outputs" in err
+    assert "output SQNR 1.1 dB, compared: the outputs" in err
     assert "first layer below 10 dB: /blocks/blocks.0/depthwise/conv/Conv" in err
     assert RANKING_AGREES in err
     assert "did not hold" not in err
