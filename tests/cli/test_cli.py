@@ -1064,7 +1064,8 @@ def test_the_two_models_of_the_article_tell_their_story(run, shared_models):
     counts = [f"layers_{band}" for band in ("broken", "at_risk", "watch", "fine")]
     assert [rtmdet[name] for name in counts] == [24, 44, 31, 24]
     assert [yolo[name] for name in counts] == [0, 1, 45, 37]
-    assert (rtmdet["channels_below_10db"], yolo["channels_below_10db"]) == (707, 0)
+    # 707 with the 25 that carry nothing.
+    assert (rtmdet["channels_below_10db"], yolo["channels_below_10db"]) == (682, 0)
     assert rtmdet["max_weight_range"] == pytest.approx(211.80, abs=0.005)
     assert yolo["max_weight_range"] == pytest.approx(19.94, abs=0.005)
     _, _, err = run("compare", "yolov10n-quant")
