@@ -219,7 +219,9 @@ def test_one_that_hangs_is_ended_by_the_clock(caller, begin, monkeypatch):
     monkeypatch.setenv("QUANTSTORE_WAIT", "0")
     started = time.monotonic()
     sentence = begin(caller, HANGING).sentence()
-    assert re.match("not done after|stopped after waiting 1.5 s|the query did not start within", sentence)
+    assert re.match(
+        "not done after|stopped after waiting 1.5 s|the query did not start within", sentence
+    )
     assert time.monotonic() - started < SOON_SECONDS
 
 
