@@ -20,6 +20,8 @@ from quantstore.pipeline.outcome import IngestChoices, MeasuredModel
 from quantstore.schemes import BLOCK_SIZE, INT8_SCHEMES, SCHEMES
 from tests.support.graphs import layers_of
 
+pytestmark = pytest.mark.slow
+
 DEFAULT = "int8_tensor_symmetric"
 
 # Every model of the folder, by its path without .onnx, and how many layers it has.

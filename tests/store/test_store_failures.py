@@ -21,6 +21,8 @@ from quantstore.errors import (
 from quantstore.store.connection import IS_CORRUPT, IS_EMPTY, IS_NO_DATABASE, IS_TOO_SHORT
 from quantstore.store.migrations import NO_COPY
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(store.__file__).parents[2]
 both_ways = pytest.mark.parametrize("opening", [store.reading, store.writing])
 

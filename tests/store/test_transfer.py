@@ -28,6 +28,8 @@ from quantstore.schemes import TARGETS
 from quantstore.store import exports, imports, tables
 from tests.support.runs import a_run, add
 
+pytestmark = pytest.mark.slow
+
 PLAIN = "digits-plain"
 VIEWS = ("model_layers", "layer_errors", "layer_channels", "model_findings", "histogram_bins")
 VIEWS += ("verdicts", "model_summary")
