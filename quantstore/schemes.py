@@ -409,6 +409,8 @@ TARGETS = {
         ),
     )
 }
+# The word for every target, where targets are named.
+ALL_TARGETS = "all"
 DEFAULT_TARGET = TARGETS["int8_channel"]
 
 # Target titles stand in headings and sentences, where the name would be too dry.

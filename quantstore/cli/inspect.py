@@ -17,9 +17,16 @@ from quantstore.cli.output import (
     unwritable,
     write_answer,
 )
-from quantstore.cli.root import commands, everywhere, format_option, scheme_option, target_option
+from quantstore.cli.root import (
+    commands,
+    everywhere,
+    format_option,
+    scheme_option,
+    target_option,
+    targets_option,
+)
 from quantstore.errors import printable
-from quantstore.schemes import DEFAULT_TARGET, SCHEMES, TARGETS, target_of
+from quantstore.schemes import ALL_TARGETS, DEFAULT_TARGET, SCHEMES, TARGETS, target_of
 from quantstore.wording import units, verdicts
 from quantstore.wording.text import listed
 
@@ -206,20 +213,9 @@ def layers(
             say(f"{model}: {FIRST_LOSS_UNKNOWN}")
 
 
-ALL = "all"
-
-
 @commands.command(position=40)
 @click.argument("names", nargs=-1, required=True, metavar="MODEL...")
-@click.option(
-    "--target",
-    "targets",
-    type=click.Choice([*TARGETS, ALL]),
-    multiple=True,
-    metavar="TARGET",
-    help=f"What to judge for; may be repeated. One of: {', '.join((*TARGETS, ALL))}."
-    f" [default: {DEFAULT_TARGET.name}]",
-)
+@targets_option("judge for", DEFAULT_TARGET.name)
 @click.option(
     "--scheme",
     type=click.Choice(list(SCHEMES)),
@@ -249,7 +245,7 @@ def compare(
         raise click.UsageError("--target and --scheme exclude each other")
     if not targets:
         targets = (target_under(scheme),)
-    chosen_targets = list(TARGETS) if ALL in targets else list(dict.fromkeys(targets))
+    chosen_targets = list(TARGETS) if ALL_TARGETS in targets else list(dict.fromkeys(targets))
     with store.reading(db) as connection:
         for model in chosen:
             store.find_model(connection, model)

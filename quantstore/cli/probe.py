@@ -5,10 +5,15 @@ from pathlib import Path
 import click
 
 from quantstore.cli.output import OK, SOME_FAILED, Talk, print_frame, say
-from quantstore.cli.root import commands, everywhere, format_option, probe_seconds_option
+from quantstore.cli.root import (
+    commands,
+    everywhere,
+    format_option,
+    probe_seconds_option,
+    targets_option,
+)
 from quantstore.schemes import TARGETS
 
-ALL = "all"
 COLUMNS = (
     "target",
     "output_sqnr_db",
@@ -21,15 +26,7 @@ COLUMNS = (
 
 @commands.command(position=65)
 @click.argument("model", metavar="MODEL")
-@click.option(
-    "--target",
-    "targets",
-    type=click.Choice([*TARGETS, ALL]),
-    multiple=True,
-    metavar="TARGET",
-    help=f"What to measure; may be repeated. One of: {', '.join((*TARGETS, ALL))}."
-    f" [default: {', '.join(name for name, target in TARGETS.items() if target.is_default)}]",
-)
+@targets_option("measure", ", ".join(name for name, target in TARGETS.items() if target.is_default))
 @probe_seconds_option
 @format_option
 @everywhere

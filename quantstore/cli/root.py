@@ -18,7 +18,7 @@ from quantstore import settings
 from quantstore.cli.output import INTERRUPTED, OK, USAGE, complain, one_line, unwritable
 from quantstore.errors import QuantstoreError
 from quantstore.process import logs
-from quantstore.schemes import DEFAULT_SCHEME, DEFAULT_TARGET, SCHEMES, TARGETS
+from quantstore.schemes import ALL_TARGETS, DEFAULT_SCHEME, DEFAULT_TARGET, SCHEMES, TARGETS
 from quantstore.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -214,6 +214,19 @@ target_option = click.option(
     metavar="TARGET",
     help=f"What to judge for. One of: {', '.join(TARGETS)}.",
 )
+
+
+def targets_option(does: str, default: str) -> Callable[[CommandFunction], CommandFunction]:
+    """Several targets, or all of them; ``does``: what the command does with each."""
+    return click.option(
+        "--target",
+        "targets",
+        type=click.Choice([*TARGETS, ALL_TARGETS]),
+        multiple=True,
+        metavar="TARGET",
+        help=f"What to {does}; may be repeated. One of: {', '.join((*TARGETS, ALL_TARGETS))}."
+        f" [default: {default}]",
+    )
 
 
 format_option = click.option(

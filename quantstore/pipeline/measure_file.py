@@ -153,12 +153,12 @@ def measure(
         probes=probes,
         findings=(
             *(
-                _finding_record(finding, None)
+                finding.record()
                 for finding in graph.of_model(file, tuple(unread), left_out, fold=choices.fold)
             ),
             *of_run,
             *(
-                _finding_record(finding, depth)
+                finding.record(depth)
                 for site_index, depth in depth_of.items()
                 for finding in of_layers.get(site_index, ())
             ),
@@ -299,16 +299,6 @@ def _lost_inputs(measures: LayerRecords) -> int:
     scheme = INT8_CHANNEL_SYMMETRIC.name
     error = next((error for error in measures.errors if error.scheme == scheme), None)
     return 0 if error is None else error.input_channels_below_10db or 0
-
-
-def _finding_record(finding: graph.Finding, depth: int | None) -> FindingRecord:
-    return FindingRecord(
-        depth=depth,
-        kind=finding.kind,
-        severity=finding.severity,
-        message=finding.message,
-        remedy=finding.remedy,
-    )
 
 
 def _at_depth(measures: LayerRecords, depth: int) -> LayerRecords:

@@ -29,14 +29,12 @@ from quantstore.records import NOTHING_ROUNDED, SimulationRecord
 from quantstore.run.choices import Progress, ReportProgress
 from quantstore.run.plan import PLAN, Probed
 from quantstore.run.probe import SECONDS, Prober
-from quantstore.schemes import TARGETS, Target
+from quantstore.schemes import ALL_TARGETS, TARGETS, Target
 from quantstore.store.models import NO_MODEL_NAMED
 from quantstore.wording.targets import missing_figures
 
-__all__ = ["ALL", "SECONDS", "ProbedModel", "Progress", "probe_model", "start", "targets_named"]
+__all__ = ["SECONDS", "ProbedModel", "Progress", "probe_model", "start", "targets_named"]
 
-# The word for every target.
-ALL = "all"
 READING, MEASURING_WEIGHTS, MEASURING = (
     "reading the file",
     "measuring the weights",
@@ -81,13 +79,15 @@ def targets_named(names: Iterable[str] | str | None) -> tuple[Target, ...]:
         return tuple(target for target in TARGETS.values() if target.is_default)
     listed = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     for name in listed:
-        if name != ALL and name not in TARGETS:
+        if name != ALL_TARGETS and name not in TARGETS:
             raise UnknownTargetError(
-                f"there is no target {name!r}", f"there are {', '.join((*TARGETS, ALL))}"
+                f"there is no target {name!r}", f"there are {', '.join((*TARGETS, ALL_TARGETS))}"
             )
     if not listed:
-        raise UnknownTargetError("no target was named", f"there are {', '.join((*TARGETS, ALL))}")
-    return tuple(TARGETS[name] for name in (TARGETS if ALL in listed else listed))
+        raise UnknownTargetError(
+            "no target was named", f"there are {', '.join((*TARGETS, ALL_TARGETS))}"
+        )
+    return tuple(TARGETS[name] for name in (TARGETS if ALL_TARGETS in listed else listed))
 
 
 def start(

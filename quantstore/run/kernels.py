@@ -17,10 +17,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from quantstore.graph import findings
 from quantstore.graph.findings.base import MOST_GAP_DB, KernelFigures
 from quantstore.numerics.saturation import Saturation, saturation
-from quantstore.records import Array, FindingRecord
+from quantstore.records import Array
 from quantstore.run import qdq_file
 from quantstore.run.comparison import Reference
 from quantstore.run.emulator import Plan
@@ -137,19 +136,6 @@ def measure(
         saturating_sqnr_db=worst.sqnr_db,
         saturating_layer=layer,
     )
-
-
-def finding(figures: KernelFigures) -> FindingRecord | None:
-    """What there is to say of a plan's integer kernels; None where there is nothing."""
-    for saturating in findings.of_run(figures):
-        return FindingRecord(
-            depth=None,
-            kind=saturating.kind,
-            severity=saturating.severity,
-            message=saturating.message,
-            remedy=saturating.remedy,
-        )
-    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from pathlib import Path
 import onnx
 
 from quantstore.errors import RunError
-from quantstore.graph.findings.base import DecoderFigures
+from quantstore.graph.findings import of_run
+from quantstore.graph.findings.base import DecoderFigures, KernelFigures
 from quantstore.records import (
     INTEGERS_ON_GRID,
     ROUNDS_NOTHING,
@@ -29,7 +30,7 @@ from quantstore.run import decoder, kernels, noise, outputs, points, states, twi
 from quantstore.run.clock import Clock
 from quantstore.run.comparison import Reference
 from quantstore.run.decoder import Decoder
-from quantstore.run.emulator import Emulator
+from quantstore.run.emulator import Emulator, Plan
 from quantstore.run.inputs import Samples
 from quantstore.run.network import Network
 from quantstore.run.outputs import JudgedPart
@@ -39,7 +40,7 @@ from quantstore.run.plans import Planner, Rounding
 from quantstore.run.points import Points
 from quantstore.run.ranges import Observed, observe
 from quantstore.run.runtime import Feeds, Session
-from quantstore.run.tail import HeadFigures, Tail, records_of
+from quantstore.run.tail import HeadFigures, Tail
 from quantstore.schemes import DEFAULT_TARGET, Target
 
 logger = logging.getLogger(__name__)
@@ -236,6 +237,7 @@ class _Trial:
         self._calibration: Sequence[Feeds] = ()
         self._heads: tuple[tuple[Array, ...], ...] = ()
         self._was_quantized = was_quantized
+        self._last_plan: dict[str, Plan] = {}
         self._placements = {
             probed.target.name: placement(prepared, probed.target)
             for probed in asked
@@ -262,7 +264,7 @@ class _Trial:
             kept = self._weights_alone(probed)
             on_grid = INTEGERS_ON_GRID if self._was_quantized else WEIGHTS_ON_GRID
             return kept, on_grid if kept.output_sqnr_db > EXACT_DB else None
-        plan = self._planner.plan(self._placements[probed.target.name], Rounding.of(probed.target))
+        plan = self._plan(probed.target)
         samples, reference = self._compared
         actual = list(self._emulator.run(plan, samples))
         kept = self._kept(reference, actual)
@@ -305,28 +307,29 @@ class _Trial:
 
     def findings(self, probed: Probed, kept: _Kept) -> Iterator[FindingRecord]:
         """What figures show besides: decoders that lose, and integer kernels that saturate."""
-        if kept.tail is not None:
-            yield from records_of(kept.tail)
-        yield from self._kernel_findings(probed, kept.output_sqnr_db)
+        shown = (kept.tail, self._kernel_figures(probed, kept.output_sqnr_db))
+        for figures_of_run in shown:
+            if figures_of_run is not None:
+                yield from (finding.record() for finding in of_run(figures_of_run))
 
-    def _kernel_findings(self, probed: Probed, output_sqnr_db: float) -> Iterator[FindingRecord]:
+    def _kernel_figures(self, probed: Probed, output_sqnr_db: float) -> KernelFigures | None:
         """What integer kernels make of a target whose products saturate on some processors.
 
         A processor that cannot saturate is asked once, for what others would lose.
         """
         if probed.target is None or not kernels.has_mixed_products(Rounding.of(probed.target)):
-            return
+            return None
         may_saturate = kernels.can_saturate(kernels.cpuinfo())
         if not may_saturate and probed.target is not DEFAULT_TARGET:
-            return
+            return None
         placed, rounding = self._placements[probed.target.name], Rounding.of(probed.target)
         samples, reference = self._compared
         try:
-            measured = kernels.measure(
+            return kernels.measure(
                 self._network,
                 placed,
                 rounding,
-                self._planner.plan(placed, rounding),
+                self._plan(probed.target),
                 samples,
                 reference,
                 self._folder,
@@ -336,10 +339,14 @@ class _Trial:
         except RunError as error:
             # No file, no kernels: the figure stands, it is of float arithmetic.
             logger.info("integer kernels under %s: %s", probed.target.name, error.sentence)
-            return
-        saturating = kernels.finding(measured)
-        if saturating is not None:
-            yield saturating
+            return None
+
+    def _plan(self, target: Target) -> Plan:
+        """The plan of a target, kept until another one is asked for: it holds all weights."""
+        if target.name not in self._last_plan:
+            placed = self._placements[target.name]
+            self._last_plan = {target.name: self._planner.plan(placed, Rounding.of(target))}
+        return self._last_plan[target.name]
 
     def float_layers(self, probed: Probed) -> tuple[str, ...]:
         """Names of what stays in float though it is of a kind that is rounded."""

@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from quantstore import graph
 from quantstore.errors import InputsError, RunError
+from quantstore.graph.findings import of_run
 from quantstore.graph.findings.base import DecoderFigures
 from quantstore.records import (
     ROUNDS_NOTHING,
@@ -53,7 +54,7 @@ from quantstore.run.probe_figures import (
 from quantstore.run.ranges import SENTINEL, observe
 from quantstore.run.runtime import version
 from quantstore.run.sensitivity import Bench, Budget, units_of
-from quantstore.run.tail import HeadFigures, Tail, records_of
+from quantstore.run.tail import HeadFigures, Tail
 from quantstore.run.workplace import Workplace
 
 logger = logging.getLogger(__name__)
@@ -266,7 +267,7 @@ def _to_the_end(judge: Tail, judged: Sequence[JudgedPart]) -> DecoderFigures | N
 
 def _decoder_notes(figures: DecoderFigures | None) -> Iterator[str]:
     if figures is not None:
-        yield from (f"{losing.message} {losing.remedy}" for losing in records_of(figures))
+        yield from (f"{losing.message} {losing.remedy}" for losing in of_run(figures))
 
 
 def _planner(

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from quantstore.errors import RunError
-from quantstore.graph import findings
 from quantstore.graph.findings.base import DecoderFigures
-from quantstore.records import Array, FindingRecord
+from quantstore.records import Array
 from quantstore.run import grids, outputs
 from quantstore.run.choices import Calibration
 from quantstore.run.decoder import Decoder, Share
@@ -279,18 +278,6 @@ class _Run:
             for name in join.scores:
                 if name in sample:
                     sample[name] = grids.rounded(sample[name], grid)
-
-
-def records_of(figures: DecoderFigures) -> Iterator[FindingRecord]:
-    """What there is to say of a decoder."""
-    for losing in findings.of_run(figures):
-        yield FindingRecord(
-            depth=None,
-            kind=losing.kind,
-            severity=losing.severity,
-            message=losing.message,
-            remedy=losing.remedy,
-        )
 
 
 def _figure_db(losses: Sequence[_Loss], heads_db: float) -> float:

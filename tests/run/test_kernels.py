@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from quantstore.graph.findings import of_run
 from quantstore.graph.findings.base import MOST_GAP_DB
 from quantstore.pipeline.files import demo_paths
 from quantstore.run import kernels, qdq_file
@@ -193,7 +194,8 @@ def test_a_processor_that_saturates_is_found_out_and_the_cure_is_proven(
     assert figures.saturates
     assert figures.gap_db > 10
     assert figures.unsigned_weights_db == pytest.approx(figures.float_arithmetic_db, abs=0.01)
-    record = kernels.finding(figures)
+    (finding,) = of_run(figures)
+    record = finding.record()
     assert (record.kind, record.severity, record.depth) == ("saturates", "warning", None)
 
 
@@ -203,7 +205,7 @@ def test_a_processor_that_cannot_saturate_runs_nothing_and_warns_of_others(satur
     assert not figures.saturates
     assert figures.saturating_layer == "first"
     assert figures.saturating_share > 0.05
-    assert "without VNNI" in kernels.finding(figures).message
+    assert "without VNNI" in of_run(figures)[0].message
 
 
 @pytest.mark.skipif(
@@ -213,7 +215,7 @@ def test_kernels_that_add_in_32_bits_give_what_float_arithmetic_gives(saturating
     figures = figures_of(saturating, tmp_path, may_saturate=True)
     assert abs(figures.gap_db) < MOST_GAP_DB
     assert math.isnan(figures.unsigned_weights_db)
-    assert kernels.finding(figures) is None
+    assert of_run(figures) == []
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """What a finding is, and what an entry of the list of findings says of its kind.
 
 A module beside this one holds one entry: a :class:`OfModel`, an :class:`OfLayer` or an
-:class:`OfRun`. Its ``look``
-yields :class:`Sentences`, a pair for everything it sees; name and severity come from the entry.
+:class:`OfRun`. Its ``look`` yields :class:`Sentences`, a pair for everything it sees; name and
+severity come from the entry.
 """
 
 import math
@@ -19,7 +19,7 @@ from quantstore.graph.operators import STANDARD_DOMAINS
 from quantstore.graph.unread import Unread
 from quantstore.graph.walk import Site
 from quantstore.layer import DEAD_SHARE, Layer
-from quantstore.records import Doubles
+from quantstore.records import Doubles, FindingRecord
 
 # The gravest first. problem: figures are missing or mean nothing; warning: int8 suffers; note: good
 # to know.
@@ -39,6 +39,16 @@ class Finding:
     severity: Severity
     message: str
     remedy: str
+
+    def record(self, depth: int | None = None) -> FindingRecord:
+        """The row of ``findings``; ``depth`` is that of the layer it concerns, None for a model."""
+        return FindingRecord(
+            depth=depth,
+            kind=self.kind,
+            severity=self.severity,
+            message=self.message,
+            remedy=self.remedy,
+        )
 
 
 @dataclass(frozen=True, slots=True)
