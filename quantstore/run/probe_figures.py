@@ -31,6 +31,7 @@ from quantstore.run.clock import Clock
 from quantstore.run.comparison import Reference
 from quantstore.run.decoder import Decoder
 from quantstore.run.emulator import Emulator, Plan
+from quantstore.run.faint_channels import faint_channels
 from quantstore.run.inputs import Samples
 from quantstore.run.network import Network
 from quantstore.run.outputs import JudgedPart
@@ -307,7 +308,14 @@ class _Trial:
 
     def findings(self, probed: Probed, kept: _Kept) -> Iterator[FindingRecord]:
         """What figures show besides: decoders that lose, and integer kernels that saturate."""
-        shown = (kept.tail, self._kernel_figures(probed, kept.output_sqnr_db))
+        shown = (
+            kept.tail,
+            self._kernel_figures(probed, kept.output_sqnr_db),
+            # They are the same for every target.
+            faint_channels(self._network, *self._compared)
+            if probed.target is DEFAULT_TARGET
+            else None,
+        )
         for figures_of_run in shown:
             if figures_of_run is not None:
                 yield from (finding.record() for finding in of_run(figures_of_run))

@@ -176,7 +176,7 @@ def rounded_weights(
             grid of one scale for each is meant; other grids do not mind.
     """
     stored = float_weights(slot)
-    layer = _layer_of(model, slot)
+    layer = layer_of(model, slot)
     if layer is None:
         return RoundedWeights(stored, np.ones(1))
     finite = np.isfinite(layer.weights)
@@ -202,7 +202,7 @@ def rounded_weights(
     return RoundedWeights(cast, grid.scale.astype(np.float64).ravel())
 
 
-def _layer_of(model: FloatModel, slot: Slot) -> Layer | None:
+def layer_of(model: FloatModel, slot: Slot) -> Layer | None:
     """The layer in a slot, kept while there is room: every target rounds it once more."""
     name = str(slot.value.name)
     if name in model._kept_layers:

@@ -17,7 +17,7 @@ from quantstore.graph import findings as registry
 from quantstore.graph import walk
 from quantstore.graph.bias import BiasOverflow, bias_overflows
 from quantstore.graph.findings import FINDING_KINDS, OfRun, not_folded, old_opset
-from quantstore.graph.findings.base import DecoderFigures, KernelFigures, Severity
+from quantstore.graph.findings.base import DecoderFigures, FaintFigures, KernelFigures, Severity
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
 from quantstore.pipeline.outcome import IngestChoices
@@ -571,6 +571,7 @@ EXAMPLES = {
     ("mixed output", "model"): scores_and_boxes,
     ("decoder", "model"): losing_decoder,
     ("saturates", "model"): saturated,
+    ("faint channels", "model"): lambda: FaintFigures(channels={"a": (3,)}, output_sqnr_db=80.0),
     ("not folded", "model"): lone_normalization,
     ("old opset", "model"): lambda: of_opset(11),
     ("not learned", "layer"): lambda: one_channel(np.arange(16)),

@@ -7,6 +7,7 @@ alone, ``of_layer`` the weights of one layer, ``of_run`` what a run showed. None
 from quantstore.graph.file import ModelFile
 from quantstore.graph.findings.base import (
     DecoderFigures,
+    FaintFigures,
     Finding,
     KernelFigures,
     MeasuredLayer,
@@ -19,6 +20,7 @@ from quantstore.graph.findings.base import (
 from quantstore.graph.findings.bias_overflow import BIAS_OVERFLOW
 from quantstore.graph.findings.dead_channel import DEAD_CHANNEL
 from quantstore.graph.findings.decoder import DECODER
+from quantstore.graph.findings.faint_channels import FAINT_CHANNELS
 from quantstore.graph.findings.invalid import INVALID
 from quantstore.graph.findings.large_mask import LARGE_MASK
 from quantstore.graph.findings.left_out import LEFT_OUT
@@ -39,6 +41,7 @@ from quantstore.records import Doubles
 __all__ = [
     "FINDING_KINDS",
     "DecoderFigures",
+    "FaintFigures",
     "Finding",
     "KernelFigures",
     "OfLayer",
@@ -62,6 +65,7 @@ FINDING_KINDS: tuple[OfModel | OfLayer | OfRun, ...] = (
     MIXED_OUTPUT,
     DECODER,
     SATURATES,
+    FAINT_CHANNELS,
     LONE_NORMALIZATION,
     OLD_OPSET,
     NOT_LEARNED,
@@ -114,7 +118,7 @@ def of_layer(
 
 
 def of_run(figures: RunFigures) -> list[Finding]:
-    """What a run showed; see :class:`KernelFigures` and :class:`DecoderFigures`."""
+    """What a run showed; see :data:`RunFigures`."""
     return [
         finding
         for entry in FINDING_KINDS

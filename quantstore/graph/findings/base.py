@@ -6,7 +6,7 @@ severity come from the entry.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar
 
@@ -179,7 +179,29 @@ class DecoderFigures:
     scores_kept: float = math.nan
 
 
-RunFigures = KernelFigures | DecoderFigures
+# What rounding to 8 bits does to outputs is far more: nobody misses what costs less.
+_MISSED_BELOW_DB = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaintFigures:
+    """Channels of next to no energy, and what is left of the outputs without any of them.
+
+    Attributes:
+        channels: by the name of the layer; ``run.faint_channels`` finds them.
+        output_sqnr_db: SQNR at the outputs of the float network with all of them at zero.
+    """
+
+    channels: Mapping[str, tuple[int, ...]]
+    output_sqnr_db: float
+
+    @property
+    def are_dead(self) -> bool:
+        """Whether the network does not miss them."""
+        return self.output_sqnr_db >= _MISSED_BELOW_DB
+
+
+RunFigures = KernelFigures | DecoderFigures | FaintFigures
 Evidence = TypeVar("Evidence", SurveyedModel, MeasuredLayer, RunFigures)
 
 
