@@ -16,7 +16,7 @@ from quantstore.schemes import TARGETS
 
 COLUMNS = (
     "target",
-    "output_sqnr_db",
+    "deciding_sqnr_db",
     "sample_count",
     "cpu_seconds",
     "float_layers",

@@ -299,6 +299,8 @@ def _say_simulation(done: "Done") -> None:
         say(f"no figure: {record.failure}")
     else:
         say(f"output SQNR {record.output_sqnr_db:.1f} dB, compared: {record.compared}")
+        if not math.isnan(record.deciding_sqnr_db):
+            say(f"the verdict takes {record.deciding_sqnr_db:.1f} dB, of the worst output")
     lost = collapse(done.simulation.activation_errors)
     if lost.first:
         say(f"first layer below 10 dB: {lost.first}; all below from: {lost.for_good or 'nowhere'}")

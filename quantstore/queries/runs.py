@@ -23,17 +23,19 @@ def model_runs(con: Connection, model: str) -> pd.DataFrame:
     Runs on inputs that were given have a row for each target, too. Of the probes, those are left
     out that are no figure of a scheme and a mode; :func:`model_targets` has all.
 
-    ``has_drift`` says whether the run keeps its tensors, ``band`` is that of the SQNR at the
-    outputs, NULL where there is none.
+    ``has_drift`` says whether the run keeps its tensors. ``output_sqnr_db`` is what a verdict
+    takes, of the worst output that decides, and ``band`` its band; NULL where there is none.
     """
     return con.frame(
         """
         select
-            simulations.* exclude (model_id),
+            simulations.* exclude (model_id)
+                replace (coalesce(deciding_sqnr_db, output_sqnr_db) as output_sqnr_db),
             band,
             simulation_id in (select simulation_id from activation_errors) as has_drift
         from simulations
-        asof left join bands on output_sqnr_db >= bands.lower_db
+        asof left join bands
+            on coalesce(deciding_sqnr_db, simulations.output_sqnr_db) >= bands.lower_db
         where model_id = (select model_id from models where model = $model)
             and (
                 input_source <> 'noise'
@@ -53,13 +55,18 @@ def model_runs(con: Connection, model: str) -> pd.DataFrame:
 def model_targets(con: Connection, model: str) -> pd.DataFrame:
     """One row per target that the probe was asked for: its figure, or why there is none.
 
-    ``band`` is that of the SQNR at the outputs; both are NULL where ``failure`` says why.
+    ``output_sqnr_db`` is the figure that a verdict takes, of the worst output that decides, and
+    ``band`` its band; both are NULL where ``failure`` says why.
     """
     return con.frame(
         """
-        select simulations.* exclude (model_id), band
+        select
+            simulations.* exclude (model_id)
+                replace (coalesce(deciding_sqnr_db, output_sqnr_db) as output_sqnr_db),
+            band
         from simulations
-        asof left join bands on output_sqnr_db >= bands.lower_db
+        asof left join bands
+            on coalesce(deciding_sqnr_db, simulations.output_sqnr_db) >= bands.lower_db
         where model_id = (select model_id from models where model = $model)
             and input_source = 'noise'
             and target is not null

@@ -525,8 +525,8 @@ def _conditions(measured: pd.DataFrame) -> str:
     versions = sorted(set(measured["onnxruntime_version"].astype(str)))
     inputs = f" Inputs: {'; '.join(shapes)}." if shapes else ""
     return (
-        "The float model beside its quantized twin on the same inputs, by onnxruntime"
-        f" {listed(versions)}: the median over outputs and {numbers}"
+        "The model in float and rounded, on the same inputs, by onnxruntime"
+        f" {listed(versions)}: the worst output, as the median over {numbers}"
         f" sample{'' if samples[-1] == 1 else 's'}.{inputs}"
     )
 

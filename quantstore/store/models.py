@@ -227,9 +227,10 @@ def replace_probe(
     same = [model_id, record.target, record.scheme, record.mode]
     if record.failure is not None:
         earlier_db = connection.value(
-            "select arg_max(output_sqnr_db, created_at) from simulations"
-            " where model_id = ? and input_source = 'noise' and target is not distinct from ?"
-            " and scheme = ? and mode = ? and output_sqnr_db is not null",
+            "select arg_max(coalesce(deciding_sqnr_db, output_sqnr_db), created_at)"
+            " from simulations where model_id = ? and input_source = 'noise'"
+            " and target is not distinct from ? and scheme = ? and mode = ?"
+            " and output_sqnr_db is not null",
             same,
         )
         if earlier_db is not None:

@@ -40,7 +40,15 @@ def layer_labels(layers: pd.DataFrame) -> list[str]:
 
 # In this order; what noise has no value of is left out.
 _FIGURES = (
-    *("target", "scheme", "mode", "output_sqnr_db", "sample_count", "calibration_count"),
+    *(
+        "target",
+        "scheme",
+        "mode",
+        "deciding_sqnr_db",
+        "output_sqnr_db",
+        "sample_count",
+        "calibration_count",
+    ),
     *("input_shape", "compared", "float_layers", "seconds", "cpu_seconds"),
     *("onnxruntime_version", "created_at", "failure"),
 )

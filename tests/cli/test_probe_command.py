@@ -72,7 +72,7 @@ def test_a_table_has_a_row_for_each_default_target(run):
     assert (code, err) == (0, "")
     head, _, *rows = out.splitlines()
     assert head.split() == [
-        *("target", "output_sqnr_db", "sample_count", "cpu_seconds", "float_layers", "failure")
+        *("target", "deciding_sqnr_db", "sample_count", "cpu_seconds", "float_layers", "failure")
     ]
     assert [row.split()[0] for row in rows] == DEFAULTS
 

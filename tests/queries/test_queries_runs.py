@@ -6,6 +6,7 @@ import pytest
 
 from quantstore import queries, store
 from quantstore.records import INTEGERS_ON_GRID
+from quantstore.schemes import DEFAULT_TARGET
 from quantstore.wording.verdicts import NOT_MEASURED
 from tests.support.runs import CHANNEL, TENSOR, a_run, a_sensitivity, a_tensor, add, layer_names
 
@@ -89,6 +90,20 @@ def test_the_runs_of_a_model_are_the_latest_of_each_kind_probes_first(path):
     assert found["output_sqnr_db"].tolist() == [21, 10]
     assert found["band"].tolist() == ["watch", "at risk"]
     assert found["has_drift"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("of_model", [queries.model_runs, queries.model_targets])
+def test_the_worst_output_is_what_a_model_shows(path, of_model):
+    """A median over the outputs beside a verdict on the worst of them would be good news."""
+    with store.writing(path) as con:
+        add(
+            con,
+            "digits-plain",
+            a_run(38, CHANNEL, target=DEFAULT_TARGET.name, deciding_sqnr_db=0.0),
+        )
+    with store.reading(path) as con:
+        (row,) = of_model(con, "digits-plain").to_dict("records")
+    assert (row["output_sqnr_db"], row["band"]) == (0.0, "broken")
 
 
 def test_reality_sets_the_weights_beside_what_was_measured(probed):

@@ -26,7 +26,7 @@ def of_model(findings: pd.DataFrame) -> None:
         return
     st.space("small")
     st.header("What stands out", anchor=False)
-    st.caption("Read from the graph and the weights alone; the model was not run for it.")
+    st.caption("Read from the graph and the weights, or seen when the model ran on noise.")
     _list([(row, _where(row)) for row in findings.to_dict("records")])
 
 

@@ -107,7 +107,7 @@ def _conditions(measured: pd.DataFrame) -> str:
         dict.fromkeys(str(input_shape) for input_shape in measured["input_shape"].dropna())
     )
     samples = sorted({int(number) for number in measured["sample_count"]})
-    clauses = ["SQNR at the outputs, median over outputs and samples of the same noise"]
+    clauses = ["SQNR at the worst output, median over samples of the same noise"]
     if shapes:
         clauses.append(markdown("; ".join(shapes)))
     least_to_most = " to ".join(str(number) for number in dict.fromkeys((samples[0], samples[-1])))

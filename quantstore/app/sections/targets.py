@@ -18,9 +18,7 @@ from quantstore.wording.targets import stayed_in_float
 from quantstore.wording.units import counted, db
 
 HEADING = "Targets"
-CAPTION = (
-    "What different hardware would lose, estimated on noise: SQNR at the outputs of the network."
-)
+CAPTION = "What different hardware would lose, estimated with noise: SQNR at the worst output."
 NOT_MEASURED = "not measured"
 MEASURE_OTHERS, MEASURE_AGAIN = "Measure the other targets", "Measure again"
 NO_FILE = (
