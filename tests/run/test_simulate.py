@@ -1,4 +1,4 @@
-"""A model beside its quantized twin on real inputs, from the file to the store."""
+"""A model in float and quantized on real inputs, from the file to the store."""
 
 import json
 import os
