@@ -389,8 +389,9 @@ def _sensitivity(con: Connection, models: list[str]) -> None:
     st.markdown(_agreement(frame))
     st.caption(
         f"{notes.escaped(model)} under {drift_runs.title(str(first['scheme']))},"
-        f" {MODES[first['mode']]}, on {notes.escaped(str(first['input_source']))}: only this layer's"
-        " weights are quantized, the SQNR is that of the outputs. The lowest first; a row opens its layer."
+        f" {MODES[first['mode']]}, on {notes.escaped(str(first['input_source']))}: only the"
+        " weights of this layer are quantized, the SQNR is that of the outputs. The lowest first; a"
+        " row opens its layer."
     )
 
     def clicked() -> None:
