@@ -228,7 +228,7 @@ class Store:
         *,
         progress: "Callable[[Progress], None] | None" = None,
     ) -> "Done":
-        """Run a model beside its int8 twin, and store how far every tensor drifts.
+        """Run a model in float and int8, and store how far every tensor drifts.
 
         Args:
             inputs: a folder of images, an image, an ``.npz`` or ``.npy`` file, or ``noise``.
@@ -258,8 +258,8 @@ class Store:
             progress: is told how far it is.
 
         Returns:
-            One row per target, in the order given. ``failure`` says why a figure is missing; it
-            then takes the place of no earlier one, which is ``kept_sqnr_db``.
+            One row per target, in the order given. ``failure`` says why a value is missing; an
+            earlier one then stays in the store, and is ``kept_sqnr_db``.
 
         Raises:
             UnknownTargetError: there is no such target.
@@ -318,7 +318,7 @@ def ingest(
         name: what to call the model; for one file only.
         replace: measure anew what is stored already.
         fold: fold BatchNormalization into the weights before it.
-        probe: run each model beside its int8 twin on noise as well.
+        probe: run each model and its int8 version on noise as well.
         probe_seconds: of CPU time for that, each model; 60 by default.
         jobs: files to measure at the same time, by default one per core.
         progress: is called with the result of each file, as soon as it is certain.

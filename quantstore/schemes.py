@@ -169,7 +169,7 @@ INT8_TENSOR_ASYMMETRIC = _integer(8, "tensor", is_symmetric=False)
 INT8_CHANNEL_SYMMETRIC = _integer(8, "channel", is_symmetric=True)
 INT8_CHANNEL_ASYMMETRIC = _integer(8, "channel", is_symmetric=False)
 
-# The four that int8 hardware offers: what verdicts are about, and what is kept channel by channel.
+# Four of int8: their errors are kept channel by channel, and runs combine them with activations.
 INT8_SCHEMES = {
     scheme.name: scheme
     for scheme in (

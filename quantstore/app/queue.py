@@ -1,4 +1,4 @@
-"""The app's two queues: files to ingest, and models to run beside their quantized twins.
+"""The app's two queues: files to ingest, and models to run in float and quantized.
 
 Each takes one at a time, in a process that can be cancelled.
 """

@@ -74,7 +74,7 @@ NO_FILE = "there is no file"
     "--max-regression-db",
     type=float,
     metavar="DB",
-    help="By so much it may be worse (SQNR that nine in ten channels reach). [default: 1]",
+    help="Most that it may lose (SQNR that nine in ten channels reach). [default: 1]",
 )
 @click.option(
     "--exclude",
@@ -116,8 +116,9 @@ def check(
     """Check that each MODEL keeps within its limits; exit code 1 where one does not.
 
     MODEL is a name in the store, or an .onnx file, which is ingested unless its content is stored
-    already. Without any limit a model fails where its verdict is "broken" or "untested" (not
-    measured); --mode weights asks for less. Findings of severity problem fail a model, too.
+    already. Without any limit a model fails if its verdict is "broken" or "untested" (not
+    measured); --mode weights judges the weights alone. Findings of severity problem fail a model,
+    too.
 
     Limits come from the command line and from TOML; the command line wins:
 

@@ -482,7 +482,7 @@ def cut_after(row_count: int) -> str:
     return f"cut after {counted(row_count, 'row')}; there are more than --limit"
 
 
-FIRST_LOSS_UNKNOWN = "stored as integers; the first loss is unknown"
+FIRST_LOSS_UNKNOWN = "stored as integers; what the first rounding lost is unknown"
 
 
 def _say_which_weights(frame: "pd.DataFrame") -> None:

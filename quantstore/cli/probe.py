@@ -33,7 +33,7 @@ COLUMNS = (
 def probe(
     db: Path, model: str, targets: tuple[str, ...], probe_seconds: float | None, style: str
 ) -> int:
-    """Measure what a kind of hardware would lose, on noise.
+    """Estimate with noise what a kind of hardware would lose.
 
     MODEL is the name of a stored model, or a file; one that the store does not hold is ingested as
     well. A target says which weights and activations are rounded, and how: the table targets

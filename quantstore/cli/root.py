@@ -160,7 +160,7 @@ def _with_options(command: CommandFunction) -> CommandFunction:
             is_flag=True,
             expose_value=False,
             callback=_for_this_command(lambda _: logs.logging_to(logs.Logging(to_stderr=True))),
-            help="Say on standard error what happens, step by step.",
+            help="Log each step to stderr.",
         ),
         click.option(
             "--log-file",
@@ -168,7 +168,7 @@ def _with_options(command: CommandFunction) -> CommandFunction:
             metavar="FILE",
             expose_value=False,
             callback=_for_this_command(_to_file),
-            help="Write the same to the end of FILE, and the details of an unexpected failure.",
+            help="Append the same to FILE, with the details of an unexpected failure.",
         ),
         click.version_option(__version__, prog_name="quantstore", message="%(prog)s %(version)s"),
     )
@@ -243,8 +243,8 @@ probe_seconds_option = click.option(
     "--probe-seconds",
     type=click.FloatRange(min=0, min_open=True),
     metavar="S",
-    help="CPU time of the probe for each model, in seconds; a probe that only waits ends after five"
-    " times as long on the clock. [default: 60]",
+    help="Limit the probe of each model to S seconds of CPU time. A probe that only waits ends"
+    " after five times as long on the clock. [default: 60]",
 )
 
 
@@ -258,8 +258,8 @@ probe_seconds_option = click.option(
 def commands(context: click.Context, db: Path | None) -> None:
     """Does a network survive int8, which layers break it, and what would rescue it?
 
-    quantstore measures the weights of ONNX models under several int8 schemes and keeps everything
-    in one DuckDB file.
+    quantstore measures the weights of ONNX models under many schemes, runs each model on noise in
+    float and int8, and keeps everything in one DuckDB file.
 
     \b
     Start here:

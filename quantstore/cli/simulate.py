@@ -1,4 +1,4 @@
-"""Commands that run a model beside its quantized twin: simulate."""
+"""Commands that run a model in float and quantized: simulate."""
 
 import dataclasses
 import math
@@ -58,7 +58,7 @@ def _help_with_presets(context: click.Context, _parameter: click.Parameter, valu
     is_eager=True,
     callback=_help_with_presets,
     metavar="PRESET",
-    help="What becomes of pixels; --preprocess help lists the presets. auto is imagenet, gray for"
+    help="How to prepare pixels; --preprocess help lists the presets. auto is imagenet, gray for"
     " one channel.",
 )
 @click.option("--size", metavar="N|HxW", help="Size of images where the model leaves it open.")
@@ -77,19 +77,19 @@ def _help_with_presets(context: click.Context, _parameter: click.Parameter, valu
     type=click.Choice(["weights", "activations", "both"]),
     default="both",
     show_default=True,
-    help="What is quantized.",
+    help="What to quantize.",
 )
 @click.option(
     "--calibration",
     type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
     default="minmax",
     show_default=True,
-    help="How the ranges of activations are found.",
+    help="How to find the ranges of activations.",
 )
 @click.option(
     "--calibration-inputs",
     metavar="FOLDER|FILE",
-    help="Where they are found. [default: every other sample of --inputs]",
+    help="Inputs to find these ranges on. [default: every other sample of --inputs]",
 )
 @click.option(
     "--samples",
@@ -103,7 +103,7 @@ def _help_with_presets(context: click.Context, _parameter: click.Parameter, valu
     metavar="NAME",
     help="Leave this layer, node or tensor in float; may be repeated.",
 )
-@click.option("--no-drift", is_flag=True, help="Compare the outputs alone: quicker.")
+@click.option("--no-drift", is_flag=True, help="Compare only the outputs. This is faster.")
 @click.option(
     "--sensitivity/--no-sensitivity",
     default=False,
@@ -114,7 +114,7 @@ def _help_with_presets(context: click.Context, _parameter: click.Parameter, valu
     "goal_db",
     type=float,
     metavar="DB",
-    help="Also find the fewest of them whose return to float lifts the outputs to so many dB.",
+    help="Also find the fewest of them whose return to float lifts the outputs to DB.",
 )
 @click.option(
     "--budget",
@@ -122,7 +122,7 @@ def _help_with_presets(context: click.Context, _parameter: click.Parameter, valu
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="At most so much CPU time for --sensitivity, and as much again for --goal.",
+    help="CPU time for --sensitivity at most, and as much again for --goal.",
 )
 @click.option("--no-fold", is_flag=True, help="Leave BatchNormalization out of the weights.")
 @click.option(
@@ -157,13 +157,13 @@ def simulate(
 ) -> int:
     """Run MODEL.onnx in float and in int8, and see where the two drift apart.
 
-    Both see the same inputs. Every tensor is compared twice: with the whole model quantized
-    (accumulated), and with its own operator alone (local). What is found is stored; a model that
+    Both get the same inputs. Every tensor is compared twice: with everything quantized
+    (accumulated), and with its own operator alone (local). The results are stored; a model that
     the store does not hold is ingested as well. A table shows the worst tensors, csv and json all.
 
-    Mode weights rounds the weights to the scheme; both is full int8, as onnxruntime's quantizer
-    places it; activations is the same with float weights. --target names what a kind of hardware
-    does.
+    Mode weights rounds the weights alone. Mode both rounds the tensors that onnxruntime's quantizer
+    rounds as well. Mode activations is both with float weights. --target replaces --scheme and
+    --mode by what a kind of hardware does.
 
     \b
     Examples:

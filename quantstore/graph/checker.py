@@ -34,7 +34,7 @@ def complaint_of(model: onnx.ModelProto) -> str:
     except (checker.ValidationError, ValueError, RuntimeError) as error:
         return _sentence(str(error))
     except Exception as error:
-        # A message that cannot be written again, or an exception of C++ without a Python twin.
+        # A message that cannot be written again, or an exception of C++ without a Python one.
         return _sentence(f"{type(error).__name__}: {error}")
     return ""
 

@@ -1,4 +1,4 @@
-"""Questions about runs of a model beside its quantized twin."""
+"""Questions about runs of a model in float and quantized."""
 
 from collections.abc import Sequence
 

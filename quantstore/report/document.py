@@ -525,7 +525,7 @@ def _conditions(measured: pd.DataFrame) -> str:
     versions = sorted(set(measured["onnxruntime_version"].astype(str)))
     inputs = f" Inputs: {'; '.join(shapes)}." if shapes else ""
     return (
-        "The model in float and rounded, on the same inputs, by onnxruntime"
+        "The float model and its quantized version on the same inputs, run by onnxruntime"
         f" {listed(versions)}: the worst output, as the median over {numbers}"
         f" sample{'' if samples[-1] == 1 else 's'}.{inputs}"
     )

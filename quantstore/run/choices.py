@@ -43,12 +43,12 @@ NOISE = "noise"
 class Choices:
     """What is run, and how.
 
-    ``samples``: at most so many inputs are used, the calibration's included. ``exclude``: layers or
-    nodes that stay float. ``calibration_inputs``: where ranges of activations are found; by default
-    every other sample is for that, and the figures come from the rest. ``drift``: whether tensors
-    inside are compared as well, not the outputs alone. ``target`` stands for scheme and mode.
-    ``goal_db``: with ``sensitivity``, the fewest units are sought whose return to float lifts the
-    outputs to so many dB. ``budget_seconds`` is CPU time.
+    ``samples``: at most so many inputs are used, the calibration's included. ``exclude``: layers,
+    nodes or tensors that stay in float. ``calibration_inputs``: where ranges of activations are
+    found; by default every other sample is for that, and the figures come from the rest.
+    ``drift``: whether tensors inside are compared as well, not the outputs alone. ``target`` stands
+    for scheme and mode. ``goal_db``: with ``sensitivity``, the fewest units are sought whose return
+    to float lifts the outputs to so many dB. ``budget_seconds`` is CPU time.
     """
 
     scheme: str = DEFAULT_SCHEME.name

@@ -1,4 +1,4 @@
-"""Outputs of a float model and of its quantized twin in, one figure out: the SQNR in dB."""
+"""Outputs of a float model and of its rounded version in, one value out: the SQNR in dB."""
 
 from collections.abc import Iterable, Sequence
 

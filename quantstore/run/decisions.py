@@ -1,4 +1,4 @@
-"""Scores of a float model and of its twin in; how often they decide alike, and rightly, out."""
+"""Scores of a model in float and rounded in; how often they decide alike, and rightly, out."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ def decisions(
     """Compare what two models decide by the largest score.
 
     Args:
-        expected: the outputs of the float model, sample by sample; ``actual``: of its twin.
+        expected: the outputs of the float model, sample by sample; ``actual``: of the
+            rounded one.
     """
     batch = _batch(samples)
     before, after = largest_scores(expected, batch), largest_scores(actual, batch)

@@ -1,9 +1,10 @@
 """Which tensors of a network a target rounds, and which tensor's range each of them takes.
 
-``everywhere`` is what onnxruntime's ``quantize_static`` does by default (QDQ format), ``inputs``
-what it does with ``op_types_to_quantize`` and ``OpTypesToExcludeOutputQuantization`` of the same
-operators, which is also what TensorRT and most NPUs do. Source: onnxruntime 1.32,
-``quantization/qdq_quantizer.py`` and ``quantization/operators``.
+``everywhere`` is what onnxruntime's ``quantize_static`` does by default (QDQ format),
+``mac_inputs`` what it does with ``op_types_to_quantize`` and ``OpTypesToExcludeOutputQuantization``
+of the same operators, which is also what TensorRT and most NPUs do; ``linear_inputs`` is that for
+linear and recurrent layers alone. Source: onnxruntime 1.32, ``quantization/qdq_quantizer.py`` and
+``quantization/operators``.
 
 Two of its habits are not followed, because they lose a network that int8 would keep: it drops a
 Relu that a branch of an If reads as well, and it lets values of -3.4e38, which padding and masks

@@ -35,7 +35,7 @@ def probe(
     seconds: float = SECONDS,
     asked: Sequence[Probed] = PLAN,
 ) -> tuple[SimulationRecord, ...]:
-    """Run a model beside what rounding makes of it, on noise.
+    """Run a model in float and rounded, on noise.
 
     Args:
         fold: whether BatchNormalization is folded into the weights before they are quantized.

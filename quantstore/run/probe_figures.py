@@ -105,7 +105,7 @@ class _Kept:
 def figures(
     path: Path, asked: Sequence[Probed], *, fold: bool = True
 ) -> Iterator[Facts | Figure | FindingRecord]:
-    """Run the float model beside what rounding makes of it, on noise.
+    """Run a model in float and rounded, on noise.
 
     Args:
         asked: the figures, in the order in which they are given.

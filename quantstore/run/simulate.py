@@ -21,6 +21,7 @@ from quantstore.errors import InputsError, RunError
 from quantstore.graph.findings import of_run
 from quantstore.graph.findings.base import DecoderFigures
 from quantstore.records import (
+    RETURNS_THE_SAME,
     ROUNDS_NOTHING,
     ActivationErrorRecord,
     Array,
@@ -407,11 +408,6 @@ def _fix_shapes(model: ir.Model, samples: Samples) -> None:
 
 
 # How far the outputs drift
-
-
-RETURNS_THE_SAME = (
-    "the quantized model returns what the float one does: its weights lie on this grid already"
-)
 
 
 def returns_no_number(model: str, output: str, sample_count: int) -> str:

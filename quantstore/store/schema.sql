@@ -113,7 +113,7 @@ comment on column layers.weight_count is 'Number of weights in the tensor, NaN a
 comment on column layers.nonfinite_count is 'NaN and infinite weights; they are left out of every other figure.';
 comment on column layers.batchnorm_folded is 'Whether a BatchNormalization that alone follows is folded into these weights.';
 comment on column layers.mul_folded is 'Whether a constant Mul that alone follows is folded into these weights.';
-comment on column layers.already_quantized is 'Whether the file stores integers, or makes float weights that lie on a grid by rounding them itself; errors then measure a second rounding, the first loss is unknown.';
+comment on column layers.already_quantized is 'Whether the file stores integers, or makes float weights that lie on a grid by rounding them itself; errors then measure a second rounding; what the first one lost is unknown.';
 comment on column layers.stored_scheme is 'How the file stores the integers, such as uint8 per tensor or uint4 per block of 32; or the grid of float weights that it rounds itself, such as float on an int8 grid per channel.';
 comment on column layers.stored_step is 'Scale of the stored integers or step of the grid, the largest where there are several, in weight units; NULL where the graph computes the weights from them in several steps.';
 comment on column layers.attributes is 'Attributes of the node as JSON, such as {"strides": [2, 2]}; NULL where nobody recorded them.';
@@ -298,12 +298,12 @@ create table findings (
 );
 
 comment on table findings is
-'One row per finding: what the graph and the weights give away before anything is run, and what to do about it.';
+'One row per finding: what the graph and the weights give away, or what the probe found besides (decoder, saturates), and what to do about it.';
 comment on column findings.layer_id is 'The layer it concerns; NULL where it concerns the whole model.';
 comment on column findings.kind is
-'What was found, for example not finite, dead channel or old opset; docs/survives.md lists every kind with its meaning.';
+'What was found, such as not finite, dead channel or old opset; docs/survives.md lists every kind with its meaning.';
 comment on column findings.severity is
-'problem: figures are missing or mean nothing; warning: int8 suffers; note: good to know.';
+'problem: values are missing or mean nothing; warning: int8 suffers; note: good to know.';
 comment on column findings.message is 'What was found, in full sentences.';
 comment on column findings.remedy is 'What to do about it.';
 
@@ -337,7 +337,7 @@ comment on column ingests.seconds is 'From the beginning to the outcome, in seco
 comment on column ingests.peak_bytes is
 'Largest resident memory so far of the process that measured, or of one that it started, in bytes; NULL where the system does not say.';
 
--- Grain: one row per run of a model beside its quantized twin.
+-- Grain: one row per run of a model in float and quantized.
 create sequence simulation_ids;
 
 create table simulations (
@@ -367,39 +367,39 @@ create table simulations (
 );
 
 comment on table simulations is
-'One row per run of a model beside its quantized twin. The automatic probe is a row with input_source noise.';
+'One row per run of a model, in float and quantized, on the same inputs. A row with input_source noise comes from the probe.';
 comment on column simulations.simulation_id is 'Key of the run; never used twice.';
 comment on column simulations.target is 'Target that the run was for; NULL where it was for none.';
 comment on column simulations.mode is
-'What was quantized: weights, activations or both. int8 hardware mostly quantizes both.';
+'What was quantized: weights, activations, or both. Most int8 hardware quantizes both.';
 comment on column simulations.calibration is
-'How the ranges of activations were found: minmax, percentile or entropy; NULL where they stay float.';
+'How the ranges of activations were found: minmax, percentile, entropy or mse; NULL where activations stay in float.';
 comment on column simulations.input_source is
-'What both models were fed: noise (the probe), or a description of the inputs.';
+'What both models were fed: noise in a row of the probe, else a description of the inputs, which begins with noise where somebody asked for noise.';
 comment on column simulations.input_shape is 'Shapes of the inputs, as chosen where the model leaves them open.';
 comment on column simulations.compared is
-'Which tensors were compared: the outputs, or those before a final Softmax or a selection.';
+'Which tensors were compared: the outputs, or those before a final Softmax, a selection or the decoding of boxes.';
 comment on column simulations.float_layers is
 'Names of layers and nodes that stayed in float although the target rounds their kind; empty where none did; NULL where an earlier release ran it and did not say.';
 comment on column simulations.sample_count is 'Inputs that were compared; those for calibration are not counted.';
 comment on column simulations.calibration_count is
 'Inputs that the ranges of activations were found on; 0 where none were needed; NULL where it is not known.';
 comment on column simulations.output_sqnr_db is
-'SQNR at the outputs of the network, in dB: 10 log10(sum y^2 / sum (y'' - y)^2), median over outputs and samples; NULL where there is no figure.';
+'SQNR at the outputs of the network, in dB: 10 log10(sum y^2 / sum (y'' - y)^2), median over outputs and samples; NULL where it has no value.';
 comment on column simulations.deciding_sqnr_db is
-'SQNR that the verdict rests on, in dB: that of the worst output that decides; NULL where there is none.';
+'SQNR that the verdict rests on, in dB: that of the worst output that decides, or tail_sqnr_db where that is lower; NULL where it has no value.';
 comment on column simulations.tail_sqnr_db is
-'SQNR of the whole file, decoder included, at the tensors that a runtime hands out, in dB; NULL where it was not measured.';
+'SQNR of the whole file, in dB: that of the worst output before the decoder, less what the decoder loses; NULL where it was not measured.';
 comment on column simulations.provisional is
 'Why the value is provisional; NULL where it is not.';
 comment on column simulations.top1_agreement is
 'Share of the samples where the largest score stays the same, from 0 to 1; NULL where there is no such output.';
-comment on column simulations.seconds is 'How long the run took.';
+comment on column simulations.seconds is 'How long the run took, in seconds; in rows of the probe, what this value took after the one before.';
 comment on column simulations.cpu_seconds is
-'Processor time of the run, in seconds; NULL where it is not known.';
+'CPU time of the same, in seconds; NULL where it is not known.';
 comment on column simulations.onnxruntime_version is 'The onnxruntime that ran both models.';
 comment on column simulations.created_at is 'When it was run (UTC).';
-comment on column simulations.failure is 'Why there is no figure; NULL where there is one.';
+comment on column simulations.failure is 'Why output_sqnr_db has no value; NULL where it has one.';
 
 -- Grain: one row per run and output, or part of an output.
 create table simulation_outputs (
@@ -463,7 +463,7 @@ comment on column activation_errors.depth is 'Position of the tensor among those
 comment on column activation_errors.node_name is 'Node that computes the tensor.';
 comment on column activation_errors.tensor is 'Name of the tensor.';
 comment on column activation_errors.kind is
-'accumulated: the whole model is quantized; local: only the node itself, fed with float inputs.';
+'accumulated: everything that the run quantizes is quantized; local: the node alone, with float inputs.';
 comment on column activation_errors.sqnr_db is
 'SQNR of the tensor over all samples, in dB; NULL where it is exact.';
 comment on column activation_errors.channel_sqnr_p10_db is
@@ -509,7 +509,7 @@ comment on column sensitivities.layer_id is 'The layer that the unit belongs to;
 comment on column sensitivities.unit is
 'What is quantized at a time: the name of a layer, or of a tensor.';
 comment on column sensitivities.unit_kind is
-'weights: the weights of one layer; tensor: one rounded tensor; layer: a layer with its inputs and outputs, as releases before 0.2 measured.';
+'weights: the weights of one layer, with its bias; tensor: one activation or constant; layer: a layer with its inputs and outputs, in rows of release 0.1.0.';
 comment on column sensitivities.node_name is
 'Node that computes the tensor; NULL where the unit is no tensor.';
 comment on column sensitivities.kind is
@@ -529,11 +529,11 @@ comment on table float_sets is
 'One row per run, goal and unit: the smallest set that was found of units whose return to float lifts the outputs to the goal.';
 comment on column float_sets.goal_db is 'SQNR that the outputs shall reach, in dB.';
 comment on column float_sets.position is 'Place of the unit in the order in which the set was found, from 0.';
-comment on column float_sets.unit is 'What returns to float: the name of a layer, or of a tensor.';
+comment on column float_sets.unit is 'What returns to float: the weights of a layer, by its name, or a tensor.';
 comment on column float_sets.unit_kind is
-'weights: the weights of one layer; tensor: one rounded tensor; layer: a layer with its inputs and outputs.';
+'weights: the weights of one layer, with its bias; tensor: one activation or constant.';
 comment on column float_sets.output_sqnr_db is
-'SQNR at the outputs with this unit and those before it in float, in dB, measured by a run; NULL where there is no figure.';
+'SQNR at the outputs with this unit and those before it in float, in dB, measured by a run; NULL where it has no value.';
 
 -- Grain: one row per band.
 create table bands (
@@ -543,8 +543,8 @@ create table bands (
     primary key (band)
 );
 
-comment on table bands is 'The provisional limits on channel_sqnr_p10_db that sort layers; change them here and every page follows.';
-comment on column bands.band is 'fine, watch, at risk or broken, judged by channel_sqnr_p10_db; the limits are provisional.';
+comment on table bands is 'The limits that sort layers by channel_sqnr_p10_db and models by the SQNR at their outputs. They are provisional for layers. Change them here, and every page follows.';
+comment on column bands.band is 'fine, watch, at risk or broken: the band of channel_sqnr_p10_db for a layer, of the SQNR at the outputs for a model.';
 comment on column bands.lower_db is 'Lowest SQNR that belongs to the band, in dB.';
 comment on column bands.meaning is 'What the band says about a layer.';
 
@@ -714,9 +714,9 @@ qualify row_number() over (
 ) = 1;
 
 comment on view probes is
-'One row per model, scheme and mode: the noise probe that verdicts rest on, or why it has no figure.';
+'One row per model, scheme and mode: the latest probe of a target that rounds all activations to uint8, or none, or why it has no value. The view verdicts has the other targets as well.';
 comment on column probes.band is
-'Band of the SQNR at the outputs; NULL where there is no figure.';
+'Band of output_sqnr_db; NULL where that is NULL.';
 
 -- Grain: one row per model and target.
 create view verdicts as
@@ -939,7 +939,7 @@ left join outputs on outputs.simulation_id = judged.simulation_id;
 comment on view verdicts is
 'One row per model and target, measured or not: does the model survive, what says so, and how many layers are in which band.';
 comment on column verdicts.verdict is
-'broken, at risk, watch or fine: the band of the SQNR at the outputs. untested where the target has no value of its own and weights alone prove no loss: they can show that a model will break, never that it survives.';
+'broken, at risk, watch or fine: the band of the SQNR at the outputs. untested where the target has no value of its own and weights alone prove no loss: they can prove that a model is broken, never that it is fine.';
 comment on column verdicts.evidence is
 'What the verdict rests on: run (the model was run on inputs of your own), probe (on noise) or weights (the worst layer; the model was not run).';
 comment on column verdicts.mode is
@@ -1015,4 +1015,4 @@ comment on column model_summary.outlier_count is 'Sum of the layers'' outlier_co
 comment on column model_summary.nonfinite_count is 'NaN and infinite weights of all layers.';
 comment on column model_summary.layers_with_batchnorm_folded is
 'Layers with a BatchNormalization folded into their weights.';
-comment on column model_summary.layers_already_quantized is 'Layers that the file stores as integers.';
+comment on column model_summary.layers_already_quantized is 'Layers that are already quantized in the file: stored as integers, or as floats on a grid.';

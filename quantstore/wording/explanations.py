@@ -55,9 +55,9 @@ EXPLANATIONS = {
     ),
     "probe": Explanation(
         "the probe",
-        "The model and its int8 twin are **run side by side on noise**, and their outputs compared:"
-        " SQNR at the outputs. It needs no data and takes seconds. The weights say where and why a"
-        " model suffers; the probe says whether. It is an estimate: confirm a close verdict with"
-        " inputs of your own.",
+        "The model and its int8 version are **run on the same noise**, and their outputs are"
+        " compared. The result is the SQNR at the outputs. This needs no data and takes seconds."
+        " The weights say where and why a model suffers; the probe says whether. It is an estimate:"
+        " confirm close calls with your own data.",
     ),
 }

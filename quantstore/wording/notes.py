@@ -32,5 +32,5 @@ UNTESTED_NOTE = (
 
 ALREADY_QUANTIZED_NOTE = (
     "<i>Stored as integers</i>: the file holds weights that were rounded before. What is shown is"
-    " the loss of a second rounding; the first loss is unknown."
+    " the loss of a second rounding; what the first one lost is unknown."
 )

@@ -183,7 +183,7 @@ def command(facts: ModelFacts) -> str:
 
 
 def weights_verdict(layers_broken: int, layers_at_risk: int) -> VerdictCell:
-    """What the weights alone say: they can prove that a model breaks, nothing else."""
+    """What the weights alone say: they can prove that a model is broken, nothing else."""
     if layers_broken:
         addition = f"+{NO_BREAK_SPACE}{layers_at_risk} at risk" if layers_at_risk else ""
         return VerdictCell("broken", f"broken: {counted(layers_broken, 'layer')}", addition)

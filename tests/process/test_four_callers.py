@@ -56,7 +56,7 @@ class Ingest:
 
 @dataclass
 class Run(Ingest):
-    """A model beside its quantized twin."""
+    """A model in float and quantized."""
 
     killed = "the run needs more memory than there is; try smaller inputs"
     silent = "the run has no result: "

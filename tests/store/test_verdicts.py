@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from quantstore import queries, store
-from quantstore.records import NOTHING_ROUNDED, RETURNS_THE_SAME, OutputRecord
-from quantstore.run import simulate
+from quantstore.records import NOTHING_ROUNDED, OutputRecord
 from quantstore.schemes import TARGETS
 from quantstore.store.schema import schema_sql
 from tests.support.runs import CHANNEL, TENSOR, a_run, add
@@ -273,7 +272,6 @@ def test_where_nothing_was_to_be_rounded_nothing_is_missing(judge, failure):
 def test_the_view_knows_every_text_that_says_nothing_was_rounded():
     sql = schema_sql()
     assert all(text.replace("'", "''") in sql for text in NOTHING_ROUNDED)
-    assert RETURNS_THE_SAME == simulate.RETURNS_THE_SAME
 
 
 # --- what stands beside the verdict ---------------------------------------------------------------

@@ -58,7 +58,7 @@ def main() -> None:
         drift_runs.keep(model)
         run_form.under_way()
         is_first_run = bool(model) and model not in set(runs["model"])
-        with st.expander("Run a model beside its quantized twin", expanded=is_first_run):
+        with st.expander("Run a model in float and int8", expanded=is_first_run):
             st.caption(run_form.WHAT_IT_IS)
             run_form.draw(sources, scheme, first=model)
         if not picked:
@@ -389,8 +389,9 @@ def _sensitivity(con: Connection, models: list[str]) -> None:
     st.markdown(_agreement(frame))
     st.caption(
         f"{notes.escaped(model)} under {drift_runs.title(str(first['scheme']))},"
-        f" {MODES[first['mode']]}, on {notes.escaped(str(first['input_source']))}: only this layer"
-        " is quantized, the SQNR is that of the outputs. The lowest first; a row opens its layer."
+        f" {MODES[first['mode']]}, on {notes.escaped(str(first['input_source']))}: only the"
+        " weights of this layer are quantized, the SQNR is that of the outputs. The lowest first; a"
+        " row opens its layer."
     )
 
     def clicked() -> None:

@@ -267,7 +267,7 @@ def _heading(
     if details["already_quantized"]:
         facts.append(
             f"stored as {details['stored_scheme']}, step {weight(details['stored_step'])}:"
-            " the first loss is unknown"
+            " earlier loss unknown"
         )
     if details["nonfinite_count"]:
         facts.append(f"{count(int(details['nonfinite_count']))} NaN or infinite, left out")

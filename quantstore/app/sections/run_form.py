@@ -28,10 +28,9 @@ FOLDER = "A folder or file of mine"
 DEFAULT_SAMPLES = 12
 
 WHAT_IT_IS = (
-    "A drift run puts the float model and its quantized twin side by side on the same inputs and"
-    " compares every tensor on the way: where the error comes in, how it accumulates, and which"
-    " layer it comes from. The error that a layer makes by itself is kept apart from what it"
-    " inherits."
+    "A drift run feeds the float model and its int8 version the same inputs and compares every"
+    " intermediate tensor: where the error comes in, how it accumulates, and which layer it comes"
+    " from. The error that a layer makes by itself is kept apart from what it inherits."
 )
 
 
@@ -95,7 +94,7 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
                 key="run_scheme",
             )
             mode = st.selectbox(
-                "Quantized",
+                "Quantize",
                 ["both", "weights", "activations"],
                 format_func=MODES.__getitem__,
                 key="run_mode",
@@ -117,19 +116,19 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
                 key="run_preset",
             )
             calibration = st.selectbox(
-                "Ranges of activations by",
+                "Activation calibration",
                 list(CALIBRATIONS),
                 format_func=CALIBRATIONS.__getitem__,
                 key="run_calibration",
             )
             samples = st.number_input(
-                "Samples at most", 2, 1000, DEFAULT_SAMPLES, key="run_samples"
+                "Maximum samples", 2, 1000, DEFAULT_SAMPLES, key="run_samples"
             )
             with st.container(vertical_alignment="bottom", height="stretch"):
                 sensitivity = st.checkbox(
-                    "One layer at a time, too",
+                    "Also measure sensitivity (slower)",
                     key="run_sensitivity",
-                    help="Quantizes each layer alone and measures the outputs: takes longer.",
+                    help="Quantizes the weights of each layer, and each tensor, by itself.",
                 )
         is_sent = st.form_submit_button("Run", type="primary", icon=":material/play_arrow:")
     if not is_sent:
