@@ -24,44 +24,48 @@ def compensated_codes(weights: Floats, moments: Doubles, grid: Grid) -> Floats:
 
     Args:
         weights: ``(output channels, inputs)``.
-        moments: ``(inputs, inputs)``, the mean of ``x x^T`` over inputs of the layer.
+        moments: ``(groups, inputs, inputs)``, the mean of ``x x^T`` over inputs of the layer. Each
+            group has its share of the output channels, one after the other.
         grid: of integers, with one scale or one for each output channel.
 
     Returns:
         The nearest codes where ``moments`` cannot be inverted. The largest weight of a channel
         keeps its code, for the grid was laid to reach it.
     """
+    shape = (len(moments), len(weights) // len(moments), weights.shape[1])
     scale = np.broadcast_to(grid.scale.astype(np.float64), (len(weights), 1))
-    upper = _upper_factor(moments)
-    remaining = weights.astype(np.float64)
+    scale = scale.reshape(*shape[:2], 1)
+    remaining = weights.astype(np.float64).reshape(shape)
     nearest = np.clip(np.rint(remaining / scale), grid.qmin, grid.qmax)
+    upper = _upper_factors(moments)
     if upper is None:
-        return nearest.astype(np.float32)
+        return nearest.reshape(weights.shape).astype(np.float32)
     is_end = np.abs(nearest) >= grid.qmax
-    codes = np.empty_like(remaining)
-    for start in range(0, remaining.shape[1], _BLOCK):
-        stop = min(start + _BLOCK, remaining.shape[1])
-        errors = np.empty((len(weights), stop - start))
+    codes = np.empty(shape)
+    for start in range(0, shape[2], _BLOCK):
+        stop = min(start + _BLOCK, shape[2])
+        errors = np.empty((*shape[:2], stop - start))
         for column in range(start, stop):
-            code = np.clip(np.rint(remaining[:, column] / scale[:, 0]), grid.qmin, grid.qmax)
-            codes[:, column] = np.where(is_end[:, column], nearest[:, column], code)
-            error = remaining[:, column] - codes[:, column] * scale[:, 0]
-            errors[:, column - start] = error / upper[column, column]
-            remaining[:, column:stop] -= np.outer(
-                errors[:, column - start], upper[column, column:stop]
-            )
-        remaining[:, stop:] -= errors @ upper[start:stop, stop:]
-    return codes.astype(np.float32)
+            now = remaining[:, :, column]
+            code = np.clip(np.rint(now / scale[:, :, 0]), grid.qmin, grid.qmax)
+            code = np.where(is_end[:, :, column], nearest[:, :, column], code)
+            codes[:, :, column] = code
+            error = (now - code * scale[:, :, 0]) / upper[:, column, column, None]
+            errors[:, :, column - start] = error
+            remaining[:, :, column:stop] -= error[:, :, None] * upper[:, None, column, column:stop]
+        remaining[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
+    return codes.reshape(weights.shape).astype(np.float32)
 
 
-def _upper_factor(moments: Doubles) -> Doubles | None:
-    """``U`` with ``U^T U = H^-1``, H damped; None where there is none."""
+def _upper_factors(moments: Doubles) -> Doubles | None:
+    """``U`` with ``U^T U = H^-1`` for each group, H damped; None where one has none."""
     damped = moments.astype(np.float64).copy()
-    diagonal = np.diag_indices(len(damped))
+    diagonal = np.einsum("gii->gi", damped)
     # An input that is always zero takes no part; a bare zero would leave H singular.
-    damped[diagonal] += DAMPING * float(np.mean(damped[diagonal])) + 1e-8
+    diagonal += DAMPING * diagonal.mean(axis=1, keepdims=True) + 1e-8
     try:
-        upper: Doubles = np.linalg.cholesky(np.linalg.inv(damped)).T
+        lower = np.linalg.cholesky(np.linalg.inv(damped))
     except np.linalg.LinAlgError:
         return None
+    upper: Doubles = np.swapaxes(lower, 1, 2)
     return upper if np.isfinite(upper).all() else None

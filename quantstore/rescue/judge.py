@@ -76,15 +76,25 @@ class Judge:
 
     def judged(self, actual: Tensors, *, is_real: bool) -> tuple[JudgedPart, ...]:
         """Every output, in the way of a verdict."""
-        return outputs.judged(
-            self._every_part, self._names, self.expected, actual, is_real=is_real
-        )
+        return outputs.judged(self._every_part, self._names, self.expected, actual, is_real=is_real)
 
 
 def db_of(ratios: Doubles) -> float:
     """SQNR in dB of the worst part, median over the samples; +infinity where nothing is lost."""
     worst = float(np.median(ratios, axis=0).max())
     return float(-10 * np.log10(worst)) if worst > 0 else np.inf
+
+
+def gain_db(before: Doubles, after: Doubles) -> float:
+    """By how much a change helps, in dB: median over the samples of what the worst part gains.
+
+    Sample by sample: a picture that is harder than another one is so before and after.
+
+    Args:
+        before, after: noise-to-signal ratios, ``(samples, parts)``.
+    """
+    worst = [np.maximum(ratios.max(axis=1), 1e-30) for ratios in (before, after)]
+    return float(np.median(10 * np.log10(worst[0] / worst[1])))
 
 
 def _ratios(part: Part, indices: Sequence[int], expected: Tensors, actual: Tensors) -> Doubles:

@@ -94,4 +94,3 @@ def _elements(network: Network, name: str) -> int | None:
     if facts is None or facts.shape is None or None in facts.shape:
         return None
     return math.prod(size or 1 for size in facts.shape)
-

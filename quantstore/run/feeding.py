@@ -53,6 +53,15 @@ def choose_samples(work: Workplace, model: ir.Model, source: str) -> ChosenSampl
     return ChosenSamples(calibration, compared, (*samples.notes, note))
 
 
+def read_inputs(work: Workplace, model: ir.Model, source: str) -> Samples:
+    """Every sample of a source, to be shared out by the caller.
+
+    Raises:
+        InputsError: the source cannot be read, or does not fit the model.
+    """
+    return _read(work, source, _model_inputs(model))
+
+
 def how_shared(calibration_count: int, compared_count: int) -> str:
     """Which samples serve for what, where all came from one place."""
     return (
