@@ -83,12 +83,15 @@ class Drafting:
         target: Target,
         observed: Mapping[str, Observed],
         values: Mapping[str, Floats],
+        branches: Mapping[str, str] | None = None,
     ) -> None:
         """Take what the calibration samples showed.
 
         Args:
             observed: as for ``plans.Planner``; with ranges by channel for what can be rescaled.
             values: of what can be rescaled, some of the values, ``(count, channels)``.
+            branches: of ``branches.with_branches``. Either the tensor is rounded, for all that
+                read it, or the branch, once it is rescaled.
         """
         if target.activations is None:
             raise ValueError("a target whose activations are float has nothing to rescue")
@@ -96,6 +99,7 @@ class Drafting:
         self._activations: Activations = target.activations
         self._scheme: Scheme = target.scheme
         self._observed, self._values = observed, values
+        self._branches = branches or {}
         self._bases: dict[Calibration, Plan] = {}
         self._roots: dict[Calibration, dict[str, ActivationGrid]] = {}
         self._nearest: dict[tuple[str, bytes], tuple[Array, ActivationGrid]] = {}
@@ -107,7 +111,7 @@ class Drafting:
         in_file = self.in_file(draft)
         factors = Factors.of(self.network, draft.scalings)
         tensors = {
-            name: _spread(grid, factors.of_tensors.get(name), self._trailing_axes(name))
+            name: _spread(grid, factors.of_tensors.get(name), self.trailing_axes(name))
             for name, grid in in_file.tensors.items()
         }
         constants = {}
@@ -128,10 +132,16 @@ class Drafting:
             name: tensors.get(name, self._roots[draft.calibration].get(root))
             for name, root in self.placed.grid_of.items()
         }
+        for branch, source in self._branches.items():
+            if branch in draft.scalings:
+                tensors.pop(source, None)
+            else:
+                tensors.pop(branch, None)
+                input_grids[branch] = input_grids[source]
         for name, precision in draft.promoted.items():
             if name not in tensors:
                 continue
-            input_grids[name] = None
+            input_grids |= dict.fromkeys((name, *self._branches_of(name)), None)
             if precision == "float":
                 del tensors[name]
             else:
@@ -148,7 +158,7 @@ class Drafting:
             bias_array = None
             input_grid = None
             if bias is not None:
-                bias_array = factors.scaled_bias(bias.name, self._bias(bias.name, draft))
+                bias_array = factors.scaled_bias(bias.name, self.bias(bias.name, draft))
                 constants[bias.name] = bias_array
                 input_grid = input_grids.get(bias.input)
             if name in draft.promoted:
@@ -169,6 +179,9 @@ class Drafting:
                     constants[bias.name] = rounded_bias(bias_array, grid.scale)
                     constant_grids[bias.name] = grid
         return FileGrids(tensors, constants, constant_grids)
+
+    def _branches_of(self, name: str) -> Iterator[str]:
+        yield from (branch for branch, source in self._branches.items() if source == name)
 
     def grid_of_rows(self, name: str, in_file: FileGrids) -> Grid | None:
         """The grid of weights as rows, as a file stores them.
@@ -196,13 +209,15 @@ class Drafting:
         channels = None if seen is None or seen.range is None else seen.range.channels
         return None if channels is None else (channels.low, channels.high)
 
-    def _bias(self, name: str, draft: Draft) -> Array:
+    def bias(self, name: str, draft: Draft) -> Array:
+        """A bias with its correction."""
         bias = self.network.float_constants[name]
         if name not in draft.corrections:
             return bias
         return np.asarray(bias + draft.corrections[name].reshape(bias.shape), np.float32)
 
-    def _trailing_axes(self, name: str) -> int:
+    def trailing_axes(self, name: str) -> int:
+        """How many axes a tensor has behind that of its channels."""
         seen = self._observed.get(name)
         channels = None if seen is None or seen.range is None else seen.range.channels
         return 0 if channels is None else channels.trailing_axes

@@ -1,5 +1,7 @@
 """A file, inputs and choices in, a network on the bench out."""
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from quantstore.run.emulator import Emulator
 from quantstore.run.feeding import choose_samples, read_inputs
 from quantstore.run.inputs import Samples
 from quantstore.run.layers import LayerKey
-from quantstore.run.placement import placement
+from quantstore.run.placement import Placement, placement
 from quantstore.run.ranges import observe
 from quantstore.run.subject import Subject
 from quantstore.run.workplace import Workplace
@@ -87,7 +89,7 @@ def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace)
     branches: dict[str, str] = {}
     if target.placement == "mac_inputs":
         network, branches = with_branches(network, placed)
-        placed = placement(network, target)
+        placed = _with_sources(placement(network, target), branches)
     scalable = tuple(scalable_tensors(network, placed))
     chained = list(dict.fromkeys(name for place in scalable for name in place.chain))
     by_channel = frozenset(chained) | placed.depthwise
@@ -102,7 +104,7 @@ def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace)
         by_channel=by_channel,
     )
     values = values_by_channel(network, chained, shares.calibration, work.folder)
-    drafting = Drafting(network, placed, target, observed, values)
+    drafting = Drafting(network, placed, target, observed, values, branches)
     base = drafting.plan(Draft())
     hints = candidate_grids(
         (name, channels.low.size, channels.trailing_axes)
@@ -148,6 +150,16 @@ def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace)
         samples=shares.test,
         branches=branches,
         notes=shares.notes,
+    )
+
+
+def _with_sources(placed: Placement, branches: Mapping[str, str]) -> Placement:
+    """The placement of a network with branches, and what the target rounds without them."""
+    sources = tuple(dict.fromkeys(branches.values()))
+    return dataclasses.replace(
+        placed,
+        grid_of={**placed.grid_of, **dict(zip(sources, sources, strict=True))},
+        activations=(*placed.activations, *sources),
     )
 
 
