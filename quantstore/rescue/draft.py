@@ -216,6 +216,18 @@ class Drafting:
             return bias
         return np.asarray(bias + draft.corrections[name].reshape(bias.shape), np.float32)
 
+    def has_sentinels(self, name: str) -> bool:
+        """Whether values that stand for infinity were left out of the range of a tensor."""
+        seen = self._observed.get(self.placed.grid_of.get(name, name))
+        return seen is not None and seen.range is not None and seen.range.sentinel_count > 0
+
+    def largest(self, name: str) -> float | None:
+        """The largest magnitude of a tensor; None where it was not observed."""
+        seen = self._observed.get(name)
+        if seen is None or seen.range is None:
+            return None
+        return max(abs(seen.range.low), abs(seen.range.high))
+
     def trailing_axes(self, name: str) -> int:
         """How many axes a tensor has behind that of its channels."""
         seen = self._observed.get(name)

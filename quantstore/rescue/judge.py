@@ -33,7 +33,7 @@ class Judge:
         Raises:
             RunError: onnxruntime stops, or no output that decides depends on the inputs.
         """
-        self._emulator, self._samples = emulator, samples
+        self._emulator, self.samples = emulator, samples
         self.expected: Tensors = list(emulator.run(Plan(), samples))
         names = emulator.network.outputs
         rows = outputs.judged(parts, names, self.expected, self.expected, is_real=False)
@@ -44,11 +44,11 @@ class Judge:
         self._indices = [
             [index_of[name] for name in part.names if name in index_of] for part in self.parts
         ]
-        self._every_part, self._names = tuple(parts), names
+        self._every_part, self.names = tuple(parts), names
 
     def __len__(self) -> int:
         """How many samples there are."""
-        return len(self._samples)
+        return len(self.samples)
 
     def outputs(self, plan: Plan) -> list[list[Array]]:
         """What the network gives under a plan, sample by sample.
@@ -56,7 +56,7 @@ class Judge:
         Raises:
             RunError: onnxruntime stops.
         """
-        return list(self._emulator.run(plan, self._samples))
+        return list(self._emulator.run(plan, self.samples))
 
     def ratios(self, plan: Plan) -> Doubles:
         """Noise-to-signal ratios under a plan: ``(samples, deciding parts)``."""
@@ -76,7 +76,7 @@ class Judge:
 
     def judged(self, actual: Tensors, *, is_real: bool) -> tuple[JudgedPart, ...]:
         """Every output, in the way of a verdict."""
-        return outputs.judged(self._every_part, self._names, self.expected, actual, is_real=is_real)
+        return outputs.judged(self._every_part, self.names, self.expected, actual, is_real=is_real)
 
 
 def db_of(ratios: Doubles) -> float:

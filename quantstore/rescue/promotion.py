@@ -100,6 +100,8 @@ def promote(
     goal_db: float,
     keep_macs: float,
     tensor_precision: str,
+    *,
+    may_promote_weights: bool = True,
 ) -> Promotion:
     """Promote units until a run reaches the goal, MACs or time are spent, then give some back.
 
@@ -108,7 +110,7 @@ def promote(
             float.
     """
     clock = bench.clock.share("search")
-    order = _Order(bench, sensitivities, keep_macs)
+    order = _Order(bench, sensitivities, keep_macs, may_promote_weights=may_promote_weights)
     aim_db, best = goal_db + PREDICTED_MARGIN_DB, None
     report = bench.steps("searching")
     for attempt in range(_MOST_RAISES + 1):
@@ -140,11 +142,20 @@ def promote(
 class _Order:
     """Units in the order in which they are promoted, chosen as far as it was asked for."""
 
-    def __init__(self, bench: Bench, sensitivities: Sensitivities, keep_macs: float) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        sensitivities: Sensitivities,
+        keep_macs: float,
+        *,
+        may_promote_weights: bool,
+    ) -> None:
         self._bench, self._keep = bench, keep_macs
         self._units, self._ratios = sensitivities.units, sensitivities.ratios
         self._left = self._ratios.sum(axis=0)
-        self._waiting = list(range(len(self._units)))
+        self._waiting = [
+            index for index, unit in enumerate(self._units) if unit.is_tensor or may_promote_weights
+        ]
         self._lost: frozenset[str] = frozenset()
         self.chosen: tuple[PlanUnit, ...] = ()
         self.is_exhausted = False

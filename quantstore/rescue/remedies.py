@@ -25,6 +25,12 @@ _ALPHAS = (0.5, 0.8)
 _RANGE_METHODS: tuple[Calibration, ...] = ("mse", "percentile")
 # Layers with more inputs than this keep their nearest codes: H would take too long to invert.
 MOST_INPUTS = 4608
+# How far below zero a range may reach that reaches 1 above.
+_SHARES_BELOW_ZERO = (
+    1e-6,
+    *(2.0 ** (-step / 2) for step in range(17)),
+    *(2.0**step for step in range(1, 9)),
+)
 # A factor beyond these changes nothing more on a grid of 8 bits, and costs precision of floats.
 _MOST_FACTOR = 1e4
 
@@ -43,16 +49,21 @@ def depthwise(bench: Bench, draft: Draft, *, with_muls: bool) -> Trial | None:
     for place in bench.scalable:
         if not place.is_depthwise or (place.producer is None and not with_muls):
             continue
-        factors = _largest(bench, place.tensor)
+        factors = _fitted(bench, place.tensor)
         if factors is not None:
             scalings[place.tensor] = Scaling(place, factors, is_folded=place.producer is not None)
     if not scalings:
         return None
     trial = dataclasses.replace(draft, scalings={**draft.scalings, **scalings})
-    folded = sum(scaling.is_folded for scaling in scalings.values())
+    return Trial(trial, scalings_in_words(trial))
+
+
+def scalings_in_words(draft: Draft) -> str:
+    """How many depthwise inputs are rescaled, and how."""
+    folded = len(draft.scalings) - draft.mul_count
     parts = [f"{folded} folded into the convolution before"] if folded else []
-    parts += [f"{trial.mul_count} as a Mul"] if trial.mul_count else []
-    return Trial(trial, f"{_count(len(scalings), 'depthwise input')}: {', '.join(parts)}")
+    parts += [f"{draft.mul_count} as a Mul"] if draft.mul_count else []
+    return f"{_count(len(draft.scalings), 'depthwise input')}: {', '.join(parts)}"
 
 
 def without_muls(draft: Draft) -> Draft:
@@ -217,19 +228,39 @@ def _moments(groups: list[Floats], scales: Doubles | None) -> Doubles:
     return moments
 
 
-def _largest(bench: Bench, tensor: str) -> Doubles | None:
-    """The largest magnitude of each channel, as a factor; None where nothing was observed."""
+def _fitted(bench: Bench, tensor: str) -> Doubles | None:
+    """A factor for each channel that brings all to one range; None where nothing was observed.
+
+    The range is ``[-r, 1]``, for the channels share a zero point. With ``s_c = max(high_c,
+    -low_c / r)`` each fits; a step is then ``(1 + r) s_c`` codes wide. The best r is that with the
+    least mean square of steps over the channels' own ranges: 1 where negative values are as large
+    as positive ones, near 0 behind a SiLU, which leaves small ones.
+    """
     ends = bench.drafting.channel_ends(tensor)
     if ends is None:
         return None
-    return _usable(np.maximum(np.abs(ends[0]), np.abs(ends[1])))
+    low, high = np.maximum(-ends[0], 0), np.maximum(ends[1], 0)
+    span = low + high
+    is_used = span > 0
+    if not is_used.any():
+        return np.ones_like(span)
+    best, least = high, np.inf
+    for share in _SHARES_BELOW_ZERO:
+        factors = np.maximum(high, low / share)
+        cost = float(np.mean(((1 + share) * factors[is_used] / span[is_used]) ** 2))
+        if cost < least:
+            best, least = factors, cost
+    return _usable(best)
 
 
 def _evened(bench: Bench, place: Scalable, alpha: float) -> Doubles | None:
     """``m^alpha / w^(1 - alpha)``: m of the channel's activation, w of the weights that read it."""
-    largest = _largest(bench, place.tensor)
-    if largest is None or place.is_depthwise:
-        return largest
+    if place.is_depthwise:
+        return _fitted(bench, place.tensor)
+    ends = bench.drafting.channel_ends(place.tensor)
+    if ends is None:
+        return None
+    largest = np.maximum(np.abs(ends[0]), np.abs(ends[1]))
     weights = np.zeros(place.channel_count)
     groups = _groups(bench)
     for name in place.readers:

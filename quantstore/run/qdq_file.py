@@ -456,7 +456,8 @@ def _weights(values: Array, grid: ActivationGrid, slot: twin.Slot | None) -> _In
 def _with_shape(value: onnx.ValueInfoProto, network: Network) -> onnx.ValueInfoProto:
     """An output with the type and shape that onnx.checker demands, where they are known."""
     facts = network.tensors.get(value.name)
-    if value.type.tensor_type.HasField("shape") or facts is None or facts.shape is None:
+    # onnxruntime says () where it does not know the rank, too.
+    if value.type.tensor_type.HasField("shape") or facts is None or not facts.shape:
         return value
     return helper.make_tensor_value_info(value.name, facts.element_type, facts.shape)
 
