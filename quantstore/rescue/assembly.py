@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import numpy_helper
 
 from quantstore.errors import RunError
@@ -93,7 +94,18 @@ def whole_network(path: Path, bench: Bench, folder: Path, *, fold: bool) -> Netw
     names = tuple(str(value.name) for value in graph.outputs)
     folder.mkdir(parents=True, exist_ok=True)
     floats = twin.open_float(quantizable(twin.to_proto(model), folder, fold=fold))
+    _name_apart(floats.model.graph)
     return networks.taken_apart(floats, names, fold=fold)
+
+
+def _name_apart(graph: ir.Graph) -> None:
+    """Give every node a name of its own, in place; onnxruntime's optimizations repeat some."""
+    seen: set[str] = set()
+    for node in graph:
+        name = node.name or str(node.outputs[0].name)
+        if name in seen:
+            node.name = name = f"{node.outputs[0].name}/{node.op_type}"
+        seen.add(name)
 
 
 def assemble(

@@ -6,7 +6,7 @@ prediction, and every plan that is taken was run.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from quantstore.errors import RunError
 from quantstore.records import Doubles
 from quantstore.rescue.bench import Bench
 from quantstore.rescue.draft import Draft
-from quantstore.rescue.judge import db_of
+from quantstore.rescue.judge import db_of, safe_db
 
 # Of all MACs; what a unit counts that costs none, so that two of them can be compared.
 _LEAST_PRICE = 0.002
@@ -49,7 +49,7 @@ class Sensitivities:
     is_complete: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Promotion:
     """A draft with promoted units, in the order in which they were chosen."""
 
@@ -57,8 +57,9 @@ class Promotion:
     units: tuple[PlanUnit, ...]
     predicted_db: float
     validation_db: float
+    safe_db: float
+    ratios: Doubles
     is_reached: bool
-    path: tuple[tuple[float, float], ...] = ()
 
 
 def plan_units(bench: Bench, draft: Draft) -> tuple[PlanUnit, ...]:
@@ -102,27 +103,40 @@ def promote(
     tensor_precision: str,
     *,
     may_promote_weights: bool = True,
+    finish: Callable[[Draft], Draft] = lambda draft: draft,
 ) -> Promotion:
     """Promote units until a run reaches the goal, MACs or time are spent, then give some back.
 
     Args:
+        goal_db: that the validation samples shall reach by ``judge.safe_db``.
         tensor_precision: what a promoted tensor becomes, ``int16`` or ``float``; weights become
             float.
+        finish: what a draft with other promoted units needs: biases that were corrected for what
+            is rounded no longer.
     """
+
+    def run(units: Sequence[PlanUnit]) -> Promotion:
+        promoted = {unit.name: tensor_precision if unit.is_tensor else "float" for unit in units}
+        trial = finish(dataclasses.replace(draft, promoted=promoted))
+        ratios = bench.validation.ratios(bench.drafting.plan(trial))
+        predicted_db, safe = order.predicted_of(units), safe_db(ratios)
+        return Promotion(
+            trial, tuple(units), predicted_db, db_of(ratios), safe, ratios, safe >= goal_db
+        )
+
     clock = bench.clock.share("search")
     order = _Order(bench, sensitivities, keep_macs, may_promote_weights=may_promote_weights)
     aim_db, best = goal_db + PREDICTED_MARGIN_DB, None
     report = bench.steps("searching")
     for attempt in range(_MOST_RAISES + 1):
         order.extend_to(aim_db)
-        chosen = order.chosen
-        promotion = _run(bench, draft, chosen, order, tensor_precision, goal_db)
+        promotion = run(order.chosen)
         report(attempt + 1, _MOST_RAISES + 1)
-        if best is None or promotion.validation_db > best.validation_db:
+        if best is None or promotion.safe_db > best.safe_db:
             best = promotion
         if promotion.is_reached or order.is_exhausted or clock.is_over:
             break
-        aim_db += max(_LEAST_RAISE_DB, goal_db - promotion.validation_db)
+        aim_db += max(_LEAST_RAISE_DB, goal_db - promotion.safe_db)
     if best is None:
         raise RunError("nothing can be promoted")
     if not best.is_reached:
@@ -131,7 +145,7 @@ def promote(
     least, most = 0, len(best.units)
     while most - least > 1 and not clock.is_over:
         middle = (least + most) // 2
-        shorter = _run(bench, draft, best.units[:middle], order, tensor_precision, goal_db)
+        shorter = run(best.units[:middle])
         if shorter.is_reached:
             best, most = shorter, middle
         else:
@@ -200,23 +214,3 @@ class _Order:
             if worth > best_worth:
                 best, best_worth = index, worth
         return best
-
-
-def _run(
-    bench: Bench,
-    draft: Draft,
-    units: Sequence[PlanUnit],
-    order: _Order,
-    tensor_precision: str,
-    goal_db: float,
-) -> Promotion:
-    promoted = {unit.name: tensor_precision if unit.is_tensor else "float" for unit in units}
-    trial = dataclasses.replace(draft, promoted=promoted)
-    validation_db = bench.db(trial)
-    return Promotion(
-        trial,
-        tuple(units),
-        order.predicted_of(units),
-        validation_db,
-        validation_db >= goal_db,
-    )

@@ -29,7 +29,7 @@ from quantstore.rescue.causes import Causes
 from quantstore.rescue.choices import PROMOTIONS, Rescue, RescueChoices
 from quantstore.rescue.draft import Draft
 from quantstore.rescue.files import write_files
-from quantstore.rescue.judge import Tensors, db_of, gain_db
+from quantstore.rescue.judge import Tensors, db_of, gain_db, safe_db
 from quantstore.rescue.opening import Opened, open_model
 from quantstore.rescue.promotion import Promotion, Sensitivities
 from quantstore.rescue.remedies import LayerInputs, Trial
@@ -110,6 +110,8 @@ class _Rescue:
         self._notes: list[str] = list(self._opened.notes)
         self._sensitivities: Sensitivities | None = None
         self._promotion: Promotion | None = None
+        # Kept once biases are corrected: they are again for every list of promoted units.
+        self._layer_inputs: LayerInputs | None = None
 
     def answer(self) -> Rescue:
         """All steps, files, and the record of them."""
@@ -123,28 +125,28 @@ class _Rescue:
                 seconds=self._bench.clock.spent,
             )
         )
-        if self._now_db >= self._choices.reach_db:
+        if self._safe_db >= self._choices.reach_db:
             self._notes.append(
-                f"The network holds as it is: {self._now_db:.1f} dB where"
+                f"The network holds as it is: {db_of(self._ratios):.1f} dB where"
                 f" {self._choices.reach_db:g} dB were asked for. No remedy was needed."
             )
         else:
             self._free_steps()
-            if self._now_db < self._choices.reach_db:
+            if self._safe_db < self._choices.reach_db:
                 self._promote()
         return self._written()
 
     # Steps
 
     @property
-    def _now_db(self) -> float:
-        """Of the validation inputs under the draft as it is."""
-        return next(step.validation_db for step in reversed(self._steps) if step.kept)
+    def _safe_db(self) -> float:
+        """Of the validation inputs under the draft as it is, less what is not known of it."""
+        return safe_db(self._ratios)
 
     @property
     def _is_safe(self) -> bool:
         """Whether the goal is reached with a margin."""
-        return self._now_db >= self._choices.reach_db + FREE_MARGIN_DB
+        return self._safe_db >= self._choices.reach_db + FREE_MARGIN_DB
 
     def _free_steps(self) -> None:
         """Remedies that leave all MACs in int8, in the order in which they pay."""
@@ -207,6 +209,8 @@ class _Rescue:
         corrected = remedies.biases(self._bench, self._draft, inputs)
         if corrected is not None:
             self._try("rounding", corrected, started, least_gain=LEAST_BIAS_GAIN_DB)
+            if self._draft is corrected.draft:
+                self._layer_inputs = inputs
 
     def _best_of(self, remedy: str, trials: Callable[[], list[Trial]]) -> None:
         """Try several ways of one remedy; all are told, the best is kept if it gains enough."""
@@ -264,7 +268,8 @@ class _Rescue:
             return
         started = time.process_time()
         precision = allowed[0] if self._choices.rounded.scheme.bits == 8 else "float"
-        self._sensitivities = promotion.measure(self._bench, self._draft)
+        plain = dataclasses.replace(self._draft, corrections={})
+        self._sensitivities = promotion.measure(self._bench, plain)
         if not self._sensitivities.is_complete:
             self._notes.append(
                 f"sensitivity: its share of the budget sufficed for"
@@ -281,20 +286,30 @@ class _Rescue:
             self._choices.keep_macs,
             precision,
             may_promote_weights="float" in allowed,
+            finish=self._corrected,
         )
+        gained = gain_db(self._ratios, found.ratios)
         self._steps.append(
             _Step(
                 precision,
-                f"{len(found.units)} of {len(self._sensitivities.units)} tensors and weights",
+                f"{len(found.units)} of {len(self._sensitivities.units)} tensors and weights"
+                + ("" if gained >= LEAST_GAIN_DB else f"; gains {gained:.1f} dB only"),
                 found.draft,
                 found.validation_db,
-                kept=found.validation_db > self._now_db,
+                kept=found.is_reached or gained >= LEAST_GAIN_DB,
                 seconds=time.process_time() - started,
                 predicted_db=found.predicted_db,
             )
         )
         if self._steps[-1].kept:
-            self._draft, self._promotion = found.draft, found
+            self._draft, self._ratios, self._promotion = found.draft, found.ratios, found
+
+    def _corrected(self, draft: Draft) -> Draft:
+        """A draft with biases corrected for what it rounds, if they are at all."""
+        if self._layer_inputs is None:
+            return draft
+        trial = remedies.biases(self._bench, draft, self._layer_inputs)
+        return draft if trial is None else trial.draft
 
     # Files and records
 
