@@ -23,7 +23,7 @@ from quantstore.run.emulator import Plan
 from quantstore.run.grids import ActivationGrid
 from quantstore.run.histogram import SharedHistogram
 from quantstore.run.network import Network
-from quantstore.run.placement import Placement
+from quantstore.run.placement import SHARES, Placement
 from quantstore.run.plans import (
     Planner,
     Rounding,
@@ -37,6 +37,9 @@ from quantstore.schemes import Activations, Scheme, Target
 
 # What a promoted activation gets instead of 8 bits.
 WIDE_BITS = 16
+# Its range reaches so many times further than the calibration samples did. Two bits are not missed,
+# and what other inputs hold beyond is not clipped.
+WIDE_HEADROOM = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,7 @@ class Drafting:
         tensors = dict(base.grids)
         for name in factors.of_tensors:
             if name in tensors:
-                tensors[name] = self._scaled_grid(name, factors.of_tensors[name], draft, 8)
+                tensors[name] = self._scaled_grid(name, factors.of_tensors[name], draft)
         input_grids = {
             name: tensors.get(name, self._roots[draft.calibration].get(root))
             for name, root in self.placed.grid_of.items()
@@ -145,7 +148,7 @@ class Drafting:
             if precision == "float":
                 del tensors[name]
             else:
-                tensors[name] = self._wide_grid(name, factors.of_tensors.get(name), draft)
+                tensors[name] = self._wide_grid(name, factors.of_tensors.get(name))
         constants: dict[str, Array] = {}
         constant_grids: dict[str, ActivationGrid] = {}
         for name in (*self.placed.constants, *self.placed.norms):
@@ -248,13 +251,9 @@ class Drafting:
             self._roots[calibration] = planner.grids(self.placed, self._activations)
         return self._bases[calibration]
 
-    def _scaled_grid(self, name: str, factors: Doubles, draft: Draft, bits: int) -> ActivationGrid:
+    def _scaled_grid(self, name: str, factors: Doubles, draft: Draft) -> ActivationGrid:
         """The grid of a rescaled tensor: one scale for all its channels."""
-        activations = dataclasses.replace(
-            self._activations,
-            bits=max(bits, self._activations.bits),
-            is_per_channel_at_depthwise=False,
-        )
+        activations = dataclasses.replace(self._activations, is_per_channel_at_depthwise=False)
         low, high = self._scaled_ends(name, factors)
         histogram = None
         if draft.calibration != "minmax" and name in self._values:
@@ -271,16 +270,15 @@ class Drafting:
             raise ValueError(f"the channels of {name!r} were not observed")
         return float((ends[0] / factors).min()), float((ends[1] / factors).max())
 
-    def _wide_grid(self, name: str, factors: Doubles | None, draft: Draft) -> ActivationGrid:
-        """The 16-bit grid of a promoted tensor, which clips nothing."""
-        if factors is not None:
-            plain = dataclasses.replace(draft, calibration="minmax")
-            return self._scaled_grid(name, factors, plain, WIDE_BITS)
+    def _wide_grid(self, name: str, factors: Doubles | None) -> ActivationGrid:
+        """The 16-bit grid of a promoted tensor, with room for what calibration has not met."""
         activations = dataclasses.replace(self._activations, bits=WIDE_BITS)
         root = self.placed.grid_of[name]
         seen = self._observed.get(root)
-        ends = (0.0, 1.0) if seen is None or seen.range is None else seen.range.ends
-        return grids.grid_of(*ends, activations)
+        if root in self.placed.shares or seen is None or seen.range is None:
+            return grids.grid_of(*SHARES, activations)
+        low, high = seen.range.ends if factors is None else self._scaled_ends(name, factors)
+        return grids.grid_of(WIDE_HEADROOM * low, WIDE_HEADROOM * high, activations)
 
     def _rows_of(self, name: str) -> Rows | None:
         if name not in self._rows:

@@ -20,6 +20,7 @@ Tensors = Sequence[Sequence[Array]]
 
 # A network that answers with no numbers, or with none of the energy that it had.
 _LOST = 1e30
+MOST_DOUBT_DB = 3.0
 # What varies may lose so much more than the whole: outputs.VARYING_MARGIN_DB.
 _MARGIN = 10 ** (outputs.VARYING_MARGIN_DB / 10)
 
@@ -86,14 +87,16 @@ def db_of(ratios: Doubles) -> float:
 
 
 def safe_db(ratios: Doubles) -> float:
-    """:func:`db_of` less its standard error: of few inputs a value is known no better.
+    """:func:`db_of` less two standard errors, but at most :data:`MOST_DOUBT_DB`.
 
-    Inputs that nobody has seen shall reach the goal as well.
+    Of few inputs a value is known no better, and inputs that nobody has seen shall reach the goal
+    as well.
     """
     if len(ratios) < 2:
         return db_of(ratios)
     each = -10 * np.log10(np.maximum(ratios.max(axis=1), 1e-30))
-    return db_of(ratios) - float(np.std(each, ddof=1) / np.sqrt(len(each)))
+    doubt_db = 2 * float(np.std(each, ddof=1) / np.sqrt(len(each)))
+    return db_of(ratios) - min(doubt_db, MOST_DOUBT_DB)
 
 
 def gain_db(before: Doubles, after: Doubles) -> float:

@@ -125,7 +125,7 @@ class _Rescue:
                 seconds=self._bench.clock.spent,
             )
         )
-        if self._safe_db >= self._choices.reach_db:
+        if db_of(self._ratios) >= self._choices.reach_db:
             self._notes.append(
                 f"The network holds as it is: {db_of(self._ratios):.1f} dB where"
                 f" {self._choices.reach_db:g} dB were asked for. No remedy was needed."
