@@ -65,7 +65,7 @@ def roundings(target: Target) -> dict[str, tuple[str, dict[str, str]]]:
     for scheme in INT8_SCHEMES.values():
         for mode in ("both", "weights"):
             if (scheme, mode) not in targets:
-                title = f"{scheme.title}, {MODES[mode]}"
+                title = pickers.capital(f"{scheme.title}, {MODES[mode]}")
                 found[f"{scheme.name} {mode}"] = title, {"scheme": scheme.name, "mode": mode}
     scheme_name = target.layer_scheme.name
     alone = {
