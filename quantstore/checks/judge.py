@@ -17,7 +17,7 @@ from quantstore.schemes import TARGETS
 from quantstore.wording import units, verdicts
 from quantstore.wording.verdicts import ModelFacts
 
-CheckOutcome = Literal["holds", "breaks", "not measured"]
+CheckOutcome = Literal["pass", "fail", "not measured"]
 
 # Beyond this, and where weights come back exactly, nothing but float rounding is lost.
 LOSSLESS_DB = 100.0
@@ -111,8 +111,8 @@ class Check:
 
     @property
     def is_held(self) -> bool:
-        """Whether the limit holds; what was not measured does not."""
-        return self.outcome == "holds"
+        """Whether the check passes; what was not measured does not."""
+        return self.outcome == "pass"
 
 
 def run(connection: store.Connection, limits: Mapping[str, Limits]) -> list[Check]:
@@ -417,8 +417,8 @@ class _Assessment:
 
     def _check(self, check: str, *, is_held: bool | None, **figures: object) -> Check:
         outcome: dict[bool | None, CheckOutcome] = {
-            True: "holds",
-            False: "breaks",
+            True: "pass",
+            False: "fail",
             None: "not measured",
         }
         subject = self._subject
