@@ -299,7 +299,7 @@ class _Assessment:
         )
 
     def layer_sqnr(self, least_db: float) -> Check:
-        """The SQNR that nine in ten channels of a layer reach, for every layer."""
+        """The SQNR that 90 % of channels of a layer reach, for every layer."""
         below = [layer for layer in self._layers if layer.p10_db < least_db]
         worst_db = min((layer.p10_db for layer in self._layers), default=math.inf)
         return self._of_layers(
@@ -308,7 +308,7 @@ class _Assessment:
             is_held=not below,
             message=(
                 f"{_some_of(below, self._layers)} below {least_db:g} dB, the worst {db(worst_db)}"
-                " (what nine in ten channels reach)"
+                " (what 90 % of channels reach)"
             ),
             value=worst_db,
             limit=least_db,

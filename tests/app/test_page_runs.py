@@ -189,7 +189,7 @@ def test_four_models_give_a_correlation_with_its_n(open_app, probed, tmp_path):
         add(con, "digits-separable-unfolded", a_run(31.0))
     app = open_app(path, "reality")
     assert fails(app) == []
-    assert "n = 4" in said(app).splitlines()[1]
+    assert "4 models" in said(app).splitlines()[1]
     app = open_app(path, "reality", statistic="Worst channel p10", quantized="weights only")
     assert fails(app) == []
     assert app.session_state["statistic"] == "Worst channel p10"
@@ -197,7 +197,7 @@ def test_four_models_give_a_correlation_with_its_n(open_app, probed, tmp_path):
 
 def test_a_scheme_without_figures_says_which_have_some(probed):
     app = seen(probed, "reality", target="int4_weights")
-    assert "There are figures for: int8 per tensor, symmetric" in app.info[0].value
+    assert "There are values for: int8 per tensor, symmetric" in app.info[0].value
 
 
 # Drift
