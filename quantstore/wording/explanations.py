@@ -35,7 +35,7 @@ EXPLANATIONS = {
         " nothing is left.",
     ),
     "bands": Explanation(
-        "a band",
+        "bands",
         "A layer is judged by its **p10**, the SQNR that 90 % of its channels reach; a model by its"
         " worst output. *Fine* is {fine} dB and more, *watch* from {watch}, *at risk* from"
         f" {{at_risk}}, *broken* below. {DECISIONS_SURVIVE}",
