@@ -9,10 +9,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from quantstore import store
+from quantstore.app.pages import reality
 from quantstore.app.pages.drift import NO_DRIFT_RUN_YET, _quantized_alone
-from quantstore.app.pages.reality import NO_RUN_YET
 from quantstore.app.queue import RunQueue
 from quantstore.app.sections import probe, run_form
+from quantstore.numerics.correlation import Correlation
 from quantstore.pipeline.files import demo_paths
 from quantstore.process.queue import Job
 from quantstore.run.choices import CALIBRATIONS, Choices, Progress
@@ -170,7 +171,7 @@ def test_a_model_that_was_not_run_says_how_to(demo_store):
 
 def test_reality_without_a_run_says_what_is_missing(demo_store):
     app = seen(demo_store, "reality")
-    assert app.header[0].value == NO_RUN_YET
+    assert app.header[0].value == reality.NO_RUN_YET
 
 
 def test_two_models_are_too_few_to_tell(open_app, probed, monkeypatch):
@@ -193,6 +194,21 @@ def test_four_models_give_a_correlation_with_its_n(open_app, probed, tmp_path):
     app = open_app(path, "reality", statistic="Worst channel p10", quantized="weights only")
     assert fails(app) == []
     assert app.session_state["statistic"] == "Worst channel p10"
+
+
+@pytest.mark.parametrize(
+    ("correlation", "said"),
+    [
+        (Correlation(-0.95, 4, -1.0, 0.2), "Too few models to tell: the sum of noise to signal"),
+        (Correlation(-0.9, 42, -0.95, -0.8), "predicts the measured ranking very well"),
+        (Correlation(-0.7, 42, -0.8, -0.5), "predicts the measured ranking fairly well"),
+        (Correlation(-0.4, 42, -0.6, -0.1), "No statistic of the weights predicts"),
+    ],
+)
+def test_the_headline_claims_no_more_than_the_interval_allows(correlation, said):
+    correlations = {"Noise to signal": correlation}
+    scheme = TARGETS["int8_tensor"].scheme
+    assert said in reality._headline(correlations, correlation.n, scheme, "both")
 
 
 def test_a_scheme_without_figures_says_which_have_some(probed):

@@ -129,6 +129,9 @@ def _headline(correlations: dict[str, Correlation], models: int, scheme: Scheme,
     best = max(comparable, key=lambda label: abs(comparable[label].rho or 0))
     strength = abs(comparable[best].rho or 0)
     name = STATISTICS[best].title
+    figures = f"({_spearman(comparable[best])}, {counted(comparable[best].n, 'model')})"
+    if _may_be_chance(comparable[best]):
+        return f"Too few models to tell: the {name} ranks them best {figures}, which may be chance"
     if strength >= STRONG:
         how_well = "very well"
     elif strength >= WEAK:
@@ -137,10 +140,7 @@ def _headline(correlations: dict[str, Correlation], models: int, scheme: Scheme,
         return (
             f"No statistic of the weights predicts the measured ranking of {models} models {under}"
         )
-    return (
-        f"The {name} predicts the measured ranking {how_well} ({_spearman(comparable[best])},"
-        f" {counted(comparable[best].n, 'model')})"
-    )
+    return f"The {name} predicts the measured ranking {how_well} {figures}"
 
 
 def _correlation_text(correlation: Correlation) -> str:
@@ -259,14 +259,15 @@ def _table(correlations: dict[str, Correlation], chosen: str) -> None:
 def _verdict(correlation: Correlation) -> str:
     if correlation.rho is None:
         return "too few models" if correlation.n < LEAST_PAIRS else "all equal"
-    if (
-        correlation.low is not None
-        and correlation.high is not None
-        and correlation.low < 0 < correlation.high
-    ):
+    if _may_be_chance(correlation):
         return "may be chance"
     strength = abs(correlation.rho)
     return "good" if strength >= STRONG else "fair" if strength >= WEAK else "weak"
+
+
+def _may_be_chance(correlation: Correlation) -> bool:
+    low, high = correlation.low, correlation.high
+    return low is not None and high is not None and low < 0 < high
 
 
 if __name__ == "__main__":
