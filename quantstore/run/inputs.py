@@ -271,7 +271,7 @@ def read_samples(
 
 def size_left_open(name: str, height: int, width: int) -> str:
     """What to say of an input that takes images of any size."""
-    return f"input {name!r} leaves its size open; images are {height}x{width}"
+    return f"images resized to {height}x{width}: input {name!r} leaves its size open"
 
 
 def _images(
@@ -314,8 +314,9 @@ def _images(
         return {target.name: array}
 
     images = "1 image" if len(readable) == 1 else f"{len(readable)} images"
+    folder = "/" if path.is_dir() else ""
     return Samples(
-        description=f"{images} of {path.name or path}, {preprocessing.name}",
+        description=f"{images} from {path.name or path}{folder}, {preprocessing.name}",
         count=runs,
         feed=feed,
         notes=tuple(notes),
@@ -493,7 +494,7 @@ def _arrays(path: Path, model_inputs: Sequence[ModelInput], limit: int) -> Sampl
     ).some(_evenly(range(runs), limit))
     return dataclasses.replace(
         samples,
-        description=f"{len(samples)} sample{'s' * (len(samples) != 1)} of {path.name}",
+        description=f"{len(samples)} sample{'s' * (len(samples) != 1)} from {path.name}",
     )
 
 

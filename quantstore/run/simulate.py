@@ -433,8 +433,8 @@ def _sensitivities(work: Workplace, bench: Bench, samples: Samples, now: datetim
     notes = []
     if len(measured) < planned:
         notes.append(
-            f"sensitivity: the budget of {budget.seconds:g} s of CPU time sufficed for"
-            f" {len(measured)} of {planned} runs"
+            f"sensitivity: {len(measured)} of {planned} runs finished in {budget.seconds:g} s of"
+            " CPU time"
         )
     goal_db = work.choices.goal_db
     if goal_db is None or len(measured) < planned:

@@ -47,6 +47,7 @@ from quantstore.store.models import (
     own_runs,
     remove_model,
     remove_model_named,
+    replace_findings,
     replace_probe,
 )
 from quantstore.store.schema import SCHEMA_VERSION, STORAGE_VERSION
@@ -91,6 +92,7 @@ __all__ = [
     "remove_model",
     "remove_model_named",
     "rename_model",
+    "replace_findings",
     "replace_probe",
     "sandbox",
     "set_note",

@@ -187,6 +187,20 @@ def add_findings(connection: Connection, model_id: int, records: "Sequence[Findi
     insert(connection._connection, "findings", columns)
 
 
+def replace_findings(
+    connection: Connection,
+    model_id: int,
+    kinds: "Sequence[str]",
+    records: "Sequence[FindingRecord]",
+) -> None:
+    """Write findings in place of those of these kinds that the model had."""
+    connection.rows(
+        "delete from findings where model_id = ? and list_contains(?, kind)",
+        [model_id, list(kinds)],
+    )
+    add_findings(connection, model_id, records)
+
+
 def add_ingest(connection: Connection, record: "IngestRecord") -> int:
     """Write what became of one file that somebody tried to ingest; returns its key."""
     ingest_id = int(connection.value("select nextval('ingest_ids')"))
