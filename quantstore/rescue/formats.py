@@ -191,12 +191,16 @@ def _weight_overrides(weights: QuantizedWeights) -> list[dict[str, Any]]:
 
 
 def _tensor_overrides(tensor: QuantizedTensor, default_bits: int) -> list[dict[str, Any]]:
-    """One entry; none without a scale. Of a tensor in float the scale alone counts."""
-    if not _is_scale(tensor.scale):
+    """One entry; none without a scale.
+
+    A tensor in float has one as well: a bias, or a tensor that shares its grid, may need it.
+    """
+    bits = tensor.bits or default_bits
+    is_code = tensor.is_symmetric or 0 <= tensor.zero_point < 2**bits
+    if not _is_scale(tensor.scale) or not is_code:
         return []
-    quant_type = _quant_type(tensor.bits or default_bits, tensor.is_symmetric)
-    zero_point = 0 if tensor.bits is None else tensor.zero_point
-    return [{"scale": tensor.scale, "zero_point": zero_point, "quant_type": quant_type}]
+    quant_type = _quant_type(bits, tensor.is_symmetric)
+    return [{"scale": tensor.scale, "zero_point": tensor.zero_point, "quant_type": quant_type}]
 
 
 def _is_scale(scale: float) -> bool:
