@@ -25,7 +25,7 @@ LAYERS = """
     settings
     process numerics graph
     store run wording
-    queries console
+    queries console rescue
     pipeline checks charts
     report api
     cli app
@@ -38,7 +38,7 @@ FACE = "__init__"
 # The library, and the only places that know it: packages, or modules in them.
 OWNERS = {
     "duckdb": {"store"},
-    "onnx": {"graph", "run"},
+    "onnx": {"graph", "run", "rescue"},
     "onnx_ir": {"graph", "run"},
     "google": {"graph"},
     "onnxruntime": {"run.runtime"},
@@ -54,6 +54,7 @@ OWNERS = {
     # of one layer.
     "numpy": {
         *("layer", "records", "numerics", "graph", "run", "store", "queries", "charts", "api"),
+        "rescue",
         *("wording.tables", "wording.worked_example", "app.pages"),
     },
     "pandas": {
