@@ -21,11 +21,12 @@ from quantstore.rescue.branches import with_identities
 from quantstore.rescue.draft import Draft, FileGrids
 from quantstore.rescue.scaling import Factors
 from quantstore.run import network as networks
-from quantstore.run import twin
+from quantstore.run import qdq_file, twin
 from quantstore.run.emulator import Plan
 from quantstore.run.network import Network
 from quantstore.run.nodes import Node, consumers, name_of
 from quantstore.run.placement import Bias, Placement
+from quantstore.run.plans import Rounding
 from quantstore.run.runtime import quantizable
 
 _SCALED = "_scaled"
@@ -49,26 +50,11 @@ class Assembly:
     outputs: tuple[str, ...]
     inserted: tuple[str, ...]
 
-    def as_float(self, *, is_on_grid: bool) -> onnx.ModelProto:
-        """The float model; with ``is_on_grid`` with the values that the integers stand for."""
-        constants = dict(self.network.constants)
-        replaced = dict(self.plan.constants) if is_on_grid else {}
-        model = onnx.ModelProto()
-        model.CopyFrom(self.network.model)
-        del model.graph.initializer[:]
-        kept = [value for value in model.graph.input if value.name not in constants]
-        del model.graph.input[:]
-        model.graph.input.extend(kept)
-        for name, array in constants.items():
-            values = np.asarray(replaced.pop(name, array))
-            model.graph.initializer.append(numpy_helper.from_array(values, name))
-        for tensor in self.network.model.graph.initializer:
-            if tensor.name in replaced:
-                stored = numpy_helper.from_array(np.asarray(replaced[tensor.name]), tensor.name)
-                model.graph.initializer.append(stored)
-            else:
-                model.graph.initializer.append(tensor)
-        return model
+    def as_float(self, rounding: Rounding, *, is_on_grid: bool) -> onnx.ModelProto:
+        """The float model; with ``is_on_grid`` with the values that its integers stand for."""
+        constants = self.plan.constants if is_on_grid else {}
+        plain = Plan(constants=constants, constant_grids={})
+        return qdq_file.qdq_model(self.network, self.placed, rounding, plain)
 
     def finished(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A model with the outputs of the file alone."""

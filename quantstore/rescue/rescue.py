@@ -325,6 +325,7 @@ class _Rescue:
                 assembly,
                 verified,
                 self._choices.rounded,
+                sample=self._bench.test.samples[0],
                 is_proposal=not self._bench.is_real,
             )
             self._notes += notes
@@ -344,10 +345,10 @@ class _Rescue:
             value.name for value in onnx.load(self._path, load_external_data=False).graph.output
         )
         rescaled = assemble(whole, self._bench, plain, self._opened.branches, outputs)
-        rescaled_db = float_file_db(rescaled, self._bench.test, folder)
+        rounding = Rounding.of(self._choices.rounded)
+        rescaled_db = float_file_db(rescaled, rounding, self._bench.test, folder)
         assembly = assemble(whole, self._bench, self._draft, self._opened.branches, outputs)
         self._work.say("writing files", 1, 3)
-        rounding = Rounding.of(self._choices.rounded)
         verified = verify(assembly, rounding, self._bench.test, folder)
         self._work.say("writing files", 2, 3)
         return assembly, verified, rescaled_db

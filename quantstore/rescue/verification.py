@@ -52,13 +52,13 @@ def verify(assembly: Assembly, rounding: Rounding, judge: Judge, folder: Path) -
     return Verified(unsigned, unsigned_file_db, unsigned_db, integer_db, weights_unsigned=True)
 
 
-def float_file_db(assembly: Assembly, judge: Judge, folder: Path) -> float:
+def float_file_db(assembly: Assembly, rounding: Rounding, judge: Judge, folder: Path) -> float:
     """How far a rescaled float model is from the original, in dB; +infinity where they are equal.
 
     Args:
         assembly: of a draft whose biases have no corrections.
     """
-    path = qdq_file.save(assembly.as_float(is_on_grid=False), folder / "rescaled.onnx")
+    path = qdq_file.save(assembly.as_float(rounding, is_on_grid=False), folder / "rescaled.onnx")
     # As the float network was run: optimizations change the last digits as well.
     session = Session(path, is_optimized=False)
     worst = math.inf
