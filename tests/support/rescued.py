@@ -2,7 +2,7 @@
 
 import onnx
 
-from quantstore.rescue.facts import QuantizedNetwork, QuantizedTensor, QuantizedWeights
+from quantstore.rescuing.facts import QuantizedNetwork, QuantizedTensor, QuantizedWeights
 from quantstore.run import qdq_file
 from quantstore.run.emulator import Plan
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from quantstore.rescue.facts import QuantizedNetwork, QuantizedTensor, QuantizedWeights
+from quantstore.rescuing.facts import QuantizedNetwork, QuantizedTensor, QuantizedWeights
 from quantstore.schemes import TARGETS
 
 
@@ -135,7 +135,7 @@ def texts(
 
 def quantize_py() -> str:
     """The script, which is the same for every model: all names are in ``overrides.json``."""
-    return resources.files("quantstore.rescue").joinpath("quantize.txt").read_text("utf-8")
+    return resources.files("quantstore.rescuing").joinpath("quantize.txt").read_text("utf-8")
 
 
 def overrides_json(

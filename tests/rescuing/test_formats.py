@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from quantstore.rescue import formats
-from quantstore.rescue.facts import QuantizedNetwork, QuantizedTensor, QuantizedWeights
+from quantstore.rescuing import formats
+from quantstore.rescuing.facts import QuantizedNetwork, QuantizedTensor, QuantizedWeights
 from quantstore.run import qdq_file
 from quantstore.run.emulator import Plan
 from quantstore.run.grids import grid_of

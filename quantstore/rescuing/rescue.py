@@ -22,18 +22,18 @@ from quantstore.records import (
     RescueStepRecord,
     RescueUnitRecord,
 )
-from quantstore.rescue import promotion, remedies
-from quantstore.rescue.assembly import Assembly, assemble, whole_network
-from quantstore.rescue.bench import Bench
-from quantstore.rescue.causes import Causes
-from quantstore.rescue.choices import PROMOTIONS, Rescue, RescueChoices
-from quantstore.rescue.draft import Draft
-from quantstore.rescue.files import write_files
-from quantstore.rescue.judge import Tensors, db_of, gain_db, safe_db
-from quantstore.rescue.opening import Opened, open_model
-from quantstore.rescue.promotion import Promotion, Sensitivities
-from quantstore.rescue.remedies import LayerInputs, Trial
-from quantstore.rescue.verification import Verified, float_file_db, verify
+from quantstore.rescuing import promotion, remedies
+from quantstore.rescuing.assembly import Assembly, assemble, whole_network
+from quantstore.rescuing.bench import Bench
+from quantstore.rescuing.causes import Causes
+from quantstore.rescuing.choices import PROMOTIONS, Rescue, RescueChoices
+from quantstore.rescuing.draft import Draft
+from quantstore.rescuing.files import write_files
+from quantstore.rescuing.judge import Tensors, db_of, gain_db, safe_db
+from quantstore.rescuing.opening import Opened, open_model
+from quantstore.rescuing.promotion import Promotion, Sensitivities
+from quantstore.rescuing.remedies import LayerInputs, Trial
+from quantstore.rescuing.verification import Verified, float_file_db, verify
 from quantstore.run.choices import Choices, ReportProgress
 from quantstore.run.clock import Clock as WallClock
 from quantstore.run.decisions import decisions

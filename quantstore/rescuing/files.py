@@ -9,10 +9,10 @@ import onnx
 
 from quantstore.errors import RunError
 from quantstore.records import RescueFileRecord
-from quantstore.rescue import formats
-from quantstore.rescue.assembly import Assembly
-from quantstore.rescue.facts import QuantizedNetwork, QuantizedTensor, QuantizedWeights
-from quantstore.rescue.verification import Verified, check
+from quantstore.rescuing import formats
+from quantstore.rescuing.assembly import Assembly
+from quantstore.rescuing.facts import QuantizedNetwork, QuantizedTensor, QuantizedWeights
+from quantstore.rescuing.verification import Verified, check
 from quantstore.run import qdq_file
 from quantstore.run.grids import ActivationGrid
 from quantstore.run.nodes import consumers, name_of, producers

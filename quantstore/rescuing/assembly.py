@@ -16,10 +16,10 @@ from onnx import numpy_helper
 
 from quantstore.errors import RunError
 from quantstore.records import Array
-from quantstore.rescue.bench import Bench
-from quantstore.rescue.branches import with_identities
-from quantstore.rescue.draft import Draft, FileGrids
-from quantstore.rescue.scaling import Factors
+from quantstore.rescuing.bench import Bench
+from quantstore.rescuing.branches import with_identities
+from quantstore.rescuing.draft import Draft, FileGrids
+from quantstore.rescuing.scaling import Factors
 from quantstore.run import network as networks
 from quantstore.run import qdq_file, twin
 from quantstore.run.emulator import Plan

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from quantstore.records import Doubles
-from quantstore.rescue.bench import Bench
+from quantstore.rescuing.bench import Bench
 from quantstore.run.nodes import Node, consumers, producers
 from quantstore.run.points import SQUASHING
 

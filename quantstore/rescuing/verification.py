@@ -8,8 +8,8 @@ import onnx
 
 from quantstore.errors import RunError
 from quantstore.graph.findings.base import MOST_GAP_DB
-from quantstore.rescue.assembly import Assembly
-from quantstore.rescue.judge import Judge, db_of
+from quantstore.rescuing.assembly import Assembly
+from quantstore.rescuing.judge import Judge, db_of
 from quantstore.run import kernels, qdq_file
 from quantstore.run.comparison import sqnr_db
 from quantstore.run.plans import Rounding

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantstore.rescue.draft import Draft, Drafting
-from quantstore.rescue.judge import Judge
-from quantstore.rescue.macs import Macs
-from quantstore.rescue.scaling import Scalable
+from quantstore.rescuing.draft import Draft, Drafting
+from quantstore.rescuing.judge import Judge
+from quantstore.rescuing.macs import Macs
+from quantstore.rescuing.scaling import Scalable
 from quantstore.run.choices import ReportSteps
 from quantstore.run.inputs import Samples
 from quantstore.run.network import Network

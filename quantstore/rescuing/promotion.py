@@ -13,9 +13,9 @@ import numpy as np
 
 from quantstore.errors import RunError
 from quantstore.records import Doubles
-from quantstore.rescue.bench import Bench
-from quantstore.rescue.draft import Draft
-from quantstore.rescue.judge import db_of, safe_db
+from quantstore.rescuing.bench import Bench
+from quantstore.rescuing.draft import Draft
+from quantstore.rescuing.judge import db_of, safe_db
 
 # Of all MACs; what a unit counts that costs none, so that two of them can be compared.
 _LEAST_PRICE = 0.002

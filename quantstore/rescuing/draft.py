@@ -14,8 +14,8 @@ import numpy as np
 from quantstore.numerics import quantization
 from quantstore.numerics.quantization import Grid
 from quantstore.records import Array, Doubles, Floats
-from quantstore.rescue.rows import Rows, rows_of
-from quantstore.rescue.scaling import Factors, Scaling
+from quantstore.rescuing.rows import Rows, rows_of
+from quantstore.rescuing.scaling import Factors, Scaling
 from quantstore.run import grids, twin
 from quantstore.run.calibration import calibrated
 from quantstore.run.choices import Calibration

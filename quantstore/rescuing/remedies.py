@@ -12,11 +12,11 @@ import numpy as np
 
 from quantstore.numerics.compensation import compensated_codes
 from quantstore.records import Doubles, Floats
-from quantstore.rescue.bench import Bench
-from quantstore.rescue.draft import Draft
-from quantstore.rescue.rows import Rows, rows_of
-from quantstore.rescue.scaling import Factors, Scalable, Scaling, group_count
-from quantstore.rescue.statistics import inputs_of_layers
+from quantstore.rescuing.bench import Bench
+from quantstore.rescuing.draft import Draft
+from quantstore.rescuing.rows import Rows, rows_of
+from quantstore.rescuing.scaling import Factors, Scalable, Scaling, group_count
+from quantstore.rescuing.statistics import inputs_of_layers
 from quantstore.run.choices import Calibration
 from quantstore.run.grids import ActivationGrid
 

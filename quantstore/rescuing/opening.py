@@ -7,14 +7,14 @@ from pathlib import Path
 
 from quantstore.errors import InputsError, RunError
 from quantstore.records import Array
-from quantstore.rescue.bench import Bench, Clock
-from quantstore.rescue.branches import with_branches
-from quantstore.rescue.choices import RescueChoices
-from quantstore.rescue.draft import Draft, Drafting, candidate_grids
-from quantstore.rescue.judge import Judge
-from quantstore.rescue.macs import count_macs
-from quantstore.rescue.scaling import scalable_tensors
-from quantstore.rescue.statistics import values_by_channel
+from quantstore.rescuing.bench import Bench, Clock
+from quantstore.rescuing.branches import with_branches
+from quantstore.rescuing.choices import RescueChoices
+from quantstore.rescuing.draft import Draft, Drafting, candidate_grids
+from quantstore.rescuing.judge import Judge
+from quantstore.rescuing.macs import count_macs
+from quantstore.rescuing.scaling import scalable_tensors
+from quantstore.rescuing.statistics import values_by_channel
 from quantstore.run import subject, twin
 from quantstore.run.choices import NOISE
 from quantstore.run.comparison import sqnr_db

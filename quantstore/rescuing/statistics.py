@@ -9,7 +9,7 @@ from onnx import helper
 
 from quantstore.numerics.patches import windows
 from quantstore.records import Array, Floats
-from quantstore.rescue.rows import Rows
+from quantstore.rescuing.rows import Rows
 from quantstore.run.inputs import Samples
 from quantstore.run.network import Network
 from quantstore.run.nodes import Node
