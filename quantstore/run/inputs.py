@@ -185,6 +185,14 @@ def changed(base: Preprocessing, **changes: Any) -> Preprocessing:
     return dataclasses.replace(base, **changes, name=name)
 
 
+def preprocessing_of(plain: "str | dict[str, Any]") -> str | Preprocessing:
+    """A preprocessing that came as JSON, which has no tuples; a name stays one."""
+    if isinstance(plain, str):
+        return plain
+    tuples = {key: tuple(plain[key]) for key in ("mean", "std", "size") if plain[key]}
+    return Preprocessing(**(plain | tuples))
+
+
 @dataclass(frozen=True, slots=True)
 class Samples:
     """What a model is run on, one feed per run; decoded when asked for.
