@@ -21,14 +21,16 @@ from quantstore.rescuing.branches import with_identities
 from quantstore.rescuing.draft import Draft, FileGrids
 from quantstore.rescuing.scaling import Factors
 from quantstore.run import network as networks
-from quantstore.run import qdq_file, twin
+from quantstore.run import qdq_file, subject, twin
 from quantstore.run.emulator import Plan
+from quantstore.run.inputs import Samples
 from quantstore.run.network import Network
 from quantstore.run.nodes import Node, consumers, name_of
 from quantstore.run.placement import Bias, Placement
 from quantstore.run.plans import Rounding
 from quantstore.run.runtime import quantizable
 
+_IS_A_BUG = "report this as a bug of quantstore, with the model"
 _SCALED = "_scaled"
 _FACTOR = "_inverse_factors"
 
@@ -37,9 +39,8 @@ _FACTOR = "_inverse_factors"
 class Assembly:
     """The whole network, rescaled; ``plan`` and ``placed`` by its names and in its units.
 
-    ``tensor_of`` and ``weights_of``: its names by those of the network on the bench. ``outputs``:
-    what the file hands out; the graph gives the compared tensors besides. ``inserted``: names of
-    the Muls.
+    ``tensor_of`` and ``weights_of``: its names by those of the network on the bench. ``inserted``:
+    names of the Muls.
     """
 
     network: Network
@@ -47,7 +48,7 @@ class Assembly:
     plan: Plan
     tensor_of: Mapping[str, str]
     weights_of: Mapping[str, str]
-    outputs: tuple[str, ...]
+    source: "Whole"
     inserted: tuple[str, ...]
 
     def as_float(self, rounding: Rounding, *, is_on_grid: bool) -> onnx.ModelProto:
@@ -57,23 +58,54 @@ class Assembly:
         return qdq_file.qdq_model(self.network, self.placed, rounding, plain)
 
     def finished(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """A model with the outputs of the file alone."""
-        kept = [value for value in model.graph.output if value.name in self.outputs]
+        """A model with the inputs and outputs of the file, no others."""
+        kept = {value.name: value for value in model.graph.output}
         del model.graph.output[:]
-        model.graph.output.extend(kept)
+        model.graph.output.extend(kept[name] for name in self.source.outputs)
+        model.graph.input.extend(self.source.frozen)
         return model
 
 
-def whole_network(path: Path, bench: Bench, folder: Path, *, fold: bool) -> Network:
+@dataclass(frozen=True)
+class Whole:
+    """The network of a file, with everything behind its heads.
+
+    ``outputs``: what the file hands out; the graph gives the compared tensors besides.
+    ``frozen``: inputs that a file keeps although nothing reads them any more. ``is_fixed``: the
+    shapes of the inputs are those of the samples.
+    """
+
+    network: Network
+    outputs: tuple[str, ...]
+    frozen: tuple[onnx.ValueInfoProto, ...] = ()
+    is_fixed: bool = False
+
+
+class OtherNetworkError(RunError):
+    """Optimized as a whole the model is another network than the one on the bench."""
+
+
+def whole_network(
+    path: Path, bench: Bench, folder: Path, *, fold: bool, fixed_by: Samples | None = None
+) -> Whole:
     """The network of a file with everything behind its heads, the compared tensors as outputs.
+
+    Args:
+        fixed_by: fix shapes, and numbers that choose a branch, as these samples have them.
 
     Raises:
         RunError: onnxruntime refuses the model.
     """
     model = twin.open_float(path)
     graph = model.model.graph
+    handed = tuple(str(value.name) for value in graph.outputs)
+    frozen: tuple[onnx.ValueInfoProto, ...] = ()
+    if fixed_by is not None:
+        declared = {value.name: value for value in twin.to_proto(model).graph.input}
+        names = subject.freeze_scalars(model.model, fixed_by)
+        frozen = tuple(declared[name] for name in names)
+        subject.fix_shapes(model.model, fixed_by)
     values = {str(value.name): value for node in graph for value in node.outputs}
-    handed = {str(value.name) for value in graph.outputs}
     for name in bench.network.outputs:
         if name not in handed and name in values:
             graph.outputs.append(values[name])
@@ -81,7 +113,11 @@ def whole_network(path: Path, bench: Bench, folder: Path, *, fold: bool) -> Netw
     folder.mkdir(parents=True, exist_ok=True)
     floats = twin.open_float(quantizable(twin.to_proto(model), folder, fold=fold))
     _name_apart(floats.model.graph)
-    return networks.taken_apart(floats, names, fold=fold)
+    network = networks.taken_apart(floats, names, fold=fold)
+    missing = set(bench.network.outputs).difference(network.tensors)
+    if missing:
+        raise OtherNetworkError(f"the whole model does not compute {min(missing)!r}", _IS_A_BUG)
+    return Whole(network, handed, frozen, fixed_by is not None)
 
 
 def _name_apart(graph: ir.Graph) -> None:
@@ -94,22 +130,16 @@ def _name_apart(graph: ir.Graph) -> None:
         seen.add(name)
 
 
-def assemble(
-    whole: Network,
-    bench: Bench,
-    draft: Draft,
-    branches: Mapping[str, str],
-    outputs: tuple[str, ...],
-) -> Assembly:
+def assemble(source: Whole, bench: Bench, draft: Draft, branches: Mapping[str, str]) -> Assembly:
     """Rescale the whole network and translate a draft into its names.
 
     Args:
         branches: of ``branches.with_branches``.
-        outputs: names of what the file hands out.
 
     Raises:
-        RunError: the whole network does not hold what the draft is about.
+        OtherNetworkError: the whole network does not hold what the draft is about.
     """
+    whole = source.network
     node_of = {name_of(node): node for node in whole.model.graph.node}
     made_by = {name: node for node in whole.model.graph.node for name in node.output}
     weights_of: dict[str, str] = {}
@@ -121,9 +151,12 @@ def assemble(
                 continue
             other = made_by.get(node.output[0]) or node_of.get(name_of(node))
             if other is None or len(other.input) <= index:
-                raise RunError(
-                    f"{name_of(node)!r} is another node in the whole model",
-                    "report this as a bug of quantstore, with the model",
+                raise OtherNetworkError(
+                    f"{name_of(node)!r} is another node in the whole model", _IS_A_BUG
+                )
+            if whole.slot_of.get(other.input[index]) is None:
+                raise OtherNetworkError(
+                    f"{name_of(node)!r} reads other weights in the whole model", _IS_A_BUG
                 )
             weights_of[name] = other.input[index]
             reader_of[name] = other
@@ -153,7 +186,7 @@ def assemble(
         plan=_plan(in_file, tensor_of, named),
         tensor_of=tensor_of,
         weights_of=weights_of,
-        outputs=outputs,
+        source=source,
         inserted=inserted,
     )
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import onnx
-
 from quantstore.records import (
     RescueFileRecord,
     RescueRecord,
@@ -23,7 +21,7 @@ from quantstore.records import (
     RescueUnitRecord,
 )
 from quantstore.rescuing import promotion, remedies
-from quantstore.rescuing.assembly import Assembly, assemble, whole_network
+from quantstore.rescuing.assembly import Assembly, OtherNetworkError, assemble, whole_network
 from quantstore.rescuing.bench import Bench
 from quantstore.rescuing.causes import Causes
 from quantstore.rescuing.choices import PROMOTIONS, Rescue, RescueChoices
@@ -37,6 +35,7 @@ from quantstore.rescuing.verification import Verified, float_file_db, verify
 from quantstore.run.choices import Choices, ReportProgress
 from quantstore.run.clock import Clock as WallClock
 from quantstore.run.decisions import decisions
+from quantstore.run.inputs import Samples
 from quantstore.run.nodes import name_of, producers
 from quantstore.run.plans import Rounding
 from quantstore.run.runtime import version
@@ -125,7 +124,7 @@ class _Rescue:
                 seconds=self._bench.clock.spent,
             )
         )
-        if db_of(self._ratios) >= self._choices.reach_db:
+        if self._safe_db >= self._choices.reach_db:
             self._notes.append(
                 f"The network holds as it is: {db_of(self._ratios):.1f} dB where"
                 f" {self._choices.reach_db:g} dB were asked for. No remedy was needed."
@@ -339,19 +338,33 @@ class _Rescue:
     def _verified(self) -> tuple[Assembly, Verified, float]:
         """The files in a folder of the run, loaded and run."""
         folder = self._work.folder
-        whole = whole_network(self._path, self._bench, folder / "whole", fold=self._choices.fold)
-        plain = dataclasses.replace(self._draft, corrections={})
-        outputs = tuple(
-            value.name for value in onnx.load(self._path, load_external_data=False).graph.output
-        )
-        rescaled = assemble(whole, self._bench, plain, self._opened.branches, outputs)
+        try:
+            plain, assembly = self._assembled(folder / "whole", fixed_by=None)
+        except OtherNetworkError:
+            # Optimizations depend on shapes, and on which branch is taken.
+            fixed_by = self._bench.calibration
+            plain, assembly = self._assembled(folder / "fixed", fixed_by=fixed_by)
+            self._notes.append(
+                f"The files take inputs of one shape: {self._opened.shapes}."
+                " Without it onnxruntime makes another network of the model."
+            )
         rounding = Rounding.of(self._choices.rounded)
-        rescaled_db = float_file_db(rescaled, rounding, self._bench.test, folder)
-        assembly = assemble(whole, self._bench, self._draft, self._opened.branches, outputs)
+        rescaled_db = float_file_db(plain, rounding, self._bench.test, folder)
         self._work.say("writing files", 1, 3)
         verified = verify(assembly, rounding, self._bench.test, folder)
         self._work.say("writing files", 2, 3)
         return assembly, verified, rescaled_db
+
+    def _assembled(self, folder: Path, fixed_by: Samples | None) -> tuple[Assembly, Assembly]:
+        """The whole network: rescaled alone, and under the draft."""
+        bench, branches = self._bench, self._opened.branches
+        fold = self._choices.fold
+        whole = whole_network(self._path, bench, folder, fold=fold, fixed_by=fixed_by)
+        plain = dataclasses.replace(self._draft, corrections={})
+        return (
+            assemble(whole, bench, plain, branches),
+            assemble(whole, bench, self._draft, branches),
+        )
 
     def _record(
         self,

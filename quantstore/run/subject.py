@@ -70,12 +70,12 @@ def cut(model: twin.FloatModel, samples: Samples) -> CutModel:
     """
     # What the cut drops can be named all the same: it is in float then, as if it were there.
     every_name = frozenset(str(node.name) for node in model.model.graph if node.name)
-    _freeze_scalars(model.model, samples)
+    freeze_scalars(model.model, samples)
     has_one_output = len(model.model.graph.outputs) == 1
     cut_points = points.cut(model.model, keeps_decoder=True)
     if not cut_points.names:
         raise RunError(NO_FLOAT_OUTPUT_DEPENDS)
-    _fix_shapes(model.model, samples)
+    fix_shapes(model.model, samples)
     return CutModel(
         model=twin.to_proto(model),
         points=cut_points,
@@ -94,15 +94,20 @@ def stored_depths(path: Path) -> dict[LayerKey, int]:
     return {LayerKey.of(site): depth for depth, site in enumerate(sites)}
 
 
-def _freeze_scalars(model: ir.Model, samples: Samples) -> None:
-    """Whole numbers that choose a branch become constants, so that the branch is quantized."""
+def freeze_scalars(model: ir.Model, samples: Samples) -> tuple[str, ...]:
+    """Whole numbers that choose a branch become constants, so that the branch is quantized.
+
+    Returns:
+        Names of the inputs that they were.
+    """
     first, last = samples[0], samples[len(samples) - 1]
-    for name in noise.frozen_inputs(model):
-        if (first[name] == last[name]).all():
-            twin.freeze_input(model, name, first[name])
+    names = [name for name in noise.frozen_inputs(model) if (first[name] == last[name]).all()]
+    for name in names:
+        twin.freeze_input(model, name, first[name])
+    return tuple(names)
 
 
-def _fix_shapes(model: ir.Model, samples: Samples) -> None:
+def fix_shapes(model: ir.Model, samples: Samples) -> None:
     """Write the shapes that are fed into the model, so that what hangs on them is constant."""
     if any(node.op_type in BRANCHING for node in model.graph):
         return
