@@ -31,7 +31,7 @@ from quantstore.rescuing.judge import Tensors, db_of, gain_db, safe_db
 from quantstore.rescuing.opening import Opened, open_model
 from quantstore.rescuing.promotion import Promotion, Sensitivities
 from quantstore.rescuing.remedies import LayerInputs, Trial
-from quantstore.rescuing.verification import Verified, float_file_db, verify
+from quantstore.rescuing.verification import Verified, float_file_db, has_bodies, verify
 from quantstore.run.choices import Choices, ReportProgress
 from quantstore.run.clock import Clock as WallClock
 from quantstore.run.decisions import decisions
@@ -353,6 +353,12 @@ class _Rescue:
         self._work.say("writing files", 1, 3)
         verified = verify(assembly, rounding, self._bench.test, folder)
         self._work.say("writing files", 2, 3)
+        if has_bodies(verified.model):
+            self._notes.append(
+                "The file has branches or loops. onnxruntime 1.32 can crash on these when it looks"
+                " for integer operators: set session.disable_quant_qdq to 1. It was run so, not"
+                " with integer kernels."
+            )
         return assembly, verified, rescaled_db
 
     def _assembled(self, folder: Path, fixed_by: Samples | None) -> tuple[Assembly, Assembly]:
