@@ -12,7 +12,7 @@ import numpy as np
 
 from quantstore.numerics.compensation import compensated_codes
 from quantstore.records import Doubles, Floats
-from quantstore.rescuing.bench import Bench
+from quantstore.rescuing.bench import Bench, StepClock
 from quantstore.rescuing.draft import Draft
 from quantstore.rescuing.rows import Rows, rows_of
 from quantstore.rescuing.scaling import Factors, Scalable, Scaling, group_count
@@ -121,9 +121,8 @@ class LayerInputs:
         return cls(rows, inputs_of_layers(bench.network, rows, bench.calibration, bench.folder))
 
 
-def rounding(bench: Bench, draft: Draft, inputs: LayerInputs) -> Trial | None:
+def rounding(bench: Bench, draft: Draft, inputs: LayerInputs, clock: StepClock) -> Trial | None:
     """Codes whose errors compensate each other, layer by layer, as far as the time goes."""
-    clock = bench.clock.share("rounding")
     report = bench.steps("rounding weights")
     in_file = bench.drafting.in_file(dataclasses.replace(draft, codes={}))
     factors = Factors.of(bench.network, draft.scalings)

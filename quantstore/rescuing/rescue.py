@@ -31,7 +31,14 @@ from quantstore.rescuing.judge import Tensors, db_of, gain_db, safe_db
 from quantstore.rescuing.opening import Opened, open_model
 from quantstore.rescuing.promotion import Promotion, Sensitivities
 from quantstore.rescuing.remedies import LayerInputs, Trial
-from quantstore.rescuing.verification import Verified, float_file_db, has_bodies, verify
+from quantstore.rescuing.verification import (
+    FLOAT_FILE_DB,
+    Verified,
+    float_file_db,
+    has_bodies,
+    require_same,
+    verify,
+)
 from quantstore.run.choices import Choices, ReportProgress
 from quantstore.run.clock import Clock as WallClock
 from quantstore.run.decisions import decisions
@@ -92,6 +99,15 @@ class _Step:
     kept: bool
     seconds: float
     predicted_db: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What is written, and what it keeps; ``rescaled_db``: of the rescaled float model."""
+
+    assembly: Assembly
+    verified: Verified
+    rescaled_db: float
 
 
 class _Rescue:
@@ -189,8 +205,9 @@ class _Rescue:
 
     def _round(self) -> None:
         started = time.process_time()
+        clock = self._bench.clock.share("rounding")
         inputs = LayerInputs.of(self._bench)
-        trial = remedies.rounding(self._bench, self._draft, inputs)
+        trial = remedies.rounding(self._bench, self._draft, inputs, clock)
         if trial is not None:
             names = self._bench.placed.weights
             now, then = (
@@ -314,15 +331,15 @@ class _Rescue:
 
     def _written(self) -> Rescue:
         self._work.say("writing files", 0, 3)
-        assembly, verified, rescaled_db = self._verified()
+        written = self._verified()
         output = self._choices.output
         files: tuple[RescueFileRecord, ...] = ()
-        if output is not None:
+        if output is not None and written is not None:
             files, notes = write_files(
                 Path(output),
                 self._path.stem,
-                assembly,
-                verified,
+                written.assembly,
+                written.verified,
                 self._choices.rounded,
                 sample=self._bench.test.samples[0],
                 is_proposal=not self._bench.is_real,
@@ -332,24 +349,36 @@ class _Rescue:
         return Rescue(
             sha256=self._opened.sha256,
             folded=self._choices.fold,
-            record=self._record(verified, rescaled_db, files, len(assembly.inserted)),
+            record=self._record(written, files),
         )
 
-    def _verified(self) -> tuple[Assembly, Verified, float]:
-        """The files in a folder of the run, loaded and run."""
+    def _verified(self) -> _Written | None:
+        """The files in a folder of the run, loaded and run; None where none can be written."""
         folder = self._work.folder
         try:
             plain, assembly = self._assembled(folder / "whole", fixed_by=None)
         except OtherNetworkError:
             # Optimizations depend on shapes, and on which branch is taken.
-            fixed_by = self._bench.calibration
-            plain, assembly = self._assembled(folder / "fixed", fixed_by=fixed_by)
+            try:
+                plain, assembly = self._assembled(
+                    folder / "fixed", fixed_by=self._bench.calibration
+                )
+            except OtherNetworkError as error:
+                self._notes.append(
+                    f"No file was written: {error}. The plan was run in the emulator only."
+                )
+                return None
             self._notes.append(
                 f"The files take inputs of one shape: {self._opened.shapes}."
                 " Without it onnxruntime makes another network of the model."
             )
         rounding = Rounding.of(self._choices.rounded)
         rescaled_db = float_file_db(plain, rounding, self._bench.test, folder)
+        if rescaled_db < FLOAT_FILE_DB:
+            self._notes.append(
+                f"Rescaled, the float model equals the original to {rescaled_db:.0f} dB;"
+                f" {FLOAT_FILE_DB:.0f} dB are usual."
+            )
         self._work.say("writing files", 1, 3)
         verified = verify(assembly, rounding, self._bench.test, folder)
         self._work.say("writing files", 2, 3)
@@ -359,13 +388,14 @@ class _Rescue:
                 " for integer operators: set session.disable_quant_qdq to 1. It was run so, not"
                 " with integer kernels."
             )
-        return assembly, verified, rescaled_db
+        return _Written(assembly, verified, rescaled_db)
 
     def _assembled(self, folder: Path, fixed_by: Samples | None) -> tuple[Assembly, Assembly]:
         """The whole network: rescaled alone, and under the draft."""
         bench, branches = self._bench, self._opened.branches
         fold = self._choices.fold
         whole = whole_network(self._path, bench, folder, fold=fold, fixed_by=fixed_by)
+        require_same(whole, bench.test)
         plain = dataclasses.replace(self._draft, corrections={})
         return (
             assemble(whole, bench, plain, branches),
@@ -373,11 +403,7 @@ class _Rescue:
         )
 
     def _record(
-        self,
-        verified: Verified,
-        rescaled_db: float,
-        files: tuple[RescueFileRecord, ...],
-        added_nodes: int,
+        self, written: _Written | None, files: tuple[RescueFileRecord, ...]
     ) -> RescueRecord:
         bench = self._bench
         before, after = (
@@ -396,16 +422,17 @@ class _Rescue:
             float_check_db=self._opened.float_check_db,
             before_db=db_of(bench.test.ratios_of(before)),
             after_db=after_db,
-            file_db=verified.file_db,
-            integer_db=verified.integer_db,
-            float_file_db=rescaled_db,
+            file_db=math.nan if written is None else written.verified.file_db,
+            integer_db=math.nan if written is None else written.verified.integer_db,
+            float_file_db=math.nan if written is None else written.rescaled_db,
             agreement_before=self._agreement(before),
             agreement_after=self._agreement(after),
             int8_macs=bench.int8_share(self._draft),
-            added_nodes=added_nodes,
-            weights_unsigned=verified.weights_unsigned,
+            added_nodes=0 if written is None else len(written.assembly.inserted),
+            weights_unsigned=written is not None and written.verified.weights_unsigned,
             is_proposal=not bench.is_real,
-            reached=after_db >= self._choices.reach_db,
+            # What cannot be handed out reaches nothing.
+            reached=written is not None and after_db >= self._choices.reach_db,
             seconds=self._clock.wall_lap(),
             cpu_seconds=self._clock.cpu_lap(),
             onnxruntime_version=version(),

@@ -8,7 +8,7 @@ import onnx
 
 from quantstore.errors import RunError
 from quantstore.graph.findings.base import MOST_GAP_DB
-from quantstore.rescuing.assembly import Assembly
+from quantstore.rescuing.assembly import Assembly, OtherNetworkError, Whole
 from quantstore.rescuing.judge import Judge, db_of
 from quantstore.run import kernels, qdq_file
 from quantstore.run.comparison import sqnr_db
@@ -18,6 +18,8 @@ from quantstore.run.runtime import Session
 
 # A rescaled float model may differ from the original by what float32 loses, and by no more.
 FLOAT_FILE_DB = 110.0
+# Below, it is another network.
+SAME_NETWORK_DB = 80.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,24 @@ def verify(assembly: Assembly, rounding: Rounding, judge: Judge, folder: Path) -
     if unsigned_db < integer_db:
         return Verified(model, file_db, integer_db, integer_db, weights_unsigned=False)
     return Verified(unsigned, unsigned_file_db, unsigned_db, integer_db, weights_unsigned=True)
+
+
+def require_same(whole: Whole, judge: Judge) -> None:
+    """Raise unless the whole float network computes what the one on the bench does.
+
+    Raises:
+        OtherNetworkError: it does not, where heads lie in a branch for example.
+    """
+    network, sample = whole.network, judge.samples[0]
+    outputs = network.session.run(network.fed(sample), judge.names)
+    for name, before, after in zip(judge.names, judge.expected[0], outputs, strict=True):
+        if before.dtype.kind != "f":
+            continue
+        if before.shape != after.shape or sqnr_db(before, after) < SAME_NETWORK_DB:
+            raise OtherNetworkError(
+                f"in the whole model {name!r} is not what was compared, for it lies in a branch",
+                "cut the branch out of the model, and rescue what is left",
+            )
 
 
 def has_bodies(model: onnx.ModelProto) -> bool:
