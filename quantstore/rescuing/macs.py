@@ -71,12 +71,7 @@ def _macs(network: Network, node: Node) -> int:
 def _depth(network: Network, node: Node) -> int | None:
     """Along which a matrix product sums."""
     for index, axis in ((1, -2), (0, -1)):
-        name = node.input[index]
-        if name in network.constants:
-            dims: tuple[int | None, ...] = network.constants[name].shape
-        else:
-            facts = network.tensors.get(name)
-            dims = () if facts is None or facts.shape is None else facts.shape
+        dims = _shape(network, node.input[index])
         if not dims:
             continue
         turned = "transB" if index else "transA"
@@ -90,7 +85,18 @@ def _depth(network: Network, node: Node) -> int | None:
 
 
 def _elements(network: Network, name: str) -> int | None:
-    facts = network.tensors.get(name)
-    if facts is None or facts.shape is None or None in facts.shape:
-        return None
-    return math.prod(size or 1 for size in facts.shape)
+    dims = _shape(network, name)
+    return None if dims is None or None in dims else math.prod(size or 1 for size in dims)
+
+
+def _shape(network: Network, name: str) -> tuple[int | None, ...] | None:
+    """Of a constant, a computed tensor or an input; None where it is not known."""
+    if name in network.constants:
+        return network.constants[name].shape
+    if name in network.tensors:
+        return network.tensors[name].shape
+    for value in network.model.graph.input:
+        if value.name == name:
+            dims = value.type.tensor_type.shape.dim
+            return tuple(size.dim_value or None for size in dims)
+    return None

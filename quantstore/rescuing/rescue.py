@@ -283,7 +283,6 @@ class _Rescue:
         if not allowed:
             return
         started = time.process_time()
-        precision = allowed[0] if self._choices.rounded.scheme.bits == 8 else "float"
         plain = dataclasses.replace(self._draft, corrections={})
         self._sensitivities = promotion.measure(self._bench, plain)
         if not self._sensitivities.is_complete:
@@ -294,31 +293,48 @@ class _Rescue:
             )
         if not self._sensitivities.units:
             return
-        found = promotion.promote(
-            self._bench,
-            self._draft,
-            self._sensitivities,
-            self._choices.reach_db,
-            self._choices.keep_macs,
-            precision,
-            may_promote_weights="float" in allowed,
-            finish=self._corrected,
-        )
-        gained = gain_db(self._ratios, found.ratios)
-        self._steps.append(
-            _Step(
+        if self._choices.rounded.scheme.bits != 8 or self._has_wide_activations:
+            allowed = [name for name in allowed if name != "int16"]
+        for precision in allowed:
+            found = promotion.promote(
+                self._bench,
+                self._draft,
+                self._sensitivities,
+                self._choices.reach_db,
+                self._choices.keep_macs,
                 precision,
-                f"{len(found.units)} of {len(self._sensitivities.units)} tensors and weights"
-                + ("" if gained >= LEAST_GAIN_DB else f"; gains {gained:.1f} dB only"),
-                found.draft,
-                found.validation_db,
-                kept=found.is_reached or gained >= LEAST_GAIN_DB,
-                seconds=time.process_time() - started,
-                predicted_db=found.predicted_db,
+                may_promote_weights="float" in allowed,
+                finish=self._corrected,
             )
-        )
-        if self._steps[-1].kept:
-            self._draft, self._ratios, self._promotion = found.draft, found.ratios, found
+            gained = gain_db(self._ratios, found.ratios)
+            kept = found.is_reached or gained >= LEAST_GAIN_DB
+            self._steps.append(
+                _Step(
+                    precision,
+                    f"{len(found.units)} of {len(self._sensitivities.units)} tensors and weights"
+                    + ("" if kept else f"; gains {gained:.1f} dB only"),
+                    found.draft,
+                    found.validation_db,
+                    kept,
+                    seconds=time.process_time() - started,
+                    predicted_db=found.predicted_db,
+                )
+            )
+            if kept:
+                for earlier in self._steps[:-1]:
+                    # 16 bits did not suffice: the plan has floats in their stead.
+                    earlier.kept = earlier.kept and earlier.remedy not in PROMOTIONS
+                self._ratios, self._promotion = found.ratios, found
+            if found.is_reached:
+                break
+            started = time.process_time()
+        if self._promotion is not None:
+            self._draft = self._promotion.draft
+
+    @property
+    def _has_wide_activations(self) -> bool:
+        activations = self._choices.rounded.activations
+        return activations is not None and activations.bits > 8
 
     def _corrected(self, draft: Draft) -> Draft:
         """A draft with biases corrected for what it rounds, if they are at all."""
