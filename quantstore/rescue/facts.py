@@ -1,4 +1,4 @@
-"""What a plan decided, tensor by tensor, for those who write it down for other tools."""
+"""What a plan decided, tensor by tensor, for writers of files in the formats of other tools."""
 
 from dataclasses import dataclass
 

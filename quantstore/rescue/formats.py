@@ -73,7 +73,8 @@ KINDS = {
     "node_data": Kind(
         "NAME.METRIC.node_data.json",
         "Colours and values on the nodes of the original file in Model Explorer:"
-        " model-explorer NAME.onnx --node_data_paths=NAME.band.node_data.json",
+        " model-explorer NAME.onnx --extensions=model_explorer_onnx"
+        " --node_data_paths=NAME.band.node_data.json",
     ),
     "annotated": Kind(
         "NAME.annotated.onnx",
@@ -193,7 +194,7 @@ def _weight_overrides(weights: QuantizedWeights) -> list[dict[str, Any]]:
 def _tensor_overrides(tensor: QuantizedTensor, default_bits: int) -> list[dict[str, Any]]:
     """One entry; none without a scale.
 
-    A tensor in float has one as well: a bias, or a tensor that shares its grid, may need it.
+    A tensor in float has one as well, for those that share its grid.
     """
     bits = tensor.bits or default_bits
     is_code = tensor.is_symmetric or 0 <= tensor.zero_point < 2**bits
