@@ -55,18 +55,18 @@ def overlay(db: Path, model: str, named: Path | None, target: str, output: Path)
 
     with store.reading(db) as connection:
         store.find_model(connection, model)
-        known = overlays.known_of(connection, model, TARGETS[target])
-    path = overlays.path_of(known.origin, named, db)
+        graph_facts = overlays.graph_facts_of(connection, model, TARGETS[target])
+    path = overlays.path_of(graph_facts.origin, named, db)
     original = open_original(path)
-    scale = BandScale(known.limits, dict(zip(BANDS, LIGHT.band_fills, strict=True)))
+    scale = BandScale(graph_facts.limits, dict(zip(BANDS, LIGHT.band_fills, strict=True)))
     files = (
-        *overlays.node_data(known, scale, original),
-        overlays.annotated(known, original),
-        overlays.excluded(known, original),
+        *overlays.node_data(graph_facts, scale, original),
+        overlays.annotated(graph_facts, original),
+        overlays.excluded(graph_facts, original),
     )
     for written in overlays.write(files, output):
         say(f"wrote {written}")
-    unplaced = original.unplaced(known.nodes)
+    unplaced = original.unplaced(graph_facts.nodes)
     if unplaced:
         say(
             f"{counted(len(unplaced), 'node')} left out of the node data, without a name in the"
@@ -75,11 +75,11 @@ def overlay(db: Path, model: str, named: Path | None, target: str, output: Path)
     left_out = next(file.skipped for file in files if file.kind == "exclude")
     if left_out:
         say(f"{counted(len(left_out), 'name')} left out of exclude.txt: {_named(left_out)}")
-    if known.goal_db is None:
+    if graph_facts.goal_db is None:
         say("exclude.txt lists the broken layers: no run of this target searched for a goal")
     else:
-        say(f"exclude.txt lists what a search for {known.goal_db:g} dB returned to float")
-    if "accumulated" not in known_metrics(known.nodes):
+        say(f"exclude.txt lists what a search for {graph_facts.goal_db:g} dB returned to float")
+    if "accumulated" not in known_metrics(graph_facts.nodes):
         say(f"no run of {target} keeps its tensors; for more metrics: {_simulate(path, target)}")
     if original.has_external_data:
         say(f"the annotated model reads its weights beside it: move it to {path.parent}")

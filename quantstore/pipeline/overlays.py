@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class GraphFacts:
     """What the store knows of the nodes of a model under a target.
 
     ``limits``: of the bands. ``float_layers`` and ``float_tensors``: what a search for ``goal_db``
@@ -45,7 +45,7 @@ class Known:
     goal_db: float | None
 
 
-def known_of(con: Connection, model: str, target: Target) -> Known:
+def graph_facts_of(con: Connection, model: str, target: Target) -> GraphFacts:
     """Ask the store.
 
     Args:
@@ -62,7 +62,7 @@ def known_of(con: Connection, model: str, target: Target) -> Known:
     is_searched = not float_set.empty
     of_tensors = float_set["unit_kind"] == "tensor"
     broken = layers[layers["band"] == "broken"].sort_values("depth")["layer"]
-    return Known(
+    return GraphFacts(
         origin=origin,
         target=target,
         nodes=_nodes(
@@ -97,9 +97,9 @@ def _nodes(
     }
     facts: dict[str, NodeFacts] = {}
 
-    def add(name: object, **known: float | str | None) -> None:
+    def add(name: object, **more: float | str | None) -> None:
         fact = facts.get(str(name), NodeFacts(node=str(name)))
-        facts[str(name)] = dataclasses.replace(fact, **known)  # type: ignore[arg-type]
+        facts[str(name)] = dataclasses.replace(fact, **more)  # type: ignore[arg-type]
 
     # The worst comes first, and stays.
     for layer in layers.drop_duplicates("layer").sort_values("depth").to_dict("records"):
@@ -172,15 +172,17 @@ class File:
     skipped: tuple[str, ...] = ()
 
 
-def node_data(known: Known, scale: BandScale, original: Original | None) -> tuple[File, ...]:
+def node_data(
+    graph_facts: GraphFacts, scale: BandScale, original: Original | None
+) -> tuple[File, ...]:
     """A file for each metric of which anything is known of a node that has a name.
 
     Args:
         original: without it nothing tells which nodes have names.
     """
-    stem = _stem(known.origin.model)
+    stem = _stem(graph_facts.origin.model)
     pattern = formats.KINDS["node_data"].file_name(stem)
-    facts: tuple[NodeFacts, ...] = known.nodes
+    facts: tuple[NodeFacts, ...] = graph_facts.nodes
     skipped: tuple[str, ...] = ()
     if original is not None:
         skipped = original.unplaced(facts)
@@ -196,27 +198,27 @@ def node_data(known: Known, scale: BandScale, original: Original | None) -> tupl
     )
 
 
-def annotated(known: Known, original: Original) -> File:
+def annotated(graph_facts: GraphFacts, original: Original) -> File:
     """The model itself, with properties on its nodes."""
     return File(
         kind="annotated",
-        name=formats.KINDS["annotated"].file_name(_stem(known.origin.model)),
-        content=overlay.annotated(original, known.nodes).SerializeToString(),
+        name=formats.KINDS["annotated"].file_name(_stem(graph_facts.origin.model)),
+        content=overlay.annotated(original, graph_facts.nodes).SerializeToString(),
     )
 
 
-def excluded(known: Known, original: Original | None) -> File:
+def excluded(graph_facts: GraphFacts, original: Original | None) -> File:
     """Names of nodes to keep in float: of layers, and of what reads the tensors of a search.
 
     Args:
         original: without it nothing tells what reads a tensor: tensors are skipped.
     """
     if original is None:
-        nodes, unknown = known.float_layers, known.float_tensors
+        nodes, unknown = graph_facts.float_layers, graph_facts.float_tensors
     else:
-        unknown = tuple(name for name in known.float_layers if name not in original.nodes)
-        nodes = tuple(name for name in known.float_layers if name in original.nodes)
-        nodes += overlay.readers(original, known.float_tensors)
+        unknown = tuple(name for name in graph_facts.float_layers if name not in original.nodes)
+        nodes = tuple(name for name in graph_facts.float_layers if name in original.nodes)
+        nodes += overlay.readers(original, graph_facts.float_tensors)
     written = formats.exclude_txt(nodes)
     return File(
         kind="exclude",

@@ -168,8 +168,8 @@ def overrides_json(
         "per_channel": target.scheme.is_per_channel,
         "activation_type": _quant_type(network.activation_bits, network.symmetric_activations),
         "activation_symmetric": network.symmetric_activations,
-        "float": {name: given for name, given in entries.items() if name in in_float},
-        "overrides": {name: given for name, given in entries.items() if name not in in_float},
+        "float": {name: grids for name, grids in entries.items() if name in in_float},
+        "overrides": {name: grids for name, grids in entries.items() if name not in in_float},
     }
     return f"{json.dumps(settings, indent=1, allow_nan=False)}\n"
 

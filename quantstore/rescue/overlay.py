@@ -149,11 +149,12 @@ def node_data(
             on the graph that it shows.
     """
     drawn = METRICS[metric]
-    known = None if original is None else original.nodes
+    node_names = None if original is None else original.nodes
     results = {
         fact.node: _result(fact, metric, scale)
         for fact in facts
-        if getattr(fact, drawn.field) is not None and (known is None or fact.node in known)
+        if getattr(fact, drawn.field) is not None
+        and (node_names is None or fact.node in node_names)
     }
     data: dict[str, Any] = {"name": f"quantstore: {drawn.title}", "results": results}
     if drawn.field.endswith("_db"):
@@ -202,9 +203,9 @@ def _text(value: float | str) -> str:
 
 def readers(original: Original, tensors: Iterable[str]) -> tuple[str, ...]:
     """Names of the nodes that read one of these tensors, in the order of the graph."""
-    wanted = frozenset(tensors)
+    names = frozenset(tensors)
     return tuple(
         node.name
         for node in original.proto.graph.node
-        if node.name and not wanted.isdisjoint(node.input)
+        if node.name and not names.isdisjoint(node.input)
     )

@@ -21,6 +21,12 @@ CAPTION = (
     " runs; Netron shows the same as properties of each node. The exclude list names the nodes to"
     " keep in float, one a line: what a search found, else the broken layers."
 )
+# What a file is called behind the name of its model, its type, and what it holds.
+LABELS = {
+    "Model Explorer": ("node_data.zip", "application/zip", "Node data: JSON"),
+    "Netron": ("annotated.onnx", "application/octet-stream", "The model: ONNX"),
+    "Exclude list": ("exclude.txt", "text/plain", "Names of nodes: text"),
+}
 NO_FILE = "The file of this model is not at hand. To annotate it, name it in a terminal:"
 CHANGED = "The file changed since it was measured. To annotate it, ingest it again."
 FROM_A_TERMINAL = (
@@ -44,9 +50,9 @@ def section(origin: Origin, target: Target) -> None:
     store_path = settings.store_path()
 
     # Only on the click, and outside the script: store and file may have changed meanwhile.
-    def known() -> overlays.Known:
+    def graph_facts() -> overlays.GraphFacts:
         with store.reading(store_path) as con:
-            return overlays.known_of(con, origin.model, target)
+            return overlays.graph_facts_of(con, origin.model, target)
 
     def file() -> Original:
         return open_original(overlays.path_of(origin, None, store_path))
@@ -55,24 +61,22 @@ def section(origin: Origin, target: Target) -> None:
         return file() if has_file else None
 
     def node_data() -> bytes:
-        facts = known()
+        facts = graph_facts()
         scale = BandScale(facts.limits, dict(zip(BANDS, LIGHT.band_fills, strict=True)))
         return _zipped(overlays.node_data(facts, scale, original()))
 
     def excluded() -> bytes:
-        return overlays.excluded(known(), original()).content
+        return overlays.excluded(graph_facts(), original()).content
 
     def annotated() -> bytes:
-        return overlays.annotated(known(), file()).content
+        return overlays.annotated(graph_facts(), file()).content
 
+    making = dict(zip(LABELS, (node_data, annotated, excluded), strict=True))
+    if not has_file:
+        del making["Netron"]
     with st.container(horizontal=True):
-        for label, content, ending, mime, explained in (
-            ("Model Explorer", node_data, "node_data.zip", "application/zip", "Node data: JSON"),
-            ("Netron", annotated, "annotated.onnx", "application/octet-stream", "The model: ONNX"),
-            ("Exclude list", excluded, "exclude.txt", "text/plain", "Names of nodes: text"),
-        ):
-            if content is annotated and not has_file:
-                continue
+        for label, content in making.items():
+            ending, mime, explained = LABELS[label]
             st.download_button(
                 label,
                 content,
