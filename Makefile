@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Its warnings are about how setuptools likes its settings; errors are shown.
 INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
 
-.PHONY: app test slow check docs bench bench-quick bench-pages bench-probe kill stress format clean bench-store attacks
+.PHONY: app test slow check docs bench bench-quick bench-pages bench-probe kill stress format clean bench-store attacks pictures
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app
 	$(BIN)/quantstore app --demo --port $(PORT)
@@ -46,6 +46,9 @@ bench-probe: $(VENV)/test.stamp  ## how far the probe can be trusted: its figure
 
 bench-pages: $(VENV)/test.stamp  ## how fast the pages answer on a thousand models; needs Chromium
 	$(BIN)/python bench/pages.py
+
+pictures: $(VENV)/test.stamp  ## the pictures of the README, from the app of today on the example models; needs Chromium
+	$(BIN)/python bench/pictures.py
 
 kill: $(VENV)/test.stamp  ## kill -9 three hundred ingests, removes and migrations; KILL="--kills 50"
 	$(BIN)/python bench/kill.py $(KILL)

@@ -340,17 +340,22 @@ def _is_healthy(url: str) -> bool:
         return False
 
 
+def chromium_path() -> str:
+    """Where Chromium is; ends the program where there is none."""
+    names = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        raise SystemExit("there is no Chromium on the PATH")
+    return path
+
+
 Times = dict[str, list[dict[str, float]]]
 
 
 def measure(url: str, rounds: int, screenshots: Path | None) -> Times:
     """Milliseconds of every click, ``rounds`` times over."""
-    names = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
-    chromium = next(filter(None, map(shutil.which, names)), None)
-    if chromium is None:
-        raise SystemExit("there is no Chromium on the PATH")
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium)
+        browser = driver.chromium.launch(executable_path=chromium_path())
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         times: Times = {}
         # The first round fills caches and imports what only some page needs.

@@ -27,7 +27,7 @@ from quantstore.graph.findings import FINDING_KINDS  # noqa: E402
 from quantstore.graph.findings.base import Severity  # noqa: E402
 from quantstore.graph.operators import MICROSOFT, OPERATORS, Operator  # noqa: E402
 from quantstore.numerics.measures import MEASURES  # noqa: E402
-from quantstore.rescue.formats import KINDS  # noqa: E402
+from quantstore.rescuing.formats import KINDS  # noqa: E402
 from quantstore.schemes import (  # noqa: E402
     BLOCK_SIZE,
     DEFAULT_SCHEME,

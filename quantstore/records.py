@@ -355,7 +355,7 @@ class RescueUnitRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RescueFileRecord:
-    """A row of ``rescue_files``; ``kind`` is a key of ``rescue.files.KINDS``."""
+    """A row of ``rescue_files``; ``kind`` is a key of ``rescuing.formats.KINDS``."""
 
     path: str
     kind: str

@@ -25,7 +25,7 @@ LAYERS = """
     settings
     process numerics graph
     store run wording
-    queries console rescue
+    queries console rescuing
     pipeline checks charts
     report api
     cli app
@@ -38,8 +38,8 @@ FACE = "__init__"
 # The library, and the only places that know it: packages, or modules in them.
 OWNERS = {
     "duckdb": {"store"},
-    "onnx": {"graph", "run", "rescue"},
-    "onnx_ir": {"graph", "run"},
+    "onnx": {"graph", "run", "rescuing"},
+    "onnx_ir": {"graph", "run", "rescuing"},
     "google": {"graph"},
     "onnxruntime": {"run.runtime"},
     "PIL": {"run.inputs", "run.pictures"},
@@ -54,7 +54,7 @@ OWNERS = {
     # of one layer.
     "numpy": {
         *("layer", "records", "numerics", "graph", "run", "store", "queries", "charts", "api"),
-        "rescue",
+        "rescuing",
         *("wording.tables", "wording.worked_example", "app.pages"),
     },
     "pandas": {

@@ -67,7 +67,7 @@ PAGES = (
     ),
     Page(
         "reality",
-        title="Weights against reality",
+        title="Predicted vs. measured",
         icon="scatter_plot",
         question="How far can each weight statistic be trusted?",
     ),

@@ -20,12 +20,12 @@ from quantstore.wording.units import counted, file_size, seconds
 
 _COPY_BYTES = 1 << 20
 
-PATH_PLACEHOLDER = "or a path on this computer"
-DATA_FILES_TOO = "A model's data files go into the same upload."
+PATH_PLACEHOLDER = "Path to a file or folder"
+DATA_FILES_TOO = "Upload external data files together with the model."
 PATHS_ARE_OFF = (
-    "Paths are off, because other computers can reach this app. For files on the server, run there:"
+    "This app can be reached from other computers. Add files on the server from its terminal:"
 )
-NO_MODEL_IN_UPLOAD = "no .onnx file among the upload; add the model together with its data"
+NO_MODEL_IN_UPLOAD = "no .onnx file in the upload; upload the model together with its data files"
 
 
 def draw(*, has_target: bool) -> None:
@@ -78,13 +78,13 @@ def _upload() -> None:
 
 def for_larger_files(most_megabytes: int) -> str:
     """What to do with a file that is larger than an upload may be."""
-    return f"Beyond {most_megabytes} MB give the path below."
+    return f"Up to {most_megabytes} MB per file; for larger models, enter a path below."
 
 
 def _otherwise() -> str:
     """How to add what cannot be uploaded."""
     if reach.is_this_computer_only():
-        return "give the path instead"
+        return "enter the path instead"
     return f"run on the server: {settings.command('ingest FILE')}"
 
 
@@ -126,7 +126,7 @@ def _copied(files: list[UploadedFile], folder: Path) -> list[Path]:
         # A browser sends a bare name; anything more would be an attempt to leave the folder.
         target = folder / (PurePath(file.name.replace("\\", "/")).name or "upload.onnx")
         if target.is_file():
-            FILES.refuse(file.name, "another file of this upload has this name; add it by itself")
+            FILES.refuse(file.name, "the upload has two files of this name; upload them separately")
             continue
         with target.open("wb") as stream:
             shutil.copyfileobj(file, stream, _COPY_BYTES)
@@ -157,7 +157,7 @@ def _path() -> None:
         st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"),
     ):
         text = st.text_input(
-            "A file or folder on this computer",
+            "Path to a file or folder on this computer",
             placeholder=PATH_PLACEHOLDER,
             label_visibility="collapsed",
         )
@@ -175,7 +175,7 @@ def _queue_path(text: str) -> None:
         candidates = [(path, path.exists(), str(path.resolve())) for path in files]
     except (OSError, RuntimeError, ValueError):
         # Too long a name, the home of somebody unknown, a character that no path may have.
-        FILES.refuse(short_name(text, 80), "this cannot be a path; check it")
+        FILES.refuse(short_name(text, 80), "this is not a valid path; check it")
         return
     for failure in failures:
         FILES.refuse(short_name(failure.path, 80), failure.error or "")
@@ -206,7 +206,7 @@ def _status(job: Job) -> str:
         if progress is None:
             return f"opening, {job.description}"
         if progress.is_probing:
-            return "running it on noise"
+            return "testing with noise inputs (int8 vs. float)"
         done, total = file_size(progress.bytes_done), file_size(progress.bytes_total)
         return (
             f"reading: layer {progress.layers_done} of {progress.layers_total}, {done} of {total}"

@@ -20,7 +20,7 @@ TICKS = [1, 2, 5, 10, 20, 50, 100]
 ROOM_ABOVE = 1.08
 
 WHOLE_TENSOR = "whole tensor"
-NINE_IN_TEN = "nine in ten channels"
+NINE_IN_TEN = "90 % of channels"
 MEDIAN = "median channel"
 THRESHOLD_TITLE = "clipping threshold, % of the largest weight (log scale)"
 

@@ -13,7 +13,7 @@ SLIVER_DB = 0.6
 
 
 def layer_map(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
-    """Where one model breaks: bars from 40 dB down to the SQNR nine in ten channels reach.
+    """Where one model breaks: bars from 40 dB down to the SQNR 90 % of channels reach.
 
     Args:
         profiles: one row per layer of a single model, in graph order.

@@ -17,7 +17,7 @@ from quantstore.schemes import TARGETS
 from quantstore.wording import units, verdicts
 from quantstore.wording.verdicts import ModelFacts
 
-CheckOutcome = Literal["holds", "breaks", "not measured"]
+CheckOutcome = Literal["pass", "fail", "not measured"]
 
 # Beyond this, and where weights come back exactly, nothing but float rounding is lost.
 LOSSLESS_DB = 100.0
@@ -111,8 +111,8 @@ class Check:
 
     @property
     def is_held(self) -> bool:
-        """Whether the limit holds; what was not measured does not."""
-        return self.outcome == "holds"
+        """Whether the check passes; what was not measured does not."""
+        return self.outcome == "pass"
 
 
 def run(connection: store.Connection, limits: Mapping[str, Limits]) -> list[Check]:
@@ -299,7 +299,7 @@ class _Assessment:
         )
 
     def layer_sqnr(self, least_db: float) -> Check:
-        """The SQNR that nine in ten channels of a layer reach, for every layer."""
+        """The SQNR that 90 % of channels of a layer reach, for every layer."""
         below = [layer for layer in self._layers if layer.p10_db < least_db]
         worst_db = min((layer.p10_db for layer in self._layers), default=math.inf)
         return self._of_layers(
@@ -308,7 +308,7 @@ class _Assessment:
             is_held=not below,
             message=(
                 f"{_some_of(below, self._layers)} below {least_db:g} dB, the worst {db(worst_db)}"
-                " (what nine in ten channels reach)"
+                " (what 90 % of channels reach)"
             ),
             value=worst_db,
             limit=least_db,
@@ -417,8 +417,8 @@ class _Assessment:
 
     def _check(self, check: str, *, is_held: bool | None, **figures: object) -> Check:
         outcome: dict[bool | None, CheckOutcome] = {
-            True: "holds",
-            False: "breaks",
+            True: "pass",
+            False: "fail",
             None: "not measured",
         }
         subject = self._subject

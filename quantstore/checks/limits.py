@@ -30,7 +30,7 @@ class Limits:
         mode: ``weights`` to judge by the weights alone; otherwise the target itself must have been
             measured.
         min_sqnr_db: least SQNR at the outputs, in dB.
-        min_layer_sqnr_db: least SQNR that nine in ten channels of every layer reach, in dB.
+        min_layer_sqnr_db: least SQNR that 90 % of channels of every layer reach, in dB.
         max_broken_layers: most layers in the band broken.
         max_at_risk_layers: most layers in the band at risk; broken ones are not counted.
         max_channels_below_10db: most channels, over all layers, below 10 dB.

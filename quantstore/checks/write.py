@@ -38,7 +38,7 @@ def to_json(checks: Sequence[Check]) -> str:
 def to_junit(checks: Sequence[Check]) -> str:
     """JUnit XML: a suite per model, a case per check.
 
-    A limit that breaks is a failure; what was not measured is an error. The attributes are those
+    A check that fails is a failure; what was not measured is an error. The attributes are those
     that Jenkins, GitLab and the strict schemas ask for.
     """
     root = ElementTree.Element("testsuites", _counts("quantstore check", checks))
@@ -56,7 +56,7 @@ def to_junit(checks: Sequence[Check]) -> str:
             if check.is_held:
                 ElementTree.SubElement(case, "system-out").text = text
             else:
-                tag = "failure" if check.outcome == "breaks" else "error"
+                tag = "failure" if check.outcome == "fail" else "error"
                 attributes = {"type": check.check, "message": printable(check.message)}
                 ElementTree.SubElement(case, tag, attributes).text = text
     ElementTree.indent(root)
@@ -64,7 +64,7 @@ def to_junit(checks: Sequence[Check]) -> str:
 
 
 def to_github(checks: Sequence[Check]) -> str:
-    """Workflow commands of GitHub Actions: an error per limit that does not hold.
+    """Workflow commands of GitHub Actions: an error per check that does not pass.
 
     A model that keeps within all of them gets one notice, so that the log says what was checked.
     """
@@ -101,7 +101,7 @@ FORMATS: dict[str, Callable[[Sequence[Check]], str]] = {
 
 
 def _headline(check: Check) -> str:
-    """``breaks        digits-rescaled: max-broken-layers: 8 of 10 layers are broken, ...``."""
+    """``fail          digits-rescaled: max-broken-layers: 8 of 10 layers are broken, ...``."""
     name = printable(f"{check.model}: {check.check}")
     return f"{check.outcome:<12}  {name}: {_sentence(check)}"
 
@@ -175,7 +175,7 @@ def _counts(name: str, checks: Sequence[Check]) -> dict[str, str]:
     return {
         "name": name,
         "tests": str(len(checks)),
-        "failures": str(outcomes["breaks"]),
+        "failures": str(outcomes["fail"]),
         "errors": str(outcomes["not measured"]),
         "time": "0",
     }

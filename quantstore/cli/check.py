@@ -44,26 +44,26 @@ NO_FILE = "there is no file"
     "--min-sqnr-db",
     type=float,
     metavar="DB",
-    help="Least SQNR at the outputs. A model whose target was not measured does not hold it.",
+    help="Minimum SQNR at the outputs. A model whose target was not measured fails.",
 )
 @click.option(
     "--min-layer-sqnr-db",
     type=float,
     metavar="DB",
-    help="Least SQNR that nine in ten channels of each layer reach.",
+    help="Minimum SQNR that 90 % of channels of each layer reach.",
 )
-@click.option("--max-broken-layers", type=int, metavar="N", help="Most layers in the band broken.")
+@click.option("--max-broken-layers", type=int, metavar="N", help="Maximum number of broken layers.")
 @click.option(
     "--max-at-risk-layers",
     type=int,
     metavar="N",
-    help="Most layers in the band at risk; broken ones are not counted.",
+    help="Maximum number of layers at risk; broken ones are not counted.",
 )
 @click.option(
     "--max-channels-below-10db",
     type=int,
     metavar="N",
-    help="Most channels below 10 dB, over all layers.",
+    help="Maximum number of channels below 10 dB, over all layers.",
 )
 @click.option(
     "--baseline",
@@ -74,7 +74,7 @@ NO_FILE = "there is no file"
     "--max-regression-db",
     type=float,
     metavar="DB",
-    help="Most that it may lose (SQNR that nine in ten channels reach). [default: 1]",
+    help="Maximum loss of a layer (SQNR that 90 % of channels reach). [default: 1]",
 )
 @click.option(
     "--exclude",

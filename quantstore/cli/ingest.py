@@ -146,7 +146,7 @@ def _ingest_alone(
     def report(progress: "IngestProgress") -> None:
         activity = printable(path.name)
         if progress.is_probing:
-            activity += ", running it on noise"
+            activity += ", testing with noise inputs"
         talk.progress(progress.bytes_done, progress.bytes_total, activity)
 
     try:

@@ -174,7 +174,7 @@ def layers(
 ) -> None:
     """List the layers of MODEL, worst first.
 
-    Worst is the layer with the lowest SQNR that nine in ten of its channels reach
+    Worst is the layer with the lowest SQNR that 90 % of its channels reach
     (channel_sqnr_p10_db); of equals, the one that loses more weights.
 
     \b
@@ -283,7 +283,7 @@ def diff(
     """Say what got better and worse from BEFORE to AFTER, two revisions of a network.
 
     Layers are matched by name, else by operator, shape and order; the column rule says which. The
-    largest loss of the SQNR that nine in ten channels reach comes first, layers that only one of
+    largest loss of the SQNR that 90 % of channels reach comes first, layers that only one of
     the two has come last. A change below 1 dB counts as none.
 
     \b

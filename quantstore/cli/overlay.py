@@ -51,7 +51,7 @@ def overlay(db: Path, model: str, named: Path | None, target: str, output: Path)
     from quantstore import store
     from quantstore.charts.palette import BANDS, LIGHT
     from quantstore.pipeline import overlays
-    from quantstore.rescue.overlay import BandScale, known_metrics, open_original
+    from quantstore.rescuing.overlay import BandScale, known_metrics, open_original
 
     with store.reading(db) as connection:
         store.find_model(connection, model)

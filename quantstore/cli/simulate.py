@@ -296,7 +296,7 @@ def _say_simulation(done: "Done") -> None:
     if done.was_ingested:
         say(f"stored {done.model}, which the store did not hold")
     if record.failure:
-        say(f"no figure: {record.failure}")
+        say(f"no value: {record.failure}")
     else:
         say(f"output SQNR {record.output_sqnr_db:.1f} dB, compared: {record.compared}")
         if not math.isnan(record.deciding_sqnr_db):

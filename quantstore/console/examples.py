@@ -68,7 +68,7 @@ from model_layers
 group by model
 order by spread_p90_bits desc""",
     "Bits needed": """\
--- How many bits would do? Layers by the fewest bits that keep nine in ten channels at 30 dB.
+-- How many bits would do? Layers by the fewest bits that keep 90 % of channels at 30 dB.
 select
     granularity,
     bits,

@@ -88,7 +88,7 @@ def _copy_nodes(
 ) -> None:
     for node in nodes:
         small = scope.node.add()
-        if node.ByteSize() <= _SMALL_BYTES:
+        if node.ByteSize() <= _SMALL_BYTES and not any(map(_may_point_outside, node.attribute)):
             small.CopyFrom(node)
             _set_apart(small)
             continue
@@ -109,6 +109,16 @@ def _copy_nodes(
             for graph in attribute.graphs:
                 _copy_graph(graph, copy.graphs.add())
         _set_apart(small)
+
+
+def _may_point_outside(attribute: onnx.AttributeProto) -> bool:
+    """Whether data in other files hangs on it, which the checker would look for in its own folder.
+
+    Graphs count: what lies in them is copied node by node.
+    """
+    tensors = (attribute.t, *attribute.tensors)
+    has_graph = attribute.HasField("g") or len(attribute.graphs) > 0
+    return has_graph or any(tensor.external_data for tensor in tensors)
 
 
 def _set_apart(node: onnx.NodeProto) -> None:

@@ -22,7 +22,7 @@ IngestOutcome = Literal["stored", "replaced", "already stored", "failed"]
 
 
 # What is said where a process died of the file, and where it wanted more than it may have.
-CRASHED = "the file crashed its reader; check it with onnx.checker"
+CRASHED = "the ONNX parser crashed on this file; validate it with onnx.checker"
 OUT_OF_MEMORY = "it needs more memory than there is"
 LARGER_MACHINE = "free some, or ingest it on a larger machine"
 

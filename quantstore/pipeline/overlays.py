@@ -18,8 +18,8 @@ from quantstore.errors import ModelFileError, QuantstoreError
 from quantstore.pipeline.files import file_of
 from quantstore.pipeline.measure_file import content_of
 from quantstore.queries import Origin
-from quantstore.rescue import formats, overlay
-from quantstore.rescue.overlay import BandScale, NodeFacts, Original
+from quantstore.rescuing import formats, overlay
+from quantstore.rescuing.overlay import BandScale, NodeFacts, Original
 from quantstore.schemes import Target
 from quantstore.store import Connection
 from quantstore.wording import frames, remedies, units

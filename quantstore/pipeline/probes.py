@@ -20,16 +20,17 @@ from quantstore.errors import (
     UnknownModelError,
     UnknownTargetError,
 )
+from quantstore.graph.findings import FINDING_KINDS, OfRun
 from quantstore.pipeline.files import file_of
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import content_of
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process.running import Running
-from quantstore.records import NOTHING_ROUNDED, SimulationRecord
+from quantstore.records import NOTHING_ROUNDED, FindingRecord, SimulationRecord
 from quantstore.run.choices import Progress, ReportProgress
 from quantstore.run.plan import PLAN, Probed
-from quantstore.run.probe import SECONDS, Prober
-from quantstore.schemes import ALL_TARGETS, TARGETS, Target
+from quantstore.run.probe import NOISE, SECONDS, Prober
+from quantstore.schemes import ALL_TARGETS, DEFAULT_TARGET, TARGETS, Target
 from quantstore.store.models import NO_MODEL_NAMED
 from quantstore.wording.targets import missing_figures
 
@@ -172,6 +173,7 @@ def _probed(
     if _stamp(content.path) != content.stamp:
         raise ModelFileError(f"{content.path.name}: changed while it was run", "try again")
     kept_db = {}
+    measured = {record.target for record in records if record.failure is None}
     with store.writing(store_path, may_create=False) as connection:
         stored_model = store.model_with_content(connection, content.sha256, content.folded)
         if stored_model is None:
@@ -180,23 +182,49 @@ def _probed(
             earlier_db = store.replace_probe(connection, stored_model.model_id, record)
             if earlier_db is not None and record.target is not None:
                 kept_db[record.target] = earlier_db
-        stored_findings = connection.rows(
-            "select kind, message from findings where model_id = ?", [stored_model.model_id]
-        )
-        store.add_findings(
-            connection,
-            stored_model.model_id,
-            [
-                finding
-                for finding in prober.findings
-                if (finding.kind, finding.message) not in stored_findings
-            ],
-        )
+        if measured:
+            _store_findings(
+                connection,
+                stored_model.model_id,
+                prober.findings,
+                is_of_default=DEFAULT_TARGET.name in measured,
+            )
     return ProbedModel(
         model=stored_model.model,
         records=records[: len(targets)],
         kept_db=kept_db,
         was_ingested=was_ingested,
+    )
+
+
+def _store_findings(
+    connection: store.Connection,
+    model_id: int,
+    findings: Sequence[FindingRecord],
+    *,
+    is_of_default: bool,
+) -> None:
+    """Findings of a run in place of earlier ones.
+
+    They are of the default target where it was measured. What other targets show besides does not
+    replace that: it is stored where the model has no finding of the kind.
+    """
+    kinds = [entry.name for entry in FINDING_KINDS if isinstance(entry, OfRun)]
+    if not is_of_default:
+        ((was_measured,),) = connection.rows(
+            """
+            select count(*) > 0 from simulations
+            where model_id = ? and target = ? and input_source = ? and failure is null
+            """,
+            [model_id, DEFAULT_TARGET.name, NOISE],
+        )
+        if was_measured:
+            stored = connection.rows(
+                "select distinct kind from findings where model_id = ?", [model_id]
+            )
+            kinds = [kind for kind in kinds if (kind,) not in stored]
+    store.replace_findings(
+        connection, model_id, kinds, [finding for finding in findings if finding.kind in kinds]
     )
 
 

@@ -5,7 +5,6 @@ that into a sentence. A model that the store does not hold is ingested, so that 
 its activations stands beside its weights.
 """
 
-import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,22 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from quantstore import store
-from quantstore.errors import (
-    CancelledError,
-    MissingStoreError,
-    OlderStoreError,
-    QuantstoreError,
-    RunError,
-)
+from quantstore.errors import RunError
 from quantstore.numerics import correlation
-from quantstore.pipeline.ingest import ingest_file
-from quantstore.pipeline.outcome import IngestChoices
+from quantstore.pipeline.results import explained, stored_as
 from quantstore.process import limits
-from quantstore.process.child import SINGLE_THREADED, BugInChildError, Cause, Child, EndedError
+from quantstore.process.child import SINGLE_THREADED, BugInChildError, Child, EndedError
 from quantstore.process.running import Running
 from quantstore.run import simulate_child
 from quantstore.run.choices import Choices, Progress, ReportProgress, Simulation
-from quantstore.run.runtime import CRASHED
 
 __all__ = ["Choices", "Done", "Progress", "Running", "Simulation", "run", "start"]
 
@@ -72,7 +63,7 @@ def start(
         try:
             answer = child.answer(lambda progress: report(Progress(**progress)))
         except EndedError as error:
-            raise _explained(error) from error
+            raise explained(error, "the run") from error
         except BugInChildError as error:
             raise RunError(f"the run failed: {error.summary}") from error
         # What it holds is not needed while the weights are measured and the store is written.
@@ -98,17 +89,6 @@ def run(
     return start(path, store_path, inputs, choices).wait(report)
 
 
-def _explained(error: EndedError) -> QuantstoreError:
-    """Why a child ended without an answer."""
-    if error.cause is Cause.CANCELLED:
-        return CancelledError("cancelled")
-    if error.cause in (Cause.OUT_OF_MEMORY, Cause.KILLED):
-        return RunError("the run needs more memory than there is", "try smaller inputs with --size")
-    if error.cause is Cause.CRASHED:
-        return RunError(f"{CRASHED} ({error.signal_name})")
-    return RunError(f"the run has no result: {error}")
-
-
 def _stored(
     path: Path,
     store_path: Path,
@@ -117,15 +97,9 @@ def _stored(
     peak_bytes: int | None,
     report: ReportProgress,
 ) -> Done:
-    stored_name = _stored_name(store_path, simulation)
-    was_ingested = stored_name is None
-    if stored_name is None:
-        report(Progress("measuring the weights", 0, 1))
-        result = ingest_file(path, store_path, IngestChoices(fold=choices.fold))
-        stored_name = str(result.model)
-        was_ingested = result.outcome != "already stored"
+    stored = stored_as(path, store_path, simulation.sha256, report, fold=choices.fold)
     with store.writing(store_path) as connection:
-        model_id = store.find_model(connection, stored_name)
+        model_id = store.find_model(connection, stored.model)
         simulation_id = store.add_simulation(
             connection, model_id, simulation.record, simulation.activation_errors
         )
@@ -137,26 +111,15 @@ def _stored(
             [model_id, simulation.record.scheme],
         )
     return Done(
-        model=stored_name,
+        model=stored.model,
         simulation_id=simulation_id,
         simulation=simulation,
-        was_ingested=was_ingested,
+        was_ingested=stored.was_ingested,
         agreement=_agreement(simulation, {depth: p10 for depth, _, p10 in layers}),
         layers={depth: layer for depth, layer, _ in layers},
         peak_bytes=peak_bytes,
         notes=simulation.notes,
     )
-
-
-def _stored_name(store_path: Path, simulation: Simulation) -> str | None:
-    """The name under which the store holds the content; None where it does not."""
-    with (
-        contextlib.suppress(MissingStoreError, OlderStoreError),
-        store.reading(store_path) as connection,
-    ):
-        model = store.model_with_content(connection, simulation.sha256, simulation.folded)
-        return None if model is None else model.model
-    return None
 
 
 def _agreement(simulation: Simulation, p10_by_depth: Mapping[int, float | None]) -> float:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 FINISHED: tuple[State, ...] = ("done", "failed", "cancelled")
 
-UNFORESEEN = "something went wrong; the terminal that runs the app says what"
+UNFORESEEN = "unexpected error: see the terminal that runs the app"
 
 
 class Cancellable(Protocol):

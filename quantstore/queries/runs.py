@@ -16,6 +16,18 @@ FALLS_FROM_DB = 40.0
 OF_THEIR_SCHEME = [target.name for target in TARGETS.values() if target.is_of_its_scheme]
 
 
+# Schemes that only targets have, and those whose figures of layers stand for them.
+_OTHERWISE_MEASURED = {
+    target.scheme.name: target.layer_scheme.name
+    for target in TARGETS.values()
+    if target.layer_scheme is not target.scheme
+}
+_LAYER_SCHEME = {
+    "of_targets": list(_OTHERWISE_MEASURED),
+    "of_layers": list(_OTHERWISE_MEASURED.values()),
+}
+
+
 # Where a model was run
 def model_runs(con: Connection, model: str) -> pd.DataFrame:
     """One row per scheme, mode and inputs a model was run with: the latest run, probes first.
@@ -165,12 +177,23 @@ def run_counts(con: Connection) -> pd.DataFrame:
 
 
 def drift_runs(con: Connection, limit: int = 500) -> pd.DataFrame:
-    """One row per run that keeps its tensors, the latest first."""
+    """One row per run that keeps its tensors, the latest first.
+
+    ``output_sqnr_db`` is what a verdict takes, of the worst output that decides, and ``band`` its
+    band; NULL where there is none.
+    """
     return con.frame(
         """
-        select simulation_id, model, simulations.* exclude (simulation_id, model_id)
+        select
+            simulation_id,
+            model,
+            simulations.* exclude (simulation_id, model_id)
+                replace (coalesce(deciding_sqnr_db, output_sqnr_db) as output_sqnr_db),
+            band
         from simulations
         join models using (model_id)
+        asof left join bands
+            on coalesce(deciding_sqnr_db, simulations.output_sqnr_db) >= bands.lower_db
         where simulation_id in (select simulation_id from activation_errors)
         order by created_at desc, simulation_id desc
         limit $limit
@@ -248,14 +271,17 @@ def drift(con: Connection, runs: Sequence[int]) -> pd.DataFrame:
             on own_layers.model_id = simulations.model_id
             and own_layers.layer = accumulated.node_name
         left join errors
-            on errors.layer_id = own_layers.layer_id and errors.scheme = simulations.scheme
+            on errors.layer_id = own_layers.layer_id
+            and errors.scheme = coalesce(
+                $of_layers[list_position($of_targets, simulations.scheme)], simulations.scheme
+            )
         asof left join bands
             on if(
                 errors.layer_id is null, null, coalesce(errors.channel_sqnr_p10_db, 'infinity')
             ) >= bands.lower_db
         order by list_position($runs, simulation_id), accumulated.depth
         """,
-        {"runs": list(runs), "most": FALLS_FROM_DB},
+        {"runs": list(runs), "most": FALLS_FROM_DB, **_LAYER_SCHEME},
     )
 
 
@@ -294,7 +320,8 @@ def sensitivities(con: Connection, model: str) -> pd.DataFrame:
         )
         select
             layers.layer_id, layer, layers.depth, op_type, is_depthwise,
-            own.scheme, own.mode, own.input_source, sample_count, output_sqnr_db,
+            own.target, own.scheme, own.mode, own.unit_kind, own.input_source,
+            sample_count, output_sqnr_db,
             channel_sqnr_p10_db, band,
             row_number() over (order by output_sqnr_db nulls last, layers.depth) as rank,
             row_number() over (order by channel_sqnr_p10_db nulls last, layers.depth)
@@ -307,9 +334,13 @@ def sensitivities(con: Connection, model: str) -> pd.DataFrame:
             and own.input_source = latest.input_source
         -- Tensors that belong to no layer are left out.
         join layers on layers.layer_id = own.layer_id
-        join errors on errors.layer_id = own.layer_id and errors.scheme = own.scheme
+        join errors
+            on errors.layer_id = own.layer_id
+            and errors.scheme = coalesce(
+                $of_layers[list_position($of_targets, own.scheme)], own.scheme
+            )
         asof join bands on coalesce(channel_sqnr_p10_db, 'infinity') >= bands.lower_db
         order by rank
         """,
-        {"model": model},
+        {"model": model, **_LAYER_SCHEME},
     )

@@ -395,8 +395,8 @@ def _depth(profiles: pd.DataFrame) -> str:
         "section",
         element("h2", "Where in the network")
         + paragraph(
-            "Input on the left, output on the right. Each bar hangs from 40 dB down to the SQNR"
-            " that nine in ten of the layer's channels reach: the longer the bar, the worse.",
+            "Input on the left, output on the right. Bars show the SQNR that 90 % of the layer's"
+            " channels reach, measured down from 40 dB. Longer bars are worse.",
             "story",
         )
         + figure(
@@ -504,7 +504,7 @@ def _runs(runs: pd.DataFrame) -> str:
             ]
             rows.append(element("tr", "".join(written)))
     return (
-        element("h3", "What the runs say")
+        element("h3", "Test runs")
         + element("div", table(heads, rows, "runs"), "scroll")
         + paragraph(_conditions(measured), "note")
     )

@@ -59,7 +59,7 @@ def method(limits: Mapping[str, float], models: Sequence[str], unfolded: Sequenc
             "SQNR and bands",
             "<code>SQNR = 10 log<sub>10</sub>(Σw² / Σ(w′ − w)²)</code> in dB, channel by channel; 6"
             " dB are one bit. One figure per tensor hides channels that are lost, so a layer is"
-            " judged by what nine in ten of its channels reach (p10):"
+            " judged by what 90 % of its channels reach (p10):"
             f" below {at_risk} dB broken, to {watch} dB at risk, to {fine} dB to watch, from there"
             " on fine. The limits are provisional.",
         ),

@@ -45,7 +45,7 @@ def choose_samples(work: Workplace, model: ir.Model, source: str) -> ChosenSampl
         news = tuple(note for note in calibration.notes if note not in samples.notes)
         return ChosenSamples(calibration, samples, samples.notes + news)
     if len(samples) == 1:
-        note = "there is one sample: ranges and figures come from the same"
+        note = "one sample only: it is used for calibration and for comparison"
         return ChosenSamples(samples, samples, (*samples.notes, note))
     calibration = samples.some(range(0, len(samples), 2))
     compared = samples.some(range(1, len(samples), 2))
@@ -53,11 +53,18 @@ def choose_samples(work: Workplace, model: ir.Model, source: str) -> ChosenSampl
     return ChosenSamples(calibration, compared, (*samples.notes, note))
 
 
+def read_inputs(work: Workplace, model: ir.Model, source: str) -> Samples:
+    """Every sample of a source, to be shared out by the caller.
+
+    Raises:
+        InputsError: the source cannot be read, or does not fit the model.
+    """
+    return _read(work, source, _model_inputs(model))
+
+
 def how_shared(calibration_count: int, compared_count: int) -> str:
     """Which samples serve for what, where all came from one place."""
-    return (
-        f"{calibration_count} samples to find ranges on, the other {compared_count} to compare on"
-    )
+    return f"{calibration_count} samples used for calibration, {compared_count} for comparison"
 
 
 def _read(work: Workplace, source: str, model_inputs: Sequence[ModelInput]) -> Samples:

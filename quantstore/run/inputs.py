@@ -185,6 +185,14 @@ def changed(base: Preprocessing, **changes: Any) -> Preprocessing:
     return dataclasses.replace(base, **changes, name=name)
 
 
+def preprocessing_of(plain: "str | dict[str, Any]") -> str | Preprocessing:
+    """A preprocessing that came as JSON, which has no tuples; a name stays one."""
+    if isinstance(plain, str):
+        return plain
+    tuples = {key: tuple(plain[key]) for key in ("mean", "std", "size") if plain[key]}
+    return Preprocessing(**(plain | tuples))
+
+
 @dataclass(frozen=True, slots=True)
 class Samples:
     """What a model is run on, one feed per run; decoded when asked for.
@@ -271,7 +279,7 @@ def read_samples(
 
 def size_left_open(name: str, height: int, width: int) -> str:
     """What to say of an input that takes images of any size."""
-    return f"input {name!r} leaves its size open; images are {height}x{width}"
+    return f"images resized to {height}x{width}: input {name!r} leaves its size open"
 
 
 def _images(
@@ -314,8 +322,9 @@ def _images(
         return {target.name: array}
 
     images = "1 image" if len(readable) == 1 else f"{len(readable)} images"
+    folder = "/" if path.is_dir() else ""
     return Samples(
-        description=f"{images} of {path.name or path}, {preprocessing.name}",
+        description=f"{images} from {path.name or path}{folder}, {preprocessing.name}",
         count=runs,
         feed=feed,
         notes=tuple(notes),
@@ -493,7 +502,7 @@ def _arrays(path: Path, model_inputs: Sequence[ModelInput], limit: int) -> Sampl
     ).some(_evenly(range(runs), limit))
     return dataclasses.replace(
         samples,
-        description=f"{len(samples)} sample{'s' * (len(samples) != 1)} of {path.name}",
+        description=f"{len(samples)} sample{'s' * (len(samples) != 1)} from {path.name}",
     )
 
 

@@ -18,6 +18,7 @@ import onnx
 from onnx import numpy_helper
 
 from quantstore.graph.findings.base import MOST_GAP_DB, KernelFigures
+from quantstore.numerics.patches import windows
 from quantstore.numerics.saturation import Saturation, saturation
 from quantstore.records import Array
 from quantstore.run import qdq_file
@@ -282,31 +283,20 @@ def _patches(
     strides = _attribute(node, "strides", [1] * rank)
     dilations = _attribute(node, "dilations", [1] * rank)
     pads = _attribute(node, "pads", [0] * 2 * rank)
-    window = [
-        (size - 1) * step + 1 for size, step in zip(kernels.shape[2:], dilations, strict=True)
-    ]
     image = codes[0, group * depth : (group + 1) * depth]
-    # Where auto_pad stands in place of pads, patches at the border are left out.
-    lacks = [
-        max(0, far - before - after - size)
-        for far, before, after, size in zip(
-            window, pads[:rank], pads[rank:], image.shape[1:], strict=True
-        )
-    ]
-    padding = [
-        (before, after + lack)
-        for before, after, lack in zip(pads[:rank], pads[rank:], lacks, strict=True)
-    ]
-    # The number zero, not the code 0, is what lies around an image.
-    padded = np.pad(image, [(0, 0), *padding], constant_values=product.zero_point)
-    axes = tuple(range(1, rank + 1))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, window, axis=axes)
-    steps: list[Any] = [slice(None, None, step) for step in (1, *strides, *dilations)]
-    windows = windows[tuple(steps)]
-    positions = windows.shape[1 : rank + 1]
+    views = windows(
+        image,
+        kernels.shape[2:],
+        strides=strides,
+        dilations=dilations,
+        pads=pads,
+        # The number zero, not the code 0, is what lies around an image.
+        filling=product.zero_point,
+    )
+    positions = views.shape[1 : rank + 1]
     chosen = np.unravel_index(_spread(int(np.prod(positions)), most_rows), positions)
     everything: Any = slice(None)
-    patches = np.moveaxis(windows[(everything, *chosen)], 0, -1)
+    patches = np.moveaxis(views[(everything, *chosen)], 0, -1)
     return (
         patches.reshape(len(patches), -1),
         np.moveaxis(kernels, 1, -1).reshape(len(kernels), -1).T,

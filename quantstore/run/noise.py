@@ -8,7 +8,7 @@ where nothing can be.
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from quantstore.errors import RunError
 from quantstore.records import Array, Floats
-from quantstore.run import pictures, readers, tokens, waveforms
+from quantstore.run import dimensions, pictures, readers, tokens, waveforms
 from quantstore.run.runtime import Feeds
 
 # ``constant``: the same for every model, a mask of ones. ``number``: nothing is known of it.
@@ -127,7 +127,8 @@ def choices(model: ir.Model) -> Iterator[tuple[Input, ...]]:
     """Ways to decide the dimensions that a model leaves open, the most likely first.
 
     Batch 1, three channels unless the first convolution says otherwise, sides and lengths from
-    short lists. Where nothing is open there is one way.
+    short lists. Dimensions that are computed from others are decided with them. Where nothing is
+    open there is one way.
 
     Raises:
         RunError: an input of which nothing is known at all.
@@ -135,12 +136,41 @@ def choices(model: ir.Model) -> Iterator[tuple[Input, ...]]:
     seen: set[tuple[Input, ...]] = set()
     values = [value for value in model.graph.inputs if value.const_value is None]
     opset = model.opset_imports.get("")
+    for sizes in _sizes_together(values):
+        yield tuple(
+            _decided(value, IMAGE_SIDES[0], SEQUENCE_LENGTHS[0], opset, sizes) for value in values
+        )
     for length in SEQUENCE_LENGTHS:
         for side in IMAGE_SIDES:
             inputs = tuple(_decided(value, side, length, opset) for value in values)
             if inputs not in seen:
                 seen.add(inputs)
                 yield inputs
+
+
+def _sizes_together(values: Sequence[ir.Value]) -> Iterator[dict[str, int]]:
+    """Sizes of named dimensions that fit together: a sequence behind a cache, and one step of it.
+
+    None where no dimension is computed from others.
+    """
+    shapes = [(value, [_text(size) for size in value.shape or ()]) for value in values]
+    # The first dimension counts samples, wherever its name stands.
+    lengths = {texts[0]: 1 for _, texts in shapes if texts and texts[0] is not None}
+    for value, texts in shapes:
+        if names_a_state(str(value.name)):
+            for text in texts:
+                if text is not None:
+                    lengths.setdefault(text, SEQUENCE_LENGTHS[0])
+    named = [text for _, texts in shapes for text in texts if text is not None]
+    for length in (SEQUENCE_LENGTHS[0], 1):
+        sizes = dimensions.sizes(named, lengths, length)
+        if sizes is not None:
+            yield sizes
+
+
+def _text(size: object) -> str | None:
+    """The name of an open dimension, or what it is computed from; None where it has neither."""
+    return size.value if isinstance(size, ir.SymbolicDim) else None
 
 
 def frozen_inputs(model: ir.Model) -> dict[str, Array]:
@@ -293,8 +323,18 @@ def _channels(shape: tuple[int, ...]) -> int:
     return shape[3] if _has_channels_last(shape) else shape[1]
 
 
-def _decided(value: ir.Value, side: int, length: int, opset: int | None) -> Input:
-    """An input with what is open chosen: by the layer that reads it, else by its rank."""
+def _decided(
+    value: ir.Value,
+    side: int,
+    length: int,
+    opset: int | None,
+    sizes: Mapping[str, int] | None = None,
+) -> Input:
+    """An input with what is open chosen: by the layer that reads it, else by its rank.
+
+    Args:
+        sizes: of dimensions that are decided together, by their text.
+    """
     name = str(value.name)
     expected = readers.prescribed(value)
     if value.shape is None:
@@ -310,6 +350,9 @@ def _decided(value: ir.Value, side: int, length: int, opset: int | None) -> Inpu
                 size or expected_size
                 for size, expected_size in zip(dims, expected.dimensions, strict=True)
             ]
+        if sizes is not None:
+            texts = map(_text, value.shape)
+            dims = [size or sizes.get(text or "") for size, text in zip(dims, texts, strict=True)]
     if len(dims) == 4:
         fill = [1, side, side, 3] if _has_channels_last(dims) else [1, 3, side, side]
     elif names_a_state(name) or not dims:
@@ -321,6 +364,9 @@ def _decided(value: ir.Value, side: int, length: int, opset: int | None) -> Inpu
     rows = readers.table_rows(value)
     is_linear = expected is not None and expected.op_type in ("Gemm", "MatMul")
     content = _content(name, shape, dtype, rows, is_linear=is_linear)
+    if content == "state" and sizes is not None:
+        # A cache of what was computed before: zeros would say that nothing was.
+        content = "number"
     limit = INTEGER_LIMIT if rows is None else min(rows, INTEGER_LIMIT)
     if content == "bytes":
         limit = min(256, rows or 256)

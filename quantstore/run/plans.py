@@ -109,8 +109,8 @@ class Planner:
                 weights = constant_grids.get(bias.weights)
                 if weights is not None and bias.input in input_scales:
                     array = self.network.float_constants[bias.name]
-                    grid = _bias_grid(array, weights.scale * input_scales[bias.input])
-                    constants[bias.name] = _int32(array, grid.scale)
+                    grid = bias_grid(array, weights.scale * input_scales[bias.input])
+                    constants[bias.name] = rounded_bias(array, grid.scale)
                     constant_grids[bias.name] = grid
         return Plan(tensors, constants, constant_grids)
 
@@ -123,15 +123,15 @@ class Planner:
             least, bias = None, biases.get(name)
             if bias is not None and bias.input in input_scales and scheme.is_symmetric:
                 values = self.network.float_constants[bias.name]
-                least = _least_scale(values, float(input_scales[bias.input]))
+                least = least_scale(values, float(input_scales[bias.input]))
             rounded = self.network.rounded(self.network.slot_of[name], scheme, least)
-            yield name, (rounded.values, _weight_grid(rounded.scale, scheme.qmax))
+            yield name, (rounded.values, weight_grid(rounded.scale, scheme.qmax))
         for name in placed.norms:
             array = self.network.float_constants[name]
             grid = quantization.grid_for(array.reshape(1, -1), INT8_TENSOR_SYMMETRIC)
             codes = quantization.quantize(array.reshape(1, -1), grid)
             values = quantization.dequantize(codes, grid).reshape(array.shape)
-            yield name, (values, _weight_grid(grid.scale.ravel(), grid.qmax))
+            yield name, (values, weight_grid(grid.scale.ravel(), grid.qmax))
 
     def _of_channels(
         self, placed: Placement, activations: Activations
@@ -147,7 +147,7 @@ class Planner:
         return channel_grids
 
 
-def _least_scale(bias: Array, input_scale: float) -> Doubles:
+def least_scale(bias: Array, input_scale: float) -> Doubles:
     """The smallest scale of each channel's weights with which the bias fits into int32."""
     largest = np.abs(bias.astype(np.float64)).ravel()
     codes = float(_INT32.max) - (float(_INT32.min) + 1)
@@ -155,13 +155,13 @@ def _least_scale(bias: Array, input_scale: float) -> Doubles:
     return least
 
 
-def _weight_grid(scale: Array, top: int) -> ActivationGrid:
+def weight_grid(scale: Array, top: int) -> ActivationGrid:
     """The grid of weights: as many codes below zero as above."""
     ends = np.array([-top, top], np.float32)
     return ActivationGrid(scale.astype(np.float32), ends[:1], ends[1:])
 
 
-def _bias_grid(bias: Array, scale: Floats) -> ActivationGrid:
+def bias_grid(bias: Array, scale: Floats) -> ActivationGrid:
     """The int32 grid of a bias: a scale for all, or one for each value."""
     # As onnxruntime does: float32 cannot hold a smaller product.
     scale = np.where(scale > 0, scale, np.float32(1))
@@ -178,6 +178,6 @@ def bias_codes(bias: Array, scale: Floats) -> Doubles:
     return np.clip(codes, _INT32.min, _INT32.max)
 
 
-def _int32(bias: Array, scale: Floats) -> Floats:
+def rounded_bias(bias: Array, scale: Floats) -> Floats:
     """A bias as it comes back from its codes."""
     return (bias_codes(bias, scale).astype(np.float32) * scale).reshape(bias.shape)

@@ -40,6 +40,7 @@ MOST_INLINE_BYTES = (2 << 30) - (64 << 20)
 # https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html
 WIDE_OPSET = 21
 _MICROSOFT = "com.microsoft"
+_MOST_CODES_OF_8_BITS = 255
 # int8 codes of weights as uint8: this is added to each, and is the zero point.
 UNSIGNED_ZERO_POINT = 128
 # Weights that are this far from the number their code stands for, in steps, lie on no grid.
@@ -60,6 +61,7 @@ def qdq_model(
     planned: Plan,
     *,
     weights_unsigned: bool = False,
+    is_per_channel_allowed: bool = False,
 ) -> onnx.ModelProto:
     """The network with its roundings, as a model that needs no other inputs than samples.
 
@@ -68,11 +70,13 @@ def qdq_model(
             leaves out stay in float.
         weights_unsigned: store the same weights as uint8 with zero point 128. Nothing is lost, and
             sums of products can no longer saturate on processors without VNNI.
+        is_per_channel_allowed: write activations with a scale for each channel, too. onnxruntime
+            has no integer operators for them and computes in floats; other runtimes have some.
 
     Raises:
         RunError: QDQ cannot express the rounding.
     """
-    _check(rounding, planned)
+    _check(rounding, planned, is_per_channel_allowed=is_per_channel_allowed)
     writer = _Writer(network, planned, rounding, weights_unsigned=weights_unsigned)
     for name, array in network.constants.items():
         writer.add_constant(name, array, placed)
@@ -107,11 +111,12 @@ def save(model: onnx.ModelProto, path: Path, *, most_inline_bytes: int = MOST_IN
     return path
 
 
-def _check(rounding: Rounding, planned: Plan) -> None:
+def _check(rounding: Rounding, planned: Plan, *, is_per_channel_allowed: bool) -> None:
     scheme, activations = rounding.scheme, rounding.activations
     if activations is not None and activations.is_dynamic:
         raise RunError(IS_DYNAMIC, _OTHER_TARGET)
-    if any(grid.scale.size > 1 for grid in planned.grids.values()):
+    is_per_channel = any(grid.scale.size > 1 for grid in planned.grids.values())
+    if is_per_channel and not is_per_channel_allowed:
         raise RunError(IS_PER_CHANNEL, _OTHER_TARGET)
     if scheme is not None and not _is_plain(scheme):
         raise RunError(NEEDS_INTEGERS, "choose a target such as int8_channel")
@@ -179,12 +184,11 @@ class _Writer:
         self._taken = set(_names(network.model.graph))
         # Slots have names of ours in the network; the file calls them what their model called them.
         self._renamed: dict[str, str] = {}
-        # By the root of a grid: the names of its scale and zero point.
-        self._grid_names: dict[str, tuple[str, str]] = {}
+        # By the root of a grid, and by how wide it is: the names of its scale and zero point.
+        self._grid_names: dict[tuple[str, bool], tuple[str, str]] = {}
         activations = rounding.activations
         self._is_signed = activations is not None and activations.is_symmetric
-        self._is_wide = activations is not None and activations.bits > 8
-        self._bits = 16 if self._is_wide else 8
+        self._used_domains: set[str] = set()
         self._opset = next(
             used.version for used in network.model.opset_import if used.domain in ("", "ai.onnx")
         )
@@ -200,14 +204,16 @@ class _Writer:
         )
         model.opset_import.extend(source.opset_import)
         domains = {used.domain for used in source.opset_import}
-        if self._wide_domain and _MICROSOFT not in domains:
+        if _MICROSOFT in self._used_domains - domains:
             model.opset_import.append(helper.make_opsetid(_MICROSOFT, 1))
         model.functions.extend(source.functions)
         return model
 
-    @property
-    def _wide_domain(self) -> str:
-        return _MICROSOFT if self._is_wide and self._opset < WIDE_OPSET else ""
+    def _domain(self, *, is_wide: bool) -> str:
+        """Of QuantizeLinear and DequantizeLinear with so many bits."""
+        domain = _MICROSOFT if is_wide and self._opset < WIDE_OPSET else ""
+        self._used_domains.add(domain)
+        return domain
 
     # Constants
 
@@ -229,14 +235,14 @@ class _Writer:
             (zero_point, zeros),
         ):
             self.graph.initializer.append(numpy_helper.from_array(content, tensor_name))
-        is_wide = integers.codes.dtype == np.uint16
+        is_wide = integers.codes.dtype in (np.uint16, np.int16)
         output = called if integers.shape is None else self._fresh(f"{called}_rows")
         node = helper.make_node(
             "DequantizeLinear",
             [stored, scale, zero_point],
             [output],
             self._fresh(f"{called}_DequantizeLinear"),
-            domain=self._wide_domain if is_wide else "",
+            domain=self._domain(is_wide=is_wide),
         )
         if integers.axis is not None:
             node.attribute.append(helper.make_attribute("axis", integers.axis))
@@ -248,7 +254,7 @@ class _Writer:
             )
             self.graph.node.append(helper.make_node("Reshape", [output, sizes], [called]))
         if name in placed.constants:
-            self._grid_names[name] = scale, zero_point
+            self._grid_names[name, is_wide] = scale, zero_point
 
     def _name_of(self, name: str) -> str:
         slot = self.network.slot_of.get(name)
@@ -268,7 +274,7 @@ class _Writer:
         if any(bias.name == name for bias in placed.biases):
             return _bias(array, grid)
         if name in placed.constants:
-            dtype = self._dtype
+            dtype = self._dtype(grid)
             zero_point = 0 if self._is_signed else int(-grid.lowest[0])
             codes = np.rint(values / grid.scale[0]) + zero_point
             return _Integers(codes.astype(dtype), grid.scale.reshape(()), zero_point)
@@ -280,10 +286,9 @@ class _Writer:
             shifted, integers.scale, UNSIGNED_ZERO_POINT, integers.axis, integers.shape
         )
 
-    @property
-    def _dtype(self) -> np.dtype[Any]:
-        """What activations are stored as."""
-        return np.dtype(f"{'int' if self._is_signed else 'uint'}{self._bits}")
+    def _dtype(self, grid: ActivationGrid) -> np.dtype[Any]:
+        """What activations on a grid are stored as."""
+        return np.dtype(f"{'int' if self._is_signed else 'uint'}{16 if _is_wide(grid) else 8}")
 
     # Nodes
 
@@ -358,29 +363,35 @@ class _Writer:
         self, name: str, read: str, result: str, root: str, grid: ActivationGrid
     ) -> Iterator[onnx.NodeProto]:
         """QuantizeLinear and DequantizeLinear."""
-        scale, zero_point = self._grid_names.get(root) or self._add_grid(root, grid)
+        is_wide = _is_wide(grid)
+        scale, zero_point = self._grid_names.get((root, is_wide)) or self._add_grid(root, grid)
         codes = self._fresh(f"{name}_QuantizeLinear_Output")
         for op_type, tensor, output in (
             ("QuantizeLinear", read, codes),
             ("DequantizeLinear", codes, result),
         ):
-            yield helper.make_node(
+            node = helper.make_node(
                 op_type,
                 [tensor, scale, zero_point],
                 [output],
                 self._fresh(f"{name}_{op_type}"),
-                domain=self._wide_domain,
+                domain=self._domain(is_wide=is_wide),
             )
+            if grid.scale.size > 1:
+                node.attribute.append(helper.make_attribute("axis", 1))
+            yield node
 
     def _add_grid(self, root: str, grid: ActivationGrid) -> tuple[str, str]:
         names = self._fresh(f"{root}_scale"), self._fresh(f"{root}_zero_point")
-        zero_point = 0 if self._is_signed else int(-grid.lowest[0])
+        shape = () if grid.scale.size == 1 else (-1,)
+        lowest = grid.lowest.reshape(shape)
+        zero_points = np.zeros_like(lowest) if self._is_signed else -lowest
         for name, content in (
-            (names[0], grid.scale.reshape(())),
-            (names[1], np.array(zero_point, self._dtype)),
+            (names[0], grid.scale.reshape(shape)),
+            (names[1], zero_points.astype(self._dtype(grid))),
         ):
             self.graph.initializer.append(numpy_helper.from_array(content, name))
-        self._grid_names[root] = names
+        self._grid_names[root, _is_wide(grid)] = names
         return names
 
     def _fresh(self, name: str) -> str:
@@ -391,6 +402,11 @@ class _Writer:
             free = f"{name}_{number}"
         self._taken.add(free)
         return free
+
+
+def _is_wide(grid: ActivationGrid) -> bool:
+    """Whether a grid has more codes than 8 bits hold."""
+    return float(np.max(grid.highest - grid.lowest)) > _MOST_CODES_OF_8_BITS
 
 
 def _bias(array: Array, grid: ActivationGrid) -> _Integers | None:
@@ -440,7 +456,8 @@ def _weights(values: Array, grid: ActivationGrid, slot: twin.Slot | None) -> _In
 def _with_shape(value: onnx.ValueInfoProto, network: Network) -> onnx.ValueInfoProto:
     """An output with the type and shape that onnx.checker demands, where they are known."""
     facts = network.tensors.get(value.name)
-    if value.type.tensor_type.HasField("shape") or facts is None or facts.shape is None:
+    # onnxruntime says () where it does not know the rank, too.
+    if value.type.tensor_type.HasField("shape") or facts is None or not facts.shape:
         return value
     return helper.make_tensor_value_info(value.name, facts.element_type, facts.shape)
 

@@ -98,7 +98,7 @@ class _Restored:
                 if activation_scale is None or activation_scale.size != 1:
                     continue
                 new = self._clipped(rounded.inputs[0], activation_scale, activation_zero, rounded)
-            node.outputs[0].replace_all_uses_with(new, replace_graph_outputs=True)
+            _hand_over(node.outputs[0], new)
             self._count += 1
         return self._count - before
 
@@ -151,7 +151,7 @@ class _Restored:
         elif op == "Shape" and data in self._float_of:
             node.replace_input_with(0, self._float_of[data])
         elif op == "DequantizeLinear" and data in self._float_of:
-            node.outputs[0].replace_all_uses_with(self._float_of[data], replace_graph_outputs=True)
+            _hand_over(node.outputs[0], self._float_of[data])
             self._count += 1
 
     def _note(self, node: ir.Node, value: ir.Value) -> None:
@@ -184,7 +184,7 @@ class _Restored:
 
     def _replace(self, old: ir.Node, new: ir.Node) -> None:
         self._main.insert_before(old, new)
-        old.outputs[0].replace_all_uses_with(new.outputs[0], replace_graph_outputs=True)
+        _hand_over(old.outputs[0], new.outputs[0])
         self._count += 1
 
     def _new(self, purpose: str, array: Array) -> ir.Value:
@@ -209,6 +209,14 @@ class _Restored:
         clip = ir.node("Clip", [value, *bounds])
         self._main.insert_before(reader, clip)
         return clip.outputs[0]
+
+
+def _hand_over(old: ir.Value, new: ir.Value) -> None:
+    """Everybody who read the old value reads the new one, which an output of the file names."""
+    takes_name = old.is_graph_output() and new.producer() is not None and not new.is_graph_output()
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    if takes_name:
+        new.name, old.name = old.name, None
 
 
 def _floats(codes: Array, scale: Array, zero_point: Array | None, axis: int) -> Floats:

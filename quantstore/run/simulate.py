@@ -14,9 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 
-from quantstore import graph
 from quantstore.errors import InputsError, RunError
 from quantstore.graph.findings import of_run
 from quantstore.graph.findings.base import DecoderFigures
@@ -29,7 +27,7 @@ from quantstore.records import (
     SensitivityRecord,
     SimulationRecord,
 )
-from quantstore.run import decoder, noise, outputs, points, sensitivity, twin
+from quantstore.run import outputs, sensitivity, subject, twin
 from quantstore.run.choices import NOISE, Choices, ReportProgress, Simulation
 from quantstore.run.clock import Clock
 from quantstore.run.comparison import Reference
@@ -39,22 +37,18 @@ from quantstore.run.drift import measure_drift
 from quantstore.run.emulator import Emulator, Plan
 from quantstore.run.feeding import choose_samples
 from quantstore.run.inputs import Samples
-from quantstore.run.layers import FileLayers, LayerKey
+from quantstore.run.layers import LayerKey
 from quantstore.run.local import with_local_twins
 from quantstore.run.network import Network
 from quantstore.run.nodes import every_node, name_of
 from quantstore.run.outputs import JudgedPart
 from quantstore.run.placement import Placement, placement
 from quantstore.run.plans import Planner, Rounding
-from quantstore.run.points import Points
-from quantstore.run.probe_figures import (
-    BRANCHING,
-    EXACT_DB,
-    NO_FLOAT_OUTPUT_DEPENDS,
-)
+from quantstore.run.probe_figures import EXACT_DB
 from quantstore.run.ranges import SENTINEL, observe
 from quantstore.run.runtime import version
 from quantstore.run.sensitivity import Bench, Budget, units_of
+from quantstore.run.subject import Subject
 from quantstore.run.tail import HeadFigures, Tail
 from quantstore.run.workplace import Workplace
 
@@ -86,18 +80,6 @@ def simulate(
 
 
 @dataclass(frozen=True, slots=True)
-class _Compared:
-    """The tensors that are compared, and where they are, in words."""
-
-    points: Points
-    holds_scores: bool
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.points.names
-
-
-@dataclass(frozen=True, slots=True)
 class _Figures:
     """The figure, NaN where ``failure`` says why there is none, and what the outputs decide.
 
@@ -116,25 +98,21 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     clock = Clock()
     choices = work.choices
     work.say("reading", 0, 1)
-    depth_of = _stored_depths(path)
+    depth_of = subject.stored_depths(path)
     model = twin.open_float(path)
     sha256 = model.file.sha256
     notes = (_WAS_QUANTIZED,) if model.was_quantized else ()
     chosen = choose_samples(work, model.model, inputs)
     samples = chosen.compared
-    # What the cut drops can be named all the same: it is in float then, as if it were there.
-    every_name = frozenset(str(node.name) for node in model.model.graph if node.name)
-    compared = _prepared(model.model, samples)
-    order = [str(output.name) for node in model.model.graph for output in node.outputs]
-    layers = FileLayers.of(model)
-    whole = twin.to_proto(model)
+    cut_model = subject.cut(model, samples)
+    every_name, order = cut_model.every_name, cut_model.order
     # There shall be no second copy of the weights beside the network.
     del model
 
     work.say("quantizing", 0, 1)
-    prepared, behind = decoder.prepare(whole, compared.points, work.folder, fold=choices.fold)
-    del whole
-    layer_of = layers.keys_in(prepared)
+    compared = cut_model.prepared(work.folder, fold=choices.fold)
+    del cut_model
+    prepared, behind, layer_of = compared.network, compared.behind, compared.layer_of
     target = choices.rounded
     excluded = _excluded(work, prepared, layer_of, depth_of, every_name)
     placed = placement(prepared, target, excluded)
@@ -151,7 +129,7 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
         is_real = inputs != NOISE
         judged = outputs.judged(
             compared.points.parts,
-            compared.names,
+            compared.points.names,
             figures.expected,
             figures.actual,
             is_real=is_real,
@@ -366,47 +344,6 @@ def _in_the_files_words(
     return tuple(layer_at.get(name, name) for name in nodes)
 
 
-def _stored_depths(path: Path) -> dict[LayerKey, int]:
-    """The depth of every layer, as the store counts."""
-    file = graph.open_model(path)
-    sites = [site for site in graph.find_sites(file) if graph.read_layer(file, site) is not None]
-    return {LayerKey.of(site): depth for depth, site in enumerate(sites)}
-
-
-# What is compared
-
-
-def _prepared(model: ir.Model, samples: Samples) -> _Compared:
-    """Cut the model where it is compared and fix what the samples fix, in place."""
-    _freeze_scalars(model, samples)
-    has_one_output = len(model.graph.outputs) == 1
-    cut = points.cut(model, keeps_decoder=True)
-    if not cut.names:
-        raise RunError(NO_FLOAT_OUTPUT_DEPENDS)
-    _fix_shapes(model, samples)
-    # What is left before a selection are no scores of classes, though it may look alike.
-    holds_scores = has_one_output and "the last tensors" not in cut.description
-    return _Compared(cut, holds_scores)
-
-
-def _freeze_scalars(model: ir.Model, samples: Samples) -> None:
-    """Whole numbers that choose a branch become constants, so that the branch is quantized."""
-    first, last = samples[0], samples[len(samples) - 1]
-    for name in noise.frozen_inputs(model):
-        if np.array_equal(first[name], last[name]):
-            twin.freeze_input(model, name, first[name])
-
-
-def _fix_shapes(model: ir.Model, samples: Samples) -> None:
-    """Write the shapes that are fed into the model, so that what hangs on them is constant."""
-    if any(node.op_type in BRANCHING for node in model.graph):
-        return
-    feed = samples[0]
-    for value in model.graph.inputs:
-        if value.name in feed:
-            value.shape = ir.Shape(feed[value.name].shape)
-
-
 # How far the outputs drift
 
 
@@ -416,9 +353,9 @@ def returns_no_number(model: str, output: str, sample_count: int) -> str:
 
 
 def _figures(
-    work: Workplace, emulator: Emulator, plan: Plan, samples: Samples, compared: _Compared
+    work: Workplace, emulator: Emulator, plan: Plan, samples: Samples, compared: Subject
 ) -> _Figures:
-    names = compared.names
+    names = compared.points.names
     expected = list(_returned(work, emulator, Plan(), samples, "running the float model"))
     for name, count in _not_numbers(names, expected):
         raise RunError(
@@ -496,8 +433,8 @@ def _sensitivities(work: Workplace, bench: Bench, samples: Samples, now: datetim
     notes = []
     if len(measured) < planned:
         notes.append(
-            f"sensitivity: the budget of {budget.seconds:g} s of CPU time sufficed for"
-            f" {len(measured)} of {planned} runs"
+            f"sensitivity: {len(measured)} of {planned} runs finished in {budget.seconds:g} s of"
+            " CPU time"
         )
     goal_db = work.choices.goal_db
     if goal_db is None or len(measured) < planned:

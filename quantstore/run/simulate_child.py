@@ -24,19 +24,11 @@ def request(path: Path, inputs: str, choices: Any) -> dict[str, Any]:
 def answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
     """Run the model, say how far it is, and give everything that was measured."""
     from quantstore.run.choices import Choices, Progress
-    from quantstore.run.inputs import Preprocessing
+    from quantstore.run.inputs import preprocessing_of
     from quantstore.run.simulate import simulate
 
     choices = request["choices"]
-    preprocess = choices["preprocess"]
-    if isinstance(preprocess, dict):
-        # JSON has no tuples.
-        preprocess |= {
-            field: tuple(preprocess[field])
-            for field in ("mean", "std", "size")
-            if preprocess[field]
-        }
-        choices["preprocess"] = Preprocessing(**preprocess)
+    choices["preprocess"] = preprocessing_of(choices["preprocess"])
     choices["exclude"] = tuple(choices["exclude"])
     last_stage, last_time = "", 0.0
 

@@ -185,7 +185,7 @@ def rounded_weights(
     rows = blocks_of(usable) if scheme.granularity == "block" else usable
     grid = grid_for(rows, scheme)
     if least_scale is not None and scheme.granularity != "block":
-        grid = _raised(grid, least_scale)
+        grid = raised(grid, least_scale)
     returned = dequantize(quantize(rows, grid), grid)
     rounded = returned.reshape(usable.shape[0], -1)[:, : usable.shape[1]]
     if usable is not layer.weights:
@@ -214,7 +214,7 @@ def layer_of(model: FloatModel, slot: Slot) -> Layer | None:
     return layer
 
 
-def _raised(grid: Grid, least_scale: Doubles) -> Grid:
+def raised(grid: Grid, least_scale: Doubles) -> Grid:
     """The grid with scales that are no smaller than these."""
     count = grid.scale.size
     if count == 1:

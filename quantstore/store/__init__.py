@@ -39,6 +39,7 @@ from quantstore.store.models import (
     add_float_set,
     add_ingest,
     add_model,
+    add_rescue,
     add_sensitivities,
     add_simulation,
     find_model,
@@ -47,6 +48,7 @@ from quantstore.store.models import (
     own_runs,
     remove_model,
     remove_model_named,
+    replace_findings,
     replace_probe,
 )
 from quantstore.store.schema import SCHEMA_VERSION, STORAGE_VERSION
@@ -75,6 +77,7 @@ __all__ = [
     "add_float_set",
     "add_ingest",
     "add_model",
+    "add_rescue",
     "add_sensitivities",
     "add_simulation",
     "backup",
@@ -91,6 +94,7 @@ __all__ = [
     "remove_model",
     "remove_model_named",
     "rename_model",
+    "replace_findings",
     "replace_probe",
     "sandbox",
     "set_note",

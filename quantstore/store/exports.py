@@ -159,6 +159,9 @@ _OF_SOME_MODELS = {
         "simulation_id in"
         " (select simulation_id from main.simulations where model_id in (select unnest($ids)))"
     ),
+    "rescue_id": (
+        "rescue_id in (select rescue_id from main.rescues where model_id in (select unnest($ids)))"
+    ),
     "model": "model in (select model from main.models where model_id in (select unnest($ids)))",
 }
 

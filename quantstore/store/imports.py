@@ -41,7 +41,13 @@ if TYPE_CHECKING:
 INGESTS = Table("ingests", keys=(("ingest_id",),))
 INCOMING = (*OF_MODELS, INGESTS)
 
-_SEQUENCES = {"models": "model_ids", "layers": "layer_ids", "simulations": "simulation_ids"}
+# Tables whose keys are ours to give, and where they come from.
+_SEQUENCES = {
+    "models": "model_ids",
+    "layers": "layer_ids",
+    "simulations": "simulation_ids",
+    "rescues": "rescue_ids",
+}
 # Parquet is compressed: a zip that packs it a hundred times smaller holds something else.
 _LARGEST_PACKING = 100
 
@@ -425,6 +431,14 @@ _COHERENCE = (
         " where own.model_id <> partner.model_id limit 1",
         "equalization.parquet pairs the layer {0} with one of another model",
     ),
+    (
+        "select model from incoming_rescue_units as units"
+        " join incoming_rescues as rescues using (rescue_id)"
+        " join incoming_models as models on models.model_id = rescues.model_id"
+        " join incoming_layers as layers on layers.layer_id = units.layer_id"
+        " where layers.model_id <> rescues.model_id limit 1",
+        "rescue_units.parquet gives the model {0} a layer of another model",
+    ),
 )
 
 _SCHEMES_USED = """
@@ -438,6 +452,7 @@ _SCHEMES_USED = """
 _TARGETS_USED = """
     select target from incoming_simulations where target is not null
     union select target from incoming_sensitivities where target is not null
+    union select target from incoming_rescues
     order by target
 """
 
@@ -460,7 +475,7 @@ class _Merge:
         names = self._choose()
         if names:
             self._register("models", list(names), model=list(names.values()))
-            for table in ("layers", "simulations"):
+            for table in [name for name in _SEQUENCES if name != "models"]:
                 self._renumber(table)
             for whole in OF_MODELS:
                 self._insert(whole)

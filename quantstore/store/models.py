@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         IngestRecord,
         LayerRecords,
         ModelRecord,
+        RescueRecord,
         SensitivityRecord,
         SimulationRecord,
     )
@@ -158,6 +159,23 @@ def _move_runs(connection: Connection, old: int, new: int) -> None:
         "update simulations set model_id = ? where model_id = ? and input_source <> 'noise'",
         [new, old],
     )
+    connection.rows("update rescues set model_id = ? where model_id = ?", [new, old])
+    connection.rows(
+        """
+        update rescue_units
+        set layer_id = new_layers.layer_id
+        from rescues, layers as old_layers
+        left join layers as new_layers
+            on new_layers.model_id = $new
+            and new_layers.layer = old_layers.layer
+            and new_layers.operand = old_layers.operand
+        where rescues.rescue_id = rescue_units.rescue_id
+            and rescues.model_id = $new
+            and old_layers.layer_id = rescue_units.layer_id
+            and old_layers.model_id = $old
+        """,
+        {"old": old, "new": new},
+    )
     connection.rows(
         "update sensitivities set model_id = ? where model_id = ? and layer_id is null", [new, old]
     )
@@ -185,6 +203,20 @@ def add_findings(connection: Connection, model_id: int, records: "Sequence[Findi
     columns["layer_id"] = [None if depth is None else ids[depth] for depth in columns.pop("depth")]
     columns["model_id"] = [model_id] * len(records)
     insert(connection._connection, "findings", columns)
+
+
+def replace_findings(
+    connection: Connection,
+    model_id: int,
+    kinds: "Sequence[str]",
+    records: "Sequence[FindingRecord]",
+) -> None:
+    """Write findings in place of those of these kinds that the model had."""
+    connection.rows(
+        "delete from findings where model_id = ? and list_contains(?, kind)",
+        [model_id, list(kinds)],
+    )
+    add_findings(connection, model_id, records)
 
 
 def add_ingest(connection: Connection, record: "IngestRecord") -> int:
@@ -292,6 +324,24 @@ def add_float_set(
     insert(connection._connection, "float_sets", columns)
 
 
+def add_rescue(connection: Connection, model_id: int, record: "RescueRecord") -> int:
+    """Write a rescue of a model, its steps, units and files; returns its key."""
+    duck = connection._connection
+    rescue_id = int(connection.value("select nextval('rescue_ids')"))
+    keys = {"rescue_id": [rescue_id], "model_id": [model_id]}
+    insert(duck, "rescues", columns_of([record]) | keys)
+    ids = dict(connection.rows("select depth, layer_id from layers where model_id = ?", [model_id]))
+    if record.units:
+        columns = columns_of(record.units)
+        columns["layer_id"] = [ids.get(depth) for depth in columns.pop("depth")]
+        insert(duck, "rescue_units", columns | {"rescue_id": [rescue_id] * len(record.units)})
+    for table, rows in (("rescue_steps", record.steps), ("rescue_files", record.files)):
+        if rows:
+            insert(duck, table, columns_of(rows) | {"rescue_id": [rescue_id] * len(rows)})
+    return rescue_id
+
+
+CHILDREN_OF_RESCUES = ("rescue_steps", "rescue_units", "rescue_files")
 CHILDREN_OF_SIMULATIONS = ("simulation_outputs", "activation_errors", "float_sets")
 
 CHILDREN_OF_LAYERS = (
@@ -320,7 +370,13 @@ def remove_model(connection: Connection, model_id: int) -> None:
             " (select simulation_id from simulations where model_id = ?)",
             [model_id],
         )
-    for table in ("findings", "sensitivities", "simulations", "layers", "models"):
+    for table in CHILDREN_OF_RESCUES:
+        connection.rows(
+            f"delete from {table} where rescue_id in"
+            " (select rescue_id from rescues where model_id = ?)",
+            [model_id],
+        )
+    for table in ("findings", "sensitivities", "simulations", "rescues", "layers", "models"):
         connection.rows(f"delete from {table} where model_id = ?", [model_id])
 
 

@@ -535,6 +535,164 @@ comment on column float_sets.unit_kind is
 comment on column float_sets.output_sqnr_db is
 'SQNR at the outputs with this unit and those before it in float, in dB, measured by a run; NULL where it has no value.';
 
+-- Grain: one row per rescue of a model.
+create sequence rescue_ids;
+
+create table rescues (
+    rescue_id integer not null,
+    model_id integer not null,
+    target varchar not null,
+    reach_db double not null,
+    keep_macs double not null,
+    allowed varchar[] not null,
+    input_source varchar not null,
+    calibration_count integer not null,
+    validation_count integer not null,
+    test_count integer not null,
+    float_check_db double,
+    before_db double,
+    after_db double,
+    file_db double,
+    integer_db double,
+    float_file_db double,
+    agreement_before double,
+    agreement_after double,
+    int8_macs double,
+    added_nodes integer not null,
+    weights_unsigned boolean not null,
+    is_proposal boolean not null,
+    reached boolean not null,
+    seconds double not null,
+    cpu_seconds double,
+    onnxruntime_version varchar not null,
+    created_at timestamp not null,
+    failure varchar,
+    notes varchar[] not null,
+    primary key (rescue_id)
+);
+
+comment on table rescues is
+'One row per rescue: remedies were searched that keep a model under a target, files were written and run.';
+comment on column rescues.rescue_id is 'Key of the rescue; never used twice.';
+comment on column rescues.target is 'Target that the model was rescued for.';
+comment on column rescues.reach_db is 'SQNR at the worst output that was asked for, in dB.';
+comment on column rescues.keep_macs is
+'Share of the multiply-accumulates that had to stay in int8, from 0 to 1.';
+comment on column rescues.allowed is 'Remedies that were allowed, in the words of --allow.';
+comment on column rescues.input_source is 'What the model was fed: a description of the inputs, or noise.';
+comment on column rescues.calibration_count is 'Inputs that ranges, factors and codes were found on.';
+comment on column rescues.validation_count is 'Inputs that steps were chosen by.';
+comment on column rescues.test_count is 'Inputs that decided nothing; before_db, after_db, file_db and integer_db are of these.';
+comment on column rescues.float_check_db is
+'SQNR of the emulator with every rounding off against the float model, in dB; NULL where they are equal.';
+comment on column rescues.before_db is
+'SQNR at the worst output as the target rounds by default, in dB, median over the test inputs.';
+comment on column rescues.after_db is 'SQNR at the worst output under the plan, in dB; NULL where nothing is lost.';
+comment on column rescues.file_db is
+'SQNR at the worst output of the written file, run in float arithmetic, in dB; NULL where nothing is lost.';
+comment on column rescues.integer_db is
+'SQNR at the worst output of the written file, run with the integer kernels of the computer that wrote it, in dB; NULL where nothing is lost.';
+comment on column rescues.float_file_db is
+'SQNR of the rescaled float model against the original, in dB; NULL where they are equal.';
+comment on column rescues.agreement_before is
+'Share of the decisions that stay as the target rounds by default, from 0 to 1: of the largest scores, or F1 of the scores beyond the threshold; NULL where nothing is decided.';
+comment on column rescues.agreement_after is 'The same under the plan.';
+comment on column rescues.int8_macs is 'Share of the multiply-accumulates in int8 under the plan, from 0 to 1.';
+comment on column rescues.added_nodes is 'Nodes that the file has more than the model: a Mul each, beside the roundings.';
+comment on column rescues.weights_unsigned is
+'Whether the file stores its weights as uint8, for sums of signed ones saturate on the computer that wrote it.';
+comment on column rescues.is_proposal is
+'Whether it was made on noise: then no quantized file was written, and the values say nothing of real inputs.';
+comment on column rescues.reached is 'Whether after_db is at reach_db.';
+comment on column rescues.seconds is 'How long it took, in seconds.';
+comment on column rescues.cpu_seconds is 'CPU time of the same, in seconds; NULL where it is not known.';
+comment on column rescues.onnxruntime_version is 'The onnxruntime that ran the model and its files.';
+comment on column rescues.created_at is 'When it was done (UTC).';
+comment on column rescues.failure is 'Why it has no plan; NULL where it has one.';
+comment on column rescues.notes is 'What there is to know of it, in sentences.';
+
+-- Grain: one row per rescue and step.
+create table rescue_steps (
+    rescue_id integer not null,
+    step integer not null,
+    remedy varchar not null,
+    detail varchar not null,
+    predicted_db double,
+    validation_db double,
+    test_db double,
+    int8_macs double,
+    unit_count integer not null,
+    kept boolean not null,
+    seconds double
+);
+
+comment on table rescue_steps is
+'One row per rescue and step: the target by default first, then every remedy that was tried, kept or not.';
+comment on column rescue_steps.step is 'Place of the step, from 0.';
+comment on column rescue_steps.remedy is
+'placement for the target by default, else what was tried, in the words of --allow.';
+comment on column rescue_steps.detail is 'What exactly, and why it was dropped where it was.';
+comment on column rescue_steps.predicted_db is
+'SQNR that the sum of the noise of all units in int8 predicted, in dB; NULL where nothing was predicted.';
+comment on column rescue_steps.validation_db is
+'SQNR at the worst output on the inputs that steps are chosen by, in dB.';
+comment on column rescue_steps.test_db is
+'The same on the test inputs, which decide nothing, in dB.';
+comment on column rescue_steps.int8_macs is 'Share of the multiply-accumulates in int8 with the step, from 0 to 1.';
+comment on column rescue_steps.unit_count is 'Tensors and weights out of int8 with the step.';
+comment on column rescue_steps.kept is 'Whether the plan has it.';
+comment on column rescue_steps.seconds is 'CPU time of the step, in seconds.';
+
+-- Grain: one row per rescue and unit.
+create table rescue_units (
+    rescue_id integer not null,
+    unit varchar not null,
+    kind varchar not null,
+    node_name varchar,
+    layer_id integer,
+    noise_to_signal double,
+    sensitivity_db double,
+    macs bigint,
+    rank integer,
+    precision varchar not null,
+    range_low double,
+    range_high double,
+    cause varchar
+);
+
+comment on table rescue_units is
+'One row per rescue and unit: a tensor, or the weights of a layer, that the target rounds.';
+comment on column rescue_units.unit is 'Name of the tensor, or of the layer whose weights they are.';
+comment on column rescue_units.kind is 'tensor or weights.';
+comment on column rescue_units.node_name is 'Node that computes the tensor, or reads the weights; NULL for an input.';
+comment on column rescue_units.layer_id is
+'The layer of the weights, or the first that reads the tensor; NULL where there is none.';
+comment on column rescue_units.noise_to_signal is
+'Noise over signal at the worst output with this unit alone in int8; NULL where it was not measured.';
+comment on column rescue_units.sensitivity_db is 'The same in dB: higher is better.';
+comment on column rescue_units.macs is 'Multiply-accumulates that leave int8 with the unit.';
+comment on column rescue_units.rank is 'Place among the promoted units, from 0; NULL where it stays in int8.';
+comment on column rescue_units.precision is 'int8, int16 or float: what the plan gives it.';
+comment on column rescue_units.range_low is 'Lowest value of the grid of the tensor in the file; NULL for weights.';
+comment on column rescue_units.range_high is 'Highest value of the grid of the tensor in the file; NULL for weights.';
+comment on column rescue_units.cause is 'Why a promoted unit loses so much; NULL where it stays in int8.';
+
+-- Grain: one row per rescue and file.
+create table rescue_files (
+    rescue_id integer not null,
+    path varchar not null,
+    kind varchar not null,
+    sha256 varchar not null,
+    bytes bigint not null
+);
+
+comment on table rescue_files is 'One row per rescue and file that it wrote.';
+comment on column rescue_files.path is 'Where it was written.';
+comment on column rescue_files.kind is
+'rescued, ongrid, quantize, overrides, exclude, qtable or encodings; with data behind it the external data of that file.';
+comment on column rescue_files.sha256 is 'SHA-256 of the file, in hexadecimal.';
+comment on column rescue_files.bytes is 'Size of the file, in bytes.';
+
 -- Grain: one row per band.
 create table bands (
     band varchar not null,
@@ -895,6 +1053,15 @@ compared as (
             when not scopes.leaves_activations then own.evidence
         end
 ),
+-- The latest rescue of each target that wrote a file.
+rescued as (
+    select model_id, target, file_db
+    from rescues
+    where failure is null and not is_proposal
+    qualify row_number() over (
+        partition by model_id, target order by created_at desc, rescue_id desc
+    ) = 1
+),
 judged as (
     select
         compared.*,
@@ -931,9 +1098,11 @@ select
     judged.worst_layer,
     judged.worst_channel_sqnr_p10_db,
     judged.broken_weight_share,
+    rescued.file_db as rescued_db,
     judged.model_id
 from judged
 left join simulations on simulations.simulation_id = judged.simulation_id
+left join rescued on rescued.model_id = judged.model_id and rescued.target = judged.target
 left join outputs on outputs.simulation_id = judged.simulation_id;
 
 comment on view verdicts is
@@ -969,6 +1138,8 @@ comment on column verdicts.worst_channel_sqnr_p10_db is
 'channel_sqnr_p10_db of the worst layer, in dB; NULL where every layer is exact.';
 comment on column verdicts.broken_weight_share is
 'Share of the weights that sit in broken layers, from 0 to 1.';
+comment on column verdicts.rescued_db is
+'SQNR at the worst output of the file that the latest rescue for this target wrote, in dB, measured on inputs that decided nothing; NULL where there is none or nothing is lost.';
 
 -- Grain: one row per model.
 create view model_summary as

@@ -11,7 +11,8 @@ from quantstore.errors import RejectedQueryError
 JSON_MESSAGE = re.compile(r'"exception_message":"(?P<message>(?:[^"\\]|\\[^n])*)')
 
 NO_STATEMENT = "there is no statement to run"
-ONE_SELECT = "the console only reads; one SELECT at a time"
+ONE_SELECT = "run one SELECT at a time"
+ONLY_SELECT = "only SELECT queries are allowed here"
 
 
 def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
@@ -20,9 +21,7 @@ def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.State
     if not statements:
         raise RejectedQueryError(NO_STATEMENT, "write one SELECT, for example: from model_summary")
     if len(statements) > 1:
-        raise RejectedQueryError(
-            f"these are {len(statements)} statements", "the console runs one SELECT at a time"
-        )
+        raise RejectedQueryError(f"these are {len(statements)} statements", ONE_SELECT)
     try:
         statement_type = statements[0].type
     except ValueError:
@@ -32,7 +31,7 @@ def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.State
     if statement_type == duckdb.StatementType.MULTI and _READS.match(statements[0].query):
         statement_type = duckdb.StatementType.SELECT
     if statement_type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-        raise RejectedQueryError("this statement does not only read", ONE_SELECT)
+        raise RejectedQueryError(ONLY_SELECT, ONE_SELECT)
     return statements[0]
 
 

@@ -19,6 +19,7 @@ class Table:
 _MODEL = (("model_id", "models"),)
 _LAYER = (("layer_id", "layers"),)
 _SIMULATION = (("simulation_id", "simulations"),)
+_RESCUE = (("rescue_id", "rescues"),)
 
 # Parents before their children.
 OF_MODELS = (
@@ -51,6 +52,10 @@ OF_MODELS = (
     Table("simulation_outputs", keys=(("simulation_id", "output", "part"),), points_to=_SIMULATION),
     Table("activation_errors", points_to=_SIMULATION),
     Table("float_sets", keys=(("simulation_id", "goal_db", "position"),), points_to=_SIMULATION),
+    Table("rescues", keys=(("rescue_id",),), points_to=_MODEL),
+    Table("rescue_steps", keys=(("rescue_id", "step"),), points_to=_RESCUE),
+    Table("rescue_units", points_to=(*_RESCUE, *_LAYER)),
+    Table("rescue_files", keys=(("rescue_id", "path"),), points_to=_RESCUE),
 )
 
 # What belongs to the store as a whole.

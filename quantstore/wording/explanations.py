@@ -35,7 +35,7 @@ EXPLANATIONS = {
         " nothing is left.",
     ),
     "bands": Explanation(
-        "a band",
+        "bands",
         "A layer is judged by its **p10**, the SQNR that 90 % of its channels reach; a model by its"
         " worst output. *Fine* is {fine} dB and more, *watch* from {watch}, *at risk* from"
         f" {{at_risk}}, *broken* below. {DECISIONS_SURVIVE}",
@@ -54,7 +54,7 @@ EXPLANATIONS = {
         " is lost. Spread is what per channel takes away.",
     ),
     "probe": Explanation(
-        "the probe",
+        "noise probe",
         "The model and its int8 version are **run on the same noise**, and their outputs are"
         " compared. The result is the SQNR at the outputs. This needs no data and takes seconds."
         " The weights say where and why a model suffers; the probe says whether. It is an estimate:"

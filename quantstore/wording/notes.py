@@ -1,7 +1,7 @@
 """Notes below tables of verdicts, as HTML: what the words in them rest on."""
 
 BAND_NOTE = (
-    "The strip shows the layers by band: the SQNR (signal to quantization noise) that nine in ten"
+    "The strip shows the layers by band: the SQNR (signal to quantization noise) that 90 %"
     " of a layer's output channels reach. The limits are provisional."
 )
 WHAT_WEIGHTS_PROVE = "Weights can prove that a model is broken, never that it is fine."
@@ -9,7 +9,7 @@ WEIGHTS_NOTE = f"<i>Weights only</i>: the model was not run. {WHAT_WEIGHTS_PROVE
 REPORT_WEIGHTS_NOTE = WEIGHTS_NOTE
 RUN_NOTE = (
     "<i>On your inputs</i>: the model and its int8 version were run on data of your own, with"
-    " ranges found on other samples of it."
+    " activation ranges from other samples of it."
 )
 
 WHAT_THE_PROBE_IS = (

@@ -13,12 +13,12 @@ FINE_DB = 30.0
 # The most bits that the search for the bits needed tries.
 MOST_BITS = 16
 
-WHAT_FINE_IS = f"Fine: nine in ten channels reach {FINE_DB:.0f}{spaced('dB')}, symmetric integers."
-EVERY_LAYER_IS_FINE = "Every layer is fine"
+WHAT_FINE_IS = f"Fine: 90 % of channels reach {FINE_DB:.0f}{spaced('dB')}, symmetric integers."
+EVERY_LAYER_IS_FINE = "For every layer to be fine"
 
 
 def fine_from(bits_needed: Mapping[str, int | None], *, of_model: bool = False) -> str:
-    """``Fine from 13 bits per tensor, 7 per channel, 6 in blocks of 32 on.``, and what fine is.
+    """``To be fine, it needs 7 bits per channel or 6 bits in blocks of 32.``, and what fine is.
 
     Args:
         bits_needed: by granularity, None where the most bits are not enough; not empty.
@@ -40,18 +40,18 @@ def fine_from(bits_needed: Mapping[str, int | None], *, of_model: bool = False) 
         if granularity in bits_needed and bits_needed[granularity] is None
     ]
     most = f"{MOST_BITS}{spaced('bits')}"
-    neither = listed(never).replace(" and ", " or ")
     if not enough:
         subject = "Not every layer is fine" if of_model else "Not fine"
+        neither = listed(never).replace(" and ", " or ")
         return f"{subject} even with {most} {neither}. {WHAT_FINE_IS}"
-    (first, label), *further = enough
-    clauses = [
-        f"{first}{spaced('bits')} {label}",
-        *(f"{number} {label}" for number, label in further),
-    ]
-    subject = EVERY_LAYER_IS_FINE if of_model else "Fine"
-    but = f"; not even with {most} {neither}" if never else ""
-    return f"{subject} from {', '.join(clauses)} on{but}. {WHAT_FINE_IS}"
+    needed = listed([f"{number}{spaced('bits')} {label}" for number, label in enough])
+    needed = needed.replace(" and ", " or ")
+    subject = f"{EVERY_LAYER_IS_FINE}, you need" if of_model else "To be fine, it needs"
+    sentence = f"{subject} {needed}."
+    if never:
+        where = listed(never)
+        sentence += f" {where[0].upper()}{where[1:]}, even {most} are not enough."
+    return f"{sentence} {WHAT_FINE_IS}"
 
 
 # The columns of ``queries.layer_rescues`` and their names, in the order of what they cost.
@@ -68,7 +68,7 @@ def best_remedy(now_db: float | None, remedies: Mapping[str, float | None]) -> s
     """``best: per channel, +42.8 dB``; of remedies that hardly differ, the one named first.
 
     Args:
-        now_db: what nine in ten channels reach, None or infinite where they come back exactly.
+        now_db: what 90 % of channels reach, None or infinite where they come back exactly.
         remedies: what they would reach with each, None where nobody knows.
     """
     if now_db is None or not math.isfinite(now_db):
@@ -110,10 +110,10 @@ def equalization_hope(band: str, layers: int, with_pair: int, lifted: int) -> st
             f"{with_pair:,} of the {layers:,} {layers_of_it} {'has' if with_pair == 1 else 'have'}"
         )
     if not with_pair:
+        nobody_has = f"{whom} no" if layers == 1 else f"none of the {layers:,} {layers_of_it} has a"
         return (
-            f"Equalization gives nothing here: {whom} no neighbour to share scale with. No"
-            " factor passes SiLU, HardSwish, Sigmoid or Clip at 6, nor values that something else"
-            " reads too."
+            f"Cross-layer equalization cannot help: {nobody_has} neighbour to rescale with. SiLU,"
+            " HardSwish, Sigmoid, ReLU6 and branches block it."
         )
     if with_pair == 1:
         outcome = f"it would {'no longer be' if lifted else 'still be'} {band}"
@@ -121,4 +121,6 @@ def equalization_hope(band: str, layers: int, with_pair: int, lifted: int) -> st
         outcome = f"{'none' if lifted else 'all'} of them would still be {band}"
     else:
         outcome = f"{lifted:,} of them would no longer be {band}"
-    return f"Equalization: {whom} a neighbour to share scale with, and {outcome}. {FORECAST}"
+    return (
+        f"Cross-layer equalization: {whom} a neighbour to rescale with, and {outcome}. {FORECAST}"
+    )

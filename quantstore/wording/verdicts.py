@@ -12,7 +12,7 @@ from quantstore.wording.units import NO_BREAK_SPACE, counted, share, spaced, wit
 UNFOLDED = "weights as stored, batch normalization not folded"
 
 # The field's measure everywhere in the app, said so that nobody has to know percentiles.
-NINE_IN_TEN_REACH = "nine in ten channels reach"
+NINE_IN_TEN_REACH = "90 % of channels reach"
 NINE_IN_TEN = f"SQNR that {NINE_IN_TEN_REACH}"
 
 # The outputs of an int8 network never come this close; integers that come back as they were do.

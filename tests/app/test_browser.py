@@ -327,7 +327,7 @@ def test_marked_models_are_handed_out_as_a_report_and_as_parquet(
     for name in ("digits-plain", "digits-rescaled"):
         page.get_by_role("checkbox", name=f"Mark {name}", exact=True).click()
         visitor.settle()
-    visitor.shows("2 marked")
+    visitor.shows("2 selected")
     files = {}
     for button in ("Download report", "Export as Parquet"):
         with page.expect_download() as download:

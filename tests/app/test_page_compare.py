@@ -165,7 +165,7 @@ def test_more_than_twelve_models_come_in_pages_that_the_address_names(seen, many
     # A report of the models on show says that they are not all.
     reports = [one.label for one in app.get("download_button") if "report" in one.label]
     assert reports == ["Download report of these 4"]
-    assert "4 of 16 models." in said(app)
+    assert "Showing 4 of 16 models" in said(app)
 
 
 @pytest.mark.slow
@@ -255,12 +255,12 @@ LAYERS = pd.DataFrame(
     [
         (LayerFilter(families=("conv",)), [0, 1], "convolutions"),
         (LayerFilter(depthwise="Only"), [1], "depthwise convolutions"),
-        (LayerFilter(depthwise="Without"), [0, 2], "no depthwise convolutions"),
+        (LayerFilter(depthwise="Exclude"), [0, 2], "no depthwise convolutions"),
         (LayerFilter(least_weights=100), [0, 2], "at least 100 weights"),
         (LayerFilter(named="HEAD/"), [2], "“HEAD/” in the name"),
         (LayerFilter(named="[a"), [], "“[a” in the name"),
         (
-            LayerFilter(("conv", "linear"), "Without", 1000, "e"),
+            LayerFilter(("conv", "linear"), "Exclude", 1000, "e"),
             [2],
             "convolutions and linear layers, no depthwise convolutions, at least 1,000 weights,"
             " “e” in the name",

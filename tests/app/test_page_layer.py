@@ -113,7 +113,7 @@ def test_a_target_whose_scheme_has_no_channels_says_what_is_shown_instead(seen):
 def test_without_an_address_the_layer_is_the_worst_one(seen, demo_store):
     app = seen(model=MODEL)
     assert name_on(app) == worst_layer(demo_store)
-    assert "1 of 10 by damage" in [text.value for text in app.markdown]
+    assert "#1 of 10 by severity" in [text.value for text in app.markdown]
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_earlier_and_later_walk_through_the_network(page, demo_store):
     assert not [button for button in app.button if button.key == "earlier_layer"]
     app.button("later_layer").click()
     assert name_on(run(app)) == by_depth[1]
-    assert "2 of 10 in depth" in [text.value for text in app.markdown]
+    assert "layer 2 of 10" in [text.value for text in app.markdown]
 
 
 def test_the_settings_of_the_node_stand_beside_its_shape(page, monkeypatch):
@@ -317,7 +317,7 @@ def test_the_head_of_the_gains_says_what_they_are_over(seen):
 
 def test_bits_needed_stand_there_with_what_fine_means(seen):
     text = html_of(seen(model=MODEL))
-    assert "Fine from " in text
+    assert "To be fine, it needs " in text
     assert remedies.WHAT_FINE_IS in text
 
 
@@ -340,14 +340,14 @@ def curves_of(**sqnr_by_measure):
     [
         (
             curves_of(tensor=[1.5, 9, 23], channel_p10=[20.9, 10, 0.6], channel_median=[31, 20, 9]),
-            "Best for nine in ten channels: 5 % of the largest weight or less, 20.9 dB;"
+            "Best for 90 % of channels: 5 % of the largest weight or less, 20.9 dB;"
             " there the whole tensor falls to 1.5 dB.",
         ),
         (
             curves_of(
                 tensor=[1, 20.8, 40], channel_p10=[1, 12.8, 12.2], channel_median=[2, 20, 40]
             ),
-            "Clipping hardly helps. Best for nine in ten channels: 50 % of the largest weight,"
+            "Clipping hardly helps. Best for 90 % of channels: 50 % of the largest weight,"
             " 12.8 dB instead of 12.2 dB; there the whole tensor falls to 20.8 dB.",
         ),
         (
@@ -446,17 +446,17 @@ def equalization_of(*neighbours, open_layer=None, **details):
     [
         (
             [neighbour(6.1, 14.3)],
-            r"Sharing scale with **next**, right behind it, would lift nine in ten channels from"
+            r"Sharing scale with **next**, right behind it, would lift 90 % of channels from"
             " 6.1 dB to 14.3 dB: **+8.2 dB**; it would be at risk.",
         ),
         (
             [neighbour(6.1, 9.3)],
-            r"Sharing scale with **next**, right behind it, would lift nine in ten channels from"
+            r"Sharing scale with **next**, right behind it, would lift 90 % of channels from"
             " 6.1 dB to 9.3 dB: **+3.2 dB**; it would still be broken.",
         ),
         (
             [neighbour(14.0, 22.0)],
-            r"Sharing scale with **next**, right behind it, would lift nine in ten channels from"
+            r"Sharing scale with **next**, right behind it, would lift 90 % of channels from"
             " 14.0 dB to 22.0 dB: **+8.0 dB**; it would be one to watch.",
         ),
         (
@@ -464,25 +464,25 @@ def equalization_of(*neighbours, open_layer=None, **details):
                 neighbour(11.9, 32.0, name="Conv_1", is_before=True),
                 neighbour(11.9, 29.2, name="Conv_5"),
             ],
-            r"Sharing scale with **Conv\_1**, right before it, would lift nine in ten channels from"
+            r"Sharing scale with **Conv\_1**, right before it, would lift 90 % of channels from"
             " 11.9 dB to 32.0 dB: **+20.1 dB**, enough to be fine."
             r" With **Conv\_5**, right behind it, they would reach 29.2 dB.",
         ),
         (
             [neighbour(33.0, 36.0, own=(33.1, 30.4))],
-            "It is fine as it is; sharing scale with **next**, right behind it, would lift nine in"
-            " ten channels from 33.0 dB to 36.0 dB: **+3.0 dB**."
+            "It is fine as it is; sharing scale with **next**, right behind it, would lift 90 %"
+            " of channels from 33.0 dB to 36.0 dB: **+3.0 dB**."
             " **next** itself would fall from 33.1 dB to 30.4 dB.",
         ),
         (
             [neighbour(12.0, 12.4)],
-            "Hardly anything: sharing scale with **next**, right behind it, would take nine in ten"
+            "Hardly anything: sharing scale with **next**, right behind it, would take 90 % of"
             " channels from 12.0 dB to 12.4 dB: **+0.4 dB**.",
         ),
         (
             [neighbour(28.4, 23.8)],
-            "Nothing to gain: sharing scale with **next**, right behind it, would lower nine in"
-            f" ten channels from 28.4 dB to 23.8 dB: **{units.MINUS}4.6 dB**.",
+            "Nothing to gain: sharing scale with **next**, right behind it, would lower 90 %"
+            f" of channels from 28.4 dB to 23.8 dB: **{units.MINUS}4.6 dB**.",
         ),
         (
             [neighbour(None, 40.0)],
@@ -490,12 +490,12 @@ def equalization_of(*neighbours, open_layer=None, **details):
         ),
         (
             [neighbour(20.0, None), neighbour(20.0, None, name="b", is_before=True)],
-            "Sharing scale with **next**, right behind it, would make nine in ten channels exact;"
+            "Sharing scale with **next**, right behind it, would make 90 % of channels exact;"
             " now they reach 20.0 dB. With **b**, right before it, they would be exact.",
         ),
         (
             [neighbour(20.0, 25.0, own=(None, 40.0))],
-            "Sharing scale with **next**, right behind it, would lift nine in ten channels from"
+            "Sharing scale with **next**, right behind it, would lift 90 % of channels from"
             " 20.0 dB to 25.0 dB: **+5.0 dB**; it would still be one to watch."
             " **next** itself would fall from exact to 40.0 dB.",
         ),

@@ -4,17 +4,19 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from quantstore import store
-from quantstore.app.pages.drift import NO_DRIFT_RUN_YET
-from quantstore.app.pages.reality import NO_RUN_YET
+from quantstore.app.pages import reality
+from quantstore.app.pages.drift import NO_DRIFT_RUN_YET, _quantized_alone
 from quantstore.app.queue import RunQueue
 from quantstore.app.sections import probe, run_form
+from quantstore.numerics.correlation import Correlation
 from quantstore.pipeline.files import demo_paths
 from quantstore.process.queue import Job
-from quantstore.run.choices import Progress
+from quantstore.run.choices import CALIBRATIONS, Choices, Progress
 from quantstore.schemes import TARGETS
 from quantstore.wording import headlines, notes
 from tests.support.facts import finding, many
@@ -169,7 +171,7 @@ def test_a_model_that_was_not_run_says_how_to(demo_store):
 
 def test_reality_without_a_run_says_what_is_missing(demo_store):
     app = seen(demo_store, "reality")
-    assert app.header[0].value == NO_RUN_YET
+    assert app.header[0].value == reality.NO_RUN_YET
 
 
 def test_two_models_are_too_few_to_tell(open_app, probed, monkeypatch):
@@ -188,15 +190,30 @@ def test_four_models_give_a_correlation_with_its_n(open_app, probed, tmp_path):
         add(con, "digits-separable-unfolded", a_run(31.0))
     app = open_app(path, "reality")
     assert fails(app) == []
-    assert "n = 4" in said(app).splitlines()[1]
+    assert "4 models" in said(app).splitlines()[1]
     app = open_app(path, "reality", statistic="Worst channel p10", quantized="weights only")
     assert fails(app) == []
     assert app.session_state["statistic"] == "Worst channel p10"
 
 
+@pytest.mark.parametrize(
+    ("correlation", "said"),
+    [
+        (Correlation(-0.95, 4, -1.0, 0.2), "Too few models to tell: the sum of noise to signal"),
+        (Correlation(-0.9, 42, -0.95, -0.8), "predicts the measured ranking very well"),
+        (Correlation(-0.7, 42, -0.8, -0.5), "predicts the measured ranking fairly well"),
+        (Correlation(-0.4, 42, -0.6, -0.1), "No statistic of the weights predicts"),
+    ],
+)
+def test_the_headline_claims_no_more_than_the_interval_allows(correlation, said):
+    correlations = {"Noise to signal": correlation}
+    scheme = TARGETS["int8_tensor"].scheme
+    assert said in reality._headline(correlations, correlation.n, scheme, "both")
+
+
 def test_a_scheme_without_figures_says_which_have_some(probed):
     app = seen(probed, "reality", target="int4_weights")
-    assert "There are figures for: int8 per tensor, symmetric" in app.info[0].value
+    assert "There are values for: int8 per tensor, symmetric" in app.info[0].value
 
 
 # Drift
@@ -246,8 +263,7 @@ def test_drift_names_the_end_and_the_steepest_fall(open_app, drifted, monkeypatc
     app = open_app(path, "drift", runs=[str(keys[0])])
     assert fails(app) == []
     assert said(app).splitlines()[1] == (
-        "digits-rescaled ends at 8.0 dB at the outputs; it falls most at Add_3, from 30.0 dB to"
-        " 12.0 dB"
+        "Broken: output SQNR of digits-rescaled is 8.0 dB. Largest drop: Add_3, 30.0 dB → 12.0 dB."
     )
     assert len(app.get("vega_lite_chart")) == 2
 
@@ -284,6 +300,36 @@ def test_drift_begins_with_the_model_and_the_scheme_looked_at(open_app, drifted)
     assert app.multiselect(key="runs").value == [str(keys[0])]
 
 
+def test_runs_are_called_and_chosen_by_target(open_app, own_drifted):
+    path, keys = own_drifted
+    with store.writing(path) as con:
+        for number, target in enumerate(("int8_channel_fused", "int8_tensor_power_of_two")):
+            record = a_run(
+                12,
+                TARGETS[target].scheme.name,
+                source="12 images of photos/",
+                target=target,
+                minute=10 + number,
+            )
+            names = layer_names(con, "digits-rescaled")
+            tensors = [a_tensor(2, 30, names[1]), a_tensor(4, 8, names[2])]
+            keys = [*keys, add(con, "digits-rescaled", record, tensors)]
+    app = open_app(path, "drift", model="digits-rescaled", target="int8_channel_fused")
+    assert fails(app) == []
+    runs = app.multiselect(key="runs")
+    assert runs.value == [str(keys[3])]
+    # AppTest has options as they are shown.
+    shown = [option.split(": ")[1] for option in runs.options]
+    assert "per-channel int8, fused, 12 images of photos/" in shown
+    assert "per-channel int8, 12 images of photos/" in shown
+    assert "int8 per tensor, symmetric, weights only, 12 images of photos/" in shown
+    # What was not run for the new target stays.
+    for target, key in (("int8_tensor_power_of_two", keys[4]), ("int8_dynamic", keys[4])):
+        app.selectbox(key="target").set_value(target).run()
+        assert fails(app) == []
+        assert app.multiselect(key="runs").value == [str(key)]
+
+
 def test_a_model_without_a_run_is_offered_one_and_never_shown_as_another(
     open_app, drifted, on_loopback
 ):
@@ -296,7 +342,7 @@ def test_a_model_without_a_run_is_offered_one_and_never_shown_as_another(
     # The runs of others may still be picked; then the page is about them.
     app.multiselect(key="runs").set_value([str(keys[2])]).run()
     assert fails(app) == []
-    assert app.header[0].value.startswith(r"digits\-plain ends at")
+    assert app.header[0].value.startswith(r"Broken: output SQNR of digits\-plain is")
     assert not app.expander[0].proto.expanded
     assert dict(app.query_params)["model"] == "digits-plain"
 
@@ -324,7 +370,7 @@ def test_a_run_of_a_model_whose_file_is_gone_is_not_offered_as_another(
     path, _ = own_drifted
     with store.writing(path) as con:
         con.rows("update models set source = '/gone.onnx' where model = 'digits-separable'")
-    assert "The file of digits-separable is not there any more" in said(
+    assert f"The file of digits-separable {run_form.NOT_AT_HAND}" in said(
         open_app(path, "drift", model="digits-separable")
     )
 
@@ -355,6 +401,22 @@ def test_sensitivity_is_held_against_the_ranking_by_weights(open_app, own_drifte
     assert fails(app) == []
     assert "Spearman" in said(app)
     assert "over 10 layers" in said(app)
+    assert "Only the weights of this layer are quantized" in said(app)
+
+
+@pytest.mark.parametrize(
+    ("unit_kind", "mode", "parts"),
+    [
+        ("weights", "both", "weights"),
+        ("layer", "both", "weights, inputs and outputs"),
+        ("layer", "weights", "weights"),
+        ("layer", "activations", "inputs and outputs"),
+    ],
+)
+def test_sensitivity_says_what_is_quantized_at_a_time(unit_kind, mode, parts):
+    """Release 0.1.0 took layers, with what they read and make."""
+    row = pd.Series({"unit_kind": unit_kind, "mode": mode})
+    assert _quantized_alone(row) == f"Only the {parts} of this layer are quantized"
 
 
 @pytest.mark.slow
@@ -423,24 +485,47 @@ def on_loopback(monkeypatch):
 
 def test_a_run_is_asked_for_with_what_was_chosen(open_app, path, asked, on_loopback):
     app = open_app(path, "drift")
+    # First the target of the sidebar.
+    assert app.selectbox(key="run_target").value == "int8_tensor"
     app.selectbox(key="run_model").set_value("digits-plain")
-    app.selectbox(key="run_mode").set_value("weights")
+    app.selectbox(key="run_target").set_value("int8_channel_fused")
+    app.selectbox(key="run_calibration").set_value("mse")
     app.number_input(key="run_samples").set_value(5)
     next(b for b in app.button if b.label == "Run").click().run()
     assert fails(app) == []
-    ((file, store_path, inputs, choices, name, what),) = asked
+    ((file, store_path, inputs, arguments, name, what),) = asked
     assert file == next(p for p in demo_paths() if p.stem == "digits-plain")
     assert (store_path, inputs, name) == (path, "noise", "digits-plain")
-    assert (choices["scheme"], choices["mode"], choices["samples"]) == (TENSOR, "weights", 5)
-    assert what == "int8 per tensor, symmetric, weights only, noise"
+    choices = Choices(**arguments)
+    assert choices.rounded is TARGETS["int8_channel_fused"]
+    assert (choices.calibration, choices.samples) == ("mse", 5)
+    assert what == "Per-channel int8, fused, noise"
+
+
+def test_a_run_may_round_every_target_and_what_no_target_is():
+    for target in TARGETS.values():
+        offered = run_form.roundings(target)
+        assert next(iter(offered)) == target.name
+        rounded = [Choices(**arguments) for _, arguments in offered.values()]
+        names = [choices.target_name for choices in rounded]
+        assert sorted(filter(None, names)) == sorted(TARGETS)
+        others = [(one.scheme, one.mode) for one in rounded if one.target_name is None]
+        assert (TENSOR, "weights") in others
+        assert [mode for _, mode in others].count("activations") == 1
+        titles = [title for title, _ in offered.values()]
+        assert len(set(titles)) == len(titles)
+
+
+def test_the_form_offers_every_calibration():
+    assert tuple(run_form.CALIBRATIONS) == CALIBRATIONS
 
 
 @pytest.mark.slow
 def test_inputs_that_are_not_there_are_asked_for_again(open_app, path, asked, on_loopback):
     app = open_app(path, "drift")
-    app.selectbox(key="run_kind").set_value(run_form.FOLDER)
+    app.selectbox(key="run_kind").set_value(run_form.OWN_DATA)
     next(b for b in app.button if b.label == "Run").click().run()
-    assert app.error[0].value.startswith("Which inputs?")
+    assert app.error[0].value == run_form.NO_INPUTS
     app.text_input(key="run_folder").set_value("/nowhere/at all")
     next(b for b in app.button if b.label == "Run").click().run()
     assert app.error[0].value.startswith("There is nothing at")
@@ -452,7 +537,7 @@ def test_nobody_starts_a_run_from_another_computer(open_app, path, monkeypatch):
     app = open_app(path, "drift")
     assert fails(app) == []
     assert not [b for b in app.button if b.label == "Run"]
-    assert "from its terminal only" in said(app)
+    assert run_form.FROM_A_TERMINAL in said(app)
     assert app.code[0].value.startswith(f"quantstore --db {path} simulate ")
 
 

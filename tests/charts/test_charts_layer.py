@@ -410,7 +410,7 @@ def test_clipping_shows_the_tensor_dashed_beside_the_channels():
     colour, dash = (line["encoding"][name]["scale"] for name in ("color", "strokeDash"))
     assert dict(zip(colour["domain"], colour["range"], strict=True)) == {
         "whole tensor": LIGHT.muted,
-        "nine in ten channels": LIGHT.text,
+        "90 % of channels": LIGHT.text,
         "median channel": LIGHT.accent,
     }
     assert dash["domain"] == colour["domain"]

@@ -1,4 +1,4 @@
-"""The gate for CI: what holds, what breaks, what was not measured, and how each is told."""
+"""The gate for CI: what passes, what fails, what was not measured, and how each is told."""
 
 import dataclasses
 import json
@@ -89,17 +89,17 @@ def only(checks):
 @pytest.mark.parametrize(
     ("found", "p10_db", "outcome", "told"),
     [
-        (facts("broken", 7.2), 40, "breaks", facts("broken", 7.2)),
-        (facts("fine", 33), 5, "holds", facts("fine", 33, broken=1)),
-        (facts("at risk", 15), 5, "holds", facts("at risk", 15, broken=1)),
-        (facts("fine", 33, evidence="run", sample_count=9), 40, "holds", None),
-        (facts("broken"), 5, "breaks", facts("broken", broken=1)),
-        (facts("at risk"), 15, "holds", facts("at risk", at_risk=1)),
+        (facts("broken", 7.2), 40, "fail", facts("broken", 7.2)),
+        (facts("fine", 33), 5, "pass", facts("fine", 33, broken=1)),
+        (facts("at risk", 15), 5, "pass", facts("at risk", 15, broken=1)),
+        (facts("fine", 33, evidence="run", sample_count=9), 40, "pass", None),
+        (facts("broken"), 5, "fail", facts("broken", broken=1)),
+        (facts("at risk"), 15, "pass", facts("at risk", at_risk=1)),
         (facts("untested", reason="no luck"), 35, "not measured", None),
         (facts("untested", 45, mode="weights", is_measured=False), 35, "not measured", None),
         # Weights alone prove a loss.
-        (facts("broken", 5, mode="weights", is_measured=False), 35, "breaks", None),
-        (facts("at risk", 15, mode="weights", is_measured=False), 35, "holds", None),
+        (facts("broken", 5, mode="weights", is_measured=False), 35, "fail", None),
+        (facts("at risk", 15, mode="weights", is_measured=False), 35, "pass", None),
     ],
 )
 def test_without_a_limit_a_model_must_be_tested_and_not_broken(found, p10_db, outcome, told):
@@ -131,11 +131,11 @@ def test_a_target_that_rounds_linear_layers_is_judged_by_those():
 @pytest.mark.parametrize(
     ("alone", "p10_db", "outcome", "part"),
     [
-        (WeightsAlone(45.0, "fine", "probe", 24), 5, "holds", "output SQNR 45 dB"),
-        (WeightsAlone(5.0, "broken", "probe", 24), 40, "breaks", "output SQNR 5 dB"),
-        (WeightsAlone(None, "fine", "probe", 24), 40, "holds", "no change"),
-        (None, 40, "holds", "no problem found in the weights"),
-        (None, 5, "breaks", "broken: 1 layer"),
+        (WeightsAlone(45.0, "fine", "probe", 24), 5, "pass", "output SQNR 45 dB"),
+        (WeightsAlone(5.0, "broken", "probe", 24), 40, "fail", "output SQNR 5 dB"),
+        (WeightsAlone(None, "fine", "probe", 24), 40, "pass", "no change"),
+        (None, 40, "pass", "no problem found in the weights"),
+        (None, 5, "fail", "broken: 1 layer"),
     ],
 )
 def test_who_asks_for_weights_alone_is_told_of_them(alone, p10_db, outcome, part):
@@ -148,15 +148,15 @@ def test_who_asks_for_weights_alone_is_told_of_them(alone, p10_db, outcome, part
 @pytest.mark.parametrize(
     ("found", "mode", "outcome", "value"),
     [
-        (facts("watch", 25), None, "holds", 25),
-        (facts("at risk", 15), None, "breaks", 15),
+        (facts("watch", 25), None, "pass", 25),
+        (facts("at risk", 15), None, "fail", 15),
         (facts("untested", 45, mode="weights", is_measured=False), None, "not measured", None),
         # Weights alone miss the limit already.
-        (facts("at risk", 15, mode="weights", is_measured=False), None, "breaks", 15),
+        (facts("at risk", 15, mode="weights", is_measured=False), None, "fail", 15),
         (facts("untested"), None, "not measured", None),
-        (facts("fine", None, evidence="probe", is_measured=True), None, "holds", math.inf),
-        (facts("untested"), "weights", "holds", 45),
-        (facts("at risk", 15), "weights", "holds", 45),
+        (facts("fine", None, evidence="probe", is_measured=True), None, "pass", math.inf),
+        (facts("untested"), "weights", "pass", 45),
+        (facts("at risk", 15), "weights", "pass", 45),
     ],
 )
 def test_the_sqnr_at_the_outputs_must_be_measured(found, mode, outcome, value):
@@ -177,9 +177,9 @@ NOTE = CheckedFinding("invalid", "note", "The checker complains.", "Ignore it.")
     ("findings", "outcome", "told"),
     [
         ((NOTE,), None, ()),
-        ((NOTE, WARNING), "holds", (WARNING,)),
-        ((WARNING, PROBLEM), "breaks", (WARNING, PROBLEM)),
-        ((dataclasses.replace(PROBLEM, severity="error"),), "breaks", None),
+        ((NOTE, WARNING), "pass", (WARNING,)),
+        ((WARNING, PROBLEM), "fail", (WARNING, PROBLEM)),
+        ((dataclasses.replace(PROBLEM, severity="error"),), "fail", None),
     ],
 )
 @pytest.mark.parametrize("limits", [Limits(), Limits(max_broken_layers=0)])
@@ -240,7 +240,7 @@ def test_the_gate_judges_as_the_view_of_verdicts_does(probed_store):
         for row in queries.verdicts(connection).to_dict("records"):
             limits = {row["model"]: Limits(target=row["target"])}
             check = only(of_limits(connection, limits))
-            expected = {"broken": "breaks", "untested": "not measured"}.get(row["verdict"], "holds")
+            expected = {"broken": "fail", "untested": "not measured"}.get(row["verdict"], "pass")
             assert check.outcome == expected, (row["model"], row["target"])
             assert check.message == verdict_sentence(queries.model_facts(row))
             found = math.nan if check.value is None else check.value
@@ -299,7 +299,7 @@ def test_a_limit_holds_up_to_the_limit_itself(limits, found, offenders):
     (name,) = limits
     assert check.check == name.replace("_", "-")
     assert check.value == found
-    assert check.outcome == ("breaks" if offenders else "holds")
+    assert check.outcome == ("fail" if offenders else "pass")
     assert [one.layer for one in check.offenders] == offenders
 
 
@@ -308,9 +308,9 @@ def test_every_limit_is_checked_on_its_own():
     outcomes = {check.check: check.outcome for check in judge(subject(*LAYERS), limits)}
     assert outcomes == {
         "min-sqnr-db": "not measured",
-        "min-layer-sqnr-db": "holds",
-        "max-broken-layers": "breaks",
-        "max-at-risk-layers": "holds",
+        "min-layer-sqnr-db": "pass",
+        "max-broken-layers": "fail",
+        "max-at-risk-layers": "pass",
     }
 
 
@@ -347,20 +347,20 @@ def compared(ours, theirs, **limits):
 @pytest.mark.parametrize(
     ("now_db", "before_db", "outcome"),
     [
-        (29.0, 30.0, "holds"),
-        (28.9, 30.0, "breaks"),
-        (35.0, 30.0, "holds"),
-        (40.0, math.inf, "breaks"),
-        (math.inf, math.inf, "holds"),
-        (math.inf, 40.0, "holds"),
-        (120.0, math.inf, "holds"),
+        (29.0, 30.0, "pass"),
+        (28.9, 30.0, "fail"),
+        (35.0, 30.0, "pass"),
+        (40.0, math.inf, "fail"),
+        (math.inf, math.inf, "pass"),
+        (math.inf, 40.0, "pass"),
+        (120.0, math.inf, "pass"),
     ],
 )
 def test_a_layer_may_lose_so_much_and_no_more(now_db, before_db, outcome):
     check = compared([layer("a", now_db)], [layer("a", before_db)], max_regression_db=1.0)
     assert check.outcome == outcome
     assert [(one.value, one.baseline) for one in check.offenders] == (
-        [(now_db, before_db)] if outcome == "breaks" else []
+        [(now_db, before_db)] if outcome == "fail" else []
     )
 
 
@@ -537,7 +537,7 @@ def test_text_has_one_line_per_check_and_the_worst_layers_below(hostile):
     lines = checks.to_text(hostile).splitlines()
     assert all(line.isprintable() for line in lines)
     heads = [line.split("  ")[0] for line in lines if not line.startswith(" ")]
-    assert heads == ["holds", "not measured", "breaks", "breaks"]
+    assert heads == ["pass", "not measured", "fail", "fail"]
     assert any(line.strip() == "and 5 more" for line in lines)
 
 
@@ -557,7 +557,7 @@ def test_no_figure_is_rounded_up_to_the_limit_that_it_misses(demo_store, tmp_pat
 
 def test_json_carries_everything(hostile):
     found = json.loads(checks.to_json(hostile), parse_constant=pytest.fail)
-    assert [one["outcome"] for one in found] == ["holds", "not measured", "breaks", "breaks"]
+    assert [one["outcome"] for one in found] == ["pass", "not measured", "fail", "fail"]
     assert len(found[2]["layers"]) == 10
     assert found[3]["layers"][0] == {
         "layer": HOSTILE,
@@ -715,7 +715,7 @@ def test_a_report_goes_to_a_file_and_the_log_keeps_the_text(run, demo_store, tmp
     junit = ("--format", "junit", "--output", "junit.xml")
     code, out, _ = run(demo_store, "digits-plain", "--mode", "weights", *junit)
     assert code == 0
-    assert out.startswith("holds ")
+    assert out.startswith("pass ")
     assert ElementTree.parse(tmp_path / "junit.xml").getroot().attrib["tests"] == "1"
     code, _, err = run(demo_store, "digits-plain", "--output", "no/such/folder.txt")
     assert code == 1

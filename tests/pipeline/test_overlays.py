@@ -13,7 +13,7 @@ from quantstore.errors import ModelFileError, QuantstoreError
 from quantstore.pipeline import overlays
 from quantstore.pipeline.files import file_of
 from quantstore.records import FloatSetRecord
-from quantstore.rescue.overlay import BandScale, open_original
+from quantstore.rescuing.overlay import BandScale, open_original
 from quantstore.schemes import TARGETS
 from tests.support.runs import TENSOR, a_run, a_sensitivity, a_tensor, add, layer_names
 

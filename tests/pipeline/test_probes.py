@@ -24,7 +24,7 @@ from quantstore.pipeline.outcome import IngestChoices
 from quantstore.records import NOTHING_ROUNDED, FindingRecord
 from quantstore.run.plan import PLAN, Probed
 from quantstore.run.probe import Prober, probe
-from quantstore.schemes import TARGETS
+from quantstore.schemes import DEFAULT_TARGET, TARGETS
 from tests.support.graphs import conv_model, save
 from tests.support.runs import a_run, add
 
@@ -173,23 +173,69 @@ def test_too_little_time_is_a_reason_that_is_stored(path):
     assert math.isnan(stored_figures(path)[TARGET.name])
 
 
-def test_what_the_run_gives_away_is_stored_once(path, answering, monkeypatch):
-    answering()
-    finding = FindingRecord(
-        depth=None, kind="saturates", severity="warning", message="sums overflow", remedy="uint8"
-    )
-    result = Prober.result
+@pytest.fixture
+def showing(monkeypatch, answering):
+    """Let a run show these findings besides: messages by kind."""
 
-    def result_with_finding(self, report=None):
-        self.findings = (finding,)
-        return result(self, report)
+    def show(**messages):
+        def result_with_findings(self, report=None):
+            self.findings = tuple(
+                FindingRecord(
+                    depth=None, kind=kind, severity="warning", message=message, remedy="none"
+                )
+                for kind, message in messages.items()
+            )
+            return answer(self, report)
 
-    monkeypatch.setattr(Prober, "result", result_with_finding)
-    for _ in range(2):
-        probes.probe_model(MODEL, path, TARGET.name)
+        answering()
+        answer = Prober.result
+        monkeypatch.setattr(Prober, "result", result_with_findings)
+
+    return show
+
+
+def messages_of(path):
     with store.reading(path) as con:
-        findings = queries.model_findings(con, MODEL)
-    assert (findings["kind"] == "saturates").sum() == 1
+        return sorted(
+            con.rows("""
+            select kind, message from findings join models using (model_id)
+            where model = 'digits-plain'
+        """)
+        )
+
+
+def test_what_a_run_shows_replaces_what_an_earlier_one_showed(path, showing):
+    before = messages_of(path)
+    for figure in ("33.1 dB", "35.2 dB"):
+        showing(saturates=f"kernels give {figure}", decoder=f"the decoder keeps {figure}")
+        probes.probe_model(MODEL, path, DEFAULT_TARGET.name)
+    kept = [("decoder", "the decoder keeps 35.2 dB"), ("saturates", "kernels give 35.2 dB")]
+    assert messages_of(path) == sorted([*before, *kept])
+    # What is not found any more goes.
+    showing()
+    probes.probe_model(MODEL, path, DEFAULT_TARGET.name)
+    assert messages_of(path) == before
+
+
+def test_what_another_target_shows_leaves_what_the_default_one_did(path, showing, answering):
+    before = messages_of(path)
+    showing(saturates="of the default")
+    probes.probe_model(MODEL, path, DEFAULT_TARGET.name)
+    showing(saturates="of another", decoder="of another")
+    probes.probe_model(MODEL, path, TARGET.name)
+    both = sorted([*before, ("decoder", "of another"), ("saturates", "of the default")])
+    assert messages_of(path) == both
+    answering(failure="stopped")
+    probes.probe_model(MODEL, path, DEFAULT_TARGET.name)
+    assert messages_of(path) == both
+
+
+def test_without_the_default_target_the_latest_run_says_what_it_shows(path, showing):
+    before = messages_of(path)
+    for figure in ("33.1 dB", "35.2 dB"):
+        showing(saturates=figure)
+        probes.probe_model(MODEL, path, TARGET.name)
+    assert messages_of(path) == sorted([*before, ("saturates", "35.2 dB")])
 
 
 # Which model, which file.

@@ -38,7 +38,7 @@ class Ingest:
 
     store_path: Path
     killed = "it needs more memory than there is; free some"
-    silent = "the file crashed its reader; check it with onnx.checker"
+    silent = "the ONNX parser crashed on this file; validate it with onnx.checker"
 
     def start(self):
         self.running = ingest_child.start(MODEL, self.store_path, IngestChoices(probe=False))

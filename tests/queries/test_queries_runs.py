@@ -6,7 +6,7 @@ import pytest
 
 from quantstore import queries, store
 from quantstore.records import INTEGERS_ON_GRID
-from quantstore.schemes import DEFAULT_TARGET
+from quantstore.schemes import DEFAULT_TARGET, TARGETS
 from quantstore.wording.verdicts import NOT_MEASURED
 from tests.support.runs import CHANNEL, TENSOR, a_run, a_sensitivity, a_tensor, add, layer_names
 
@@ -242,3 +242,32 @@ def test_sensitivities_are_ranked_by_outputs_beside_the_rank_by_weights(path):
     assert found["depth"].tolist() == [1, 0, 2]
     assert found["rank"].tolist() == [1, 2, 3]
     assert sorted(found["weight_rank"]) == [1, 2, 3]
+
+
+def test_under_a_scheme_of_targets_alone_layers_have_the_figures_of_the_plain_one(path):
+    target = TARGETS["int8_tensor_power_of_two"]
+    rounded = {"scheme": target.scheme.name, "target": target.name}
+    with store.writing(path) as con:
+        model_id = store.find_model(con, "digits-rescaled")
+        store.add_sensitivities(con, model_id, [a_sensitivity(0, 5, mode="both", **rounded)])
+        first = layer_names(con, "digits-rescaled")[0]
+        run = add(con, "digits-rescaled", a_run(9, **rounded), [a_tensor(0, 9, first)])
+        ((plain_db,),) = con.rows(
+            """
+            select channel_sqnr_p10_db from layer_errors
+            where model = 'digits-rescaled' and layer = ? and scheme = ?
+            """,
+            [first, TENSOR],
+        )
+        assert queries.drift(con, [run])["channel_sqnr_p10_db"].tolist() == [plain_db]
+        found = queries.sensitivities(con, "digits-rescaled")
+    assert found["channel_sqnr_p10_db"].tolist() == [plain_db]
+    assert found["target"].tolist() == [target.name]
+
+
+def test_a_drift_run_has_the_band_of_its_worst_output(path):
+    with store.writing(path) as con:
+        run = a_run(33, deciding_sqnr_db=12.0)
+        add(con, "digits-plain", run, [a_tensor(0, 33)])
+        (row,) = queries.drift_runs(con).to_dict("records")
+    assert (row["output_sqnr_db"], row["band"]) == (12.0, "at risk")

@@ -49,7 +49,7 @@ def test_each_image_of_a_folder_is_one_sample_in_the_order_of_names(folder):
     for seed in range(3):
         expected = pixels(seed).transpose(2, 0, 1)[np.newaxis].astype(np.float32)
         np.testing.assert_array_equal(samples[seed]["image"], expected)
-    assert samples.description == "3 images of photos, raw-rgb"
+    assert samples.description == "3 images from photos/, raw-rgb"
     assert samples.shapes == "image 1x3x4x6"
 
 

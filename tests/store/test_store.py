@@ -25,7 +25,7 @@ from quantstore.numerics.measure_layer import measure_layer
 from quantstore.numerics.measures import MEASURES
 from quantstore.schemes import INT8_SCHEMES, SCHEMES, TARGETS
 from quantstore.store.connection import IN_USE_BY_PROCESS, IN_USE_HERE
-from tests.support.runs import a_run, a_sensitivity, a_tensor
+from tests.support.runs import a_rescue, a_run, a_sensitivity, a_tensor
 
 GAUSSIAN = np.random.default_rng(1).normal(size=(10, 40)).astype(np.float32)
 # One channel a thousand times as large as the others, which int8 then erases.
@@ -158,6 +158,15 @@ CONTRACT = {
     "sensitivities": "model_id, layer_id, target, scheme, mode, unit, unit_kind, node_name, kind,"
     " input_source, sample_count, output_sqnr_db, created_at",
     "float_sets": "simulation_id, goal_db, position, unit, unit_kind, output_sqnr_db",
+    "rescues": "rescue_id, model_id, target, reach_db, allowed, input_source, calibration_count,"
+    " validation_count, test_count, float_check_db, before_db, after_db, file_db, integer_db,"
+    " agreement_before, agreement_after, int8_macs, added_nodes, reached, seconds,"
+    " onnxruntime_version, created_at, failure",
+    "rescue_steps": "rescue_id, step, remedy, detail, predicted_db, validation_db, test_db,"
+    " int8_macs, unit_count, kept, seconds",
+    "rescue_units": "rescue_id, unit, kind, node_name, layer_id, noise_to_signal, sensitivity_db,"
+    " macs, rank, precision, range_low, range_high, cause",
+    "rescue_files": "rescue_id, path, kind, sha256, bytes",
     "probes": "model, scheme, mode, target, output_sqnr_db, band, failure",
     "store_info": "key, value",
     "model_summary": "model",
@@ -169,7 +178,7 @@ CONTRACT = {
     "verdicts": "model, target, scheme, verdict, evidence, mode, output_sqnr_db, worst_output,"
     " decision_f1, sample_count, input_source, provisional, reason, is_measured,"
     " layers_broken, layers_at_risk, layers_watch, layers_fine, channels_below_10db,"
-    " channel_count, worst_layer, worst_channel_sqnr_p10_db, broken_weight_share",
+    " channel_count, worst_layer, worst_channel_sqnr_p10_db, broken_weight_share, rescued_db",
 }
 # Records whose fields are written by name, in another order than the columns of their tables.
 WRITTEN_BY_NAME = {
@@ -178,6 +187,14 @@ WRITTEN_BY_NAME = {
     "activation_errors": (records.ActivationErrorRecord, {"simulation_id"}, set()),
     "sensitivities": (records.SensitivityRecord, {"model_id", "layer_id"}, {"depth"}),
     "float_sets": (records.FloatSetRecord, {"simulation_id"}, set()),
+    "rescues": (
+        records.RescueRecord,
+        {"rescue_id", "model_id"},
+        {"steps", "units", "files"},
+    ),
+    "rescue_steps": (records.RescueStepRecord, {"rescue_id"}, set()),
+    "rescue_units": (records.RescueUnitRecord, {"rescue_id", "layer_id"}, {"depth"}),
+    "rescue_files": (records.RescueFileRecord, {"rescue_id"}, set()),
 }
 TABLE_OF = {
     "models": records.ModelRecord,
@@ -576,6 +593,40 @@ def test_a_set_that_returns_to_float_belongs_to_its_run(add, ask, path):
     with store.writing(path) as connection:
         store.remove_model(connection, model_id)
     assert ask("from float_sets") == []
+
+
+def test_a_rescue_is_written_whole_and_goes_with_its_model(add, ask, path):
+    model_id = add(GAUSSIAN)
+    with store.writing(path) as connection:
+        store.add_rescue(connection, model_id, a_rescue())
+    assert ask("select target, before_db, file_db, allowed, reached from rescues") == [
+        ("int8_channel", 8.0, 24.75, ["depthwise", "rounding", "int16"], True)
+    ]
+    # Nothing was lost by the emulator: there is no number for it.
+    assert ask("select float_check_db from rescues") == [(None,)]
+    assert ask("select remedy, kept from rescue_steps order by step") == [
+        ("placement", True), ("depthwise", True), ("ranges", False), ("int16", True),
+    ]  # fmt: skip
+    assert ask(
+        "select unit, layer, rank from rescue_units left join layers using (layer_id) order by unit"
+    ) == [("Relu_0", None, 0), ("conv0", "conv0", None)]
+    assert ask("select kind, bytes from rescue_files") == [("rescued", 12345)]
+    with store.writing(path) as connection:
+        store.remove_model(connection, model_id)
+    for table in ("rescues", "rescue_steps", "rescue_units", "rescue_files"):
+        assert ask(f"from {table}") == []
+
+
+def test_verdicts_know_the_file_of_the_latest_rescue(add, ask, path):
+    model_id = add(GAUSSIAN)
+    question = "select rescued_db from verdicts where target = 'int8_channel'"
+    assert ask(question) == [(None,)]
+    with store.writing(path) as connection:
+        store.add_rescue(connection, model_id, a_rescue(after=23.0, minute=1))
+        store.add_rescue(connection, model_id, a_rescue(after=25.0, minute=2))
+        store.add_rescue(connection, model_id, a_rescue(after=40.0, minute=3, is_proposal=True))
+        store.add_rescue(connection, model_id, a_rescue("int8_tensor", after=30.0, minute=4))
+    assert ask(question) == [(24.75,)]
 
 
 # --- views -------------------------------------------------------------------------------------

@@ -65,6 +65,26 @@ MORE_ROWS = """
         from models;
     insert into float_sets
         select simulation_id, 30, 0, 'sum', 'tensor', 31.5 from simulations;
+    insert into rescues by name
+        select nextval('rescue_ids') as rescue_id, model_id, 'int8_channel' as target,
+            20 as reach_db, 0.9 as keep_macs, ['depthwise'] as allowed, 'photos' as input_source,
+            4 as calibration_count, 2 as validation_count, 2 as test_count, 21.5 as file_db,
+            0 as added_nodes, false as weights_unsigned, false as is_proposal, true as reached,
+            1.5 as seconds, '1' as onnxruntime_version, timestamp '2026-01-01' as created_at,
+            ['a note'] as notes
+        from models;
+    insert into rescue_steps by name
+        select rescue_id, 0 as step, 'placement' as remedy, 'everywhere' as detail,
+            0 as unit_count, true as kept
+        from rescues;
+    insert into rescue_units by name
+        select rescue_id, layer as unit, 'weights' as kind, layer_id, 'int8' as precision
+        from rescues join layers using (model_id) where depth = 0
+        union all by name
+        select rescue_id, 'sum' as unit, 'tensor' as kind, 'int16' as precision from rescues;
+    insert into rescue_files by name
+        select rescue_id, 'out/m.onnx' as path, 'rescued' as kind, 'ab' as sha256, 7 as bytes
+        from rescues;
     insert into findings
         select model_id, layer_id, 'dead channel', 'warning', 'm', 'r' from layers where depth = 1
         union all select model_id, null, 'old opset', 'note', 'm', 'r' from models;
@@ -209,6 +229,10 @@ def test_runs_for_every_target_travel_with_what_was_found_in_them(full_store, tm
         "select unit, unit_kind, node_name, layer_id is null from sensitivities",
         "select goal_db, position, unit, unit_kind, float_sets.output_sqnr_db, model"
         " from float_sets join simulations using (simulation_id) join models using (model_id)",
+        "select target, file_db, notes, model from rescues join models using (model_id)",
+        "select unit, kind, layer_id is null, precision from rescue_units",
+        "select remedy, detail, kept from rescue_steps",
+        "select path, kind, sha256, bytes from rescue_files",
     ):
         rows = ask(ours, f"{question} order by all")
         assert rows == ask(theirs, f"{question} order by all")

@@ -7,7 +7,15 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from quantstore import store
-from quantstore.records import ActivationErrorRecord, SensitivityRecord, SimulationRecord
+from quantstore.records import (
+    ActivationErrorRecord,
+    RescueFileRecord,
+    RescueRecord,
+    RescueStepRecord,
+    RescueUnitRecord,
+    SensitivityRecord,
+    SimulationRecord,
+)
 from quantstore.schemes import target_of
 
 TENSOR, CHANNEL = "int8_tensor_symmetric", "int8_channel_symmetric"
@@ -109,3 +117,71 @@ def probed(path, model, scheme, output_sqnr_db, *, mode="both", failure=None, so
     )
     with store.writing(path) as connection:
         store.add_simulation(connection, store.find_model(connection, model), record)
+
+
+def a_rescue(target="int8_channel", before=8.0, after=25.0, minute=0, **changes):
+    """A row of ``rescues`` with steps, units and a file."""
+    record = RescueRecord(
+        target=target,
+        reach_db=20.0,
+        keep_macs=0.9,
+        allowed=("depthwise", "rounding", "int16"),
+        input_source="12 images from photos/, imagenet",
+        calibration_count=6,
+        validation_count=3,
+        test_count=3,
+        float_check_db=math.inf,
+        before_db=before,
+        after_db=after,
+        file_db=after - 0.25,
+        integer_db=after - 0.5,
+        float_file_db=118.0,
+        agreement_before=0.375,
+        agreement_after=0.96875,
+        int8_macs=0.9875,
+        added_nodes=2,
+        weights_unsigned=False,
+        is_proposal=False,
+        reached=after >= 20.0,
+        seconds=12.5,
+        cpu_seconds=11.5,
+        onnxruntime_version="1.32.0",
+        created_at=WHEN + timedelta(minutes=minute),
+        notes=("Images resized to 320x320.",),
+        steps=(
+            RescueStepRecord(
+                step=0, remedy="placement", detail="everywhere", validation_db=before - 0.5,
+                test_db=before, int8_macs=1.0, kept=True, seconds=1.5,
+            ),
+            RescueStepRecord(
+                step=1, remedy="depthwise", detail="3 depthwise inputs: 3 as a Mul",
+                validation_db=18.5, test_db=18.0, int8_macs=1.0, kept=True, seconds=0.5,
+            ),
+            RescueStepRecord(
+                step=2, remedy="ranges", detail="calibration mse; gains 0.2 dB, 1 dB would be"
+                " worth it", validation_db=18.75, test_db=17.5, int8_macs=1.0, seconds=0.25,
+            ),
+            RescueStepRecord(
+                step=3, remedy="int16", detail="1 of 4 tensors and weights", predicted_db=23.5,
+                validation_db=24.5, test_db=after, int8_macs=0.9875, unit_count=1, kept=True,
+                seconds=5.5,
+            ),
+        ),
+        units=(
+            RescueUnitRecord(
+                unit="Relu_0", kind="tensor", node_name="relu", depth=1, noise_to_signal=0.01,
+                sensitivity_db=20.0, macs=4608, rank=0, precision="int16", range_low=-4.0,
+                range_high=12.0, cause="outlier channels",
+            ),
+            RescueUnitRecord(
+                unit="conv0", kind="weights", node_name="conv0", depth=0, noise_to_signal=0.001,
+                sensitivity_db=30.0, macs=9216,
+            ),
+        ),
+        files=(
+            RescueFileRecord(
+                path="out/net.rescued.onnx", kind="rescued", sha256="ab" * 32, bytes=12345
+            ),
+        ),
+    )  # fmt: skip
+    return dataclasses.replace(record, **changes)

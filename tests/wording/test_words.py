@@ -470,14 +470,17 @@ def test_a_fine_layer_has_no_problem():
     [
         (
             {"tensor": 13, "channel": 7, "block": 6},
-            "Fine from 13 bits per tensor, 7 per channel, 6 in blocks of 32 on.",
-            "Every layer is fine from 13 bits per tensor, 7 per channel, 6 in blocks of 32 on.",
+            "To be fine, it needs 13 bits per tensor, 7 bits per channel or 6 bits in blocks of"
+            " 32.",
+            "For every layer to be fine, you need 13 bits per tensor, 7 bits per channel or 6 bits"
+            " in blocks of 32.",
         ),
         (
             {"tensor": None, "channel": 7, "block": 6},
-            "Fine from 7 bits per channel, 6 in blocks of 32 on; not even with 16 bits per tensor.",
-            "Every layer is fine from 7 bits per channel, 6 in blocks of 32 on; not even with 16"
-            " bits per tensor.",
+            "To be fine, it needs 7 bits per channel or 6 bits in blocks of 32. Per tensor, even 16"
+            " bits are not enough.",
+            "For every layer to be fine, you need 7 bits per channel or 6 bits in blocks of 32. Per"
+            " tensor, even 16 bits are not enough.",
         ),
         (
             {"tensor": None, "channel": None},
@@ -492,7 +495,7 @@ def test_a_fine_layer_has_no_problem():
     ],
 )
 def test_bits_needed_are_said_of_a_layer_and_of_a_model(bits_needed, of_layer, of_model):
-    what = " Fine: nine in ten channels reach 30 dB, symmetric integers."
+    what = " Fine: 90 % of channels reach 30 dB, symmetric integers."
     assert remedy_words.fine_from(bits_needed).replace(NBSP, " ") == of_layer + what
     assert remedy_words.fine_from(bits_needed, of_model=True).replace(NBSP, " ") == of_model + what
 
@@ -511,20 +514,21 @@ def test_bits_needed_are_said_of_a_layer_and_of_a_model(bits_needed, of_layer, o
     ],
 )
 def test_what_equalization_could_give_a_model_is_one_forecast(hope, said):
-    said = said.format(a="a neighbour to share scale with, and ")
+    said = said.format(a="a neighbour to rescale with, and ")
     assert remedy_words.equalization_hope(*hope) == (
-        f"Equalization: {said} {hope[0]}. A forecast from the weights alone, each pair taken by"
-        " itself."
+        f"Cross-layer equalization: {said} {hope[0]}. A forecast from the weights alone,"
+        " each pair taken by itself."
     )
 
 
 @pytest.mark.parametrize(
-    ("layers", "whom"), [(1, "the broken layer has"), (24, "the 24 broken layers have")]
+    ("layers", "nobody_has"),
+    [(1, "the broken layer has no"), (24, "none of the 24 broken layers has a")],
 )
-def test_without_a_pair_equalization_gives_nothing_and_it_is_said_why(layers, whom):
+def test_without_a_pair_equalization_gives_nothing_and_it_is_said_why(layers, nobody_has):
     assert remedy_words.equalization_hope("broken", layers, 0, 0).startswith(
-        f"Equalization gives nothing here: {whom} no neighbour to share scale with."
-        " No factor passes SiLU, HardSwish, Sigmoid or Clip at 6"
+        f"Cross-layer equalization cannot help: {nobody_has} neighbour to rescale with."
+        " SiLU, HardSwish, Sigmoid, ReLU6 and branches block it"
     )
 
 

@@ -172,11 +172,11 @@ def _verdict_section(
             on_change=_turn_page,
             args=(key,),
         )
-        st.caption(f"{len(shown)} of {count(total)} models. The charts below show the same.")
+        st.caption(f"Showing {len(shown)} of {count(total)} models, here and in the charts below.")
     colours.legend(limits)
     notes.evidence_notes(matrix.in_matrix(verdicts, target))
     notes.explain("probe", "sqnr", "bands", "per_channel", limits=limits)
-    with st.expander("The figures behind it: SQNR at the outputs, range, spread, channels"):
+    with st.expander("The values behind it: SQNR at the outputs, range, spread, channels"):
         rows = verdicts[verdicts["target"] == target.name].set_index("model", drop=False).loc[shown]
         cells = [verdict(queries.model_facts(row)) for row in rows.to_dict("records")]
         st.dataframe(

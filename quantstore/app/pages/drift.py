@@ -28,20 +28,20 @@ from quantstore.wording.nodes import operator
 from quantstore.wording.targets import stayed_in_float
 from quantstore.wording.text import markdown, short_name
 from quantstore.wording.units import bits, counted, db, weight, with_minus
-from quantstore.wording.verdicts import MODES
 
 # What a person reads of a list before it is only length.
 MOST_JUMPS, MOST_WORST, MOST_SENSITIVE = 6, 8, 8
 # A smaller fall is the ripple of every network.
 TELLING_FALL_DB = 1.0
 
-NO_DRIFT_RUN_YET = "No model was run layer by layer yet"
+NO_DRIFT_RUN_YET = "No drift run yet"
+NO_JUMP = f"No single step costs {db(TELLING_FALL_DB)} or more"
 
 
 def main() -> None:
     """Draw the page."""
     navigation.follow_click()
-    scheme = pickers.scheme()
+    target = pickers.target()
     with stores.open_store() as con:
         st.title("Drift")
         headline = st.empty()
@@ -52,15 +52,15 @@ def main() -> None:
             drift_runs.keep(model)
             run_form.under_way()
             headline.header(NO_DRIFT_RUN_YET, anchor=False)
-            run_form.explain_and_offer(sources, scheme, model)
+            run_form.explain_and_offer(sources, target, model)
             return
-        picked, model = drift_runs.pick(runs, scheme, model)
+        picked, model = drift_runs.pick(runs, target, model)
         drift_runs.keep(model)
         run_form.under_way()
         is_first_run = bool(model) and model not in set(runs["model"])
         with st.expander("Run a model in float and int8", expanded=is_first_run):
             st.caption(run_form.WHAT_IT_IS)
-            run_form.draw(sources, scheme, first=model)
+            run_form.draw(sources, target, first=model)
         if not picked:
             if is_first_run:
                 headline.header(f"No run of {notes.escaped(model)} yet", anchor=False)
@@ -90,21 +90,17 @@ def _headline(chosen: pd.DataFrame, jumps: pd.DataFrame) -> str:
     if compared.empty:
         return "The outputs are exact, or could not be compared"
     worst = compared.sort_values("output_sqnr_db", kind="stable").iloc[0]
-    which = (
-        ""
-        if len(chosen) == 1
-        else f" ({drift_runs.title(str(worst['scheme']))}, {MODES[worst['mode']]})"
-    )
+    which = "" if len(chosen) == 1 else f" ({drift_runs.rounded(worst.to_dict())})"
     sentence = (
-        f"{notes.escaped(str(worst['model']))}{which} ends at"
-        f" {db(float(worst['output_sqnr_db']))} at the outputs"
+        f"{pickers.capital(str(worst['band']))}: output SQNR of"
+        f" {notes.escaped(str(worst['model']))}{which} is {db(float(worst['output_sqnr_db']))}."
     )
     run_jumps = jumps[jumps["simulation_id"] == worst["simulation_id"]]
     if run_jumps.empty:
-        return f"{sentence}; nowhere does it fall suddenly"
+        return f"{sentence} {NO_JUMP}."
     steepest = run_jumps.sort_values("drop_db", ascending=False, kind="stable").iloc[0]
     name = notes.escaped(short_name(str(steepest["node_name"]), 60))
-    return f"{sentence}; it falls most at {name}, {_from_to(steepest)}"
+    return f"{sentence} Largest drop: {name}, {_before_and_after(steepest)}."
 
 
 def _say_float_layers(chosen: pd.DataFrame, names: dict[int, str]) -> None:
@@ -120,11 +116,8 @@ def _before(row: Any) -> str:
     return f"{'≥ ' if before >= queries.FALLS_FROM_DB else ''}{db(before)}"
 
 
-def _from_to(row: Any) -> str:
-    before = float(row["lowest_before_db"])
-    after = before - float(row["drop_db"])
-    exact = " or more" if before >= queries.FALLS_FROM_DB else ""
-    return f"from {db(before)}{exact} to {db(after)}"
+def _before_and_after(row: Any) -> str:
+    return f"{_before(row)} → {db(float(row['lowest_before_db']) - float(row['drop_db']))}"
 
 
 def _jumps(tensors: pd.DataFrame) -> pd.DataFrame:
@@ -148,12 +141,11 @@ def _lines(tensors: pd.DataFrame, jumps: pd.DataFrame, chosen: pd.DataFrame) -> 
     which = pickers.choice("Errors", options, key="errors", first=first, label_is_hidden=True)
     dotted = ""
     if which == options[0]:
-        dotted = " Dotted: what the node does by itself, fed with float inputs."
+        dotted = " Dotted line: the node by itself, with float inputs."
     st.caption(
-        "Full line: the whole model is quantized, so every tensor carries what came before it."
-        f"{dotted} 0 dB: the error is as large"
-        " as the signal; numbers mark the steepest falls, named below. Click the line to see the"
-        " values of a tensor."
+        "Solid line: the whole model is quantized, so every tensor carries the error from before"
+        f" it.{dotted} At 0 dB the error is as large as the signal. Numbers mark the largest drops,"
+        " listed below. Click the line to see the values of a tensor."
     )
 
     def clicked() -> None:
@@ -178,16 +170,14 @@ def _show_tensor(run: int, tensor: str) -> None:
 
 def _jump_table(jumps: pd.DataFrame, *, is_several: bool) -> None:
     st.space("small")
-    st.header("Where it falls", anchor=False)
+    st.header("Where the error jumps", anchor=False)
     if jumps.empty:
-        st.caption(
-            f"Nowhere by {db(TELLING_FALL_DB)} or more at once: the error accumulates evenly."
-        )
+        st.caption(f"{NO_JUMP}; the error builds up gradually.")
         return
     without = jumps["layer_id"].isna()
     st.caption(
-        "Where the accumulated error sinks below everything before it, steepest first, and what"
-        " the weights of that layer look like. A row opens its layer"
+        "Nodes whose SQNR is lower than that of everything before them, largest drop first, and"
+        " what their weights look like. Click a row to open its layer"
         + (", or the values of a node without weights." if without.any() else ".")
     )
     rows = jumps.to_dict("records")
@@ -220,14 +210,13 @@ def _jump_table(jumps: pd.DataFrame, *, is_several: bool) -> None:
 
 
 def _jump_cells(row: dict[Any, Any], is_several: bool) -> list[dict[str, Any] | None]:
-    after = float(row["lowest_before_db"]) - float(row["drop_db"])
     is_layer = not pd.isna(row["layer_id"])
     small = f"{row['op_type']}" + (f" · {row['run']}" if is_several else "")
     ratio = frames.figure_or_none(row["channel_range_ratio"])
     return [
         {"text": f"{row['number']}. {printable(str(row['node_name']))}", "small": small},
         {
-            "text": f"{_before(row)} → {db(after)}",
+            "text": _before_and_after(row),
             "small": db(-float(row["drop_db"]), signed=True),
         },
         {"text": _local(row)},
@@ -255,8 +244,8 @@ def _worst(tensors: pd.DataFrame, *, is_several: bool) -> None:
         st.caption("Every tensor is exact.")
         return
     st.caption(
-        "Lowest accumulated SQNR first. Mean shift is in standard deviations of the float tensor;"
-        " a row shows its values below."
+        "Lowest accumulated SQNR first. Mean shift is in standard deviations of the float tensor."
+        " Click a row to see its values below."
     )
     rows = inexact.sort_values("sqnr_db", kind="stable").head(MOST_WORST).to_dict("records")
 
@@ -372,7 +361,7 @@ def _tensor_words(row: pd.Series) -> str:
     return " · ".join(clauses)
 
 
-# One layer at a time
+# Sensitivity
 
 
 def _sensitivity(con: Connection, models: list[str]) -> None:
@@ -380,7 +369,7 @@ def _sensitivity(con: Connection, models: list[str]) -> None:
     if not by_model:
         return
     st.space("small")
-    st.header("One layer at a time", anchor=False)
+    st.header("Sensitivity", anchor=False)
     model = next(iter(by_model))
     if len(by_model) > 1:
         model = pickers.choice("Model", list(by_model), key="sensitive", label_is_hidden=True)
@@ -388,10 +377,9 @@ def _sensitivity(con: Connection, models: list[str]) -> None:
     first = frame.iloc[0]
     st.markdown(_agreement(frame))
     st.caption(
-        f"{notes.escaped(model)} under {drift_runs.title(str(first['scheme']))},"
-        f" {MODES[first['mode']]}, on {notes.escaped(str(first['input_source']))}: only the"
-        " weights of this layer are quantized, the SQNR is that of the outputs. The lowest first; a"
-        " row opens its layer."
+        f"{notes.escaped(model)}, {drift_runs.rounded(first.to_dict())}, on"
+        f" {notes.escaped(str(first['input_source']))}. {_quantized_alone(first)}; the value is the"
+        " SQNR at the outputs, lowest first. Click a row to open its layer."
     )
 
     def clicked() -> None:
@@ -429,6 +417,16 @@ def _sensitivity(con: Connection, models: list[str]) -> None:
     )
 
 
+def _quantized_alone(row: pd.Series) -> str:
+    """What is quantized at a time. Release 0.1.0 took what a layer reads and makes with it."""
+    parts = {"weights": "weights", "both": "weights, inputs and outputs"}.get(
+        row["mode"], "inputs and outputs"
+    )
+    if row["unit_kind"] == "weights":
+        parts = "weights"
+    return f"Only the {parts} of this layer are quantized"
+
+
 def _agreement(frame: pd.DataFrame) -> str:
     infinite = float("inf")
     rank_correlation = spearman(
@@ -436,7 +434,7 @@ def _agreement(frame: pd.DataFrame) -> str:
         frame["channel_sqnr_p10_db"].astype(float).fillna(infinite),
     )
     if rank_correlation.rho is None:
-        return "Too few layers to hold this ranking against that of the weights."
+        return "Too few layers to compare this ranking with the ranking by weights."
     rho = with_minus(f"{rank_correlation.rho:.2f}")
     verb = (
         "agrees with"

@@ -354,7 +354,7 @@ def _channels(scheme: Scheme) -> None:
     notes.note(
         "The whole tensor sums up energies: the wide channel carries nearly all of it and is well"
         " kept, so its figure says nothing of the others. quantstore judges a layer by the SQNR"
-        " that nine in ten of its channels reach."
+        " that 90 % of its channels reach."
     )
 
 

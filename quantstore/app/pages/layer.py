@@ -57,7 +57,7 @@ FIRST_SCHEMES = (
 
 MUTED = both(LIGHT.muted, DARK.muted)
 
-CODES_TITLE = "How many codes the weights get"
+CODES_TITLE = "How many int8 codes the weights use"
 DISTRIBUTION_TITLE = "How the weights are distributed"
 RESCUE_TITLE = "What would rescue it"
 
@@ -179,7 +179,7 @@ def _opener(ranked: pd.DataFrame) -> Callable[[int], None]:
 
 
 def _ways_out(model: str, row: dict[Any, Any], ranked: pd.DataFrame) -> None:
-    """Back to the model; to the neighbours by damage, and to those in the network."""
+    """Back to the model; to the neighbours by severity, and to those in the network."""
 
     st.button(
         notes.escaped(model),
@@ -196,20 +196,24 @@ def _ways_out(model: str, row: dict[Any, Any], ranked: pd.DataFrame) -> None:
     layer_label = labels[int(row["rank"]) - 1]
     with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
         _steps(
-            labels, layer_label, "by damage", ("worse_layer", "Worse"), ("better_layer", "Better")
+            labels,
+            layer_label,
+            "#{} of {} by severity",
+            ("worse_layer", "Worse"),
+            ("better_layer", "Better"),
         )
     with st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
         _steps(
             by_depth,
             layer_label,
-            "in depth",
-            ("earlier_layer", "Earlier"),
-            ("later_layer", "Later"),
+            "layer {} of {}",
+            ("earlier_layer", "Previous"),
+            ("later_layer", "Next"),
         )
 
 
 def _steps(
-    labels: list[str], layer_label: str, order: str, back: tuple[str, str], on: tuple[str, str]
+    labels: list[str], layer_label: str, place: str, back: tuple[str, str], on: tuple[str, str]
 ) -> None:
     """To the layer before and the one behind in some order, and the place between them."""
     position = labels.index(layer_label)
@@ -222,7 +226,7 @@ def _steps(
             on_click=_show,
             args=(labels[position - 1],),
         )
-    st.markdown(f"{count(position + 1)} of {count(len(labels))} {order}", width="content")
+    st.markdown(place.format(count(position + 1), count(len(labels))), width="content")
     if position + 1 < len(labels):
         key, button_label = on
         st.button(
@@ -366,7 +370,7 @@ def _codes(
                     f" {weight(row['weight_min'])} to {weight(row['weight_max'])}",
                 )
             with st.container():
-                st.subheader("The bulk", anchor=False)
+                st.subheader("Most weights", anchor=False)
                 st.caption(f"The middle of the weights, {inside}.")
                 drawing.chart(
                     charts.bulk_bars(histogram, window, None, colours.palette()),
@@ -404,8 +408,8 @@ def _codes(
             )
         with st.container():
             bulk_codes = codes.codes_between(*window, grid)
-            verb = "fits into" if bulk_codes <= charts.MOST_SHADED_CODES else "spreads over"
-            heading = f"The bulk {verb} {counted(bulk_codes, 'code')}"
+            verb = "share" if bulk_codes <= charts.MOST_SHADED_CODES else "spread over"
+            heading = f"Most weights {verb} {counted(bulk_codes, 'code')}"
             st.subheader(heading, anchor=False)
             st.caption(
                 f"The middle of the weights, {inside}: {charts.codes_shown(bulk_codes)}."
@@ -443,7 +447,7 @@ def _rescue(
             "title": f"gain over {DEFAULT_SCHEME.title}",
             "kind": "pair",
             "number": True,
-            "help": "How much more nine in ten channels reach than under the default scheme",
+            "help": "How much more 90 % of channels reach than under the default scheme",
         },
         {"title": "channels below 10 dB", "kind": "pair", "number": True},
         {"title": "weights zeroed", "kind": "pair", "number": True},
@@ -494,26 +498,25 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     before = frames.figure_or_none(shared_row["channel_sqnr_p10_db"])
     after = frames.figure_or_none(own_row["channel_sqnr_p10_db"])
     if before is None:
-        return "Nothing to rescue: nine in ten channels come back exactly already."
+        return "Nothing to rescue: 90 % of channels come back exactly already."
     if after is None:
-        return f"Per channel makes nine in ten channels exact; per tensor they reach {db(before)}."
+        return f"Per channel makes 90 % of channels exact; per tensor they reach {db(before)}."
     gain = after - before
     from_to = f"from {db(before)} to {db(after)}: **{db(gain, signed=True)}**"
     if shared_row["band"] == "fine" and abs(gain) < TELLING_GAIN_DB:
         return (
-            f"Nothing to rescue: nine in ten channels reach {db(before)} per tensor and"
+            f"Nothing to rescue: 90 % of channels reach {db(before)} per tensor and"
             f" {db(after)} per channel."
         )
     if shared_row["band"] == "fine":
         return (
-            "Nothing to rescue: per tensor is fine. Per channel takes nine in ten channels"
-            f" {from_to}."
+            f"Nothing to rescue: per tensor is fine. Per channel takes 90 % of channels {from_to}."
         )
     if gain < TELLING_GAIN_DB:
-        return f"Per channel hardly helps: it takes nine in ten channels {from_to}."
+        return f"Per channel hardly helps: it takes 90 % of channels {from_to}."
     verb = "lifts" if not scheme.is_per_channel else "has lifted"
     still = "" if own_row["band"] == "fine" else f", and the layer is {_stays(own_row['band'])}"
-    return f"Per channel {verb} nine in ten channels {from_to}{still}."
+    return f"Per channel {verb} 90 % of channels {from_to}{still}."
 
 
 def _on_its_grid(by_name: dict[str, dict[Any, Any]]) -> str:
@@ -532,7 +535,7 @@ def _stays(band: object) -> str:
 
 
 def _gain(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
-    """What nine in ten channels gain over the default scheme, whichever scheme is chosen."""
+    """What 90 % of channels gain over the default scheme, whichever scheme is chosen."""
     if scheme == DEFAULT_SCHEME:
         return ""
     before = frames.figure_or_none(by_name[DEFAULT_SCHEME.name]["channel_sqnr_p10_db"])

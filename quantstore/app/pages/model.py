@@ -125,8 +125,9 @@ def _map(
         st.markdown(reason)
         probe.drift_link(runs, key="why_drift")
     st.caption(
-        "Input on the left, output on the right. Each bar hangs from 40 dB down to the SQNR that"
-        " nine in ten of the layer's channels reach. Click a bar to open the layer."
+        "Input on the left, output on the right. Bars show the SQNR that 90 % of the layer's"
+        " channels reach, measured down from 40 dB. Longer bars are worse. Click one to open"
+        " the layer."
     )
     worst = verdict_row["worst_layer"]
     drawing.clickable_chart(
@@ -230,9 +231,9 @@ def no_such_layer(*, is_filtered: bool) -> str:
 
 
 RESCUE_NOTE = (
-    "What nine in ten channels would reach with each remedy, and the gain. Clipped: the largest"
+    "What 90 % of channels would reach with each remedy, and the gain. Clipped: the largest"
     " weights cut off at the least squared error. Equalized: scale shared with the better"
-    " neighbour. Bits: the fewest that keep nine in ten channels at 30 dB. Weights only."
+    " neighbour. Bits: the fewest that keep 90 % of channels at 30 dB. Weights only."
 )
 
 
@@ -301,7 +302,7 @@ def _download(layers: pd.DataFrame, scheme: Scheme) -> None:
         icon=":material/download:",
         on_click="ignore",
         key="layers_csv",
-        help="Every layer with its figures, judged under the scheme on show",
+        help="Every layer with its values, judged under the scheme on show",
     )
 
 

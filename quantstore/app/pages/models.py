@@ -162,13 +162,14 @@ def _actions(
     ):
         if not marked:
             st.caption(
-                "Choose a model to rename, tag, note or remove it; mark several to act on all.",
+                "Click a model to edit its name, tags or note. Select several to act on them"
+                " together.",
                 width="content" if tag else "stretch",
             )
             if tag:
                 _compare_link("Compare the models with this tag", tag=tag)
             return
-        st.markdown(f"**{count(len(marked))} marked**", width="content")
+        st.markdown(f"**{count(len(marked))} selected**", width="content")
         if 1 < len(marked) <= MOST_COMPARED:
             # The tag that Compare showed last must not hide one of them.
             _compare_link("Compare", tag=pickers.ANY_TAG, models=marked)
@@ -229,7 +230,7 @@ def _table(
             {"title": "verdict", "sort": None},
             {"title": "layers, weights", "sort": "layers", "number": True},
             {"title": "file", "sort": "file size", "number": True, "wide": True},
-            {"title": "of the store", "sort": "store share", "number": True, "wide": True},
+            {"title": "share of store", "sort": "store share", "number": True, "wide": True},
             {"title": "measured (UTC)", "sort": "newest", "wide": True},
         ],
         rows=[
@@ -285,20 +286,20 @@ def _ingests(ingests: pd.DataFrame) -> None:
     if ingests.empty:
         return
     st.space("small")
-    st.header("Files that came in", anchor=False)
+    st.header("Recent imports", anchor=False)
     failed = int((ingests["outcome"] == "failed").sum())
     st.caption(
         f"The latest {counted(len(ingests), 'file')}"
         + (f", {count(failed)} of which failed" if failed else "")
-        + "; every attempt stays in the table *ingests*."
+        + ". The table *ingests* keeps every attempt."
     )
     components.table(
         columns=[
             {"title": "file", "kind": "name"},
-            {"title": "what became of it", "kind": "pair"},
+            {"title": "result", "kind": "pair"},
             {"title": "when (UTC)", "kind": "pair", "wide": True},
-            {"title": "took", "kind": "pair", "number": True},
-            {"title": "memory, at most", "kind": "pair", "number": True, "wide": True},
+            {"title": "duration", "kind": "pair", "number": True},
+            {"title": "peak memory", "kind": "pair", "number": True, "wide": True},
         ],
         rows=[
             {"key": row_index, "chosen": False, "cells": _ingest(row)}

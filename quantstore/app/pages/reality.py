@@ -1,4 +1,4 @@
-"""Weights against reality: how far can each weight statistic be trusted?"""
+"""Predicted vs. measured: how far can each weight statistic be trusted?"""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ STATISTICS = {
     "Worst channel p10": Statistic(
         "worst_p10_db",
         "channel p10 of the worst layer",
-        "SQNR that nine in ten channels of the worst layer reach, dB",
+        "SQNR that 90 % of channels of the worst layer reach, dB",
         False,
         is_db=True,
     ),
@@ -57,19 +57,18 @@ def main() -> None:
     navigation.follow_click()
     scheme = pickers.scheme()
     with stores.open_store() as con:
-        st.title("Weights against reality")
+        st.title("Predicted vs. measured")
         headline = st.empty()
         st.caption(
-            "Weight statistics are cheap and explain why a network suffers. Whether they also tell"
-            " how much is seen by holding them against a run: the SQNR at the outputs, of the noise"
-            " probe or of inputs somebody gave."
+            "Weight statistics are cheap and explain why a network suffers. This page checks how"
+            " well they predict the measured loss, from the noise probe or your own data."
         )
         counts = queries.run_counts(con)
         if counts.empty:
             headline.header(NO_RUN_YET, anchor=False)
             st.markdown(
-                "The store knows weights only. A probe needs no data: ingest a file again, without"
-                " `--no-probe`, or run it on inputs of your own on the Drift page."
+                "The store has weights only. The noise probe needs no data: ingest a file again"
+                " without `--no-probe`, or run it on your own inputs on the Drift page."
             )
             return
         mode, is_real = _pick_run(counts, scheme)
@@ -98,10 +97,10 @@ def _pick_run(counts: pd.DataFrame, scheme: Scheme) -> tuple[str, bool]:
     with st.container(horizontal=True, gap="medium"):
         modes = [mode for mode in ("both", "weights", "activations") if mode in set(pool["mode"])]
         labels = {MODES[mode]: mode for mode in modes}
-        picked = pickers.choice("Quantized", list(labels), key="quantized")
+        picked = pickers.choice("Quantize", list(labels), key="quantized")
         is_real = False
         if counts["is_real"].any():
-            kinds = ["Noise probe", "Inputs given"]
+            kinds = ["Noise probe", "My own data"]
             is_real = pickers.choice("Run on", kinds, key="run_on") == kinds[1]
     return labels[picked], is_real
 
@@ -130,13 +129,18 @@ def _headline(correlations: dict[str, Correlation], models: int, scheme: Scheme,
     best = max(comparable, key=lambda label: abs(comparable[label].rho or 0))
     strength = abs(comparable[best].rho or 0)
     name = STATISTICS[best].title
+    figures = f"({_spearman(comparable[best])}, {counted(comparable[best].n, 'model')})"
+    if _may_be_chance(comparable[best]):
+        return f"Too few models to tell: the {name} ranks them best {figures}, which may be chance"
     if strength >= STRONG:
-        verb = "orders the models almost as their outputs do"
+        how_well = "very well"
     elif strength >= WEAK:
-        verb = "orders most of the models as their outputs do, not all"
+        how_well = "fairly well"
     else:
-        return f"No statistic of the weights tells how {models} models fare {under}"
-    return f"The {name} {verb}: {_correlation_text(comparable[best])}"
+        return (
+            f"No statistic of the weights predicts the measured ranking of {models} models {under}"
+        )
+    return f"The {name} predicts the measured ranking {how_well} {figures}"
 
 
 def _correlation_text(correlation: Correlation) -> str:
@@ -144,8 +148,11 @@ def _correlation_text(correlation: Correlation) -> str:
     if correlation.rho is None:
         few = "too few models" if correlation.n < LEAST_PAIRS else "all models are equal"
         return f"{few}, n{NO_BREAK_SPACE}={NO_BREAK_SPACE}{correlation.n}"
-    rho = with_minus(f"{correlation.rho:.2f}")
-    return f"Spearman{NO_BREAK_SPACE}{rho}, n{NO_BREAK_SPACE}={NO_BREAK_SPACE}{correlation.n}"
+    return f"{_spearman(correlation)}, n{NO_BREAK_SPACE}={NO_BREAK_SPACE}{correlation.n}"
+
+
+def _spearman(correlation: Correlation) -> str:
+    return f"Spearman{NO_BREAK_SPACE}{with_minus(f'{correlation.rho:.2f}')}"
 
 
 def _nothing_here(counts: pd.DataFrame, scheme: Scheme, mode: str, *, is_real: bool) -> str:
@@ -156,10 +163,10 @@ def _nothing_here(counts: pd.DataFrame, scheme: Scheme, mode: str, *, is_real: b
         for row in alternatives.to_dict("records")
         if row["scheme"] in SCHEMES and row["mode"] in MODES
     )
-    runs = "on inputs given" if is_real else "by the noise probe"
+    runs = "on your own data" if is_real else "by the noise probe"
     sentence = f"No model was measured {runs} under {scheme.title}, {MODES[mode]}."
     return (
-        f"{sentence} There are figures for: {figures_elsewhere}." if figures_elsewhere else sentence
+        f"{sentence} There are values for: {figures_elsewhere}." if figures_elsewhere else sentence
     )
 
 
@@ -194,12 +201,12 @@ def _notes(models: pd.DataFrame, statistic: Statistic, *, is_real: bool) -> str:
     ]
     missing = int(models[statistic.column].isna().sum())
     if missing:
-        sentences.append(f"{counted(missing, 'model')} without a finite figure cannot be drawn.")
+        sentences.append(f"{counted(missing, 'model')} without a finite value cannot be drawn.")
     if is_real:
-        sentences.append("Inputs were given by people: models were not run on the same ones.")
+        sentences.append("Your own data differs from model to model.")
     else:
-        sentences.append("The probe is an estimate itself; its limits stand on the Compare page.")
-    sentences.append("Integers that lie on this very grid already are left out.")
+        sentences.append("The noise probe is an estimate itself; the Compare page has its limits.")
+    sentences.append("Models that are already quantized with this scheme are left out.")
     return " ".join(sentences)
 
 
@@ -252,14 +259,15 @@ def _table(correlations: dict[str, Correlation], chosen: str) -> None:
 def _verdict(correlation: Correlation) -> str:
     if correlation.rho is None:
         return "too few models" if correlation.n < LEAST_PAIRS else "all equal"
-    if (
-        correlation.low is not None
-        and correlation.high is not None
-        and correlation.low < 0 < correlation.high
-    ):
+    if _may_be_chance(correlation):
         return "may be chance"
     strength = abs(correlation.rho)
     return "good" if strength >= STRONG else "fair" if strength >= WEAK else "weak"
+
+
+def _may_be_chance(correlation: Correlation) -> bool:
+    low, high = correlation.low, correlation.high
+    return low is not None and high is not None and low < 0 < high
 
 
 if __name__ == "__main__":

@@ -257,7 +257,7 @@ def _how_to_read(columns: pd.DataFrame, step: float | None, *, can_zoom: bool) -
         text += f" The grey zone, ±{weight(step / 2)}, rounds to zero."
     if can_zoom:
         text += " Drag over a stretch to zoom."
-    return text + " Below, the channel's SQNR hangs from 40 dB: longer is worse."
+    return text + " Bottom: SQNR of each channel, measured down from 40 dB. Longer bars are worse."
 
 
 def _story(
@@ -440,5 +440,5 @@ def _download(details: dict[str, Any], scheme: Scheme) -> None:
         icon=":material/download:",
         on_click="ignore",
         key="channels_csv",
-        help=f"Every channel of the layer with its figures, judged under {scheme.title}",
+        help=f"Every channel of the layer with its values, judged under {scheme.title}",
     )

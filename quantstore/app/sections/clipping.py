@@ -64,11 +64,11 @@ def _for_channels(curve: pd.DataFrame, tensor: pd.DataFrame) -> str:
     reached = f"{_threshold_text(best, curve)}, {db(best['sqnr_db'])}"
     if _is_hardly_more(best, whole):
         sentence = (
-            f"Clipping hardly helps. Best for nine in ten channels: {reached} instead of"
+            f"Clipping hardly helps. Best for 90 % of channels: {reached} instead of"
             f" {db(whole['sqnr_db'])}"
         )
     else:
-        sentence = f"Best for nine in ten channels: {reached}"
+        sentence = f"Best for 90 % of channels: {reached}"
     tensor_db = charts.sqnr_at(tensor, best["threshold"])
     before = frames.figure_or_none(_unclipped(tensor)["sqnr_db"])
     if tensor_db is None:

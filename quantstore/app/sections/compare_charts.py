@@ -241,8 +241,8 @@ def _depth(profiles: pd.DataFrame, scheme: Scheme) -> Drawn:
     palette = colours.palette()
     if label == SQNR:
         st.caption(
-            "Each bar hangs from 40 dB down to the SQNR that nine in ten of the layer's channels"
-            " reach: the longer the bar, the worse. Click one to open the layer."
+            "Bars show the SQNR that 90 % of the layer's channels reach, measured down from 40 dB."
+            " Longer bars are worse. Click one to open the layer."
         )
         drawing = charts.hanging_bars(profiles, palette)
     else:
@@ -279,7 +279,7 @@ def _against(
     with st.container(horizontal=True, gap="small"):
         across, up = (
             _pick_measure(label, key=key, default=default, on_change=address.by_hand(_wipe_box))
-            for label, key, default in (("Across", "x", WEIGHT_RANGE), ("Up", "y", SQNR))
+            for label, key, default in (("X axis", "x", WEIGHT_RANGE), ("Y axis", "y", SQNR))
         )
         focus = None
         if len(models) > charts.ROOMY_MODELS and st.session_state.get("shape") != CUMULATIVE:

@@ -1,17 +1,20 @@
 """Which runs the Drift page shows, which model it is about, and what they are called."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
 from quantstore.app.sections import run_form
 from quantstore.app.widgets import address, pickers
 from quantstore.errors import printable
-from quantstore.schemes import SCHEMES, Scheme
+from quantstore.schemes import SCHEMES, TARGETS, Target
 from quantstore.wording.verdicts import MODES
 
 MOST_RUNS = 4
 # What tells two runs apart, in the order of their name.
-PARTS = ("model", "scheme", "mode", "input_source")
+PARTS = ("model", "rounded", "input_source")
 
 
 def about(names: list[str]) -> str:
@@ -32,25 +35,26 @@ def keep(model: str) -> None:
         address.choose("model", model)
 
 
-def pick(runs: pd.DataFrame, scheme: Scheme, model: str) -> tuple[list[int], str]:
+def pick(runs: pd.DataFrame, target: Target, model: str) -> tuple[list[int], str]:
     """The runs on show, part of the address, and the model that the page is about with them.
 
     Args:
         runs: at least one, as ``queries.drift_runs`` gives them.
+        target: the one that the sidebar chose, whose runs come first.
         model: what the page was asked to be about. Its runs come first; whoever picks those of
             other models alone is shown a page about them.
     """
     options = [str(run) for run in runs["simulation_id"]]
     labels = dict(zip(options, _labels(runs), strict=True))
     models = dict(zip(options, runs["model"].map(str), strict=True))
-    first = _first_runs(runs, scheme, model)
+    first = _first_runs(runs, target, model)
     pickers.say_missing("drift run numbered", options, "runs")
     address.link("runs", default=first, options=options, is_always_written=True)
     current = list(st.session_state["runs"])[:MOST_RUNS]
     if _is_another(model) and model not in {models[run] for run in current}:
         current = first
     arrived = [run for run in run_form.adopt_results() if run in labels]
-    followed = _follow_scheme(runs, current, scheme)
+    followed = _follow_target(runs, current, target)
     runs_to_show = [*arrived, *(run for run in followed if run not in arrived)][:MOST_RUNS]
     if runs_to_show != list(st.session_state["runs"]):
         address.choose("runs", runs_to_show)
@@ -76,10 +80,9 @@ def _is_another(model: str) -> bool:
 
 
 def _labels(runs: pd.DataFrame) -> list[str]:
-    """What a run is called: model, scheme, mode and inputs; numbered where that is not enough."""
+    """What a run is called: model, what is rounded, inputs; numbered where that is not enough."""
     names = [
-        f"{printable(str(row['model']))}: {title(str(row['scheme']))}, {MODES[row['mode']]},"
-        f" {printable(str(row['input_source']))}"
+        f"{printable(str(row['model']))}: {rounded(row)}, {printable(str(row['input_source']))}"
         for row in runs.to_dict("records")
     ]
     twice = {name for name in names if names.count(name) > 1} if len(names) < 1000 else set()
@@ -96,8 +99,7 @@ def names(chosen: pd.DataFrame) -> dict[int, str]:
     else:
         readable = chosen.assign(
             model=chosen["model"].map(lambda name: printable(str(name))),
-            scheme=chosen["scheme"].map(title),
-            mode=chosen["mode"].map(MODES),
+            rounded=[rounded(row) for row in chosen.to_dict("records")],
             input_source=chosen["input_source"].map(lambda source: printable(str(source))),
         )
         differing = [part for part in PARTS if readable[part].nunique() > 1]
@@ -109,39 +111,43 @@ def names(chosen: pd.DataFrame) -> dict[int, str]:
     return dict(zip(chosen["simulation_id"].tolist(), run_names, strict=True))
 
 
-def title(scheme: str) -> str:
-    """What a scheme is called, also one that another release has measured."""
-    return SCHEMES[scheme].title if scheme in SCHEMES else printable(scheme)
+def rounded(row: Mapping[Any, Any]) -> str:
+    """What a run rounds: its target, or scheme and mode where no target is that."""
+    if row["target"] in TARGETS:
+        return TARGETS[row["target"]].title
+    scheme = str(row["scheme"])
+    # Another release may have measured others.
+    title = SCHEMES[scheme].title if scheme in SCHEMES else printable(scheme)
+    return f"{title}, {MODES[row['mode']]}"
 
 
-def _first_runs(runs: pd.DataFrame, scheme: Scheme, model: str) -> list[str]:
-    """The latest runs of a model under the scheme of the sidebar, one for each mode.
+def _first_runs(runs: pd.DataFrame, target: Target, model: str) -> list[str]:
+    """The latest run of a model for the target of the sidebar.
 
-    Without a model those of the one that ran last; of a model that never ran, none.
+    Where there is none, its latest runs under the same scheme, else any, one of each kind. Without
+    a model those of the one that ran last; of a model that never ran, none.
     """
-    model_runs = runs[runs["model"] == (model or runs.iloc[0]["model"])]
-    preferred = model_runs[model_runs["scheme"] == scheme.name]
-    latest = (preferred if not preferred.empty else model_runs).drop_duplicates(["scheme", "mode"])
+    own_runs = runs[runs["model"] == (model or runs.iloc[0]["model"])]
+    preferred = (
+        own_runs[own_runs["target"] == target.name],
+        own_runs[own_runs["scheme"] == target.scheme.name],
+    )
+    first = next((some for some in preferred if not some.empty), own_runs)
+    latest = first.drop_duplicates(["target", "scheme", "mode"])
     return [str(run) for run in latest["simulation_id"].head(MOST_RUNS)]
 
 
-def _follow_scheme(runs: pd.DataFrame, current: list[str], scheme: Scheme) -> list[str]:
-    """The same models under another scheme, once another is chosen; what was not run stays."""
-    before = st.session_state.get("drift_scheme")
-    st.session_state["drift_scheme"] = scheme.name
-    if before in (None, scheme.name):
+def _follow_target(runs: pd.DataFrame, current: list[str], target: Target) -> list[str]:
+    """The same models for another target, once another is chosen; what was not run stays."""
+    before = st.session_state.get("drift_target")
+    st.session_state["drift_target"] = target.name
+    if before in (None, target.name):
         return current
     by_id = {str(row["simulation_id"]): row for row in runs.to_dict("records")}
     run_ids = []
     for run in current:
         row = by_id[run]
-        if row["scheme"] != before:
-            run_ids.append(run)
-            continue
-        twins = runs[
-            (runs["model"] == row["model"])
-            & (runs["scheme"] == scheme.name)
-            & (runs["mode"] == row["mode"])
-        ]
-        run_ids.append(run if twins.empty else str(twins.iloc[0]["simulation_id"]))
+        of_target = runs[(runs["model"] == row["model"]) & (runs["target"] == target.name)]
+        is_replaced = row["target"] == before and not of_target.empty
+        run_ids.append(str(of_target.iloc[0]["simulation_id"]) if is_replaced else run)
     return list(dict.fromkeys(run_ids))

@@ -34,7 +34,7 @@ WHAT_PASSES = (
 GAINS_DO_NOT_ADD_UP = "Each neighbour is taken by itself; the two gains do not add up."
 
 TITLE = "What equalization could give"
-EXACT_ALREADY = "Nothing to gain: nine in ten channels come back exactly already."
+EXACT_ALREADY = "Nothing to gain: 90 % of channels come back exactly already."
 NO_NEIGHBOUR = (
     "Nothing: it has no neighbour to share scale with. What lies between them may let no factor"
     " pass, or something else may read the same values."
@@ -145,21 +145,21 @@ def _finding(rows: list[dict[Any, Any]]) -> str:
 def _with_best(best: dict[Any, Any], before: float, after: float | None) -> str:
     subject = f"haring scale with {_name(best)}, {_side(best)}, would"
     if after is None:
-        return f"S{subject} make nine in ten channels exact; now they reach {db(before)}."
+        return f"S{subject} make 90 % of channels exact; now they reach {db(before)}."
     gain = after - before
     from_to = f"from {db(before)} to {db(after)}: **{db(gain, signed=True)}**"
     if gain <= -TELLING_GAIN_DB:
-        return f"Nothing to gain: s{subject} lower nine in ten channels {from_to}."
+        return f"Nothing to gain: s{subject} lower 90 % of channels {from_to}."
     if gain < TELLING_GAIN_DB:
-        return f"Hardly anything: s{subject} take nine in ten channels {from_to}."
+        return f"Hardly anything: s{subject} take 90 % of channels {from_to}."
     band, band_after = best["band"], best["band_after"]
     if band == "fine":
-        return f"It is fine as it is; s{subject} lift nine in ten channels {from_to}."
+        return f"It is fine as it is; s{subject} lift 90 % of channels {from_to}."
     if band_after == "fine":
-        return f"S{subject} lift nine in ten channels {from_to}, enough to be fine."
+        return f"S{subject} lift 90 % of channels {from_to}, enough to be fine."
     still = "still " if band_after == band else ""
     called = "one to watch" if band_after == "watch" else band_after
-    return f"S{subject} lift nine in ten channels {from_to}; it would {still}be {called}."
+    return f"S{subject} lift 90 % of channels {from_to}; it would {still}be {called}."
 
 
 def _name(row: dict[Any, Any]) -> str:

@@ -18,7 +18,7 @@ FAMILIES = {
     "embedding": "embeddings",
     "attention": "attention layers",
 }
-DEPTHWISE = ("With the others", "Only", "Without")
+DEPTHWISE = ("Include", "Only", "Exclude")
 # By the words of the control: at least this many weights.
 SIZES = {"Any": 0, "100": 100, "1,000": 1_000, "10,000": 10_000, "100,000": 100_000}
 
@@ -105,7 +105,7 @@ def _controls(families: Sequence[str], *, has_depthwise: bool) -> LayerFilter:
     depthwise = DEPTHWISE[0]
     if has_depthwise:
         depthwise = pickers.choice("Depthwise convolutions", list(DEPTHWISE), key="depthwise")
-    size = pickers.choice("At least so many weights", list(SIZES), key="size")
+    size = pickers.choice("Minimum number of weights", list(SIZES), key="size")
     address.link("named", default="")
     named = st.text_input("Name contains", key="named")
     return LayerFilter(tuple(picked), depthwise, SIZES[size], named.strip())

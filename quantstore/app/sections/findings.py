@@ -11,6 +11,7 @@ from quantstore.errors import printable
 from quantstore.wording.text import breakable, listed
 from quantstore.wording.units import counted
 
+HEADING = "Findings"
 MOST_NAMED = 3
 _MUTED = both(LIGHT.muted, DARK.muted)
 _GRID = both(LIGHT.grid, DARK.grid)
@@ -25,8 +26,8 @@ def of_model(findings: pd.DataFrame) -> None:
     if findings.empty:
         return
     st.space("small")
-    st.header("What stands out", anchor=False)
-    st.caption("Read from the graph and the weights, or seen when the model ran on noise.")
+    st.header(HEADING, anchor=False)
+    st.caption("From the graph and the weights, and from the test with noise.")
     _list([(row, _where(row)) for row in findings.to_dict("records")])
 
 

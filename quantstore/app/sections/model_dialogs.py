@@ -219,10 +219,9 @@ def _remove(models: Sequence[str]) -> None:
         names.append(f"- and {len(shelf) - NAMED:,} more")
     if len(models) > 1:
         st.markdown("\n".join(names))
-    whose = "Its" if len(shelf) == 1 else "Their"
     st.markdown(
-        f"{whose} figures for {counted(int(shelf['layer_count'].sum()), 'layer')}, every run, tags"
-        " and notes go. What was read from disk stays there."
+        f"This deletes all measurements ({counted(int(shelf['layer_count'].sum()), 'layer')}),"
+        " runs, tags and notes. Model files on disk are not touched."
     )
     with st.container(horizontal=True):
         if st.button("Remove", type="primary", icon=":material/delete:", key="really_remove"):
@@ -230,5 +229,5 @@ def _remove(models: Sequence[str]) -> None:
                 for model in models:
                     store.remove_model_named(con, model)
             _close_and_redraw()
-        if st.button("Keep", key="keep_models"):
+        if st.button("Cancel", key="keep_models"):
             _close_and_redraw()

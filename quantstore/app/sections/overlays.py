@@ -12,7 +12,7 @@ from quantstore.charts.palette import BANDS, LIGHT
 from quantstore.pipeline import freshness, overlays
 from quantstore.pipeline.files import file_of
 from quantstore.queries import Origin
-from quantstore.rescue.overlay import BandScale, Original, open_original
+from quantstore.rescuing.overlay import BandScale, Original, open_original
 from quantstore.schemes import Target
 
 HEADING = "Show in Model Explorer or Netron"

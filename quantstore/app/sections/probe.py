@@ -32,7 +32,7 @@ def section(runs: pd.DataFrame, scheme: Scheme) -> None:
         runs: as ``queries.model_runs`` gives them.
     """
     st.space("small")
-    st.header("What the runs say", anchor=False)
+    st.header("Test runs", anchor=False)
     probes = runs[runs["input_source"] == "noise"]
     runs_on_inputs = runs[runs["input_source"] != "noise"]
     measured = probes[probes["output_sqnr_db"].notna()]
@@ -47,7 +47,7 @@ def section(runs: pd.DataFrame, scheme: Scheme) -> None:
         _other_runs(runs_on_inputs)
     with st.container(horizontal=True, gap="small"):
         drift_link(runs, key="to_drift")
-        _link("reality", "How far weights can be trusted: Weights against reality", "to_reality")
+        _link("reality", "How far weights can be trusted: Predicted vs. measured", "to_reality")
 
 
 def activations_to_blame(runs: pd.DataFrame, scheme: Scheme) -> str | None:
@@ -78,7 +78,7 @@ def drift_link(runs: pd.DataFrame, *, key: str) -> None:
     if runs["has_drift"].any():
         label = "Error layer by layer: Drift"
     else:
-        label = "Run it on inputs of your own, layer by layer: Drift"
+        label = "Run it on your own inputs, layer by layer: Drift"
     _link("drift", label, key)
 
 
@@ -153,7 +153,7 @@ def _say_failures(failed: pd.DataFrame, measured: pd.DataFrame) -> None:
             cell = f"{SCHEMES[row['scheme']].title}, {MODES[row['mode']]}"
             cells_by_reason.setdefault(printable(str(row["failure"])), []).append(cell)
     for reason, cells in cells_by_reason.items():
-        st.caption(f"No figure for {'; '.join(cells)}: {markdown(reason.rstrip('.'))}.")
+        st.caption(f"Could not be measured: {'; '.join(cells)}: {markdown(reason.rstrip('.'))}.")
 
 
 def _other_runs(runs_on_inputs: pd.DataFrame) -> None:
@@ -196,7 +196,7 @@ def _other_runs(runs_on_inputs: pd.DataFrame) -> None:
     if rows:
         components.table(
             columns=[
-                {"title": "run on inputs given", "kind": "name"},
+                {"title": "run on your inputs", "kind": "name"},
                 {"title": "scheme, and what was quantized", "kind": "pair"},
                 {"title": "at the outputs", "kind": "chip"},
                 {"title": "top-1 agrees", "kind": "pair", "number": True, "wide": True},

@@ -8,11 +8,11 @@ import streamlit as st
 
 from quantstore import settings
 from quantstore.app.queue import FINISHED, RUNS, Job
-from quantstore.app.widgets import jobs, notes, reach
+from quantstore.app.widgets import jobs, notes, pickers, reach
 from quantstore.errors import printable
 from quantstore.pipeline.files import file_of
 from quantstore.run.inputs import PRESETS
-from quantstore.schemes import INT8_SCHEMES, SCHEMES, Scheme
+from quantstore.schemes import INT8_SCHEMES, TARGETS, Target
 from quantstore.wording.text import markdown
 from quantstore.wording.units import NO_BREAK_SPACE
 from quantstore.wording.verdicts import MODES
@@ -21,11 +21,20 @@ CALIBRATIONS = {
     "minmax": "min and max",
     "percentile": "percentile",
     "entropy": "entropy",
+    "mse": "least squared error",
 }
 AUTO = "auto"
 NOISE = "Noise"
-FOLDER = "A folder or file of mine"
+OWN_DATA = "My own data"
 DEFAULT_SAMPLES = 12
+
+FROM_A_TERMINAL = "This app can be reached from other computers. Start runs from a terminal:"
+NO_FILES = (
+    "No model file is at hand: uploads are not kept, and files may have moved. Enter the path in"
+    " the sidebar, or run the model from a terminal:"
+)
+NOT_AT_HAND = "is not at hand. To run it, enter its path in the sidebar; or choose another model."
+NO_INPUTS = "Which inputs? Enter the path of an image, an image folder, an .npz or .npy file."
 
 WHAT_IT_IS = (
     "A drift run feeds the float model and its int8 version the same inputs and compares every"
@@ -39,23 +48,44 @@ def is_offered() -> bool:
     return reach.is_this_computer_only()
 
 
-def command() -> str:
+def command(target: Target) -> str:
     """The same from a terminal."""
-    return settings.command("simulate MODEL.onnx --inputs images/ --mode both")
+    return settings.command(f"simulate MODEL.onnx --inputs images/ --target {target.name}")
 
 
-def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
+def roundings(target: Target) -> dict[str, tuple[str, dict[str, str]]]:
+    """What a run may round, by key: its title, and the arguments of ``run.choices.Choices``.
+
+    Every target, the one that is looked at first; behind them what no target is: weights alone,
+    schemes with a zero point, and activations alone, to which the scheme of the weights is nothing.
+    """
+    names = sorted(TARGETS, key=lambda name: name != target.name)
+    found = {name: (pickers.capital(TARGETS[name].title), {"target": name}) for name in names}
+    targets = {(each.scheme, each.mode) for each in TARGETS.values() if each.is_of_its_scheme}
+    for scheme in INT8_SCHEMES.values():
+        for mode in ("both", "weights"):
+            if (scheme, mode) not in targets:
+                title = pickers.capital(f"{scheme.title}, {MODES[mode]}")
+                found[f"{scheme.name} {mode}"] = title, {"scheme": scheme.name, "mode": mode}
+    scheme_name = target.layer_scheme.name
+    alone = {
+        "scheme": scheme_name if scheme_name in INT8_SCHEMES else next(iter(INT8_SCHEMES)),
+        "mode": "activations",
+    }
+    return found | {"activations": (pickers.capital(MODES["activations"]), alone)}
+
+
+def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
     """The form.
 
     Args:
         sources: as ``queries.sources`` gives them.
+        target: the one that is chosen at first.
         first: the model that is chosen at first, if its file is there; empty for any.
     """
     if not is_offered():
-        st.caption(
-            "This app listens beyond this computer, so runs are started from its terminal only:"
-        )
-        st.code(command(), language=None, width="content", wrap_lines=True)
+        st.caption(FROM_A_TERMINAL)
+        st.code(command(target), language=None, width="content", wrap_lines=True)
         return
     files = {
         str(row["model"]): path
@@ -63,20 +93,14 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
         if (path := file_of(str(row["source"]))) is not None
     }
     if not files:
-        st.caption(
-            "None of the files that the models were read from is there any more (uploads are not"
-            " kept). Give the path in the sidebar, or run it from a terminal:"
-        )
-        st.code(command(), language=None, width="content", wrap_lines=True)
+        st.caption(NO_FILES)
+        st.code(command(target), language=None, width="content", wrap_lines=True)
         return
     names = list(files)
     if first and first not in files:
-        st.caption(
-            f"The file of {markdown(first)} is not there any more: give its path in the sidebar to"
-            " run it, or choose another model."
-        )
+        st.caption(f"The file of {markdown(first)} {NOT_AT_HAND}")
     with st.form("run_form", border=False):
-        offered_schemes = list(dict.fromkeys((*INT8_SCHEMES, scheme.name)))
+        offered = roundings(target)
         with st.grid(3, min_column_width=220, gap="small"):
             model = st.selectbox(
                 "Model",
@@ -84,28 +108,31 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
                 index=names.index(first) if first in files else 0,
                 format_func=printable,
                 key="run_model",
-                help="Only models whose file is still where it was.",
+                help="Models whose file is still where it was.",
             )
-            scheme_name = st.selectbox(
-                "Scheme of the weights",
-                offered_schemes,
-                index=offered_schemes.index(scheme.name),
-                format_func=lambda name: SCHEMES[name].title,
-                key="run_scheme",
+            rounding = st.selectbox(
+                "Target",
+                list(offered),
+                format_func=lambda key: offered[key][0],
+                key="run_target",
+                help="What the hardware does with weights and activations. Below the targets:"
+                " schemes that no target uses, and activations alone, which tells whether they"
+                " hurt.",
             )
-            mode = st.selectbox(
-                "Quantize",
-                ["both", "weights", "activations"],
-                format_func=MODES.__getitem__,
-                key="run_mode",
-                help="int8 hardware mostly quantizes both; the others tell which of them hurts.",
+            calibration = st.selectbox(
+                "Activation calibration",
+                list(CALIBRATIONS),
+                format_func=CALIBRATIONS.__getitem__,
+                key="run_calibration",
+                help="How the ranges of activations are found. Targets that leave them in float, or"
+                " find them at run time, need none.",
             )
-            input_choice = st.selectbox("Inputs", [NOISE, FOLDER], key="run_kind")
+            input_choice = st.selectbox("Inputs", [NOISE, OWN_DATA], key="run_kind")
             folder = st.text_input(
-                "Folder of images, image, .npz or .npy",
-                placeholder="a path on this computer",
+                "Image, image folder, .npz or .npy",
+                placeholder="Path on this computer",
                 key="run_folder",
-                help="Only read where the inputs are not noise.",
+                help=f"Only used with {OWN_DATA}.",
             )
             preset = st.selectbox(
                 "Preprocessing of images",
@@ -115,12 +142,6 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
                 ),
                 key="run_preset",
             )
-            calibration = st.selectbox(
-                "Activation calibration",
-                list(CALIBRATIONS),
-                format_func=CALIBRATIONS.__getitem__,
-                key="run_calibration",
-            )
             samples = st.number_input(
                 "Maximum samples", 2, 1000, DEFAULT_SAMPLES, key="run_samples"
             )
@@ -128,7 +149,7 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
                 sensitivity = st.checkbox(
                     "Also measure sensitivity (slower)",
                     key="run_sensitivity",
-                    help="Quantizes the weights of each layer, and each tensor, by itself.",
+                    help="Quantize the weights of each layer, and each tensor, by itself.",
                 )
         is_sent = st.form_submit_button("Run", type="primary", icon=":material/play_arrow:")
     if not is_sent:
@@ -138,17 +159,21 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
     if problem is not None:
         st.error(problem)
         return
+    title, arguments = offered[rounding]
     choices: dict[str, Any] = {
-        "scheme": scheme_name,
-        "mode": mode,
+        **arguments,
         "calibration": calibration,
         "samples": int(samples),
         "preprocess": preset,
         "sensitivity": bool(sensitivity),
     }
-    summary = f"{SCHEMES[scheme_name].title}, {MODES[mode]}, {inputs}"
     job_id = RUNS.add(
-        files[model], settings.store_path(), inputs, choices, name=model, description=summary
+        files[model],
+        settings.store_path(),
+        inputs,
+        choices,
+        name=model,
+        description=f"{title}, {inputs}",
     )
     st.session_state.setdefault("own_jobs", set()).add(job_id)
     st.rerun()
@@ -156,12 +181,12 @@ def draw(sources: pd.DataFrame, scheme: Scheme, *, first: str) -> None:
 
 def _problem(inputs: str) -> str | None:
     if not inputs:
-        return "Which inputs? Give the path of a folder of images, of an image, .npz or .npy."
+        return NO_INPUTS
     try:
         exists = inputs == "noise" or Path(inputs).expanduser().exists()
     except (OSError, RuntimeError, ValueError):
         exists = False
-    return None if exists else f"There is nothing at {markdown(inputs)}; check the path."
+    return None if exists else f"There is nothing at {markdown(inputs)}. Check the path."
 
 
 # The runs under way
@@ -225,7 +250,7 @@ def _status(job: Job) -> str:
     return job.state
 
 
-def explain_and_offer(sources: pd.DataFrame, scheme: Scheme, first: str) -> None:
+def explain_and_offer(sources: pd.DataFrame, target: Target, first: str) -> None:
     """The page before there is a run: what it would show, and the form."""
     st.markdown(WHAT_IT_IS)
     notes.note(
@@ -233,7 +258,7 @@ def explain_and_offer(sources: pd.DataFrame, scheme: Scheme, first: str) -> None
         " shows the shape of the loss; inputs of your own show the loss itself."
     )
     st.space("small")
-    draw(sources, scheme, first=first)
+    draw(sources, target, first=first)
     if is_offered():
         st.markdown("or in a terminal")
-        st.code(command(), language=None, width="content", wrap_lines=True)
+        st.code(command(target), language=None, width="content", wrap_lines=True)

@@ -65,7 +65,7 @@ def explain(*names: str, limits: Mapping[str, float]) -> None:
     with st.container(
         horizontal=True, gap="small", vertical_alignment="center", key=_row_key(names)
     ):
-        st.caption("What is", width="content")
+        st.caption("Explain:", width="content")
         for name in names:
             with st.popover(EXPLANATIONS[name].title, type="tertiary", key=f"explain_{name}"):
                 st.markdown(EXPLANATIONS[name].under(limits))

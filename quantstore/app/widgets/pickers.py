@@ -37,7 +37,7 @@ def pick_target() -> None:
         "Target",
         _TARGETS,
         key="target",
-        format_func=lambda name: _capital(TARGETS[name].title),
+        format_func=lambda name: capital(TARGETS[name].title),
         help="What the hardware and its tools do with weights and activations. Every page judges by"
         " it; pages about weights use its scheme for weights.",
     )
@@ -51,7 +51,8 @@ def _follow_scheme() -> None:
         st.query_params["target"] = name
 
 
-def _capital(title: str) -> str:
+def capital(title: str) -> str:
+    """A title as a label begins."""
     return title[0].upper() + title[1:]
 
 

@@ -50,8 +50,8 @@ def empty_page(page: Page) -> None:
             on_click=add_examples,
             key="add_examples",
         )
-        st.caption("four small digit classifiers that ship with quantstore; one of them breaks")
-    st.markdown("or upload a file or give its path in the sidebar, or run")
+        st.caption("Four small digit classifiers are included. One of them fails in int8.")
+    st.markdown("Or upload an .onnx file in the sidebar, enter its path there, or run:")
     st.code(
         settings.command("ingest path/to/models"), language=None, width="content", wrap_lines=True
     )
@@ -67,11 +67,11 @@ def empty_page(page: Page) -> None:
 
 
 _PROMISES = (
-    ("matrix", "Which model survives", "A verdict per model and scheme, in words."),
+    ("matrix", "Which model survives", "A verdict for each model and target."),
     (
         "network",
         "Which layers break",
-        "The network from input to output; long bars are in trouble.",
+        "The network from input to output. Long bars are layers in trouble.",
     ),
-    ("channels", "Why they break", "Every channel of a layer against the int8 grid it must share."),
+    ("channels", "Why they break", "Each channel of a layer on the int8 grid that it shares."),
 )

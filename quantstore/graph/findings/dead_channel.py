@@ -29,10 +29,10 @@ def _look(measured: MeasuredLayer) -> Iterator[Sentences]:
     named = ", ".join(map(str, dead[:MOST_NAMED])) + (", …" if len(dead) > MOST_NAMED else "")
     are, them = ("is", "its") if len(dead) == 1 else ("are", "their")
     yield Sentences(
-        f"{len(dead):,} {'channel' if len(dead) == 1 else 'channels'} ({named}) {are} all"
-        f" but dead: {them} weights are below a millionth of the layer's largest. With a scale"
-        " per channel the bias then overflows 32 bits, even where the input has a scale of"
-        " 6/255 (an assumption; the model was not run).",
+        f"{len(dead):,} {'channel' if len(dead) == 1 else 'channels'} ({named}) {are} almost all"
+        f" zero: {them} weights are below a millionth of the layer's largest. With per-channel"
+        f" scales {them} int32 bias overflows (assuming an input scale of 6/255; the model was not"
+        " run).",
         "Set these weights to exactly 0, or prune the channels. onnxruntime widens their"
         " scale instead; other tools clip the bias.",
     )

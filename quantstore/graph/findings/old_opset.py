@@ -10,18 +10,17 @@ DEQUANTIZE_OPSET = 10
 PER_CHANNEL_OPSET = 13
 
 KNOWS_NEITHER_OPERATOR = (
-    "It has neither QuantizeLinear nor DequantizeLinear: they come with"
-    f" {DEQUANTIZE_OPSET}, and a scale per channel with {PER_CHANNEL_OPSET}."
+    f"does not support quantization: QuantizeLinear and DequantizeLinear need {DEQUANTIZE_OPSET},"
+    f" per-channel scales {PER_CHANNEL_OPSET}."
 )
 KNOWS_ONE_SCALE = (
-    "Its DequantizeLinear knows one scale per tensor; a scale per channel needs"
-    f" {PER_CHANNEL_OPSET} or later."
+    f"does not support per-channel quantization, which needs {PER_CHANNEL_OPSET} or later."
 )
 
 
 def opset_in_words(opset: int) -> str:
     """Which operator set a model uses."""
-    return f"The model uses operator set {opset}."
+    return f"Opset {opset}"
 
 
 def _look(model: SurveyedModel) -> Iterator[Sentences]:
@@ -32,7 +31,7 @@ def _look(model: SurveyedModel) -> Iterator[Sentences]:
     before = "quantizing" if opset < DEQUANTIZE_OPSET else "quantizing per channel"
     yield Sentences(
         f"{opset_in_words(opset)} {knows}",
-        f"Export it with opset {PER_CHANNEL_OPSET} or later, or convert it with"
+        f"Export with opset {PER_CHANNEL_OPSET} or later, or convert the model with"
         f" onnx.version_converter, before {before}.",
     )
 

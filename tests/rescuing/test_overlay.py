@@ -8,8 +8,8 @@ import onnx
 import pytest
 
 from quantstore.errors import ModelFileError
-from quantstore.rescue import overlay
-from quantstore.rescue.overlay import BandScale, NodeFacts, Original
+from quantstore.rescuing import overlay
+from quantstore.rescuing.overlay import BandScale, NodeFacts, Original
 from quantstore.run.runtime import Session
 from tests.support.graphs import float_value, gaussian, make_model, move_outside, node, save
 

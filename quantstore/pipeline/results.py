@@ -1,0 +1,65 @@
+"""From the answer of a child that ran a model to the store: what runs and rescues share."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantstore import store
+from quantstore.errors import (
+    CancelledError,
+    MissingStoreError,
+    OlderStoreError,
+    QuantstoreError,
+    RunError,
+)
+from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
+from quantstore.process.child import Cause, EndedError
+from quantstore.run.choices import Progress, ReportProgress
+from quantstore.run.runtime import CRASHED
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAs:
+    """The name under which the store holds a model, and whether it does so only now."""
+
+    model: str
+    was_ingested: bool
+
+
+def stored_as(
+    path: Path, store_path: Path, sha256: str, report: ReportProgress, *, fold: bool
+) -> StoredAs:
+    """Find the model of this content in the store; ingest it where it is not there.
+
+    Raises:
+        QuantstoreError: it cannot be ingested.
+    """
+    name = _name_of(store_path, sha256, fold=fold)
+    if name is not None:
+        return StoredAs(name, was_ingested=False)
+    report(Progress("measuring the weights", 0, 1))
+    result = ingest_file(path, store_path, IngestChoices(fold=fold))
+    return StoredAs(str(result.model), was_ingested=result.outcome != "already stored")
+
+
+def explained(error: EndedError, what: str) -> QuantstoreError:
+    """Why a child ended without an answer; ``what``: it did, for example ``the run``."""
+    if error.cause is Cause.CANCELLED:
+        return CancelledError("cancelled")
+    if error.cause in (Cause.OUT_OF_MEMORY, Cause.KILLED):
+        return RunError(f"{what} needs more memory than there is", "try smaller inputs with --size")
+    if error.cause is Cause.CRASHED:
+        return RunError(f"{CRASHED} ({error.signal_name})")
+    return RunError(f"{what} has no result: {error}")
+
+
+def _name_of(store_path: Path, sha256: str, *, fold: bool) -> str | None:
+    """The name under which the store holds the content; None where it does not."""
+    with (
+        contextlib.suppress(MissingStoreError, OlderStoreError),
+        store.reading(store_path) as connection,
+    ):
+        model = store.model_with_content(connection, sha256, fold)
+        return None if model is None else model.model
+    return None

@@ -1,0 +1,69 @@
+"""Why a tensor or the weights of a layer lose much in int8, as far as statistics and graph tell."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from quantstore.records import Doubles
+from quantstore.rescuing.bench import Bench
+from quantstore.run.nodes import Node, consumers, producers
+from quantstore.run.points import SQUASHING
+
+# A channel, or an operand of a Concat, that is so many times larger than the median one.
+_OUTLIER = 8.0
+
+OUTLIER_CHANNELS = "outlier channels"
+MIXED_CONCAT = "mixed Concat"
+SQUASHING_BEHIND = "squashing behind it"
+SENTINEL = "sentinel values"
+SPREAD = "activation spread"
+WEIGHTS = "weight spread"
+
+
+class Causes:
+    """Looks at the network once, and tells the cause of any unit."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._made_by = producers(bench.network.model)
+        self._readers = consumers(bench.network.model)
+
+    def of_weights(self) -> str:
+        """Of the weights of a layer."""
+        return WEIGHTS
+
+    def of_tensor(self, name: str) -> str:
+        """The first cause that is found, from the most to the least specific."""
+        if self._bench.drafting.has_sentinels(name):
+            return SENTINEL
+        made_by = self._made_by.get(name)
+        if made_by is not None and made_by.op_type == "Concat" and self._is_mixed(made_by):
+            return MIXED_CONCAT
+        ends = self._bench.drafting.channel_ends(name)
+        if ends is not None and _has_outlier(np.maximum(np.abs(ends[0]), np.abs(ends[1]))):
+            return OUTLIER_CHANNELS
+        if any(node.op_type in SQUASHING for node in self._readers.get(name, ())):
+            return SQUASHING_BEHIND
+        return SPREAD
+
+    def _is_mixed(self, node: Node) -> bool:
+        sizes = [self._bench.drafting.largest(name) for name in node.input]
+        known = [size for size in sizes if size is not None and size > 0]
+        return len(known) > 1 and max(known) > _OUTLIER * min(known)
+
+
+def _has_outlier(magnitudes: Doubles) -> bool:
+    used = magnitudes[magnitudes > 0]
+    return bool(used.size > 1 and used.max() > _OUTLIER * np.median(used))
+
+
+def titles() -> Mapping[str, str]:
+    """Each cause in a sentence."""
+    return {
+        OUTLIER_CHANNELS: "A few channels are far larger than the others and share their scale.",
+        MIXED_CONCAT: "A Concat joins tensors of different ranges on one scale.",
+        SQUASHING_BEHIND: "A squashing function behind it is steep where the values lie.",
+        SENTINEL: "It holds values that stand for infinity.",
+        SPREAD: "Most of its values lie in a small part of its range.",
+        WEIGHTS: "Its weights spread over more than their scales can resolve.",
+    }

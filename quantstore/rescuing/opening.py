@@ -1,0 +1,212 @@
+"""A file, inputs and choices in, a network on the bench out."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantstore.errors import InputsError, RunError
+from quantstore.records import Array
+from quantstore.rescuing.bench import Bench, Clock
+from quantstore.rescuing.branches import with_branches
+from quantstore.rescuing.choices import RescueChoices
+from quantstore.rescuing.draft import Draft, Drafting, candidate_grids
+from quantstore.rescuing.judge import Judge
+from quantstore.rescuing.macs import count_macs
+from quantstore.rescuing.scaling import scalable_tensors
+from quantstore.rescuing.statistics import values_by_channel
+from quantstore.run import subject, twin
+from quantstore.run.choices import NOISE
+from quantstore.run.comparison import sqnr_db
+from quantstore.run.emulator import Emulator
+from quantstore.run.feeding import choose_samples, read_inputs
+from quantstore.run.inputs import Samples
+from quantstore.run.layers import LayerKey
+from quantstore.run.placement import Placement, placement
+from quantstore.run.ranges import observe
+from quantstore.run.subject import Subject
+from quantstore.run.workplace import Workplace
+
+# With every rounding off the emulator gives what the float network gives; less is a bug.
+FLOAT_CHECK_DB = 100.0
+# Below, calibration and validation share their samples.
+_FEWEST = 8
+
+WAS_QUANTIZED = "the file computes with integers already: what their rounding lost is not in it"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Everything a rescue begins with.
+
+    ``depth_of``: of the layers, as the store counts. ``shared``: whether validation and calibration
+    are the same samples. ``branches``: by the name of its own that a depthwise input got, the
+    tensor.
+    """
+
+    bench: Bench
+    subject: Subject
+    sha256: str
+    depth_of: dict[LayerKey, int]
+    float_check_db: float
+    description: str
+    shapes: str
+    samples: Samples
+    branches: dict[str, str]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    calibration: Samples
+    validation: Samples
+    test: Samples
+    notes: tuple[str, ...]
+
+
+def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace) -> Opened:
+    """Read a model and its inputs, find ranges, and load the emulator.
+
+    Raises:
+        ModelFileError: the model cannot be read.
+        InputsError: the inputs cannot, or do not fit.
+        RunError: the model is quantized already, or onnxruntime refuses it.
+    """
+    clock = Clock(choices.budget_seconds)
+    work.say("reading", 0, 1)
+    depth_of = subject.stored_depths(path)
+    model = twin.open_float(path)
+    if model.was_quantized:
+        raise RunError(WAS_QUANTIZED, "rescue the float model that it was made of")
+    sha256 = model.file.sha256
+    shares = _shares(work, model, inputs, choices)
+    cut_model = subject.cut(model, shares.calibration)
+    del model
+    opened = cut_model.prepared(work.folder, fold=choices.fold)
+    del cut_model
+    network, target = opened.network, choices.rounded
+    placed = placement(network, target)
+    branches: dict[str, str] = {}
+    if target.placement == "mac_inputs":
+        network, branches = with_branches(network, placed)
+        placed = _with_sources(placement(network, target), branches)
+    scalable = tuple(scalable_tensors(network, placed))
+    chained = list(dict.fromkeys(name for place in scalable for name in place.chain))
+    by_channel = frozenset(chained) | placed.depthwise
+    work.say("calibrating", 0, 1)
+    observed = observe(
+        network,
+        [*placed.grid_of.values(), *sorted(by_channel)],
+        shares.calibration,
+        work.folder,
+        work.steps("calibrating"),
+        has_histograms=True,
+        by_channel=by_channel,
+    )
+    values = values_by_channel(network, chained, shares.calibration, work.folder)
+    drafting = Drafting(network, placed, target, observed, values, branches)
+    base = drafting.plan(Draft())
+    hints = candidate_grids(
+        (name, channels.low.size, channels.trailing_axes)
+        for name in chained
+        if (seen := observed.get(name)) is not None
+        and seen.range is not None
+        and (channels := seen.range.channels) is not None
+    )
+    emulator = Emulator(network, [placed], [hints, base.grids])
+    validation = [shares.validation[index] for index in range(len(shares.validation))]
+    test = [shares.test[index] for index in range(len(shares.test))]
+    parts = opened.points.parts
+    validation_judge = Judge(emulator, parts, validation)
+    bench = Bench(
+        network=network,
+        placed=placed,
+        drafting=drafting,
+        scalable=scalable,
+        macs=count_macs(network),
+        calibration=shares.calibration,
+        validation=validation_judge,
+        test=Judge(emulator, parts, test),
+        folder=work.folder,
+        clock=clock,
+        steps=work.steps,
+        is_real=inputs != NOISE,
+    )
+    float_check_db = _float_check(opened, validation_judge, validation[0])
+    if float_check_db < FLOAT_CHECK_DB:
+        raise RunError(
+            f"with every rounding off the emulator keeps only {float_check_db:.0f} dB of the float"
+            " model",
+            "report this as a bug of quantstore, with the model",
+        )
+    return Opened(
+        bench=bench,
+        subject=opened,
+        sha256=sha256,
+        depth_of=depth_of,
+        float_check_db=float_check_db,
+        description=shares.validation.description,
+        shapes=shares.validation.shapes,
+        samples=shares.test,
+        branches=branches,
+        notes=shares.notes,
+    )
+
+
+def _with_sources(placed: Placement, branches: Mapping[str, str]) -> Placement:
+    """The placement of a network with branches, and what the target rounds without them."""
+    sources = tuple(dict.fromkeys(branches.values()))
+    return dataclasses.replace(
+        placed,
+        grid_of={**placed.grid_of, **dict(zip(sources, sources, strict=True))},
+        activations=(*placed.activations, *sources),
+    )
+
+
+def _float_check(opened: Subject, judge: Judge, sample: dict[str, Array]) -> float:
+    """The emulator with everything off against the network itself, in dB."""
+    expected = opened.network.session.run(opened.network.fed(sample), opened.network.outputs)
+    return min(
+        sqnr_db(before, after)
+        for before, after in zip(expected, judge.expected[0], strict=True)
+        if before.dtype.kind == "f"
+    )
+
+
+def _shares(
+    work: Workplace, model: twin.FloatModel, inputs: str, choices: RescueChoices
+) -> _Shares:
+    """By position: half to calibrate on, a quarter to choose by, a quarter that decides nothing."""
+    if inputs == NOISE:
+        drawn = choose_samples(work, model.model, NOISE)
+        both = drawn.compared
+        return _Shares(
+            drawn.calibration,
+            both.some(range(0, len(both), 2)),
+            both.some(range(1, len(both), 2) if len(both) > 1 else [0]),
+            drawn.notes,
+        )
+    samples = read_inputs(work, model.model, inputs)
+    if choices.test_inputs is not None:
+        if choices.test_inputs == NOISE:
+            raise InputsError("a test on noise says nothing", "name a folder of images or arrays")
+        test = read_inputs(work, model.model, choices.test_inputs)
+        search, notes = samples, tuple(dict.fromkeys((*samples.notes, *test.notes)))
+        calibration = [index for index in range(len(search)) if index % 3 != 1]
+        validation = [index for index in range(len(search)) if index % 3 == 1]
+    else:
+        search, test, notes = samples, samples, samples.notes
+        positions = range(len(samples))
+        calibration = [index for index in positions if index % 4 in (0, 2)]
+        validation = [index for index in positions if index % 4 == 1]
+        tested = [index for index in positions if index % 4 == 3]
+        test = samples.some(tested or [len(samples) - 1])
+    if len(samples) < _FEWEST or not validation:
+        kept = [index for index in range(len(search)) if choices.test_inputs or index % 4 != 3]
+        few = search.some(kept or [0])
+        note = (
+            f"There are {len(samples)} inputs only: calibration and search used the same ones."
+            f" With {_FEWEST} or more, the search is checked on inputs of its own."
+        )
+        return _Shares(few, few, test, (*notes, note))
+    return _Shares(search.some(calibration), search.some(validation), test, notes)

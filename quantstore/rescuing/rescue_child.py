@@ -1,0 +1,48 @@
+"""A rescue in a process of its own: the side that answers.
+
+A process can be cancelled, and a runtime that crashes takes down nothing else. :func:`request` is
+what it is asked, its result ``{"rescue": ..., "peak_bytes": ...}``.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from quantstore.process.memory import peak_bytes
+from quantstore.process.serve import Reply, serve
+
+# Nobody reads faster.
+_PAUSE_SECONDS = 0.1
+
+
+def request(path: Path, inputs: str, choices: Any) -> dict[str, Any]:
+    """What :func:`answer` reads."""
+    return {"path": str(path), "inputs": inputs, "choices": dataclasses.asdict(choices)}
+
+
+def answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
+    """Rescue the model, say how far it is, and give everything that was found."""
+    from quantstore.rescuing.choices import RescueChoices
+    from quantstore.rescuing.rescue import rescue
+    from quantstore.run.choices import Progress
+    from quantstore.run.inputs import preprocessing_of
+
+    choices = request["choices"]
+    choices["preprocess"] = preprocessing_of(choices["preprocess"])
+    choices["allow"] = tuple(choices["allow"])
+    last_stage, last_time = "", 0.0
+
+    def report(progress: Progress) -> None:
+        nonlocal last_stage, last_time
+        now = time.monotonic()
+        if progress.stage != last_stage or now - last_time >= _PAUSE_SECONDS:
+            last_stage, last_time = progress.stage, now
+            reply.progress(dataclasses.asdict(progress))
+
+    found = rescue(Path(request["path"]), request["inputs"], RescueChoices(**choices), report)
+    return {"rescue": found.to_json(), "peak_bytes": peak_bytes()}
+
+
+if __name__ == "__main__":
+    serve(answer)
