@@ -97,9 +97,9 @@ def _nodes(
     }
     facts: dict[str, NodeFacts] = {}
 
-    def add(name: object, **more: float | str | None) -> None:
+    def add(name: object, **changes: float | str | None) -> None:
         fact = facts.get(str(name), NodeFacts(node=str(name)))
-        facts[str(name)] = dataclasses.replace(fact, **more)  # type: ignore[arg-type]
+        facts[str(name)] = dataclasses.replace(fact, **changes)  # type: ignore[arg-type]
 
     # The worst comes first, and stays.
     for layer in layers.drop_duplicates("layer").sort_values("depth").to_dict("records"):
