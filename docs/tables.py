@@ -27,6 +27,7 @@ from quantstore.graph.findings import FINDING_KINDS  # noqa: E402
 from quantstore.graph.findings.base import Severity  # noqa: E402
 from quantstore.graph.operators import MICROSOFT, OPERATORS, Operator  # noqa: E402
 from quantstore.numerics.measures import MEASURES  # noqa: E402
+from quantstore.rescuing.formats import KINDS  # noqa: E402
 from quantstore.schemes import (  # noqa: E402
     BLOCK_SIZE,
     DEFAULT_SCHEME,
@@ -97,6 +98,18 @@ def findings() -> str:
                 FINDING_KINDS, key=lambda entry: gravest_first.index(entry.severity)
             )
         ),
+    )
+
+
+# Files for other tools
+
+
+@table("file-kinds")
+def file_kinds() -> str:
+    """Every file that a rescue or an overlay writes."""
+    return markdown(
+        ("file", "what it is for, and how to use it"),
+        ((f"`{kind.pattern}`", kind.use) for kind in KINDS.values()),
     )
 
 

@@ -44,6 +44,7 @@ from quantstore.queries.models import (
     store_size,
     verdicts,
 )
+from quantstore.queries.overlays import drift_run, float_set, node_sensitivities
 from quantstore.queries.revisions import likely_revisions, revision_layers
 from quantstore.queries.runs import (
     FALLS_FROM_DB,
@@ -83,8 +84,10 @@ __all__ = [
     "WeightsAlone",
     "band_limits",
     "drift",
+    "drift_run",
     "drift_runs",
     "find_layer",
+    "float_set",
     "found_by_name",
     "free_bytes",
     "layer_address",
@@ -111,6 +114,7 @@ __all__ = [
     "model_runs",
     "model_targets",
     "models",
+    "node_sensitivities",
     "origins",
     "rank_of_models",
     "ranking",

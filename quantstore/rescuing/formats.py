@@ -11,7 +11,6 @@ they cannot hold, and say which.
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -73,7 +72,8 @@ KINDS = {
     "node_data": Kind(
         "NAME.METRIC.node_data.json",
         "Colours and values on the nodes of the original file in Model Explorer:"
-        " model-explorer NAME.onnx --node_data_paths=NAME.band.node_data.json",
+        " model-explorer NAME.onnx --extensions=model_explorer_onnx"
+        " --node_data_paths=NAME.band.node_data.json",
     ),
     "annotated": Kind(
         "NAME.annotated.onnx",
@@ -150,13 +150,18 @@ def overrides_json(
     multiplying = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
     is_everywhere = target.placement == "everywhere"
     # Weights first: of the first entry onnxruntime wants to know that the graph has it.
-    entries = {weights.tensor: _weight_overrides(weights) for weights in network.weights}
-    entries |= {
-        tensor.tensor: _tensor_overrides(tensor, network.activation_bits)
-        for tensor in network.tensors
+    on_grid: dict[str, list[dict[str, Any]]] = {
+        weights.tensor: _weight_overrides(weights, weights.bits)
+        for weights in network.weights
+        if weights.bits is not None
     }
-    in_float = {weights.tensor for weights in network.weights if weights.bits is None}
-    in_float |= {tensor.tensor for tensor in network.tensors if tensor.bits is None}
+    on_grid |= {
+        tensor.tensor: _tensor_overrides(tensor, tensor.bits)
+        for tensor in network.tensors
+        if tensor.bits is not None
+    }
+    in_float = [weights.tensor for weights in network.weights if weights.bits is None]
+    in_float += [tensor.tensor for tensor in network.tensors if tensor.bits is None]
     settings = {
         "float_file": float_file,
         "quantized_file": quantized_file,
@@ -167,8 +172,8 @@ def overrides_json(
         "per_channel": target.scheme.is_per_channel,
         "activation_type": _quant_type(network.activation_bits, network.symmetric_activations),
         "activation_symmetric": network.symmetric_activations,
-        "float": {name: given for name, given in entries.items() if name in in_float},
-        "overrides": {name: given for name, given in entries.items() if name not in in_float},
+        "float": in_float,
+        "overrides": on_grid,
     }
     return f"{json.dumps(settings, indent=1, allow_nan=False)}\n"
 
@@ -178,33 +183,19 @@ def _quant_type(bits: int, is_signed: bool) -> str:
     return f"Q{'Int' if is_signed else 'UInt'}{bits}"
 
 
-def _weight_overrides(weights: QuantizedWeights) -> list[dict[str, Any]]:
-    """One entry, or one for each channel; none without scales."""
+def _weight_overrides(weights: QuantizedWeights, bits: int) -> list[dict[str, Any]]:
+    """One entry, or one for each channel."""
     channel = {} if weights.axis is None else {"axis": weights.axis}
-    quant_type = _quant_type(weights.bits or 8, is_signed=True)
-    if not all(_is_scale(scale) for scale in weights.scales):
-        return []
+    quant_type = _quant_type(bits, is_signed=True)
     return [
         {**channel, "scale": scale, "zero_point": 0, "quant_type": quant_type}
         for scale in weights.scales
     ]
 
 
-def _tensor_overrides(tensor: QuantizedTensor, default_bits: int) -> list[dict[str, Any]]:
-    """One entry; none without a scale.
-
-    A tensor in float has one as well: a bias, or a tensor that shares its grid, may need it.
-    """
-    bits = tensor.bits or default_bits
-    is_code = tensor.is_symmetric or 0 <= tensor.zero_point < 2**bits
-    if not _is_scale(tensor.scale) or not is_code:
-        return []
+def _tensor_overrides(tensor: QuantizedTensor, bits: int) -> list[dict[str, Any]]:
     quant_type = _quant_type(bits, tensor.is_symmetric)
     return [{"scale": tensor.scale, "zero_point": tensor.zero_point, "quant_type": quant_type}]
-
-
-def _is_scale(scale: float) -> bool:
-    return math.isfinite(scale) and scale > 0
 
 
 # Lists of nodes

@@ -1,6 +1,7 @@
 """Rows of a frame as the facts that sentences are made of."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,20 @@ def layer_labels(layers: pd.DataFrame) -> list[str]:
             layers["layer"], layers["operand"], has_several, strict=True
         )
     ]
+
+
+def reached_with(layer: Mapping[Any, Any], remedies: Mapping[str, str]) -> dict[str, float | None]:
+    """What a layer would reach with each remedy, by its name; None where nobody knows.
+
+    Args:
+        layer: a row of ``queries.worst_layers`` with that of ``queries.layer_rescues``.
+        remedies: names by columns, as in ``remedies.REMEDIES``.
+    """
+    reached = {name: figure_or_none(layer[column]) for column, name in remedies.items()}
+    if "per channel" in reached and reached["per channel"] is None:
+        # Every layer is measured per channel: NULL is exact.
+        reached["per channel"] = math.inf
+    return reached
 
 
 # In this order; what noise has no value of is left out.

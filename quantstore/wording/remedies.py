@@ -54,6 +54,12 @@ def fine_from(bits_needed: Mapping[str, int | None], *, of_model: bool = False) 
     return f"{sentence} {WHAT_FINE_IS}"
 
 
+# The columns of ``queries.layer_rescues`` and their names, in the order of what they cost.
+REMEDIES = {
+    "per_channel_p10_db": "per channel",
+    "clipped_p10_db": "clipped",
+    "equalized_p10_db": "equalized",
+}
 # A smaller gain may be the chance of rounding.
 TELLING_GAIN_DB = 1.0
 
@@ -74,6 +80,11 @@ def best_remedy(now_db: float | None, remedies: Mapping[str, float | None]) -> s
     name = next(name for name, value in reachable_db.items() if value >= most - TELLING_GAIN_DB)
     gain = reachable_db[name] - now_db
     return f"best: {name}, {db(gain, signed=True)}"
+
+
+def what_helps(band: str, now_db: float | None, remedies: Mapping[str, float | None]) -> str:
+    """What would help a layer most, where it needs help; see :func:`best_remedy`."""
+    return "fine as it is" if band == "fine" else best_remedy(now_db, remedies)
 
 
 FORECAST = "A forecast from the weights alone, each pair taken by itself."

@@ -31,6 +31,9 @@ def facts_of(trial, target, *, in_float=(), wide=()) -> QuantizedNetwork:
     for name, grid in trial.plan.grids.items():
         bits = None if name in in_float else 16 if name in wide else activations.bits
         scale, lowest = float(grid.scale[0]), int(grid.lowest[0])
+        if bits is None:
+            # Nobody may take it for a grid.
+            scale, lowest = 1.0, 0
         tensors.append(
             QuantizedTensor(
                 tensor=name,

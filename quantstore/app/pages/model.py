@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
-from quantstore.app.sections import findings, probe, targets
+from quantstore.app.sections import findings, overlays, probe, targets
 from quantstore.app.widgets import (
     address,
     colours,
@@ -31,7 +31,13 @@ from quantstore.wording import frames, tables
 from quantstore.wording.causes import causes
 from quantstore.wording.headlines import layers_in_words, model_headline
 from quantstore.wording.nodes import operator
-from quantstore.wording.remedies import MOST_BITS, best_remedy, equalization_hope, fine_from
+from quantstore.wording.remedies import (
+    MOST_BITS,
+    REMEDIES,
+    equalization_hope,
+    fine_from,
+    what_helps,
+)
 from quantstore.wording.units import count, counted, db, shape, share, weight
 from quantstore.wording.verdicts import NINE_IN_TEN, UNFOLDED, verdict_sentence
 
@@ -102,6 +108,7 @@ def _draw(con: Connection, name: str, target: Target) -> None:
         _embeddings(layers[is_table], scheme, limits)
     findings.of_model(queries.model_findings(con, name))
     _spread(profiles, scheme)
+    overlays.section(origin, target)
 
 
 def _map(
@@ -228,12 +235,6 @@ RESCUE_NOTE = (
     " weights cut off at the least squared error. Equalized: scale shared with the better"
     " neighbour. Bits: the fewest that keep 90 % of channels at 30 dB. Weights only."
 )
-# The columns of ``queries.layer_rescues`` and their names, in the order of what they cost.
-REMEDIES = {
-    "per_channel_p10_db": "per channel",
-    "clipped_p10_db": "clipped",
-    "equalized_p10_db": "equalized",
-}
 
 
 def _remedies(layers: pd.DataFrame, scheme: Scheme) -> dict[str, str]:
@@ -259,11 +260,8 @@ def _rescue_columns(remedies: dict[str, str]) -> list[dict[str, Any]]:
 
 def _rescue_row(layer: dict[Any, Any], remedies: dict[str, str]) -> dict[str, Any]:
     now = frames.figure_or_none(layer["channel_sqnr_p10_db"])
-    reached = {name: frames.figure_or_none(layer[column]) for column, name in remedies.items()}
-    if "per channel" in reached and reached["per channel"] is None:
-        # Every layer is measured per channel: NULL is exact.
-        reached["per channel"] = math.inf
-    helped = "fine as it is" if layer["band"] == "fine" else best_remedy(now, reached)
+    reached = frames.reached_with(layer, remedies)
+    helped = what_helps(str(layer["band"]), now, reached)
     return {
         "key": int(layer["layer_id"]),
         "cells": [
