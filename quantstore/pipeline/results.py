@@ -43,15 +43,15 @@ def stored_as(
     return StoredAs(str(result.model), was_ingested=result.outcome != "already stored")
 
 
-def explained(error: EndedError, what: str) -> QuantstoreError:
-    """Why a child ended without an answer; ``what``: it did, for example ``the run``."""
+def explained(error: EndedError, work: str) -> QuantstoreError:
+    """Why a child ended without an answer; ``work``: what it did, for example ``the run``."""
     if error.cause is Cause.CANCELLED:
         return CancelledError("cancelled")
     if error.cause in (Cause.OUT_OF_MEMORY, Cause.KILLED):
-        return RunError(f"{what} needs more memory than there is", "try smaller inputs with --size")
+        return RunError(f"{work} needs more memory than there is", "try smaller inputs with --size")
     if error.cause is Cause.CRASHED:
         return RunError(f"{CRASHED} ({error.signal_name})")
-    return RunError(f"{what} has no result: {error}")
+    return RunError(f"{work} has no result: {error}")
 
 
 def _name_of(store_path: Path, sha256: str, *, fold: bool) -> str | None:

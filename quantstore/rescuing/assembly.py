@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from quantstore.errors import RunError
 from quantstore.records import Array
-from quantstore.rescuing.bench import Bench
+from quantstore.rescuing.bench import RescueBench
 from quantstore.rescuing.branches import with_identities
 from quantstore.rescuing.draft import Draft, FileGrids
 from quantstore.rescuing.scaling import Factors
@@ -86,7 +86,7 @@ class OtherNetworkError(RunError):
 
 
 def whole_network(
-    path: Path, bench: Bench, folder: Path, *, fold: bool, fixed_by: Samples | None = None
+    path: Path, bench: RescueBench, folder: Path, *, fold: bool, fixed_by: Samples | None = None
 ) -> Whole:
     """The network of a file with everything behind its heads, the compared tensors as outputs.
 
@@ -130,7 +130,9 @@ def _name_apart(graph: ir.Graph) -> None:
         seen.add(name)
 
 
-def assemble(source: Whole, bench: Bench, draft: Draft, branches: Mapping[str, str]) -> Assembly:
+def assemble(
+    source: Whole, bench: RescueBench, draft: Draft, branches: Mapping[str, str]
+) -> Assembly:
     """Rescale the whole network and translate a draft into its names.
 
     Args:
@@ -191,12 +193,12 @@ def assemble(source: Whole, bench: Bench, draft: Draft, branches: Mapping[str, s
     )
 
 
-def _bias(bench: Bench, draft: Draft, factors: Factors, name: str) -> Array:
+def _bias(bench: RescueBench, draft: Draft, factors: Factors, name: str) -> Array:
     return factors.scaled_bias(name, bench.drafting.bias(name, draft))
 
 
 def _with_muls(
-    whole: Network, bench: Bench, draft: Draft, branches: Mapping[str, str], factors: Factors
+    whole: Network, bench: RescueBench, draft: Draft, branches: Mapping[str, str], factors: Factors
 ) -> tuple[dict[str, str], onnx.ModelProto, tuple[str, ...]]:
     """The graph with a Mul where factors do not fold, and the names of tensors in it."""
     readers = consumers(bench.network.model)

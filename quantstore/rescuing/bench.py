@@ -26,7 +26,7 @@ SHARES = {
 }
 
 
-class Clock:
+class BudgetClock:
     """CPU seconds of this process: a busy computer cuts no step short that an idle one finishes."""
 
     def __init__(self, budget_seconds: float) -> None:
@@ -39,7 +39,7 @@ class Clock:
         return time.process_time() - self._start
 
     @property
-    def left(self) -> float:
+    def remaining(self) -> float:
         """CPU seconds of the budget that are left, less those that the files will need."""
         files = self.budget_seconds * SHARES["files"] / sum(SHARES.values())
         return max(0.0, self.budget_seconds - files - self.spent)
@@ -55,7 +55,7 @@ class Clock:
 class StepClock:
     """What one step may take."""
 
-    def __init__(self, clock: Clock, seconds: float) -> None:
+    def __init__(self, clock: BudgetClock, seconds: float) -> None:
         self._clock, self.seconds = clock, seconds
         self._start = clock.spent
 
@@ -71,7 +71,7 @@ class StepClock:
 
 
 @dataclass(frozen=True)
-class Bench:
+class RescueBench:
     """A network, what is fed to it, and who judges what comes out.
 
     ``validation`` decides, ``test`` decides nothing.
@@ -86,7 +86,7 @@ class Bench:
     validation: Judge
     test: Judge
     folder: Path
-    clock: Clock
+    clock: BudgetClock
     steps: Callable[[str], ReportSteps]
     is_real: bool
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from quantstore.records import Doubles
-from quantstore.rescuing.bench import Bench
+from quantstore.rescuing.bench import RescueBench
 from quantstore.run.nodes import Node, consumers, producers
 from quantstore.run.points import SQUASHING
 
@@ -23,7 +23,7 @@ WEIGHTS = "weight spread"
 class Causes:
     """Looks at the network once, and tells the cause of any unit."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: RescueBench) -> None:
         self._bench = bench
         self._made_by = producers(bench.network.model)
         self._readers = consumers(bench.network.model)
@@ -48,8 +48,8 @@ class Causes:
 
     def _is_mixed(self, node: Node) -> bool:
         sizes = [self._bench.drafting.largest(name) for name in node.input]
-        known = [size for size in sizes if size is not None and size > 0]
-        return len(known) > 1 and max(known) > _OUTLIER * min(known)
+        observed_sizes = [size for size in sizes if size is not None and size > 0]
+        return len(observed_sizes) > 1 and max(observed_sizes) > _OUTLIER * min(observed_sizes)
 
 
 def _has_outlier(magnitudes: Doubles) -> bool:

@@ -57,11 +57,11 @@ def write_files(
     notes: list[str] = []
     if not is_proposal:
         rounding = Rounding.of(target)
-        for kind, model in (
+        for file_kind, model in (
             ("rescued", assembly.finished(verified.model)),
             ("ongrid", assembly.finished(assembly.as_float(rounding, is_on_grid=True))),
         ):
-            files += _model(folder / formats.KINDS[kind].file_name(name), kind, model)
+            files += _model(folder / formats.KINDS[file_kind].file_name(name), file_kind, model)
     network = facts_of(assembly, target)
     first_outputs = {
         name_of(node): node.output[0] for node in assembly.network.model.graph.node if node.output
@@ -96,18 +96,20 @@ def _not_written(path: Path, error: OSError) -> RunError:
     )
 
 
-def _model(path: Path, kind: str, model: onnx.ModelProto) -> list[RescueFileRecord]:
+def _model(path: Path, file_kind: str, model: onnx.ModelProto) -> list[RescueFileRecord]:
     qdq_file.save(model, path)
     check(path)
     data = path.with_name(f"{path.name}.data")
-    records = [_record(path, kind)]
-    return records + ([_record(data, f"{kind} data")] if data.exists() else [])
+    records = [_record(path, file_kind)]
+    return records + ([_record(data, f"{file_kind} data")] if data.exists() else [])
 
 
-def _record(path: Path, kind: str) -> RescueFileRecord:
+def _record(path: Path, file_kind: str) -> RescueFileRecord:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return RescueFileRecord(path=str(path), kind=kind, sha256=digest, bytes=path.stat().st_size)
+    return RescueFileRecord(
+        path=str(path), kind=file_kind, sha256=digest, bytes=path.stat().st_size
+    )
 
 
 # What a plan decided

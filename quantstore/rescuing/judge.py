@@ -12,11 +12,9 @@ from quantstore.errors import RunError
 from quantstore.records import Array, Doubles
 from quantstore.run import outputs
 from quantstore.run.emulator import Emulator, Plan
-from quantstore.run.outputs import JudgedPart
+from quantstore.run.outputs import JudgedPart, Tensors
 from quantstore.run.points import Part
 from quantstore.run.runtime import Feeds
-
-Tensors = Sequence[Sequence[Array]]
 
 # A network that answers with no numbers, or with none of the energy that it had.
 _LOST = 1e30
@@ -28,7 +26,9 @@ _MARGIN = 10 ** (outputs.VARYING_MARGIN_DB / 10)
 class Judge:
     """Some samples, and what the float network gives on them."""
 
-    def __init__(self, emulator: Emulator, parts: Sequence[Part], samples: Sequence[Feeds]) -> None:
+    def __init__(
+        self, emulator: Emulator, compared_parts: Sequence[Part], samples: Sequence[Feeds]
+    ) -> None:
         """Run the float network.
 
         Raises:
@@ -37,7 +37,7 @@ class Judge:
         self._emulator, self.samples = emulator, samples
         self.expected: Tensors = list(emulator.run(Plan(), samples))
         names = emulator.network.outputs
-        rows = outputs.judged(parts, names, self.expected, self.expected, is_real=False)
+        rows = outputs.judged(compared_parts, names, self.expected, self.expected, is_real=False)
         self.parts = tuple(row.part for row in rows if row.record.decides)
         if not self.parts:
             raise RunError("no output depends on the inputs")
@@ -45,7 +45,7 @@ class Judge:
         self._indices = [
             [index_of[name] for name in part.names if name in index_of] for part in self.parts
         ]
-        self._every_part, self.names = tuple(parts), names
+        self._every_part, self.names = tuple(compared_parts), names
 
     def __len__(self) -> int:
         """How many samples there are."""

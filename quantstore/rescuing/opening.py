@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quantstore.errors import InputsError, RunError
 from quantstore.records import Array
-from quantstore.rescuing.bench import Bench, Clock
+from quantstore.rescuing.bench import BudgetClock, RescueBench
 from quantstore.rescuing.branches import with_branches
 from quantstore.rescuing.choices import RescueChoices
 from quantstore.rescuing.draft import Draft, Drafting, candidate_grids
@@ -24,7 +24,7 @@ from quantstore.run.inputs import Samples
 from quantstore.run.layers import LayerKey
 from quantstore.run.placement import Placement, placement
 from quantstore.run.ranges import observe
-from quantstore.run.subject import Subject
+from quantstore.run.subject import PreparedModel
 from quantstore.run.workplace import Workplace
 
 # With every rounding off the emulator gives what the float network gives; less is a bug.
@@ -44,8 +44,8 @@ class Opened:
     tensor.
     """
 
-    bench: Bench
-    subject: Subject
+    bench: RescueBench
+    subject: PreparedModel
     sha256: str
     depth_of: dict[LayerKey, int]
     float_check_db: float
@@ -72,7 +72,7 @@ def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace)
         InputsError: the inputs cannot, or do not fit.
         RunError: the model is quantized already, or onnxruntime refuses it.
     """
-    clock = Clock(choices.budget_seconds)
+    clock = BudgetClock(choices.budget_seconds)
     work.say("reading", 0, 1)
     depth_of = subject.stored_depths(path)
     model = twin.open_float(path)
@@ -91,7 +91,7 @@ def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace)
         network, branches = with_branches(network, placed)
         placed = _with_sources(placement(network, target), branches)
     scalable = tuple(scalable_tensors(network, placed))
-    chained = list(dict.fromkeys(name for place in scalable for name in place.chain))
+    chained = list(dict.fromkeys(name for tensor in scalable for name in tensor.chain))
     by_channel = frozenset(chained) | placed.depthwise
     work.say("calibrating", 0, 1)
     observed = observe(
@@ -116,9 +116,9 @@ def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace)
     emulator = Emulator(network, [placed], [hints, base.grids])
     validation = [shares.validation[index] for index in range(len(shares.validation))]
     test = [shares.test[index] for index in range(len(shares.test))]
-    parts = opened.points.parts
-    validation_judge = Judge(emulator, parts, validation)
-    bench = Bench(
+    compared_parts = opened.points.parts
+    validation_judge = Judge(emulator, compared_parts, validation)
+    bench = RescueBench(
         network=network,
         placed=placed,
         drafting=drafting,
@@ -126,7 +126,7 @@ def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace)
         macs=count_macs(network),
         calibration=shares.calibration,
         validation=validation_judge,
-        test=Judge(emulator, parts, test),
+        test=Judge(emulator, compared_parts, test),
         folder=work.folder,
         clock=clock,
         steps=work.steps,
@@ -163,7 +163,7 @@ def _with_sources(placed: Placement, branches: Mapping[str, str]) -> Placement:
     )
 
 
-def _float_check(opened: Subject, judge: Judge, sample: dict[str, Array]) -> float:
+def _float_check(opened: PreparedModel, judge: Judge, sample: dict[str, Array]) -> float:
     """The emulator with everything off against the network itself, in dB."""
     expected = opened.network.session.run(opened.network.fed(sample), opened.network.outputs)
     return min(

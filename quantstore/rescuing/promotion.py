@@ -13,7 +13,7 @@ import numpy as np
 
 from quantstore.errors import RunError
 from quantstore.records import Doubles
-from quantstore.rescuing.bench import Bench
+from quantstore.rescuing.bench import RescueBench
 from quantstore.rescuing.draft import Draft
 from quantstore.rescuing.judge import db_of, safe_db
 
@@ -37,7 +37,7 @@ class PlanUnit:
 
 
 @dataclass(frozen=True)
-class Sensitivities:
+class UnitNoise:
     """``ratios``: ``(units, samples, parts)``, noise-to-signal with one unit rounded alone.
 
     ``is_complete``: every unit was measured.
@@ -62,7 +62,7 @@ class Promotion:
     is_reached: bool
 
 
-def plan_units(bench: Bench, draft: Draft) -> tuple[PlanUnit, ...]:
+def plan_units(bench: RescueBench, draft: Draft) -> tuple[PlanUnit, ...]:
     """Everything that a draft rounds, in the order of the network."""
     plan = bench.drafting.plan(draft)
     bias_of = {bias.weights: bias.name for bias in bench.placed.biases}
@@ -75,7 +75,7 @@ def plan_units(bench: Bench, draft: Draft) -> tuple[PlanUnit, ...]:
     return tuple(units)
 
 
-def measure(bench: Bench, draft: Draft) -> Sensitivities:
+def measure(bench: RescueBench, draft: Draft) -> UnitNoise:
     """One switch at a time, on as many validation samples as the time allows."""
     clock = bench.clock.share("sensitivity")
     plan = bench.drafting.plan(draft)
@@ -89,15 +89,15 @@ def measure(bench: Bench, draft: Draft) -> Sensitivities:
         report(done, len(units))
     shape = (0, len(bench.validation), len(bench.validation.parts))
     ratios = np.stack(measured) if measured else np.zeros(shape)
-    return Sensitivities(
+    return UnitNoise(
         units[: len(measured)], ratios, len(bench.validation), len(measured) == len(units)
     )
 
 
 def promote(
-    bench: Bench,
+    bench: RescueBench,
     draft: Draft,
-    sensitivities: Sensitivities,
+    sensitivities: UnitNoise,
     goal_db: float,
     keep_macs: float,
     tensor_precision: str,
@@ -158,8 +158,8 @@ class _Order:
 
     def __init__(
         self,
-        bench: Bench,
-        sensitivities: Sensitivities,
+        bench: RescueBench,
+        sensitivities: UnitNoise,
         keep_macs: float,
         *,
         may_promote_weights: bool,

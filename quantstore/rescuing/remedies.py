@@ -12,7 +12,7 @@ import numpy as np
 
 from quantstore.numerics.compensation import compensated_codes
 from quantstore.records import Doubles, Floats
-from quantstore.rescuing.bench import Bench, StepClock
+from quantstore.rescuing.bench import RescueBench, StepClock
 from quantstore.rescuing.draft import Draft
 from quantstore.rescuing.rows import Rows, rows_of
 from quantstore.rescuing.scaling import Factors, Scalable, Scaling, group_count
@@ -36,34 +36,36 @@ _MOST_FACTOR = 1e4
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Proposal:
     """A draft that a remedy proposes; ``detail`` in words."""
 
     draft: Draft
     detail: str
 
 
-def depthwise(bench: Bench, draft: Draft, *, with_muls: bool) -> Trial | None:
+def depthwise(bench: RescueBench, draft: Draft, *, with_muls: bool) -> Proposal | None:
     """Give every channel that only depthwise convolutions read a scale of its own."""
     scalings = {}
-    for place in bench.scalable:
-        if not place.is_depthwise or (place.producer is None and not with_muls):
+    for scalable in bench.scalable:
+        if not scalable.is_depthwise or (scalable.producer is None and not with_muls):
             continue
-        factors = _fitted(bench, place.tensor)
+        factors = _fitted(bench, scalable.tensor)
         if factors is not None:
-            scalings[place.tensor] = Scaling(place, factors, is_folded=place.producer is not None)
+            scalings[scalable.tensor] = Scaling(
+                scalable, factors, is_folded=scalable.producer is not None
+            )
     if not scalings:
         return None
     trial = dataclasses.replace(draft, scalings={**draft.scalings, **scalings})
-    return Trial(trial, scalings_in_words(trial))
+    return Proposal(trial, scalings_in_words(trial))
 
 
 def scalings_in_words(draft: Draft) -> str:
     """How many depthwise inputs are rescaled, and how."""
     folded = len(draft.scalings) - draft.mul_count
-    parts = [f"{folded} folded into the convolution before"] if folded else []
-    parts += [f"{draft.mul_count} as a Mul"] if draft.mul_count else []
-    return f"{_count(len(draft.scalings), 'depthwise input')}: {', '.join(parts)}"
+    phrases = [f"{folded} folded into the convolution before"] if folded else []
+    phrases += [f"{draft.mul_count} as a Mul"] if draft.mul_count else []
+    return f"{_count(len(draft.scalings), 'depthwise input')}: {', '.join(phrases)}"
 
 
 def without_muls(draft: Draft) -> Draft:
@@ -72,29 +74,29 @@ def without_muls(draft: Draft) -> Draft:
     return dataclasses.replace(draft, scalings=folded)
 
 
-def ranges(bench: Bench, draft: Draft) -> list[Trial]:
+def ranges(bench: RescueBench, draft: Draft) -> list[Proposal]:
     """Ranges by other methods than min-max, each for all tensors."""
     return [
-        Trial(dataclasses.replace(draft, calibration=method), f"calibration {method}")
+        Proposal(dataclasses.replace(draft, calibration=method), f"calibration {method}")
         for method in _RANGE_METHODS
         if method != draft.calibration
     ]
 
 
-def equalize(bench: Bench, draft: Draft) -> list[Trial]:
+def equalize(bench: RescueBench, draft: Draft) -> list[Proposal]:
     """Even out the channels of activations where the factors fold into the convolution before."""
     trials = []
     for alpha in _ALPHAS:
         scalings = {}
-        for place in bench.scalable:
-            if place.producer is None or place.tensor in draft.scalings:
+        for scalable in bench.scalable:
+            if scalable.producer is None or scalable.tensor in draft.scalings:
                 continue
-            factors = _evened(bench, place, alpha)
+            factors = _evened(bench, scalable, alpha)
             if factors is not None:
-                scalings[place.tensor] = Scaling(place, factors, is_folded=True)
+                scalings[scalable.tensor] = Scaling(scalable, factors, is_folded=True)
         if scalings:
             trial = dataclasses.replace(draft, scalings={**draft.scalings, **scalings})
-            trials.append(Trial(trial, f"{_count(len(scalings), 'tensor')}, alpha {alpha:g}"))
+            trials.append(Proposal(trial, f"{_count(len(scalings), 'tensor')}, alpha {alpha:g}"))
     return trials
 
 
@@ -106,22 +108,24 @@ class LayerInputs:
     read: Mapping[str, list[Floats]]
 
     @classmethod
-    def of(cls, bench: Bench) -> "LayerInputs":
+    def of(cls, bench: RescueBench) -> "LayerInputs":
         """Of every layer that is a plain matrix.
 
         Raises:
             RunError: onnxruntime stops.
         """
-        found = {name: rows_of(bench.network, name) for name in bench.placed.weights}
+        rows_by_name = {name: rows_of(bench.network, name) for name in bench.placed.weights}
         rows = {
             name: row
-            for name, row in found.items()
+            for name, row in rows_by_name.items()
             if row is not None and row.matrix.shape[1] <= MOST_INPUTS
         }
         return cls(rows, inputs_of_layers(bench.network, rows, bench.calibration, bench.folder))
 
 
-def rounding(bench: Bench, draft: Draft, inputs: LayerInputs, clock: StepClock) -> Trial | None:
+def rounding(
+    bench: RescueBench, draft: Draft, inputs: LayerInputs, clock: StepClock
+) -> Proposal | None:
     """Codes whose errors compensate each other, layer by layer, as far as the time goes."""
     report = bench.steps("rounding weights")
     in_file = bench.drafting.in_file(dataclasses.replace(draft, codes={}))
@@ -145,10 +149,10 @@ def rounding(bench: Bench, draft: Draft, inputs: LayerInputs, clock: StepClock) 
     detail = f"weights of {_count(len(codes), 'layer')}"
     if len(codes) < layer_count:
         detail += f" of {layer_count}, then its share of the budget was spent"
-    return Trial(dataclasses.replace(draft, codes=codes), detail)
+    return Proposal(dataclasses.replace(draft, codes=codes), detail)
 
 
-def biases(bench: Bench, draft: Draft, inputs: LayerInputs) -> Trial | None:
+def biases(bench: RescueBench, draft: Draft, inputs: LayerInputs) -> Proposal | None:
     """Biases that take back what rounding adds to the mean of each output channel.
 
     ``E[W' x' - W x]`` over the calibration samples, W' and x' rounded, is subtracted from the bias;
@@ -171,7 +175,7 @@ def biases(bench: Bench, draft: Draft, inputs: LayerInputs) -> Trial | None:
     if not corrections:
         return None
     detail = f"biases of {_count(len(corrections), 'layer')}"
-    return Trial(dataclasses.replace(draft, corrections=corrections), detail)
+    return Proposal(dataclasses.replace(draft, corrections=corrections), detail)
 
 
 def _mean_shift(
@@ -181,10 +185,11 @@ def _mean_shift(
     size = len(before) // len(groups)
     shifts = []
     for index, patches in enumerate(groups):
-        own = slice(index * size, (index + 1) * size)
+        group_rows = slice(index * size, (index + 1) * size)
         read = _rounded(patches, grid, index, len(groups))
         shifts.append(
-            after[own] @ read.mean(axis=0) - before[own] @ patches.mean(axis=0, dtype=np.float64)
+            after[group_rows] @ read.mean(axis=0)
+            - before[group_rows] @ patches.mean(axis=0, dtype=np.float64)
         )
     return np.concatenate(shifts)
 
@@ -227,7 +232,7 @@ def _moments(groups: list[Floats], scales: Doubles | None) -> Doubles:
     return moments
 
 
-def _fitted(bench: Bench, tensor: str) -> Doubles | None:
+def _fitted(bench: RescueBench, tensor: str) -> Doubles | None:
     """A factor for each channel that brings all to one range; None where nothing was observed.
 
     The range is ``[-r, 1]``, for the channels share a zero point. With ``s_c = max(high_c,
@@ -252,17 +257,17 @@ def _fitted(bench: Bench, tensor: str) -> Doubles | None:
     return _usable(best)
 
 
-def _evened(bench: Bench, place: Scalable, alpha: float) -> Doubles | None:
+def _evened(bench: RescueBench, scalable: Scalable, alpha: float) -> Doubles | None:
     """``m^alpha / w^(1 - alpha)``: m of the channel's activation, w of the weights that read it."""
-    if place.is_depthwise:
-        return _fitted(bench, place.tensor)
-    ends = bench.drafting.channel_ends(place.tensor)
+    if scalable.is_depthwise:
+        return _fitted(bench, scalable.tensor)
+    ends = bench.drafting.channel_ends(scalable.tensor)
     if ends is None:
         return None
     largest = np.maximum(np.abs(ends[0]), np.abs(ends[1]))
-    weights = np.zeros(place.channel_count)
+    weights = np.zeros(scalable.channel_count)
     groups = _groups(bench)
-    for name in place.readers:
+    for name in scalable.readers:
         array = np.abs(bench.network.constants[name])
         group_count = groups.get(name, 1)
         by_input = array.reshape(group_count, len(array) // group_count, array.shape[1], -1)
@@ -270,7 +275,7 @@ def _evened(bench: Bench, place: Scalable, alpha: float) -> Doubles | None:
     return _usable(largest**alpha / np.maximum(weights, 1e-12) ** (1 - alpha))
 
 
-def _groups(bench: Bench) -> Mapping[str, int]:
+def _groups(bench: RescueBench) -> Mapping[str, int]:
     return {
         node.input[1]: group_count(node)
         for node in bench.network.model.graph.node

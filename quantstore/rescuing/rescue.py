@@ -22,15 +22,15 @@ from quantstore.records import (
 )
 from quantstore.rescuing import promotion, remedies
 from quantstore.rescuing.assembly import Assembly, OtherNetworkError, assemble, whole_network
-from quantstore.rescuing.bench import Bench
+from quantstore.rescuing.bench import RescueBench
 from quantstore.rescuing.causes import Causes
 from quantstore.rescuing.choices import PROMOTIONS, Rescue, RescueChoices
 from quantstore.rescuing.draft import Draft
 from quantstore.rescuing.files import write_files
-from quantstore.rescuing.judge import Tensors, db_of, gain_db, safe_db
+from quantstore.rescuing.judge import db_of, gain_db, safe_db
 from quantstore.rescuing.opening import Opened, open_model
-from quantstore.rescuing.promotion import Promotion, Sensitivities
-from quantstore.rescuing.remedies import LayerInputs, Trial
+from quantstore.rescuing.promotion import Promotion, UnitNoise
+from quantstore.rescuing.remedies import LayerInputs, Proposal
 from quantstore.rescuing.verification import (
     FLOAT_FILE_DB,
     Verified,
@@ -40,10 +40,11 @@ from quantstore.rescuing.verification import (
     verify,
 )
 from quantstore.run.choices import Choices, ReportProgress
-from quantstore.run.clock import Clock as WallClock
+from quantstore.run.clock import Clock
 from quantstore.run.decisions import decisions
 from quantstore.run.inputs import Samples
 from quantstore.run.nodes import name_of, producers
+from quantstore.run.outputs import Tensors
 from quantstore.run.plans import Rounding
 from quantstore.run.runtime import version
 from quantstore.run.workplace import Workplace
@@ -85,7 +86,7 @@ def rescue(
     )
     with tempfile.TemporaryDirectory(prefix="quantstore-") as folder:
         work = Workplace(run_choices, Path(folder), report or (lambda _: None))
-        return _Rescue(path, inputs, choices, work).answer()
+        return _RescueRun(path, inputs, choices, work).answer()
 
 
 @dataclass(slots=True)
@@ -102,7 +103,7 @@ class _Step:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
+class _WrittenFiles:
     """What is written, and what it keeps; ``rescaled_db``: of the rescaled float model."""
 
     assembly: Assembly
@@ -110,20 +111,20 @@ class _Written:
     rescaled_db: float
 
 
-class _Rescue:
+class _RescueRun:
     """One rescue on its way; :meth:`answer` goes all of it."""
 
     def __init__(self, path: Path, inputs: str, choices: RescueChoices, work: Workplace) -> None:
-        self._clock = WallClock()
+        self._clock = Clock()
         self._path, self._inputs, self._choices, self._work = path, inputs, choices, work
         self._opened: Opened = open_model(path, inputs, choices, work)
-        self._bench: Bench = self._opened.bench
+        self._bench: RescueBench = self._opened.bench
         self._draft = Draft()
         self._plain = self._draft
         self._ratios = self._bench.validation.ratios(self._bench.drafting.plan(self._draft))
         self._steps: list[_Step] = []
         self._notes: list[str] = list(self._opened.notes)
-        self._sensitivities: Sensitivities | None = None
+        self._sensitivities: UnitNoise | None = None
         self._promotion: Promotion | None = None
         # Kept once biases are corrected: they are again for every list of promoted units.
         self._layer_inputs: LayerInputs | None = None
@@ -183,7 +184,7 @@ class _Rescue:
                 f"{step}: left out, for what it finds on noise does not carry over to real inputs."
             )
             return False
-        if self._bench.clock.left <= 0:
+        if self._bench.clock.remaining <= 0:
             self._notes.append(f"{step}: left out, for the budget is spent.")
             return False
         return True
@@ -198,7 +199,7 @@ class _Rescue:
         folded = remedies.without_muls(trial.draft)
         if mul_count and folded.scalings:
             # The Muls have a price, so they are judged by what they add.
-            self._try("depthwise", Trial(folded, remedies.scalings_in_words(folded)), started)
+            self._try("depthwise", Proposal(folded, remedies.scalings_in_words(folded)), started)
             self._try("mul", trial, time.process_time())
         else:
             self._try("mul" if mul_count else "depthwise", trial, started)
@@ -228,7 +229,7 @@ class _Rescue:
             if self._draft is corrected.draft:
                 self._layer_inputs = inputs
 
-    def _best_of(self, remedy: str, trials: Callable[[], list[Trial]]) -> None:
+    def _best_of(self, remedy: str, trials: Callable[[], list[Proposal]]) -> None:
         """Try several ways of one remedy; all are told, the best is kept if it gains enough."""
         started = time.process_time()
         clock = self._bench.clock.share(remedy)
@@ -248,7 +249,7 @@ class _Rescue:
     def _try(
         self,
         remedy: str,
-        trial: Trial,
+        trial: Proposal,
         started: float,
         *,
         gain: float | None = None,
@@ -296,7 +297,7 @@ class _Rescue:
         if self._choices.rounded.scheme.bits != 8 or self._has_wide_activations:
             allowed = [name for name in allowed if name != "int16"]
         for precision in allowed:
-            found = promotion.promote(
+            promoted = promotion.promote(
                 self._bench,
                 self._draft,
                 self._sensitivities,
@@ -306,26 +307,26 @@ class _Rescue:
                 may_promote_weights="float" in allowed,
                 finish=self._corrected,
             )
-            gained = gain_db(self._ratios, found.ratios)
-            kept = found.is_reached or gained >= LEAST_GAIN_DB
+            gained = gain_db(self._ratios, promoted.ratios)
+            kept = promoted.is_reached or gained >= LEAST_GAIN_DB
             self._steps.append(
                 _Step(
                     precision,
-                    f"{len(found.units)} of {len(self._sensitivities.units)} tensors and weights"
+                    f"{len(promoted.units)} of {len(self._sensitivities.units)} tensors and weights"
                     + ("" if kept else f"; gains {gained:.1f} dB only"),
-                    found.draft,
-                    found.validation_db,
+                    promoted.draft,
+                    promoted.validation_db,
                     kept,
                     seconds=time.process_time() - started,
-                    predicted_db=found.predicted_db,
+                    predicted_db=promoted.predicted_db,
                 )
             )
             if kept:
                 for earlier in self._steps[:-1]:
                     # 16 bits did not suffice: the plan has floats in their stead.
                     earlier.kept = earlier.kept and earlier.remedy not in PROMOTIONS
-                self._ratios, self._promotion = found.ratios, found
-            if found.is_reached:
+                self._ratios, self._promotion = promoted.ratios, promoted
+            if promoted.is_reached:
                 break
             started = time.process_time()
         if self._promotion is not None:
@@ -368,7 +369,7 @@ class _Rescue:
             record=self._record(written, files),
         )
 
-    def _verified(self) -> _Written | None:
+    def _verified(self) -> _WrittenFiles | None:
         """The files in a folder of the run, loaded and run; None where none can be written."""
         folder = self._work.folder
         try:
@@ -404,7 +405,7 @@ class _Rescue:
                 " for integer operators: set session.disable_quant_qdq to 1. It was run so, not"
                 " with integer kernels."
             )
-        return _Written(assembly, verified, rescaled_db)
+        return _WrittenFiles(assembly, verified, rescaled_db)
 
     def _assembled(self, folder: Path, fixed_by: Samples | None) -> tuple[Assembly, Assembly]:
         """The whole network: rescaled alone, and under the draft."""
@@ -419,7 +420,7 @@ class _Rescue:
         )
 
     def _record(
-        self, written: _Written | None, files: tuple[RescueFileRecord, ...]
+        self, written: _WrittenFiles | None, files: tuple[RescueFileRecord, ...]
     ) -> RescueRecord:
         bench = self._bench
         before, after = (

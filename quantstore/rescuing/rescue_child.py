@@ -22,7 +22,7 @@ def request(path: Path, inputs: str, choices: Any) -> dict[str, Any]:
 
 
 def answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
-    """Rescue the model, say how far it is, and give everything that was found."""
+    """Rescue the model, say how far it is, and give everything that was answered."""
     from quantstore.rescuing.choices import RescueChoices
     from quantstore.rescuing.rescue import rescue
     from quantstore.run.choices import Progress
@@ -40,8 +40,8 @@ def answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
             last_stage, last_time = progress.stage, now
             reply.progress(dataclasses.asdict(progress))
 
-    found = rescue(Path(request["path"]), request["inputs"], RescueChoices(**choices), report)
-    return {"rescue": found.to_json(), "peak_bytes": peak_bytes()}
+    answered = rescue(Path(request["path"]), request["inputs"], RescueChoices(**choices), report)
+    return {"rescue": answered.to_json(), "peak_bytes": peak_bytes()}
 
 
 if __name__ == "__main__":

@@ -142,14 +142,14 @@ def _is_depthwise(network: Network, node: Node) -> bool:
 class Scaling:
     """A tensor and its factors, one per channel; ``is_folded``: into the convolution before it."""
 
-    place: Scalable
+    scalable: Scalable
     factors: Doubles
     is_folded: bool
 
     @property
     def tensors(self) -> tuple[str, ...]:
         """The tensors that are divided."""
-        return self.place.chain if self.is_folded else (self.place.tensor,)
+        return self.scalable.chain if self.is_folded else (self.scalable.tensor,)
 
 
 @dataclass(frozen=True)
@@ -176,11 +176,11 @@ class Factors:
         tensors: dict[str, Doubles] = {}
         for scaling in scalings.values():
             tensors |= dict.fromkeys(scaling.tensors, scaling.factors)
-            inputs |= dict.fromkeys(scaling.place.readers, scaling.factors)
-            if scaling.is_folded and scaling.place.producer is not None:
-                outputs[scaling.place.producer] = scaling.factors
-                if scaling.place.bias is not None:
-                    biases[scaling.place.bias] = scaling.factors
+            inputs |= dict.fromkeys(scaling.scalable.readers, scaling.factors)
+            if scaling.is_folded and scaling.scalable.producer is not None:
+                outputs[scaling.scalable.producer] = scaling.factors
+                if scaling.scalable.bias is not None:
+                    biases[scaling.scalable.bias] = scaling.factors
         groups = {
             node.input[1]: group_count(node)
             for node in network.model.graph.node

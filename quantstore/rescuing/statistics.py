@@ -30,9 +30,9 @@ def tensors_of(
     Raises:
         RunError: onnxruntime stops.
     """
-    wanted = list(dict.fromkeys(names))
-    fed_names = [name for name in wanted if name in network.inputs]
-    computed = [name for name in wanted if name in network.tensors]
+    tensor_names = list(dict.fromkeys(names))
+    fed_names = [name for name in tensor_names if name in network.inputs]
+    computed = [name for name in tensor_names if name in network.tensors]
     blocks = packed(computed, network.bytes_of, BLOCK_BYTES)
     relay = Relay(network.model, blocks, folder, "values")
     for indices in rounds(len(samples), lambda: relay.most_bytes):
@@ -56,7 +56,7 @@ def values_by_channel(
         flat = np.moveaxis(array, 1, -1).reshape(-1, array.shape[1])
         chosen = rng.integers(0, len(flat), min(_POSITIONS, len(flat)))
         kept.setdefault(name, []).append(flat[chosen].astype(np.float32))
-    return {name: np.concatenate(parts) for name, parts in kept.items()}
+    return {name: np.concatenate(arrays) for name, arrays in kept.items()}
 
 
 def inputs_of_layers(
@@ -82,7 +82,7 @@ def inputs_of_layers(
                 groups = [flat[rng.integers(0, len(flat), min(_PATCHES, len(flat)))]]
             kept.setdefault(name, []).append([np.asarray(part, np.float32) for part in groups])
     return {
-        name: [np.concatenate(parts) for parts in zip(*of_samples, strict=True)]
+        name: [np.concatenate(arrays) for arrays in zip(*of_samples, strict=True)]
         for name, of_samples in kept.items()
     }
 

@@ -35,12 +35,12 @@ def sizes(
     parsed = {text: _parsed(text) for text in texts}
     if not any(isinstance(tree, ast.BinOp) for tree in parsed.values()):
         return None
-    found = {}
+    sizes = {}
     for text, tree in parsed.items():
         size = None if tree is None else _value(tree, lengths, otherwise)
         if size is not None and size > 0:
-            found[text] = size
-    return found
+            sizes[text] = size
+    return sizes
 
 
 def _parsed(text: str) -> ast.expr | None:
@@ -59,8 +59,8 @@ def _value(tree: ast.expr, lengths: Mapping[str, int], otherwise: int) -> int | 
             return lengths.get(name, otherwise)
         case ast.Constant(value=int(number)):
             return number
-        case ast.BinOp(left=left, op=operation, right=right) if type(operation) in _OPERATIONS:
-            sides = (_value(left, lengths, otherwise), _value(right, lengths, otherwise))
+        case ast.BinOp(left=first, op=operation, right=second) if type(operation) in _OPERATIONS:
+            sides = (_value(first, lengths, otherwise), _value(second, lengths, otherwise))
             if sides[0] is None or sides[1] is None or (sides[1] == 0):
                 return None
             return _OPERATIONS[type(operation)](sides[0], sides[1])

@@ -48,7 +48,7 @@ from quantstore.run.probe_figures import EXACT_DB
 from quantstore.run.ranges import SENTINEL, observe
 from quantstore.run.runtime import version
 from quantstore.run.sensitivity import Bench, Budget, units_of
-from quantstore.run.subject import Subject
+from quantstore.run.subject import PreparedModel
 from quantstore.run.tail import HeadFigures, Tail
 from quantstore.run.workplace import Workplace
 
@@ -353,7 +353,7 @@ def returns_no_number(model: str, output: str, sample_count: int) -> str:
 
 
 def _figures(
-    work: Workplace, emulator: Emulator, plan: Plan, samples: Samples, compared: Subject
+    work: Workplace, emulator: Emulator, plan: Plan, samples: Samples, compared: PreparedModel
 ) -> _Figures:
     names = compared.points.names
     expected = list(_returned(work, emulator, Plan(), samples, "running the float model"))

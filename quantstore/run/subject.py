@@ -22,7 +22,7 @@ from quantstore.run.probe_figures import BRANCHING, NO_FLOAT_OUTPUT_DEPENDS
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class PreparedModel:
     """What is run.
 
     ``behind``: the decoder, None without one. ``layer_of``: by the name of weights in the network,
@@ -51,7 +51,7 @@ class CutModel:
     order: tuple[str, ...]
     layers: FileLayers
 
-    def prepared(self, folder: Path, *, fold: bool) -> Subject:
+    def prepared(self, folder: Path, *, fold: bool) -> PreparedModel:
         """The network, folded and taken apart.
 
         Raises:
@@ -59,7 +59,7 @@ class CutModel:
         """
         network, behind = decoder.prepare(self.model, self.points, folder, fold=fold)
         layer_of = self.layers.keys_in(network)
-        return Subject(network, behind, self.points, self.holds_scores, layer_of)
+        return PreparedModel(network, behind, self.points, self.holds_scores, layer_of)
 
 
 def cut(model: twin.FloatModel, samples: Samples) -> CutModel:
