@@ -61,7 +61,10 @@ class Assembly:
         """A model with the inputs and outputs of the file, no others."""
         kept = {value.name: value for value in model.graph.output}
         del model.graph.output[:]
-        model.graph.output.extend(kept[name] for name in self.source.outputs)
+        for declared in self.source.declared:
+            # A map of scores has a type that the way through the optimizer loses.
+            is_typed = kept[declared.name].HasField("type")
+            model.graph.output.append(kept[declared.name] if is_typed else declared)
         model.graph.input.extend(self.source.frozen)
         return model
 
@@ -70,13 +73,13 @@ class Assembly:
 class Whole:
     """The network of a file, with everything behind its heads.
 
-    ``outputs``: what the file hands out; the graph gives the compared tensors besides.
+    ``declared``: what the file hands out; the graph gives the compared tensors besides.
     ``frozen``: inputs that a file keeps although nothing reads them any more. ``is_fixed``: the
     shapes of the inputs are those of the samples.
     """
 
     network: Network
-    outputs: tuple[str, ...]
+    declared: tuple[onnx.ValueInfoProto, ...]
     frozen: tuple[onnx.ValueInfoProto, ...] = ()
     is_fixed: bool = False
 
@@ -98,12 +101,13 @@ def whole_network(
     """
     model = twin.open_float(path)
     graph = model.model.graph
-    handed = tuple(str(value.name) for value in graph.outputs)
+    declared = tuple(onnx.load(path, load_external_data=False).graph.output)
+    handed = {value.name for value in declared}
     frozen: tuple[onnx.ValueInfoProto, ...] = ()
     if fixed_by is not None:
-        declared = {value.name: value for value in twin.to_proto(model).graph.input}
+        inputs = {value.name: value for value in twin.to_proto(model).graph.input}
         names = subject.freeze_scalars(model.model, fixed_by)
-        frozen = tuple(declared[name] for name in names)
+        frozen = tuple(inputs[name] for name in names)
         subject.fix_shapes(model.model, fixed_by)
     values = {str(value.name): value for node in graph for value in node.outputs}
     for name in bench.network.outputs:
@@ -117,7 +121,7 @@ def whole_network(
     missing = set(bench.network.outputs).difference(network.tensors)
     if missing:
         raise OtherNetworkError(f"the whole model does not compute {min(missing)!r}", _IS_A_BUG)
-    return Whole(network, handed, frozen, fixed_by is not None)
+    return Whole(network, declared, frozen, fixed_by is not None)
 
 
 def _name_apart(graph: ir.Graph) -> None:
