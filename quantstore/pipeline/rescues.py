@@ -22,9 +22,10 @@ from quantstore.process.running import Running
 from quantstore.records import RescueFileRecord
 from quantstore.rescuing import rescue_child
 from quantstore.rescuing.choices import Rescue, RescueChoices
+from quantstore.rescuing.formats import KINDS
 from quantstore.run.choices import Progress, ReportProgress
 
-__all__ = ["DoneRescue", "Progress", "Rescue", "RescueChoices", "Running", "run", "start"]
+__all__ = ["DoneRescue", "Progress", "Rescue", "RescueChoices", "Running", "run", "start", "use_of"]
 
 # What the folder of a rescue that is under way is called, with letters by chance behind it.
 UNFINISHED = ".unfinished-"
@@ -101,6 +102,21 @@ def run(
         QuantstoreError: it failed, in a sentence; nothing is stored or written then.
     """
     return start(path, store_path, inputs, choices).wait(report)
+
+
+def use_of(kind: str, name: str) -> str:
+    """The line that says what uses a file of this kind.
+
+    Args:
+        kind: as ``rescue_files`` has it.
+        name: of the model, with which names of files begin.
+    """
+    owner, _, data = kind.partition(" ")
+    if owner not in KINDS:
+        return ""
+    if data:
+        return f"External data: keep it beside {KINDS[owner].file_name(name)}"
+    return KINDS[owner].use.replace("NAME", name)
 
 
 @contextlib.contextmanager
