@@ -1,13 +1,11 @@
 """The options that say how to prepare inputs, which every command that runs a model has."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from quantstore.cli.output import OK, emit
-
-CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
+from quantstore.cli.root import CommandFunction
 
 WRONG_SIZE = "--size is a number or HEIGHTxWIDTH, as in 480x640"
 

@@ -186,8 +186,10 @@ def rescue(
             if progress.stage != stage:
                 stage = progress.stage
                 talk.begin()
-            left = choices.budget_seconds - talk.seconds
-            talk.progress(progress.done, progress.total, progress_label(progress.stage, left))
+            seconds_left = choices.budget_seconds - talk.seconds
+            talk.progress(
+                progress.done, progress.total, progress_label(progress.stage, seconds_left)
+            )
 
         try:
             done = rescues.run(path, db, inputs, choices, report)
@@ -214,7 +216,7 @@ def _print(done: "DoneRescue", db: Path, name: str, style: str) -> None:
         units = queries.rescue_units(con, done.rescue_id)
         files = queries.rescue_files(con, done.rescue_id)
     row = rescues[rescues["rescue_id"] == done.rescue_id].reset_index(drop=True)
-    files["use"] = [use_of(kind, name) for kind in files["kind"]]
+    files["use"] = [use_of(file_kind, name) for file_kind in files["kind"]]
     if style == "table":
         _print_tables(steps, files)
     elif style == "csv":

@@ -104,14 +104,14 @@ def run(
     return start(path, store_path, inputs, choices).wait(report)
 
 
-def use_of(kind: str, name: str) -> str:
+def use_of(file_kind: str, name: str) -> str:
     """The line that says what uses a file of this kind.
 
     Args:
-        kind: as ``rescue_files`` has it.
+        file_kind: as ``rescue_files`` has it.
         name: of the model, with which names of files begin.
     """
-    owner, _, data = kind.partition(" ")
+    owner, _, data = file_kind.partition(" ")
     if owner not in KINDS:
         return ""
     if data:

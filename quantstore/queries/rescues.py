@@ -9,20 +9,18 @@ def rescues(con: Connection, model: str | None = None) -> pd.DataFrame:
     """One row per rescue of a model, or of all, the latest first.
 
     ``before_band``, ``after_band`` and ``file_band`` are the bands of the values beside them. An
-    SQNR that is NULL means that nothing is lost, unless ``failure`` says why there is none.
-    ``is_latest``: of those for this model and target that wrote quantized files; the view
-    ``verdicts`` shows its ``file_db``.
+    SQNR that is NULL means that nothing is lost, unless ``failure`` says why there is none, or
+    ``has_files`` that no quantized file could be made. ``is_latest``: of those for this model and
+    target that made one; the view ``verdicts`` shows its ``file_db``.
     """
     return con.frame(
         """
         with own as (
             select
                 rescues.*,
-                failure is null and not is_proposal as has_files,
-                row_number() over (
-                    partition by model_id, target, failure is null and not is_proposal
-                    order by created_at desc, rescue_id desc
-                ) as age
+                -- As the view verdicts has it.
+                failure is null and not is_proposal and (file_db is not null or reached)
+                    as has_files
             from rescues
             where $model is null
                 or model_id = (select model_id from models where model = $model)
@@ -33,13 +31,17 @@ def rescues(con: Connection, model: str | None = None) -> pd.DataFrame:
                 *,
                 if(failure is null, coalesce(before_db, 'infinity'), before_db) as before_or_most,
                 if(failure is null, coalesce(after_db, 'infinity'), after_db) as after_or_most,
-                if(failure is null, coalesce(file_db, 'infinity'), file_db) as file_or_most
+                if(has_files, coalesce(file_db, 'infinity'), file_db) as file_or_most,
+                row_number() over (
+                    partition by model_id, target, has_files
+                    order by created_at desc, rescue_id desc
+                ) as age
             from own
         )
         select
             models.model,
             lifted.* exclude (
-                model_id, has_files, age, before_or_most, after_or_most, file_or_most
+                model_id, age, before_or_most, after_or_most, file_or_most
             ),
             before_bands.band as before_band,
             after_bands.band as after_band,

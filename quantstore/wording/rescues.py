@@ -63,8 +63,8 @@ def after_sentence(record: "RescueRecord", band: str | None) -> str:
     """
     state = "" if band is None else f"{band}, "
     inputs = counted(record.test_count, "input" if not record.is_proposal else "noise input")
-    what = "" if is_written(record) else " (the plan alone)"
-    sentence = f"After: {state}output SQNR {db(rescued_db(record))}{what}"
+    addition = "" if is_written(record) else " (the plan alone)"
+    sentence = f"After: {state}output SQNR {db(rescued_db(record))}{addition}"
     sentence += f", measured on {inputs} that the search did not use."
     return sentence + _decisions(record.agreement_after)
 

@@ -73,6 +73,16 @@ def test_the_latest_of_a_target_is_the_one_of_the_verdict(ask, rescue):
     assert row["rescued_db"] == found["file_db"][found["is_latest"]].item()
 
 
+def test_a_plan_without_a_file_has_no_band_and_does_not_hide_an_earlier_file(ask, rescue):
+    written = rescue(minute=0)
+    rescue(minute=1, file_db=math.nan, integer_db=math.nan, reached=False)
+    found = ask(queries.rescues, MODEL)
+    assert found["has_files"].tolist() == [False, True]
+    assert found["file_band"].fillna("none").tolist() == ["none", "watch"]
+    assert ask(queries.latest_rescues, MODEL)["rescue_id"].tolist() == [written]
+    assert ask(queries.verdicts, [MODEL], "int8_channel")["rescued_db"].tolist() == [24.75]
+
+
 def test_every_target_has_its_latest_rescue_a_proposal_where_there_is_nothing_better(ask, rescue):
     rescue("int8_tensor", is_proposal=True)
     proposal = rescue("int8_tensor", minute=1, is_proposal=True)
