@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from quantstore.version import __version__
 
 if TYPE_CHECKING:
-    from quantstore.api import Store, Verdict, demo_models, ingest, open_store, probe
+    from quantstore.api import Store, Verdict, demo_models, ingest, open_store, probe, rescue
     from quantstore.checks import Check, Limits
     from quantstore.errors import QuantstoreError
     from quantstore.pipeline.outcome import IngestResult
@@ -34,6 +34,7 @@ __all__ = [
     "ingest",
     "open_store",
     "probe",
+    "rescue",
 ]
 
 _HOMES = {
@@ -47,6 +48,7 @@ _HOMES = {
     "ingest": "api",
     "open_store": "api",
     "probe": "api",
+    "rescue": "api",
 }
 
 

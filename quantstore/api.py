@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from quantstore.pipeline.outcome import IngestResult
+    from quantstore.pipeline.rescues import DoneRescue
     from quantstore.pipeline.runs import Done
     from quantstore.run.choices import Choices, Progress
 
@@ -277,6 +278,53 @@ class Store:
         )
         return frames.target_figures(result.model, result.records, result.kept_db)
 
+    def rescue(
+        self,
+        path: AnyPath,
+        inputs: AnyPath,
+        *,
+        target: str = DEFAULT_TARGET.name,
+        output: AnyPath | None = None,
+        progress: "Callable[[Progress], None] | None" = None,
+        **choices: Any,
+    ) -> "DoneRescue":
+        """Search what keeps a model accurate on a target, write files that do, and store it.
+
+        Args:
+            inputs: a folder of images, an image, an ``.npz`` or ``.npy`` file, or ``noise``, on
+                which the result is a proposal.
+            target: the name of a target that rounds activations with a calibrated scale.
+            output: the folder for the files; without one none is kept.
+            progress: is told how far it is.
+            choices: more fields of :class:`quantstore.pipeline.rescues.RescueChoices`:
+                ``reach_db``, ``keep_macs``, ``allow``, ``budget_seconds``, ``samples``,
+                ``preprocess``, ``test_inputs``, ``fold``.
+
+        Returns:
+            ``rescue.record`` has what was reached, with ``steps``, ``units`` and ``files``.
+
+        Raises:
+            UnknownTargetError: there is no such target.
+            InputsError: it cannot be rescued, or the inputs do not fit.
+            ModelFileError: the file is no model.
+            RunError: the model cannot be run, or the files cannot be written.
+        """
+        from quantstore.pipeline import rescues
+
+        chosen = rescues.RescueChoices(
+            target=_checked_target(target),
+            output=None if output is None else os.fspath(output),
+            **choices,
+        )
+        return rescues.run(Path(path), self.path, os.fspath(inputs), chosen, progress)
+
+    def rescues(self, model: str | None = None) -> pd.DataFrame:
+        """One row per rescue of a model, or of all, the latest first: before, after, the bands."""
+        with self._reading() as connection:
+            if model is not None:
+                store.find_model(connection, model)
+            return queries.rescues(connection, model)
+
     @contextmanager
     def _reading(self) -> Iterator[store.Connection]:
         with store.reading(self.path, self.wait_seconds) as connection:
@@ -368,6 +416,27 @@ def probe(
     """
     chosen = store if isinstance(store, Store) else open_store(store)
     return chosen.probe(model, targets, seconds=seconds, progress=progress)
+
+
+def rescue(
+    path: AnyPath,
+    inputs: AnyPath,
+    store: Store | AnyPath | None = None,
+    *,
+    target: str = DEFAULT_TARGET.name,
+    output: AnyPath | None = None,
+    progress: "Callable[[Progress], None] | None" = None,
+    **choices: Any,
+) -> "DoneRescue":
+    """Search what keeps a model accurate on a target, as ``quantstore rescue`` does.
+
+    Args:
+        store: by default the one that the command line uses in this folder; created if need be.
+
+    The other arguments, the result and what is raised: :meth:`Store.rescue`.
+    """
+    chosen = store if isinstance(store, Store) else open_store(store)
+    return chosen.rescue(path, inputs, target=target, output=output, progress=progress, **choices)
 
 
 def demo_models() -> list[Path]:

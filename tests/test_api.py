@@ -15,13 +15,16 @@ import quantstore
 from quantstore import checks, queries, store
 from quantstore.errors import (
     DamagedStoreError,
+    InputsError,
     LimitsError,
     MissingStoreError,
     RejectedQueryError,
     UnknownLayerError,
     UnknownModelError,
+    UnknownTargetError,
 )
 from quantstore.store.statements import ONLY_SELECT
+from tests.support import fake_rescue
 
 DEMO_MODELS = ["digits-plain", "digits-rescaled", "digits-separable", "digits-separable-unfolded"]
 
@@ -66,10 +69,17 @@ def test_every_public_name_is_there_and_explained():
 def _later_types():
     import pyarrow as pa
 
+    from quantstore.pipeline.rescues import DoneRescue
     from quantstore.pipeline.runs import Done
     from quantstore.run.choices import Choices, Progress
 
-    return {"pa": pa, "Choices": Choices, "Progress": Progress, "Done": Done}
+    return {
+        "pa": pa,
+        "Choices": Choices,
+        "Progress": Progress,
+        "Done": Done,
+        "DoneRescue": DoneRescue,
+    }
 
 
 # Asking.
@@ -320,6 +330,47 @@ def test_targets_are_measured_by_name_or_by_file(own):
 def test_an_unknown_target_is_an_error_that_names_the_others(demo, kind):
     with pytest.raises(kind, match="there is no target 'nope'"):
         demo.probe("digits-plain", "nope")
+
+
+def test_a_rescue_is_stored_and_its_files_are_where_they_were_asked_for(own, tmp_path, monkeypatch):
+    fake_rescue.install(tmp_path / "in-the-child", monkeypatch)
+    file = next(path for path in quantstore.demo_models() if path.stem == "digits-rescaled")
+    seen = []
+    done = quantstore.rescue(
+        file, "photos", own, output=tmp_path / "out", allow=("ranges",), progress=seen.append
+    )
+    record = done.rescue.record
+    assert (record.target, record.allowed) == ("int8_channel", ("ranges",))
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == sorted(
+        fake_rescue.FILES.values()
+    )
+    assert seen
+    # Without a folder no file is kept.
+    again = own.rescue(str(file), tmp_path / "photos", target="int8_tensor")
+    assert again.rescue.record.files == ()
+    assert own.rescues("digits-rescaled")["target"].tolist() == ["int8_tensor", "int8_channel"]
+    assert own.rescues()["rescue_id"].nunique() == 2
+    assert own.rescues("digits-plain").empty
+
+
+def test_quantstore_rescue_is_a_function_whatever_was_imported():
+    program = (
+        "import quantstore.rescuing.rescue, quantstore.pipeline.rescues, quantstore\n"
+        "print(callable(quantstore.rescue), quantstore.rescue.__module__)"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.split() == ["True", "quantstore.api"]
+
+
+def test_a_target_without_calibrated_scales_cannot_be_rescued(demo):
+    with pytest.raises(UnknownTargetError, match="there is no target 'nope'"):
+        demo.rescue("m.onnx", "noise", target="nope")
+    with pytest.raises(InputsError, match="int8_dynamic cannot be rescued"):
+        demo.rescue("m.onnx", "noise", target="int8_dynamic")
+    with pytest.raises(UnknownModelError):
+        demo.rescues("nope")
 
 
 def test_remove_takes_a_model_out(own):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, emit, print_frame, say
+from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, print_frame, say
+from quantstore.cli.preprocessing import preprocessing, preprocessing_options
 from quantstore.cli.root import commands, everywhere, format_option, scheme_option
 from quantstore.errors import QuantstoreError
 from quantstore.schemes import TARGETS
@@ -31,15 +32,6 @@ DRIFT_COLUMNS = (
 )
 
 NO_FILE = "there is no such file"
-WRONG_SIZE = "--size is a number or HEIGHTxWIDTH, as in 480x640"
-
-
-def _help_with_presets(context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    """Where ``help`` stands for a preset, print them and end; nothing else need be there then."""
-    if value == "help" and not context.resilient_parsing:
-        _print_presets()
-        context.exit(OK)
-    return value
 
 
 @commands.command(position=70)
@@ -51,21 +43,7 @@ def _help_with_presets(context: click.Context, _parameter: click.Parameter, valu
     help="What to run on: a folder of images, an image, arrays by input name (.npz), one array"
     " (.npy), or noise.",
 )
-@click.option(
-    "--preprocess",
-    default="auto",
-    show_default=True,
-    is_eager=True,
-    callback=_help_with_presets,
-    metavar="PRESET",
-    help="How to prepare pixels; --preprocess help lists the presets. auto is imagenet, gray for"
-    " one channel.",
-)
-@click.option("--size", metavar="N|HxW", help="Size of images where the model leaves it open.")
-@click.option("--mean", metavar="A[,B,C]", help="(pixel * scale - mean) / std, pixels from 0.")
-@click.option("--std", metavar="A[,B,C]", help="See --mean.")
-@click.option("--scale", type=float, metavar="X", help="See --mean.")
-@click.option("--color", type=click.Choice(["rgb", "bgr", "gray"]), help="Order of the channels.")
+@preprocessing_options
 @click.option(
     "--target",
     type=click.Choice(list(TARGETS)),
@@ -181,11 +159,10 @@ def simulate(
 
     if not path.is_file():
         raise QuantstoreError(f"{path}: {NO_FILE}", "check the path")
-    preprocessing = _preprocessing(
-        preprocess, size=size, mean=mean, std=std, scale=scale, color=color
-    )
     choices = Choices(
-        preprocess=preprocessing,
+        preprocess=preprocessing(
+            preprocess, size=size, mean=mean, std=std, scale=scale, color=color
+        ),
         exclude=exclude,
         drift=not no_drift,
         # What must stay in float is sought among what the sensitivities rank.
@@ -223,46 +200,6 @@ def simulate(
         print_frame(frame, style)
     _say_simulation(done)
     return SOME_FAILED if done.simulation.record.failure else OK
-
-
-def wrong_numbers(option: str) -> str:
-    """What to say of a mean or a deviation that is no number for each channel."""
-    return f"--{option} is one number or three, as in 0.5,0.5,0.5"
-
-
-def _preprocessing(name: str, *, size: str | None, **options: Any) -> Any:
-    """A preset's name, or the preset with what was given on the command line."""
-    from quantstore.run import inputs
-
-    overrides = {key: value for key, value in options.items() if value is not None}
-    for key in ("mean", "std"):
-        if key in overrides:
-            try:
-                overrides[key] = tuple(float(part) for part in overrides[key].split(","))
-            except ValueError:
-                raise click.UsageError(wrong_numbers(key)) from None
-    if size is not None:
-        height, _, width = size.lower().partition("x")
-        try:
-            overrides["size"] = (int(height), int(width or height))
-        except ValueError:
-            raise click.UsageError(WRONG_SIZE) from None
-    if name == inputs.AUTO:
-        if not overrides:
-            return name
-        # Numbers of one's own replace the preset's, the size alone does not.
-        name = "zero-one" if overrides.keys() - {"size"} else "imagenet"
-    return inputs.changed(inputs.preset(name), **overrides)
-
-
-def _print_presets() -> None:
-    from quantstore.run.inputs import ALIASES, PRESETS
-
-    also = {
-        name: [alias for alias, target in ALIASES.items() if target == name] for name in PRESETS
-    }
-    for name, preset in PRESETS.items():
-        emit(f"{', '.join([name, *also[name]])}: {preset.description}\n")
 
 
 def _drift_frame(done: "Done") -> "pd.DataFrame":

@@ -1,12 +1,12 @@
 """A rescue from start to store: searched in a child, its files handed over when all is done.
 
-What the command line and the pages call. The child writes into a folder of its own beside the one
-that was asked for; a rescue that is cancelled, or crashes, leaves no file and no row.
+What the command line and the pages call. The child writes into a folder of its own in or beside the
+one that was asked for. Files are handed over while the row is written, so that a rescue that is
+cancelled, crashes or cannot be stored leaves no file and no row.
 """
 
 import contextlib
 import dataclasses
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,11 +22,14 @@ from quantstore.process.running import Running
 from quantstore.records import RescueFileRecord
 from quantstore.rescuing import rescue_child
 from quantstore.rescuing.choices import Rescue, RescueChoices
+from quantstore.rescuing.formats import KINDS
 from quantstore.run.choices import Progress, ReportProgress
 
-__all__ = ["DoneRescue", "Progress", "Rescue", "RescueChoices", "Running", "run", "start"]
+__all__ = ["DoneRescue", "Progress", "Rescue", "RescueChoices", "Running", "run", "start", "use_of"]
 
-_UNFINISHED = ".unfinished-"
+# What the folder of a rescue that is under way is called, with letters by chance behind it.
+UNFINISHED = ".unfinished-"
+OTHER_FOLDER = "choose another folder for the files"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +54,10 @@ def start(path: Path, store_path: Path, inputs: str, choices: RescueChoices) -> 
         it was being written already.
     """
     child = Child(rescue_child.__name__, extra_environment=SINGLE_THREADED)
+    output = None if choices.output is None else Path(choices.output).absolute()
 
     def work(report: Callable[[Any], None]) -> DoneRescue:
-        with _folder_beside(choices.output) as folder:
+        with _unfinished(output) as folder:
             asked = dataclasses.replace(choices, output=None if folder is None else str(folder))
             child.ask(rescue_child.request(path.absolute(), inputs, asked), limits.sharing_memory())
             try:
@@ -62,11 +66,25 @@ def start(path: Path, store_path: Path, inputs: str, choices: RescueChoices) -> 
                 raise explained(error, "the rescue") from error
             except BugInChildError as error:
                 raise RunError(f"the rescue failed: {error.summary}") from error
+            # What it holds is not needed while the weights are measured and the store is written.
             child.close()
             rescue = Rescue.from_json(answer["rescue"])
-            if folder is not None and choices.output is not None:
-                rescue = _handed_over(rescue, folder, Path(choices.output))
-        return _stored(path, store_path, choices, rescue, answer["peak_bytes"], report)
+            stored = stored_as(path, store_path, rescue.sha256, report, fold=choices.fold)
+            with contextlib.ExitStack() as undo:
+                with store.writing(store_path) as connection:
+                    model_id = store.find_model(connection, stored.model)
+                    if folder is not None and output is not None:
+                        rescue = _handed_over(rescue, folder, output, undo)
+                    rescue_id = store.add_rescue(connection, model_id, rescue.record)
+                # The row is there: the files stay.
+                undo.pop_all()
+        return DoneRescue(
+            model=stored.model,
+            rescue_id=rescue_id,
+            rescue=rescue,
+            was_ingested=stored.was_ingested,
+            peak_bytes=answer["peak_bytes"],
+        )
 
     return Running(child, work)
 
@@ -86,71 +104,82 @@ def run(
     return start(path, store_path, inputs, choices).wait(report)
 
 
+def use_of(file_kind: str, name: str) -> str:
+    """The line that says what uses a file of this kind.
+
+    Args:
+        file_kind: as ``rescue_files`` has it.
+        name: of the model, with which names of files begin.
+    """
+    owner, _, data = file_kind.partition(" ")
+    if owner not in KINDS:
+        return ""
+    if data:
+        return f"External data: keep it beside {KINDS[owner].file_name(name)}"
+    return KINDS[owner].use.replace("NAME", name)
+
+
 @contextlib.contextmanager
-def _folder_beside(output: str | None) -> Iterator[Path | None]:
-    """An empty folder on the disk of the output, so that files can be moved there at once.
+def _unfinished(output: Path | None) -> Iterator[Path | None]:
+    """A hidden folder on the disk of the output, so that files can be moved there at once.
 
     Raises:
-        RunError: it cannot be made.
+        RunError: it cannot be made, or the output is no folder.
     """
     if output is None:
         yield None
         return
-    parent = Path(output).absolute().parent
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=parent))
+        nearest = next(parent for parent in (output, *output.parents) if parent.exists())
+        if not nearest.is_dir():
+            raise RunError(f"{nearest} is a file", OTHER_FOLDER)
+        # Removed when the interpreter ends, too: whoever interrupts does not wait for this thread.
+        folder = tempfile.TemporaryDirectory(
+            prefix=UNFINISHED, dir=nearest, ignore_cleanup_errors=True
+        )
     except OSError as error:
-        raise RunError(
-            f"nothing can be written into {parent}: {error.strerror or error}",
-            "choose another folder with -o",
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        raise _unwritable(output, error) from error
+    with folder as name:
+        yield Path(name)
 
 
-def _handed_over(rescue: Rescue, folder: Path, output: Path) -> Rescue:
+def _handed_over(rescue: Rescue, folder: Path, output: Path, undo: contextlib.ExitStack) -> Rescue:
     """Move the files to where they belong, each whole; their records say so.
+
+    Args:
+        undo: is told how to take each of them back, and what it replaces.
 
     Raises:
         RunError: they cannot be moved.
     """
+    replaced = folder / "replaced"
     files: list[RescueFileRecord] = []
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        replaced.mkdir()
+        if not output.exists():
+            output.mkdir(parents=True)
+            undo.callback(_remove_empty, output)
         for file in rescue.record.files:
-            target = output / Path(file.path).relative_to(folder)
+            name = Path(file.path).relative_to(folder)
+            target = output / name
+            if target.is_file():
+                target.replace(replaced / name)
+                undo.callback((replaced / name).replace, target)
             Path(file.path).replace(target)
+            undo.callback(target.unlink, missing_ok=True)
             files.append(dataclasses.replace(file, path=str(target)))
     except OSError as error:
-        for file in files:
-            Path(file.path).unlink(missing_ok=True)
-        raise RunError(
-            f"nothing can be written into {output}: {error.strerror or error}",
-            "choose another folder with -o",
-        ) from error
+        raise _unwritable(output, error) from error
     record = dataclasses.replace(rescue.record, files=tuple(files))
     return dataclasses.replace(rescue, record=record)
 
 
-def _stored(
-    path: Path,
-    store_path: Path,
-    choices: RescueChoices,
-    rescue: Rescue,
-    peak_bytes: int | None,
-    report: ReportProgress,
-) -> DoneRescue:
-    stored = stored_as(path, store_path, rescue.sha256, report, fold=choices.fold)
-    with store.writing(store_path) as connection:
-        model_id = store.find_model(connection, stored.model)
-        rescue_id = store.add_rescue(connection, model_id, rescue.record)
-    return DoneRescue(
-        model=stored.model,
-        rescue_id=rescue_id,
-        rescue=rescue,
-        was_ingested=stored.was_ingested,
-        peak_bytes=peak_bytes,
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _unwritable(output: Path, error: OSError) -> RunError:
+    return RunError(
+        f"nothing can be written into {output}: {error.strerror or error}", OTHER_FOLDER
     )

@@ -45,6 +45,13 @@ from quantstore.queries.models import (
     verdicts,
 )
 from quantstore.queries.overlays import drift_run, float_set, node_sensitivities
+from quantstore.queries.rescues import (
+    latest_rescues,
+    rescue_files,
+    rescue_steps,
+    rescue_units,
+    rescues,
+)
 from quantstore.queries.revisions import likely_revisions, revision_layers
 from quantstore.queries.runs import (
     FALLS_FROM_DB,
@@ -90,6 +97,7 @@ __all__ = [
     "float_set",
     "found_by_name",
     "free_bytes",
+    "latest_rescues",
     "layer_address",
     "layer_bits_needed",
     "layer_channel_columns",
@@ -120,6 +128,10 @@ __all__ = [
     "ranking",
     "reality",
     "recent_ingests",
+    "rescue_files",
+    "rescue_steps",
+    "rescue_units",
+    "rescues",
     "revision_layers",
     "run_counts",
     "schema",

@@ -5,10 +5,12 @@ what it is asked, its result ``{"rescue": ..., "peak_bytes": ...}``.
 """
 
 import dataclasses
+import errno
 import time
 from pathlib import Path
 from typing import Any
 
+from quantstore.errors import RunError
 from quantstore.process.memory import peak_bytes
 from quantstore.process.serve import Reply, serve
 
@@ -40,7 +42,16 @@ def answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
             last_stage, last_time = progress.stage, now
             reply.progress(dataclasses.asdict(progress))
 
-    answered = rescue(Path(request["path"]), request["inputs"], RescueChoices(**choices), report)
+    try:
+        answered = rescue(
+            Path(request["path"]), request["inputs"], RescueChoices(**choices), report
+        )
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RunError(
+            "the disk is full", "free some room there, or choose another folder for the files"
+        ) from error
     return {"rescue": answered.to_json(), "peak_bytes": peak_bytes()}
 
 

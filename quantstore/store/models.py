@@ -143,12 +143,21 @@ def add_model(
 
 
 def own_runs(connection: Connection, model: str) -> int:
-    """How many times people ran a model; the probe, whose inputs are all noise, is not theirs."""
+    """How many times people ran a model, or rescued it.
+
+    The probe, whose inputs are all noise, is not theirs; a rescue is, whatever its inputs.
+    """
     return int(
         connection.value(
-            "select count(*) from simulations join models using (model_id)"
-            " where model = ? and input_source <> 'noise'",
-            [model],
+            """
+            with own as (select model_id from models where model = $model)
+            select
+                (
+                    select count(*) from simulations semi join own using (model_id)
+                    where input_source <> 'noise'
+                ) + (select count(*) from rescues semi join own using (model_id))
+            """,
+            {"model": model},
         )
     )
 

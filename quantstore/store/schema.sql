@@ -1057,7 +1057,10 @@ compared as (
 rescued as (
     select model_id, target, file_db
     from rescues
-    where failure is null and not is_proposal
+    where failure is null
+        and not is_proposal
+        -- Without a value it loses nothing, which reaches every goal, or there is no file.
+        and (file_db is not null or reached)
     qualify row_number() over (
         partition by model_id, target order by created_at desc, rescue_id desc
     ) = 1

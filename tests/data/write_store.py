@@ -14,11 +14,12 @@ import tempfile
 from pathlib import Path
 
 from quantstore import store
-from quantstore.pipeline import runs
+from quantstore.pipeline import rescues, runs
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.records import SimulationRecord
+from quantstore.rescuing.choices import RescueChoices
 from quantstore.run.choices import Choices
 
 # Why a probe has no figure: it was cut off, or there was nothing to round.
@@ -40,6 +41,11 @@ def main(name: str = f"store-schema-{store.SCHEMA_VERSION}.duckdb.gz") -> None:
             choices = Choices(scheme="int8_channel_symmetric", mode=mode, sensitivity=True)
             done = runs.run(model, path, "noise", choices)
             _add_failures(path, done.model, done.simulation.record)
+        # A goal that takes every kind of step, so that no table stays empty.
+        rescue_choices = RescueChoices(target="int8_channel", reach_db=60, output=f"{folder}/out")
+        rescues.run(model, path, "noise", rescue_choices)
+        with store.writing(path) as connection:
+            connection.rows("update rescue_files set path = parse_filename(path)")
         store.compact(path)
         # Without a time and a name in its header, the same store gives the same file.
         target.write_bytes(gzip.compress(path.read_bytes(), mtime=0))

@@ -27,7 +27,7 @@ from quantstore.pipeline.outcome import IngestChoices, IngestProgress
 from quantstore.schemes import SCHEMES
 from quantstore.store.labelling import name_is_taken
 from tests.support.graphs import conv_model, gaussian, make_model, move_outside, node, save
-from tests.support.runs import a_run, a_sensitivity, a_tensor, add
+from tests.support.runs import a_rescue, a_run, a_sensitivity, a_tensor, add
 
 
 # What running a model finds, and what it costs, is told in test_probe.py.
@@ -148,6 +148,7 @@ def test_what_people_ran_stays_with_the_content_that_is_measured_anew(tmp_path, 
             store.find_model(connection, "net"),
             [a_sensitivity(0, 30.0), a_sensitivity(None, 20.0, unit="sum", unit_kind="tensor")],
         )
+        store.add_rescue(connection, store.find_model(connection, "net"), a_rescue())
     again = ingest_file(file, path, IngestChoices(replace=True, name=name))
     assert (again.outcome, again.runs_removed) == ("replaced", 0)
     with store.reading(path) as connection:
@@ -166,6 +167,13 @@ def test_what_people_ran_stays_with_the_content_that_is_measured_anew(tmp_path, 
             "select model_id, unit from sensitivities where layer_id is null"
         ) == [(model_id, "sum")]
         assert connection.value("select count(*) from layers") == 1
+        rescued = "join rescues using (rescue_id) join models using (model_id)"
+        assert connection.rows(
+            f"select models.model, unit, layer from rescue_units {rescued}"
+            " left join layers using (layer_id) order by unit"
+        ) == [(name or "net", "Relu_0", None), (name or "net", "conv0", "conv")]
+        for table, count in (("rescue_steps", 4), ("rescue_files", 1)):
+            assert connection.value(f"select count(*) from {table} {rescued}") == count
 
 
 def test_what_people_ran_on_other_content_goes_with_it_and_is_counted(tmp_path, path):
@@ -174,10 +182,11 @@ def test_what_people_ran_on_other_content_goes_with_it_and_is_counted(tmp_path, 
     with store.writing(path) as connection:
         add(connection, "net", a_run())
         add(connection, "net", a_run(source="12 images"), [a_tensor(0, 20.0)])
+        store.add_rescue(connection, store.find_model(connection, "net"), a_rescue())
     again = ingest_file(model_file(file, seed=2), path, IngestChoices(replace=True))
-    assert (again.outcome, again.runs_removed) == ("replaced", 1)
+    assert (again.outcome, again.runs_removed) == ("replaced", 2)
     with store.reading(path) as connection:
-        for table in ("simulations", "activation_errors"):
+        for table in ("simulations", "activation_errors", "rescues", "rescue_units"):
             assert connection.value(f"select count(*) from {table}") == 0
 
 

@@ -13,7 +13,8 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from quantstore import cli, store
-from quantstore.cli.simulate import NO_FILE, RANKING_AGREES, WRONG_SIZE, wrong_numbers
+from quantstore.cli.preprocessing import WRONG_SIZE, wrong_numbers
+from quantstore.cli.simulate import NO_FILE, RANKING_AGREES
 from quantstore.errors import CancelledError, InputsError, QuantstoreError, RunError
 from quantstore.numerics.quantization import round_trip
 from quantstore.pipeline import runs

@@ -1,0 +1,88 @@
+"""The options that say how to prepare inputs, which every command that runs a model has."""
+
+from typing import Any
+
+import click
+
+from quantstore.cli.output import OK, emit
+from quantstore.cli.root import CommandFunction
+
+WRONG_SIZE = "--size is a number or HEIGHTxWIDTH, as in 480x640"
+
+
+def wrong_numbers(option: str) -> str:
+    """What to say of a mean or a deviation that is no number for each channel."""
+    return f"--{option} is one number or three, as in 0.5,0.5,0.5"
+
+
+def preprocessing_options(command: CommandFunction) -> CommandFunction:
+    """Give a command the options whose values :func:`preprocessing` reads."""
+    options = (
+        click.option(
+            "--preprocess",
+            default="auto",
+            show_default=True,
+            is_eager=True,
+            callback=_help_with_presets,
+            metavar="PRESET",
+            help="How to prepare pixels; --preprocess help lists the presets. auto is imagenet,"
+            " gray for one channel.",
+        ),
+        click.option(
+            "--size", metavar="N|HxW", help="Size of images where the model leaves it open."
+        ),
+        click.option(
+            "--mean", metavar="A[,B,C]", help="(pixel * scale - mean) / std, pixels from 0."
+        ),
+        click.option("--std", metavar="A[,B,C]", help="See --mean."),
+        click.option("--scale", type=float, metavar="X", help="See --mean."),
+        click.option(
+            "--color", type=click.Choice(["rgb", "bgr", "gray"]), help="Order of the channels."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def preprocessing(name: str, *, size: str | None, **options: Any) -> Any:
+    """A preset's name, or the preset with what was given on the command line."""
+    from quantstore.run import inputs
+
+    overrides = {key: value for key, value in options.items() if value is not None}
+    for key in ("mean", "std"):
+        if key in overrides:
+            try:
+                overrides[key] = tuple(float(part) for part in overrides[key].split(","))
+            except ValueError:
+                raise click.UsageError(wrong_numbers(key)) from None
+    if size is not None:
+        height, _, width = size.lower().partition("x")
+        try:
+            overrides["size"] = (int(height), int(width or height))
+        except ValueError:
+            raise click.UsageError(WRONG_SIZE) from None
+    if name == inputs.AUTO:
+        if not overrides:
+            return name
+        # Numbers of one's own replace the preset's, the size alone does not.
+        name = "zero-one" if overrides.keys() - {"size"} else "imagenet"
+    return inputs.changed(inputs.preset(name), **overrides)
+
+
+def _help_with_presets(context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """Where ``help`` stands for a preset, print them and end; nothing else need be there then."""
+    if value == "help" and not context.resilient_parsing:
+        _print_presets()
+        context.exit(OK)
+    return value
+
+
+def _print_presets() -> None:
+    from quantstore.run.inputs import ALIASES, PRESETS
+
+    also = {
+        name: [alias for alias, target in ALIASES.items() if target == name] for name in PRESETS
+    }
+    for name, preset in PRESETS.items():
+        emit(f"{', '.join([name, *also[name]])}: {preset.description}\n")

@@ -1,0 +1,262 @@
+"""The command that finds what keeps a network under a target, and writes files: rescue."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quantstore.cli.output import OK, SOME_FAILED, Talk, emit, print_frame, say
+from quantstore.cli.preprocessing import preprocessing, preprocessing_options
+from quantstore.cli.root import commands, everywhere, format_option
+from quantstore.errors import QuantstoreError
+from quantstore.schemes import DEFAULT_TARGET, TARGETS
+from quantstore.wording.rescues import DROPPED, KEPT, REMEDY_NAMES
+from quantstore.wording.units import NO_BREAK_SPACE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from quantstore.pipeline.rescues import DoneRescue
+
+STEP_COLUMNS = (
+    "remedy",
+    "validation_db",
+    "test_db",
+    "int8_macs",
+    "seconds",
+    "result",
+    "detail",
+)
+FILE_COLUMNS = ("file", "bytes", "use")
+
+NO_FILE = "there is no such file"
+# Those that round activations with a calibrated scale.
+RESCUE_TARGETS = tuple(
+    name
+    for name, target in TARGETS.items()
+    if target.activations is not None and not target.activations.is_dynamic
+)
+
+
+def default_output(path: Path) -> Path:
+    """The folder for the files where none is named: in the working folder, after the model."""
+    return Path(f"{path.stem}-rescued")
+
+
+def unknown_remedy(name: str) -> str:
+    """What to say of a remedy that there is not."""
+    return f"--allow: no remedy is named {name!r}; there are {', '.join(REMEDY_NAMES)}"
+
+
+def _remedies(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> tuple[str, ...]:
+    """Names with commas between them."""
+    if value is None:
+        return REMEDY_NAMES
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+    for name in names:
+        if name not in REMEDY_NAMES:
+            raise click.UsageError(unknown_remedy(name))
+    return names
+
+
+@commands.command(position=75)
+@click.argument("path", type=click.Path(path_type=Path), metavar="MODEL.onnx")
+@click.option(
+    "--inputs",
+    required=True,
+    metavar="FOLDER|FILE|noise",
+    help="What to calibrate, search and test on: a folder of images, an image, arrays by input"
+    " name (.npz), one array (.npy), or noise.",
+)
+@click.option(
+    "--test-inputs",
+    metavar="FOLDER|FILE",
+    help="Inputs to test the result on. [default: every fourth of --inputs]",
+)
+@preprocessing_options
+@click.option(
+    "--target",
+    type=click.Choice(RESCUE_TARGETS),
+    default=DEFAULT_TARGET.name,
+    show_default=True,
+    metavar="TARGET",
+    help=f"What the hardware rounds. One of: {', '.join(RESCUE_TARGETS)}.",
+)
+@click.option(
+    "--reach",
+    "reach_db",
+    type=float,
+    default=20.0,
+    show_default=True,
+    metavar="DB",
+    help="SQNR that the outputs shall reach.",
+)
+@click.option(
+    "--keep-macs",
+    type=click.FloatRange(0, 1),
+    default=0.9,
+    show_default=True,
+    metavar="SHARE",
+    help="Share of the multiply-accumulates that must stay in int8.",
+)
+@click.option(
+    "--allow",
+    callback=_remedies,
+    metavar="NAME[,NAME...]",
+    help=f"Remedies to try, of: {', '.join(REMEDY_NAMES)}. [default: all]",
+)
+@click.option(
+    "--budget",
+    "budget_seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="CPU time for the search.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Use at most N samples, at even distances. [default: 32]",
+)
+@click.option("--no-fold", is_flag=True, help="Leave BatchNormalization out of the weights.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Where to write the files; made if need be. [default: NAME-rescued in this folder]",
+)
+@format_option
+@everywhere
+def rescue(
+    db: Path,
+    path: Path,
+    inputs: str,
+    preprocess: str,
+    size: str | None,
+    mean: str | None,
+    std: str | None,
+    scale: float | None,
+    color: str | None,
+    no_fold: bool,
+    output: Path | None,
+    style: str,
+    **chosen: Any,
+) -> int:
+    """Search what keeps MODEL.onnx accurate on a target, and write files that do.
+
+    Remedies are tried one after another, and kept if they pay. Half of the inputs calibrate, a
+    quarter chooses, a quarter (or --test-inputs) only tests. The written model is loaded and run.
+    The result is stored; a model that the store does not hold is ingested as well.
+
+    On noise the result is a proposal: no quantized model is written.
+
+    A table shows the steps and the files; csv carries the steps, json everything. The exit code is
+    1 if the goal is not reached; the best model is written all the same.
+
+    \b
+    Examples:
+      quantstore rescue rtmdet.onnx --inputs photos/ --preprocess mmdet-bgr
+      quantstore rescue model.onnx --inputs test.npz --target int8_channel_fused --reach 30
+      quantstore rescue model.onnx --inputs photos/ --allow depthwise,ranges,rounding -o out/
+      quantstore rescue model.onnx --inputs noise
+    """
+    from quantstore.pipeline import rescues
+    from quantstore.wording.rescues import progress_label
+
+    if not path.is_file():
+        raise QuantstoreError(f"{path}: {NO_FILE}", "check the path")
+    choices = rescues.RescueChoices(
+        preprocess=preprocessing(
+            preprocess, size=size, mean=mean, std=std, scale=scale, color=color
+        ),
+        output=str(default_output(path) if output is None else output),
+        fold=not no_fold,
+        **chosen,
+    )
+    with Talk() as talk:
+        stage = ""
+
+        def report(progress: rescues.Progress) -> None:
+            nonlocal stage
+            if progress.stage != stage:
+                stage = progress.stage
+                talk.begin()
+            seconds_left = choices.budget_seconds - talk.seconds
+            talk.progress(
+                progress.done, progress.total, progress_label(progress.stage, seconds_left)
+            )
+
+        try:
+            done = rescues.run(path, db, inputs, choices, report)
+        except KeyboardInterrupt:
+            raise click.Abort from None
+        except QuantstoreError as error:
+            error.args = (f"{path.name}: {error}",)
+            raise
+    _print(done, db, path.stem, style)
+    return OK if done.rescue.record.reached else SOME_FAILED
+
+
+def _print(done: "DoneRescue", db: Path, name: str, style: str) -> None:
+    """Data, then what it comes to: the verdict before and after in the end."""
+    import pandas as pd
+
+    from quantstore import queries, store
+    from quantstore.pipeline.rescues import use_of
+    from quantstore.wording.rescues import result_sentences
+
+    with store.reading(db) as con:
+        rescues = queries.rescues(con, done.model)
+        steps = queries.rescue_steps(con, done.rescue_id)
+        units = queries.rescue_units(con, done.rescue_id)
+        files = queries.rescue_files(con, done.rescue_id)
+    row = rescues[rescues["rescue_id"] == done.rescue_id].reset_index(drop=True)
+    files["use"] = [use_of(file_kind, name) for file_kind in files["kind"]]
+    if style == "table":
+        _print_tables(steps, files)
+    elif style == "csv":
+        print_frame(_with_owner(steps, done), style)
+    else:
+        for key, frame in (("steps", steps), ("units", units), ("files", files)):
+            row[key] = pd.Series([frame.to_dict("records")])
+        print_frame(row, style)
+    record = done.rescue.record
+    for note in record.notes:
+        say(f"note: {note}")
+    if done.was_ingested:
+        say(f"stored {done.model}, which the store did not hold")
+    if len(files):
+        say(f"files written into {Path(files['path'].iloc[0]).parent}")
+    peak = f", {done.peak_bytes / 1e6:,.0f} MB at the peak" if done.peak_bytes else ""
+    say(
+        f"{done.model}, {record.target}: {record.input_source} in {record.seconds:.1f} s{peak};"
+        f" stored as rescue {done.rescue_id}"
+    )
+    bands = row.iloc[0].fillna("")
+    after = bands["after_band"] if record.is_proposal else bands["file_band"]
+    for sentence in result_sentences(record, bands["before_band"] or None, after or None):
+        say(sentence.replace(NO_BREAK_SPACE, " "))
+
+
+def _print_tables(steps: "pd.DataFrame", files: "pd.DataFrame") -> None:
+    shown = steps.assign(result=[KEPT if kept else DROPPED for kept in steps["kept"]])
+    print_frame(shown, "table", STEP_COLUMNS)
+    if len(files):
+        emit("\n")
+        names = [Path(path).name for path in files["path"]]
+        print_frame(files.assign(file=names), "table", FILE_COLUMNS)
+
+
+def _with_owner(steps: "pd.DataFrame", done: "DoneRescue") -> "pd.DataFrame":
+    """Steps of which each says by itself what it belongs to."""
+    owner: dict[str, Any] = {
+        "model": done.model,
+        "rescue_id": done.rescue_id,
+        "target": done.rescue.record.target,
+    }
+    return steps.assign(**owner)[[*owner, *steps.columns]]

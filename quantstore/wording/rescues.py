@@ -1,0 +1,119 @@
+"""What is said of a rescue: its steps, what it reached, and its files. Plain text."""
+
+import math
+from typing import TYPE_CHECKING
+
+from quantstore.errors import printable
+from quantstore.schemes import TARGETS
+from quantstore.wording.units import counted, db, share
+
+if TYPE_CHECKING:
+    from quantstore.records import RescueRecord
+
+# What a step does, by the name of its remedy.
+REMEDY_TITLES = {
+    "placement": "target as it is",
+    "depthwise": "scale per channel at depthwise inputs",
+    "ranges": "better activation ranges",
+    "equalize": "equalized channels",
+    "rounding": "compensated rounding",
+    "mul": "Mul before depthwise convolutions",
+    "int16": "16-bit activations",
+    "float": "float",
+}
+# Those that somebody may allow or not.
+REMEDY_NAMES = tuple(name for name in REMEDY_TITLES if name != "placement")
+
+KEPT, DROPPED = "kept", "dropped"
+PROPOSAL = (
+    "This is a proposal, found on noise: no quantized model was written. Rescue the model on real"
+    " inputs to get one."
+)
+NO_FILE = "No quantized file could be written."
+# Integer kernels that differ by more saturate on this processor.
+MOST_GAP_DB = 1.0
+
+
+def is_written(record: "RescueRecord") -> bool:
+    """Whether a quantized file was made and run; where somebody wanted none, it was not kept."""
+    return not record.is_proposal and not math.isnan(record.file_db)
+
+
+def rescued_db(record: "RescueRecord") -> float:
+    """SQNR after a rescue: of the file itself, where there is one; else of the plan."""
+    return record.file_db if is_written(record) else record.after_db
+
+
+def before_sentence(record: "RescueRecord", band: str | None) -> str:
+    """``Before: broken with per-channel int8, output SQNR 2.2 dB. 38 % of the decisions stay.``
+
+    Args:
+        band: of the value; None where nobody knows it.
+    """
+    state = "" if band is None else f"{band} with "
+    sentence = f"Before: {state}{TARGETS[record.target].title}, output SQNR {db(record.before_db)}."
+    return sentence + _decisions(record.agreement_before)
+
+
+def after_sentence(record: "RescueRecord", band: str | None) -> str:
+    """``After: fine, output SQNR 35.4 dB, on 3 inputs that the search did not use.``
+
+    Args:
+        band: of the value; None where nobody knows it.
+    """
+    state = "" if band is None else f"{band}, "
+    inputs = counted(record.test_count, "input" if not record.is_proposal else "noise input")
+    addition = "" if is_written(record) else " (the plan alone)"
+    sentence = f"After: {state}output SQNR {db(rescued_db(record))}{addition}"
+    sentence += f", measured on {inputs} that the search did not use."
+    return sentence + _decisions(record.agreement_after)
+
+
+def _decisions(agreement: float) -> str:
+    return "" if math.isnan(agreement) else f" {share(agreement)} of the decisions stay."
+
+
+def goal_sentence(record: "RescueRecord") -> str:
+    """``Reached: 20 dB were asked for. 98.8 % of the multiply-accumulates stay in int8.``"""
+    state = "Reached" if record.reached else "Not reached"
+    stay = share(record.int8_macs, digits=1)
+    sentence = f"{state}: {record.reach_db:g} dB were asked for."
+    if not math.isnan(record.int8_macs):
+        sentence += f" {stay} of the multiply-accumulates stay in int8."
+    if not record.reached and is_written(record):
+        sentence += " This is the best plan that was found."
+    return sentence
+
+
+def result_sentences(
+    record: "RescueRecord", before_band: str | None, after_band: str | None
+) -> tuple[str, ...]:
+    """What came of a rescue, a fact a line; the verdict before and after comes last."""
+    if record.failure is not None:
+        return (f"No value: {printable(record.failure)}",)
+    sentences = []
+    if record.is_proposal:
+        sentences.append(PROPOSAL)
+    elif not is_written(record):
+        sentences.append(NO_FILE)
+    elif not math.isnan(record.integer_db):
+        sentences.append(_integer_sentence(record))
+    sentences.append(goal_sentence(record))
+    sentences.append(before_sentence(record, before_band))
+    sentences.append(after_sentence(record, after_band))
+    return tuple(sentences)
+
+
+def _integer_sentence(record: "RescueRecord") -> str:
+    """What the integer kernels of this computer make of the file."""
+    sentence = f"With the integer kernels of this computer: {db(record.integer_db)}"
+    if record.file_db - record.integer_db > MOST_GAP_DB:
+        sentence += "; sums saturate on this processor"
+    return f"{sentence}."
+
+
+def progress_label(stage: str, seconds_left: float) -> str:
+    """``calibrating, about 97 s of the budget left``."""
+    if seconds_left < 1:
+        return f"{stage}, budget spent"
+    return f"{stage}, about {seconds_left:.0f} s of the budget left"
