@@ -46,6 +46,7 @@ WIDE_HEADROOM = 4.0
 class Draft:
     """What was decided so far.
 
+    ``headroom``: ranges of activations are so many times wider than calibration found them.
     ``scalings``: by the tensor. ``codes``: by the name of weights their codes, as rows, where they
     are not the nearest ones; they belong to these scalings. ``corrections``: by the name of a bias
     what is added to it, in the units of the network as it is. ``promoted``: by the name of a tensor
@@ -53,6 +54,7 @@ class Draft:
     """
 
     calibration: Calibration = "minmax"
+    headroom: float = 1.0
     scalings: Mapping[str, Scaling] = field(default_factory=dict)
     codes: Mapping[str, Floats] = field(default_factory=dict)
     corrections: Mapping[str, Doubles] = field(default_factory=dict)
@@ -131,9 +133,14 @@ class Drafting:
         for name in factors.of_tensors:
             if name in tensors:
                 tensors[name] = self._scaled_grid(name, factors.of_tensors[name], draft)
+        roots = self._roots[draft.calibration]
+        if draft.headroom != 1.0:
+            tensors, roots = (
+                {name: self._widened(name, grid, draft.headroom) for name, grid in some.items()}
+                for some in (tensors, roots)
+            )
         input_grids = {
-            name: tensors.get(name, self._roots[draft.calibration].get(root))
-            for name, root in self.placed.grid_of.items()
+            name: tensors.get(name, roots.get(root)) for name, root in self.placed.grid_of.items()
         }
         for branch, source in self._branches.items():
             if branch in draft.scalings:
@@ -182,6 +189,13 @@ class Drafting:
                     constants[bias.name] = rounded_bias(bias_array, grid.scale)
                     constant_grids[bias.name] = grid
         return FileGrids(tensors, constants, constant_grids)
+
+    def _widened(self, name: str, grid: ActivationGrid, headroom: float) -> ActivationGrid:
+        """A grid with the same codes for a wider range; shares reach from 0 to 1 and no further."""
+        if self.placed.grid_of.get(name, name) in self.placed.shares:
+            return grid
+        scale = (grid.scale * np.float32(headroom)).astype(np.float32)
+        return dataclasses.replace(grid, scale=scale)
 
     def _branches_of(self, name: str) -> Iterator[str]:
         yield from (branch for branch, source in self._branches.items() if source == name)

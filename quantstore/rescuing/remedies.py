@@ -23,6 +23,9 @@ from quantstore.run.grids import ActivationGrid
 # Shares of the work that the activation does, the weights the rest (SmoothQuant, arXiv 2211.10438).
 _ALPHAS = (0.5, 0.8)
 _RANGE_METHODS: tuple[Calibration, ...] = ("mse", "percentile")
+# Few calibration inputs do not reach as far as those that come later. What a wider range costs in
+# steps, validation weighs against what is clipped.
+_HEADROOMS = (1.2, 1.4)
 # Layers with more inputs than this keep their nearest codes: H would take too long to invert.
 MOST_INPUTS = 4608
 # How far below zero a range may reach that reaches 1 above.
@@ -75,12 +78,19 @@ def without_muls(draft: Draft) -> Draft:
 
 
 def ranges(bench: RescueBench, draft: Draft) -> list[Proposal]:
-    """Ranges by other methods than min-max, each for all tensors."""
-    return [
+    """Ranges by other methods than min-max, or wider ones, the same for all tensors."""
+    proposals = [
         Proposal(dataclasses.replace(draft, calibration=method), f"calibration {method}")
         for method in _RANGE_METHODS
         if method != draft.calibration
     ]
+    activations = bench.drafting.target.activations
+    if activations is not None and not activations.has_power_of_two_scale:
+        proposals += [
+            Proposal(dataclasses.replace(draft, headroom=headroom), f"min-max times {headroom:g}")
+            for headroom in _HEADROOMS
+        ]
+    return proposals
 
 
 def equalize(bench: RescueBench, draft: Draft) -> list[Proposal]:

@@ -309,9 +309,7 @@ class _Writer:
         self.graph.node.extend(self._nodes(source, grids, self._renamed))
         self.graph.output.extend(_with_shape(value, self.network) for value in source.output)
         # Shapes of tensors whose name now belongs to the same values, rounded.
-        self.graph.value_info.extend(
-            value for value in source.value_info if value.HasField("type")
-        )
+        self.graph.value_info.extend(value for value in source.value_info if value.HasField("type"))
 
     def _nodes(
         self,
