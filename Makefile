@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Its warnings are about how setuptools likes its settings; errors are shown.
 INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
 
-.PHONY: app test slow check docs bench bench-quick bench-pages bench-probe kill stress format clean bench-store attacks pictures
+.PHONY: app test slow check docs bench bench-quick bench-pages bench-probe bench-rescue kill stress format clean bench-store attacks pictures
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app
 	$(BIN)/quantstore app --demo --port $(PORT)
@@ -44,6 +44,9 @@ bench-quick: $(VENV)/bench.stamp  ## the same in two minutes: fewer rounds, no l
 bench-probe: $(VENV)/test.stamp  ## how far the probe can be trusted: its figures beside those on real inputs, into docs/method.md
 	$(BIN)/python bench/probe.py --write
 
+bench-rescue: $(VENV)/test.stamp $(VENV)-peers/stamp  ## what a rescue reaches beside onnxruntime's quantizer and NNCF, into docs/rescue.md
+	QUANTSTORE_NNCF_PYTHON=$(VENV)-peers/bin/python $(BIN)/python bench/rescue.py --write
+
 bench-pages: $(VENV)/test.stamp  ## how fast the pages answer on a thousand models; needs Chromium
 	$(BIN)/python bench/pages.py
 
@@ -67,7 +70,7 @@ format: $(VENV)/check.stamp
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("quantstore needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
@@ -86,6 +89,12 @@ $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 $(VENV)/bench.stamp: bench/requirements.txt $(VENV)/test.stamp
 	$(INSTALL) -r bench/requirements.txt \
 		&& touch $@ || echo 'not every peer could be installed: the table will say which' >&2
+
+# NNCF wants other versions of what is in the environment of the tests.
+$(VENV)-peers/stamp: bench/peers.txt | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip install -qq --disable-pip-version-check -r bench/peers.txt \
+		&& touch $@ || echo 'NNCF could not be installed: the table will say so' >&2
 
 $(VENV)/check.stamp: pyproject.toml | $(BIN)/python
 	$(INSTALL) -e '.[test,check]'

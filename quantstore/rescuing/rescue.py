@@ -29,6 +29,7 @@ from quantstore.rescuing.draft import Draft
 from quantstore.rescuing.files import write_files
 from quantstore.rescuing.judge import db_of, gain_db, safe_db
 from quantstore.rescuing.opening import Opened, open_model
+from quantstore.rescuing.openvino import OpenVinoRun, run_in_openvino
 from quantstore.rescuing.promotion import Promotion, UnitNoise
 from quantstore.rescuing.remedies import LayerInputs, Proposal
 from quantstore.rescuing.verification import (
@@ -405,7 +406,23 @@ class _RescueRun:
                 " for integer operators: set session.disable_quant_qdq to 1. It was run so, not"
                 " with integer kernels."
             )
+        ran = run_in_openvino(verified.model, self._bench.test, verified.file_db, folder)
+        self._notes.append(ran.sentence)
+        verified.model.doc_string = self._description(verified, ran)
         return _WrittenFiles(assembly, verified, rescaled_db)
+
+    def _description(self, verified: Verified, ran: OpenVinoRun) -> str:
+        """What the written file says of itself."""
+        kernels = (
+            "not run with integer kernels"
+            if math.isnan(verified.integer_db)
+            else f"{verified.integer_db:.1f} dB with integer kernels"
+        )
+        return (
+            f"Rescued by quantstore for {self._choices.target}. SQNR of the worst output on"
+            f" {len(self._bench.test)} unseen inputs: {verified.file_db:.1f} dB in float"
+            f" arithmetic, {kernels} (onnxruntime {version()}). {ran.sentence}"
+        )
 
     def _assembled(self, folder: Path, fixed_by: Samples | None) -> tuple[Assembly, Assembly]:
         """The whole network: rescaled alone, and under the draft."""
