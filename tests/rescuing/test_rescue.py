@@ -144,7 +144,8 @@ def test_quantize_py_makes_the_plan_again(tmp_path, photos):
     record = rescued(path, photos, reach_db=34, output=str(tmp_path / "out"))
     runpy.run_path(str(named(record, "quantize")), run_name="__main__")
     made = tmp_path / "out" / "net.quantized.onnx"
-    assert worst_db(path, made, photos) == pytest.approx(record.file_db, abs=1.0)
+    ours = worst_db(path, named(record, "rescued"), photos)
+    assert worst_db(path, made, photos) == pytest.approx(ours, abs=0.5)
 
 
 def test_the_float_file_on_the_grid_is_quantized_to_the_same_integers(tmp_path, photos):
