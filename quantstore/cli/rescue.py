@@ -27,6 +27,7 @@ STEP_COLUMNS = (
     "result",
     "detail",
 )
+UNIT_COLUMNS = ("unit", "kind", "layer", "precision", "sensitivity_db", "macs", "cause")
 FILE_COLUMNS = ("file", "bytes", "use")
 
 NO_FILE = "there is no such file"
@@ -179,13 +180,16 @@ def rescue(
         **chosen,
     )
     with Talk() as talk:
-        stage = ""
+        stage, told = "", 0
 
         def report(progress: rescues.Progress) -> None:
-            nonlocal stage
+            nonlocal stage, told
             if progress.stage != stage:
                 stage = progress.stage
                 talk.begin()
+            for message in progress.messages[told:]:
+                talk.say(message)
+            told = len(progress.messages)
             seconds_left = choices.budget_seconds - talk.seconds
             talk.progress(
                 progress.done, progress.total, progress_label(progress.stage, seconds_left)
@@ -218,7 +222,7 @@ def _print(done: "DoneRescue", db: Path, name: str, style: str) -> None:
     row = rescues[rescues["rescue_id"] == done.rescue_id].reset_index(drop=True)
     files["use"] = [use_of(file_kind, name) for file_kind in files["kind"]]
     if style == "table":
-        _print_tables(steps, files)
+        _print_tables(steps, units, files)
     elif style == "csv":
         print_frame(_with_owner(steps, done), style)
     else:
@@ -243,9 +247,13 @@ def _print(done: "DoneRescue", db: Path, name: str, style: str) -> None:
         say(sentence.replace(NO_BREAK_SPACE, " "))
 
 
-def _print_tables(steps: "pd.DataFrame", files: "pd.DataFrame") -> None:
+def _print_tables(steps: "pd.DataFrame", units: "pd.DataFrame", files: "pd.DataFrame") -> None:
     shown = steps.assign(result=[KEPT if kept else DROPPED for kept in steps["kept"]])
     print_frame(shown, "table", STEP_COLUMNS)
+    promoted = units[units["rank"].notna()]
+    if len(promoted):
+        emit("\n")
+        print_frame(promoted, "table", UNIT_COLUMNS)
     if len(files):
         emit("\n")
         names = [Path(path).name for path in files["path"]]

@@ -142,6 +142,7 @@ class _RescueRun:
                 seconds=self._bench.clock.spent,
             )
         )
+        self._tell(self._steps[-1])
         if self._safe_db >= self._choices.reach_db:
             self._notes.append(
                 f"The network holds as it is: {db_of(self._ratios):.1f} dB where"
@@ -264,7 +265,10 @@ class _RescueRun:
         kept = may_be_kept and gained >= least_gain
         detail = trial.detail
         if not kept:
-            detail += f"; gains {gained:.1f} dB, {least_gain:g} dB would be worth it"
+            reason = "another way gains more"
+            if gained < least_gain:
+                reason = f"{least_gain:g} dB would be worth it"
+            detail += f"; gains {gained:.1f} dB, {reason}"
         self._steps.append(
             _Step(
                 remedy,
@@ -275,9 +279,20 @@ class _RescueRun:
                 time.process_time() - started,
             )
         )
-        self._work.say(remedy, len(self._steps), len(self._steps) + 1)
+        self._tell(self._steps[-1])
         if kept:
             self._draft, self._ratios = trial.draft, ratios
+
+    def _tell(self, step: _Step) -> None:
+        """What a step came to, while the others go on; the first answers come within seconds."""
+        outcome = "kept" if step.kept else "dropped"
+        self._work.say(
+            step.remedy,
+            1,
+            1,
+            f"{step.remedy}: {step.validation_db:.1f} dB on the search inputs, {outcome}"
+            f" ({step.detail})",
+        )
 
     def _promote(self) -> None:
         """Take the most sensitive tensors and weights out of int8."""
@@ -322,6 +337,7 @@ class _RescueRun:
                     predicted_db=promoted.predicted_db,
                 )
             )
+            self._tell(self._steps[-1])
             if kept:
                 for earlier in self._steps[:-1]:
                     # 16 bits did not suffice: the plan has floats in their stead.

@@ -6,7 +6,7 @@ Data alone, which crosses from one process to another as JSON. Nothing here runs
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -112,11 +112,12 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is, ``stage`` in words."""
+    """How far a run is, ``stage`` in words; ``messages``: everything that is certain already."""
 
     stage: str
     done: int
     total: int
+    messages: Sequence[str] = ()
 
     @property
     def share_done(self) -> float:
