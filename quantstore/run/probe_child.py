@@ -6,6 +6,7 @@ None.
 """
 
 import dataclasses
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -25,5 +26,10 @@ def answer(request: dict[str, Any], reply: Reply) -> None:
         reply.progress({key: dataclasses.asdict(figure)})
 
 
+# So many new objects make Python look for cycles, by default 700. A graph has tens of thousands, and
+# they live as long as its model is probed.
+OBJECTS_PER_COLLECTION = 10_000
+
 if __name__ == "__main__":
+    gc.set_threshold(OBJECTS_PER_COLLECTION)
     serve(answer)
