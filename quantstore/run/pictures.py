@@ -63,8 +63,8 @@ def scene(random: np.random.Generator, channels: int, height: int, width: int) -
     if canvas != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     # Planes one behind the other: what follows then runs over memory in order.
-    planes = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-    pixels: Floats = planes / np.float32(255)
+    pixels: Floats = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1), np.float32)
+    pixels /= np.float32(255)
     if channels != 3:
         pixels = pixels.mean(0, keepdims=True) if channels == 1 else pixels[_in_turn(channels)]
     pixels *= np.float32(random.uniform(0.5, 1))
