@@ -2,9 +2,10 @@
 
 ``python bench/probe_speed.py [--rounds N] [MODEL.onnx...]`` takes 0.1.0 out of this repository's
 history, runs both on the same files with the same packages, and prints minimum, median and maximum
-with the ratio of the medians. 0.1.0 gives full int8 for two schemes, this version for three targets
-and weights alone besides. Without models: rtmdet-nano and fasterrcnn-structure of ../shared/models
-and one of the digits models. Takes about three minutes.
+with the ratio of the medians. 0.1.0 gives full int8 for two schemes and weights alone for four;
+this version gives four targets and weights alone for three schemes. Its targets alone have a line
+of their own. Without models: rtmdet-nano and fasterrcnn-structure of ../shared/models and one of
+the digits models. Takes about three minutes.
 """
 
 import argparse
@@ -28,7 +29,11 @@ PROBE = """
 import resource, sys
 from pathlib import Path
 from quantstore.run.probe import probe
-rows = probe(Path(sys.argv[1]), seconds=600)
+asked = {}
+if sys.argv[2] == "targets":
+    from quantstore.run.plan import PLAN
+    asked = {"asked": [probed for probed in PLAN if probed.target is not None]}
+rows = probe(Path(sys.argv[1]), seconds=600, **asked)
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 measured = sum(row.output_sqnr_db == row.output_sqnr_db for row in rows)
 print(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, measured)
@@ -56,11 +61,11 @@ def released(folder: Path) -> Path:
     return folder
 
 
-def probed(package_folder: Path, model: Path) -> Cost:
-    """Run the probe of one version."""
+def probed(package_folder: Path, model: Path, asked: str) -> Cost:
+    """Run the probe of one version: ``everything``, or its ``targets`` alone."""
     environment = {**os.environ, "PYTHONPATH": str(package_folder)}
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, str(model)],
+        [sys.executable, "-c", PROBE, str(model), asked],
         env=environment,
         cwd=package_folder,
         capture_output=True,
@@ -104,14 +109,19 @@ def main() -> None:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     with tempfile.TemporaryDirectory() as folder:
-        versions = {"0.1.0": released(Path(folder)), "this": ROOT}
+        versions = {
+            "0.1.0": (released(Path(folder)), "everything"),
+            "this": (ROOT, "everything"),
+            "this, targets alone": (ROOT, "targets"),
+        }
         for model in asked.models or default_models():
             print(model.stem, file=sys.stderr, flush=True)
             costs: dict[str, list[Cost]] = {name: [] for name in versions}
             # One round more goes first: it compiles what is imported, and fills the disk cache.
             for turn in range(asked.rounds + 1):
                 for name in list(versions)[:: 1 if turn % 2 else -1]:
-                    cost = probed(versions[name], model.absolute())
+                    package_folder, figures = versions[name]
+                    cost = probed(package_folder, model.absolute(), figures)
                     if turn:
                         costs[name].append(cost)
             before = median([cost.cpu_seconds for cost in costs["0.1.0"]])

@@ -118,7 +118,9 @@ def grid_for(
         sharing: how many rows share a scale per channel (see :func:`shared_ends`).
     """
     axis = None if scheme.is_per_tensor else 1
-    where = np.isfinite(weights)
+    finite = np.isfinite(weights)
+    # Without a mask numpy is several times as fast.
+    where = True if finite.all() else finite
     low = np.min(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
     high = np.max(weights, axis=axis, keepdims=True, initial=0, where=where).astype(np.float64)
     if scheme.is_per_channel:

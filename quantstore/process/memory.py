@@ -15,6 +15,8 @@ except ImportError:
 # Where Linux says which control groups this process belongs to, and what they may take.
 CGROUPS_OF_PROCESS = Path("/proc/self/cgroup")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+# Parameters of glibc's mallopt, by their numbers in malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 def available_bytes() -> int | None:
@@ -84,3 +86,15 @@ def give_back() -> None:
     # Only glibc has it.
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_freed() -> None:
+    """Have the allocator keep what is freed: the next run of a network asks for as much again.
+
+    Left alone, glibc gives the end of its heap back to the system when it happens to be free, and
+    the system clears each page before it hands it out again. Blocks beyond 32 MB are given back.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        allocator = ctypes.CDLL(None)
+        for parameter, nbytes in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 256 << 20)):
+            allocator.mallopt(parameter, nbytes)

@@ -1,5 +1,6 @@
 """Outputs of a float model and of its rounded version in, one value out: the SQNR in dB."""
 
+import copy
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -43,6 +44,12 @@ class Reference:
                 raise RunError(is_not_a_number(names[index]))
         if not self._moving:
             raise RunError(NO_OUTPUT_DEPENDS)
+
+    def of_first(self) -> "Reference":
+        """The same of the first sample alone."""
+        first = copy.copy(self)
+        first.expected = self.expected[:1]
+        return first
 
     def median_db(self, outputs: Iterable[Sequence[Array]]) -> float:
         """Median over outputs and samples of the SQNR; +infinity where all are the same.

@@ -62,16 +62,17 @@ def scene(random: np.random.Generator, channels: int, height: int, width: int) -
         image = image.filter(ImageFilter.BoxBlur(radius))
     if canvas != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
+    # Planes one behind the other: what follows then runs over memory in order.
+    pixels: Floats = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1), np.float32)
+    pixels /= np.float32(255)
     if channels != 3:
         pixels = pixels.mean(0, keepdims=True) if channels == 1 else pixels[_in_turn(channels)]
-    light = np.float32(random.uniform(0.5, 1))
-    pink = np.float32(PINK_GRAIN) * _pink(random, 1, height, width)
-    white = np.float32(WHITE_GRAIN) * random.standard_normal((1, height, width), np.float32)
-    centered: Floats = (pixels * light + pink + white - np.float32(TYPICAL_MEAN)) / np.float32(
-        TYPICAL_DEVIATION
-    )
-    return centered
+    pixels *= np.float32(random.uniform(0.5, 1))
+    pixels += np.float32(PINK_GRAIN) * _pink(random, 1, height, width)
+    pixels += np.float32(WHITE_GRAIN) * random.standard_normal((1, height, width), np.float32)
+    pixels -= np.float32(TYPICAL_MEAN)
+    pixels /= np.float32(TYPICAL_DEVIATION)
+    return pixels
 
 
 def _in_turn(channels: int) -> npt.NDArray[np.int64]:

@@ -6,9 +6,11 @@ None.
 """
 
 import dataclasses
+import gc
 from pathlib import Path
 from typing import Any
 
+from quantstore.process.memory import keep_freed
 from quantstore.process.serve import Reply, serve
 
 
@@ -25,5 +27,11 @@ def answer(request: dict[str, Any], reply: Reply) -> None:
         reply.progress({key: dataclasses.asdict(figure)})
 
 
+# So many new objects make Python look for cycles; by default 700 do. A graph has tens of thousands,
+# which live as long as its model is probed.
+OBJECTS_PER_COLLECTION = 10_000
+
 if __name__ == "__main__":
+    gc.set_threshold(OBJECTS_PER_COLLECTION)
+    keep_freed()
     serve(answer)

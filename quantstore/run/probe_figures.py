@@ -125,14 +125,13 @@ def figures(
     if not compared.names:
         raise RunError(NO_FLOAT_OUTPUT_DEPENDS)
     with tempfile.TemporaryDirectory(prefix="quantstore-") as folder:
-        ready, behind, inputs = with_decoder(model, compared, Path(folder), fold=fold)
+        ready = _ready(model, compared, Path(folder), fold=fold)
         was_quantized = model.was_quantized
         # There shall be no second copy of the weights beside the network.
         del model
+        inputs = ready.inputs
         yield Facts(noise.shapes_text(inputs), compared.description, noise.provisional(inputs))
-        trial = _Trial(
-            ready, behind, compared, inputs, Path(folder), asked, was_quantized=was_quantized
-        )
+        trial = _Trial(ready, compared, Path(folder), asked, was_quantized=was_quantized)
         for probed in asked:
             try:
                 kept, failure = trial.figure(probed)
@@ -163,15 +162,34 @@ def figures(
 def prepared(
     model: twin.FloatModel, names: tuple[str, ...], folder: Path, *, fold: bool
 ) -> tuple[Network, tuple[noise.Input, ...]]:
-    """The same of a model that ends at its points, which are its outputs by these names."""
-    ready, _, inputs = with_decoder(model, Points(names, ""), folder, fold=fold)
-    return ready, inputs
+    """The network that is probed, of a model that ends at its points, and its inputs.
+
+    Args:
+        names: of the points, which are the model's outputs.
+        folder: for files; nobody else writes there.
+
+    Raises:
+        RunError: it runs on no choice of shapes; what it says of the first.
+    """
+    ready = _ready(model, Points(names, ""), folder, fold=fold)
+    return ready.network, ready.inputs
 
 
-def with_decoder(
-    model: twin.FloatModel, compared: Points, folder: Path, *, fold: bool
-) -> tuple[Network, Decoder | None, tuple[noise.Input, ...]]:
-    """The network with the first choice of shapes that it runs on, and what is behind its points.
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A network with shapes that it runs on, what is behind its points, and its first run.
+
+    ``first_outputs``: what it gives on the first of the samples that are compared.
+    """
+
+    network: Network
+    decoder: Decoder | None
+    inputs: tuple[noise.Input, ...]
+    first_outputs: list[Array]
+
+
+def _ready(model: twin.FloatModel, compared: Points, folder: Path, *, fold: bool) -> _Ready:
+    """The network with the first choice of shapes that it runs on.
 
     Args:
         compared: as ``points.cut`` left the model where it keeps the decoder.
@@ -182,7 +200,7 @@ def with_decoder(
     choices = noise.choices(model.model)
     first = next(choices)
     try:
-        return *_tried(twin.to_proto(model), first, compared, folder, fold=fold), first
+        return _tried(twin.to_proto(model), first, compared, folder, fold=fold)
     except RunError as refusal:
         others = list(choices)
         if not others:
@@ -194,7 +212,7 @@ def with_decoder(
                 session.run(_one_sample(inputs))
             except RunError:
                 continue
-            return *_tried(twin.to_proto(model), inputs, compared, folder, fold=fold), inputs
+            return _tried(twin.to_proto(model), inputs, compared, folder, fold=fold)
         raise refusal from None
 
 
@@ -205,12 +223,12 @@ def _tried(
     folder: Path,
     *,
     fold: bool,
-) -> tuple[Network, Decoder | None]:
+) -> _Ready:
     """The network with these shapes, after one run."""
     fix_shapes(whole, inputs)
-    tried, behind = decoder.prepare(whole, compared, folder, fold=fold)
-    tried.session.run(tried.fed(_one_sample(inputs)))
-    return tried, behind
+    network, behind = decoder.prepare(whole, compared, folder, fold=fold)
+    outputs_of_first = network.session.run(network.fed(_one_sample(inputs)), network.outputs)
+    return _Ready(network, behind, inputs, outputs_of_first)
 
 
 def _one_sample(inputs: tuple[noise.Input, ...]) -> Feeds:
@@ -223,24 +241,23 @@ class _Trial:
 
     def __init__(
         self,
-        prepared: Network,
-        behind: Decoder | None,
+        ready: _Ready,
         compared: Points,
-        inputs: tuple[noise.Input, ...],
         folder: Path,
         asked: Sequence[Probed],
         *,
         was_quantized: bool,
     ) -> None:
-        self._network, self._inputs, self._folder = prepared, inputs, folder
-        self._decoder, self._points = behind, compared
+        self._network, self._inputs, self._folder = ready.network, ready.inputs, folder
+        self._decoder, self._points = ready.decoder, compared
+        self._first_outputs = ready.first_outputs
         # Of the calibration: samples, and what the float network makes of them at its points.
         self._calibration: Sequence[Feeds] = ()
         self._heads: tuple[tuple[Array, ...], ...] = ()
         self._was_quantized = was_quantized
         self._last_plan: dict[str, Plan] = {}
         self._placements = {
-            probed.target.name: placement(prepared, probed.target)
+            probed.target.name: placement(ready.network, probed.target)
             for probed in asked
             if probed.target is not None
         }
@@ -421,12 +438,6 @@ class _Trial:
     def _counts(self) -> tuple[int, int]:
         """How many samples ranges are found on, and how many are compared."""
         return noise.sample_counts(self._inputs, noise.compared_elements(self._first_outputs))
-
-    @cached_property
-    def _first_outputs(self) -> list[Array]:
-        """Of the first sample that is compared."""
-        (sample,) = noise.samples(self._inputs, 1, seed=TEST_SEED)
-        return self._network.session.run(self._network.fed(sample), self._network.outputs)
 
     @cached_property
     def _compared(self) -> tuple[list[Feeds], Reference]:

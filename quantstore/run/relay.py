@@ -97,11 +97,13 @@ class Relay:
         self.most_bytes = 0
 
     def open(self, number: int) -> None:
-        """Load a block; those before it were run for all samples of this round.
+        """Load a block, unless it is open; those before it were run for all samples of this round.
 
         Raises:
             RunError: onnxruntime refuses it.
         """
+        if self._session is not None and number == self._number:
+            return
         self._number, self._session = number, None
         give_back()
         plan = self._plans[number]

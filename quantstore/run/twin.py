@@ -68,6 +68,11 @@ class Slot:
     factor: npt.NDArray[np.float64] | None
     opset: int | None
 
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Of the weights as the node reads them."""
+        return np.dtype((self.value.dtype or ir.DataType.FLOAT).numpy())
+
 
 def open_float(path: Path) -> FloatModel:
     """Read a file, its external weights too, and make a float model of it.
@@ -175,10 +180,9 @@ def rounded_weights(
         least_scale: scales are raised to this, one for the tensor or one for each channel, where a
             grid of one scale for each is meant; other grids do not mind.
     """
-    stored = float_weights(slot)
     layer = layer_of(model, slot)
     if layer is None:
-        return RoundedWeights(stored, np.ones(1))
+        return RoundedWeights(float_weights(slot), np.ones(1))
     finite = np.isfinite(layer.weights)
     # A weight that is no number has no place on a grid, and must not ruin that of the others.
     usable = layer.weights if finite.all() else np.where(finite, layer.weights, np.float32(0))
@@ -194,11 +198,10 @@ def rounded_weights(
     if slot.factor is not None:
         factor = np.broadcast_to(slot.factor, values.shape)
         is_usable = np.isfinite(factor) & (factor != 0)
-        values = np.where(
-            is_usable, values.astype(np.float64) / np.where(is_usable, factor, 1), stored
-        )
+        unscaled = values.astype(np.float64) / np.where(is_usable, factor, 1)
+        values = np.where(is_usable, unscaled, float_weights(slot))
     with np.errstate(over="ignore"):
-        cast = np.array(values, dtype=stored.dtype, order="C")
+        cast = np.array(values, dtype=slot.dtype, order="C")
     return RoundedWeights(cast, grid.scale.astype(np.float64).ravel())
 
 

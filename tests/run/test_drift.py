@@ -395,3 +395,11 @@ def test_samples_come_in_rounds_as_long_as_there_is_room():
     half = relay.ROOM_BYTES // 2
     assert list(relay.rounds(5, lambda: half)) == [range(0, 1), range(1, 3), range(3, 5)]
     assert list(relay.rounds(2, lambda: 0)) == [range(0, 1), range(1, 2)]
+
+
+def test_a_block_that_is_open_is_not_loaded_again(tmp_path):
+    relayed = relay.Relay(network(), [["a", "y"]], tmp_path, "block")
+    relayed.open(0)
+    loaded = relayed._session
+    relayed.open(0)
+    assert relayed._session is loaded
