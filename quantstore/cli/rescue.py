@@ -180,16 +180,16 @@ def rescue(
         **chosen,
     )
     with Talk() as talk:
-        stage, told = "", 0
+        stage, message_count = "", 0
 
         def report(progress: rescues.Progress) -> None:
-            nonlocal stage, told
+            nonlocal stage, message_count
             if progress.stage != stage:
                 stage = progress.stage
                 talk.begin()
-            for message in progress.messages[told:]:
+            for message in progress.messages[message_count:]:
                 talk.say(message)
-            told = len(progress.messages)
+            message_count = len(progress.messages)
             seconds_left = choices.budget_seconds - talk.seconds
             talk.progress(
                 progress.done, progress.total, progress_label(progress.stage, seconds_left)

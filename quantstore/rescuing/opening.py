@@ -1,7 +1,7 @@
 """A file, inputs and choices in, a network on the bench out."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +22,12 @@ from quantstore.run.emulator import Emulator
 from quantstore.run.feeding import choose_samples, read_inputs
 from quantstore.run.inputs import Samples
 from quantstore.run.layers import LayerKey
+from quantstore.run.network import Network
 from quantstore.run.placement import Placement, placement
 from quantstore.run.ranges import observe
 from quantstore.run.subject import PreparedModel
 from quantstore.run.workplace import Workplace
+from quantstore.schemes import Target
 
 # With every rounding off the emulator gives what the float network gives; less is a bug.
 FLOAT_CHECK_DB = 100.0
@@ -39,9 +41,9 @@ WAS_QUANTIZED = "the file computes with integers already: what their rounding lo
 class Opened:
     """Everything a rescue begins with.
 
-    ``depth_of``: of the layers, as the store counts. ``shared``: whether validation and calibration
-    are the same samples. ``branches``: by the name of its own that a depthwise input got, the
-    tensor.
+    ``depth_of``: of the layers, as the store counts. ``is_shared``: whether validation and
+    calibration are the same samples. ``branches``: by the name of its own that a depthwise input
+    got, the tensor.
     """
 
     bench: RescueBench
@@ -53,6 +55,7 @@ class Opened:
     shapes: str
     samples: Samples
     branches: dict[str, str]
+    is_shared: bool
     notes: tuple[str, ...]
 
 
@@ -91,27 +94,15 @@ def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace)
         network, branches = with_branches(network, placed)
         placed = _with_sources(placement(network, target), branches)
     scalable = tuple(scalable_tensors(network, placed))
-    chained = list(dict.fromkeys(name for tensor in scalable for name in tensor.chain))
-    by_channel = frozenset(chained) | placed.depthwise
-    work.say("calibrating", 0, 1)
-    observed = observe(
-        network,
-        [*placed.grid_of.values(), *sorted(by_channel)],
-        shares.calibration,
-        work.folder,
-        work.steps("calibrating"),
-        has_histograms=True,
-        by_channel=by_channel,
+    chained = tuple(dict.fromkeys(name for tensor in scalable for name in tensor.chain))
+    drafting = _drafting(
+        network, placed, target, chained, branches, shares.calibration, work, "calibrating"
     )
-    values = values_by_channel(network, chained, shares.calibration, work.folder)
-    drafting = Drafting(network, placed, target, observed, values, branches)
     base = drafting.plan(Draft())
     hints = candidate_grids(
-        (name, channels.low.size, channels.trailing_axes)
+        (name, ends[0].size, drafting.trailing_axes(name))
         for name in chained
-        if (seen := observed.get(name)) is not None
-        and seen.range is not None
-        and (channels := seen.range.channels) is not None
+        if (ends := drafting.channel_ends(name)) is not None
     )
     emulator = Emulator(network, [placed], [hints, base.grids])
     validation = [shares.validation[index] for index in range(len(shares.validation))]
@@ -149,7 +140,63 @@ def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace)
         shapes=shares.validation.shapes,
         samples=shares.test,
         branches=branches,
+        is_shared=shares.calibration is shares.validation,
         notes=shares.notes,
+    )
+
+
+def _drafting(
+    network: Network,
+    placed: Placement,
+    target: Target,
+    chained: Sequence[str],
+    branches: Mapping[str, str],
+    samples: Samples,
+    work: Workplace,
+    stage: str,
+) -> Drafting:
+    """Ranges, and some values of what can be rescaled, over these samples."""
+    by_channel = frozenset(chained) | placed.depthwise
+    observed = observe(
+        network,
+        [*placed.grid_of.values(), *sorted(by_channel)],
+        samples,
+        work.folder,
+        work.steps(stage),
+        has_histograms=True,
+        by_channel=by_channel,
+    )
+    values = values_by_channel(network, chained, samples, work.folder)
+    return Drafting(network, placed, target, observed, values, branches)
+
+
+def calibrated_on_all(opened: Opened, work: Workplace) -> Drafting:
+    """Ranges over all inputs of the search, for the plan that was chosen.
+
+    What the validation inputs reach beyond the others is clipped no longer, nor what unseen inputs
+    reach likewise.
+    """
+    bench = opened.bench
+    chained = tuple(dict.fromkeys(name for tensor in bench.scalable for name in tensor.chain))
+    calibration, validation = bench.calibration, bench.validation.samples
+    together = Samples(
+        opened.description,
+        len(calibration) + len(validation),
+        lambda index: (
+            calibration[index]
+            if index < len(calibration)
+            else dict(validation[index - len(calibration)])
+        ),
+    )
+    return _drafting(
+        bench.network,
+        bench.placed,
+        bench.drafting.target,
+        chained,
+        opened.branches,
+        together,
+        work,
+        "calibrating on all inputs of the search",
     )
 
 

@@ -28,7 +28,7 @@ from quantstore.rescuing.choices import PROMOTIONS, Rescue, RescueChoices
 from quantstore.rescuing.draft import Draft
 from quantstore.rescuing.files import write_files
 from quantstore.rescuing.judge import db_of, gain_db, safe_db
-from quantstore.rescuing.opening import Opened, open_model
+from quantstore.rescuing.opening import Opened, calibrated_on_all, open_model
 from quantstore.rescuing.openvino import OpenVinoRun, run_in_openvino
 from quantstore.rescuing.promotion import Promotion, UnitNoise
 from quantstore.rescuing.remedies import LayerInputs, Proposal
@@ -58,6 +58,8 @@ LEAST_WEIGHTS_GAIN_DB = 0.5
 # Corrected biases take away a shift that all inputs have in common. What it gains on a few of them
 # is small, so that they stay unless they do harm.
 LEAST_BIAS_GAIN_DB = 0.0
+# Ranges over more inputs are wider, and may cost so much on those that they were chosen with.
+MOST_LOSS_DB = 1.0
 # Steps that cost nothing at run time go on until the goal has this margin, for the inputs that
 # nobody has seen yet; what costs MACs stops at the goal.
 FREE_MARGIN_DB = 5.0
@@ -101,6 +103,7 @@ class _Step:
     kept: bool
     seconds: float
     predicted_db: float = math.nan
+    test_db: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ class _RescueRun:
         self._opened: Opened = open_model(path, inputs, choices, work)
         self._bench: RescueBench = self._opened.bench
         self._draft = Draft()
+        self._before: Tensors = ()
         self._plain = self._draft
         self._ratios = self._bench.validation.ratios(self._bench.drafting.plan(self._draft))
         self._steps: list[_Step] = []
@@ -152,6 +156,11 @@ class _RescueRun:
             self._free_steps()
             if self._safe_db < self._choices.reach_db:
                 self._promote()
+        for step in self._steps:
+            # The test inputs are looked at here, when everything else is decided.
+            step.test_db = self._bench.test.db(self._bench.drafting.plan(step.trial))
+        self._before = self._bench.test.outputs(self._bench.drafting.plan(self._plain))
+        self._calibrate_on_all()
         return self._written()
 
     # Steps
@@ -282,6 +291,40 @@ class _RescueRun:
         self._tell(self._steps[-1])
         if kept:
             self._draft, self._ratios = trial.draft, ratios
+
+    def _calibrate_on_all(self) -> None:
+        """Ranges over all inputs that were searched on, once the plan is chosen."""
+        if (
+            "ranges" not in self._choices.allow
+            or not self._bench.is_real
+            or self._opened.is_shared
+            or self._bench.clock.remaining <= 0
+        ):
+            return
+        started = time.process_time()
+        drafting = calibrated_on_all(self._opened, self._work)
+        bench = dataclasses.replace(self._bench, drafting=drafting)
+        former, self._bench = self._bench, bench
+        draft = self._corrected(self._draft)
+        ratios = bench.validation.ratios(drafting.plan(draft))
+        gained = gain_db(self._ratios, ratios)
+        kept = gained >= -MOST_LOSS_DB
+        detail = "seen over all inputs of the search"
+        step = _Step(
+            "ranges",
+            detail if kept else f"{detail}; loses {-gained:.1f} dB",
+            draft,
+            db_of(ratios),
+            kept,
+            time.process_time() - started,
+            test_db=bench.test.db(drafting.plan(draft)),
+        )
+        self._steps.append(step)
+        self._tell(step)
+        if kept:
+            self._draft, self._ratios = draft, ratios
+        else:
+            self._bench = former
 
     def _tell(self, step: _Step) -> None:
         """What a step came to, while the others go on; the first answers come within seconds."""
@@ -455,10 +498,8 @@ class _RescueRun:
     def _record(
         self, written: _WrittenFiles | None, files: tuple[RescueFileRecord, ...]
     ) -> RescueRecord:
-        bench = self._bench
-        before, after = (
-            bench.test.outputs(bench.drafting.plan(draft)) for draft in (self._plain, self._draft)
-        )
+        bench, before = self._bench, self._before
+        after = bench.test.outputs(bench.drafting.plan(self._draft))
         after_db = db_of(bench.test.ratios_of(after))
         return RescueRecord(
             target=self._choices.target,
@@ -502,8 +543,7 @@ class _RescueRun:
                 detail=step.detail,
                 predicted_db=step.predicted_db,
                 validation_db=step.validation_db,
-                # The test inputs are looked at here, when everything is decided.
-                test_db=bench.test.db(bench.drafting.plan(step.trial)),
+                test_db=step.test_db,
                 int8_macs=bench.int8_share(step.trial),
                 unit_count=len(step.trial.promoted),
                 kept=step.kept,

@@ -16,6 +16,7 @@ from quantstore.cli.rescue import (
     NO_FILE,
     RESCUE_TARGETS,
     STEP_COLUMNS,
+    UNIT_COLUMNS,
     default_output,
     unknown_remedy,
 )
@@ -75,16 +76,20 @@ def answering(monkeypatch):
     return answer
 
 
-def test_a_line_for_each_step_then_the_files_with_their_use(run, answering):
+def test_a_line_for_each_step_the_promoted_units_then_the_files_with_their_use(run, answering):
     answering()
     code, out, _ = run("rescue", MODEL, "--inputs", "photos")
     assert code == 0
-    steps, files = out.split("\n\n")
+    steps, units, files = out.split("\n\n")
     head, _, *rows = steps.splitlines()
     assert head.split() == list(STEP_COLUMNS)
     assert [row.split()[0] for row in rows] == ["placement", "depthwise", "ranges", "int16"]
     assert [row.split()[5] for row in rows] == ["kept", "kept", "dropped", "kept"]
     assert "gains 0.2 dB, 1 dB would be worth it" in rows[2]
+    head, _, row = units.splitlines()
+    assert head.split() == list(UNIT_COLUMNS)
+    assert row.startswith("Relu_0")
+    assert row.endswith("outlier channels")
     head, _, row = files.splitlines()
     assert head.split() == list(FILE_COLUMNS)
     assert row.startswith("net.rescued.onnx")
@@ -113,7 +118,7 @@ def test_a_proposal_is_called_one(run, answering):
     answering(is_proposal=True, file_db=math.nan, integer_db=math.nan, files=())
     code, out, err = run("rescue", MODEL, "--inputs", "noise")
     assert code == 0
-    assert "\n\n" not in out
+    assert ".onnx" not in out
     assert PROPOSAL in err
 
 

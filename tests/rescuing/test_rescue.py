@@ -20,6 +20,9 @@ from quantstore.run.runtime import Session
 from tests.support.graphs import conv_model, float_value, gaussian, save
 from tests.support.wrecks import inputs_file, wreck
 
+# The last step: ranges over all inputs that were searched on.
+ON_ALL_INPUTS = "seen over all inputs of the search"
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
@@ -32,7 +35,10 @@ def rescued(path, photos, target="int8_channel_fused", **choices):
 
 
 def remedies_of(record, *, kept=True):
-    return [step.remedy for step in record.steps if step.kept == kept]
+    """In the order of the steps, but for the ranges over all inputs, which come last."""
+    return [
+        step.remedy for step in record.steps if step.kept == kept and step.detail != ON_ALL_INPUTS
+    ]
 
 
 def named(record, kind):
@@ -119,7 +125,7 @@ def test_the_most_sensitive_tensor_leaves_int8(tmp_path, photos, allow, precisio
     assert record.int8_macs <= 1 - 72 / (216 + 72 + 32)
     assert worst_db(path, named(record, "rescued"), photos) > record.after_db - 0.5
     if precision == "float":
-        step = record.steps[-1]
+        step = next(step for step in record.steps if step.remedy == "float")
         assert step.predicted_db == pytest.approx(step.validation_db, abs=4)
 
 
@@ -222,8 +228,8 @@ def test_a_network_that_holds_is_left_as_it_is(tmp_path, photos):
     path = wreck(tmp_path / "net.onnx", factor=1.0)
     record = rescued(path, photos, output=str(tmp_path / "out"))
     assert remedies_of(record) == ["placement"]
-    assert record.steps == record.steps[:1]
-    assert record.before_db == record.after_db
+    assert [step.detail for step in record.steps[1:]] == [ON_ALL_INPUTS]
+    assert record.after_db > record.before_db - 1
     assert any("holds as it is" in note for note in record.notes)
     assert named(record, "rescued")
 
@@ -343,3 +349,18 @@ def test_a_rescue_crosses_to_another_process_whole(tmp_path, photos):
     ]
     assert math.isnan(other.record.steps[0].predicted_db)
     assert len(other.record.units) == len(found.record.units)
+
+
+def test_ranges_are_found_on_all_inputs_of_the_search_in_the_end(tmp_path, photos):
+    path = wreck(tmp_path / "net.onnx", factor=1.0)
+    with np.load(photos) as stored:
+        changed = stored["x"].copy()
+    # Of the validation inputs one reaches further than all others; so do the unseen ones.
+    changed[1] *= 3
+    changed[3::4] *= 3
+    np.savez(tmp_path / "changed.npz", x=changed)
+    record = rescued(path, str(tmp_path / "changed.npz"), reach_db=1, output=str(tmp_path / "out"))
+    assert record.steps[-1].detail == ON_ALL_INPUTS
+    assert record.after_db > record.before_db + 3
+    kept = rescued(path, str(tmp_path / "changed.npz"), reach_db=1, allow=("depthwise",))
+    assert kept.after_db == kept.before_db == record.before_db
