@@ -13,6 +13,7 @@ import pandas as pd
 from quantstore.charts.common import AnyChart, band_colour, styled, tooltip
 from quantstore.charts.compare import band_tints, band_zones, room
 from quantstore.charts.palette import Palette
+from quantstore.errors import printable
 from quantstore.wording.rescues import DROPPED, KEPT, step_title
 from quantstore.wording.units import db, seconds, share
 
@@ -20,7 +21,7 @@ from quantstore.wording.units import db, seconds, share
 STEP_HEIGHT, FRAME_HEIGHT = 40, 74
 MACS_HEIGHT = 280
 # Letters of a line of a step's name, beside the plot.
-LINE_LETTERS = 20
+LINE_LETTERS = 25
 # The axis begins at 0 dB and shows the band that is fine, whatever was reached.
 LEAST_MOST_DB = 40.0
 # Room for the value behind the last dot, in dB.
@@ -46,11 +47,14 @@ def staircase(
         tickCount=6,
         grid=False,
         labelExpr="replace(datum.label, '-', '\u2212')",
-        title="output SQNR on unseen inputs, dB (higher is closer to float)",
+        title="output SQNR on unseen inputs, dB",
     )
     x = alt.X("x:Q", scale=x_scale, axis=x_axis)
     y_scale = alt.Scale(domain=[count - 0.4, -0.95], nice=False)
-    names = {str(row): textwrap.wrap(name, LINE_LETTERS) for row, name in enumerate(frame["name"])}
+    names = {
+        str(row): textwrap.wrap(name, LINE_LETTERS, max_lines=3)
+        for row, name in enumerate(frame["name"])
+    }
     y = alt.Y(
         "y:Q",
         scale=y_scale,
@@ -108,16 +112,11 @@ def staircase(
         .encode(x=x, y=y, color=band_colour(palette), tooltip=words, description=said),
         *(
             alt.Chart(part[["x", "y", "label_x", "said_db"]])
-            .mark_text(
-                align="left", dx=11, fontSize=12, fontWeight=weight, color=colour, aria=False
-            )
+            .mark_text(align="left", dx=11, fontSize=12, color=colour, aria=False)
             .encode(
                 x=alt.X("label_x:Q", scale=x_scale, axis=x_axis), y=y, text=alt.Text("said_db:N")
             )
-            for part, weight, colour in (
-                (kept, 600, palette.text),
-                (dropped, 400, palette.muted),
-            )
+            for part, colour in ((kept, palette.text), (dropped, palette.muted))
             if not part.empty
         ),
     ]
@@ -231,10 +230,10 @@ def _with_words(steps: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
     frame = steps.assign(
         y=range(len(steps)),
         x=shown,
-        name=[
+        said_title=[
             step_title(str(remedy), is_first=row == 0) for row, remedy in enumerate(steps["remedy"])
         ],
-        said_detail=steps["detail"],
+        said_detail=[printable(str(detail)) for detail in steps["detail"]],
         said_db=[db(_figure_or_none(value)) for value in steps["test_db"]],
         said_validation=[db(_figure_or_none(value)) for value in steps["validation_db"]],
         said_predicted=[
@@ -248,7 +247,7 @@ def _with_words(steps: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
         ],
         said_result=[KEPT if is_kept else DROPPED for is_kept in steps["kept"]],
     )
-    frame = frame.assign(said_title=frame["name"])
+    frame = frame.assign(name=_names(frame))
     levels, level = [], float(shown.iloc[0]) if len(shown) else 0.0
     for value, is_kept in zip(shown, steps["kept"], strict=True):
         levels.append(level)
@@ -264,6 +263,17 @@ def _with_words(steps: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
             )
         ],
     )
+
+
+def _names(frame: pd.DataFrame) -> list[str]:
+    """What each step is called beside its row: where several share a title, with what they did."""
+    is_shared = frame["said_title"].duplicated(keep=False)
+    return [
+        f"{title}: {printable(str(detail)).partition(';')[0]}" if shared else title
+        for title, detail, shared in zip(
+            frame["said_title"], frame["said_detail"], is_shared, strict=True
+        )
+    ]
 
 
 def _stairs(kept: pd.DataFrame) -> pd.DataFrame:
@@ -299,4 +309,4 @@ def _zones(tints: pd.DataFrame, scale: alt.Scale, axis: alt.Axis) -> list[alt.Ch
 
 
 def _figure_or_none(value: object) -> float | None:
-    return None if pd.isna(value) else float(value)  # type: ignore[call-overload, arg-type, no-any-return]
+    return None if pd.isna(value) else float(value)  # type: ignore[call-overload, arg-type]

@@ -34,7 +34,9 @@ _WITHOUT_LOSS = ("before_db", "after_db")
 
 def rescue_record(row: Mapping[Any, Any]) -> RescueRecord:
     """A row of ``queries.rescues`` as what the sentences about a rescue are made of."""
-    values = {field.name: row.get(field.name) for field in dataclasses.fields(RescueRecord)}
+    values: dict[str, Any] = {
+        field.name: row.get(field.name) for field in dataclasses.fields(RescueRecord)
+    }
     for name in ("steps", "units", "files"):
         del values[name]
     for field in dataclasses.fields(RescueRecord):

@@ -230,8 +230,8 @@ def _macs(steps: pd.DataFrame, limits: dict[str, float], record: RescueRecord) -
         return
     st.caption(
         "The same steps by the share of multiply-accumulates (MACs) that stay in int8. The ring is"
-        f" the plan that was written. Dashed line: the goal, {db(record.reach_db)}. Dotted line: the"
-        f" share that had to stay, {share(record.keep_macs, digits=1)}."
+        f" the plan that was chosen. Dashed line: the goal, {db(record.reach_db)}. Dotted line:"
+        f" the share that had to stay, {share(record.keep_macs, digits=1)}."
     )
     drawing.chart(
         charts.macs(
