@@ -18,7 +18,7 @@ MOST_ANSWERS = 3
 TELLING_GAIN_DB = 1.0
 TELLING_ESTIMATE_DB = 3.0
 GOOD_ENOUGH = ("fine", "watch")
-GAIN_UNKNOWN = "gain unknown until it ran"
+GAIN_UNKNOWN = "gain unknown until it has run"
 
 # ``file``: one that was written for this target; ``other file``: for another target; ``target``:
 # another target as it is; ``rescue``: a search that nobody has started yet.

@@ -78,6 +78,7 @@ def _draw(con: Connection, name: str, target: Target) -> None:
         st.markdown(notes.escaped(f"{sentence[0].upper()}{sentence[1:]}."))
     rescues = answers.stored_rescues(con, name)
     answers.section(facts, [queries.model_facts(row) for row in by_target.values()], rescues)
+    st.space("small")
     matrix.verdict_matrix(verdicts, [name], target, corner="verdict by target", key="model_matrix")
     layers_said = layers_in_words(facts)
     st.caption(

@@ -242,8 +242,9 @@ def lines(runs: list[Job]) -> None:
 
 def _certain(messages: Sequence[str]) -> None:
     """What a rescue knows already, while it goes on."""
-    for message in messages[-MOST_MESSAGES:]:
-        notes.note(f'<div style="padding-left:18px">{html.escape(printable(message))}</div>')
+    if messages:
+        lines = (html.escape(printable(message)) for message in messages[-MOST_MESSAGES:])
+        notes.note(f'<div style="padding-left:18px">{"<br>".join(lines)}</div>')
 
 
 def _job_line(job: Job) -> str:
