@@ -70,7 +70,7 @@ def staircase(
         ),
     )
     kept, dropped = frame[frame["kept"]], frame[~frame["kept"]]
-    words = tooltip(
+    tips = tooltip(
         ("said_title", "step"),
         ("said_detail", "what exactly"),
         ("said_db", "unseen inputs"),
@@ -80,7 +80,7 @@ def staircase(
         ("said_seconds", "CPU time"),
         ("said_result", "result"),
     )
-    said = alt.Description("said:N")
+    described = alt.Description("said:N")
     layers: list[alt.Chart] = [
         *_zones(band_tints(limits, palette, low=low, high=high), x_scale, x_axis),
         alt.Chart(pd.DataFrame({"x": [reach_db], "label": [f"goal {db(reach_db)}"]}))
@@ -104,12 +104,12 @@ def staircase(
                 stroke=palette.muted,
                 strokeWidth=1.2,
             )
-            .encode(x=x, y=y, tooltip=words, description=said),
+            .encode(x=x, y=y, tooltip=tips, description=described),
         ]
     layers += [
         alt.Chart(kept[COLUMNS])
         .mark_point(filled=True, size=150, opacity=1, stroke=palette.background, strokeWidth=1.5)
-        .encode(x=x, y=y, color=band_colour(palette), tooltip=words, description=said),
+        .encode(x=x, y=y, color=band_colour(palette), tooltip=tips, description=described),
         *(
             alt.Chart(part[["x", "y", "label_x", "said_db"]])
             .mark_text(align="left", dx=11, fontSize=12, color=colour, aria=False)
@@ -142,9 +142,9 @@ def macs(
     frame = frame.assign(macs=100 * frame["int8_macs"].astype(float).fillna(1.0))
     kept, dropped = frame[frame["kept"]], frame[~frame["kept"]]
     chosen = kept.tail(1)
-    left = min(float(frame["macs"].min()), 100 * keep_macs)
-    margin = max(0.5, (100 - left) / 12)
-    x_scale = alt.Scale(domain=[max(0.0, left - margin), 100 + margin / 2], nice=False)
+    least_macs = min(float(frame["macs"].min()), 100 * keep_macs)
+    margin = max(0.5, (100 - least_macs) / 12)
+    x_scale = alt.Scale(domain=[max(0.0, least_macs - margin), 100 + margin / 2], nice=False)
     x_axis = alt.Axis(
         grid=False,
         tickCount=6,
@@ -160,7 +160,7 @@ def macs(
         title="output SQNR on unseen inputs, dB",
     )
     y = alt.Y("x:Q", scale=y_scale, axis=y_axis)
-    words = tooltip(
+    tips = tooltip(
         ("said_title", "step"),
         ("said_detail", "what exactly"),
         ("said_db", "unseen inputs"),
@@ -191,7 +191,7 @@ def macs(
                 stroke=palette.muted,
                 strokeWidth=1.2,
             )
-            .encode(x=x, y=y, tooltip=words, description=alt.Description("said:N"))
+            .encode(x=x, y=y, tooltip=tips, description=alt.Description("said:N"))
         )
     layers += [
         alt.Chart(chosen[["macs", "x"]])
@@ -203,7 +203,7 @@ def macs(
             x=x,
             y=y,
             color=band_colour(palette),
-            tooltip=words,
+            tooltip=tips,
             description=alt.Description("said:N"),
         ),
     ]

@@ -132,10 +132,10 @@ def use_of(file_kind: str, name: str) -> str:
     return KINDS[owner].use.replace("NAME", name)
 
 
-FileState = Literal["there", "gone", "changed"]
+WrittenState = Literal["there", "gone", "changed"]
 
 
-def state_of_file(path: str, sha256: str, file_bytes: int) -> FileState:
+def state_of_file(path: str, sha256: str, file_bytes: int) -> WrittenState:
     """Whether a file that a rescue wrote is still there, and still what it was.
 
     A path in a store may come from anybody: nothing but this very content counts as there.

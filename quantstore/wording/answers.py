@@ -18,11 +18,13 @@ MOST_ANSWERS = 3
 TELLING_GAIN_DB = 1.0
 TELLING_ESTIMATE_DB = 3.0
 GOOD_ENOUGH = ("fine", "watch")
+# A search stands behind a scale per channel, which is one switch of a tool, and before all else.
+RESCUE_PRICE = 0.1
 GAIN_UNKNOWN = "gain unknown until it has run"
 
 # ``file``: one that was written for this target; ``other file``: for another target; ``target``:
 # another target as it is; ``rescue``: a search that nobody has started yet.
-AnswerKind = Literal["file", "other file", "target", "rescue"]
+AdviceKind = Literal["file", "other file", "target", "rescue"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +38,10 @@ class StoredRescue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Advice:
     """One thing to do. ``gain``: in words, with what it rests on; ``target``: what it is for."""
 
-    kind: AnswerKind
+    kind: AdviceKind
     text: str
     gain: str
     target: str
@@ -72,7 +74,7 @@ def answers(
     rescues: Sequence[StoredRescue],
     *,
     can_be_rescued: bool,
-) -> tuple[Answer, ...]:
+) -> tuple[Advice, ...]:
     """What to do about a model under a target, none where it is fine.
 
     A file that was written and measured comes first. Then what costs least to change: the same
@@ -87,11 +89,11 @@ def answers(
     if is_calm(facts):
         return ()
     target = TARGETS[facts.target]
-    ranked: list[tuple[bool, float, Answer]] = []
+    ranked: list[tuple[bool, float, Advice]] = []
     by_target = {rescue.record.target: rescue for rescue in rescues}
-    own = by_target.pop(target.name, None)
-    own_answer = None if own is None else _file_answer(own, facts, "file")
-    if own is not None and own_answer is not None:
+    latest = by_target.pop(target.name, None)
+    own_answer = None if latest is None else _file_answer(latest, facts, "file")
+    if latest is not None and own_answer is not None:
         ranked.append((False, -1.0, own_answer))
     for other in others:
         if other.target == target.name:
@@ -105,8 +107,12 @@ def answers(
         answer = _target_answer(facts, other)
         if answer is not None:
             ranked.append((other.verdict not in GOOD_ENOUGH, price, answer))
-    if can_be_rescued and (own_answer is None or (own and own.band not in GOOD_ENOUGH)):
-        ranked.append((False, 0.5, _rescue_answer(target, is_again=own_answer is not None)))
+    if can_be_rescued and (
+        own_answer is None or (latest is not None and latest.band not in GOOD_ENOUGH)
+    ):
+        ranked.append(
+            (False, RESCUE_PRICE, _rescue_answer(target, is_again=own_answer is not None))
+        )
     ranked.sort(key=lambda entry: entry[:2])
     return tuple(answer for _, _, answer in ranked[:MOST_ANSWERS])
 
@@ -115,16 +121,16 @@ def _price(target: Target, other: Target) -> float:
     """How much of the hardware and its tools must change, from 0."""
     if target.per_channel is not None and other.name == target.per_channel.name:
         return 0
-    if other.activations is None:
-        return 4 if other.scheme == target.scheme else 5
-    if other.scheme != target.scheme or other.activations.is_dynamic:
-        return 3
+    price = 0.0 if other.scheme == target.scheme else 1.0
+    price += 0.0 if other.placement == target.placement else 0.5
+    if other.activations is None or other.activations.is_dynamic:
+        return price + 3
     if target.activations is None or other.activations.bits != target.activations.bits:
-        return 2
-    return 1
+        price += 1
+    return price + 0.25 * (other.activations != target.activations)
 
 
-def _file_answer(rescue: StoredRescue, facts: ModelFacts, kind: AnswerKind) -> Answer | None:
+def _file_answer(rescue: StoredRescue, facts: ModelFacts, answer_kind: AdviceKind) -> Advice | None:
     record = rescue.record
     if record.failure is not None or not is_written(record):
         return None
@@ -132,10 +138,10 @@ def _file_answer(rescue: StoredRescue, facts: ModelFacts, kind: AnswerKind) -> A
     if not after - record.before_db >= TELLING_GAIN_DB:
         return None
     name = printable(rescue.file_name) if rescue.file_name else "the rescued model"
-    which = "" if kind == "file" else f" with {TARGETS[record.target].title}"
+    which = "" if answer_kind == "file" else f" with {TARGETS[record.target].title}"
     inputs = counted(record.test_count, "unseen input")
-    return Answer(
-        kind=kind,
+    return Advice(
+        kind=answer_kind,
         text=f"Use {name}{which}: {before_and_after(record.before_db, after)}",
         gain=f"{db(after - record.before_db, signed=True)}, measured on {inputs}",
         target=record.target,
@@ -143,7 +149,7 @@ def _file_answer(rescue: StoredRescue, facts: ModelFacts, kind: AnswerKind) -> A
     )
 
 
-def _target_answer(facts: ModelFacts, other: ModelFacts) -> Answer | None:
+def _target_answer(facts: ModelFacts, other: ModelFacts) -> Advice | None:
     """Another target as it is, where a value says that it loses less."""
     if not other.is_measured or other.output_sqnr_db is None or other.is_by_weights:
         return None
@@ -157,7 +163,7 @@ def _target_answer(facts: ModelFacts, other: ModelFacts) -> Answer | None:
             return None
         values = f"{at_outputs(facts)} → {at_outputs(other)}"
         gain = f"about {round(other.output_sqnr_db - now):+d} dB, {basis(other)}"
-    return Answer(
+    return Advice(
         kind="target",
         text=f"Choose {TARGETS[other.target].title} instead: {values}",
         gain=gain,
@@ -165,11 +171,11 @@ def _target_answer(facts: ModelFacts, other: ModelFacts) -> Answer | None:
     )
 
 
-def _rescue_answer(target: Target, *, is_again: bool) -> Answer:
+def _rescue_answer(target: Target, *, is_again: bool) -> Advice:
     text = f"Rescue the model for {target.title}: search what keeps it accurate, and write files"
     if is_again:
         text = (
             f"Rescue it again for {target.title}: allow more remedies, or fewer"
             " multiply-accumulates in int8"
         )
-    return Answer(kind="rescue", text=text, gain=GAIN_UNKNOWN, target=target.name)
+    return Advice(kind="rescue", text=text, gain=GAIN_UNKNOWN, target=target.name)

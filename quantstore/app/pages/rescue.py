@@ -153,12 +153,12 @@ def _verdict(record: RescueRecord, bands: tuple[str | None, str | None]) -> None
 
 def _added(record: RescueRecord) -> str:
     """What the file has that the model has not."""
-    parts = []
+    additions = []
     if record.added_nodes:
-        parts.append(f"{counted(record.added_nodes, 'Mul')} added")
+        additions.append(f"{counted(record.added_nodes, 'Mul')} added")
     if record.weights_unsigned:
-        parts.append("weights stored as uint8")
-    return f"{', '.join(parts)}. " if parts else ""
+        additions.append("weights stored as uint8")
+    return f"{', '.join(additions)}. " if additions else ""
 
 
 def _result(con: Connection, picked: int, record: RescueRecord) -> None:
@@ -293,13 +293,13 @@ def _units(units: pd.DataFrame) -> None:
 
 
 def _unit_cells(number: int, row: dict[Any, Any]) -> list[dict[str, Any]]:
-    parts = [str(row["kind"])]
+    details = [str(row["kind"])]
     if not pd.isna(row["layer"]):
-        parts.append(f"{row['op_type']} {printable(str(row['layer']))}")
+        details.append(f"{row['op_type']} {printable(str(row['layer']))}")
     macs = frames.figure_or_none(row["macs"])
     sensitivity = frames.figure_or_none(row["sensitivity_db"])
     return [
-        {"text": f"{number + 1}. {printable(str(row['unit']))}", "small": ", ".join(parts)},
+        {"text": f"{number + 1}. {printable(str(row['unit']))}", "small": ", ".join(details)},
         {"text": str(row["precision"])},
         {"text": "–" if sensitivity is None else db(sensitivity)},
         {"text": "–" if macs is None else weights(int(macs))},

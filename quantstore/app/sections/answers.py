@@ -11,18 +11,18 @@ from quantstore.app.widgets import address, navigation
 from quantstore.rescuing.choices import RESCUE_TARGETS
 from quantstore.store import Connection
 from quantstore.wording import frames
-from quantstore.wording.answers import Answer, AnswerKind, StoredRescue, answers, opening
+from quantstore.wording.answers import Advice, AdviceKind, StoredRescue, answers, opening
 from quantstore.wording.text import markdown
 from quantstore.wording.verdicts import ModelFacts
 
 HEADING = "What can I do?"
-BUTTONS: dict[AnswerKind, str] = {
+BUTTONS: dict[AdviceKind, str] = {
     "file": "Get the file",
     "other file": "Get the file",
     "target": "Judge by this target",
     "rescue": "Rescue for this target",
 }
-ICONS: dict[AnswerKind, str] = {
+ICONS: dict[AdviceKind, str] = {
     "file": "download",
     "other file": "download",
     "target": "swap_horiz",
@@ -61,8 +61,8 @@ def section(
     sentence = opening(facts)
     if sentence:
         st.markdown(markdown(sentence))
-    found = answers(facts, others, rescues, can_be_rescued=facts.target in RESCUE_TARGETS)
-    for number, answer in enumerate(found):
+    ranked = answers(facts, others, rescues, can_be_rescued=facts.target in RESCUE_TARGETS)
+    for number, answer in enumerate(ranked):
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             st.markdown(
                 f"{number + 1}\\. {markdown(answer.text)}  \n:small[{markdown(answer.gain)}]",
@@ -78,7 +78,7 @@ def section(
             )
 
 
-def _follow(answer: Answer) -> None:
+def _follow(answer: Advice) -> None:
     """What the button of an answer does."""
     address.choose("target", answer.target)
     if answer.kind == "target":

@@ -7,7 +7,7 @@ import streamlit as st
 
 from quantstore.app.widgets import reach
 from quantstore.errors import printable
-from quantstore.pipeline.rescues import FileState, state_of_file, use_of
+from quantstore.pipeline.rescues import WrittenState, state_of_file, use_of
 from quantstore.wording.text import markdown
 from quantstore.wording.units import file_size
 
@@ -17,7 +17,7 @@ FROM_ELSEWHERE = (
     "This app can be reached from other computers, so it hands out no files of this one. They are"
     " in:"
 )
-MISSING: dict[FileState, str] = {
+MISSING: dict[WrittenState, str] = {
     "gone": "It is no longer there. Run the rescue again to write it.",
     "changed": "Its content has changed since. Run the rescue again to write it.",
 }
@@ -72,8 +72,8 @@ def section(files: pd.DataFrame, model: str) -> None:
 
 def _name_in(files: pd.DataFrame, model: str) -> str:
     """What the names of the files begin with."""
-    for kind, ending in _NAMED_AFTER_MODEL.items():
-        for path in files.loc[files["kind"] == kind, "path"]:
+    for file_kind, ending in _NAMED_AFTER_MODEL.items():
+        for path in files.loc[files["kind"] == file_kind, "path"]:
             if str(path).endswith(ending):
                 return Path(str(path)).name.removesuffix(ending)
     return model
