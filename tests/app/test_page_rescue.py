@@ -25,9 +25,7 @@ from quantstore.wording.answers import opening
 from tests.support.facts import finding
 from tests.support.queues import finished
 from tests.support.runs import a_rescue, a_run, add
-from tests.support.visits import fails, open_app, texts, trusting_no_chart, turned_to
-
-__all__ = ["open_app"]
+from tests.support.visits import fails, texts, trusting_no_chart, turned_to
 
 MODEL = "digits-plain"
 HOSTILE = "<img src=x onerror=alert(1)> **bold** $x$ [a](http://b)"
