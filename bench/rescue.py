@@ -329,6 +329,22 @@ def written(cases: list[Case]) -> Iterator[str]:
     yield tabulate(rows, HEADERS, tablefmt="github", disable_numparse=True)
     yield ""
     yield steps_table(records)
+    predicted = [
+        step for _, record in records for step in record.steps if not math.isnan(step.predicted_db)
+    ]
+    if predicted:
+        search, unseen = (
+            float(np.median([abs(step.predicted_db - value) for step, value in pairs]))
+            for pairs in (
+                [(step, step.validation_db) for step in predicted],
+                [(step, step.test_db) for step in predicted],
+            )
+        )
+        yield ""
+        yield (
+            f"Predictions ({len(predicted)}) were off by {search:.1f} dB in the median on the search"
+            f" inputs, by {unseen:.1f} dB on unseen ones."
+        )
 
 
 def rewritten(document: str, tables: str) -> str:
