@@ -342,8 +342,8 @@ def written(cases: list[Case]) -> Iterator[str]:
         )
         yield ""
         yield (
-            f"Predictions ({len(predicted)}) were off by {search:.1f} dB in the median on the search"
-            f" inputs, by {unseen:.1f} dB on unseen ones."
+            f"Predictions ({len(predicted)}) were off by {search:.1f} dB in the median on the"
+            f" search inputs, by {unseen:.1f} dB on unseen ones."
         )
 
 

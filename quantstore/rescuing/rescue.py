@@ -459,6 +459,10 @@ class _RescueRun:
         self._work.say("writing files", 1, 3)
         verified = verify(assembly, rounding, self._bench.test, folder)
         self._work.say("writing files", 2, 3)
+        if assembly.source.was_half:
+            self._notes.append(
+                "The model is in half precision; the files take and give single precision."
+            )
         if has_bodies(verified.model):
             self._notes.append(
                 "The file has branches or loops. onnxruntime 1.32 can crash on these when it looks"
@@ -477,9 +481,12 @@ class _RescueRun:
             if math.isnan(verified.integer_db)
             else f"{verified.integer_db:.1f} dB with integer kernels"
         )
+        inputs = f"{len(self._bench.test)} unseen inputs"
+        if self._opened.is_test_shared:
+            inputs = "the input of the search"
         return (
             f"Rescued by quantstore for {self._choices.target}. SQNR of the worst output on"
-            f" {len(self._bench.test)} unseen inputs: {verified.file_db:.1f} dB in float"
+            f" {inputs}: {verified.file_db:.1f} dB in float"
             f" arithmetic, {kernels} (onnxruntime {version()}). {ran.sentence}"
         )
 
@@ -509,7 +516,8 @@ class _RescueRun:
             input_source=self._opened.description,
             calibration_count=len(bench.calibration),
             validation_count=len(bench.validation),
-            test_count=len(bench.test),
+            # What the search used is no test.
+            test_count=0 if self._opened.is_test_shared else len(bench.test),
             float_check_db=self._opened.float_check_db,
             before_db=db_of(bench.test.ratios_of(before)),
             after_db=after_db,
