@@ -383,8 +383,10 @@ class _RescueRun:
             self._tell(self._steps[-1])
             if kept:
                 for earlier in self._steps[:-1]:
-                    # 16 bits did not suffice: the plan has floats in their stead.
-                    earlier.kept = earlier.kept and earlier.remedy not in PROMOTIONS
+                    if earlier.kept and earlier.remedy in PROMOTIONS:
+                        # 16 bits did not suffice: the plan has floats in their stead.
+                        earlier.kept = False
+                        earlier.detail += f"; {precision} gains more"
                 self._ratios, self._promotion = promoted.ratios, promoted
             if promoted.is_reached:
                 break
