@@ -451,7 +451,8 @@ class _RescueRun:
                 f"The files take inputs of one shape: {self._opened.shapes}."
                 " Without it onnxruntime makes another network of the model."
             )
-        rounding = Rounding.of(self._choices.rounded)
+        target = self._choices.rounded
+        rounding = Rounding.of(target)
         rescaled_db = float_file_db(plain, rounding, self._bench.test, folder)
         if rescaled_db < FLOAT_FILE_DB:
             self._notes.append(
@@ -461,6 +462,11 @@ class _RescueRun:
         self._work.say("writing files", 1, 3)
         verified = verify(assembly, rounding, self._bench.test, folder)
         self._work.say("writing files", 2, 3)
+        if self._opened.subject.behind is not None and target.placement == "everywhere":
+            self._notes.append(
+                "Everything behind the heads stays in float: on a grid that scores and decoded"
+                " values share, a decoder loses what the heads still had."
+            )
         if assembly.source.was_half:
             self._notes.append(
                 "The model is in half precision; the files take and give single precision."
