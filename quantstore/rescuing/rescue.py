@@ -366,6 +366,12 @@ class _RescueRun:
                 may_promote_weights="float" in allowed,
                 finish=self._corrected,
             )
+            if not promoted.units:
+                self._notes.append(
+                    f"{precision}: nothing can leave int8 without more than"
+                    f" {1 - self._choices.keep_macs:.0%} of the MACs."
+                )
+                break
             gained = gain_db(self._ratios, promoted.ratios)
             kept = promoted.is_reached or gained >= LEAST_GAIN_DB
             self._steps.append(
