@@ -66,6 +66,12 @@ PAGES = (
         question="Where along the network does the quantized model leave the float one?",
     ),
     Page(
+        "rescue",
+        title="Rescue",
+        icon="healing",
+        question="What keeps the model accurate on this target, and which files do?",
+    ),
+    Page(
         "reality",
         title="Predicted vs. measured",
         icon="scatter_plot",

@@ -1,4 +1,4 @@
-"""The app's two queues: files to ingest, and models to run in float and quantized.
+"""The app's two queues: files to ingest, and models to run in float and quantized, or to rescue.
 
 Each takes one at a time, in a process that can be cancelled.
 """
@@ -12,7 +12,7 @@ from quantstore.wording.units import file_size
 
 __all__ = ["FILES", "FINISHED", "RUNS", "FileQueue", "Job", "RunQueue"]
 
-# Starts a run: the file, the store, the inputs, the choices.
+# Starts a run, or a rescue: the file, the store, the inputs, the choices.
 StartRun = Callable[[Path, Path, str, Any], Cancellable]
 
 
@@ -74,13 +74,15 @@ class RunQueue(Queue):
 
     The progress of a job is ``run.choices.Progress``, its result ``pipeline.runs.Done``, its
     description the scheme, the mode and the inputs. Where targets are measured the result is
-    ``pipeline.probes.ProbedModel``.
+    ``pipeline.probes.ProbedModel``, of a rescue it is ``pipeline.rescues.DoneRescue``.
     """
 
-    def __init__(self, start: StartRun | None = None) -> None:
+    def __init__(self, start: StartRun | None = None, start_rescue: StartRun | None = None) -> None:
         super().__init__()
         self._start = start or _start_run
+        self._start_rescue = start_rescue or _start_rescue
         self._probe_ids: set[int] = set()
+        self._rescue_ids: set[int] = set()
 
     def add(
         self,
@@ -117,9 +119,37 @@ class RunQueue(Queue):
         self._probe_ids.add(job_id)
         return job_id
 
+    def add_rescue(
+        self,
+        path: Path,
+        store_path: Path,
+        inputs: str,
+        choices: Any,
+        *,
+        name: str,
+        description: str,
+    ) -> int:
+        """Put a rescue at the end of the queue.
+
+        Args:
+            choices: the arguments of ``rescuing.choices.RescueChoices``.
+            name: what the queue calls the model.
+        """
+        job_id = self.put(
+            lambda: self._start_rescue(path, store_path, inputs, choices),
+            name=name,
+            description=description,
+        )
+        self._rescue_ids.add(job_id)
+        return job_id
+
     def is_probe(self, job: Job) -> bool:
         """Whether a job measures targets."""
         return job.job_id in self._probe_ids
+
+    def is_rescue(self, job: Job) -> bool:
+        """Whether a job rescues a model."""
+        return job.job_id in self._rescue_ids
 
 
 def _start_run(path: Path, store_path: Path, inputs: str, choices: Any) -> Cancellable:
@@ -127,6 +157,13 @@ def _start_run(path: Path, store_path: Path, inputs: str, choices: Any) -> Cance
     from quantstore.pipeline import runs
 
     return runs.start(path, store_path, inputs, runs.Choices(**choices))
+
+
+def _start_rescue(path: Path, store_path: Path, inputs: str, choices: Any) -> Cancellable:
+    # Loaded with the first rescue.
+    from quantstore.pipeline import rescues
+
+    return rescues.start(path, store_path, inputs, rescues.RescueChoices(**choices))
 
 
 # One each for the server: every session and every rerun sees the same.

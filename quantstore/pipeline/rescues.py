@@ -7,11 +7,14 @@ cancelled, crashes or cannot be stored leaves no file and no row.
 
 import contextlib
 import dataclasses
+import functools
+import hashlib
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from quantstore import store
 from quantstore.errors import RunError
@@ -25,7 +28,17 @@ from quantstore.rescuing.choices import Rescue, RescueChoices
 from quantstore.rescuing.formats import KINDS
 from quantstore.run.choices import Progress, ReportProgress
 
-__all__ = ["DoneRescue", "Progress", "Rescue", "RescueChoices", "Running", "run", "start", "use_of"]
+__all__ = [
+    "DoneRescue",
+    "Progress",
+    "Rescue",
+    "RescueChoices",
+    "Running",
+    "run",
+    "start",
+    "state_of_file",
+    "use_of",
+]
 
 # What the folder of a rescue that is under way is called, with letters by chance behind it.
 UNFINISHED = ".unfinished-"
@@ -117,6 +130,33 @@ def use_of(file_kind: str, name: str) -> str:
     if data:
         return f"External data: keep it beside {KINDS[owner].file_name(name)}"
     return KINDS[owner].use.replace("NAME", name)
+
+
+WrittenState = Literal["there", "gone", "changed"]
+
+
+def state_of_file(path: str, sha256: str, file_bytes: int) -> WrittenState:
+    """Whether a file that a rescue wrote is still there, and still what it was.
+
+    A path in a store may come from anybody: nothing but this very content counts as there.
+    """
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            return "gone"
+        if status.st_size != file_bytes:
+            return "changed"
+        content = _sha256_of(path, status.st_size, status.st_mtime_ns, status.st_ino)
+    except (OSError, ValueError):
+        return "gone"
+    return "there" if content == sha256 else "changed"
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256_of(path: str, _bytes: int, _written_ns: int, _inode: int) -> str:
+    """Of a file; read again once its folder says something else of it."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

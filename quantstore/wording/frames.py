@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from quantstore.records import SimulationRecord
+from quantstore.records import RescueRecord, SimulationRecord
 from quantstore.wording.causes import LayerFacts
 
 
@@ -26,6 +26,34 @@ def layer_facts(row: Mapping[Any, Any]) -> LayerFacts:
         weight_max=figure_or_none(row["weight_max"]) or 0.0,
         dead_channels=int(figure_or_none(row["dead_channel_count"]) or 0),
     )
+
+
+# Values that are missing where nothing was measured, and NULL where nothing is lost.
+_WITHOUT_LOSS = ("before_db", "after_db")
+
+
+def rescue_record(row: Mapping[Any, Any]) -> RescueRecord:
+    """A row of ``queries.rescues`` as what the sentences about a rescue are made of."""
+    values: dict[str, Any] = {
+        field.name: row.get(field.name) for field in dataclasses.fields(RescueRecord)
+    }
+    for name in ("steps", "units", "files"):
+        del values[name]
+    for field in dataclasses.fields(RescueRecord):
+        if field.type in (float, "float"):
+            values[field.name] = _finite_or(row[field.name], math.nan)
+    is_exact = pd.isna(row["failure"])
+    for name in _WITHOUT_LOSS:
+        values[name] = _finite_or(row[name], math.inf if is_exact else math.nan)
+    values["file_db"] = _finite_or(row["file_db"], math.inf if row["has_files"] else math.nan)
+    values["failure"] = None if is_exact else str(row["failure"])
+    for name in ("allowed", "notes"):
+        values[name] = tuple(names_or_none(row[name]))
+    return RescueRecord(**values)
+
+
+def _finite_or(value: Any, otherwise: float) -> float:
+    return otherwise if pd.isna(value) else float(value)
 
 
 def layer_labels(layers: pd.DataFrame) -> list[str]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from quantstore.errors import printable
 from quantstore.schemes import TARGETS
-from quantstore.wording.units import counted, db, share
+from quantstore.wording.units import counted, db, share, spaced
 
 if TYPE_CHECKING:
     from quantstore.records import RescueRecord
@@ -32,6 +32,55 @@ PROPOSAL = (
 NO_FILE = "No quantized file could be written."
 # Integer kernels that differ by more saturate on this processor.
 MOST_GAP_DB = 1.0
+
+# What no value here tells, one thing a sentence.
+LIMITS = (
+    "SQNR is no accuracy. Measure yours on labelled data before you ship.",
+    "On a few inputs a value is known to 1 dB at best.",
+    "MACs are no milliseconds. What 16 bits or float cost on your hardware, only a profiler tells.",
+    "A fused target is the truth of an accelerator only as far as that accelerator fuses.",
+    "Compensated rounding and rescaling cover Conv, Gemm and MatMul. Recurrent layers, layers in"
+    " branches and attention keep plain rounding.",
+)
+
+
+def step_title(remedy: str, *, is_first: bool = False) -> str:
+    """What a step of this remedy is called; the first one is what the target does by itself."""
+    if remedy == "placement" and not is_first:
+        return "other placement"
+    return REMEDY_TITLES.get(remedy, printable(remedy))
+
+
+def headline(record: "RescueRecord", before_band: str | None, after_band: str | None) -> str:
+    """``Broken → fine with per-channel int8: output SQNR 2.2 → 35.4 dB on 3 unseen inputs``.
+
+    Args:
+        before_band: of the value; None where nobody knows it.
+    """
+    title = TARGETS[record.target].title
+    if record.failure is not None:
+        return f"No rescue with {title}: {printable(record.failure).rstrip('.')}"
+    if before_band is None or after_band is None:
+        state = ""
+    elif before_band == after_band:
+        state = f"still {after_band} "
+    else:
+        state = f"{before_band} → {after_band} "
+    inputs = counted(record.test_count, "noise input" if record.is_proposal else "unseen input")
+    values = before_and_after(record.before_db, rescued_db(record))
+    sentence = f"{state}with {title}: output SQNR {values} on {inputs}"
+    if record.is_proposal:
+        return f"Proposal, {sentence}"
+    return f"{sentence[0].upper()}{sentence[1:]}"
+
+
+def before_and_after(before_db: float, after_db: float) -> str:
+    """``2.2 → 35.4 dB``."""
+    before = db(before_db)
+    unit = spaced("dB")
+    if before.endswith(unit) and math.isfinite(after_db):
+        before = before.removesuffix(unit)
+    return f"{before} → {db(after_db)}"
 
 
 def is_written(record: "RescueRecord") -> bool:

@@ -1,5 +1,6 @@
 """A rescue from start to store: all of its files and its row, or nothing at all."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -213,3 +214,18 @@ def test_whoever_presses_ctrl_c_finds_nothing(path):
     assert "KeyboardInterrupt" in process.stderr
     assert process.returncode in (1, 130, -signal.SIGINT), process.stderr
     assert (left_behind(), rows(path, "select rescue_id from rescues")) == ([], [])
+
+
+def test_a_file_counts_as_there_with_this_very_content_alone(tmp_path):
+    file = tmp_path / "net.rescued.onnx"
+    file.write_bytes(b"as written")
+    sha256 = hashlib.sha256(b"as written").hexdigest()
+    assert rescues.state_of_file(str(file), sha256, 10) == "there"
+    file.write_bytes(b"As written")
+    os.utime(file, ns=(1, 1))
+    assert rescues.state_of_file(str(file), sha256, 10) == "changed"
+    file.write_bytes(b"longer than it was")
+    assert rescues.state_of_file(str(file), sha256, 10) == "changed"
+    file.unlink()
+    for gone in (file, tmp_path, "/dev/zero", "a\0b", "x" * 5000):
+        assert rescues.state_of_file(str(gone), sha256, 10) == "gone"

@@ -1,5 +1,6 @@
 """What is said of a rescue, in full."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,14 +8,18 @@ import pytest
 from quantstore.graph.findings.base import MOST_GAP_DB
 from quantstore.rescuing.choices import REMEDIES
 from quantstore.wording import rescues
+from quantstore.wording.frames import rescue_record
 from quantstore.wording.rescues import (
     NO_FILE,
     PROPOSAL,
     after_sentence,
+    before_and_after,
     before_sentence,
     goal_sentence,
+    headline,
     progress_label,
     result_sentences,
+    step_title,
 )
 from quantstore.wording.units import NO_BREAK_SPACE
 from tests.support.runs import a_rescue
@@ -101,3 +106,66 @@ def test_progress_says_how_much_of_the_budget_is_left(left, label):
 def test_before_and_after_do_without_bands():
     assert plain(before_sentence(a_rescue(), None)).startswith("Before: per-channel int8, ")
     assert plain(after_sentence(a_rescue(), None)).startswith("After: output SQNR 24.8 dB, ")
+
+
+def test_the_headline_is_the_verdict_before_and_after():
+    assert plain(headline(a_rescue(), "broken", "watch")) == (
+        "Broken → watch with per-channel int8: output SQNR 8.0 → 24.8 dB on 3 unseen inputs"
+    )
+    assert plain(headline(a_rescue(after=9.5), "broken", "broken")).startswith(
+        "Still broken with per-channel int8: output SQNR 8.0 → 9.2 dB"
+    )
+    assert plain(headline(a_rescue(), None, "watch")).startswith("With per-channel int8: ")
+
+
+def test_the_headline_of_a_proposal_and_of_a_failure_say_so():
+    proposal = a_rescue(is_proposal=True, test_count=1)
+    assert plain(headline(proposal, "broken", "watch")) == (
+        "Proposal, broken → watch with per-channel int8: output SQNR 8.0 → 25.0 dB on 1 noise input"
+    )
+    failed = a_rescue(failure="the outputs are constant.")
+    assert headline(failed, None, None) == (
+        "No rescue with per-channel int8: the outputs are constant"
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [(2.2, 35.4, "2.2 → 35.4 dB"), (2.2, math.inf, "2.2 dB → exact")],
+)
+def test_a_unit_stands_once_where_it_can(before, after, text):
+    assert plain(before_and_after(before, after)) == text
+
+
+def test_the_first_placement_is_the_target_and_a_later_one_a_step():
+    assert step_title("placement", is_first=True) == rescues.REMEDY_TITLES["placement"]
+    assert step_title("placement") == "other placement"
+    assert step_title("of a later\x1brelease") == "of a later\\x1brelease"
+
+
+def a_row(**changes):
+    """A row of ``queries.rescues``, as pandas has it."""
+    record = dataclasses.asdict(a_rescue(**changes))
+    values = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in record.items()
+        if name not in ("steps", "units", "files")
+    }
+    return values | {"has_files": True}
+
+
+def test_a_row_of_the_store_is_the_record_it_came_from():
+    record = rescue_record(a_row())
+    assert record == a_rescue(steps=(), units=(), files=(), float_check_db=record.float_check_db)
+    assert math.isnan(record.float_check_db)
+
+
+def test_null_is_exact_where_there_is_a_plan_and_unknown_where_there_is_none():
+    exact = rescue_record(a_row(after=math.inf, file_db=math.inf))
+    assert (exact.after_db, exact.file_db) == (math.inf, math.inf)
+    failed = rescue_record(
+        a_row(before_db=math.nan, after_db=math.nan, file_db=math.nan, failure="no")
+        | {"has_files": False}
+    )
+    assert all(math.isnan(value) for value in (failed.before_db, failed.after_db, failed.file_db))
+    assert failed.failure == "no"

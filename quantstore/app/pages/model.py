@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
-from quantstore.app.sections import findings, overlays, probe, targets
+from quantstore.app.sections import answers, findings, overlays, probe, targets
 from quantstore.app.widgets import (
     address,
     colours,
@@ -76,6 +76,9 @@ def _draw(con: Connection, name: str, target: Target) -> None:
     if facts.says_more_on_one_line:
         sentence = verdict_sentence(facts)
         st.markdown(notes.escaped(f"{sentence[0].upper()}{sentence[1:]}."))
+    rescues = answers.stored_rescues(con, name)
+    answers.section(facts, [queries.model_facts(row) for row in by_target.values()], rescues)
+    st.space("small")
     matrix.verdict_matrix(verdicts, [name], target, corner="verdict by target", key="model_matrix")
     layers_said = layers_in_words(facts)
     st.caption(
@@ -91,7 +94,7 @@ def _draw(con: Connection, name: str, target: Target) -> None:
     runs = queries.model_runs(con, name)
     probe.section(runs, scheme)
     (origin,) = queries.origins(con, [name])
-    targets.section(name, origin.source, queries.model_targets(con, name))
+    targets.section(name, origin.source, queries.model_targets(con, name), rescues)
     profiles = queries.layer_profiles(con, [name], scheme.name)
     layers = queries.worst_layers(con, name, scheme.name).merge(
         queries.layer_rescues(con, name, scheme.name), on="layer_id"

@@ -1,5 +1,7 @@
 """Starting a run from the Drift page: the form, and the runs under way."""
 
+import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from quantstore.errors import printable
 from quantstore.pipeline.files import file_of
 from quantstore.run.inputs import PRESETS
 from quantstore.schemes import INT8_SCHEMES, TARGETS, Target
+from quantstore.wording.rescues import before_and_after, rescued_db
 from quantstore.wording.text import markdown
 from quantstore.wording.units import NO_BREAK_SPACE
 from quantstore.wording.verdicts import MODES
@@ -27,6 +30,8 @@ AUTO = "auto"
 NOISE = "Noise"
 OWN_DATA = "My own data"
 DEFAULT_SAMPLES = 12
+# Of what a rescue says while it goes on.
+MOST_MESSAGES = 4
 
 FROM_A_TERMINAL = "This app can be reached from other computers. Start runs from a terminal:"
 NO_FILES = (
@@ -137,9 +142,7 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
             preset = st.selectbox(
                 "Preprocessing of images",
                 [AUTO, *PRESETS],
-                format_func=lambda name: (
-                    "auto: by the model's kind" if name == AUTO else PRESETS[name].description
-                ),
+                format_func=preset_title,
                 key="run_preset",
             )
             samples = st.number_input(
@@ -154,8 +157,8 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
         is_sent = st.form_submit_button("Run", type="primary", icon=":material/play_arrow:")
     if not is_sent:
         return
-    inputs = "noise" if input_choice == NOISE else folder.strip().strip("\"'")
-    problem = _problem(inputs)
+    inputs = "noise" if input_choice == NOISE else path_in(folder)
+    problem = problem_with(inputs)
     if problem is not None:
         st.error(problem)
         return
@@ -179,7 +182,18 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
     st.rerun()
 
 
-def _problem(inputs: str) -> str | None:
+def preset_title(name: str) -> str:
+    """A way of preprocessing, as a form offers it."""
+    return "auto: by the model's kind" if name == AUTO else PRESETS[name].description
+
+
+def path_in(text: str) -> str:
+    """What somebody typed or pasted into a field for a path."""
+    return text.strip().strip("\"'")
+
+
+def problem_with(inputs: str) -> str | None:
+    """Why nothing can be run on these inputs, as Markdown; None where they exist."""
     if not inputs:
         return NO_INPUTS
     try:
@@ -222,6 +236,15 @@ def lines(runs: list[Job]) -> None:
                     on_click=RUNS.cancel,
                     args=(job.job_id,),
                 )
+        if job.state == "running" and job.progress is not None:
+            _certain(job.progress.messages if RUNS.is_rescue(job) else ())
+
+
+def _certain(messages: Sequence[str]) -> None:
+    """What a rescue knows already, while it goes on."""
+    if messages:
+        lines = (html.escape(printable(message)) for message in messages[-MOST_MESSAGES:])
+        notes.note(f'<div style="padding-left:18px">{"<br>".join(lines)}</div>')
 
 
 def _job_line(job: Job) -> str:
@@ -245,6 +268,11 @@ def _status(job: Job) -> str:
         )
     if job.state == "failed":
         return f"failed: {job.message}"
+    if job.state == "done" and RUNS.is_rescue(job):
+        record = job.result.rescue.record
+        if record.failure is not None:
+            return f"no rescue: {printable(record.failure)}"
+        return f"done: output SQNR {before_and_after(record.before_db, rescued_db(record))}"
     if job.state == "done":
         return "; ".join(["done", *(printable(note) for note in job.result.notes)])
     return job.state

@@ -1,5 +1,6 @@
 """The section of the Model page on targets: what hardware would lose, and measuring more of it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,8 @@ from quantstore.pipeline.files import file_of
 from quantstore.records import NOTHING_ROUNDED
 from quantstore.schemes import TARGETS
 from quantstore.wording import frames
+from quantstore.wording.answers import StoredRescue
+from quantstore.wording.rescues import is_written, rescued_db
 from quantstore.wording.targets import stayed_in_float
 from quantstore.wording.units import counted, db
 
@@ -29,23 +32,33 @@ FROM_A_TERMINAL = (
 )
 
 
-def section(model: str, source: str, figures: pd.DataFrame) -> None:
+def section(
+    model: str, source: str, figures: pd.DataFrame, rescues: Sequence[StoredRescue]
+) -> None:
     """Draw the section.
 
     Args:
         source: where the model was read from, as the store has it.
         figures: as ``queries.model_targets`` gives them.
+        rescues: the latest of each target.
     """
     st.space("small")
     st.header(HEADING, anchor=False)
     st.caption(CAPTION)
     by_target = {str(row["target"]): row for row in figures.to_dict("records")}
+    rescued = {rescue.record.target: rescue for rescue in rescues if is_written(rescue.record)}
+    columns = [
+        {"title": "target", "kind": "name"},
+        {"title": "output SQNR", "kind": "chip"},
+    ]
+    rows = _rows(by_target)
+    if rescued:
+        columns.append({"title": "rescued, measured", "kind": "chip"})
+        for row in rows:
+            row["cells"].append(_rescued_cell(rescued.get(row["key"])))
     components.table(
-        columns=[
-            {"title": "target", "kind": "name"},
-            {"title": "output SQNR", "kind": "chip"},
-        ],
-        rows=_rows(by_target),
+        columns=columns,
+        rows=rows,
         key="targets",
     )
 
@@ -103,6 +116,12 @@ def _rows(by_target: dict[str, dict[Any, Any]]) -> list[dict[str, Any]]:
             last_named = float_layers
         rows.append({"key": name, "chosen": False, "cells": cells})
     return rows
+
+
+def _rescued_cell(rescue: StoredRescue | None) -> dict[str, Any] | None:
+    if rescue is None:
+        return None
+    return {"band": rescue.band, "small": db(rescued_db(rescue.record))}
 
 
 def _cells(name: str, row: dict[Any, Any] | None) -> list[dict[str, Any]]:

@@ -1,0 +1,319 @@
+"""Rescue: what keeps the model accurate on this target, and which files do?"""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from quantstore import queries
+from quantstore.app.sections import rescue_files, rescue_form, run_form
+from quantstore.app.widgets import (
+    address,
+    colours,
+    components,
+    drawing,
+    navigation,
+    notes,
+    pickers,
+    stores,
+)
+from quantstore.charts import rescue as charts
+from quantstore.errors import printable
+from quantstore.records import RescueRecord
+from quantstore.schemes import TARGETS, Target
+from quantstore.store import Connection
+from quantstore.wording import frames
+from quantstore.wording import rescues as wording
+from quantstore.wording.text import markdown
+from quantstore.wording.units import counted, db, moment, seconds, share, weights
+
+FIRST_UNITS = 8
+ALL_IN_INT8 = "All multiply-accumulates stay in int8: nothing had to be given up."
+NOTHING_PROMOTED = "Nothing left int8."
+
+
+def main() -> None:
+    """Draw the page."""
+    navigation.follow_click()
+    target = pickers.target()
+    with stores.open_store() as con:
+        title_column, picker_column = st.columns([3, 1.1], vertical_alignment="bottom")
+        with picker_column:
+            model = pickers.pick_model(queries.rank_of_models(con, target.name))
+        with title_column:
+            st.title("Rescue")
+        headline = st.empty()
+        rescues = queries.rescues(con, model)
+        (origin,) = queries.origins(con, [model])
+        picked = _pick(rescues, target)
+        run_form.under_way()
+        if picked is None:
+            headline.header(no_rescue_yet(model, target), anchor=False)
+            st.markdown(rescue_form.WHAT_IT_IS)
+            rescue_form.draw(model, origin.source, target)
+            return
+        with st.expander("Rescue again, for this target or another"):
+            st.caption(rescue_form.WHAT_IT_IS)
+            rescue_form.draw(model, origin.source, target)
+        row = rescues[rescues["rescue_id"] == picked].iloc[0].to_dict()
+        record = frames.rescue_record(row)
+        bands = _bands(row, record)
+        headline.header(notes.escaped(wording.headline(record, *bands)), anchor=False)
+        _verdict(record, bands)
+        if record.failure is None:
+            _result(con, picked, record)
+        rescue_files.section(queries.rescue_files(con, picked), model)
+        _limits(record)
+
+
+def no_rescue_yet(model: str, target: Target) -> str:
+    """The headline of a model without a rescue for a target."""
+    return f"No rescue of {markdown(model)} with {target.title} yet"
+
+
+def _bands(row: dict[Any, Any], record: RescueRecord) -> tuple[str | None, str | None]:
+    """The band before, and after: of the file itself, where there is one."""
+    after = row["file_band"] if wording.is_written(record) else row["after_band"]
+    return tuple(None if pd.isna(band) else str(band) for band in (row["before_band"], after))  # type: ignore[return-value]
+
+
+# Which rescue
+
+
+def _pick(rescues: pd.DataFrame, target: Target) -> int | None:
+    """The rescue on show, part of the address; the latest for the target unless one is asked for.
+
+    None where the model has none for the target, and nobody picked another.
+    """
+    if rescues.empty:
+        st.session_state["rescue_judged"] = target.name
+        return None
+    targets = {str(row["rescue_id"]): str(row["target"]) for row in rescues.to_dict("records")}
+    titles = {str(row["rescue_id"]): _title(row) for row in rescues.to_dict("records")}
+    # A picture of a file is worth more than that of a later failure.
+    ranked = rescues.sort_values("is_latest", ascending=False, kind="stable")
+    of_target = [
+        str(row["rescue_id"]) for row in ranked.to_dict("records") if row["target"] == target.name
+    ]
+    first = of_target[0] if of_target else ""
+    options = list(titles) if of_target else ["", *titles]
+    pickers.say_missing("rescue numbered", titles, "rescue")
+    address.link("rescue", default=first, options=options, is_always_written=True)
+    before = st.session_state.get("rescue_judged")
+    st.session_state["rescue_judged"] = target.name
+    current = str(st.session_state["rescue"])
+    if before not in (None, target.name) and targets.get(current) != target.name:
+        address.choose("rescue", first)
+    arrived = [key for key in rescue_form.adopt_results() if key in titles]
+    if arrived:
+        address.choose("rescue", arrived[-1])
+    picked = st.selectbox(
+        "Rescue",
+        options,
+        key="rescue",
+        format_func=lambda key: titles.get(key, f"None with {target.title}"),
+        label_visibility="collapsed",
+    )
+    return int(picked) if picked else None
+
+
+def _title(row: dict[Any, Any]) -> str:
+    """``Per-channel int8, 1 Dec 2026, 02:35: 2.0 → 35.7 dB``."""
+    record = frames.rescue_record(row)
+    target = TARGETS[record.target].title if record.target in TARGETS else printable(record.target)
+    result = (
+        "failed"
+        if record.failure is not None
+        else wording.before_and_after(record.before_db, wording.rescued_db(record))
+    )
+    if record.is_proposal:
+        result += ", proposal"
+    return f"{pickers.capital(target)}, {moment(record.created_at)}: {result}"
+
+
+# What came of it
+
+
+def _verdict(record: RescueRecord, bands: tuple[str | None, str | None]) -> None:
+    sentences = wording.result_sentences(record, *bands)
+    # Before and after come first here: they are the answer.
+    lines = (*sentences[-2:], *sentences[:-2]) if record.failure is None else sentences
+    if record.failure is None:
+        st.markdown("  \n".join(map(markdown, lines)))
+    counts = (
+        f"{record.calibration_count} to calibrate, {record.validation_count} to choose by,"
+        f" {record.test_count} to test"
+    )
+    st.caption(
+        f"Inputs: {markdown(record.input_source)}; {counts}."
+        f" {_added(record)}{seconds(record.seconds)}, onnxruntime"
+        f" {markdown(record.onnxruntime_version)}."
+    )
+
+
+def _added(record: RescueRecord) -> str:
+    """What the file has that the model has not."""
+    additions = []
+    if record.added_nodes:
+        additions.append(f"{counted(record.added_nodes, 'Mul')} added")
+    if record.weights_unsigned:
+        additions.append("weights stored as uint8")
+    return f"{', '.join(additions)}. " if additions else ""
+
+
+def _result(con: Connection, picked: int, record: RescueRecord) -> None:
+    steps = queries.rescue_steps(con, picked)
+    units = queries.rescue_units(con, picked, only_promoted=True)
+    limits = queries.band_limits(con)
+    if not steps.empty:
+        _staircase(steps, limits, record)
+        _macs(steps, limits, record)
+    _units(units)
+
+
+def _staircase(steps: pd.DataFrame, limits: dict[str, float], record: RescueRecord) -> None:
+    st.space("small")
+    st.header("Step by step", anchor=False)
+    st.caption(
+        "One row per step, from the top. Values are of unseen inputs, which decided nothing; steps"
+        " were chosen by the search inputs. Coloured steps were kept, grey ones dropped. Dashed"
+        f" line: the goal, {db(record.reach_db)}."
+    )
+    drawing.chart(
+        charts.staircase(steps, limits, colours.palette(), reach_db=record.reach_db),
+        key="rescue_steps",
+        alt=f"{counted(len(steps), 'step')}, from {db(record.before_db)} to"
+        f" {db(wording.rescued_db(record))} on unseen inputs",
+    )
+    with st.expander("All steps as a table"):
+        components.table(
+            columns=[
+                {"title": "step", "kind": "name"},
+                {"title": "unseen inputs", "kind": "chip"},
+                {"title": "search inputs", "kind": "pair", "number": True},
+                {"title": "predicted", "kind": "pair", "number": True, "wide": True},
+                {"title": "MACs in int8", "kind": "pair", "number": True, "wide": True},
+                {"title": "CPU time", "kind": "pair", "number": True, "wide": True},
+                {"title": "result", "kind": "pair"},
+            ],
+            rows=[_step_row(row) for row in steps.to_dict("records")],
+            key="rescue_step_table",
+        )
+
+
+def _step_row(row: dict[Any, Any]) -> dict[str, Any]:
+    predicted, macs, took = (
+        frames.figure_or_none(row[column]) for column in ("predicted_db", "int8_macs", "seconds")
+    )
+    return {
+        "key": int(row["step"]),
+        "cells": [
+            {
+                "text": wording.step_title(str(row["remedy"]), is_first=row["step"] == 0),
+                "small": printable(str(row["detail"])),
+            },
+            {"band": row["band"], "small": db(frames.figure_or_none(row["test_db"]))},
+            {"text": db(frames.figure_or_none(row["validation_db"]))},
+            {"text": "–" if predicted is None else db(predicted)},
+            {"text": "–" if macs is None else share(macs, digits=1)},
+            {"text": "–" if took is None else seconds(took)},
+            {"text": wording.KEPT if row["kept"] else wording.DROPPED},
+        ],
+    }
+
+
+def _macs(steps: pd.DataFrame, limits: dict[str, float], record: RescueRecord) -> None:
+    st.space("small")
+    st.header("What it costs", anchor=False)
+    if not (steps["int8_macs"] < 1).any():
+        st.caption(ALL_IN_INT8)
+        return
+    st.caption(
+        "The same steps by the share of multiply-accumulates (MACs) that stay in int8. The ring is"
+        f" the plan that was chosen. Dashed line: the goal, {db(record.reach_db)}. Dotted line:"
+        f" the share that had to stay, {share(record.keep_macs, digits=1)}."
+    )
+    drawing.chart(
+        charts.macs(
+            steps,
+            limits,
+            colours.palette(),
+            reach_db=record.reach_db,
+            keep_macs=record.keep_macs,
+        ),
+        key="rescue_macs",
+        alt=f"SQNR over MACs in int8; the plan keeps {share(record.int8_macs, digits=1)} and"
+        f" reaches {db(wording.rescued_db(record))}",
+    )
+
+
+def _units(units: pd.DataFrame) -> None:
+    st.space("small")
+    st.header("What left int8", anchor=False)
+    if units.empty:
+        st.caption(NOTHING_PROMOTED)
+        return
+    st.caption(
+        f"Most noise per MAC first, {len(units):,} in all. Sensitivity: output SQNR with this one"
+        " alone in int8. Click a row to open its layer."
+    )
+    rows = units.to_dict("records")
+    show_all = st.session_state.get("show_all_units", False) or len(rows) <= FIRST_UNITS + 2
+    shown = rows if show_all else rows[:FIRST_UNITS]
+
+    def clicked() -> None:
+        target = st.session_state["rescue_units"].clicked
+        if target:
+            layer_id = shown[int(target["row"])]["layer_id"]
+            if not pd.isna(layer_id):
+                navigation.open_layer(int(layer_id))
+
+    components.table(
+        columns=[
+            {"title": "tensor or weights", "kind": "name"},
+            {"title": "now", "kind": "pair"},
+            {"title": "sensitivity", "kind": "pair", "number": True},
+            {"title": "MACs", "kind": "pair", "number": True},
+            {"title": "cause", "kind": "pair"},
+        ],
+        rows=[
+            {"key": number, "cells": _unit_cells(number, row)} for number, row in enumerate(shown)
+        ],
+        key="rescue_units",
+        on_click=clicked,
+    )
+    if not show_all:
+        st.button(
+            f"Show all {len(rows)}",
+            icon=":material/expand_more:",
+            type="tertiary",
+            key="show_units",
+            on_click=lambda: st.session_state.update(show_all_units=True),
+        )
+
+
+def _unit_cells(number: int, row: dict[Any, Any]) -> list[dict[str, Any]]:
+    details = [str(row["kind"])]
+    if not pd.isna(row["layer"]):
+        details.append(f"{row['op_type']} {printable(str(row['layer']))}")
+    macs = frames.figure_or_none(row["macs"])
+    sensitivity = frames.figure_or_none(row["sensitivity_db"])
+    return [
+        {"text": f"{number + 1}. {printable(str(row['unit']))}", "small": ", ".join(details)},
+        {"text": str(row["precision"])},
+        {"text": "–" if sensitivity is None else db(sensitivity)},
+        {"text": "–" if macs is None else weights(int(macs))},
+        {"text": "" if pd.isna(row["cause"]) else printable(str(row["cause"]))},
+    ]
+
+
+def _limits(record: RescueRecord) -> None:
+    st.space("small")
+    st.header("What these values do not say", anchor=False)
+    st.markdown("\n".join(f"- {sentence}" for sentence in wording.LIMITS))
+    for note in record.notes:
+        st.caption(markdown(note))
+
+
+if __name__ == "__main__":
+    main()

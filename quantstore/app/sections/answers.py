@@ -1,0 +1,88 @@
+"""The section of the Model page on what to do: up to three answers, each with its button."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from quantstore import queries
+from quantstore.app.widgets import address, navigation
+from quantstore.rescuing.choices import RESCUE_TARGETS
+from quantstore.store import Connection
+from quantstore.wording import frames
+from quantstore.wording.answers import Advice, AdviceKind, StoredRescue, answers, opening
+from quantstore.wording.text import markdown
+from quantstore.wording.verdicts import ModelFacts
+
+HEADING = "What can I do?"
+BUTTONS: dict[AdviceKind, str] = {
+    "file": "Get the file",
+    "other file": "Get the file",
+    "target": "Judge by this target",
+    "rescue": "Rescue for this target",
+}
+ICONS: dict[AdviceKind, str] = {
+    "file": "download",
+    "other file": "download",
+    "target": "swap_horiz",
+    "rescue": "healing",
+}
+
+
+def stored_rescues(con: Connection, model: str) -> list[StoredRescue]:
+    """The latest rescue of each target, with the name of its quantized file."""
+    latest = []
+    for row in queries.latest_rescues(con, model).to_dict("records"):
+        files = queries.rescue_files(con, int(row["rescue_id"]))
+        names = [Path(str(path)).name for path in files.loc[files["kind"] == "rescued", "path"]]
+        latest.append(
+            StoredRescue(
+                rescue_id=int(row["rescue_id"]),
+                record=frames.rescue_record(row),
+                band=None if pd.isna(row["file_band"]) else str(row["file_band"]),
+                file_name=names[0] if names else "",
+            )
+        )
+    return latest
+
+
+def section(
+    facts: ModelFacts, others: Sequence[ModelFacts], rescues: Sequence[StoredRescue]
+) -> None:
+    """Draw the section.
+
+    Args:
+        facts: under the target that is looked at.
+        others: the same model under every target.
+        rescues: as :func:`stored_rescues` gives them.
+    """
+    st.header(HEADING, anchor=False)
+    sentence = opening(facts)
+    if sentence:
+        st.markdown(markdown(sentence))
+    ranked = answers(facts, others, rescues, can_be_rescued=facts.target in RESCUE_TARGETS)
+    for number, answer in enumerate(ranked):
+        with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+            st.markdown(
+                f"{number + 1}\\. {markdown(answer.text)}  \n:small[{markdown(answer.gain)}]",
+                width="stretch",
+            )
+            st.button(
+                BUTTONS[answer.kind],
+                icon=f":material/{ICONS[answer.kind]}:",
+                type="primary" if number == 0 else "secondary",
+                key=f"answer_{number}",
+                on_click=_follow,
+                args=(answer,),
+            )
+
+
+def _follow(answer: Advice) -> None:
+    """What the button of an answer does."""
+    address.choose("target", answer.target)
+    if answer.kind == "target":
+        return
+    if answer.rescue_id is not None:
+        address.choose("rescue", str(answer.rescue_id))
+    navigation.open_next("rescue")

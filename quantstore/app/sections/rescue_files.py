@@ -1,0 +1,79 @@
+"""The files that a rescue wrote: each to download, with the line that uses it."""
+
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from quantstore.app.widgets import reach
+from quantstore.errors import printable
+from quantstore.pipeline.rescues import WrittenState, state_of_file, use_of
+from quantstore.wording.text import markdown
+from quantstore.wording.units import file_size
+
+HEADING = "Files"
+NONE_WRITTEN = "This rescue wrote no files."
+FROM_ELSEWHERE = (
+    "This app can be reached from other computers, so it hands out no files of this one. They are"
+    " in:"
+)
+MISSING: dict[WrittenState, str] = {
+    "gone": "It is no longer there. Run the rescue again to write it.",
+    "changed": "Its content has changed since. Run the rescue again to write it.",
+}
+# By their names the model is called in the lines that use them.
+_NAMED_AFTER_MODEL = {
+    "rescued": ".rescued.onnx",
+    "ongrid": ".ongrid.onnx",
+    "encodings": ".encodings",
+    "qtable": ".qtable",
+}
+
+
+def section(files: pd.DataFrame, model: str) -> None:
+    """Draw the section.
+
+    Args:
+        files: as ``queries.rescue_files`` gives them.
+    """
+    st.space("small")
+    st.header(HEADING, anchor=False)
+    if files.empty:
+        st.caption(NONE_WRITTEN)
+        return
+    rows = files.to_dict("records")
+    folder = str(Path(str(rows[0]["path"])).parent)
+    if not reach.is_this_computer_only():
+        st.caption(FROM_ELSEWHERE)
+        st.code(printable(folder), language=None, width="content", wrap_lines=True)
+        return
+    st.caption(f"In {markdown(folder)}")
+    name = _name_in(files, model)
+    for number, row in enumerate(rows):
+        path = Path(str(row["path"]))
+        state = state_of_file(str(path), str(row["sha256"]), int(row["bytes"]))
+        use = use_of(str(row["kind"]), name)
+        with st.container(gap=None):
+            if state == "there":
+                st.download_button(
+                    f"{markdown(path.name)} ({file_size(int(row['bytes']))})",
+                    data=path.read_bytes,
+                    file_name=path.name,
+                    icon=":material/download:",
+                    type="primary" if number == 0 else "secondary",
+                    on_click="ignore",
+                    key=f"rescue_file_{number}",
+                )
+                st.caption(f"{markdown(use)}.")
+            else:
+                st.markdown(f"**{markdown(path.name)}**")
+                st.caption(MISSING[state])
+
+
+def _name_in(files: pd.DataFrame, model: str) -> str:
+    """What the names of the files begin with."""
+    for file_kind, ending in _NAMED_AFTER_MODEL.items():
+        for path in files.loc[files["kind"] == file_kind, "path"]:
+            if str(path).endswith(ending):
+                return Path(str(path)).name.removesuffix(ending)
+    return model
