@@ -30,6 +30,7 @@ from quantstore.run.placement import Bias, Placement
 from quantstore.run.plans import Rounding
 from quantstore.run.runtime import quantizable
 
+_HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 _IS_A_BUG = "report this as a bug of quantstore, with the model"
 _SCALED = "_scaled"
 _FACTOR = "_inverse_factors"
@@ -75,13 +76,15 @@ class Whole:
 
     ``declared``: what the file hands out; the graph gives the compared tensors besides.
     ``frozen``: inputs that a file keeps although nothing reads them any more. ``is_fixed``: the
-    shapes of the inputs are those of the samples.
+    shapes of the inputs are those of the samples. ``was_half``: the file has inputs or outputs in
+    half precision, these networks have none.
     """
 
     network: Network
     declared: tuple[onnx.ValueInfoProto, ...]
     frozen: tuple[onnx.ValueInfoProto, ...] = ()
     is_fixed: bool = False
+    was_half: bool = False
 
 
 class OtherNetworkError(RunError):
@@ -101,7 +104,11 @@ def whole_network(
     """
     model = twin.open_float(path)
     graph = model.model.graph
-    declared = tuple(onnx.load(path, load_external_data=False).graph.output)
+    original = onnx.load(path, load_external_data=False).graph
+    declared = tuple(original.output)
+    was_half = any(
+        value.type.tensor_type.elem_type in _HALVES for value in (*original.input, *declared)
+    )
     handed = {value.name for value in declared}
     frozen: tuple[onnx.ValueInfoProto, ...] = ()
     if fixed_by is not None:
@@ -121,7 +128,7 @@ def whole_network(
     missing = set(bench.network.outputs).difference(network.tensors)
     if missing:
         raise OtherNetworkError(f"the whole model does not compute {min(missing)!r}", _IS_A_BUG)
-    return Whole(network, declared, frozen, fixed_by is not None)
+    return Whole(network, declared, frozen, fixed_by is not None, was_half)
 
 
 def _name_apart(graph: ir.Graph) -> None:

@@ -15,6 +15,7 @@ from quantstore.run.emulator import Emulator, Plan
 from quantstore.run.outputs import JudgedPart, Tensors
 from quantstore.run.points import Part
 from quantstore.run.runtime import Feeds
+from quantstore.run.simulate import returns_no_number
 
 # A network that answers with no numbers, or with none of the energy that it had.
 _LOST = 1e30
@@ -32,11 +33,17 @@ class Judge:
         """Run the float network.
 
         Raises:
-            RunError: onnxruntime stops, or no output that decides depends on the inputs.
+            RunError: onnxruntime stops, the float network returns no numbers, or no output that
+                decides depends on the inputs.
         """
         self._emulator, self.samples = emulator, samples
         self.expected: Tensors = list(emulator.run(Plan(), samples))
         names = emulator.network.outputs
+        for index, name in enumerate(names):
+            count = sum(not _is_number(sample[index]) for sample in self.expected)
+            if count:
+                sentence = returns_no_number("float", name, count)
+                raise RunError(sentence, "check the weights, and the preprocessing of the inputs")
         rows = outputs.judged(compared_parts, names, self.expected, self.expected, is_real=False)
         self.parts = tuple(row.part for row in rows if row.record.decides)
         if not self.parts:
@@ -78,6 +85,10 @@ class Judge:
     def judged(self, actual: Tensors, *, is_real: bool) -> tuple[JudgedPart, ...]:
         """Every output, in the way of a verdict."""
         return outputs.judged(self._every_part, self.names, self.expected, actual, is_real=is_real)
+
+
+def _is_number(output: Array) -> bool:
+    return output.dtype.kind != "f" or bool(np.isfinite(output).all())
 
 
 def db_of(ratios: Doubles) -> float:

@@ -42,8 +42,8 @@ class Opened:
     """Everything a rescue begins with.
 
     ``depth_of``: of the layers, as the store counts. ``is_shared``: whether validation and
-    calibration are the same samples. ``branches``: by the name of its own that a depthwise input
-    got, the tensor.
+    calibration are the same samples; ``is_test_shared``: the test as well. ``branches``: by the
+    name of its own that a depthwise input got, the tensor.
     """
 
     bench: RescueBench
@@ -56,6 +56,7 @@ class Opened:
     samples: Samples
     branches: dict[str, str]
     is_shared: bool
+    is_test_shared: bool
     notes: tuple[str, ...]
 
 
@@ -65,6 +66,7 @@ class _Shares:
     validation: Samples
     test: Samples
     notes: tuple[str, ...]
+    is_test_shared: bool = False
 
 
 def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace) -> Opened:
@@ -141,6 +143,7 @@ def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace)
         samples=shares.test,
         branches=branches,
         is_shared=shares.calibration is shares.validation,
+        is_test_shared=shares.is_test_shared,
         notes=shares.notes,
     )
 
@@ -239,6 +242,7 @@ def _shares(
             raise InputsError("a test on noise says nothing", "name a folder of images or arrays")
         test = read_inputs(work, model.model, choices.test_inputs)
         search, notes = samples, tuple(dict.fromkeys((*samples.notes, *test.notes)))
+        tested: list[int] = []
         calibration = [index for index in range(len(search)) if index % 3 != 1]
         validation = [index for index in range(len(search)) if index % 3 == 1]
     else:
@@ -246,14 +250,22 @@ def _shares(
         positions = range(len(samples))
         calibration = [index for index in positions if index % 4 in (0, 2)]
         validation = [index for index in positions if index % 4 == 1]
-        tested = [index for index in positions if index % 4 == 3]
-        test = samples.some(tested or [len(samples) - 1])
+        # With fewer than four, the last.
+        tested = [index for index in positions if index % 4 == 3] or [len(samples) - 1]
+        test = samples.some(tested)
     if len(samples) < _FEWEST or not validation:
-        kept = [index for index in range(len(search)) if choices.test_inputs or index % 4 != 3]
-        few = search.some(kept or [0])
+        searched = [
+            index for index in range(len(search)) if choices.test_inputs or index not in tested
+        ]
         note = (
             f"There are {len(samples)} inputs only: calibration and search used the same ones."
             f" With {_FEWEST} or more, the search is checked on inputs of its own."
         )
-        return _Shares(few, few, test, (*notes, note))
+        if not searched:
+            note = (
+                "There is one input only: calibration, search and test used the same one, so the"
+                " result says nothing of other inputs."
+            )
+        few = search.some(searched or [0])
+        return _Shares(few, few, test, (*notes, note), is_test_shared=not searched)
     return _Shares(search.some(calibration), search.some(validation), test, notes)

@@ -366,6 +366,12 @@ class _RescueRun:
                 may_promote_weights="float" in allowed,
                 finish=self._corrected,
             )
+            if not promoted.units:
+                self._notes.append(
+                    f"{precision}: nothing can leave int8 without more than"
+                    f" {1 - self._choices.keep_macs:.0%} of the MACs."
+                )
+                break
             gained = gain_db(self._ratios, promoted.ratios)
             kept = promoted.is_reached or gained >= LEAST_GAIN_DB
             self._steps.append(
@@ -383,8 +389,10 @@ class _RescueRun:
             self._tell(self._steps[-1])
             if kept:
                 for earlier in self._steps[:-1]:
-                    # 16 bits did not suffice: the plan has floats in their stead.
-                    earlier.kept = earlier.kept and earlier.remedy not in PROMOTIONS
+                    if earlier.kept and earlier.remedy in PROMOTIONS:
+                        # 16 bits did not suffice: the plan has floats in their stead.
+                        earlier.kept = False
+                        earlier.detail += f"; {precision} gains more"
                 self._ratios, self._promotion = promoted.ratios, promoted
             if promoted.is_reached:
                 break
@@ -449,7 +457,8 @@ class _RescueRun:
                 f"The files take inputs of one shape: {self._opened.shapes}."
                 " Without it onnxruntime makes another network of the model."
             )
-        rounding = Rounding.of(self._choices.rounded)
+        target = self._choices.rounded
+        rounding = Rounding.of(target)
         rescaled_db = float_file_db(plain, rounding, self._bench.test, folder)
         if rescaled_db < FLOAT_FILE_DB:
             self._notes.append(
@@ -459,6 +468,15 @@ class _RescueRun:
         self._work.say("writing files", 1, 3)
         verified = verify(assembly, rounding, self._bench.test, folder)
         self._work.say("writing files", 2, 3)
+        if self._opened.subject.behind is not None and target.placement == "everywhere":
+            self._notes.append(
+                "Everything behind the heads stays in float: on a grid that scores and decoded"
+                " values share, a decoder loses what the heads still had."
+            )
+        if assembly.source.was_half:
+            self._notes.append(
+                "The model is in half precision; the files take and give single precision."
+            )
         if has_bodies(verified.model):
             self._notes.append(
                 "The file has branches or loops. onnxruntime 1.32 can crash on these when it looks"
@@ -477,9 +495,12 @@ class _RescueRun:
             if math.isnan(verified.integer_db)
             else f"{verified.integer_db:.1f} dB with integer kernels"
         )
+        inputs = f"{len(self._bench.test)} unseen inputs"
+        if self._opened.is_test_shared:
+            inputs = "the input of the search"
         return (
             f"Rescued by quantstore for {self._choices.target}. SQNR of the worst output on"
-            f" {len(self._bench.test)} unseen inputs: {verified.file_db:.1f} dB in float"
+            f" {inputs}: {verified.file_db:.1f} dB in float"
             f" arithmetic, {kernels} (onnxruntime {version()}). {ran.sentence}"
         )
 
@@ -509,7 +530,8 @@ class _RescueRun:
             input_source=self._opened.description,
             calibration_count=len(bench.calibration),
             validation_count=len(bench.validation),
-            test_count=len(bench.test),
+            # What the search used is no test.
+            test_count=0 if self._opened.is_test_shared else len(bench.test),
             float_check_db=self._opened.float_check_db,
             before_db=db_of(bench.test.ratios_of(before)),
             after_db=after_db,

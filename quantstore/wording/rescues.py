@@ -114,7 +114,10 @@ def after_sentence(record: "RescueRecord", band: str | None) -> str:
     inputs = counted(record.test_count, "input" if not record.is_proposal else "noise input")
     addition = "" if is_written(record) else " (the plan alone)"
     sentence = f"After: {state}output SQNR {db(rescued_db(record))}{addition}"
-    sentence += f", measured on {inputs} that the search did not use."
+    if record.test_count:
+        sentence += f", measured on {inputs} that the search did not use."
+    else:
+        sentence += ", measured on the input of the search: try it on others."
     return sentence + _decisions(record.agreement_after)
 
 

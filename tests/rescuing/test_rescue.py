@@ -364,3 +364,38 @@ def test_ranges_are_found_on_all_inputs_of_the_search_in_the_end(tmp_path, photo
     assert record.after_db > record.before_db + 3
     kept = rescued(path, str(tmp_path / "changed.npz"), reach_db=1, allow=("depthwise",))
     assert kept.after_db == kept.before_db == record.before_db
+
+
+@pytest.mark.parametrize(("count", "shares"), [(1, (1, 1, 0)), (2, (1, 1, 1)), (3, (2, 2, 1))])
+def test_an_input_that_was_searched_on_is_no_test(tmp_path, count, shares):
+    few = str(inputs_file(tmp_path / "few.npz", count=count))
+    record = rescued(wreck(tmp_path / "net.onnx"), few)
+    assert (record.calibration_count, record.validation_count, record.test_count) == shares
+    assert any(
+        f"{'one input' if count == 1 else f'{count} inputs'} only" in note for note in record.notes
+    )
+
+
+def test_weights_that_are_no_numbers_are_a_sentence(tmp_path, photos):
+    path = wreck(tmp_path / "net.onnx")
+    model = onnx.load(path)
+    weights = onnx.numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weights[0, 0, 0, 0] = np.nan
+    model.graph.initializer[0].CopyFrom(
+        onnx.numpy_helper.from_array(weights, model.graph.initializer[0].name)
+    )
+    with pytest.raises(RunError, match="the float model returns NaN"):
+        rescued(save(model, tmp_path / "nan.onnx"), photos)
+
+
+def test_half_precision_is_said_to_become_single(tmp_path, photos):
+    model = onnx.load(wreck(tmp_path / "net.onnx"))
+    for tensor in model.graph.initializer:
+        half = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(half, tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    record = rescued(save(model, tmp_path / "half.onnx"), photos, output=str(tmp_path / "out"))
+    assert record.reached
+    assert any("half precision" in note for note in record.notes)
+    onnx.checker.check_model(str(named(record, "rescued")))
