@@ -135,12 +135,12 @@ def test_what_left_int8_comes_with_its_cause_and_its_layer(open_app, path, rescu
     assert (macs["text"], cause["text"]) == ("4.61\u00a0k", "outlier channels")
 
 
-def test_where_nothing_left_int8_two_sentences_say_so(open_app, path, rescued):
+def test_where_nothing_left_int8_a_sentence_says_so(open_app, path, rescued):
     record = a_rescue()
     rescued(units=(), int8_macs=1.0, steps=record.steps[:2])
     app = open_app(path, "rescue", model=MODEL)
     assert page.ALL_IN_INT8 in said(app)
-    assert page.NOTHING_PROMOTED in said(app)
+    assert "tensor or weights" not in tables(app)
     assert len(app.get("vega_lite_chart")) == 1
 
 
@@ -254,6 +254,13 @@ def test_every_file_can_be_downloaded_with_the_line_that_uses_it(
     assert labels == ["net.rescued.onnx (5\u00a0B)"]
     assert 'onnxruntime.InferenceSession("net.rescued.onnx")' in said(app)
     assert rescue_files.MISSING["gone"] in said(app)
+
+
+def test_an_empty_file_says_so(open_app, path, rescued, tmp_path, on_loopback):
+    rescued(files=(replace(a_file(tmp_path, "exclude.txt", b""), kind="exclude"),))
+    app = open_app(path, "rescue", model=MODEL)
+    assert not app.get("download_button")
+    assert rescue_files.EMPTY in said(app)
 
 
 def test_a_file_with_another_content_is_not_handed_out(

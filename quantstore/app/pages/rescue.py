@@ -29,7 +29,6 @@ from quantstore.wording.units import counted, db, moment, seconds, share, weight
 
 FIRST_UNITS = 8
 ALL_IN_INT8 = "All multiply-accumulates stay in int8: nothing had to be given up."
-NOTHING_PROMOTED = "Nothing left int8."
 
 
 def main() -> None:
@@ -63,7 +62,7 @@ def main() -> None:
         if record.failure is None:
             _result(con, picked, record)
         rescue_files.section(queries.rescue_files(con, picked), model)
-        _limits(record)
+        _limits()
 
 
 def no_rescue_yet(model: str, target: Target) -> str:
@@ -140,6 +139,8 @@ def _verdict(record: RescueRecord, bands: tuple[str | None, str | None]) -> None
     lines = (*sentences[-2:], *sentences[:-2]) if record.failure is None else sentences
     if record.failure is None:
         st.markdown("  \n".join(map(markdown, lines)))
+    for note in record.notes:
+        st.caption(markdown(note))
     counts = (
         f"{record.calibration_count} to calibrate, {record.validation_count} to choose by,"
         f" {record.test_count} to test"
@@ -168,7 +169,8 @@ def _result(con: Connection, picked: int, record: RescueRecord) -> None:
     if not steps.empty:
         _staircase(steps, limits, record)
         _macs(steps, limits, record)
-    _units(units)
+    if not units.empty:
+        _units(units)
 
 
 def _staircase(steps: pd.DataFrame, limits: dict[str, float], record: RescueRecord) -> None:
@@ -250,9 +252,6 @@ def _macs(steps: pd.DataFrame, limits: dict[str, float], record: RescueRecord) -
 def _units(units: pd.DataFrame) -> None:
     st.space("small")
     st.header("What left int8", anchor=False)
-    if units.empty:
-        st.caption(NOTHING_PROMOTED)
-        return
     st.caption(
         f"Most noise per MAC first, {len(units):,} in all. Sensitivity: output SQNR with this one"
         " alone in int8. Click a row to open its layer."
@@ -307,12 +306,10 @@ def _unit_cells(number: int, row: dict[Any, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _limits(record: RescueRecord) -> None:
+def _limits() -> None:
     st.space("small")
     st.header("What these values do not say", anchor=False)
     st.markdown("\n".join(f"- {sentence}" for sentence in wording.LIMITS))
-    for note in record.notes:
-        st.caption(markdown(note))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ FROM_ELSEWHERE = (
     "This app can be reached from other computers, so it hands out no files of this one. They are"
     " in:"
 )
+EMPTY = "This one is empty: there is nothing to name."
 MISSING: dict[WrittenState, str] = {
     "gone": "It is no longer there. Run the rescue again to write it.",
     "changed": "Its content has changed since. Run the rescue again to write it.",
@@ -54,13 +55,16 @@ def section(files: pd.DataFrame, model: str) -> None:
         state = state_of_file(str(path), str(row["sha256"]), int(row["bytes"]))
         use = use_of(str(row["kind"]), name)
         with st.container(gap=None):
-            if state == "there":
+            if state == "there" and not row["bytes"]:
+                st.markdown(f"**{markdown(path.name)}**")
+                st.caption(f"{markdown(use)}. {EMPTY}")
+            elif state == "there":
                 st.download_button(
                     f"{markdown(path.name)} ({file_size(int(row['bytes']))})",
                     data=path.read_bytes,
                     file_name=path.name,
                     icon=":material/download:",
-                    type="primary" if number == 0 else "secondary",
+                    type="primary" if row["kind"] == "rescued" else "secondary",
                     on_click="ignore",
                     key=f"rescue_file_{number}",
                 )
