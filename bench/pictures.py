@@ -17,9 +17,12 @@ IMAGES = ROOT / "docs" / "images"
 
 sys.path.insert(0, str(ROOT))
 from pages import app_on, chromium_path  # noqa: E402
+from rescue import digits  # noqa: E402
 
+from quantstore.pipeline import rescues  # noqa: E402
 from quantstore.pipeline.files import demo_paths  # noqa: E402
 from quantstore.pipeline.ingest import ingest_many  # noqa: E402
+from quantstore.rescuing.choices import RescueChoices  # noqa: E402
 
 SIZE = {"width": 1280, "height": 1000}
 # A palette halves the bytes; chosen so that rare colours, those of the bands, stay as they are.
@@ -28,6 +31,7 @@ COLOURS, HOW_CHOSEN = 256, Image.Quantize.MAXCOVERAGE
 PICTURES = {
     "compare": ("?target=int8_tensor", "light", "digits-rescaled"),
     "model": ("model?model=digits-rescaled&target=int8_tensor", "light", "Test runs"),
+    "rescue": ("rescue?model=digits-rescaled&target=int8_channel", "light", "Step by step"),
     "layer-dark": ("layer?model=digits-rescaled&target=int8_tensor", "dark", "Channels"),
 }
 # Charts are drawn after the page's script has ended.
@@ -40,6 +44,10 @@ def main() -> None:
         path = Path(folder) / "examples.duckdb"
         for result in ingest_many(list(demo_paths()), path, jobs=1):
             print(result.outcome, result.path, file=sys.stderr)
+        rescued = next(path for path in demo_paths() if path.stem == "digits-rescaled")
+        # Near the goal most steps are tried.
+        choices = RescueChoices(target="int8_channel", samples=120, reach_db=35)
+        rescues.run(rescued, path, digits(Path(folder)), choices)
         with app_on(path) as url, sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=chromium_path())
             for name, (address, theme, text) in PICTURES.items():
