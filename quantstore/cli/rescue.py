@@ -9,7 +9,13 @@ from quantstore.cli.output import OK, SOME_FAILED, Talk, emit, print_frame, say
 from quantstore.cli.preprocessing import preprocessing, preprocessing_options
 from quantstore.cli.root import commands, everywhere, format_option
 from quantstore.errors import QuantstoreError
-from quantstore.schemes import DEFAULT_TARGET, TARGETS
+from quantstore.rescuing.terms import (
+    DEFAULT_BUDGET_SECONDS,
+    DEFAULT_KEEP_MACS,
+    DEFAULT_REACH_DB,
+    RESCUE_TARGETS,
+)
+from quantstore.schemes import DEFAULT_TARGET
 from quantstore.wording.rescues import DROPPED, KEPT, REMEDY_NAMES
 from quantstore.wording.units import NO_BREAK_SPACE
 
@@ -31,12 +37,6 @@ UNIT_COLUMNS = ("unit", "kind", "layer", "precision", "sensitivity_db", "macs", 
 FILE_COLUMNS = ("file", "bytes", "use")
 
 NO_FILE = "there is no such file"
-# Those that round activations with a calibrated scale.
-RESCUE_TARGETS = tuple(
-    name
-    for name, target in TARGETS.items()
-    if target.activations is not None and not target.activations.is_dynamic
-)
 
 
 def default_output(path: Path) -> Path:
@@ -89,7 +89,7 @@ def _remedies(
     "--reach",
     "reach_db",
     type=float,
-    default=20.0,
+    default=DEFAULT_REACH_DB,
     show_default=True,
     metavar="DB",
     help="SQNR that the outputs shall reach.",
@@ -97,7 +97,7 @@ def _remedies(
 @click.option(
     "--keep-macs",
     type=click.FloatRange(0, 1),
-    default=0.9,
+    default=DEFAULT_KEEP_MACS,
     show_default=True,
     metavar="SHARE",
     help="Share of the multiply-accumulates that must stay in int8.",
@@ -112,7 +112,7 @@ def _remedies(
     "--budget",
     "budget_seconds",
     type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
+    default=DEFAULT_BUDGET_SECONDS,
     show_default=True,
     metavar="SECONDS",
     help="CPU time for the search.",

@@ -24,7 +24,7 @@ from quantstore.rescuing import promotion, remedies
 from quantstore.rescuing.assembly import Assembly, OtherNetworkError, assemble, whole_network
 from quantstore.rescuing.bench import RescueBench
 from quantstore.rescuing.causes import Causes
-from quantstore.rescuing.choices import PROMOTIONS, Rescue, RescueChoices
+from quantstore.rescuing.choices import Rescue, RescueChoices
 from quantstore.rescuing.draft import Draft
 from quantstore.rescuing.files import write_files
 from quantstore.rescuing.judge import db_of, gain_db, safe_db
@@ -32,6 +32,7 @@ from quantstore.rescuing.opening import Opened, calibrated_on_all, open_model
 from quantstore.rescuing.openvino import OpenVinoRun, run_in_openvino
 from quantstore.rescuing.promotion import Promotion, UnitNoise
 from quantstore.rescuing.remedies import LayerInputs, Proposal
+from quantstore.rescuing.terms import PROMOTIONS
 from quantstore.rescuing.verification import (
     FLOAT_FILE_DB,
     Verified,

@@ -17,7 +17,8 @@ from quantstore.app.sections import answers, rescue_files, rescue_form, run_form
 from quantstore.app.widgets import reach
 from quantstore.pipeline.files import demo_paths
 from quantstore.records import RescueFileRecord
-from quantstore.rescuing.choices import REMEDIES, RESCUE_TARGETS, RescueChoices
+from quantstore.rescuing.choices import RescueChoices
+from quantstore.rescuing.terms import REMEDIES, RESCUE_TARGETS
 from quantstore.run.choices import Progress
 from quantstore.schemes import DEFAULT_TARGET, TARGETS
 from quantstore.wording import rescues as wording

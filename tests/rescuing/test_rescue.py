@@ -13,8 +13,9 @@ import pytest
 
 from quantstore.errors import InputsError, RunError
 from quantstore.rescuing import openvino
-from quantstore.rescuing.choices import REMEDIES, Rescue, RescueChoices
+from quantstore.rescuing.choices import Rescue, RescueChoices
 from quantstore.rescuing.rescue import rescue
+from quantstore.rescuing.terms import REMEDIES
 from quantstore.run.comparison import sqnr_db
 from quantstore.run.runtime import Session
 from tests.support.graphs import conv_model, float_value, gaussian, save

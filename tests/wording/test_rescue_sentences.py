@@ -6,7 +6,7 @@ import math
 import pytest
 
 from quantstore.graph.findings.base import MOST_GAP_DB
-from quantstore.rescuing.choices import REMEDIES
+from quantstore.rescuing.terms import REMEDIES
 from quantstore.wording import rescues
 from quantstore.wording.frames import rescue_record
 from quantstore.wording.rescues import (

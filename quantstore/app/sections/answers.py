@@ -8,7 +8,7 @@ import streamlit as st
 
 from quantstore import queries
 from quantstore.app.widgets import address, navigation
-from quantstore.rescuing.choices import RESCUE_TARGETS
+from quantstore.rescuing.terms import RESCUE_TARGETS
 from quantstore.store import Connection
 from quantstore.wording import frames
 from quantstore.wording.answers import Advice, AdviceKind, StoredRescue, answers, opening

@@ -11,7 +11,7 @@ from quantstore.app.sections import run_form
 from quantstore.app.sections.run_form import NOISE, OWN_DATA
 from quantstore.app.widgets import downloads, pickers
 from quantstore.pipeline.files import file_of
-from quantstore.rescuing.choices import (
+from quantstore.rescuing.terms import (
     DEFAULT_BUDGET_SECONDS,
     DEFAULT_KEEP_MACS,
     DEFAULT_REACH_DB,
