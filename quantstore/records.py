@@ -364,6 +364,21 @@ class RescueFileRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RescueDriftRecord:
+    """A row of ``rescue_drift``: what a layer hands on, before and after, in the order of depth.
+
+    SQNR in dB against the float network, over the test inputs; infinite where nothing is lost.
+    """
+
+    depth: int
+    node_name: str
+    op_type: str
+    tensor: str
+    before_db: float
+    after_db: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RescueRecord:
     """A row of ``rescues``: from a model that a target breaks to files that were verified.
 
@@ -405,6 +420,7 @@ class RescueRecord:
     steps: tuple[RescueStepRecord, ...] = field(default=(), metadata=NO_COLUMN)
     units: tuple[RescueUnitRecord, ...] = field(default=(), metadata=NO_COLUMN)
     files: tuple[RescueFileRecord, ...] = field(default=(), metadata=NO_COLUMN)
+    drift: tuple[RescueDriftRecord, ...] = field(default=(), metadata=NO_COLUMN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -211,6 +211,71 @@ def macs(
     return styled(chart.properties(padding=room(right=56)), palette, height=MACS_HEIGHT)
 
 
+def drift(layers: pd.DataFrame, limits: dict[str, float], palette: Palette) -> AnyChart:
+    """SQNR of what each layer hands on, along the network: as the target rounds, and rescued.
+
+    Args:
+        layers: as ``queries.rescue_drift`` gives them; a value that is NULL is exact, and is drawn
+            at the upper edge.
+    """
+    values = pd.concat([layers["before_db"], layers["after_db"]]).astype(float)
+    low, high = _domain(values, 0.0)
+    frame = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "depth": layers["depth"],
+                    "x": layers[column].astype(float).fillna(high).clip(low, high),
+                    "when": when,
+                    "said_node": layers["node_name"].map(printable),
+                    "said_type": layers["op_type"],
+                    "said_db": layers[column].map(db),
+                }
+            )
+            for when, column in (("before", "before_db"), ("after", "after_db"))
+        ]
+    )
+    frame["said"] = frame["said_node"] + ", " + frame["when"] + ": " + frame["said_db"]
+    x = alt.X(
+        "depth:Q",
+        scale=alt.Scale(domain=[-0.5, max(1.0, float(layers["depth"].max())) + 0.5], nice=False),
+        axis=alt.Axis(grid=False, tickMinStep=1, format="d", title="layer, in network order"),
+    )
+    y_scale = alt.Scale(domain=[low, high], nice=False)
+    y_axis = alt.Axis(
+        grid=False,
+        tickCount=6,
+        labelExpr="replace(datum.label, '-', '\u2212')",
+        title="SQNR on unseen inputs, dB",
+    )
+    y = alt.Y("x:Q", scale=y_scale, axis=y_axis)
+    color = alt.Color(
+        "when:N",
+        scale=alt.Scale(domain=["before", "after"], range=[palette.muted, palette.bar]),
+        legend=alt.Legend(title=None, orient="top"),
+    )
+    # Not by colour alone.
+    dash = alt.StrokeDash(
+        "when:N", scale=alt.Scale(domain=["before", "after"], range=[[4, 3], [1, 0]]), legend=None
+    )
+    tips = tooltip(
+        ("said_node", "node"), ("said_type", "operator"), ("when", "rescue"), ("said_db", "SQNR")
+    )
+    lines = (
+        alt.Chart(frame[["depth", "x", "when"]])
+        .mark_line(strokeWidth=2, aria=False)
+        .encode(x=x, y=y, color=color, strokeDash=dash)
+    )
+    dots = (
+        alt.Chart(frame)
+        .mark_point(filled=True, size=36, opacity=1)
+        .encode(x=x, y=y, color=color, tooltip=tips, description=alt.Description("said:N"))
+    )
+    zones = band_zones(band_tints(limits, palette, low=low, high=high), scale=y_scale, axis=y_axis)
+    chart = alt.layer(alt.layer(*zones), alt.layer(lines, dots)).resolve_scale(color="independent")
+    return styled(chart.properties(padding=room(right=56)), palette, height=MACS_HEIGHT)
+
+
 def _domain(values: pd.Series, reach_db: float) -> tuple[float, float]:
     """From 0 dB, or what is below it, to what was reached or asked for, with room for a value."""
     finite = [*values.dropna().astype(float), reach_db]

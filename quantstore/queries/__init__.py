@@ -47,6 +47,7 @@ from quantstore.queries.models import (
 from quantstore.queries.overlays import drift_run, float_set, node_sensitivities
 from quantstore.queries.rescues import (
     latest_rescues,
+    rescue_drift,
     rescue_files,
     rescue_steps,
     rescue_units,
@@ -128,6 +129,7 @@ __all__ = [
     "ranking",
     "reality",
     "recent_ingests",
+    "rescue_drift",
     "rescue_files",
     "rescue_steps",
     "rescue_units",

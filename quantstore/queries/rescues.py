@@ -114,3 +114,16 @@ def rescue_files(con: Connection, rescue_id: int) -> pd.DataFrame:
         """,
         {"rescue": rescue_id},
     )
+
+
+def rescue_drift(con: Connection, rescue_id: int) -> pd.DataFrame:
+    """One row per node that multiplies, in the order of the network: before and after."""
+    return con.frame(
+        """
+        select * exclude (rescue_id)
+        from rescue_drift
+        where rescue_id = $rescue
+        order by depth
+        """,
+        {"rescue": rescue_id},
+    )

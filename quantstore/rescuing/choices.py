@@ -10,7 +10,13 @@ from datetime import datetime
 from typing import Any
 
 from quantstore.errors import InputsError
-from quantstore.records import RescueFileRecord, RescueRecord, RescueStepRecord, RescueUnitRecord
+from quantstore.records import (
+    RescueDriftRecord,
+    RescueFileRecord,
+    RescueRecord,
+    RescueStepRecord,
+    RescueUnitRecord,
+)
 from quantstore.rescuing.terms import (
     DEFAULT_BUDGET_SECONDS,
     DEFAULT_KEEP_MACS,
@@ -98,6 +104,7 @@ class Rescue:
         row["steps"] = tuple(RescueStepRecord(**step) for step in row["steps"])
         row["units"] = tuple(RescueUnitRecord(**unit) for unit in row["units"])
         row["files"] = tuple(RescueFileRecord(**file) for file in row["files"])
+        row["drift"] = tuple(RescueDriftRecord(**tensor) for tensor in row["drift"])
         return cls(sha256=content["sha256"], folded=content["folded"], record=RescueRecord(**row))
 
 

@@ -36,7 +36,7 @@ class Judge:
             RunError: onnxruntime stops, the float network returns no numbers, or no output that
                 decides depends on the inputs.
         """
-        self._emulator, self.samples = emulator, samples
+        self.emulator, self.samples = emulator, samples
         self.expected: Tensors = list(emulator.run(Plan(), samples))
         names = emulator.network.outputs
         for index, name in enumerate(names):
@@ -64,7 +64,7 @@ class Judge:
         Raises:
             RunError: onnxruntime stops.
         """
-        return list(self._emulator.run(plan, self.samples))
+        return list(self.emulator.run(plan, self.samples))
 
     def ratios(self, plan: Plan) -> Doubles:
         """Noise-to-signal ratios under a plan: ``(samples, deciding parts)``."""

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from quantstore.records import (
+    RescueDriftRecord,
     RescueFileRecord,
     RescueRecord,
     RescueStepRecord,
@@ -26,6 +27,7 @@ from quantstore.rescuing.bench import RescueBench
 from quantstore.rescuing.causes import Causes
 from quantstore.rescuing.choices import Rescue, RescueChoices
 from quantstore.rescuing.draft import Draft
+from quantstore.rescuing.drift import drift
 from quantstore.rescuing.files import write_files
 from quantstore.rescuing.judge import db_of, gain_db, safe_db
 from quantstore.rescuing.opening import Opened, calibrated_on_all, open_model
@@ -61,6 +63,8 @@ LEAST_WEIGHTS_GAIN_DB = 0.5
 LEAST_BIAS_GAIN_DB = 0.0
 # Ranges over more inputs are wider, and may cost so much on those that they were chosen with.
 MOST_LOSS_DB = 1.0
+# Of the test inputs, so many show where a network drifts.
+MOST_DRIFT_SAMPLES = 4
 # Steps that cost nothing at run time go on until the goal has this margin, for the inputs that
 # nobody has seen yet; what costs MACs stops at the goal.
 FREE_MARGIN_DB = 5.0
@@ -126,6 +130,7 @@ class _RescueRun:
         self._bench: RescueBench = self._opened.bench
         self._draft = Draft()
         self._before: Tensors = ()
+        self._drift: tuple[RescueDriftRecord, ...] = ()
         self._plain = self._draft
         self._ratios = self._bench.validation.ratios(self._bench.drafting.plan(self._draft))
         self._steps: list[_Step] = []
@@ -160,8 +165,18 @@ class _RescueRun:
         for step in self._steps:
             # The test inputs are looked at here, when everything else is decided.
             step.test_db = self._bench.test.db(self._bench.drafting.plan(step.trial))
-        self._before = self._bench.test.outputs(self._bench.drafting.plan(self._plain))
+        plain = self._bench.drafting.plan(self._plain)
+        self._before = self._bench.test.outputs(plain)
         self._calibrate_on_all()
+        self._drift = drift(
+            self._bench.test.emulator,
+            self._bench.placed,
+            plain,
+            self._bench.drafting.plan(self._draft),
+            self._bench.test.samples[:MOST_DRIFT_SAMPLES],
+            self._work.folder,
+            self._work.steps("comparing layers"),
+        )
         return self._written()
 
     # Steps
@@ -555,6 +570,7 @@ class _RescueRun:
             steps=tuple(self._step_records()),
             units=tuple(self._unit_records()),
             files=files,
+            drift=self._drift,
         )
 
     def _step_records(self) -> list[RescueStepRecord]:

@@ -334,7 +334,7 @@ def add_float_set(
 
 
 def add_rescue(connection: Connection, model_id: int, record: "RescueRecord") -> int:
-    """Write a rescue of a model, its steps, units and files; returns its key."""
+    """Write a rescue of a model with all that belongs to it; returns its key."""
     duck = connection._connection
     rescue_id = int(connection.value("select nextval('rescue_ids')"))
     keys = {"rescue_id": [rescue_id], "model_id": [model_id]}
@@ -344,13 +344,17 @@ def add_rescue(connection: Connection, model_id: int, record: "RescueRecord") ->
         columns = columns_of(record.units)
         columns["layer_id"] = [ids.get(depth) for depth in columns.pop("depth")]
         insert(duck, "rescue_units", columns | {"rescue_id": [rescue_id] * len(record.units)})
-    for table, rows in (("rescue_steps", record.steps), ("rescue_files", record.files)):
+    for table, rows in (
+        ("rescue_steps", record.steps),
+        ("rescue_files", record.files),
+        ("rescue_drift", record.drift),
+    ):
         if rows:
             insert(duck, table, columns_of(rows) | {"rescue_id": [rescue_id] * len(rows)})
     return rescue_id
 
 
-CHILDREN_OF_RESCUES = ("rescue_steps", "rescue_units", "rescue_files")
+CHILDREN_OF_RESCUES = ("rescue_steps", "rescue_units", "rescue_files", "rescue_drift")
 CHILDREN_OF_SIMULATIONS = ("simulation_outputs", "activation_errors", "float_sets")
 
 CHILDREN_OF_LAYERS = (

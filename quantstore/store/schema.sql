@@ -693,6 +693,26 @@ comment on column rescue_files.kind is
 comment on column rescue_files.sha256 is 'SHA-256 of the file, in hexadecimal.';
 comment on column rescue_files.bytes is 'Size of the file, in bytes.';
 
+-- Grain: one row per rescue and layer.
+create table rescue_drift (
+    rescue_id integer not null,
+    depth integer not null,
+    node_name varchar not null,
+    op_type varchar not null,
+    tensor varchar not null,
+    before_db double,
+    after_db double
+);
+
+comment on table rescue_drift is
+'One row per rescue and node that multiplies: how far what it hands on is from float, with everything before it rounded.';
+comment on column rescue_drift.depth is 'Place of the node in the order of the network, from 0.';
+comment on column rescue_drift.tensor is 'The tensor that it hands on.';
+comment on column rescue_drift.before_db is
+'SQNR of the tensor as the target rounds by default, in dB, over the test inputs; NULL where nothing is lost.';
+comment on column rescue_drift.after_db is
+'SQNR of the tensor under the plan, in dB, over the test inputs; NULL where nothing is lost.';
+
 -- Grain: one row per band.
 create table bands (
     band varchar not null,

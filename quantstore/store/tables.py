@@ -56,6 +56,7 @@ OF_MODELS = (
     Table("rescue_steps", keys=(("rescue_id", "step"),), points_to=_RESCUE),
     Table("rescue_units", points_to=(*_RESCUE, *_LAYER)),
     Table("rescue_files", keys=(("rescue_id", "path"),), points_to=_RESCUE),
+    Table("rescue_drift", keys=(("rescue_id", "depth"),), points_to=_RESCUE),
 )
 
 # What belongs to the store as a whole.

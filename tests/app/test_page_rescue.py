@@ -106,7 +106,7 @@ def test_the_page_opens_with_the_verdict_before_and_after(open_app, path, rescue
     assert all(sentence in said(app) for sentence in wording.LIMITS)
     assert "Images resized to 320x320." in said(app)
     # The staircase, and what it costs.
-    assert len(app.get("vega_lite_chart")) == 2
+    assert len(app.get("vega_lite_chart")) == 3
 
 
 def test_every_step_has_a_row_with_what_decided_and_what_did_not(open_app, path, rescued):
@@ -142,7 +142,7 @@ def test_where_nothing_left_int8_a_sentence_says_so(open_app, path, rescued):
     app = open_app(path, "rescue", model=MODEL)
     assert page.ALL_IN_INT8 in said(app)
     assert "tensor or weights" not in tables(app)
-    assert len(app.get("vega_lite_chart")) == 1
+    assert len(app.get("vega_lite_chart")) == 2
 
 
 def test_a_failure_is_a_sentence_and_draws_nothing(open_app, path, rescued):

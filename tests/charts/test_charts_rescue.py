@@ -152,3 +152,34 @@ def test_axes_carry_their_units():
     assert "output SQNR on unseen inputs, dB" in text
     price = rescue.macs(steps(), LIMITS, LIGHT, reach_db=20.0, keep_macs=0.9).to_dict()
     assert "multiply-accumulates (MACs) in int8" in json.dumps(price)
+
+
+def layers(**changes):
+    frame = pd.DataFrame(
+        {
+            "depth": [0, 1, 2],
+            "node_name": ["conv0", "a\nb", "head"],
+            "op_type": ["Conv", "Conv", "Gemm"],
+            "tensor": ["h", "d", "y"],
+            "before_db": [30.0, 6.0, -2.0],
+            "after_db": [np.nan, 26.0, 24.0],
+        }
+    )
+    return frame.assign(**changes)
+
+
+def test_drift_shows_both_runs_and_what_is_exact_at_the_edge():
+    chart = rescue.drift(layers(), LIMITS, LIGHT)
+    (rows,) = [frame for frame in datasets(chart) if "said_node" in frame]
+    assert rows["when"].tolist() == ["before"] * 3 + ["after"] * 3
+    assert rows["x"].tolist()[:3] == [30.0, 6.0, -2.0]
+    assert rows["said_db"].iloc[3] == "exact"
+    assert rows["x"].iloc[3] == rows["x"].max()
+    assert "\n" not in rows["said_node"].iloc[1]
+    # Two series that differ in more than their colour.
+    assert "strokeDash" in json.dumps(chart.to_dict())
+
+
+def test_drift_of_a_single_layer_has_an_axis():
+    chart = rescue.drift(layers().head(1), LIMITS, DARK)
+    assert chart.to_dict()

@@ -400,3 +400,14 @@ def test_half_precision_is_said_to_become_single(tmp_path, photos):
     assert record.reached
     assert any("half precision" in note for note in record.notes)
     onnx.checker.check_model(str(named(record, "rescued")))
+
+
+def test_layers_drift_less_under_the_plan(tmp_path, photos):
+    record = rescued(wreck(tmp_path / "net.onnx"), photos)
+    assert [layer.node_name for layer in record.drift] == ["stem", "depthwise", "head"]
+    assert [layer.depth for layer in record.drift] == [0, 1, 2]
+    depthwise, head = record.drift[1:]
+    assert depthwise.before_db < 10 < depthwise.after_db
+    # The last layer hands on the output.
+    assert head.after_db == pytest.approx(record.after_db, abs=3)
+    assert head.before_db == pytest.approx(record.before_db, abs=3)

@@ -167,6 +167,7 @@ CONTRACT = {
     "rescue_units": "rescue_id, unit, kind, node_name, layer_id, noise_to_signal, sensitivity_db,"
     " macs, rank, precision, range_low, range_high, cause",
     "rescue_files": "rescue_id, path, kind, sha256, bytes",
+    "rescue_drift": "rescue_id, depth, node_name, op_type, tensor, before_db, after_db",
     "probes": "model, scheme, mode, target, output_sqnr_db, band, failure",
     "store_info": "key, value",
     "model_summary": "model",
@@ -190,11 +191,12 @@ WRITTEN_BY_NAME = {
     "rescues": (
         records.RescueRecord,
         {"rescue_id", "model_id"},
-        {"steps", "units", "files"},
+        {"steps", "units", "files", "drift"},
     ),
     "rescue_steps": (records.RescueStepRecord, {"rescue_id"}, set()),
     "rescue_units": (records.RescueUnitRecord, {"rescue_id", "layer_id"}, {"depth"}),
     "rescue_files": (records.RescueFileRecord, {"rescue_id"}, set()),
+    "rescue_drift": (records.RescueDriftRecord, {"rescue_id"}, set()),
 }
 TABLE_OF = {
     "models": records.ModelRecord,
@@ -611,9 +613,13 @@ def test_a_rescue_is_written_whole_and_goes_with_its_model(add, ask, path):
         "select unit, layer, rank from rescue_units left join layers using (layer_id) order by unit"
     ) == [("Relu_0", None, 0), ("conv0", "conv0", None)]
     assert ask("select kind, bytes from rescue_files") == [("rescued", 12345)]
+    # Nothing is lost in the first layer any more.
+    assert ask("select before_db, after_db from rescue_drift order by depth") == [
+        (20.0, None), (6.0, 26.5),
+    ]  # fmt: skip
     with store.writing(path) as connection:
         store.remove_model(connection, model_id)
-    for table in ("rescues", "rescue_steps", "rescue_units", "rescue_files"):
+    for table in ("rescues", "rescue_steps", "rescue_units", "rescue_files", "rescue_drift"):
         assert ask(f"from {table}") == []
 
 

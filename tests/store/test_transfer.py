@@ -85,6 +85,10 @@ MORE_ROWS = """
     insert into rescue_files by name
         select rescue_id, 'out/m.onnx' as path, 'rescued' as kind, 'ab' as sha256, 7 as bytes
         from rescues;
+    insert into rescue_drift by name
+        select rescue_id, 0 as depth, 'conv' as node_name, 'Conv' as op_type, 'h' as tensor,
+            4.5 as before_db, 24.5 as after_db
+        from rescues;
     insert into findings
         select model_id, layer_id, 'dead channel', 'warning', 'm', 'r' from layers where depth = 1
         union all select model_id, null, 'old opset', 'note', 'm', 'r' from models;
@@ -233,6 +237,7 @@ def test_runs_for_every_target_travel_with_what_was_found_in_them(full_store, tm
         "select unit, kind, layer_id is null, precision from rescue_units",
         "select remedy, detail, kept from rescue_steps",
         "select path, kind, sha256, bytes from rescue_files",
+        "select depth, node_name, before_db, after_db from rescue_drift",
     ):
         rows = ask(ours, f"{question} order by all")
         assert rows == ask(theirs, f"{question} order by all")

@@ -9,6 +9,7 @@ import numpy as np
 from quantstore import store
 from quantstore.records import (
     ActivationErrorRecord,
+    RescueDriftRecord,
     RescueFileRecord,
     RescueRecord,
     RescueStepRecord,
@@ -176,6 +177,16 @@ def a_rescue(target="int8_channel", before=8.0, after=25.0, minute=0, **changes)
             RescueUnitRecord(
                 unit="conv0", kind="weights", node_name="conv0", depth=0, noise_to_signal=0.001,
                 sensitivity_db=30.0, macs=9216,
+            ),
+        ),
+        drift=(
+            RescueDriftRecord(
+                depth=0, node_name="conv0", op_type="Conv", tensor="h", before_db=20.0,
+                after_db=math.inf,
+            ),
+            RescueDriftRecord(
+                depth=1, node_name="depthwise", op_type="Conv", tensor="d", before_db=6.0,
+                after_db=26.5,
             ),
         ),
         files=(

@@ -171,6 +171,9 @@ def _result(con: Connection, picked: int, record: RescueRecord) -> None:
         _macs(steps, limits, record)
     if not units.empty:
         _units(units)
+    layers = queries.rescue_drift(con, picked)
+    if not layers.empty:
+        _drift(layers, limits)
 
 
 def _staircase(steps: pd.DataFrame, limits: dict[str, float], record: RescueRecord) -> None:
@@ -304,6 +307,22 @@ def _unit_cells(number: int, row: dict[Any, Any]) -> list[dict[str, Any]]:
         {"text": "–" if macs is None else weights(int(macs))},
         {"text": "" if pd.isna(row["cause"]) else printable(str(row["cause"]))},
     ]
+
+
+def _drift(layers: pd.DataFrame, limits: dict[str, float]) -> None:
+    st.space("small")
+    st.header("Layer by layer", anchor=False)
+    st.caption(
+        "What each layer hands on, against float, with everything before it rounded: dashed as the"
+        " target rounds by default, solid under the plan."
+    )
+    before, after = (layers[column].astype(float).min() for column in ("before_db", "after_db"))
+    drawing.chart(
+        charts.drift(layers, limits, colours.palette()),
+        key="rescue_drift",
+        alt=f"SQNR along {counted(len(layers), 'layer')}; the lowest is {db(before)} before and"
+        f" {db(after)} after",
+    )
 
 
 def _limits() -> None:
