@@ -215,10 +215,12 @@ def drift(layers: pd.DataFrame, limits: dict[str, float], palette: Palette) -> A
     """SQNR of what each layer hands on, along the network: as the target rounds, and rescued.
 
     Args:
-        layers: as ``queries.rescue_drift`` gives them; a value that is NULL is exact, and is drawn
-            at the upper edge.
+        layers: as ``queries.rescue_drift`` gives them; a value beyond the upper edge is drawn
+            there, and so is one that is NULL, which is exact.
     """
     values = pd.concat([layers["before_db"], layers["after_db"]]).astype(float)
+    # A layer that loses next to nothing would press the others together.
+    values = values.clip(upper=LEAST_MOST_DB)
     low, high = _domain(values, 0.0)
     frame = pd.concat(
         [
@@ -251,7 +253,7 @@ def drift(layers: pd.DataFrame, limits: dict[str, float], palette: Palette) -> A
     y = alt.Y("x:Q", scale=y_scale, axis=y_axis)
     color = alt.Color(
         "when:N",
-        scale=alt.Scale(domain=["before", "after"], range=[palette.muted, palette.bar]),
+        scale=alt.Scale(domain=["before", "after"], range=[palette.muted, palette.text]),
         legend=alt.Legend(title=None, orient="top"),
     )
     # Not by colour alone.
