@@ -271,6 +271,7 @@ def commands(context: click.Context, db: Path | None) -> None:
     \b
     Then with models of your own:
       quantstore ingest model.onnx
+      quantstore rescue model.onnx --inputs photos/
       quantstore sql "from model_summary"
 
     \b

@@ -35,10 +35,10 @@ _WITHOUT_LOSS = ("before_db", "after_db")
 def rescue_record(row: Mapping[Any, Any]) -> RescueRecord:
     """A row of ``queries.rescues`` as what the sentences about a rescue are made of."""
     values: dict[str, Any] = {
-        field.name: row.get(field.name) for field in dataclasses.fields(RescueRecord)
+        field.name: row.get(field.name)
+        for field in dataclasses.fields(RescueRecord)
+        if field.metadata.get("is_column", True)
     }
-    for name in ("steps", "units", "files"):
-        del values[name]
     for field in dataclasses.fields(RescueRecord):
         if field.type in (float, "float"):
             values[field.name] = _finite_or(row[field.name], math.nan)

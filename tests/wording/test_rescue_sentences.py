@@ -156,7 +156,9 @@ def a_row(**changes):
 
 def test_a_row_of_the_store_is_the_record_it_came_from():
     record = rescue_record(a_row())
-    assert record == a_rescue(steps=(), units=(), files=(), float_check_db=record.float_check_db)
+    assert record == a_rescue(
+        steps=(), units=(), files=(), drift=(), float_check_db=record.float_check_db
+    )
     assert math.isnan(record.float_check_db)
 
 
