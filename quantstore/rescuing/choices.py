@@ -5,6 +5,7 @@ Data alone, which crosses from one process to another as JSON. Nothing here runs
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -67,6 +68,8 @@ class RescueChoices:
             raise InputsError(
                 f"no remedy is named {unknown[0]!r}", f"choose among {', '.join(REMEDIES)}"
             )
+        if not math.isfinite(self.reach_db):
+            raise InputsError("the SQNR to reach is a finite number of dB")
         if not 0 <= self.keep_macs <= 1:
             raise InputsError("the share of MACs that stays in int8 is between 0 and 1")
         if not self.budget_seconds > 0:

@@ -321,6 +321,8 @@ def test_a_model_that_is_quantized_already_is_refused(tmp_path, photos):
         ({"target": "int8_weights"}, "cannot be rescued"),
         ({"target": "int8_dynamic"}, "cannot be rescued"),
         ({"allow": ("magic",)}, "no remedy is named 'magic'"),
+        ({"reach_db": math.nan}, "a finite number of dB"),
+        ({"reach_db": math.inf}, "a finite number of dB"),
         ({"keep_macs": 1.5}, "between 0 and 1"),
         ({"budget_seconds": 0}, "more than 0"),
     ],
