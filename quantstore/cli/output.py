@@ -150,7 +150,12 @@ class Talk:
             if self.seconds < PATIENCE_SECONDS:
                 return
             self._bar = click.progressbar(length=total, label=label, file=sys.stderr)
-        self._bar.update(done - self._bar.pos)
+        self._bar.label = label
+        if done == self._bar.pos:
+            # The beginning of a stage, or another label: click draws steps alone.
+            self._bar.render_progress()
+        else:
+            self._bar.update(done - self._bar.pos)
 
     def _clear(self) -> None:
         if self._bar is not None:

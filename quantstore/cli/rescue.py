@@ -190,10 +190,8 @@ def rescue(
             for message in progress.messages[message_count:]:
                 talk.say(message)
             message_count = len(progress.messages)
-            seconds_left = choices.budget_seconds - talk.seconds
-            talk.progress(
-                progress.done, progress.total, progress_label(progress.stage, seconds_left)
-            )
+            label = progress_label(progress.stage, progress.budget_left_s)
+            talk.progress(progress.done, progress.total, label)
 
         try:
             done = rescues.run(path, db, inputs, choices, report)

@@ -33,6 +33,8 @@ def answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
     choices = request["choices"]
     choices["preprocess"] = preprocessing_of(choices["preprocess"])
     choices["allow"] = tuple(choices["allow"])
+    budget_seconds = choices["budget_seconds"]
+    started = time.process_time()
     last_stage, last_time = "", 0.0
 
     def report(progress: Progress) -> None:
@@ -40,7 +42,8 @@ def answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
         now = time.monotonic()
         if progress.stage != last_stage or now - last_time >= _PAUSE_SECONDS:
             last_stage, last_time = progress.stage, now
-            reply.progress(dataclasses.asdict(progress))
+            budget_left_s = max(0.0, budget_seconds - (time.process_time() - started))
+            reply.progress(dataclasses.asdict(progress) | {"budget_left_s": budget_left_s})
 
     try:
         answered = rescue(

@@ -112,12 +112,16 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is, ``stage`` in words; ``messages``: everything that is certain already."""
+    """How far a run is, ``stage`` in words; ``messages``: everything that is certain already.
+
+    ``budget_left_s``: CPU seconds that the search may still take, None where it has no budget.
+    """
 
     stage: str
     done: int
     total: int
     messages: Sequence[str] = ()
+    budget_left_s: float | None = None
 
     @property
     def share_done(self) -> float:

@@ -164,8 +164,10 @@ def _integer_sentence(record: "RescueRecord") -> str:
     return f"{sentence}."
 
 
-def progress_label(stage: str, seconds_left: float) -> str:
-    """``calibrating, about 97 s of the budget left``."""
+def progress_label(stage: str, seconds_left: float | None) -> str:
+    """``calibrating, about 97 s of the budget left``; None where the stage has no budget."""
+    if seconds_left is None:
+        return stage
     if seconds_left < 1:
         return f"{stage}, budget spent"
     return f"{stage}, about {seconds_left:.0f} s of the budget left"

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from quantstore.rescuing.choices import Rescue
 from quantstore.rescuing.terms import REMEDIES
 from quantstore.run.inputs import changed, preset
 from quantstore.schemes import DEFAULT_TARGET
-from quantstore.wording.rescues import PROPOSAL
+from quantstore.wording.rescues import PROPOSAL, progress_label
 from quantstore.wording.units import NO_BREAK_SPACE
 from tests.support import fake_rescue
 from tests.support.runs import a_rescue
@@ -205,6 +206,22 @@ def test_a_failure_names_the_file(run, monkeypatch):
     code, out, err = run("rescue", MODEL, "--inputs", "photos")
     assert (code, out) == (1, "")
     assert err == f"error: {MODEL.name}: the disk is full; free some room there\n"
+
+
+def test_a_terminal_shows_the_stage_and_what_is_left_of_the_budget(run, monkeypatch):
+    def slow(path, db, inputs, choices, report):
+        report(rescues.Progress("sensitivity", 1, 4, budget_left_s=90.0))
+        report(rescues.Progress("sensitivity", 2, 4, budget_left_s=60.4))
+        report(rescues.Progress("measuring the weights", 0, 1))
+        raise RunError("enough seen")
+
+    monkeypatch.setattr("quantstore.cli.output.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(rescues, "run", slow)
+    _, _, err = run("rescue", MODEL, "--inputs", "photos")
+    shown = [progress_label("sensitivity", left) for left in (90.0, 60.4)]
+    assert [label in err for label in shown] == [True, True]
+    assert "measuring the weights  [" in err
 
 
 def test_ctrl_c_ends_it(run, monkeypatch):

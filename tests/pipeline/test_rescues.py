@@ -63,6 +63,7 @@ def test_files_are_where_they_were_asked_for_and_so_say_the_rows(path):
     assert rows(path, "select rescue_id from rescues") == [done.rescue_id]
     assert seen
     assert seen[-1].stage == "writing files"
+    assert 0 < seen[-1].budget_left_s <= choices().budget_seconds
 
 
 def test_what_was_chosen_reaches_the_child(path):

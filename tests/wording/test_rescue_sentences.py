@@ -97,7 +97,11 @@ def test_a_failure_is_a_line_and_harmless():
 
 @pytest.mark.parametrize(
     ("left", "label"),
-    [(97.4, "ranges, about 97 s of the budget left"), (-3.0, "ranges, budget spent")],
+    [
+        (97.4, "ranges, about 97 s of the budget left"),
+        (0.0, "ranges, budget spent"),
+        (None, "ranges"),
+    ],
 )
 def test_progress_says_how_much_of_the_budget_is_left(left, label):
     assert progress_label("ranges", left) == label
