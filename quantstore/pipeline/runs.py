@@ -56,7 +56,7 @@ def start(
         store; cancelled, it stores nothing, unless it was being written already.
     """
     choices = choices or Choices()
-    child = Child(simulate_child.__name__, extra_environment=SINGLE_THREADED)
+    child = Child(simulate_child.__name__, has_scratch=True, extra_environment=SINGLE_THREADED)
 
     def work(report: Callable[[Any], None]) -> Done:
         child.ask(simulate_child.request(path.absolute(), inputs, choices), limits.sharing_memory())

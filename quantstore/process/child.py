@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -84,6 +85,8 @@ class Child:
         environment: all of its variables, besides where to find this package; by default those of
             this process.
         extra_environment: variables on top.
+        has_scratch: whether it gets a folder of its own for temporary files, which goes with it: a
+            process that is killed removes nothing.
         shows_errors: whether its standard error is this process's own; else it is thrown away.
     """
 
@@ -93,6 +96,7 @@ class Child:
         *,
         environment: Mapping[str, str] | None = None,
         extra_environment: Mapping[str, str] | None = None,
+        has_scratch: bool = False,
         shows_errors: bool = False,
     ) -> None:
         self._lock = threading.Lock()
@@ -100,6 +104,7 @@ class Child:
         self._clock: threading.Timer | None = None
         self._deadline: float | None = None
         self._is_reaped = False
+        self._scratch = _scratch_folder() if has_scratch else None
         self._process = subprocess.Popen(
             # -P: a file in the working folder must not shadow a module.
             [sys.executable, "-P", "-m", module],
@@ -111,6 +116,7 @@ class Child:
                 **(os.environ if environment is None else environment),
                 "PYTHONPATH": _search_path(),
                 **(extra_environment or {}),
+                **({} if self._scratch is None else {"TMPDIR": self._scratch.name}),
             },
             # Ctrl+C is for this process alone; and a group can be killed with all its members.
             start_new_session=True,
@@ -208,6 +214,8 @@ class Child:
         for stream in (self._requests, self._messages):
             with contextlib.suppress(OSError):
                 stream.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
     def _end(self, cause: Cause, clock: threading.Timer | None = None) -> None:
         with self._lock:
@@ -306,6 +314,14 @@ class ChunkReader(io.RawIOBase):
             self._content = self._content[count:]
             self._changed.notify_all()
         return count
+
+
+def _scratch_folder() -> "tempfile.TemporaryDirectory[str] | None":
+    """None where there is no room: the child finds that out by itself, and says so."""
+    with contextlib.suppress(OSError):
+        # Removed when the interpreter ends, too: whoever interrupts does not wait for close().
+        return tempfile.TemporaryDirectory(prefix="quantstore-", ignore_cleanup_errors=True)
+    return None
 
 
 def _search_path() -> str:

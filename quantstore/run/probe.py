@@ -92,7 +92,9 @@ class Prober:
             if self._is_cancelled:
                 raise CancelledError("cancelled")
             if self._child is None:
-                self._child = Child(probe_child.__name__, extra_environment=SINGLE_THREADED)
+                self._child = Child(
+                    probe_child.__name__, has_scratch=True, extra_environment=SINGLE_THREADED
+                )
         self._seconds, self._asked = seconds, asked
         self._is_asked = True
         request = {

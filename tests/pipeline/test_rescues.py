@@ -205,8 +205,11 @@ running.wait()
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_whoever_presses_ctrl_c_finds_nothing(path):
     program = INTERRUPTED.format(model=str(MODEL), store=str(path))
+    temporary = path.with_name("temporary")
+    temporary.mkdir()
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join((os.environ["PYTHONPATH"], *filter(None, sys.path)))
+        "TMPDIR": str(temporary),
+        "PYTHONPATH": os.pathsep.join((os.environ["PYTHONPATH"], *filter(None, sys.path))),
     }
     process = subprocess.run(
         [sys.executable, "-c", program],
@@ -214,6 +217,7 @@ def test_whoever_presses_ctrl_c_finds_nothing(path):
     )  # fmt: skip
     assert "KeyboardInterrupt" in process.stderr
     assert process.returncode in (1, 130, -signal.SIGINT), process.stderr
+    assert list(temporary.iterdir()) == []
     assert (left_behind(), rows(path, "select rescue_id from rescues")) == ([], [])
 
 

@@ -18,7 +18,7 @@ from quantstore.process.limits import ChildLimits
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
 
 MODULE = '''
-import os, signal, subprocess, sys, time
+import os, signal, subprocess, sys, tempfile, time
 from quantstore.errors import MissingStoreError, QuantstoreError
 from quantstore.process.serve import serve
 
@@ -69,6 +69,9 @@ def answer(request, reply):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
         reply.progress(child.pid)
         time.sleep(30)
+    if action == "litter":
+        reply.progress(tempfile.mkdtemp())
+        time.sleep(30)
     if action == "leave":
         os._exit(request["code"])
     if action == "share":
@@ -91,10 +94,10 @@ FREE = ChildLimits()
 def start(tmp_path, monkeypatch):
     children = []
 
-    def start(before: str = "") -> Child:
+    def start(before: str = "", **options) -> Child:
         (tmp_path / "answers_of_a_child.py").write_text(before + MODULE)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        children.append(Child("answers_of_a_child"))
+        children.append(Child("answers_of_a_child", **options))
         return children[-1]
 
     yield start
@@ -358,6 +361,30 @@ def test_what_it_started_ends_with_it(start):
         child.answer(cancel)
     assert caught.value.cause is Cause.CANCELLED
     assert wait_for_end(grandchildren[0])
+
+
+def test_what_it_wrote_into_its_folder_goes_with_it_although_it_was_killed(start):
+    child = start(has_scratch=True)
+    litter = []
+
+    def kill(folder):
+        litter.append(Path(folder))
+        assert litter[0].is_dir()
+        child.cancel()
+
+    child.ask({"action": "litter"}, FREE)
+    with pytest.raises(EndedError):
+        child.answer(kill)
+    child.close()
+    assert [folder.parent.exists() for folder in litter] == [False]
+
+
+def test_without_room_for_a_folder_it_has_none(start, monkeypatch):
+    def full(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    assert asked(start(has_scratch=True), "echo", content="here") == "here"
 
 
 def test_closing_ends_it_and_can_be_repeated(start):

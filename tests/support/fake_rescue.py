@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -52,11 +53,17 @@ def bug():
     raise ZeroDivisionError("division by zero")
 
 
+def hang():
+    """In the middle of its work, of which a folder for temporary files is part."""
+    Path(tempfile.mkdtemp(), "float.onnx").write_text("a copy of the model")
+    time.sleep(60)
+
+
 TROUBLES = {
     "full": full,
     "wrong": wrong,
     "bug": bug,
-    "hang": lambda: time.sleep(60),
+    "hang": hang,
     "crash": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
 }
