@@ -49,6 +49,9 @@ def unknown_remedy(name: str) -> str:
     return f"--allow: no remedy is named {name!r}; there are {', '.join(REMEDY_NAMES)}"
 
 
+NO_REMEDY = f"--allow: name one remedy at least, of {', '.join(REMEDY_NAMES)}"
+
+
 def _remedies(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> tuple[str, ...]:
@@ -59,6 +62,8 @@ def _remedies(
     for name in names:
         if name not in REMEDY_NAMES:
             raise click.UsageError(unknown_remedy(name))
+    if not names:
+        raise click.UsageError(NO_REMEDY)
     return names
 
 
@@ -83,7 +88,8 @@ def _remedies(
     default=DEFAULT_TARGET.name,
     show_default=True,
     metavar="TARGET",
-    help=f"What the hardware rounds. One of: {', '.join(RESCUE_TARGETS)}.",
+    help="What the hardware rounds, and where. Name the one that is true of yours: elsewhere the"
+    f" files lose more, or compute in float. One of: {', '.join(RESCUE_TARGETS)}.",
 )
 @click.option(
     "--reach",
@@ -156,8 +162,8 @@ def rescue(
 
     On noise the result is a proposal: no quantized model is written.
 
-    A table shows the steps and the files; csv carries the steps, json everything. The exit code is
-    1 if the goal is not reached; the best model is written all the same.
+    A table shows the steps, what left int8 and the files; csv carries the steps, json everything.
+    The exit code is 1 if the goal is not reached; the best model is written all the same.
 
     \b
     Examples:
@@ -210,7 +216,7 @@ def _print(done: "DoneRescue", db: Path, name: str, style: str) -> None:
 
     from quantstore import queries, store
     from quantstore.pipeline.rescues import use_of
-    from quantstore.wording.rescues import result_sentences
+    from quantstore.wording.rescues import CAUSE_SENTENCES, limits, result_sentences
 
     with store.reading(db) as con:
         rescues = queries.rescues(con, done.model)
@@ -228,7 +234,9 @@ def _print(done: "DoneRescue", db: Path, name: str, style: str) -> None:
             row[key] = pd.Series([frame.to_dict("records")])
         print_frame(row, style)
     record = done.rescue.record
-    for note in record.notes:
+    for cause in dict.fromkeys(units["cause"].dropna()):
+        say(f"{cause}: {CAUSE_SENTENCES[cause]}")
+    for note in (*record.notes, *limits(record)):
         say(f"note: {note}")
     if done.was_ingested:
         say(f"stored {done.model}, which the store did not hold")

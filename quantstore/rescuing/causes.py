@@ -1,7 +1,5 @@
 """Why a tensor or the weights of a layer lose much in int8, as far as statistics and graph tell."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from quantstore.records import Doubles
@@ -18,6 +16,8 @@ SQUASHING_BEHIND = "squashing behind it"
 SENTINEL = "sentinel values"
 SPREAD = "activation spread"
 WEIGHTS = "weight spread"
+# What each means, in a sentence: ``wording.rescues.CAUSE_SENTENCES``.
+EVERY_CAUSE = (OUTLIER_CHANNELS, MIXED_CONCAT, SQUASHING_BEHIND, SENTINEL, SPREAD, WEIGHTS)
 
 
 class Causes:
@@ -55,15 +55,3 @@ class Causes:
 def _has_outlier(magnitudes: Doubles) -> bool:
     used = magnitudes[magnitudes > 0]
     return bool(used.size > 1 and used.max() > _OUTLIER * np.median(used))
-
-
-def titles() -> Mapping[str, str]:
-    """Each cause in a sentence."""
-    return {
-        OUTLIER_CHANNELS: "A few channels are far larger than the others and share their scale.",
-        MIXED_CONCAT: "A Concat joins tensors of different ranges on one scale.",
-        SQUASHING_BEHIND: "A squashing function behind it is steep where the values lie.",
-        SENTINEL: "It holds values that stand for infinity.",
-        SPREAD: "Most of its values lie in a small part of its range.",
-        WEIGHTS: "Its weights spread over more than their scales can resolve.",
-    }

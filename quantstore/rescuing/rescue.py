@@ -65,6 +65,9 @@ LEAST_BIAS_GAIN_DB = 0.0
 MOST_LOSS_DB = 1.0
 # Of the test inputs, so many show where a network drifts.
 MOST_DRIFT_SAMPLES = 4
+_AS_IT_IS = "the plan is the target as it is."
+NO_REMEDY_HELPED = f"No remedy that was tried gains enough: {_AS_IT_IS}"
+NO_REMEDY_ALLOWED = f"No remedy was allowed: {_AS_IT_IS}"
 # Steps that cost nothing at run time go on until the goal has this margin, for the inputs that
 # nobody has seen yet; what costs MACs stops at the goal.
 FREE_MARGIN_DB = 5.0
@@ -162,6 +165,8 @@ class _RescueRun:
             self._free_steps()
             if self._safe_db < self._choices.reach_db:
                 self._promote()
+            if self._draft is self._plain:
+                self._notes.append(NO_REMEDY_HELPED if self._choices.allow else NO_REMEDY_ALLOWED)
         for step in self._steps:
             # The test inputs are looked at here, when everything else is decided.
             step.test_db = self._bench.test.db(self._bench.drafting.plan(step.trial))

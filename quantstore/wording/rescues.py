@@ -33,15 +33,34 @@ NO_FILE = "No quantized file could be written."
 # Integer kernels that differ by more saturate on this processor.
 MOST_GAP_DB = 1.0
 
+# Why a tensor or the weights of a layer had to leave int8, by the name of the cause.
+CAUSE_SENTENCES = {
+    "outlier channels": "A few channels are far larger than the others and share their scale.",
+    "mixed Concat": "A Concat joins tensors of different ranges on one scale.",
+    "squashing behind it": "A squashing function behind it is steep where the values lie.",
+    "sentinel values": "It holds values that stand for infinity.",
+    "activation spread": "Most of its values lie in a small part of its range.",
+    "weight spread": "Its weights spread over more than their scales can resolve.",
+}
+
 # What no value here tells, one thing a sentence.
-LIMITS = (
-    "SQNR is no accuracy. Measure yours on labelled data before you ship.",
-    "On a few inputs a value is known to 1 dB at best.",
-    "MACs are no milliseconds. What 16 bits or float cost on your hardware, only a profiler tells.",
-    "A fused target is the truth of an accelerator only as far as that accelerator fuses.",
-    "Compensated rounding and rescaling cover Conv, Gemm and MatMul. Recurrent layers, layers in"
-    " branches and attention keep plain rounding.",
+_NO_ACCURACY = "SQNR is no accuracy. Measure yours on labelled data before you ship."
+_FEW_INPUTS = "On a few inputs a value is known to 1 dB at best."
+_NO_MILLISECONDS = (
+    "MACs are no milliseconds. What 16 bits or float cost on your hardware, only a profiler tells."
 )
+_FUSED = "A fused target is the truth of an accelerator only as far as that accelerator fuses."
+_COVERED = (
+    "Compensated rounding and rescaling cover Conv, Gemm and MatMul. Recurrent layers, layers in"
+    " branches and attention keep plain rounding."
+)
+_OTHER_TOOLS = (
+    "A quantized model is run with onnxruntime, and with OpenVINO where that is installed. What"
+    " other tools make of the files is not tried."
+)
+LIMITS = (_NO_ACCURACY, _FEW_INPUTS, _NO_MILLISECONDS, _FUSED, _COVERED, _OTHER_TOOLS)
+# So many unseen inputs are few.
+_FEW = 8
 
 
 def step_title(remedy: str, *, is_first: bool = False) -> str:
@@ -81,6 +100,21 @@ def before_and_after(before_db: float, after_db: float) -> str:
     if before.endswith(unit) and math.isfinite(after_db):
         before = before.removesuffix(unit)
     return f"{before} → {db(after_db)}"
+
+
+def limits(record: "RescueRecord") -> tuple[str, ...]:
+    """Those of :data:`LIMITS` that the values of this rescue call for."""
+    if record.failure is not None:
+        return ()
+    calls = {
+        _NO_ACCURACY: True,
+        _FEW_INPUTS: record.test_count <= _FEW,
+        _NO_MILLISECONDS: record.int8_macs < 1,
+        _FUSED: TARGETS[record.target].placement != "everywhere",
+        _COVERED: False,
+        _OTHER_TOOLS: is_written(record),
+    }
+    return tuple(sentence for sentence in LIMITS if calls[sentence])
 
 
 def is_written(record: "RescueRecord") -> bool:

@@ -15,6 +15,7 @@ from quantstore.cli.preprocessing import WRONG_SIZE
 from quantstore.cli.rescue import (
     FILE_COLUMNS,
     NO_FILE,
+    NO_REMEDY,
     RESCUE_TARGETS,
     STEP_COLUMNS,
     UNIT_COLUMNS,
@@ -28,7 +29,7 @@ from quantstore.rescuing.choices import Rescue
 from quantstore.rescuing.terms import REMEDIES
 from quantstore.run.inputs import changed, preset
 from quantstore.schemes import DEFAULT_TARGET
-from quantstore.wording.rescues import PROPOSAL, progress_label
+from quantstore.wording.rescues import CAUSE_SENTENCES, PROPOSAL, limits, progress_label
 from quantstore.wording.units import NO_BREAK_SPACE
 from tests.support import fake_rescue
 from tests.support.runs import a_rescue
@@ -105,6 +106,8 @@ def test_the_verdict_before_and_after_ends_it(run, answering):
     assert before.startswith("Before: broken with per-channel int8, output SQNR 8.0 dB.")
     assert after.startswith("After: watch, output SQNR 24.8 dB, ")
     assert "note: Images resized to 320x320.\n" in err
+    assert f"outlier channels: {CAUSE_SENTENCES['outlier channels']}\n" in err
+    assert all(f"note: {sentence}\n" in err for sentence in limits(a_rescue()))
     assert "stored as rescue 1\n" in err
     assert NO_BREAK_SPACE not in err
 
@@ -185,6 +188,7 @@ def test_the_help_lists_every_target_that_can_be_rescued(run):
         ([MODEL], 2, "--inputs"),
         ([MODEL, "--inputs", "photos", "--target", "int8_dynamic"], 2, "int8_channel_fused"),
         ([MODEL, "--inputs", "photos", "--allow", "ranges,magic"], 2, unknown_remedy("magic")),
+        ([MODEL, "--inputs", "photos", "--allow", " , "], 2, NO_REMEDY),
         ([MODEL, "--inputs", "photos", "--keep-macs", "2"], 2, "--keep-macs"),
         ([MODEL, "--inputs", "photos", "--budget", "0"], 2, "--budget"),
         ([MODEL, "--inputs", "photos", "--size", "big"], 2, WRONG_SIZE),

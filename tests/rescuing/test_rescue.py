@@ -14,7 +14,7 @@ import pytest
 from quantstore.errors import InputsError, RunError
 from quantstore.rescuing import openvino
 from quantstore.rescuing.choices import Rescue, RescueChoices
-from quantstore.rescuing.rescue import rescue
+from quantstore.rescuing.rescue import NO_REMEDY_ALLOWED, NO_REMEDY_HELPED, rescue
 from quantstore.rescuing.terms import REMEDIES
 from quantstore.run.comparison import sqnr_db
 from quantstore.run.runtime import Session
@@ -340,6 +340,8 @@ def test_a_network_that_no_step_helps_says_so_by_its_steps(tmp_path):
     record = rescued(path, inputs, reach_db=90, allow=("depthwise", "ranges", "equalize"))
     assert not record.reached
     assert remedies_of(record) == ["placement"]
+    assert NO_REMEDY_HELPED in record.notes
+    assert NO_REMEDY_ALLOWED in rescued(path, inputs, reach_db=90, allow=()).notes
 
 
 def test_a_rescue_crosses_to_another_process_whole(tmp_path, photos):

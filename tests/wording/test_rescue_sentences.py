@@ -6,6 +6,7 @@ import math
 import pytest
 
 from quantstore.graph.findings.base import MOST_GAP_DB
+from quantstore.rescuing.causes import EVERY_CAUSE
 from quantstore.rescuing.terms import REMEDIES
 from quantstore.wording import rescues
 from quantstore.wording.frames import rescue_record
@@ -35,6 +36,30 @@ def test_every_remedy_has_a_title_and_the_gap_is_the_one_of_the_finding():
     assert set(REMEDIES) == set(rescues.REMEDY_NAMES)
     assert set(rescues.REMEDY_TITLES) == {"placement", *REMEDIES}
     assert rescues.MOST_GAP_DB == MOST_GAP_DB
+
+
+def test_every_cause_has_a_sentence():
+    assert tuple(rescues.CAUSE_SENTENCES) == EVERY_CAUSE
+
+
+@pytest.mark.parametrize(
+    ("changes", "beginnings"),
+    [
+        ({"test_count": 9, "int8_macs": 1.0}, ["SQNR is no", "A quantized model is run"]),
+        ({"test_count": 9}, ["SQNR is no", "MACs are no", "A quantized model is run"]),
+        ({"int8_macs": 1.0, "is_proposal": True}, ["SQNR is no", "On a few inputs"]),
+        (
+            {"target": "int8_channel_fused", "int8_macs": 1.0},
+            ["SQNR is no", "On a few inputs", "A fused target", "A quantized model is run"],
+        ),
+        ({"failure": "stopped"}, []),
+    ],
+)
+def test_of_the_limits_those_are_told_that_a_rescue_calls_for(changes, beginnings):
+    sentences = rescues.limits(a_rescue(**changes))
+    assert len(sentences) == len(beginnings)
+    assert all(map(str.startswith, sentences, beginnings))
+    assert set(sentences) <= set(rescues.LIMITS)
 
 
 def test_the_verdict_before_and_after_comes_last():
