@@ -109,6 +109,7 @@ def test_the_page_opens_with_the_verdict_before_and_after(open_app, path, rescue
     assert len(app.get("vega_lite_chart")) == 3
 
 
+@pytest.mark.slow
 def test_every_step_has_a_row_with_what_decided_and_what_did_not(open_app, path, rescued):
     rescued()
     rows = tables(open_app(path, "rescue", model=MODEL))["step"]
@@ -125,6 +126,7 @@ def test_every_step_has_a_row_with_what_decided_and_what_did_not(open_app, path,
     assert [row["cells"][-1]["text"] for row in rows] == ["kept", "kept", "dropped", "kept"]
 
 
+@pytest.mark.slow
 def test_what_left_int8_comes_with_its_cause_and_its_layer(open_app, path, rescued):
     rescued()
     app = open_app(path, "rescue", model=MODEL)
@@ -136,6 +138,7 @@ def test_what_left_int8_comes_with_its_cause_and_its_layer(open_app, path, rescu
     assert (macs["text"], cause["text"]) == ("4.61\u00a0k", "outlier channels")
 
 
+@pytest.mark.slow
 def test_where_nothing_left_int8_a_sentence_says_so(open_app, path, rescued):
     record = a_rescue()
     rescued(units=(), int8_macs=1.0, steps=record.steps[:2])
@@ -155,6 +158,7 @@ def test_a_failure_is_a_sentence_and_draws_nothing(open_app, path, rescued):
     assert rescue_files.NONE_WRITTEN in said(app)
 
 
+@pytest.mark.slow
 def test_a_proposal_says_that_no_model_was_written(open_app, path, rescued):
     rescued(is_proposal=True, file_db=math.nan, integer_db=math.nan, files=())
     app = open_app(path, "rescue", model=MODEL)
@@ -162,6 +166,7 @@ def test_a_proposal_says_that_no_model_was_written(open_app, path, rescued):
     assert wording.PROPOSAL in said(app)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_rescue_that_loses_nothing_is_exact(open_app, path, rescued):
     record = a_rescue()
@@ -172,6 +177,7 @@ def test_a_rescue_that_loses_nothing_is_exact(open_app, path, rescued):
     assert "8.0 dB → exact" in said(app)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_names_from_a_file_are_never_markup(open_app, path, rescued, on_loopback):
     record = a_rescue()
@@ -191,6 +197,7 @@ def test_names_from_a_file_are_never_markup(open_app, path, rescued, on_loopback
 # Which rescue
 
 
+@pytest.mark.slow
 def test_of_several_the_latest_for_the_target_comes_first(open_app, path, rescued):
     first = rescued("int8_channel", after=21.0)
     second = rescued("int8_channel", after=25.0, minute=1)
@@ -206,6 +213,7 @@ def test_of_several_the_latest_for_the_target_comes_first(open_app, path, rescue
     assert TARGETS["int8_tensor"].title in said(app).splitlines()[1]
 
 
+@pytest.mark.slow
 def test_an_address_names_the_rescue(open_app, path, rescued):
     first = rescued("int8_channel", after=21.0)
     rescued("int8_channel", after=25.0, minute=1)
@@ -213,6 +221,7 @@ def test_an_address_names_the_rescue(open_app, path, rescued):
     assert app.selectbox(key="rescue").value == str(first)
 
 
+@pytest.mark.slow
 def test_a_rescue_that_is_gone_is_said(open_app, path, rescued):
     key = rescued()
     app = open_app(path, "rescue", model=MODEL, rescue="999")
@@ -220,6 +229,7 @@ def test_a_rescue_that_is_gone_is_said(open_app, path, rescued):
     assert app.selectbox(key="rescue").value == str(key)
 
 
+@pytest.mark.slow
 def test_a_target_without_a_rescue_shows_the_form_and_keeps_the_others_at_hand(
     open_app, path, rescued, on_loopback
 ):
@@ -257,6 +267,7 @@ def test_every_file_can_be_downloaded_with_the_line_that_uses_it(
     assert rescue_files.MISSING["gone"] in said(app)
 
 
+@pytest.mark.slow
 def test_an_empty_file_says_so(open_app, path, rescued, tmp_path, on_loopback):
     rescued(files=(replace(a_file(tmp_path, "exclude.txt", b""), kind="exclude"),))
     app = open_app(path, "rescue", model=MODEL)
@@ -274,6 +285,7 @@ def test_a_file_with_another_content_is_not_handed_out(
     assert rescue_files.MISSING["changed"] in said(app)
 
 
+@pytest.mark.slow
 def test_nothing_is_handed_out_to_another_computer(
     open_app, path, rescued, tmp_path, from_elsewhere
 ):
@@ -323,6 +335,7 @@ def test_a_rescue_is_asked_for_with_what_was_chosen(open_app, path, asked, on_lo
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_noise_needs_no_path_and_gives_a_proposal(open_app, path, asked, on_loopback):
     app = open_app(path, "rescue", model=MODEL)
     app.selectbox(key="rescue_kind").set_value(run_form.NOISE)
@@ -331,6 +344,7 @@ def test_noise_needs_no_path_and_gives_a_proposal(open_app, path, asked, on_loop
     assert asked[0][2] == "noise"
 
 
+@pytest.mark.slow
 def test_inputs_that_are_not_there_and_no_remedy_are_asked_for_again(
     open_app, path, asked, on_loopback
 ):
@@ -344,6 +358,7 @@ def test_inputs_that_are_not_there_and_no_remedy_are_asked_for_again(
     assert asked == []
 
 
+@pytest.mark.slow
 def test_a_target_that_cannot_be_rescued_offers_those_that_can(open_app, path, on_loopback):
     app = open_app(path, "rescue", model=MODEL, target="int4_weights")
     assert fails(app) == []
@@ -361,6 +376,7 @@ def test_nobody_starts_a_rescue_from_another_computer(open_app, path, from_elsew
     assert button(app, "Rescue") is None
 
 
+@pytest.mark.slow
 def test_without_the_file_a_command_is_shown(open_app, path, on_loopback):
     with store.writing(path) as con:
         con.rows("update models set source = 'upload a.onnx'")
@@ -372,6 +388,7 @@ def test_without_the_file_a_command_is_shown(open_app, path, on_loopback):
 # Under way
 
 
+@pytest.mark.slow
 def test_a_rescue_under_way_says_what_is_certain_and_its_result_appears(
     open_app, path, rescued, monkeypatch
 ):
@@ -426,6 +443,7 @@ def test_a_model_that_is_fine_gets_one_sentence(open_app, path):
     assert not [one for one in app.button if str(one.key).startswith("answer_")]
 
 
+@pytest.mark.slow
 def test_the_file_of_the_latest_rescue_is_the_first_answer_and_one_click_away(
     open_app, path, rescued
 ):
@@ -441,6 +459,7 @@ def test_the_file_of_the_latest_rescue_is_the_first_answer_and_one_click_away(
     assert app.selectbox(key="rescue").value == str(key)
 
 
+@pytest.mark.slow
 def test_a_model_that_nobody_rescued_is_one_click_from_the_form(open_app, path, on_loopback):
     with store.writing(path) as con:
         add(con, MODEL, a_run(7.0, target="int8_tensor"))
@@ -453,6 +472,7 @@ def test_a_model_that_nobody_rescued_is_one_click_from_the_form(open_app, path, 
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_another_target_is_chosen_where_it_is_offered(open_app, path):
     with store.writing(path) as con:
         add(con, MODEL, a_run(7.0, target="int8_tensor"))
@@ -464,6 +484,7 @@ def test_another_target_is_chosen_where_it_is_offered(open_app, path):
     assert app.title[0].value.replace("\\", "") == MODEL
 
 
+@pytest.mark.slow
 def test_what_a_rescue_reached_stands_beside_its_target(open_app, path, rescued):
     rescued("int8_channel", after=25.0)
     rows = tables(open_app(path, "model", model=MODEL))["target"]
@@ -472,6 +493,7 @@ def test_what_a_rescue_reached_stands_beside_its_target(open_app, path, rescued)
     assert by_target["int8_tensor"][2] is None
 
 
+@pytest.mark.slow
 def test_from_the_model_page_another_model_shows_its_own(open_app, path, rescued):
     rescued()
     app = open_app(path, "rescue", model=MODEL)

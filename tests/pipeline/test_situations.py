@@ -17,6 +17,8 @@ from quantstore.run.noise import CANNOT_BE_IMITATED
 from quantstore.wording.verdicts import LOSS_UNKNOWN, STORED_SO, verdict_sentence
 from tests.support.graphs import float_value, make_model, move_outside, node, run, save
 
+pytestmark = pytest.mark.slow
+
 SIDE = 32
 BROKEN_BELOW_DB, AT_RISK_BELOW_DB, WATCH_BELOW_DB = 10, 20, 30
 
