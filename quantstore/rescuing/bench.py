@@ -1,6 +1,5 @@
 """A network on the bench: what every step of a rescue measures with, and how long it may take."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from quantstore.run.choices import ReportSteps
 from quantstore.run.inputs import Samples
 from quantstore.run.network import Network
 from quantstore.run.placement import Placement
+from quantstore.run.sensitivity import Budget
 
 # Of a budget, what each step may take; a step that is left out leaves its share to the others.
 SHARES = {
@@ -26,48 +26,20 @@ SHARES = {
 }
 
 
-class BudgetClock:
-    """CPU seconds of this process: a busy computer cuts no step short that an idle one finishes."""
-
-    def __init__(self, budget_seconds: float) -> None:
-        self.budget_seconds = budget_seconds
-        self._start = time.process_time()
-
-    @property
-    def spent(self) -> float:
-        """CPU seconds since the beginning."""
-        return time.process_time() - self._start
+class RescueBudget(Budget):
+    """CPU seconds for all steps, which share them."""
 
     @property
     def remaining(self) -> float:
-        """CPU seconds of the budget that are left, less those that the files will need."""
-        files = self.budget_seconds * SHARES["files"] / sum(SHARES.values())
-        return max(0.0, self.budget_seconds - files - self.spent)
+        """What is left, less what the files will need."""
+        files = self.seconds * SHARES["files"] / sum(SHARES.values())
+        return max(0.0, self.seconds - files - self.spent)
 
-    def share(self, step: str) -> "StepClock":
+    def share(self, step: str) -> Budget:
         """For a step: its share, and what steps before it left over."""
         order = list(SHARES)
-        before = sum(SHARES[name] for name in order[: order.index(step) + 1])
-        until = self.budget_seconds * before / sum(SHARES.values())
-        return StepClock(self, max(until - self.spent, 0.0))
-
-
-class StepClock:
-    """What one step may take."""
-
-    def __init__(self, clock: BudgetClock, seconds: float) -> None:
-        self._clock, self.seconds = clock, seconds
-        self._start = clock.spent
-
-    @property
-    def spent(self) -> float:
-        """CPU seconds since the step began."""
-        return self._clock.spent - self._start
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the share is spent."""
-        return self.spent > self.seconds
+        until = sum(SHARES[name] for name in order[: order.index(step) + 1])
+        return Budget(max(self.seconds * until / sum(SHARES.values()) - self.spent, 0.0))
 
 
 @dataclass(frozen=True)
@@ -86,7 +58,7 @@ class RescueBench:
     validation: Judge
     test: Judge
     folder: Path
-    clock: BudgetClock
+    budget: RescueBudget
     steps: Callable[[str], ReportSteps]
     is_real: bool
 

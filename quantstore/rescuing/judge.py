@@ -123,49 +123,21 @@ def gain_db(before: Doubles, after: Doubles) -> float:
 
 
 def _ratios(part: Part, indices: Sequence[int], expected: Tensors, actual: Tensors) -> Doubles:
-    """Of each sample. Formulas: ``outputs.sqnr_db``, ``varying_sqnr_db``, ``figure_db``."""
+    """Of each sample, as ``outputs.figure_db`` has it."""
     y = [[sample[index] for index in indices] for sample in expected]
     changed = [[sample[index] for index in indices] for sample in actual]
-    varying = _varying(y, changed)
-    if part.is_decoded and not part.decision and varying is not None:
-        return varying / _MARGIN
-    plain = np.array(
-        [_plain(before, after) for before, after in zip(y, changed, strict=True)], np.float64
-    )
-    return plain if varying is None else np.maximum(plain, varying / _MARGIN)
+    varying = outputs.varying_energies(y, changed)
+    plain = _over_signal(*outputs.energies(y, changed))
+    if varying is None:
+        return plain
+    varying_ratios = _over_signal(*varying) / _MARGIN
+    if part.is_decoded and not part.decision:
+        return varying_ratios
+    return np.maximum(plain, varying_ratios)
 
 
-def _plain(before: Sequence[Array], after: Sequence[Array]) -> float:
-    signal = noise = 0.0
-    for tensor, other in zip(before, after, strict=True):
-        usable = np.isfinite(tensor)
-        signal += float(np.sum(np.square(tensor[usable], dtype=np.float64)))
-        noise += float(np.sum((other[usable].astype(np.float64) - tensor[usable]) ** 2))
-    return _ratio(signal, noise)
-
-
-def _varying(expected: Tensors, actual: Tensors) -> Doubles | None:
-    """Of what differs from sample to sample; None with one sample, or samples of several shapes."""
-    count = len(expected)
-    if count < 2:
-        return None
-    signals, noises = np.zeros(count), np.zeros(count)
-    for index in range(len(expected[0])):
-        shapes = {sample[index].shape for sample in expected}
-        if len(shapes) > 1:
-            return None
-        y = np.stack([sample[index] for sample in expected]).astype(np.float64).reshape(count, -1)
-        errors = np.stack([sample[index] for sample in actual]).reshape(count, -1) - y
-        usable = np.isfinite(y).all(axis=0)
-        y, errors = y[:, usable], errors[:, usable]
-        signals += np.square(y - y.mean(axis=0)).sum(axis=1)
-        noises += np.square(errors - errors.mean(axis=0)).sum(axis=1)
-    return np.array([_ratio(*pair) for pair in zip(signals, noises, strict=True)], np.float64)
-
-
-def _ratio(signal: float, noise: float) -> float:
-    if not np.isfinite(noise):
-        return _LOST
-    if noise == 0:
-        return 0.0
-    return min(noise / signal, _LOST) if signal > 0 else _LOST
+def _over_signal(signals: Doubles, noises: Doubles) -> Doubles:
+    """Noise over signal; without a number, or without a signal, everything is lost."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(noises == 0, 0.0, noises / signals)
+    return np.nan_to_num(np.minimum(ratios, _LOST), nan=_LOST)

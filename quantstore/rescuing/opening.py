@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quantstore.errors import InputsError, RunError
 from quantstore.records import Array
-from quantstore.rescuing.bench import BudgetClock, RescueBench
+from quantstore.rescuing.bench import RescueBench, RescueBudget
 from quantstore.rescuing.branches import with_branches
 from quantstore.rescuing.choices import RescueChoices
 from quantstore.rescuing.draft import Draft, Drafting, candidate_grids
@@ -77,7 +77,7 @@ def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace)
         InputsError: the inputs cannot, or do not fit.
         RunError: the model is quantized already, or onnxruntime refuses it.
     """
-    clock = BudgetClock(choices.budget_seconds)
+    budget = RescueBudget(choices.budget_seconds)
     work.say("reading", 0, 1)
     depth_of = subject.stored_depths(path)
     model = twin.open_float(path)
@@ -121,7 +121,7 @@ def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace)
         validation=validation_judge,
         test=Judge(emulator, compared_parts, test),
         folder=work.folder,
-        clock=clock,
+        budget=budget,
         steps=work.steps,
         is_real=inputs != NOISE,
     )

@@ -77,13 +77,13 @@ def plan_units(bench: RescueBench, draft: Draft) -> tuple[PlanUnit, ...]:
 
 def measure(bench: RescueBench, draft: Draft) -> UnitNoise:
     """One switch at a time, on as many validation samples as the time allows."""
-    clock = bench.clock.share("sensitivity")
+    budget = bench.budget.share("sensitivity")
     plan = bench.drafting.plan(draft)
     units = plan_units(bench, draft)
     report = bench.steps("measuring sensitivity")
     measured = []
     for done, unit in enumerate(units, start=1):
-        if clock.is_over:
+        if budget.is_over:
             break
         measured.append(bench.validation.ratios(plan.only(unit.names)))
         report(done, len(units))
@@ -124,7 +124,7 @@ def promote(
             trial, tuple(units), predicted_db, db_of(ratios), safe, ratios, safe >= goal_db
         )
 
-    clock = bench.clock.share("search")
+    budget = bench.budget.share("search")
     order = _Order(bench, sensitivities, keep_macs, may_promote_weights=may_promote_weights)
     aim_db, best = goal_db + PREDICTED_MARGIN_DB, None
     report = bench.steps("searching")
@@ -134,7 +134,7 @@ def promote(
         report(attempt + 1, _MOST_RAISES + 1)
         if best is None or promotion.safe_db > best.safe_db:
             best = promotion
-        if promotion.is_reached or order.is_exhausted or clock.is_over:
+        if promotion.is_reached or order.is_exhausted or budget.is_over:
             break
         aim_db += max(_LEAST_RAISE_DB, goal_db - promotion.safe_db)
     if best is None:
@@ -143,7 +143,7 @@ def promote(
         return best
     # The shortest beginning of the list that still holds.
     least, most = 0, len(best.units)
-    while most - least > 1 and not clock.is_over:
+    while most - least > 1 and not budget.is_over:
         middle = (least + most) // 2
         shorter = run(best.units[:middle])
         if shorter.is_reached:

@@ -12,13 +12,14 @@ import numpy as np
 
 from quantstore.numerics.compensation import compensated_codes
 from quantstore.records import Doubles, Floats
-from quantstore.rescuing.bench import RescueBench, StepClock
+from quantstore.rescuing.bench import RescueBench
 from quantstore.rescuing.draft import Draft
 from quantstore.rescuing.rows import Rows, rows_of
 from quantstore.rescuing.scaling import Factors, Scalable, Scaling, group_count
 from quantstore.rescuing.statistics import inputs_of_layers
 from quantstore.run.choices import Calibration
 from quantstore.run.grids import ActivationGrid
+from quantstore.run.sensitivity import Budget
 
 # Shares of the work that the activation does, the weights the rest (SmoothQuant, arXiv 2211.10438).
 _ALPHAS = (0.5, 0.8)
@@ -134,7 +135,7 @@ class LayerInputs:
 
 
 def rounding(
-    bench: RescueBench, draft: Draft, inputs: LayerInputs, clock: StepClock
+    bench: RescueBench, draft: Draft, inputs: LayerInputs, budget: Budget
 ) -> Proposal | None:
     """Codes whose errors compensate each other, layer by layer, as far as the time goes."""
     report = bench.steps("rounding weights")
@@ -147,7 +148,7 @@ def rounding(
         if grid is None:
             continue
         layer_count += 1
-        if clock.is_over:
+        if budget.is_over:
             continue
         rows = inputs.rows[name]
         scaled = rows.holding(factors.scaled(name, bench.network.constants[name]))

@@ -152,7 +152,7 @@ class _RescueRun:
                 self._draft,
                 self._bench.db(self._draft),
                 kept=True,
-                seconds=self._bench.clock.spent,
+                seconds=self._bench.budget.spent,
             )
         )
         self._tell(self._steps[-1])
@@ -216,7 +216,7 @@ class _RescueRun:
                 f"{step}: left out, for what it finds on noise does not carry over to real inputs."
             )
             return False
-        if self._bench.clock.remaining <= 0:
+        if self._bench.budget.remaining <= 0:
             self._notes.append(f"{step}: left out, for the budget is spent.")
             return False
         return True
@@ -238,9 +238,9 @@ class _RescueRun:
 
     def _round(self) -> None:
         started = time.process_time()
-        clock = self._bench.clock.share("rounding")
+        budget = self._bench.budget.share("rounding")
         inputs = LayerInputs.of(self._bench)
-        trial = remedies.rounding(self._bench, self._draft, inputs, clock)
+        trial = remedies.rounding(self._bench, self._draft, inputs, budget)
         if trial is not None:
             names = self._bench.placed.weights
             now, then = (
@@ -264,12 +264,12 @@ class _RescueRun:
     def _best_of(self, remedy: str, trials: Callable[[], list[Proposal]]) -> None:
         """Try several ways of one remedy; all are told, the best is kept if it gains enough."""
         started = time.process_time()
-        clock = self._bench.clock.share(remedy)
+        budget = self._bench.budget.share(remedy)
         tried = []
         for trial in trials():
             ratios = self._bench.validation.ratios(self._bench.drafting.plan(trial.draft))
             tried.append((gain_db(self._ratios, ratios), trial))
-            if clock.is_over:
+            if budget.is_over:
                 break
         tried.sort(key=lambda item: item[0])
         for _, trial in tried[:-1]:
@@ -319,7 +319,7 @@ class _RescueRun:
             "ranges" not in self._choices.allow
             or not self._bench.is_real
             or self._opened.is_shared
-            or self._bench.clock.remaining <= 0
+            or self._bench.budget.remaining <= 0
         ):
             return
         started = time.process_time()

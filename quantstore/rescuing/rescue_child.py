@@ -24,7 +24,7 @@ def request(path: Path, inputs: str, choices: Any) -> dict[str, Any]:
 
 
 def answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
-    """Rescue the model, say how far it is, and give everything that was answered."""
+    """Rescue the model, say how far it is, and give everything that was found."""
     from quantstore.rescuing.choices import RescueChoices
     from quantstore.rescuing.rescue import rescue
     from quantstore.run.choices import Progress

@@ -4,11 +4,10 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import helper
 
 from quantstore.records import Array, Floats
 from quantstore.run.network import Network
-from quantstore.run.nodes import Node
+from quantstore.run.nodes import Node, attribute
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +48,10 @@ def rows_of(network: Network, name: str) -> Rows | None:
     if node.op_type == "Conv" and weights.ndim > 2:
         is_turned = False
     elif node.op_type in ("Gemm", "MatMul") and weights.ndim == 2:
-        is_turned = node.op_type == "MatMul" or not _attribute(node, "transB")
-        if _attribute(node, "transA"):
+        is_turned = node.op_type == "MatMul" or not attribute(node, "transB", 0)
+        if attribute(node, "transA", 0):
             return None
     else:
         return None
     empty = np.empty((0, 0), np.float32)
     return Rows(node, empty, weights.shape, is_turned).holding(weights)
-
-
-def _attribute(node: Node, name: str) -> int:
-    for item in node.attribute:
-        if item.name == name:
-            return int(helper.get_attribute_value(item))
-    return 0

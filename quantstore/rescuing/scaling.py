@@ -14,11 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import helper
 
 from quantstore.records import Array, Doubles
 from quantstore.run.network import Network
-from quantstore.run.nodes import Node, consumers, producers
+from quantstore.run.nodes import Node, attribute, consumers, producers
 from quantstore.run.placement import Placement
 
 # f(s x) = s f(x) for s > 0, element by element.
@@ -124,10 +123,7 @@ def _chain(
 
 def group_count(node: Node) -> int:
     """Of a convolution."""
-    for item in node.attribute:
-        if item.name == "group":
-            return int(helper.get_attribute_value(item))
-    return 1
+    return int(attribute(node, "group", 1))
 
 
 def _input_channels(network: Network, node: Node) -> int:

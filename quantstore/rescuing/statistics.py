@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import helper
 
 from quantstore.numerics.patches import windows
 from quantstore.records import Array, Floats
 from quantstore.rescuing.rows import Rows
 from quantstore.run.inputs import Samples
 from quantstore.run.network import Network
-from quantstore.run.nodes import Node
+from quantstore.run.nodes import Node, attribute
 from quantstore.run.ranges import BLOCK_BYTES
 from quantstore.run.relay import Relay, packed, rounds
 
@@ -92,13 +91,13 @@ def _patches(
 ) -> list[Array]:
     """Inputs of a convolution at positions drawn at random, by group."""
     rank = len(shape) - 2
-    strides = _numbers(node, "strides", [1] * rank)
+    strides = attribute(node, "strides", [1] * rank)
     views = windows(
         array[0],
         shape[2:],
         strides=strides,
-        dilations=_numbers(node, "dilations", [1] * rank),
-        pads=_numbers(node, "pads", [0] * 2 * rank),
+        dilations=attribute(node, "dilations", [1] * rank),
+        pads=attribute(node, "pads", [0] * 2 * rank),
     )
     positions = views.shape[1 : rank + 1]
     count = int(np.prod(positions))
@@ -111,10 +110,3 @@ def _patches(
         patches[:, start : start + depth].reshape(len(patches), -1)
         for start in range(0, patches.shape[1], depth)
     ]
-
-
-def _numbers(node: Node, name: str, default: list[int]) -> list[int]:
-    for item in node.attribute:
-        if item.name == name:
-            return list(helper.get_attribute_value(item))
-    return default

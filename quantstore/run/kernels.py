@@ -25,7 +25,7 @@ from quantstore.run import qdq_file
 from quantstore.run.comparison import Reference
 from quantstore.run.emulator import Plan
 from quantstore.run.network import Network
-from quantstore.run.nodes import Node, consumers, name_of, producers
+from quantstore.run.nodes import Node, attribute, consumers, name_of, producers
 from quantstore.run.placement import Placement
 from quantstore.run.plans import Rounding
 from quantstore.run.runtime import Feeds, Session
@@ -225,7 +225,7 @@ def products(model: onnx.ModelProto) -> Iterator[Product]:
 
 
 def _is_depthwise(node: Node, weights: Array) -> bool:
-    group_count = int(_attribute(node, "group", 1))
+    group_count = int(attribute(node, "group", 1))
     return bool(weights.shape[1] == 1 and weights.shape[0] == group_count)
 
 
@@ -262,9 +262,9 @@ def matrices(
     else:
         weights = product.weights if product.weights.ndim > 1 else product.weights[:, None]
         weights = weights.reshape(-1, *weights.shape[-2:])[0]
-        if _attribute(product.node, "transB", 0):
+        if attribute(product.node, "transB", 0):
             weights = weights.T
-        if _attribute(product.node, "transA", 0):
+        if attribute(product.node, "transA", 0):
             codes = codes.T
         data = codes.reshape(-1, codes.shape[-1])
         data = data[_spread(len(data), most_rows)]
@@ -276,13 +276,13 @@ def _patches(
 ) -> tuple[Array, Array]:
     """Patches of the first image, and kernels, channels last as onnxruntime multiplies them."""
     node = product.node
-    group_count = _attribute(node, "group", 1)
+    group_count = attribute(node, "group", 1)
     size = max(1, product.weights.shape[0] // group_count)
     kernels = product.weights[group * size : (group + 1) * size]
     depth, rank = kernels.shape[1], kernels.ndim - 2
-    strides = _attribute(node, "strides", [1] * rank)
-    dilations = _attribute(node, "dilations", [1] * rank)
-    pads = _attribute(node, "pads", [0] * 2 * rank)
+    strides = attribute(node, "strides", [1] * rank)
+    dilations = attribute(node, "dilations", [1] * rank)
+    pads = attribute(node, "pads", [0] * 2 * rank)
     image = codes[0, group * depth : (group + 1) * depth]
     views = windows(
         image,
@@ -308,10 +308,3 @@ def _spread(count: int, most: int | None) -> Array:
     if most is None or count <= most:
         return np.arange(count)
     return np.linspace(0, count - 1, most).round().astype(int)
-
-
-def _attribute(node: Node, name: str, default: Any) -> Any:
-    for attribute in node.attribute:
-        if attribute.name == name:
-            return onnx.helper.get_attribute_value(attribute)
-    return default

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import onnx
+from onnx import helper
 
 Node = Any
 Model = Any
@@ -17,6 +18,14 @@ def key_of(node: Node) -> str:
 def name_of(node: Node) -> str:
     """The node's name, that of its first output where an optimizer left it without one."""
     return str(node.name) or key_of(node)
+
+
+def attribute(node: Node, name: str, default: Any) -> Any:
+    """What a node says by an attribute, or what holds where it does not."""
+    for item in node.attribute:
+        if item.name == name:
+            return helper.get_attribute_value(item)
+    return default
 
 
 def producers(model: Model) -> dict[str, Node]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantstore.numerics import quantization
-from quantstore.records import Array, OutputRecord
+from quantstore.records import Array, Doubles, OutputRecord
 from quantstore.run.points import Part
 
 # An output that no longer changes with the input keeps 0 dB of what varies. It is broken, and a
@@ -91,39 +91,53 @@ def sqnr_db(expected: Tensors, actual: Tensors) -> float:
 
     As ``comparison.sqnr_db``, of several tensors as if they were one.
     """
-    figures = []
-    for before, after in zip(expected, actual, strict=True):
-        signal = noise = 0.0
-        for y, changed in zip(before, after, strict=True):
-            usable = np.isfinite(y)
-            difference = changed[usable].astype(np.float64) - y[usable]
-            signal += float(np.sum(np.square(y[usable], dtype=np.float64)))
-            noise += float(np.sum(difference**2))
-        figures.append(_ratio_db(signal, noise))
-    return _median(figures)
+    return _median([_ratio_db(*pair) for pair in zip(*energies(expected, actual), strict=True)])
 
 
 def varying_sqnr_db(expected: Tensors, actual: Tensors) -> float:
     """The same of what differs from sample to sample: of y minus its mean over the samples.
 
-    The mean of each element; that of the errors is taken from them likewise. NaN with one sample,
-    or with samples of several shapes.
+    NaN with one sample, or with samples of several shapes.
+    """
+    varying = varying_energies(expected, actual)
+    if varying is None:
+        return math.nan
+    return _median([_ratio_db(*pair) for pair in zip(*varying, strict=True)])
+
+
+def energies(expected: Tensors, actual: Tensors) -> tuple[Doubles, Doubles]:
+    """Of each sample, the energy of its tensors and that of their errors, where they are finite."""
+    signals, noises = np.zeros(len(expected)), np.zeros(len(expected))
+    for number, (before, after) in enumerate(zip(expected, actual, strict=True)):
+        for y, changed in zip(before, after, strict=True):
+            usable = np.isfinite(y)
+            difference = changed[usable].astype(np.float64) - y[usable]
+            signals[number] += np.sum(np.square(y[usable], dtype=np.float64))
+            noises[number] += np.sum(difference**2)
+    return signals, noises
+
+
+def varying_energies(expected: Tensors, actual: Tensors) -> tuple[Doubles, Doubles] | None:
+    """The same of what differs from sample to sample: less the mean of each element.
+
+    The mean of the errors is taken from them likewise. None with one sample, or with samples of
+    several shapes.
     """
     count = len(expected)
     if count < 2:
-        return math.nan
+        return None
     signals, noises = np.zeros(count), np.zeros(count)
     for index in range(len(expected[0])):
         tensors = [sample[index] for sample in expected]
         if any(tensor.shape != tensors[0].shape for tensor in tensors):
-            return math.nan
+            return None
         y = np.stack(tensors).astype(np.float64).reshape(count, -1)
         errors = np.stack([sample[index] for sample in actual]).reshape(count, -1) - y
         usable = np.isfinite(y).all(axis=0)
         y, errors = y[:, usable], errors[:, usable]
         signals += np.square(y - y.mean(axis=0)).sum(axis=1)
         noises += np.square(errors - errors.mean(axis=0)).sum(axis=1)
-    return _median([_ratio_db(*pair) for pair in zip(signals, noises, strict=True)])
+    return signals, noises
 
 
 def decided(part: Part, expected: Tensors, actual: Tensors) -> tuple[float, int]:
