@@ -24,6 +24,8 @@ from quantstore.process.limits import ChildLimits
 
 OUT_OF_MEMORY = "MemoryError"
 MOST_CHUNK_BYTES = 1 << 24
+# Between two reports of one stage: nobody reads faster.
+PAUSE_SECONDS = 0.1
 
 
 class Reply:
@@ -31,10 +33,19 @@ class Reply:
 
     def __init__(self, output: BinaryIO) -> None:
         self._output = output
+        self._stage: str | None = None
+        self._last_time = 0.0
 
     def progress(self, content: Any) -> None:
         """Say how far the work is; any JSON value."""
         self.write(_line({"progress": content}))
+
+    def stage_progress(self, stage: str, content: Any) -> None:
+        """The same where steps come fast: of one stage, no more often than somebody reads."""
+        now = time.monotonic()
+        if stage != self._stage or now - self._last_time >= PAUSE_SECONDS:
+            self._stage, self._last_time = stage, now
+            self.progress(content)
 
     def chunks(self) -> "io.BufferedWriter":
         """A stream of bytes to the parent, for what is no JSON; flush it before the result."""

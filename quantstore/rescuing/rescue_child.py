@@ -14,9 +14,6 @@ from quantstore.errors import RunError
 from quantstore.process.memory import peak_bytes
 from quantstore.process.serve import Reply, serve
 
-# Nobody reads faster.
-_PAUSE_SECONDS = 0.1
-
 
 def request(path: Path, inputs: str, choices: Any) -> dict[str, Any]:
     """What :func:`answer` reads."""
@@ -35,15 +32,12 @@ def answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
     choices["allow"] = tuple(choices["allow"])
     budget_seconds = choices["budget_seconds"]
     started = time.process_time()
-    last_stage, last_time = "", 0.0
 
     def report(progress: Progress) -> None:
-        nonlocal last_stage, last_time
-        now = time.monotonic()
-        if progress.stage != last_stage or now - last_time >= _PAUSE_SECONDS:
-            last_stage, last_time = progress.stage, now
-            budget_left_s = max(0.0, budget_seconds - (time.process_time() - started))
-            reply.progress(dataclasses.asdict(progress) | {"budget_left_s": budget_left_s})
+        budget_left_s = max(0.0, budget_seconds - (time.process_time() - started))
+        reply.stage_progress(
+            progress.stage, dataclasses.asdict(progress) | {"budget_left_s": budget_left_s}
+        )
 
     try:
         answered = rescue(

@@ -5,15 +5,11 @@ what it is asked, its result ``{"simulation": ..., "peak_bytes": ...}``.
 """
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
 from quantstore.process.memory import peak_bytes
 from quantstore.process.serve import Reply, serve
-
-# Nobody reads faster.
-_PAUSE_SECONDS = 0.1
 
 
 def request(path: Path, inputs: str, choices: Any) -> dict[str, Any]:
@@ -30,14 +26,9 @@ def answer(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
     choices = request["choices"]
     choices["preprocess"] = preprocessing_of(choices["preprocess"])
     choices["exclude"] = tuple(choices["exclude"])
-    last_stage, last_time = "", 0.0
 
     def report(progress: Progress) -> None:
-        nonlocal last_stage, last_time
-        now = time.monotonic()
-        if progress.stage != last_stage or now - last_time >= _PAUSE_SECONDS:
-            last_stage, last_time = progress.stage, now
-            reply.progress(dataclasses.asdict(progress))
+        reply.stage_progress(progress.stage, dataclasses.asdict(progress))
 
     simulation = simulate(Path(request["path"]), request["inputs"], Choices(**choices), report)
     return {"simulation": simulation.to_json(), "peak_bytes": peak_bytes()}
