@@ -13,7 +13,7 @@ from quantstore.numerics.measures import MEASURES, lacking
 from quantstore.schemes import SCHEMES, TARGETS
 from quantstore.version import __version__
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 # DuckDB 1.5 clients must be able to open what this release creates.
 STORAGE_VERSION = "v1.5.0"
