@@ -55,7 +55,7 @@ STRETCHED = frozenset(
 
 # What each page's answer looks like: a selector, and what its text must hold.
 ANSWERS = {
-    "compare": ("h2", r"models? (is|are) (broken|at risk|fine|to watch|untested) with"),
+    "compare": ("h2", r"models? (is|are) (broken|at risk|fine|rated watch|untested) with"),
     "revisions": ("h2", r"got (better|worse)|better or worse|in common|two networks"),
     "model": (
         "h2",

@@ -65,9 +65,10 @@ LEAST_BIAS_GAIN_DB = 0.0
 MOST_LOSS_DB = 1.0
 # Of the test inputs, so many show where a network drifts.
 MOST_DRIFT_SAMPLES = 4
-_AS_IT_IS = "the plan is the target as it is."
-NO_REMEDY_HELPED = f"No remedy that was tried gains enough: {_AS_IT_IS}"
+_AS_IT_IS = "the plan quantizes the model as the target does."
+NO_REMEDY_HELPED = f"No remedy gained enough: {_AS_IT_IS}"
 NO_REMEDY_ALLOWED = f"No remedy was allowed: {_AS_IT_IS}"
+NO_REMEDY_NEEDED = "No remedy was needed"
 # Steps that cost nothing at run time go on until the goal has this margin, for the inputs that
 # nobody has seen yet; what costs MACs stops at the goal.
 FREE_MARGIN_DB = 5.0
@@ -158,8 +159,8 @@ class _RescueRun:
         self._tell(self._steps[-1])
         if self._safe_db >= self._choices.reach_db:
             self._notes.append(
-                f"The network holds as it is: {db_of(self._ratios):.1f} dB where"
-                f" {self._choices.reach_db:g} dB were asked for. No remedy was needed."
+                f"{NO_REMEDY_NEEDED}: the network already reaches {db_of(self._ratios):.1f} dB;"
+                f" the goal was {self._choices.reach_db:g} dB."
             )
         else:
             self._free_steps()

@@ -20,7 +20,7 @@ TELLING_ESTIMATE_DB = 3.0
 GOOD_ENOUGH = ("fine", "watch")
 # A search stands behind a scale per channel, which is one switch of a tool, and before all else.
 RESCUE_PRICE = 0.1
-GAIN_UNKNOWN = "gain unknown until it has run"
+GAIN_UNKNOWN = "gain unknown until you run it"
 
 # ``file``: one that was written for this target; ``other file``: for another target; ``target``:
 # another target as it is; ``rescue``: a search that nobody has started yet.
@@ -53,13 +53,13 @@ def opening(facts: ModelFacts) -> str:
     title = TARGETS[facts.target].title
     if facts.is_untested:
         return (
-            f"Nobody knows yet what {title} does to this model. Measure it below under Targets, or"
-            " rescue it, which measures it on your inputs."
+            f"The effect of {title} on this model is unknown. Measure it below under Targets, or"
+            " rescue the model: a rescue measures the effect on your inputs."
         )
     if is_calm(facts):
-        return f"Nothing needs to be done for {title}."
+        return f"No action needed for {title}."
     if facts.verdict == "watch":
-        return "The loss is visible, and usually harmless. To gain more:"
+        return "The loss is visible but usually harmless. To reduce it:"
     return ""
 
 
@@ -172,10 +172,9 @@ def _target_answer(facts: ModelFacts, other: ModelFacts) -> Advice | None:
 
 
 def _rescue_answer(target: Target, *, is_again: bool) -> Advice:
-    text = f"Rescue the model for {target.title}: search what keeps it accurate, and write files"
+    text = f"Rescue the model for {target.title}: try remedies and write a quantized model"
     if is_again:
         text = (
-            f"Rescue it again for {target.title}: allow more remedies, or fewer"
-            " multiply-accumulates in int8"
+            f"Rescue the model again for {target.title}: allow more remedies, or fewer MACs in int8"
         )
     return Advice(kind="rescue", text=text, gain=GAIN_UNKNOWN, target=target.name)

@@ -57,7 +57,7 @@ def causes(facts: LayerFacts, scheme: Scheme) -> list[str]:
 
 def _causes(facts: LayerFacts, scheme: Scheme) -> list[str]:
     if facts.band == "fine":
-        return ["no weight-side problem"]
+        return ["no problem in the weights"]
     reasons: list[str] = []
     of_channels = f"of {counted(facts.channel_count, 'channel')}"
     if not scheme.is_per_channel:

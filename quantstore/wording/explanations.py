@@ -22,42 +22,41 @@ class Explanation:
 
 
 # What the bands mean for decisions: docs/method.md, section 5.
-DECISIONS_SURVIVE = (
-    "About three in four decisions survive at 10 dB, nine in ten at 15, nineteen in twenty at 20."
-)
+DECISIONS_SURVIVE = "About 75 % of decisions survive at 10 dB, 90 % at 15 dB, 95 % at 20 dB."
 
 EXPLANATIONS = {
     "sqnr": Explanation(
         "SQNR",
-        "**Signal to quantization noise ratio**: the energy of the weights over that of the errors"
-        " that rounding leaves, in decibels. Six dB more is one bit more. At 40 dB the error is a"
-        " hundredth of the signal, at 20 dB a tenth; at 0 dB it is as large as the signal, and"
+        "**Signal-to-quantization-noise ratio**: the energy of the weights divided by the energy of"
+        " their rounding errors, in decibels. Six dB correspond to one bit. At 40 dB the error is a"
+        " hundredth of the signal, at 20 dB a tenth. At 0 dB the error is as large as the signal:"
         " nothing is left.",
     ),
     "bands": Explanation(
         "bands",
         "A layer is judged by its **p10**, the SQNR that 90 % of its channels reach; a model by its"
-        " worst output. *Fine* is {fine} dB and more, *watch* from {watch}, *at risk* from"
-        f" {{at_risk}}, *broken* below. {DECISIONS_SURVIVE}",
+        " worst output. *Fine* is {fine} dB or more, *watch* {watch} dB or more, *at risk*"
+        f" {{at_risk}} dB or more, *broken* less. {DECISIONS_SURVIVE}",
     ),
     "per_channel": Explanation(
         "per channel",
-        "**Per tensor**, all weights of a layer share one step, set by the largest of them. **Per"
-        " channel**, each output channel has a step of its own: a wide channel no longer ruins the"
-        " narrow ones. Most int8 runtimes can do it for weights; activations still share one step.",
+        "**Per tensor**, all weights of a layer share one step, set by the largest weight. **Per"
+        " channel**, each output channel has its own step, so a wide channel does not ruin the"
+        " narrow ones. Most int8 runtimes support this for weights. Activations still share one"
+        " step.",
     ),
     "spread": Explanation(
         "channel spread",
         "How many **bits** a typical channel loses because it shares its step with the widest one:"
-        " log₂ of the largest channel range over the median. With 3 bits of spread, 5 of 8 are"
-        " left. Raw weight range says little by itself: multiply all weights by 1000, and nothing"
-        " is lost. Spread is what per channel takes away.",
+        " log₂ of the largest channel range over the median. With 3 bits of spread, 5 of 8 bits are"
+        " left. Weight range alone says little: multiply all weights by 1000, and nothing is lost."
+        " A scale per channel undoes the loss from spread.",
     ),
     "probe": Explanation(
         "noise probe",
         "The model and its int8 version are **run on the same noise**, and their outputs are"
         " compared. The result is the SQNR at the outputs. This needs no data and takes seconds."
-        " The weights say where and why a model suffers; the probe says whether. It is an estimate:"
-        " confirm close calls with your own data.",
+        " The weights tell where and why a model loses accuracy; the probe tells whether it does."
+        " The result is an estimate: confirm close calls with your own data.",
     ),
 }

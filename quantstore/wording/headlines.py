@@ -60,7 +60,7 @@ _STATES = {
     "broken": "broken",
     "at risk": "at risk",
     "fine": "fine",
-    "watch": "to watch",
+    "watch": "rated watch",
     UNTESTED: UNTESTED,
 }
 
@@ -91,10 +91,10 @@ def _per_channel_clause(per_channel: Sequence[ModelFacts]) -> str:
     broken = sum(model.verdict == "broken" for model in per_channel)
     untested = sum(model.is_untested for model in per_channel)
     if broken:
-        return f"{broken:,} {_are(broken)} broken with {title}, too"
+        return f"with {title}, {broken:,} {_are(broken)} broken"
     if untested:
         return f"with {title}, {untested:,} {_are(untested)} untested"
-    return f"none is with {title}"
+    return f"with {title}, none is broken"
 
 
 def _are(number: int) -> str:
@@ -179,9 +179,11 @@ def layers_in_words(facts: ModelFacts) -> str:
         verb = "is" if facts.layers_at_risk == 1 else "are"
         whose = "its" if facts.layers_at_risk == 1 else "their"
         return f"{facts.layers_at_risk:,} of {total} {verb} at risk by {whose} weights"
-    sentence = f"none of {total} is broken or at risk by its weights"
+    sentence = f"the weights leave none of {total} broken or at risk"
     if facts.was_run and facts.verdict in ("broken", "at risk"):
         # What each layer loses, and what the network does, are two questions.
-        losses = "their losses" if facts.mode == "weights" else "their losses and the activations'"
-        sentence += f", but at the outputs {losses} add up"
+        losses = "their losses"
+        if facts.mode != "weights":
+            losses += " and those of the activations"
+        sentence += f", but {losses} add up at the outputs"
     return sentence

@@ -13,12 +13,14 @@ FINE_DB = 30.0
 # The most bits that the search for the bits needed tries.
 MOST_BITS = 16
 
-WHAT_FINE_IS = f"Fine: 90 % of channels reach {FINE_DB:.0f}{spaced('dB')}, symmetric integers."
+WHAT_FINE_IS = (
+    f"Fine means that 90 % of channels reach {FINE_DB:.0f}{spaced('dB')} with symmetric integers."
+)
 EVERY_LAYER_IS_FINE = "For every layer to be fine"
 
 
 def fine_from(bits_needed: Mapping[str, int | None], *, of_model: bool = False) -> str:
-    """``To be fine, it needs 7 bits per channel or 6 bits in blocks of 32.``, and what fine is.
+    """``To be fine, the layer needs 7 bits per channel or 6 in blocks of 32.``, and what fine is.
 
     Args:
         bits_needed: by granularity, None where the most bits are not enough; not empty.
@@ -46,7 +48,7 @@ def fine_from(bits_needed: Mapping[str, int | None], *, of_model: bool = False) 
         return f"{subject} even with {most} {neither}. {WHAT_FINE_IS}"
     needed = listed([f"{number}{spaced('bits')} {label}" for number, label in enough])
     needed = needed.replace(" and ", " or ")
-    subject = f"{EVERY_LAYER_IS_FINE}, you need" if of_model else "To be fine, it needs"
+    subject = f"{EVERY_LAYER_IS_FINE}, you need" if of_model else "To be fine, the layer needs"
     sentence = f"{subject} {needed}."
     if never:
         where = listed(never)
@@ -87,7 +89,7 @@ def what_helps(band: str, now_db: float | None, remedies: Mapping[str, float | N
     return "fine as it is" if band == "fine" else best_remedy(now_db, remedies)
 
 
-FORECAST = "A forecast from the weights alone, each pair taken by itself."
+FORECAST = "This is a forecast from the weights alone; each pair is considered separately."
 
 
 def equalization_hope(band: str, layers: int, with_pair: int, lifted: int) -> str:

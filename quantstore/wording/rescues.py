@@ -26,7 +26,7 @@ REMEDY_NAMES = tuple(name for name in REMEDY_TITLES if name != "placement")
 
 KEPT, DROPPED = "kept", "dropped"
 PROPOSAL = (
-    "This is a proposal, found on noise: no quantized model was written. Rescue the model on real"
+    "This is a proposal based on noise. No quantized model was written; rescue the model on real"
     " inputs to get one."
 )
 NO_FILE = "No quantized file could be written."
@@ -36,27 +36,28 @@ MOST_GAP_DB = 1.0
 # Why a tensor or the weights of a layer had to leave int8, by the name of the cause.
 CAUSE_SENTENCES = {
     "outlier channels": "A few channels are far larger than the others and share their scale.",
-    "mixed Concat": "A Concat joins tensors of different ranges on one scale.",
-    "squashing behind it": "A squashing function behind it is steep where the values lie.",
-    "sentinel values": "It holds values that stand for infinity.",
-    "activation spread": "Most of its values lie in a small part of its range.",
-    "weight spread": "Its weights spread over more than their scales can resolve.",
+    "mixed Concat": "A Concat puts tensors with different ranges on one scale.",
+    "squashing behind it": "The squashing function that follows is steep where the values lie.",
+    "sentinel values": "Some values stand for infinity.",
+    "activation spread": "Most values lie in a small part of the range.",
+    "weight spread": "The weights spread more widely than their scales can resolve.",
 }
 
 # What no value here tells, one thing a sentence.
-_NO_ACCURACY = "SQNR is no accuracy. Measure yours on labelled data before you ship."
-_FEW_INPUTS = "On a few inputs a value is known to 1 dB at best."
+_NO_ACCURACY = "SQNR is not accuracy. Measure accuracy on labelled data before you ship."
+_FEW_INPUTS = "With so few inputs, each value is uncertain by at least 1 dB."
 _NO_MILLISECONDS = (
-    "MACs are no milliseconds. What 16 bits or float cost on your hardware, only a profiler tells."
+    "MACs are not milliseconds. Only a profiler can tell what 16 bits or float cost on your"
+    " hardware."
 )
-_FUSED = "A fused target is the truth of an accelerator only as far as that accelerator fuses."
+_FUSED = "A fused target assumes which operators are fused. Check that your accelerator does so."
 _COVERED = (
-    "Compensated rounding and rescaling cover Conv, Gemm and MatMul. Recurrent layers, layers in"
-    " branches and attention keep plain rounding."
+    "Compensated rounding and rescaling cover Conv, Gemm and MatMul. Recurrent layers, attention"
+    " and layers in branches are rounded to nearest."
 )
 _OTHER_TOOLS = (
-    "A quantized model is run with onnxruntime, and with OpenVINO where that is installed. What"
-    " other tools make of the files is not tried."
+    "The quantized model was run with onnxruntime, and with OpenVINO if it is installed. The files"
+    " were not tried with other tools."
 )
 LIMITS = (_NO_ACCURACY, _FEW_INPUTS, _NO_MILLISECONDS, _FUSED, _COVERED, _OTHER_TOOLS)
 # So many unseen inputs are few.
@@ -128,7 +129,7 @@ def rescued_db(record: "RescueRecord") -> float:
 
 
 def before_sentence(record: "RescueRecord", band: str | None) -> str:
-    """``Before: broken with per-channel int8, output SQNR 2.2 dB. 38 % of the decisions stay.``
+    """``Before: broken with per-channel int8, output SQNR 2.2 dB. 38 % of decisions are ...``
 
     Args:
         band: of the value; None where nobody knows it.
@@ -146,28 +147,28 @@ def after_sentence(record: "RescueRecord", band: str | None) -> str:
     """
     state = "" if band is None else f"{band}, "
     inputs = counted(record.test_count, "input" if not record.is_proposal else "noise input")
-    addition = "" if is_written(record) else " (the plan alone)"
+    addition = "" if is_written(record) else " (plan only, no file)"
     sentence = f"After: {state}output SQNR {db(rescued_db(record))}{addition}"
     if record.test_count:
         sentence += f", measured on {inputs} that the search did not use."
     else:
-        sentence += ", measured on the input of the search: try it on others."
+        sentence += ", measured on the same input as the search: test the model on others."
     return sentence + _decisions(record.agreement_after)
 
 
 def _decisions(agreement: float) -> str:
-    return "" if math.isnan(agreement) else f" {share(agreement)} of the decisions stay."
+    return "" if math.isnan(agreement) else f" {share(agreement)} of decisions are unchanged."
 
 
 def goal_sentence(record: "RescueRecord") -> str:
-    """``Reached: 20 dB were asked for. 98.8 % of the multiply-accumulates stay in int8.``"""
-    state = "Reached" if record.reached else "Not reached"
+    """``Goal reached: 20 dB. 98.8 % of the multiply-accumulates stay in int8.``"""
+    state = "Goal reached" if record.reached else "Goal not reached"
     stay = share(record.int8_macs, digits=1)
-    sentence = f"{state}: {record.reach_db:g} dB were asked for."
+    sentence = f"{state}: {record.reach_db:g} dB."
     if not math.isnan(record.int8_macs):
         sentence += f" {stay} of the multiply-accumulates stay in int8."
     if not record.reached and is_written(record):
-        sentence += " This is the best plan that was found."
+        sentence += " This is the best plan found."
     return sentence
 
 
@@ -176,7 +177,7 @@ def result_sentences(
 ) -> tuple[str, ...]:
     """What came of a rescue, a fact a line; the verdict before and after comes last."""
     if record.failure is not None:
-        return (f"No value: {printable(record.failure)}",)
+        return (f"No result: {printable(record.failure)}",)
     sentences = []
     if record.is_proposal:
         sentences.append(PROPOSAL)

@@ -39,7 +39,7 @@ def missing_figures(
     return tuple(
         f"{record.target}: {printable(record.failure)}"
         + (
-            f"; the earlier value, {kept_db[record.target]:.1f} dB, stays"
+            f"; the earlier value of {kept_db[record.target]:.1f} dB is kept"
             if record.target in kept_db
             else ""
         )

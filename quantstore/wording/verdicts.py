@@ -171,7 +171,7 @@ def verdict_sentence(facts: ModelFacts) -> str:
         evidence = evidence.replace(f", {PROVISIONAL}", "")
     sentence = f"{text}, {evidence}"
     if facts.decision_f1 is not None:
-        sentence += f"; {share(facts.decision_f1)} of the decisions stay"
+        sentence += f"; {share(facts.decision_f1)} of decisions unchanged"
     if facts.provisional and facts.was_run:
         sentence += f"; {PROVISIONAL}: {printable(facts.provisional)}"
     return sentence.replace(NO_BREAK_SPACE, " ")

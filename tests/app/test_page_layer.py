@@ -317,7 +317,7 @@ def test_the_head_of_the_gains_says_what_they_are_over(seen):
 
 def test_bits_needed_stand_there_with_what_fine_means(seen):
     text = html_of(seen(model=MODEL))
-    assert "To be fine, it needs " in text
+    assert "To be fine, the layer needs " in text
     assert remedies.WHAT_FINE_IS in text
 
 

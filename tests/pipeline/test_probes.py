@@ -136,7 +136,7 @@ def test_a_figure_that_is_missing_never_replaces_one(path, answering):
     assert not result.is_complete
     assert result.kept_db == {TARGET.name: 33.9}
     assert result.notes == (
-        "int8_dynamic: stopped after 60 s of CPU time; the earlier value, 33.9 dB, stays",
+        "int8_dynamic: stopped after 60 s of CPU time; the earlier value of 33.9 dB is kept",
         "int4_weights: stopped after 60 s of CPU time",
     )
     with store.reading(path) as con:

@@ -14,7 +14,12 @@ import pytest
 from quantstore.errors import InputsError, RunError
 from quantstore.rescuing import openvino
 from quantstore.rescuing.choices import Rescue, RescueChoices
-from quantstore.rescuing.rescue import NO_REMEDY_ALLOWED, NO_REMEDY_HELPED, rescue
+from quantstore.rescuing.rescue import (
+    NO_REMEDY_ALLOWED,
+    NO_REMEDY_HELPED,
+    NO_REMEDY_NEEDED,
+    rescue,
+)
 from quantstore.rescuing.terms import REMEDIES
 from quantstore.run.comparison import sqnr_db
 from quantstore.run.runtime import Session
@@ -231,7 +236,7 @@ def test_a_network_that_holds_is_left_as_it_is(tmp_path, photos):
     assert remedies_of(record) == ["placement"]
     assert [step.detail for step in record.steps[1:]] == [ON_ALL_INPUTS]
     assert record.after_db > record.before_db - 1
-    assert any("holds as it is" in note for note in record.notes)
+    assert any(NO_REMEDY_NEEDED in note for note in record.notes)
     assert named(record, "rescued")
 
 

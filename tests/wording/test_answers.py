@@ -130,7 +130,9 @@ def test_a_rescue_without_a_gain_leaves_the_search_open(rescue):
 def test_a_rescue_that_fell_short_can_be_tried_again_with_more():
     found = ranked(rescues=[stored(after=15.0, band="at risk")])
     assert [answer.kind for answer in found] == ["file", "rescue"]
-    assert found[1].text.startswith("Rescue it again for per-tensor int8: allow more remedies")
+    assert found[1].text.startswith(
+        "Rescue the model again for per-tensor int8: allow more remedies"
+    )
 
 
 def test_a_target_without_a_rescue_offers_none():
@@ -140,12 +142,12 @@ def test_a_target_without_a_rescue_offers_none():
 
 def test_a_model_that_is_fine_needs_one_calm_sentence():
     assert ranked(PER_CHANNEL, [WEIGHTS], [stored("int8_channel")]) == ()
-    assert opening(PER_CHANNEL) == "Nothing needs to be done for per-channel int8."
+    assert opening(PER_CHANNEL) == "No action needed for per-channel int8."
 
 
 def test_a_visible_loss_is_usually_harmless():
     facts = value("int8_channel", 24.0, "watch")
-    assert opening(facts).startswith("The loss is visible, and usually harmless.")
+    assert opening(facts).startswith("The loss is visible but usually harmless.")
     assert ranked(facts) != ()
 
 
@@ -155,7 +157,7 @@ def test_what_is_broken_goes_straight_to_the_answers():
 
 def test_what_nobody_measured_says_so_and_offers_what_is_good_elsewhere():
     facts = finding("untested", target="int8_channel")
-    assert opening(facts).startswith("Nobody knows yet what per-channel int8 does to this model.")
+    assert opening(facts).startswith("The effect of per-channel int8 on this model is unknown.")
     found = ranked(facts, [FUSED, value("int8_channel_int16", 12.0, "at risk")])
     assert kinds(found) == [("rescue", "int8_channel"), ("target", "int8_channel_fused")]
     assert plain(found[1].text) == "Choose per-channel int8, fused instead: 34 dB"

@@ -19,7 +19,7 @@ def test_an_explanation_is_read_in_a_breath(name):
 def test_bands_are_explained_with_the_limits_of_the_store():
     limits = {"fine": 35.0, "watch": 25.5, "at risk": 10.0, "broken": -math.inf}
     said = EXPLANATIONS["bands"].under(limits)
-    assert "*Fine* is 35 dB and more, *watch* from 25.5, *at risk* from 10, *broken* below." in said
+    assert "*Fine* is 35 dB or more, *watch* 25.5 dB or more, *at risk* 10 dB or more" in said
     assert all("{" not in one.under(limits) for one in EXPLANATIONS.values())
 
 
@@ -44,4 +44,4 @@ def strict_store(demo_store, tmp_path_factory):
 )
 def test_a_page_explains_the_bands_of_its_store(strict_store, page):
     said = " ".join(one.value for one in opened(page, strict_store).markdown)
-    assert "*Fine* is 35 dB and more, *watch* from 25, *at risk* from 10" in said
+    assert "*Fine* is 35 dB or more, *watch* 25 dB or more, *at risk* 10 dB or more" in said

@@ -45,12 +45,12 @@ def test_every_cause_has_a_sentence():
 @pytest.mark.parametrize(
     ("changes", "beginnings"),
     [
-        ({"test_count": 9, "int8_macs": 1.0}, ["SQNR is no", "A quantized model is run"]),
-        ({"test_count": 9}, ["SQNR is no", "MACs are no", "A quantized model is run"]),
-        ({"int8_macs": 1.0, "is_proposal": True}, ["SQNR is no", "On a few inputs"]),
+        ({"test_count": 9, "int8_macs": 1.0}, ["SQNR is not", "The quantized model was run"]),
+        ({"test_count": 9}, ["SQNR is not", "MACs are not", "The quantized model was run"]),
+        ({"int8_macs": 1.0, "is_proposal": True}, ["SQNR is not", "With so few inputs"]),
         (
             {"target": "int8_channel_fused", "int8_macs": 1.0},
-            ["SQNR is no", "On a few inputs", "A fused target", "A quantized model is run"],
+            ["SQNR is not", "With so few inputs", "A fused target", "The quantized model was run"],
         ),
         ({"failure": "stopped"}, []),
     ],
@@ -65,10 +65,10 @@ def test_of_the_limits_those_are_told_that_a_rescue_calls_for(changes, beginning
 def test_the_verdict_before_and_after_comes_last():
     assert plain(result_sentences(a_rescue(), "broken", "watch")) == [
         "With the integer kernels of this computer: 24.5 dB.",
-        "Reached: 20 dB were asked for. 98.8 % of the multiply-accumulates stay in int8.",
-        "Before: broken with per-channel int8, output SQNR 8.0 dB. 38 % of the decisions stay.",
+        "Goal reached: 20 dB. 98.8 % of the multiply-accumulates stay in int8.",
+        "Before: broken with per-channel int8, output SQNR 8.0 dB. 38 % of decisions are unchanged.",
         "After: watch, output SQNR 24.8 dB, measured on 3 inputs that the search did not use."
-        " 97 % of the decisions stay.",
+        " 97 % of decisions are unchanged.",
     ]
 
 
@@ -81,8 +81,8 @@ def test_kernels_that_saturate_are_told():
 
 def test_a_goal_that_is_not_reached_has_its_best_plan():
     assert plain(goal_sentence(a_rescue(after=15.0))) == (
-        "Not reached: 20 dB were asked for. 98.8 % of the multiply-accumulates stay in int8."
-        " This is the best plan that was found."
+        "Goal not reached: 20 dB. 98.8 % of the multiply-accumulates stay in int8."
+        " This is the best plan found."
     )
 
 
@@ -92,9 +92,9 @@ def test_a_proposal_says_that_nothing_was_quantized():
     )
     assert plain(result_sentences(proposal, None, "watch")) == [
         PROPOSAL,
-        "Reached: 20 dB were asked for. 98.8 % of the multiply-accumulates stay in int8.",
+        "Goal reached: 20 dB. 98.8 % of the multiply-accumulates stay in int8.",
         "Before: per-channel int8, output SQNR 8.0 dB.",
-        "After: watch, output SQNR 25.0 dB (the plan alone), measured on 1 noise input that the"
+        "After: watch, output SQNR 25.0 dB (plan only, no file), measured on 1 noise input that the"
         " search did not use.",
     ]
 
@@ -104,7 +104,7 @@ def test_a_plan_without_a_file_says_so():
     sentences = plain(result_sentences(unwritten, None, None))
     assert sentences[0] == NO_FILE
     assert "the best plan" not in sentences[1]
-    assert "25.0 dB (the plan alone)" in sentences[-1]
+    assert "25.0 dB (plan only, no file)" in sentences[-1]
 
 
 def test_nothing_lost_is_exact_and_kernels_that_were_not_run_are_left_out():
@@ -116,7 +116,7 @@ def test_nothing_lost_is_exact_and_kernels_that_were_not_run_are_left_out():
 
 def test_a_failure_is_a_line_and_harmless():
     assert result_sentences(a_rescue(failure="stopped\x1b"), None, None) == (
-        "No value: stopped\\x1b",
+        "No result: stopped\\x1b",
     )
 
 

@@ -179,7 +179,7 @@ def test_a_verdict_says_what_it_rests_on(found, band, cell):
     [
         (
             finding("broken", "both", 6.9, worst_output="scores", decision_f1=0.05),
-            "broken: output SQNR 7 dB at scores, estimated with noise; 5 % of the decisions stay",
+            "broken: output SQNR 7 dB at scores, estimated with noise; 5 % of decisions unchanged",
         ),
         (
             finding("watch", "both", 25, provisional="tokens cannot be imitated", **MINE),
@@ -286,11 +286,11 @@ CHANNEL = TARGETS["int8_channel"]
         # A loss that is visible is none that is fine.
         (
             [finding("watch", "both", 25), finding("fine", "both", 35)],
-            "1 of 2 models is fine with {target} (estimated with noise); 1 is to watch",
+            "1 of 2 models is fine with {target} (estimated with noise); 1 is rated watch",
         ),
         (
             [finding("watch", "both", 25)],
-            "The model is to watch with {target} (estimated with noise)",
+            "The model is rated watch with {target} (estimated with noise)",
         ),
         ([ON_ITS_GRID], "The model is already stored in this format: earlier loss unknown"),
         (
@@ -326,8 +326,8 @@ def test_the_headline_of_compare_is_the_answer(found, said):
 @pytest.mark.parametrize(
     ("per_channel", "said"),
     [
-        ([finding("broken", "both", 5), finding("fine", "both", 40)], "1 is broken with {}, too"),
-        ([finding("fine", "both", 40)] * 2, "none is with {}"),
+        ([finding("broken", "both", 5), finding("fine", "both", 40)], "with {}, 1 is broken"),
+        ([finding("fine", "both", 40)] * 2, "with {}, none is broken"),
         ([UNTESTED, finding("fine", "both", 40)], "with {}, 1 is untested"),
     ],
 )
@@ -386,15 +386,15 @@ def test_the_layers_stay_the_reason():
     assert headlines.layers_in_words(finding(at_risk=1)).replace(NBSP, " ") == (
         "1 of 123 layers is at risk by its weights"
     )
-    none = "none of 123 layers is broken or at risk by its weights"
+    none = "the weights leave none of 123 layers broken or at risk"
     assert headlines.layers_in_words(finding()).replace(NBSP, " ") == none
     assert headlines.layers_in_words(finding("watch", "both", 25)).replace(NBSP, " ") == none
     # Where the whole network is in trouble without such a layer, that needs a word.
     assert headlines.layers_in_words(finding("at risk", "weights", 12)).replace(NBSP, " ") == (
-        f"{none}, but at the outputs their losses add up"
+        f"{none}, but their losses add up at the outputs"
     )
     assert headlines.layers_in_words(finding("broken", "both", 5)).replace(NBSP, " ") == (
-        f"{none}, but at the outputs their losses and the activations' add up"
+        f"{none}, but their losses and those of the activations add up at the outputs"
     )
 
 
@@ -447,7 +447,9 @@ def test_dead_channels_are_mentioned_behind_the_causes():
     assert said(flattened_channels=1, dead_channels=1) == (
         "1 of 64 channels rounds to zero; 1 dead channel left out"
     )
-    assert said(band="fine", dead_channels=1) == "no weight-side problem; 1 dead channel left out"
+    assert (
+        said(band="fine", dead_channels=1) == "no problem in the weights; 1 dead channel left out"
+    )
 
 
 def test_an_outlier_among_ranges_is_no_cause_unless_it_is_much_wider():
@@ -462,7 +464,7 @@ def test_no_cause_that_lies_in_a_shared_scale_holds_per_channel():
 
 
 def test_a_fine_layer_has_no_problem():
-    assert said(band="fine", outlier_channels=6, spread_bits=5.0) == "no weight-side problem"
+    assert said(band="fine", outlier_channels=6, spread_bits=5.0) == "no problem in the weights"
 
 
 @pytest.mark.parametrize(
@@ -470,14 +472,14 @@ def test_a_fine_layer_has_no_problem():
     [
         (
             {"tensor": 13, "channel": 7, "block": 6},
-            "To be fine, it needs 13 bits per tensor, 7 bits per channel or 6 bits in blocks of"
+            "To be fine, the layer needs 13 bits per tensor, 7 bits per channel or 6 bits in blocks of"
             " 32.",
             "For every layer to be fine, you need 13 bits per tensor, 7 bits per channel or 6 bits"
             " in blocks of 32.",
         ),
         (
             {"tensor": None, "channel": 7, "block": 6},
-            "To be fine, it needs 7 bits per channel or 6 bits in blocks of 32. Per tensor, even 16"
+            "To be fine, the layer needs 7 bits per channel or 6 bits in blocks of 32. Per tensor, even 16"
             " bits are not enough.",
             "For every layer to be fine, you need 7 bits per channel or 6 bits in blocks of 32. Per"
             " tensor, even 16 bits are not enough.",
@@ -495,7 +497,7 @@ def test_a_fine_layer_has_no_problem():
     ],
 )
 def test_bits_needed_are_said_of_a_layer_and_of_a_model(bits_needed, of_layer, of_model):
-    what = " Fine: 90 % of channels reach 30 dB, symmetric integers."
+    what = " Fine means that 90 % of channels reach 30 dB with symmetric integers."
     assert remedy_words.fine_from(bits_needed).replace(NBSP, " ") == of_layer + what
     assert remedy_words.fine_from(bits_needed, of_model=True).replace(NBSP, " ") == of_model + what
 
@@ -516,8 +518,7 @@ def test_bits_needed_are_said_of_a_layer_and_of_a_model(bits_needed, of_layer, o
 def test_what_equalization_could_give_a_model_is_one_forecast(hope, said):
     said = said.format(a="a neighbour to rescale with, and ")
     assert remedy_words.equalization_hope(*hope) == (
-        f"Cross-layer equalization: {said} {hope[0]}. A forecast from the weights alone,"
-        " each pair taken by itself."
+        f"Cross-layer equalization: {said} {hope[0]}. {remedy_words.FORECAST}"
     )
 
 
