@@ -66,7 +66,8 @@ def test_the_verdict_before_and_after_comes_last():
     assert plain(result_sentences(a_rescue(), "broken", "watch")) == [
         "With the integer kernels of this computer: 24.5 dB.",
         "Goal reached: 20 dB. 98.8 % of the multiply-accumulates stay in int8.",
-        "Before: broken with per-channel int8, output SQNR 8.0 dB. 38 % of decisions are unchanged.",
+        "Before: broken with per-channel int8, output SQNR 8.0 dB. 38 % of decisions are"
+        " unchanged.",
         "After: watch, output SQNR 24.8 dB, measured on 3 inputs that the search did not use."
         " 97 % of decisions are unchanged.",
     ]

@@ -472,14 +472,16 @@ def test_a_fine_layer_has_no_problem():
     [
         (
             {"tensor": 13, "channel": 7, "block": 6},
-            "To be fine, the layer needs 13 bits per tensor, 7 bits per channel or 6 bits in blocks of"
+            "To be fine, the layer needs 13 bits per tensor, 7 bits per channel or 6 bits in"
+            " blocks of"
             " 32.",
             "For every layer to be fine, you need 13 bits per tensor, 7 bits per channel or 6 bits"
             " in blocks of 32.",
         ),
         (
             {"tensor": None, "channel": 7, "block": 6},
-            "To be fine, the layer needs 7 bits per channel or 6 bits in blocks of 32. Per tensor, even 16"
+            "To be fine, the layer needs 7 bits per channel or 6 bits in blocks of 32. Per"
+            " tensor, even 16"
             " bits are not enough.",
             "For every layer to be fine, you need 7 bits per channel or 6 bits in blocks of 32. Per"
             " tensor, even 16 bits are not enough.",
