@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from quantstore.cli.output import OK, SOME_FAILED, Talk, print_frame, say
+from quantstore.cli.output import OK, SOME_FAILED, print_frame, say
 from quantstore.cli.root import (
     commands,
     everywhere,
@@ -12,6 +12,7 @@ from quantstore.cli.root import (
     probe_seconds_option,
     targets_option,
 )
+from quantstore.cli.stages import showing_stages
 from quantstore.schemes import TARGETS
 
 COLUMNS = (
@@ -51,21 +52,9 @@ def probe(
     from quantstore.wording.targets import stayed_in_float
     from quantstore.wording.units import NO_BREAK_SPACE
 
-    with Talk() as talk:
-        stage = ""
-
-        def report(progress: probes.Progress) -> None:
-            nonlocal stage
-            if progress.stage != stage:
-                stage = progress.stage
-                talk.begin()
-            talk.progress(progress.done, progress.total, progress.stage)
-
-        seconds = probes.SECONDS if probe_seconds is None else probe_seconds
-        try:
-            result = probes.probe_model(model, db, targets or None, seconds=seconds, report=report)
-        except KeyboardInterrupt:
-            raise click.Abort from None
+    seconds = probes.SECONDS if probe_seconds is None else probe_seconds
+    with showing_stages() as report:
+        result = probes.probe_model(model, db, targets or None, seconds=seconds, report=report)
     frame = frames.target_figures(result.model, result.records, result.kept_db)
     if style == "table":
         frame["float_layers"] = [len(names) or None for names in frame["float_layers"]]

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantstore.cli.output import OK, SOME_FAILED, Talk, emit, print_frame, say
+from quantstore.cli.output import OK, SOME_FAILED, emit, print_frame, say
 from quantstore.cli.preprocessing import preprocessing, preprocessing_options
 from quantstore.cli.root import commands, everywhere, format_option
+from quantstore.cli.stages import showing_stages
 from quantstore.errors import QuantstoreError
 from quantstore.rescuing.terms import (
     DEFAULT_BUDGET_SECONDS,
@@ -173,7 +174,6 @@ def rescue(
       quantstore rescue model.onnx --inputs noise
     """
     from quantstore.pipeline import rescues
-    from quantstore.wording.rescues import progress_label
 
     if not path.is_file():
         raise QuantstoreError(f"{path}: {NO_FILE}", "check the path")
@@ -185,27 +185,8 @@ def rescue(
         fold=not no_fold,
         **chosen,
     )
-    with Talk() as talk:
-        stage, message_count = "", 0
-
-        def report(progress: rescues.Progress) -> None:
-            nonlocal stage, message_count
-            if progress.stage != stage:
-                stage = progress.stage
-                talk.begin()
-            for message in progress.messages[message_count:]:
-                talk.say(message)
-            message_count = len(progress.messages)
-            label = progress_label(progress.stage, progress.budget_left_s)
-            talk.progress(progress.done, progress.total, label)
-
-        try:
-            done = rescues.run(path, db, inputs, choices, report)
-        except KeyboardInterrupt:
-            raise click.Abort from None
-        except QuantstoreError as error:
-            error.args = (f"{path.name}: {error}",)
-            raise
+    with showing_stages(path.name) as report:
+        done = rescues.run(path, db, inputs, choices, report)
     _print(done, db, path.stem, style)
     return OK if done.rescue.record.reached else SOME_FAILED
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, print_frame, say
+from quantstore.cli.output import OK, SOME_FAILED, counted, print_frame, say
 from quantstore.cli.preprocessing import preprocessing, preprocessing_options
 from quantstore.cli.root import commands, everywhere, format_option, scheme_option
+from quantstore.cli.stages import showing_stages
 from quantstore.errors import QuantstoreError
 from quantstore.schemes import TARGETS
 
@@ -155,7 +156,7 @@ def simulate(
     models is then reported.
     """
     from quantstore.pipeline import runs
-    from quantstore.run.choices import Choices, Progress
+    from quantstore.run.choices import Choices
 
     if not path.is_file():
         raise QuantstoreError(f"{path}: {NO_FILE}", "check the path")
@@ -172,23 +173,8 @@ def simulate(
         fold=not no_fold,
         **chosen,
     )
-    with Talk() as talk:
-        stage = ""
-
-        def report(progress: Progress) -> None:
-            nonlocal stage
-            if progress.stage != stage:
-                stage = progress.stage
-                talk.begin()
-            talk.progress(progress.done, progress.total, progress.stage)
-
-        try:
-            done = runs.run(path, db, inputs, choices, report)
-        except KeyboardInterrupt:
-            raise click.Abort from None
-        except QuantstoreError as error:
-            error.args = (f"{path.name}: {error}",)
-            raise
+    with showing_stages(path.name) as report:
+        done = runs.run(path, db, inputs, choices, report)
     frame = _drift_frame(done)
     if style == "table":
         shown = frame[frame["kind"] == "accumulated"]
