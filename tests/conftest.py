@@ -94,6 +94,12 @@ def own_main(monkeypatch):
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
+@pytest.fixture(autouse=True)
+def without_forced_colours(monkeypatch):
+    """Servers of CI set it, and output would differ there."""
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
     """SIGINT interrupts, also where a script has started the tests in its background."""

@@ -1,11 +1,13 @@
 """The command that gates: does a model keep within its limits?"""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from quantstore.cli import terminal
 from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, emit, say, unwritable
 from quantstore.cli.root import commands, everywhere
 from quantstore.errors import (
@@ -160,17 +162,23 @@ def check(
     with store.reading(db) as connection:
         results = checks.run(connection, limits)
     if output is None:
-        emit(checks.FORMATS[style](results))
+        _print(checks.FORMATS[style](results), style)
     else:
         try:
             output.write_text(checks.FORMATS[style](results), encoding="utf-8", newline="\n")
         except OSError as error:
             raise unwritable(output, error) from error
-        emit(checks.to_text(results))
+        _print(checks.to_text(results), "text")
     failed = {result.model for result in results if not result.is_held}
     source = f"; limits from {config.path}" if config.path else ""
     say(f"{len(limits) - len(failed)} of {counted(len(limits), 'model')} within limits{source}")
     return SOME_FAILED if failed else OK
+
+
+def _print(content: str, style: str) -> None:
+    """Print what came out; for people with outcomes in colour, where the terminal has any."""
+    is_coloured = style == "text" and terminal.has_colours(sys.stdout)
+    emit(terminal.outcomes_coloured(content) if is_coloured else content)
 
 
 class _Held:

@@ -127,8 +127,8 @@ def _ingested(
             results.append(result)
             talk.say(_sentence(result, db, choices.name))
             if result.outcome in ("stored", "replaced") and result.model is not None:
-                for line in _verdicts(result.model, db):
-                    talk.say(line)
+                for line, verdict in _verdicts(result.model, db):
+                    talk.say(line, verdict)
             talk.progress(len(results), len(files), "files")
     if len(files) > 1:
         say(_summary([*failures, *results], talk.seconds))
@@ -157,8 +157,8 @@ def _ingest_alone(
         yield IngestResult(path=str(path), outcome="failed", error=error.sentence)
 
 
-def _verdicts(model: str, db: Path) -> list[str]:
-    """A line for each target that is measured on ingest: its verdict."""
+def _verdicts(model: str, db: Path) -> list[tuple[str, str]]:
+    """A line for each target that is measured on ingest, and the verdict in it."""
     from quantstore import queries, store
     from quantstore.schemes import TARGETS
     from quantstore.wording.verdicts import verdict_sentence
@@ -166,7 +166,7 @@ def _verdicts(model: str, db: Path) -> list[str]:
     with store.reading(db) as connection:
         rows = queries.verdicts(connection, [model]).to_dict("records")
     return [
-        f"  {row['target']}: {verdict_sentence(queries.model_facts(row))}"
+        (f"  {row['target']}: {verdict_sentence(queries.model_facts(row))}", row["verdict"])
         for row in rows
         if TARGETS[row["target"]].is_default
     ]

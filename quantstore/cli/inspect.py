@@ -65,6 +65,22 @@ LAYER_COLUMNS = (
 )
 
 
+# What a narrow terminal does without, the least important first.
+LAYER_EXPENDABLE = (
+    "zeroed_fraction",
+    "dead_channel_count",
+    "shape",
+    "channel_count",
+    "op_type",
+    "weight_range",
+    "channels_below_10db",
+    "channel_spread_bits",
+    "rank",
+    "channel_sqnr_p10_db",
+    "band",
+)
+
+
 # What is known of a model under a target, beside the model itself.
 VERDICT_COLUMNS = (
     "target",
@@ -98,6 +114,23 @@ COMPARE_COLUMNS = (
     "layer_count",
     "weight_count",
     "worst_layer",
+)
+
+
+COMPARE_EXPENDABLE = (
+    "weight_count",
+    "layer_count",
+    "median_weight_range",
+    "channel_spread_p90_bits",
+    "max_weight_range",
+    "sample_count",
+    "channels_below_10db",
+    "layers_fine",
+    "layers_watch",
+    "mode",
+    "worst_layer",
+    "layers_at_risk",
+    "evidence",
 )
 
 
@@ -191,17 +224,19 @@ def layers(
         bands = _bands(connection)
     layer_count = len(frame)
     columns: tuple[str, ...] = LAYER_COLUMNS
+    sorted_by = None
     if sort is not None:
-        column, is_ascending = _sorting(frame, sort)
-        frame = frame.sort_values(column, ascending=is_ascending, kind="stable")
-        columns = LAYER_COLUMNS if column in LAYER_COLUMNS else (*LAYER_COLUMNS, column)
+        sorted_by, is_ascending = _sorting(frame, sort)
+        frame = frame.sort_values(sorted_by, ascending=is_ascending, kind="stable")
+        columns = LAYER_COLUMNS if sorted_by in LAYER_COLUMNS else (*LAYER_COLUMNS, sorted_by)
     if search is not None:
         frame = queries.found_by_name(frame, search)
     frame = frame.head(limit) if limit is not None else frame
     dead_count = int(frame["dead_channel_count"].fillna(0).sum())
     if dead_count and "dead_channel_count" not in columns:
         columns = (*columns, "dead_channel_count")
-    print_frame(frame, style, columns)
+    expendable = [name for name in LAYER_EXPENDABLE if name != sorted_by]
+    print_frame(frame, style, columns, expendable)
     if style == "table":
         say(f"{len(frame):,} of {layer_count:,} layers under {scheme}; {bands}")
         if dead_count:
@@ -253,7 +288,7 @@ def compare(
         bands = _bands(connection)
     places = [(model, target) for model in chosen for target in chosen_targets]
     frame = frame.set_index(["model", "target"]).loc[places].reset_index()
-    print_frame(frame, style, COMPARE_COLUMNS)
+    print_frame(frame, style, COMPARE_COLUMNS, COMPARE_EXPENDABLE)
     if style == "table":
         say(f"{', '.join(chosen_targets)}, judged by {_evidence(frame)}; {bands}")
         for row in frame.to_dict("records"):

@@ -5,13 +5,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from quantstore.cli import terminal
 from quantstore.errors import QuantstoreError, RejectedQueryError, printable
+from quantstore.wording.text import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,13 +56,21 @@ def standard_input() -> str:
         raise RejectedQueryError("the statement is not valid text", "save it as UTF-8") from error
 
 
-def print_frame(frame: "pd.DataFrame", style: str, columns: Iterable[str] | None = None) -> None:
-    """Print a frame; a table shows the given columns, the other formats all of them."""
+def print_frame(
+    frame: "pd.DataFrame",
+    style: str,
+    columns: Iterable[str] | None = None,
+    expendable: Sequence[str] = (),
+) -> None:
+    """Print a frame; a table shows the given columns, the other formats all of them.
+
+    Args:
+        expendable: what a narrow terminal does without, the least important column first.
+    """
     from quantstore.wording import tables
 
     if style == "table":
-        shown = frame if columns is None else frame[list(columns)]
-        emit(tables.to_table(shown) + "\n")
+        _print_table(frame if columns is None else frame[list(columns)], expendable)
     elif style == "json":
         emit(tables.to_json(frame))
     else:
@@ -69,6 +79,37 @@ def print_frame(frame: "pd.DataFrame", style: str, columns: Iterable[str] | None
             # A file gets names as they are; a terminal must not obey what they contain.
             text = "".join(f"{printable(line)}\n" for line in text.split("\n")[:-1])
         emit(text)
+
+
+def _print_table(frame: "pd.DataFrame", expendable: Sequence[str]) -> None:
+    """On a terminal, within its width; a pipe gets all of it."""
+    from quantstore.wording import tables
+
+    paint = _painted if terminal.has_colours(sys.stdout) else None
+    width = terminal.columns(sys.stdout)
+    if width is None:
+        emit(tables.to_table(frame, paint) + "\n")
+        return
+    table = tables.fitted_table(frame, width, expendable, paint)
+    emit(table.text + "\n")
+    if table.left_out or table.shortened:
+        say(to_fit(width, table.left_out, table.shortened))
+
+
+def to_fit(width: int, left_out: Sequence[str], shortened: Sequence[str]) -> str:
+    """What to say of a table that was made to fit a terminal."""
+    changes = []
+    if left_out:
+        changes.append(f"left out {listed(left_out)}")
+    if shortened:
+        changes.append(f"shortened {listed(shortened)}")
+    return f"to fit {width} columns: {'; '.join(changes)}. See everything with: | less -S"
+
+
+def _painted(column: str, cell: str) -> str:
+    """A cell of a table, coloured where its column holds verdicts or bands."""
+    is_judged = column == "verdict" or "band" in column.split("_")
+    return terminal.coloured(cell) if is_judged else cell
 
 
 def print_lines(rows: list[dict[str, Any]]) -> None:
@@ -96,10 +137,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def say(message: str) -> None:
-    """Tell the person something, on standard error."""
+def say(message: str, verdict: str | None = None) -> None:
+    """Tell the person something, on standard error.
+
+    Args:
+        verdict: a word in it to colour, on a terminal that has colours.
+    """
     # Names in it come from files that anybody can write.
-    click.echo(printable(message), err=True)
+    text = printable(message)
+    is_coloured = verdict is not None and terminal.has_colours(sys.stderr)
+    if is_coloured:
+        text = terminal.coloured(text, verdict)
+    click.echo(text, err=True, color=is_coloured)
 
 
 def complain(sentence: str) -> None:
@@ -130,10 +179,10 @@ class Talk:
         """Since the beginning."""
         return time.monotonic() - self._started
 
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
+    def say(self, line: str, verdict: str | None = None) -> None:
+        """Print a line above the bar; ``verdict`` is a word in it to colour."""
         self._clear()
-        say(line)
+        say(line, verdict)
         if self._bar is not None:
             self._bar.render_progress()
 

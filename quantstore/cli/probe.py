@@ -23,6 +23,7 @@ COLUMNS = (
     "float_layers",
     "failure",
 )
+EXPENDABLE = ("float_layers", "cpu_seconds", "sample_count")
 
 
 @commands.command(position=65)
@@ -58,7 +59,7 @@ def probe(
     frame = frames.target_figures(result.model, result.records, result.kept_db)
     if style == "table":
         frame["float_layers"] = [len(names) or None for names in frame["float_layers"]]
-        print_frame(frame, style, COLUMNS)
+        print_frame(frame, style, COLUMNS, EXPENDABLE)
         targets_by_names: dict[tuple[str, ...], list[str]] = {}
         for record in result.records:
             targets_by_names.setdefault(tuple(record.float_layers or ()), []).append(

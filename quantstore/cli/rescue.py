@@ -35,6 +35,8 @@ STEP_COLUMNS = (
     "detail",
 )
 UNIT_COLUMNS = ("unit", "kind", "layer", "precision", "sensitivity_db", "macs", "cause")
+STEP_EXPENDABLE = ("seconds", "int8_macs", "validation_db")
+UNIT_EXPENDABLE = ("macs", "kind", "sensitivity_db")
 FILE_COLUMNS = ("file", "bytes", "use")
 
 NO_FILE = "there is no such file"
@@ -236,11 +238,11 @@ def _print(done: "DoneRescue", db: Path, name: str, style: str) -> None:
 
 def _print_tables(steps: "pd.DataFrame", units: "pd.DataFrame", files: "pd.DataFrame") -> None:
     shown = steps.assign(result=[KEPT if kept else DROPPED for kept in steps["kept"]])
-    print_frame(shown, "table", STEP_COLUMNS)
+    print_frame(shown, "table", STEP_COLUMNS, STEP_EXPENDABLE)
     promoted = units[units["rank"].notna()]
     if len(promoted):
         emit("\n")
-        print_frame(promoted, "table", UNIT_COLUMNS)
+        print_frame(promoted, "table", UNIT_COLUMNS, UNIT_EXPENDABLE)
     if len(files):
         emit("\n")
         names = [Path(path).name for path in files["path"]]

@@ -31,6 +31,7 @@ DRIFT_COLUMNS = (
     "mean_shift",
     "std_ratio",
 )
+EXPENDABLE = ("std_ratio", "mean_shift", "cosine", "depth", "op_type", "tensor")
 
 NO_FILE = "there is no such file"
 
@@ -181,7 +182,7 @@ def simulate(
         shown = shown.sort_values("sqnr_db", kind="stable", na_position="last").head(limit)
         local = frame[frame["kind"] == "local"].set_index("tensor")["sqnr_db"]
         shown = shown.assign(local_sqnr_db=shown["tensor"].map(local))
-        print_frame(shown, style, DRIFT_COLUMNS)
+        print_frame(shown, style, DRIFT_COLUMNS, EXPENDABLE)
     else:
         print_frame(frame, style)
     _say_simulation(done)

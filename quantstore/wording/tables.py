@@ -10,7 +10,9 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -30,24 +32,169 @@ SIGNIFICANT_DIGITS = 4
 SMALLEST_PLAIN, LARGEST_PLAIN = 1e-4, 1e9
 
 
-def to_table(frame: pd.DataFrame) -> str:
+# The name of a column and the text of one of its cells in, the text with colours out.
+Paint = Callable[[str, str], str]
+
+# Tables keep so much of a name as tells it from its neighbours.
+SHORTEST_TEXT = 24
+SHORTEST_HEADER = 8
+ELLIPSIS = "…"
+# What tabulate puts between two columns, and beside a header (its MIN_PADDING).
+_GAP = 2
+_HEADER_PADDING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FittedTable:
+    """A table that fits a width: its text, the columns it leaves out, those it shortens."""
+
+    text: str
+    left_out: tuple[str, ...] = ()
+    shortened: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Column:
+    """A column as text; ``header`` may have several lines."""
+
+    name: str
+    header: str
+    cells: list[str]
+    is_number: bool
+
+    @property
+    def cell_width(self) -> int:
+        return max(map(_width, self.cells), default=0)
+
+    @property
+    def width(self) -> int:
+        return max(self.cell_width, _HEADER_PADDING + max(map(_width, self.header.split("\n"))))
+
+    @property
+    def least_width(self) -> int:
+        """Text can be shortened, a number cannot."""
+        return self.width if self.is_number else min(self.width, SHORTEST_TEXT)
+
+    def wrap_header(self) -> None:
+        """Break the header at underscores where it is wider than what stands below it."""
+        widest = max(self.cell_width - _HEADER_PADDING, SHORTEST_HEADER)
+        lines = [""]
+        for part in re.findall(r"[^_]+_*|_+", self.header):
+            if lines[-1] and len(lines[-1]) + len(part) > widest:
+                lines.append("")
+            lines[-1] += part
+        self.header = "\n".join(lines)
+
+    def shorten(self, width: int) -> None:
+        """Cut the middle out of what is wider: names in a network begin alike."""
+        header_width = width - _HEADER_PADDING
+        lines = [_shortened(line, header_width) for line in self.header.split("\n")]
+        self.header = "\n".join(lines)
+        self.cells = [_shortened(cell, width) for cell in self.cells]
+
+
+def to_table(frame: pd.DataFrame, paint: Paint | None = None) -> str:
     """A table for people: columns aligned, numbers short, one line per row."""
+    return _drawn(_columns(frame), paint)
+
+
+def fitted_table(
+    frame: pd.DataFrame, width: int, expendable: Sequence[str] = (), paint: Paint | None = None
+) -> FittedTable:
+    """The same within a width, of which a terminal shows every line on one line.
+
+    Headers are broken first. Where that is not enough, the least important columns are left out
+    until the others fit with texts of ``SHORTEST_TEXT`` characters; then texts are shortened in
+    the middle, the longest first.
+
+    Args:
+        width: in characters.
+        expendable: the least important column first; those that are not named follow, from the
+            right. One column stays, however narrow the line is.
+    """
+    columns = _columns(frame)
+    if _total(column.width for column in columns) <= width:
+        return FittedTable(_drawn(columns, paint))
+    for column in columns:
+        column.wrap_header()
+    ranks = {name: rank for rank, name in enumerate(expendable)}
+    leaving = columns[::-1]
+    leaving.sort(key=lambda column: ranks.get(column.name, len(ranks)))
+    left_out = []
+    while len(columns) > 1 and _total(column.least_width for column in columns) > width:
+        left_out.append(leaving.pop(0))
+        columns = [column for column in columns if column is not left_out[-1]]
+    shortened = _shorten_texts(columns, width)
+    return FittedTable(_drawn(columns, paint), tuple(column.name for column in left_out), shortened)
+
+
+def _shorten_texts(columns: list[_Column], width: int) -> tuple[str, ...]:
+    """Shorten the widest texts until all columns fit; returns the names of those it shortened."""
+    texts = [column for column in columns if not column.is_number]
+    widths = [column.width for column in texts]
+    excess = _total(column.width for column in columns) - width
+    least = SHORTEST_TEXT if len(columns) > 1 else SHORTEST_HEADER
+    while excess > 0 and max(widths, default=0) > least:
+        widths[widths.index(max(widths))] -= 1
+        excess -= 1
+    shortened = []
+    for column, text_width in zip(texts, widths, strict=True):
+        if text_width < column.width:
+            column.shorten(text_width)
+            shortened.append(column.name)
+    return tuple(shortened)
+
+
+def _shortened(text: str, width: int) -> str:
+    if _width(text) <= width:
+        return text
+    head, tail = (width - 1) // 3, width - 1 - (width - 1) // 3
+    while _width(text[:head]) + _width(text[-tail:]) > width - 1:
+        head, tail = (head - 1, tail) if head else (head, tail - 1)
+    return f"{text[:head]}{ELLIPSIS}{text[-tail:]}"
+
+
+def _width(text: str) -> int:
+    """How many places of a terminal a text takes: two for each wide letter of East Asia.
+
+    Source: Unicode Standard Annex 11, https://www.unicode.org/reports/tr11/
+    """
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF")
+        for letter in text
+    )
+
+
+def _total(widths: Iterable[int]) -> int:
+    """The width of a table of columns."""
+    return sum(width + _GAP for width in widths) - _GAP
+
+
+def _columns(frame: pd.DataFrame) -> list[_Column]:
+    columns = []
+    for number, name in enumerate(map(str, frame.columns)):
+        values = _values(frame.iloc[:, number])
+        cells = [_cell(value, is_db=name.endswith("_db")) for value in values]
+        columns.append(_Column(name, printable(name), cells, _holds_numbers(values)))
+    return columns
+
+
+def _drawn(columns: list[_Column], paint: Paint | None) -> str:
     from tabulate import tabulate
 
-    names = [str(name) for name in frame.columns]
-    columns = [_values(frame.iloc[:, number]) for number in range(len(names))]
-    are_numbers = [_holds_numbers(values) for values in columns]
-    cells = [
-        [_cell(value, is_db=name.endswith("_db")) for value in values]
-        for name, values in zip(names, columns, strict=True)
-    ]
-    if not names:
+    if not columns:
         return ""
+    cells = [
+        column.cells if paint is None else [paint(column.name, cell) for cell in column.cells]
+        for column in columns
+    ]
     return tabulate(
         list(zip(*cells, strict=True)),
-        headers=[printable(name) for name in names],
+        headers=[column.header for column in columns],
         tablefmt="simple",
-        colalign=["right" if is_number else "left" for is_number in are_numbers],
+        colalign=["right" if column.is_number else "left" for column in columns],
         # Names such as 1e5 or 007 are text, and spaces at their edges belong to them.
         disable_numparse=True,
         preserve_whitespace=True,

@@ -89,6 +89,50 @@ def test_a_table_of_no_rows_still_names_the_columns():
     assert tables.to_table(frame).split()[:2] == ["model", "layer_count"]
 
 
+LONG_NAME = "/backbone/blocks.2/depthwise/conv/Conv"
+
+
+def fitted(width, **columns):
+    return tables.fitted_table(pd.DataFrame(columns), width)
+
+
+def test_a_table_that_fits_stays_as_it_is():
+    frame = pd.DataFrame({"layer": [LONG_NAME], "weight_range": [1.5]})
+    assert tables.fitted_table(frame, 80) == tables.FittedTable(tables.to_table(frame))
+
+
+def test_a_header_is_broken_before_anything_is_left_out():
+    table = fitted(60, layer=[LONG_NAME], channel_sqnr_p10_db=[1.5])
+    assert (table.left_out, table.shortened) == ((), ())
+    header = [line[len(LONG_NAME) :].strip() for line in table.text.splitlines()[:3]]
+    assert header == ["channel_", "sqnr_", "p10_db"]
+
+
+def test_a_long_name_loses_its_middle():
+    table = fitted(42, layer=[LONG_NAME], weight_range=[1.5])
+    assert table.shortened == ("layer",)
+    assert table.text.splitlines()[-1].split() == ["/backbone/…/depthwise/conv/Conv", "1.5"]
+
+
+def test_columns_are_left_out_from_the_right_and_one_always_stays():
+    table = fitted(10, layer=[LONG_NAME], weight_range=[1.5], band=["fine"])
+    assert table.left_out == ("band", "weight_range")
+    assert table.text.splitlines()[-1] == "/ba…v/Conv"
+
+
+@pytest.mark.parametrize("width", range(8, 90, 3))
+def test_wide_letters_and_columns_of_one_name_fit_as_well(width):
+    frame = pd.DataFrame([["量子化" * 10, LONG_NAME, 1.5]], columns=["a", "a", "a"])
+    lines = tables.fitted_table(frame, width).text.splitlines()
+    assert max(tables._width(line) for line in lines) <= width
+
+
+def test_a_cell_is_painted_after_it_is_measured():
+    frame = pd.DataFrame({"band": ["fine", "broken"], "n": [1, 2]})
+    painted = tables.to_table(frame, lambda name, cell: f"\x1b[1m{cell}\x1b[0m")
+    assert painted.replace("\x1b[1m", "").replace("\x1b[0m", "") == tables.to_table(frame)
+
+
 def test_csv_carries_every_digit_and_no_separators():
     frame = pd.DataFrame({"a": [1234567], "b": [0.1 + 0.2], "c": ['x,"y"\n'], "d": [True]})
     assert rows_of(tables.to_csv(frame)) == [
