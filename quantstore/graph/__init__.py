@@ -3,6 +3,7 @@
 import quantstore.graph.deferred  # noqa: F401 - before onnx_ir
 from quantstore.graph.file import ModelFile, open_model, require_unchanged
 from quantstore.graph.findings import Finding, of_layer, of_model
+from quantstore.graph.flow import Flow, flow_of
 from quantstore.graph.pairs import find_pairs
 from quantstore.graph.unread import Unread
 from quantstore.graph.walk import (
@@ -17,12 +18,14 @@ from quantstore.graph.walk import (
 
 __all__ = [
     "Finding",
+    "Flow",
     "ModelFile",
     "Site",
     "Survey",
     "Unread",
     "find_pairs",
     "find_sites",
+    "flow_of",
     "of_layer",
     "of_model",
     "open_model",

@@ -315,11 +315,12 @@ def _nodes(graph: ir.Graph, prefix: str) -> Iterator[tuple[str, ir.Node]]:
         name = prefix + (node.name or node.op_type)
         yield name, node
         for attribute in node.attributes.values():
-            for subgraph in _subgraphs(attribute):
+            for subgraph in subgraphs(attribute):
                 yield from _nodes(subgraph, f"{name}/{attribute.name}/")
 
 
-def _subgraphs(attribute: ir.Attr) -> tuple[ir.Graph, ...]:
+def subgraphs(attribute: ir.Attr) -> tuple[ir.Graph, ...]:
+    """The bodies that an attribute holds: of If, Loop and Scan."""
     if attribute.type == ir.AttributeType.GRAPH:
         return (attribute.as_graph(),)
     return tuple(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else ()

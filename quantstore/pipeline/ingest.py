@@ -211,6 +211,7 @@ def _write(measured: MeasuredModel, store_path: Path, choices: IngestChoices) ->
         model_id = store.add_model(
             connection, record, measured.layers, measured.equalization, instead_of=former_id
         )
+        store.add_graph(connection, model_id, measured.graph_points, measured.graph_edges)
         for simulation in measured.probes:
             store.add_simulation(connection, model_id, simulation)
         store.add_findings(connection, model_id, measured.findings)

@@ -126,6 +126,7 @@ def measure(
         "measured %d layers of %s after %.3f s", len(measures_by_site), file.path, attempt.seconds
     )
     depth_of = {site_index: depth for depth, site_index in enumerate(sorted(measures_by_site))}
+    flow = graph.flow_of(file, [work.sites[site_index] for site_index in depth_of])
     probes: tuple[SimulationRecord, ...] = ()
     of_run: tuple[FindingRecord, ...] = ()
     if prober is not None and choices.probe:
@@ -150,6 +151,8 @@ def measure(
             _at_depth(measures_by_site[site_index], depth) for site_index, depth in depth_of.items()
         ),
         equalization=tuple(_equalization(measures_by_site, depth_of, after)),
+        graph_points=flow.points,
+        graph_edges=flow.edges,
         probes=probes,
         findings=(
             *(

@@ -11,6 +11,8 @@ from quantstore.numerics.sweep import FULL_PLAN, SweepPlan
 from quantstore.records import (
     EqualizationRecord,
     FindingRecord,
+    GraphEdgeRecord,
+    GraphPointRecord,
     IngestRecord,
     LayerRecords,
     SimulationRecord,
@@ -67,6 +69,8 @@ class MeasuredModel:
     layers: tuple[LayerRecords, ...]
     equalization: tuple[EqualizationRecord, ...]
     findings: tuple[FindingRecord, ...]
+    graph_points: tuple[GraphPointRecord, ...] = ()
+    graph_edges: tuple[GraphEdgeRecord, ...] = ()
     probes: tuple[SimulationRecord, ...] = ()
 
 

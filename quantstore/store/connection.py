@@ -33,6 +33,7 @@ from quantstore.store.schema import (
     is_empty,
     lacking_measures,
     lacks_registered,
+    lacks_tables,
     require_our_schema,
     schema_version,
 )
@@ -255,7 +256,8 @@ def update(path: Path, wait_seconds: float | None = None) -> Path | None:
 
 def _bring_up_to_date(connection: duckdb.DuckDBPyConnection, path: Path) -> Path | None:
     version = schema_version(connection)
-    if version == SCHEMA_VERSION and not lacking_measures(connection):
+    is_complete = not lacking_measures(connection) and not lacks_tables(connection)
+    if version == SCHEMA_VERSION and is_complete:
         # A scheme or target that was added since needs no other shape of the file.
         if lacks_registered(connection):
             with _transaction(connection):

@@ -422,7 +422,21 @@ _COHERENCE = (
             " where layers.model_id <> child.model_id limit 1",
             f"{parquet_name(table)} gives the model {{0}} a layer of another model",
         )
-        for table, column in (("findings", "layer_id"), ("sensitivities", "layer_id"))
+        for table, column in (
+            ("findings", "layer_id"),
+            ("sensitivities", "layer_id"),
+            ("graph_points", "layer_id"),
+        )
+    ),
+    (
+        "select model from incoming_graph_edges as edges"
+        " join incoming_models using (model_id)"
+        " where source_point >= target_point or not exists ("
+        "from incoming_graph_points as points where points.model_id = edges.model_id"
+        " and points.point = source_point) or not exists ("
+        "from incoming_graph_points as points where points.model_id = edges.model_id"
+        " and points.point = target_point) limit 1",
+        "graph_edges.parquet connects places of the model {0} that do not follow one another",
     ),
     (
         "select own.layer from incoming_equalization as pairs"

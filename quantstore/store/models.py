@@ -14,6 +14,8 @@ if TYPE_CHECKING:
         EqualizationRecord,
         FindingRecord,
         FloatSetRecord,
+        GraphEdgeRecord,
+        GraphPointRecord,
         IngestRecord,
         LayerRecords,
         ModelRecord,
@@ -214,6 +216,23 @@ def add_findings(connection: Connection, model_id: int, records: "Sequence[Findi
     insert(connection._connection, "findings", columns)
 
 
+def add_graph(
+    connection: Connection,
+    model_id: int,
+    points: "Sequence[GraphPointRecord]",
+    edges: "Sequence[GraphEdgeRecord]",
+) -> None:
+    """Write what flows between the layers of a model."""
+    ids = dict(connection.rows("select depth, layer_id from layers where model_id = ?", [model_id]))
+    columns = columns_of(points)
+    columns["layer_id"] = [ids.get(depth) for depth in columns.pop("depth")]
+    columns["model_id"] = [model_id] * len(points)
+    insert(connection._connection, "graph_points", columns)
+    if edges:
+        columns = columns_of(edges) | {"model_id": [model_id] * len(edges)}
+        insert(connection._connection, "graph_edges", columns)
+
+
 def replace_findings(
     connection: Connection,
     model_id: int,
@@ -357,6 +376,11 @@ def add_rescue(connection: Connection, model_id: int, record: "RescueRecord") ->
 CHILDREN_OF_RESCUES = ("rescue_steps", "rescue_units", "rescue_files", "rescue_drift")
 CHILDREN_OF_SIMULATIONS = ("simulation_outputs", "activation_errors", "float_sets")
 
+# In this order: what is known of the layers of a model goes before them, and the model last.
+CHILDREN_OF_MODELS = (
+    *("findings", "graph_edges", "graph_points", "sensitivities", "simulations", "rescues"),
+    *("layers", "models"),
+)
 CHILDREN_OF_LAYERS = (
     "channels",
     "errors",
@@ -389,7 +413,7 @@ def remove_model(connection: Connection, model_id: int) -> None:
             " (select rescue_id from rescues where model_id = ?)",
             [model_id],
         )
-    for table in ("findings", "sensitivities", "simulations", "rescues", "layers", "models"):
+    for table in CHILDREN_OF_MODELS:
         connection.rows(f"delete from {table} where model_id = ?", [model_id])
 
 

@@ -11,6 +11,7 @@ import duckdb
 from quantstore.errors import DamagedStoreError, MissingStoreError, NewerStoreError, OlderStoreError
 from quantstore.numerics.measures import MEASURES, lacking
 from quantstore.schemes import SCHEMES, TARGETS
+from quantstore.store.tables import OF_MODELS
 from quantstore.version import __version__
 
 SCHEMA_VERSION = 5
@@ -61,6 +62,11 @@ def require_our_schema(
     if not may_be_older and (names := lacking_measures(connection)):
         raise OlderStoreError(
             f"{path} was written by an earlier release, which did not measure {', '.join(names)}",
+            _hint_to_update(path),
+        )
+    if not may_be_older and lacks_tables(connection):
+        raise OlderStoreError(
+            f"{path} was written by an earlier release, whose stores had fewer tables",
             _hint_to_update(path),
         )
 
@@ -173,6 +179,24 @@ def lacking_measures(connection: duckdb.DuckDBPyConnection) -> list[str]:
         # Without that table more is amiss than a measure.
         return []
     return lacking([name for name, *_ in cursor.description or ()])
+
+
+def lacks_tables(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether tables are missing that were added since the store was made.
+
+    Without ``layers`` it is damaged, which is another matter.
+    """
+    try:
+        connection.execute("from main.layers limit 0")
+    except duckdb.CatalogException:
+        return False
+    listed = ", ".join(f"main.{table.name}" for table in OF_MODELS)
+    try:
+        # Quicker than asking DuckDB what tables it knows.
+        connection.execute(f"select 1 from {listed} limit 0")
+    except duckdb.CatalogException:
+        return True
+    return False
 
 
 def hand_down_comments(connection: duckdb.DuckDBPyConnection) -> None:

@@ -287,6 +287,43 @@ comment on column equalization.channel_sqnr_p10_before_db is
 comment on column equalization.channel_sqnr_p10_after_db is
 'SQNR in dB that nine in ten channels would reach after equalization with this partner alone, from weights only; can be lower than before; NULL where it is infinite.';
 
+-- Grain: one row per layer of a model, place where branches join, input, and for all outputs one.
+create table graph_points (
+    model_id integer not null,
+    point integer not null,
+    role varchar not null,
+    name varchar not null,
+    op_type varchar,
+    layer_id integer
+);
+
+comment on table graph_points is
+'One row per place in the graph of a model that values come from or go to: a layer, a join of branches, an input, the output. A model of an earlier release has none until it is ingested again.';
+comment on column graph_points.point is
+'Number of the place in its model, from 0; what feeds a place has a smaller one.';
+comment on column graph_points.role is
+'What stands there: input, layer, join (a node without weights that reads what comes from several places, such as Add), or output (everything behind the last layers).';
+comment on column graph_points.name is
+'Name of the node as in layers, or of the input; that of a join is cut off after 200 characters. Empty for the output.';
+comment on column graph_points.op_type is 'ONNX operator, such as Conv; NULL for inputs and the output.';
+comment on column graph_points.layer_id is
+'The layer that stands there, of several operands of one node the first; NULL elsewhere.';
+
+-- Grain: one row per pair of places that values flow between.
+create table graph_edges (
+    model_id integer not null,
+    source_point integer not null,
+    target_point integer not null,
+    operators varchar not null
+);
+
+comment on table graph_edges is
+'One row per pair of places in the graph of a model that values flow between, with no other place on the way. None where there are more than 60,000.';
+comment on column graph_edges.source_point is 'The place (graph_points.point) that the values come from.';
+comment on column graph_edges.target_point is 'The place (graph_points.point) that reads them.';
+comment on column graph_edges.operators is
+'Operators passed on the way, as JSON with how often each: of several paths, that with the most.';
+
 -- Grain: one row per finding.
 create table findings (
     model_id integer not null,

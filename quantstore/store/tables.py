@@ -37,6 +37,8 @@ OF_MODELS = (
         keys=(("layer_id", "partner_layer_id", "scheme"),),
         points_to=(*_LAYER, ("partner_layer_id", "layers")),
     ),
+    Table("graph_points", keys=(("model_id", "point"),), points_to=(*_MODEL, *_LAYER)),
+    Table("graph_edges", keys=(("model_id", "source_point", "target_point"),), points_to=_MODEL),
     Table("findings", points_to=(*_MODEL, *_LAYER)),
     Table(
         "sensitivities",

@@ -377,3 +377,14 @@ def test_the_app_says_why_it_could_not_be_updated(app, tmp_path):
     the_button(app).click().run()
     assert NO_COPY in app.error[0].value
     assert app.exception == []
+
+
+def test_a_table_that_was_added_since_is_made_by_the_next_write(demo_store, tmp_path):
+    path = Path(shutil.copy(demo_store, tmp_path / "fewer.duckdb"))
+    with duckdb.connect(path) as connection:
+        connection.execute("drop table graph_edges")
+    with pytest.raises(OlderStoreError), store.reading(path):
+        pass
+    store.update(path)
+    assert ask(path, "select count(*) from graph_edges") == [(0,)]
+    assert ask(path, "select count(*) from graph_points") != [(0,)]
