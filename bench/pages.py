@@ -277,7 +277,8 @@ def _copy_runs(con: store.Connection) -> None:
         insert into simulations by name
         select simulations.* replace (
             new_simulation_id as simulation_id, new_model_id as model_id,
-            greatest(0, output_sqnr_db + shift_db) as output_sqnr_db
+            greatest(0, output_sqnr_db + shift_db) as output_sqnr_db,
+            greatest(0, deciding_sqnr_db + shift_db) as deciding_sqnr_db
         )
         from new_runs
         join simulations using (simulation_id)

@@ -27,17 +27,9 @@ def store_size(con: Connection) -> StoreSize:
     return StoreSize(*row)
 
 
-def model_names(con: Connection, tag: str | None = None) -> list[str]:
-    """Every model, or those with the tag, in alphabetical order."""
-    rows = con.rows(
-        """
-        select model
-        from models
-        where $tag is null or list_contains(tags, $tag)
-        order by lower(model), model
-        """,
-        {"tag": tag},
-    )
+def model_names(con: Connection) -> list[str]:
+    """Every model, in alphabetical order."""
+    rows = con.rows("select model from models order by lower(model), model")
     return [model for (model,) in rows]
 
 

@@ -20,7 +20,6 @@ def shelf(
     con: Connection,
     *,
     text: str = "",
-    tag: str | None = None,
     among: Sequence[str] | None = None,
     order: ModelOrder = "name",
     limit: int,
@@ -30,7 +29,6 @@ def shelf(
 
     Args:
         text: what the name, the note or the source holds, in any case; empty for every model.
-        tag: that the models have; None for every model.
         among: the only models that are meant; None for every model.
 
     Returns:
@@ -51,7 +49,6 @@ def shelf(
         from models
         left join sizes using (model_id)
         where ($text = '' or contains(lower(concat_ws(chr(10), model, note, source)), $text))
-            and ($tag is null or list_contains(tags, $tag))
             and ($among is null or list_contains($among, model))
         order by
             case $order
@@ -66,7 +63,6 @@ def shelf(
         """,
         {
             "text": text.strip().lower(),
-            "tag": tag,
             "among": None if among is None else list(among),
             "order": order,
             "limit": limit,

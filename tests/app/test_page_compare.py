@@ -10,6 +10,7 @@ import pytest
 from quantstore import queries, store
 from quantstore.app.pages.compare import NO_LAYER_PASSES
 from quantstore.app.sections.compare_charts import WHAT_A_DOT_DOES, _box, _box_in_words
+from quantstore.app.sections.facets import NO_MODEL_PASSES
 from quantstore.app.sections.filters import LayerFilter
 from tests.support.runs import a_run, add
 from tests.support.visits import opened, trusting_no_chart, unopened
@@ -79,24 +80,61 @@ def tagged(demo_store, tmp_path_factory):
     return path
 
 
+def choices(app, facet):
+    """What a facet offers, with its counts."""
+    return [label.replace("\\", "") for label in app.button_group(key=facet).options]
+
+
+def offered(app):
+    """The facets that the page has, as they are drawn."""
+    return [one.key for one in app.button_group if one.key in queries.FACETS]
+
+
 def test_a_tag_chooses_the_models_and_what_there_is_to_pick_from(seen, tagged):
     app = seen(tagged, tag="edge")
     assert [row["model"] for row in matrix(app)["rows"]] == ["digits-rescaled", "digits-plain"]
     assert app.header[0].value.startswith("1 of 2 models is broken")
     assert app.multiselect(key="models").options == ["digits-plain", "digits-rescaled"]
-    assert app.multiselect(key="models").proto.placeholder == "All 2 models with the tag edge"
+    assert app.multiselect(key="models").proto.placeholder == "All 2 models"
+    assert "2 of 4 models" in said(app)
+    # The charts follow.
+    assert "digits-rescaled" in str(app.get("vega_lite_chart")[0].proto)
+    assert "digits-separable" not in str(app.get("vega_lite_chart")[0].proto)
+
+
+def test_facets_are_counted_over_the_models_that_meet_the_others(seen, tagged):
+    everything = seen(tagged)
+    assert choices(everything, "verdict") == ["Broken (1)", "Untested (3)"]
+    assert choices(everything, "tag") == ["<b> (1)", "edge (2)"]
+    among_edge = seen(tagged, tag="edge")
+    assert choices(among_edge, "verdict") == ["Broken (1)", "Untested (1)"]
+    assert len(choices(among_edge, "tag")) == 2
+    both = seen(tagged, tag=["edge"], verdict=["untested"])
+    assert [row["model"] for row in matrix(both)["rows"]] == ["digits-plain"]
+    assert choices(both, "tag") == ["<b> (1)", "edge (1)"]
+
+
+def test_what_no_model_differs_in_is_no_facet(seen, tagged):
+    # None of the examples stores integers, and none is known to survive a target.
+    assert offered(seen(tagged)) == ["verdict", "operator", "tag"]
+    assert "tag" not in offered(seen())
+
+
+def test_facets_that_no_model_meets_are_a_sentence(seen, tagged):
+    app = seen(tagged, tag="<b>", verdict="broken")
+    assert [one.value for one in app.info] == [NO_MODEL_PASSES]
+    assert matrix(app) is None
 
 
 @pytest.mark.slow
-def test_a_tag_and_models_are_chosen_together_and_let_go(page, tagged, monkeypatch):
+def test_a_facet_and_models_are_chosen_together_and_let_go(page, tagged, monkeypatch):
     monkeypatch.setenv("QUANTSTORE_DB", str(tagged))
     app = page(tag="edge")
     app.multiselect(key="models").set_value(["digits-plain"]).run()
     assert [row["model"] for row in matrix(app)["rows"]] == ["digits-plain"]
-    app.selectbox(key="tag").set_value("<b>").run()
+    app.button_group(key="tag").set_value(["<b>"]).run()
     assert [row["model"] for row in matrix(app)["rows"]] == ["digits-plain"]
-    assert app.selectbox(key="tag").options == ["Any tag", "<b> (1)", "edge (2)"]
-    app.selectbox(key="tag").set_value("").run()
+    app.button(key="clear_facets").click().run()
     assert app.multiselect(key="models").value == ["digits-plain"]
     app.multiselect(key="models").set_value([]).run()
     assert len(matrix(app)["rows"]) == 4
@@ -106,7 +144,7 @@ def test_a_tag_and_models_are_chosen_together_and_let_go(page, tagged, monkeypat
 def test_a_tag_that_is_gone_is_any_tag(seen, tagged):
     app = seen(tagged, tag="gone")
     assert len(matrix(app)["rows"]) == 4
-    assert app.selectbox(key="tag").value == ""
+    assert app.button_group(key="tag").value == []
     assert [one.value for one in app.warning] == ["The store holds no tag named gone."]
 
 
@@ -121,11 +159,6 @@ def test_models_that_are_gone_are_said_and_the_others_shown(seen):
     (notice,) = app.warning
     assert notice.value == r"The store holds no model named \<i\> or nope."
     assert not seen(models=["digits-plain"]).warning
-
-
-@pytest.mark.slow
-def test_without_tags_there_is_no_choice_among_them(seen):
-    assert not [one for one in seen().selectbox if one.key == "tag"]
 
 
 @pytest.fixture(scope="module")

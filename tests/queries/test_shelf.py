@@ -70,10 +70,8 @@ def test_words_are_found_in_names_notes_and_sources(con, text, found):
     assert names(con, text=text) == found
 
 
-def test_a_tag_and_a_list_of_models_narrow_it_down(con):
-    assert names(con, tag="door") == ["digits-plain", "digits-rescaled"]
-    assert names(con, tag="door", text="plain") == ["digits-plain"]
-    assert names(con, tag="doo") == []
+def test_a_list_of_models_narrows_it_down(con):
+    assert names(con, among=["digits-plain", "digits-rescaled"], text="plain") == ["digits-plain"]
     assert names(con, among=["digits-plain", "gone"]) == ["digits-plain"]
     assert names(con, among=[]) == []
 

@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
-from quantstore.app.sections import compare_charts, filters
+from quantstore.app.sections import compare_charts, facets, filters
 from quantstore.app.widgets import (
     address,
     colours,
@@ -45,7 +45,10 @@ def main() -> None:
         st.title("Compare")
         # The answer stands above the pickers it depends on.
         headline = st.empty()
-        picked, among = _models(con)
+        picked, among = _models(con, target)
+        if among == []:
+            st.info(facets.NO_MODEL_PASSES)
+            return
         ranked = queries.ranking(con, target.name, among)
         per_channel = []
         if target.per_channel and (ranked["verdict"] == "broken").any():
@@ -75,29 +78,28 @@ def main() -> None:
     compare_charts.draw(kept, scheme, limits)
 
 
-def _models(con: Connection) -> tuple[list[str], list[str] | None]:
+def _models(con: Connection, target: Target) -> tuple[list[str], list[str] | None]:
     """The models that the person has picked, and those that are meant; None for all of them."""
-    tags = queries.tag_counts(con)
-    pickers.say_missing("tag named", tags, "tag")
     pickers.say_missing("model named", queries.model_names(con), "models")
     if queries.store_size(con).models == 1:
         return [], None
-    # Tags come first: they decide what there is to pick from.
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        tag = pickers.tag_picker(tags, key="tag")
-        names = queries.model_names(con, tag)
+    # Facets come first: they decide what there is to pick from.
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        passing = facets.draw(con, target)
+        names = queries.model_names(con) if passing is None else passing
         picked: list[str] = []
         if len(names) > 1:
             address.link("models", default=[], options=names)
-            with_tag = f" with the tag {printable(tag)}" if tag else ""
             picked = st.multiselect(
                 "Models",
                 names,
                 key="models",
-                placeholder=f"All {count(len(names))} models{with_tag}",
+                placeholder=f"All {count(len(names))} models",
                 label_visibility="collapsed",
+                # Enter takes the model that fits best, not every one that fits somehow.
+                select_all=False,
             )
-    return picked, picked or (names if tag else None)
+    return picked, picked or passing
 
 
 def _revisions_link(before: str, after: str) -> None:

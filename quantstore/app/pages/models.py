@@ -1,13 +1,13 @@
 """Models: what does the store hold, and is it in order?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from quantstore import queries, settings
-from quantstore.app.sections import model_dialogs, shelf
+from quantstore.app.sections import facets, model_dialogs, shelf
 from quantstore.app.widgets import (
     address,
     components,
@@ -44,7 +44,13 @@ ORDERS: dict[str, queries.ModelOrder] = {
 WORTH_COMPACTING_BYTES = 10_000_000
 WORTH_COMPACTING_SHARE = 0.25
 
-NO_MODEL_FITS = "No model fits: search for less, or choose another tag."
+NO_MODEL_FITS = "No model fits: search for less, or clear a filter."
+HOW_TO_ACT = (
+    "Click a name to open the model, or Edit to change its name, tags or note. Select several"
+    " models to act on them together."
+)
+# Compare has facets of its own.
+FACET_PREFIX = "models_"
 
 
 def main() -> None:
@@ -54,7 +60,6 @@ def main() -> None:
     with stores.open_store() as con:
         size = queries.store_size(con)
         origins = queries.origins(con)
-        tags = queries.tag_counts(con)
         free_bytes = queries.free_bytes(con)
         disk_bytes = settings.store_path().stat().st_size
         ingests = queries.recent_ingests(con, INGESTS)
@@ -71,10 +76,10 @@ def main() -> None:
             ),
             anchor=False,
         )
-        text, tag, among = _filters(
-            tags, [name for name, state in fresh.items() if state.needs_care]
+        text, passing, among = _filters(
+            con, target, [name for name, state in fresh.items() if state.needs_care]
         )
-        rows, number = _page_of(con, text, tag, among)
+        rows, number = _page_of(con, text, among)
         verdicts = queries.ranking(con, target.name, rows["model"].tolist())
     marked = _marked({origin.model for origin in origins})
     stale = [
@@ -82,23 +87,27 @@ def main() -> None:
         for origin in origins
         if origin.model in marked and fresh[origin.model].can_be_refreshed
     ]
-    _actions(marked, stale, target, disk_bytes, tag)
+    _actions(marked, stale, target, disk_bytes, passing)
     if rows.empty:
         st.info(NO_MODEL_FITS)
     else:
-        _table(rows, verdicts, fresh, marked, tag)
+        _table(rows, verdicts, fresh, marked)
         _pages(rows, number)
     _ingests(ingests)
     _disk(disk_bytes, free_bytes)
     model_dialogs.draw(target)
 
 
-def _filters(tags: dict[str, int], care: list[str]) -> tuple[str, str | None, list[str] | None]:
-    """What is searched for, the tag, and the models that are meant (None for all)."""
+def _filters(
+    con: Connection, target: Target, care: list[str]
+) -> tuple[str, list[str] | None, list[str] | None]:
+    """What is searched for, the models that pass the facets, and those that are meant.
+
+    None for all models.
+    """
     address.link("models_order", default="name", options=list(ORDERS))
     among = None
-    pickers.say_missing("tag named", tags, "models_tag")
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         address.link("models_search", default="")
         text = st.text_input(
             "Find a model by name, note or file",
@@ -107,18 +116,18 @@ def _filters(tags: dict[str, int], care: list[str]) -> tuple[str, str | None, li
             key="models_search",
             width=300,
         )
-        tag = pickers.tag_picker(tags, key="models_tag")
         if care:
             shown = pickers.choice(
                 "Show", ["All", "Needs care"], key="models_show", label_is_hidden=True
             )
             among = care if shown == "Needs care" else None
-    return text, tag, among
+        passing = facets.draw(con, target, prefix=FACET_PREFIX)
+    if passing is not None:
+        among = [name for name in passing if among is None or name in among]
+    return text, passing, among
 
 
-def _page_of(
-    con: Connection, text: str, tag: str | None, among: list[str] | None
-) -> tuple[pd.DataFrame, int]:
+def _page_of(con: Connection, text: str, among: list[str] | None) -> tuple[pd.DataFrame, int]:
     """The rows of the page that is open, and its number from 1."""
     order = ORDERS[st.session_state["models_order"]]
     number = int(st.session_state.get("models_page") or 1)
@@ -126,7 +135,6 @@ def _page_of(
         rows = queries.shelf(
             con,
             text=text,
-            tag=tag,
             among=among,
             order=order,
             limit=MODELS_PER_PAGE,
@@ -149,30 +157,27 @@ def _actions(
     stale: list[queries.Origin],
     target: Target,
     disk_bytes: int,
-    tag: str | None,
+    passing: list[str] | None,
 ) -> None:
-    """What can be done with the marked models, or with those that have the tag.
+    """What can be done with the marked models, or with those that pass the facets.
 
     Args:
         stale: the marked ones that another measurement would change.
+        passing: None where no facet is chosen.
     """
     # The key lets the stylesheet keep them in sight while the table scrolls.
     with st.container(
         horizontal=True, vertical_alignment="center", gap="small", key="models_actions"
     ):
         if not marked:
-            st.caption(
-                "Click a model to edit its name, tags or note. Select several to act on them"
-                " together.",
-                width="content" if tag else "stretch",
-            )
-            if tag:
-                _compare_link("Compare the models with this tag", tag=tag)
+            st.caption(HOW_TO_ACT, width="content" if passing else "stretch")
+            if passing and len(passing) > 1:
+                chosen = facets.chosen_values(FACET_PREFIX)
+                _compare_link("Compare these models", _compared(chosen))
             return
         st.markdown(f"**{count(len(marked))} selected**", width="content")
         if 1 < len(marked) <= MOST_COMPARED:
-            # The tag that Compare showed last must not hide one of them.
-            _compare_link("Compare", tag=pickers.ANY_TAG, models=marked)
+            _compare_link("Compare", _compared({}, marked))
         st.button(
             "Add a tag", icon=":material/label:", key="tag_marked", on_click=model_dialogs.ask_tag
         )
@@ -196,7 +201,15 @@ def _actions(
         st.button("Clear", type="tertiary", key="clear_marked", on_click=_clear_marked)
 
 
-def _compare_link(label: str, **where: str | list[str]) -> None:
+def _compared(
+    chosen: Mapping[queries.Facet, list[str]], models: Sequence[str] = ()
+) -> dict[str, str | list[str]]:
+    """The address of Compare that shows these; what it showed last must hide none of them."""
+    where: dict[str, str | list[str]] = {facet: chosen.get(facet) or "" for facet in queries.FACETS}
+    return {**where, "models": list(models) or ""}
+
+
+def _compare_link(label: str, where: Mapping[str, str | list[str]]) -> None:
     navigation.link("compare", label, icon="compare_arrows", query_params=where, width="content")
 
 
@@ -209,20 +222,23 @@ def _table(
     ranking: pd.DataFrame,
     fresh: Mapping[str, Freshness],
     marked: list[str],
-    tag: str | None,
 ) -> None:
+    chosen_tags = facets.chosen_values(FACET_PREFIX)["tag"]
     judged = {row["model"]: row for row in ranking.to_dict("records")}
 
     def clicked() -> None:
         target = st.session_state["shelf"].clicked or {}
         if "open" in target:
-            model_dialogs.ask_edit(str(target["open"]))
+            address.choose("model", str(target["open"]))
+            navigation.open_next("model")
+        if "edit" in target:
+            model_dialogs.ask_edit(str(target["edit"]))
         if "mark" in target:
             st.session_state["models_marked"] = [str(name) for name in target["mark"]]
         if "sort" in target:
             address.choose("models_order", str(target["sort"]).replace(" ", "-"))
         if "tag" in target:
-            address.choose("models_tag", target["tag"] or pickers.ANY_TAG)
+            address.choose(f"{FACET_PREFIX}tag", [str(target["tag"])] if target["tag"] else [])
 
     shelf.draw(
         columns=[
@@ -238,7 +254,7 @@ def _table(
         ],
         marked=marked,
         order=ORDERS[st.session_state["models_order"]],
-        tag=tag,
+        tags=chosen_tags,
         key="shelf",
         on_click=clicked,
     )

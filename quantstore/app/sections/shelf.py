@@ -21,7 +21,11 @@ input[type=checkbox] {
 input:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 tr.marked td { background: color-mix(in srgb, var(--grid) 45%, transparent); }
 .name { overflow-wrap: anywhere; min-width: 150px; }
-.name > button { font-weight: 600; }
+.name > .open { font-weight: 600; }
+.name > .edit {
+    margin-left: 8px; font-size: 12px; color: var(--muted);
+    text-decoration: underline; text-underline-offset: 2px;
+}
 .name > button:hover { color: var(--accent); }
 .note {
     display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow: hidden;
@@ -114,9 +118,15 @@ export default function ({ data, parentElement, setTriggerValue }) {
         mark.appendChild(control(check, `mark ${row.name}`,
             () => toMark([row.name], check.checked)));
         const name = element("td", "name");
-        const open = element("button", "", row.title);
-        open.title = "Rename, tag, note, measure again or remove";
-        name.appendChild(control(open, `open ${row.name}`, () => say({ open: row.name })));
+        const open = element("button", "open", row.title);
+        open.title = "Open the model";
+        const edit = element("button", "edit", "Edit");
+        edit.title = "Rename, tag, note, measure again or remove";
+        edit.setAttribute("aria-label", `Edit ${row.title}`);
+        name.append(
+            control(open, `open ${row.name}`, () => say({ open: row.name })),
+            control(edit, `edit ${row.name}`, () => say({ edit: row.name })),
+        );
         if (row.file.care) name.appendChild(element("div", "small care narrow", row.file.text));
         if (row.caveat) name.appendChild(element("div", "small", row.caveat));
         if (row.note) name.appendChild(element("div", "small note", row.note));
@@ -124,7 +134,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
             const tags = element("div", "tags");
             for (const tag of row.tags) {
                 const pill = element("button", "", tag.title);
-                const isChosen = tag.name === data.tag;
+                const isChosen = data.tags.includes(tag.name);
                 pill.setAttribute("aria-pressed", String(isChosen));
                 pill.title = isChosen ? "Show all models again" : "Show the models with this tag";
                 tags.appendChild(control(pill, `tag ${row.name} ${tag.name}`,
@@ -167,7 +177,7 @@ def draw(
     rows: Sequence[Mapping[str, Any]],
     marked: Sequence[str],
     order: str,
-    tag: str | None,
+    tags: Sequence[str],
     key: str,
     on_click: Callable[[], None],
 ) -> None:
@@ -180,8 +190,9 @@ def draw(
             ``verdict`` (``band``, ``text``, ``small``), ``layers``, ``weights``, ``bytes``,
             ``share``, ``when``, ``file`` (``text``, ``care``).
         marked: names, also of other pages of the table.
+        tags: the chosen ones.
         on_click: reads ``st.session_state[key].clicked``, one of ``{"open": name}``,
-            ``{"mark": names}``, ``{"sort": order}``, ``{"tag": name or null}``.
+            ``{"edit": name}``, ``{"mark": names}``, ``{"sort": order}``, ``{"tag": name or null}``.
     """
     _shelf(
         key=key,
@@ -190,7 +201,7 @@ def draw(
             "rows": rows,
             "marked": list(marked),
             "order": order,
-            "tag": tag,
+            "tags": list(tags),
         },
         on_clicked_change=on_click,
     )

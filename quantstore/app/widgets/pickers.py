@@ -1,6 +1,6 @@
-"""Choices that are part of the address: target, model, tag, one of a few."""
+"""Choices that are part of the address: target, model, one of a few."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import streamlit as st
 
@@ -8,9 +8,6 @@ from quantstore.app.widgets import address
 from quantstore.app.widgets.notes import escaped
 from quantstore.errors import printable
 from quantstore.schemes import DEFAULT_TARGET, TARGETS, Scheme, Target, target_of
-
-ANY_TAG = ""
-
 
 # The default comes first.
 _TARGETS = sorted(TARGETS, key=lambda name: name != DEFAULT_TARGET.name)
@@ -104,24 +101,3 @@ def choice(
         label_visibility="collapsed" if label_is_hidden else "visible",
     )
     return chosen_option if chosen_option in options else default
-
-
-def tag_picker(tags: Mapping[str, int], *, key: str) -> str | None:
-    """A choice among the tags in use, part of the address; None for any, or where there is none.
-
-    Args:
-        tags: how many models have each.
-    """
-    if not tags:
-        return None
-    options = [ANY_TAG, *tags]
-    address.link(key, default=ANY_TAG, options=options)
-    tag = st.selectbox(
-        "Tag",
-        options,
-        key=key,
-        format_func=lambda option: f"{printable(option)} ({tags[option]})" if option else "Any tag",
-        label_visibility="collapsed",
-        width=220,
-    )
-    return tag or None
