@@ -15,6 +15,7 @@ import pandas as pd
 from quantstore.charts.common import AnyChart, band_colour, opens_layer, styled, tooltip
 from quantstore.charts.palette import BANDS, Palette
 from quantstore.numerics.measures import Axis
+from quantstore.wording import stories
 from quantstore.wording.nodes import operator
 from quantstore.wording.text import short_name
 from quantstore.wording.units import MINUS, bits, db, share, weight, weights
@@ -105,6 +106,29 @@ def landmarks(profiles: pd.DataFrame, column: str) -> Landmarks | None:
         narrowest_broken=None
         if broken.empty
         else broken.iloc[int(broken[column].to_numpy().argmin())],
+    )
+
+
+def range_story(profiles: pd.DataFrame, column: str) -> str:
+    """How far raw range can be trusted, as plain text; empty where no layer has one."""
+    marked = landmarks(profiles, column)
+    if marked is None:
+        return ""
+    layers = (marked.widest, marked.widest_unharmed, marked.narrowest_broken)
+    return stories.range_story(
+        [None if layer is None else layer.to_dict() for layer in layers],
+        column,
+        is_several=profiles["model"].nunique() > 1,
+    )
+
+
+def spread_story(profiles: pd.DataFrame, column: str) -> str:
+    """Which model spreads most and which least, as plain text; empty for a single one."""
+    spread_bits = profiles.groupby("model", sort=False)[column].quantile(0.9).dropna()
+    least_first = spread_bits.sort_values()
+    return stories.spread_story(
+        dict(zip(map(str, least_first.index), least_first.tolist(), strict=True)),
+        kind_of(profiles),
     )
 
 

@@ -65,10 +65,10 @@ from quantstore.queries.rescues import (
     rescue_steps,
     rescue_units,
     rescues,
+    stored_rescues,
 )
 from quantstore.queries.revisions import likely_revisions, revision_layers
 from quantstore.queries.runs import (
-    FALLS_FROM_DB,
     PREDICTIONS,
     drift,
     drift_runs,
@@ -94,7 +94,6 @@ __all__ = [
     "CHANNEL_ORDERS",
     "CHANNEL_SORTS",
     "FACETS",
-    "FALLS_FROM_DB",
     "MOST_COLUMNS",
     "PREDICTIONS",
     "SPARK_BINS",
@@ -165,6 +164,7 @@ __all__ = [
     "shown_targets",
     "sources",
     "store_size",
+    "stored_rescues",
     "tag_counts",
     "tensor_values",
     "verdicts",

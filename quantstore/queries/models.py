@@ -102,6 +102,7 @@ def model_facts(row: Mapping[Any, Any]) -> ModelFacts:
         worst_output=value_of("worst_output"),
         decision_f1=value_of("decision_f1"),
         provisional=value_of("provisional"),
+        rescued_db=value_of("rescued_db"),
     )
 
 

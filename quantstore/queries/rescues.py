@@ -1,8 +1,12 @@
 """Questions about rescues of a model: what was tried, what was chosen, what was written."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from quantstore.store import Connection
+from quantstore.wording.answers import StoredRescue
+from quantstore.wording.frames import rescue_record
 
 
 def rescues(con: Connection, model: str | None = None) -> pd.DataFrame:
@@ -67,6 +71,23 @@ def latest_rescues(con: Connection, model: str) -> pd.DataFrame:
     best_first = frame.sort_values("is_latest", ascending=False, kind="stable")
     latest = best_first.drop_duplicates("target")
     return latest.sort_values("target", kind="stable").reset_index(drop=True)
+
+
+def stored_rescues(con: Connection, model: str) -> list[StoredRescue]:
+    """The latest rescue of each target, with the name of its quantized file."""
+    latest = []
+    for row in latest_rescues(con, model).to_dict("records"):
+        files = rescue_files(con, int(row["rescue_id"]))
+        names = [Path(str(path)).name for path in files.loc[files["kind"] == "rescued", "path"]]
+        latest.append(
+            StoredRescue(
+                rescue_id=int(row["rescue_id"]),
+                record=rescue_record(row),
+                band=None if pd.isna(row["file_band"]) else str(row["file_band"]),
+                file_name=names[0] if names else "",
+            )
+        )
+    return latest
 
 
 def rescue_steps(con: Connection, rescue_id: int) -> pd.DataFrame:

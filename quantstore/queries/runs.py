@@ -6,11 +6,8 @@ import pandas as pd
 
 from quantstore.schemes import TARGETS
 from quantstore.store import Connection
+from quantstore.wording.drift import FALLS_FROM_DB
 from quantstore.wording.verdicts import OWN_GRID_DB
-
-# Falls of a tensor's SQNR are counted from here, where the bars of every page hang from: what
-# happens above it is no loss that anybody could notice.
-FALLS_FROM_DB = 40.0
 
 # Targets whose runs are figures of a scheme and a mode; others round less, or otherwise.
 OF_THEIR_SCHEME = [target.name for target in TARGETS.values() if target.is_of_its_scheme]
@@ -176,8 +173,8 @@ def run_counts(con: Connection) -> pd.DataFrame:
     )
 
 
-def drift_runs(con: Connection, limit: int = 500) -> pd.DataFrame:
-    """One row per run that keeps its tensors, the latest first.
+def drift_runs(con: Connection, model: str | None = None, *, limit: int = 500) -> pd.DataFrame:
+    """One row per run that keeps its tensors, of a model or of all, the latest first.
 
     ``output_sqnr_db`` is what a verdict takes, of the worst output that decides, and ``band`` its
     band; NULL where there is none.
@@ -195,10 +192,11 @@ def drift_runs(con: Connection, limit: int = 500) -> pd.DataFrame:
         asof left join bands
             on coalesce(deciding_sqnr_db, simulations.output_sqnr_db) >= bands.lower_db
         where simulation_id in (select simulation_id from activation_errors)
+            and ($model is null or model = $model)
         order by created_at desc, simulation_id desc
         limit $limit
         """,
-        {"limit": limit},
+        {"model": model, "limit": limit},
     )
 
 

@@ -49,14 +49,7 @@ from quantstore.wording import tables
 from quantstore.wording.causes import causes
 from quantstore.wording.frames import figure_or_none, layer_facts
 from quantstore.wording.nodes import operator
-from quantstore.wording.notes import (
-    ALREADY_QUANTIZED_NOTE,
-    BAND_NOTE,
-    REPORT_WEIGHTS_NOTE,
-    RUN_NOTE,
-    SHORT_PROBE_NOTE,
-    UNTESTED_NOTE,
-)
+from quantstore.wording.notes import evidence_notes
 from quantstore.wording.remedies import equalization_hope, fine_from
 from quantstore.wording.text import listed, short_name
 from quantstore.wording.units import (
@@ -70,7 +63,7 @@ from quantstore.wording.units import (
     weight,
     weights,
 )
-from quantstore.wording.verdicts import PROVISIONAL, UNFOLDED, UNTESTED
+from quantstore.wording.verdicts import UNFOLDED
 
 FOLDER = Path(__file__).resolve().parent
 # Worst layers of a model: what is shown at once, and the most that the file carries.
@@ -279,29 +272,8 @@ def _matrix(
         element("h2", "Verdicts", "unseen")
         + element("div", table(heads, rows, "matrix"), "scroll")
         + legend(limits)
-        + "".join(element("p", note, "note") for note in _notes(rows_shown)),
+        + "".join(element("p", note, "note") for note in evidence_notes(rows_shown)),
     )
-
-
-def _notes(rows: Sequence[Row]) -> list[str]:
-    """Below the matrix: what its words rest on, as far as they occur in it."""
-    shown_evidence = {row["evidence"] for row in rows}
-    notes = [
-        note
-        for evidence, note in (("run", RUN_NOTE), ("probe", SHORT_PROBE_NOTE))
-        if evidence in shown_evidence
-    ]
-    notes.append(BAND_NOTE)
-    if any(row["evidence"] == "weights" and row["verdict"] != UNTESTED for row in rows):
-        notes.append(REPORT_WEIGHTS_NOTE)
-    if any(row["verdict"] == UNTESTED for row in rows):
-        notes.append(UNTESTED_NOTE)
-    for reason in dict.fromkeys(row["provisional"] for row in rows):
-        if not pd.isna(reason):
-            notes.append(f"<i>{PROVISIONAL.capitalize()}</i>: {text(reason)}")
-    if any(row["layers_already_quantized"] for row in rows):
-        notes.append(ALREADY_QUANTIZED_NOTE)
-    return notes
 
 
 def _differences(profiles: pd.DataFrame, scheme: Scheme) -> str:

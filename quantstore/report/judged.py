@@ -1,16 +1,14 @@
 """What the report says of a model under a target: the words of the pages, from rows of verdicts."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from quantstore import queries
 from quantstore.schemes import Target
 from quantstore.wording import headlines, verdicts
+from quantstore.wording.columns import Row
 from quantstore.wording.verdicts import MODES, VerdictCell
 
-__all__ = ["MODES", "cell_verdict", "layers_in_words", "model", "models", "sentence"]
-
-Row = Mapping[Any, Any]
+__all__ = ["MODES", "Row", "cell_verdict", "layers_in_words", "model", "models", "sentence"]
 
 
 def cell_verdict(row: Row) -> VerdictCell:

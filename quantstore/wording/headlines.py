@@ -1,11 +1,12 @@
 """The sentence at the top of a page, from verdicts and counts."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from quantstore.schemes import TARGETS, Target
 from quantstore.wording.text import listed
-from quantstore.wording.units import counted, file_size
+from quantstore.wording.units import count, counted, file_size, weight, weights
 from quantstore.wording.verdicts import (
     ESTIMATED,
     LOSS_UNKNOWN,
@@ -14,11 +15,13 @@ from quantstore.wording.verdicts import (
     OWN,
     PROVISIONAL,
     STORED_SO,
+    UNFOLDED,
     UNTESTED,
     ModelFacts,
     at_outputs,
     basis,
     verdict,
+    verdict_sentence,
 )
 
 
@@ -187,3 +190,36 @@ def layers_in_words(facts: ModelFacts) -> str:
             losses += " and those of the activations"
         sentence += f", but {losses} add up at the outputs"
     return sentence
+
+
+def verdict_line(facts: ModelFacts) -> str:
+    """The verdict with all that it rests on; empty where :func:`model_headline` says it all."""
+    if not facts.says_more_on_one_line:
+        return ""
+    sentence = verdict_sentence(facts)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def weights_line(row: Mapping[Any, Any], facts: ModelFacts) -> str:
+    """What the weights of a model look like under a target.
+
+    Args:
+        row: of ``queries.verdicts``, which the facts are made of.
+    """
+    layers = layers_in_words(facts)
+    return (
+        f"{layers[0].upper()}{layers[1:]}; {count(row['channels_below_10db'])} of"
+        f" {count(row['channel_count'])} channels stay below 10 dB. Median weight range of a layer"
+        f" {weight(row['median_weight_range'])}, largest {weight(row['max_weight_range'])}."
+        + ("" if row["folded"] else f" Measured with {UNFOLDED}.")
+    )
+
+
+def model_size(row: Mapping[Any, Any]) -> list[str]:
+    """``10 layers``, ``23.9 k weights`` and, where the file holds integers, that it does.
+
+    Args:
+        row: of ``queries.verdicts``.
+    """
+    size = [counted(int(row["layer_count"]), "layer"), f"{weights(row['weight_count'])} weights"]
+    return [*size, "stored as integers"] if row["layers_already_quantized"] else size

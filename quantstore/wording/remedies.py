@@ -1,7 +1,8 @@
 """What would rescue a layer: more bits, another granularity, equalization."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from quantstore.schemes import BLOCK_SIZE
 from quantstore.wording.text import listed
@@ -126,3 +127,28 @@ def equalization_hope(band: str, layers: int, with_pair: int, lifted: int) -> st
     return (
         f"Cross-layer equalization: {whom} a neighbour to rescale with, and {outcome}. {FORECAST}"
     )
+
+
+def model_remedies(
+    hopes: Sequence[Mapping[Any, Any]], bits_needed: Mapping[str, int | None]
+) -> str:
+    """What could be done about the worst layers: neighbours to rescale with, and bits.
+
+    Args:
+        hopes: as ``queries.model_equalization`` gives them; empty under other schemes than theirs.
+        bits_needed: as :func:`fine_from` takes them, or empty.
+    """
+    by_band = {row["band"]: row for row in hopes}
+    sentences = [
+        equalization_hope(
+            band,
+            layers=int(by_band[band]["layers"]),
+            with_pair=int(by_band[band]["layers_with_pair"]),
+            lifted=int(by_band[band]["layers_lifted"]),
+        )
+        for band in ("broken", "at risk")
+        if band in by_band
+    ][:1]
+    if bits_needed:
+        sentences.append(fine_from(bits_needed, of_model=True))
+    return " ".join(sentences)

@@ -54,7 +54,7 @@ class FittedTable:
 
 
 @dataclass(slots=True)
-class _Column:
+class _TerminalColumn:
     """A column as text; ``header`` may have several lines."""
 
     name: str
@@ -128,7 +128,7 @@ def fitted_table(
     return FittedTable(_drawn(columns, paint), tuple(column.name for column in left_out), shortened)
 
 
-def _shorten_texts(columns: list[_Column], width: int) -> tuple[str, ...]:
+def _shorten_texts(columns: list[_TerminalColumn], width: int) -> tuple[str, ...]:
     """Shorten the widest texts until all columns fit; returns the names of those it shortened."""
     texts = [column for column in columns if not column.is_number]
     widths = [column.width for column in texts]
@@ -172,16 +172,16 @@ def _total(widths: Iterable[int]) -> int:
     return sum(width + _GAP for width in widths) - _GAP
 
 
-def _columns(frame: pd.DataFrame) -> list[_Column]:
+def _columns(frame: pd.DataFrame) -> list[_TerminalColumn]:
     columns = []
     for number, name in enumerate(map(str, frame.columns)):
         values = _values(frame.iloc[:, number])
         cells = [_cell(value, is_db=name.endswith("_db")) for value in values]
-        columns.append(_Column(name, printable(name), cells, _holds_numbers(values)))
+        columns.append(_TerminalColumn(name, printable(name), cells, _holds_numbers(values)))
     return columns
 
 
-def _drawn(columns: list[_Column], paint: Paint | None) -> str:
+def _drawn(columns: list[_TerminalColumn], paint: Paint | None) -> str:
     from tabulate import tabulate
 
     if not columns:

@@ -1,11 +1,23 @@
-"""What is said of targets: what stayed in float, and which figures are missing."""
+"""What is said of targets: what they lose, what stayed in float, which values are missing."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from quantstore.errors import printable
 from quantstore.records import SimulationRecord
+from quantstore.schemes import TARGETS
+from quantstore.wording.columns import Cell, Column, Row, band_at
+from quantstore.wording.frames import figure_or_none, names_or_none
+from quantstore.wording.rescues import is_written, rescued_db
 from quantstore.wording.text import listed, short_name
-from quantstore.wording.units import counted
+from quantstore.wording.units import counted, db
+
+if TYPE_CHECKING:
+    from quantstore.wording.answers import StoredRescue
+
+HEADING = "Targets"
+CAPTION = "What different hardware would lose, estimated with noise: SQNR at the worst output."
+NOT_MEASURED = "not measured"
 
 # More names than these are only length.
 MOST_NAMES = 3
@@ -46,3 +58,68 @@ def missing_figures(
         for record in records
         if record.target is not None and record.failure is not None
     )
+
+
+def target_rows(
+    values: Sequence[Row], rescues: Sequence["StoredRescue"], names: Sequence[str] = tuple(TARGETS)
+) -> list[Row]:
+    """A row for each target, for :func:`target_columns`.
+
+    Args:
+        values: as ``queries.model_targets`` gives them.
+        rescues: the latest of each target.
+        names: the targets to show.
+    """
+    by_target = {str(row["target"]): row for row in values}
+    rescued = {rescue.record.target: rescue for rescue in rescues if is_written(rescue.record)}
+    rows: list[Row] = []
+    last_named: tuple[str, ...] = ()
+    for name in names:
+        row = by_target.get(name)
+        note = "" if row is None else _missing_because(row)
+        float_layers = () if row is None else tuple(names_or_none(row["float_layers"]))
+        if float_layers and not note:
+            # Mostly they are the same under every target: names once are enough.
+            note = f"{stayed_in_float(float_layers, is_repeated=float_layers == last_named)}."
+            last_named = float_layers
+        rows.append({"target": name, "value": row, "note": note, "rescue": rescued.get(name)})
+    return rows
+
+
+def _missing_because(row: Row) -> str:
+    if figure_or_none(row["output_sqnr_db"]) is not None:
+        return ""
+    return f"Not measured: {printable(str(row['failure'])).rstrip('.')}."
+
+
+def target_columns(rows: Sequence[Row]) -> list[Column]:
+    """The targets, what each loses and, where some were rescued, what was reached.
+
+    Args:
+        rows: as :func:`target_rows` gives them.
+    """
+    columns = [
+        Column(
+            title="target",
+            style="name",
+            cell=lambda row: Cell(
+                text=row["target"], small=TARGETS[row["target"]].description, note=row["note"]
+            ),
+        ),
+        Column(title="output SQNR", style="chip", cell=_value),
+    ]
+    if any(row["rescue"] for row in rows):
+        columns.append(Column(title="rescued, measured", style="chip", cell=_rescued))
+    return columns
+
+
+def _value(row: Row) -> Cell:
+    value = row["value"]
+    if value is None or figure_or_none(value["output_sqnr_db"]) is None:
+        return Cell(text=NOT_MEASURED)
+    return band_at(value["band"], value["output_sqnr_db"])
+
+
+def _rescued(row: Row) -> Cell | None:
+    rescue = row["rescue"]
+    return None if rescue is None else Cell(band=rescue.band, small=db(rescued_db(rescue.record)))

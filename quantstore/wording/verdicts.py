@@ -2,11 +2,11 @@
 
 import math
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quantstore.errors import printable
 from quantstore.schemes import DEFAULT_TARGET, TARGETS
-from quantstore.wording.units import NO_BREAK_SPACE, counted, share, spaced, with_minus
+from quantstore.wording.units import NO_BREAK_SPACE, counted, db, share, spaced, with_minus
 
 # Of a model that was measured with --no-fold.
 UNFOLDED = "weights as stored, batch normalization not folded"
@@ -48,6 +48,7 @@ class ModelFacts:
     worst_output: str | None = None
     decision_f1: float | None = None
     provisional: str | None = None  # why the value is provisional
+    rescued_db: float | None = None  # of the file that the latest rescue wrote
 
     @property
     def was_run(self) -> bool:
@@ -83,12 +84,16 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class VerdictCell:
-    """What a cell of the verdict matrix says: ``band`` colours it, ``evidence`` says why."""
+    """What a cell of the verdict matrix says: ``band`` colours it, ``evidence`` says why.
+
+    ``rescued`` is what a rescue reached, empty where there was none.
+    """
 
     band: str
     text: str
     addition: str = ""
     evidence: str = ""
+    rescued: str = ""
 
 
 MODES = {
@@ -106,6 +111,11 @@ PROVISIONAL = "provisional"
 
 def verdict(facts: ModelFacts) -> VerdictCell:
     """The verdict on one model under one target, with what it rests on."""
+    rescued = "" if facts.rescued_db is None else f"Rescued: {db(facts.rescued_db)}"
+    return replace(_verdict(facts), rescued=rescued)
+
+
+def _verdict(facts: ModelFacts) -> VerdictCell:
     if facts.is_untested:
         return VerdictCell(UNTESTED, UNTESTED, "", _untested_because(facts))
     if facts.is_on_its_own_grid:

@@ -6,11 +6,12 @@ import shutil
 import pytest
 
 from quantstore import queries, store
-from quantstore.app.pages.model import LAYER_AND_CAUSE, LAYER_AND_REMEDY, RESCUES
+from quantstore.app.pages.model import RESCUES
 from quantstore.app.widgets.matrix import UNTESTED_GLYPH
 from quantstore.charts.palette import DARK, LIGHT, both, css_variables
 from quantstore.schemes import TARGETS
 from quantstore.wording import units
+from quantstore.wording.layers import LAYER_AND_CAUSE, LAYER_AND_REMEDY
 from quantstore.wording.notes import UNTESTED_NOTE
 from tests.support.runs import CHANNEL, a_run, add
 from tests.support.visits import texts, unopened

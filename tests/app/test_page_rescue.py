@@ -21,6 +21,7 @@ from quantstore.rescuing.choices import RescueChoices
 from quantstore.rescuing.terms import REMEDIES, RESCUE_TARGETS
 from quantstore.run.choices import Progress
 from quantstore.schemes import DEFAULT_TARGET, TARGETS
+from quantstore.wording import rescue_tables
 from quantstore.wording import rescues as wording
 from quantstore.wording.answers import opening
 from tests.support.facts import finding
@@ -143,7 +144,7 @@ def test_where_nothing_left_int8_a_sentence_says_so(open_app, path, rescued):
     record = a_rescue()
     rescued(units=(), int8_macs=1.0, steps=record.steps[:2])
     app = open_app(path, "rescue", model=MODEL)
-    assert page.ALL_IN_INT8 in said(app)
+    assert rescue_tables.ALL_IN_INT8 in said(app)
     assert "tensor or weights" not in tables(app)
     assert len(app.get("vega_lite_chart")) == 2
 
@@ -155,7 +156,7 @@ def test_a_failure_is_a_sentence_and_draws_nothing(open_app, path, rescued):
     assert fails(app) == []
     assert "the outputs are constant" in app.header[0].value
     assert not app.get("vega_lite_chart")
-    assert rescue_files.NONE_WRITTEN in said(app)
+    assert rescue_tables.NO_FILES in said(app)
 
 
 @pytest.mark.slow

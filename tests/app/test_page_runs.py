@@ -4,21 +4,21 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from quantstore import store
 from quantstore.app.pages import reality
-from quantstore.app.pages.drift import NO_DRIFT_RUN_YET, _quantized_alone
+from quantstore.app.pages.drift import NO_DRIFT_RUN_YET
 from quantstore.app.queue import RunQueue
-from quantstore.app.sections import probe, run_form
+from quantstore.app.sections import run_form
 from quantstore.numerics.correlation import Correlation
 from quantstore.pipeline.files import demo_paths
 from quantstore.process.queue import Job
 from quantstore.run.choices import CALIBRATIONS, Choices, Progress
 from quantstore.schemes import TARGETS
-from quantstore.wording import headlines, notes
+from quantstore.wording import headlines, notes, sensitivity
+from quantstore.wording import runs as run_words
 from tests.support.facts import finding, many
 from tests.support.runs import CHANNEL, TENSOR, a_run, a_sensitivity, a_tensor, add, layer_names
 from tests.support.visits import (
@@ -158,12 +158,12 @@ def test_weights_that_suffer_too_are_not_let_off(open_app, path, weights_db, bot
 
 def test_a_failed_probe_is_said_with_its_reason(probed):
     app = seen(probed, "model", model="digits-separable-unfolded")
-    assert f"{probe.PROBE_FAILED} it was stopped" in said(app)
+    assert f"{run_words.PROBE_FAILED} it was stopped" in said(app)
 
 
 def test_a_model_that_was_not_run_says_how_to(demo_store):
     app = seen(demo_store, "model", model="digits-plain")
-    assert probe.NOT_RUN in said(app)
+    assert run_words.NOT_RUN in said(app)
 
 
 # Weights against reality
@@ -342,7 +342,7 @@ def test_a_model_without_a_run_is_offered_one_and_never_shown_as_another(
     # The runs of others may still be picked; then the page is about them.
     app.multiselect(key="runs").set_value([str(keys[2])]).run()
     assert fails(app) == []
-    assert app.header[0].value.startswith(r"Broken: output SQNR of digits\-plain is")
+    assert app.header[0].value.startswith(r"Broken\: output SQNR of digits\-plain is")
     assert not app.expander[0].proto.expanded
     assert dict(app.query_params)["model"] == "digits-plain"
 
@@ -415,8 +415,8 @@ def test_sensitivity_is_held_against_the_ranking_by_weights(open_app, own_drifte
 )
 def test_sensitivity_says_what_is_quantized_at_a_time(unit_kind, mode, parts):
     """Release 0.1.0 took layers, with what they read and make."""
-    row = pd.Series({"unit_kind": unit_kind, "mode": mode})
-    assert _quantized_alone(row) == f"Only the {parts} of this layer are quantized"
+    row = {"unit_kind": unit_kind, "mode": mode, "target": "int8_tensor", "input_source": "mine"}
+    assert f"Only the {parts} of this layer are quantized" in sensitivity.subject([row])
 
 
 @pytest.mark.slow

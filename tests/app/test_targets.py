@@ -13,7 +13,7 @@ from quantstore.process.queue import UNFORESEEN
 from quantstore.records import NOTHING_ROUNDED
 from quantstore.run.choices import Progress
 from quantstore.schemes import TARGETS
-from quantstore.wording.targets import MOST_NAMES
+from quantstore.wording.targets import MOST_NAMES, NOT_MEASURED
 from tests.support.queues import finished
 from tests.support.runs import a_run, a_tensor, add
 from tests.support.visits import fails, texts
@@ -76,8 +76,8 @@ def test_every_target_has_a_row_and_what_is_measured_its_value(open_app, path):
     table = table_of(app)
     assert list(table) == list(TARGETS)
     assert table["int8_channel"][1] == {"band": "fine", "small": "33.9\u00a0dB"}
-    assert table["int8_tensor"][1] == {"text": targets.NOT_MEASURED}
-    assert table["int8_dynamic"][1] == {"text": targets.NOT_MEASURED}
+    assert table["int8_tensor"][1] == {"text": NOT_MEASURED}
+    assert table["int8_dynamic"][1] == {"text": NOT_MEASURED}
     assert table["int8_dynamic"][0]["note"] == f"Not measured: {STOPPED}."
     for name, (cell, _) in table.items():
         assert (cell["text"], cell["small"]) == (name, TARGETS[name].description)

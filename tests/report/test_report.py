@@ -164,7 +164,7 @@ def test_a_probe_is_reported_with_what_was_measured(demo_store, tmp_path):
     assert "at risk: 19 dB" in text
     assert "onnxruntime 1.32.0" in text
     assert "photos <b>" in text
-    for note in (notes.SHORT_PROBE_NOTE, notes.RUN_NOTE):
+    for note in (notes.PROBE_NOTE, notes.RUN_NOTE):
         assert Reader(note).text in text
 
 

@@ -10,8 +10,8 @@ from quantstore.app.sections import rescue_files, rescue_form, run_form
 from quantstore.app.widgets import (
     address,
     colours,
-    components,
     drawing,
+    listing,
     navigation,
     notes,
     pickers,
@@ -23,12 +23,12 @@ from quantstore.records import RescueRecord
 from quantstore.schemes import TARGETS, Target
 from quantstore.store import Connection
 from quantstore.wording import frames
+from quantstore.wording import rescue_tables as tables
 from quantstore.wording import rescues as wording
 from quantstore.wording.text import markdown
-from quantstore.wording.units import counted, db, moment, seconds, share, weights
+from quantstore.wording.units import counted, db, moment, share
 
 FIRST_UNITS = 8
-ALL_IN_INT8 = "All multiply-accumulates stay in int8: nothing had to be given up."
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def main() -> None:
             rescue_form.draw(model, origin.source, target)
         row = rescues[rescues["rescue_id"] == picked].iloc[0].to_dict()
         record = frames.rescue_record(row)
-        bands = _bands(row, record)
+        bands = tables.bands_of(row, record)
         headline.header(notes.escaped(wording.headline(record, *bands)), anchor=False)
         _verdict(record, bands)
         if record.failure is None:
@@ -68,12 +68,6 @@ def main() -> None:
 def no_rescue_yet(model: str, target: Target) -> str:
     """The headline of a model without a rescue for a target."""
     return f"No rescue of {markdown(model)} with {target.title} yet"
-
-
-def _bands(row: dict[Any, Any], record: RescueRecord) -> tuple[str | None, str | None]:
-    """The band before, and after: of the file itself, where there is one."""
-    after = row["file_band"] if wording.is_written(record) else row["after_band"]
-    return tuple(None if pd.isna(band) else str(band) for band in (row["before_band"], after))  # type: ignore[return-value]
 
 
 # Which rescue
@@ -134,32 +128,11 @@ def _title(row: dict[Any, Any]) -> str:
 
 
 def _verdict(record: RescueRecord, bands: tuple[str | None, str | None]) -> None:
-    sentences = wording.result_sentences(record, *bands)
-    # Before and after come first here: they are the answer.
-    lines = (*sentences[-2:], *sentences[:-2]) if record.failure is None else sentences
     if record.failure is None:
-        st.markdown("  \n".join(map(markdown, lines)))
+        st.markdown("  \n".join(map(markdown, tables.answer_lines(record, bands))))
     for note in record.notes:
         st.caption(markdown(note))
-    counts = (
-        f"{record.calibration_count} to calibrate, {record.validation_count} to choose by,"
-        f" {record.test_count} to test"
-    )
-    st.caption(
-        f"Inputs: {markdown(record.input_source)}; {counts}."
-        f" {_added(record)}{seconds(record.seconds)}, onnxruntime"
-        f" {markdown(record.onnxruntime_version)}."
-    )
-
-
-def _added(record: RescueRecord) -> str:
-    """What the file has that the model has not."""
-    additions = []
-    if record.added_nodes:
-        additions.append(f"{counted(record.added_nodes, 'Mul')} added")
-    if record.weights_unsigned:
-        additions.append("weights stored as uint8")
-    return f"{', '.join(additions)}. " if additions else ""
+    st.caption(markdown(tables.inputs_sentence(record)))
 
 
 def _result(con: Connection, picked: int, record: RescueRecord) -> None:
@@ -178,12 +151,8 @@ def _result(con: Connection, picked: int, record: RescueRecord) -> None:
 
 def _staircase(steps: pd.DataFrame, limits: dict[str, float], record: RescueRecord) -> None:
     st.space("small")
-    st.header("Step by step", anchor=False)
-    st.caption(
-        "One row per step, from the top. Values are of unseen inputs, which decided nothing; steps"
-        " were chosen by the search inputs. Coloured steps were kept, grey ones dropped. Dashed"
-        f" line: the goal, {db(record.reach_db)}."
-    )
+    st.header(tables.STEPS, anchor=False)
+    st.caption(tables.steps_note(record))
     drawing.chart(
         charts.staircase(steps, limits, colours.palette(), reach_db=record.reach_db),
         key="rescue_steps",
@@ -191,47 +160,14 @@ def _staircase(steps: pd.DataFrame, limits: dict[str, float], record: RescueReco
         f" {db(wording.rescued_db(record))} on unseen inputs",
     )
     with st.expander("All steps as a table"):
-        components.table(
-            columns=[
-                {"title": "step", "kind": "name"},
-                {"title": "unseen inputs", "kind": "chip"},
-                {"title": "search inputs", "kind": "pair", "number": True},
-                {"title": "predicted", "kind": "pair", "number": True, "wide": True},
-                {"title": "MACs in int8", "kind": "pair", "number": True, "wide": True},
-                {"title": "CPU time", "kind": "pair", "number": True, "wide": True},
-                {"title": "result", "kind": "pair"},
-            ],
-            rows=[_step_row(row) for row in steps.to_dict("records")],
-            key="rescue_step_table",
-        )
-
-
-def _step_row(row: dict[Any, Any]) -> dict[str, Any]:
-    predicted, macs, took = (
-        frames.figure_or_none(row[column]) for column in ("predicted_db", "int8_macs", "seconds")
-    )
-    return {
-        "key": int(row["step"]),
-        "cells": [
-            {
-                "text": wording.step_title(str(row["remedy"]), is_first=row["step"] == 0),
-                "small": printable(str(row["detail"])),
-            },
-            {"band": row["band"], "small": db(frames.figure_or_none(row["test_db"]))},
-            {"text": db(frames.figure_or_none(row["validation_db"]))},
-            {"text": "–" if predicted is None else db(predicted)},
-            {"text": "–" if macs is None else share(macs, digits=1)},
-            {"text": "–" if took is None else seconds(took)},
-            {"text": wording.KEPT if row["kept"] else wording.DROPPED},
-        ],
-    }
+        listing.draw(tables.STEP_COLUMNS, steps.to_dict("records"), key="rescue_step_table")
 
 
 def _macs(steps: pd.DataFrame, limits: dict[str, float], record: RescueRecord) -> None:
     st.space("small")
     st.header("What it costs", anchor=False)
     if not (steps["int8_macs"] < 1).any():
-        st.caption(ALL_IN_INT8)
+        st.caption(tables.ALL_IN_INT8)
         return
     st.caption(
         "The same steps by the share of multiply-accumulates (MACs) that stay in int8. The ring is"
@@ -254,12 +190,9 @@ def _macs(steps: pd.DataFrame, limits: dict[str, float], record: RescueRecord) -
 
 def _units(units: pd.DataFrame) -> None:
     st.space("small")
-    st.header("What left int8", anchor=False)
-    st.caption(
-        f"Most noise per MAC first, {len(units):,} in all. Sensitivity: output SQNR with this one"
-        " alone in int8. Click a row to open its layer."
-    )
-    rows = units.to_dict("records")
+    st.header(tables.UNITS, anchor=False)
+    st.caption(f"{tables.units_note(len(units))} Click a row to open its layer.")
+    rows = tables.numbered(units.to_dict("records"))
     show_all = st.session_state.get("show_all_units", False) or len(rows) <= FIRST_UNITS + 2
     shown = rows if show_all else rows[:FIRST_UNITS]
 
@@ -270,20 +203,7 @@ def _units(units: pd.DataFrame) -> None:
             if not pd.isna(layer_id):
                 navigation.open_layer(int(layer_id))
 
-    components.table(
-        columns=[
-            {"title": "tensor or weights", "kind": "name"},
-            {"title": "now", "kind": "pair"},
-            {"title": "sensitivity", "kind": "pair", "number": True},
-            {"title": "MACs", "kind": "pair", "number": True},
-            {"title": "cause", "kind": "pair"},
-        ],
-        rows=[
-            {"key": number, "cells": _unit_cells(number, row)} for number, row in enumerate(shown)
-        ],
-        key="rescue_units",
-        on_click=clicked,
-    )
+    listing.draw(tables.UNIT_COLUMNS, shown, key="rescue_units", on_click=clicked)
     if not show_all:
         st.button(
             f"Show all {len(rows)}",
@@ -292,21 +212,6 @@ def _units(units: pd.DataFrame) -> None:
             key="show_units",
             on_click=lambda: st.session_state.update(show_all_units=True),
         )
-
-
-def _unit_cells(number: int, row: dict[Any, Any]) -> list[dict[str, Any]]:
-    details = [str(row["kind"])]
-    if not pd.isna(row["layer"]):
-        details.append(f"{row['op_type']} {printable(str(row['layer']))}")
-    macs = frames.figure_or_none(row["macs"])
-    sensitivity = frames.figure_or_none(row["sensitivity_db"])
-    return [
-        {"text": f"{number + 1}. {printable(str(row['unit']))}", "small": ", ".join(details)},
-        {"text": str(row["precision"])},
-        {"text": "–" if sensitivity is None else db(sensitivity)},
-        {"text": "–" if macs is None else weights(int(macs))},
-        {"text": "" if pd.isna(row["cause"]) else printable(str(row["cause"]))},
-    ]
 
 
 def _drift(layers: pd.DataFrame, limits: dict[str, float]) -> None:

@@ -1,16 +1,11 @@
 """The section of the Model page on what to do: up to three answers, each with its button."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import pandas as pd
 import streamlit as st
 
-from quantstore import queries
 from quantstore.app.widgets import address, navigation
 from quantstore.rescuing.terms import RESCUE_TARGETS
-from quantstore.store import Connection
-from quantstore.wording import frames
 from quantstore.wording.answers import Advice, AdviceKind, StoredRescue, answers, opening
 from quantstore.wording.text import markdown
 from quantstore.wording.verdicts import ModelFacts
@@ -30,23 +25,6 @@ ICONS: dict[AdviceKind, str] = {
 }
 
 
-def stored_rescues(con: Connection, model: str) -> list[StoredRescue]:
-    """The latest rescue of each target, with the name of its quantized file."""
-    latest = []
-    for row in queries.latest_rescues(con, model).to_dict("records"):
-        files = queries.rescue_files(con, int(row["rescue_id"]))
-        names = [Path(str(path)).name for path in files.loc[files["kind"] == "rescued", "path"]]
-        latest.append(
-            StoredRescue(
-                rescue_id=int(row["rescue_id"]),
-                record=frames.rescue_record(row),
-                band=None if pd.isna(row["file_band"]) else str(row["file_band"]),
-                file_name=names[0] if names else "",
-            )
-        )
-    return latest
-
-
 def section(
     facts: ModelFacts, others: Sequence[ModelFacts], rescues: Sequence[StoredRescue]
 ) -> None:
@@ -55,7 +33,7 @@ def section(
     Args:
         facts: under the target that is looked at.
         others: the same model under every target.
-        rescues: as :func:`stored_rescues` gives them.
+        rescues: as ``queries.stored_rescues`` gives them.
     """
     st.header(HEADING, anchor=False)
     sentence = opening(facts)

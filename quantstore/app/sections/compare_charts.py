@@ -17,9 +17,10 @@ from quantstore.charts.measures import CHANNEL_SPREAD, LABELS, SQNR, WEIGHT_RANG
 from quantstore.errors import printable
 from quantstore.numerics.measures import Axis
 from quantstore.schemes import Scheme
+from quantstore.wording import stories
 from quantstore.wording.nodes import operator
 from quantstore.wording.text import listed, short_name
-from quantstore.wording.units import bits, count, counted, weight
+from quantstore.wording.units import count, counted, weight
 from quantstore.wording.verdicts import NINE_IN_TEN
 
 DECADE_BINS = (5, 10, 20)
@@ -72,7 +73,7 @@ def _pick_measure(
 
 def _differences(profiles: pd.DataFrame, models: list[str], scheme: Scheme) -> Drawn:
     st.space("small")
-    st.header("How the layers differ", anchor=False)
+    st.header(stories.DIFFERENCES, anchor=False)
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         label = _pick_measure("Measure", key="measure", default=WEIGHT_RANGE)
         shapes = [BRICKS, CUMULATIVE]
@@ -167,22 +168,14 @@ def _not_counted(everything: pd.DataFrame, profiles: pd.DataFrame) -> str:
     """What the distribution leaves out where nobody has chosen operators."""
     if st.session_state.get("family"):
         return ""
-    uncounted, without = charts.not_counted(everything, profiles)
-    note = ""
-    if uncounted:
-        note += (
-            f" Convolutions are counted; {counted(uncounted, 'other layer')}"
-            f" {'is' if uncounted == 1 else 'are'} not: choose operators under Filter layers."
-        )
-    if without:
-        names = listed([short_name(str(model), 40) for model in without])
-        verb = "has" if len(without) == 1 else "have"
-        note += f" {notes.escaped(names)} {verb} no convolution: every layer counts there."
-    return note
+    note = stories.layers_counted(
+        *charts.not_counted(everything, profiles), more=": choose operators under Filter layers"
+    )
+    return f" {notes.escaped(note)}" if note else ""
 
 
 _MARKS = {
-    BRICKS: "One brick per {kind}, coloured by band; click one to open it.",
+    BRICKS: f"{stories.bricks_note('{kind}')}; click one to open it.",
     BARS: "",
     CUMULATIVE: "Each line climbs by one layer at a time; click a dot to open the layer.",
     RIDGES: "Each ridge is scaled to its own peak; a tick below it is a layer, coloured by band.",
@@ -193,57 +186,21 @@ def _story(profiles: pd.DataFrame, measure: Measure, shape: str) -> str:
     noun = charts.kind_of(profiles)
     mark = _MARKS[shape].format(kind=noun)
     if measure.label == WEIGHT_RANGE:
-        return _range_story(profiles, measure.column, mark)
+        return f"{mark} {notes.escaped(charts.range_story(profiles, measure.column))}"
     story = f"{mark} {measure.explanation}"
     if measure.label == CHANNEL_SPREAD:
-        spread_bits = profiles.groupby("model", sort=False)[measure.column].quantile(0.9)
-        spread_bits = spread_bits.sort_values()
-        if len(spread_bits) > 1:
-            story += (
-                f" A tenth of the counted {noun}s spread {bits(spread_bits.iloc[-1])} or more in"
-                f" {notes.escaped(str(spread_bits.index[-1]))}, {bits(spread_bits.iloc[0])} in"
-                f" {notes.escaped(str(spread_bits.index[0]))}."
-            )
+        story += f" {notes.escaped(charts.spread_story(profiles, measure.column))}"
     return story
-
-
-def _range_story(profiles: pd.DataFrame, column: str, mark: str) -> str:
-    """How far raw range can be trusted, by the layers that show it best."""
-    landmarks = charts.landmarks(profiles, column)
-    if landmarks is None:
-        return mark
-    text = (
-        f"{mark} The widest layer is **{_full_name(landmarks.widest, profiles)}** with a range of"
-        f" {weight(landmarks.widest[column])}."
-    )
-    if landmarks.widest_unharmed is not None and landmarks.narrowest_broken is not None:
-        text += (
-            f" Range alone does not decide: {_full_name(landmarks.widest_unharmed, profiles)} spans"
-            f" {weight(landmarks.widest_unharmed[column])} and is not at risk, while"
-            f" {_full_name(landmarks.narrowest_broken, profiles)} breaks with a range of"
-            f" {weight(landmarks.narrowest_broken[column])}."
-        )
-    return text
-
-
-def _full_name(layer: pd.Series, profiles: pd.DataFrame) -> str:
-    name = short_name(str(layer["layer"]), 40)
-    if profiles["model"].nunique() > 1:
-        name = f"{short_name(str(layer['model']), 40)} {name}"
-    return notes.escaped(name)
 
 
 def _depth(profiles: pd.DataFrame, scheme: Scheme) -> Drawn:
     st.space("small")
-    st.header("Where in the network", anchor=False)
+    st.header(stories.DEPTH, anchor=False)
     label = _pick_measure("Measure", key="depth_measure", default=SQNR)
     measure = measure_of(label, scheme)
     palette = colours.palette()
     if label == SQNR:
-        st.caption(
-            "Bars show the SQNR that 90 % of the layer's channels reach, measured down from 40 dB."
-            " Longer bars are worse. Click one to open the layer."
-        )
+        st.caption(f"{stories.DEPTH_NOTE} Click one to open the layer.")
         drawing = charts.hanging_bars(profiles, palette)
     else:
         st.caption(

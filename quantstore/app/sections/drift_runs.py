@@ -1,16 +1,13 @@
 """Which runs the Drift page shows, which model it is about, and what they are called."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import pandas as pd
 import streamlit as st
 
 from quantstore.app.sections import run_form
 from quantstore.app.widgets import address, pickers
 from quantstore.errors import printable
-from quantstore.schemes import SCHEMES, TARGETS, Target
-from quantstore.wording.verdicts import MODES
+from quantstore.schemes import Target
+from quantstore.wording.runs import rounded
 
 MOST_RUNS = 4
 # What tells two runs apart, in the order of their name.
@@ -109,16 +106,6 @@ def names(chosen: pd.DataFrame) -> dict[int, str]:
             for name, run in zip(short, chosen["simulation_id"], strict=True)
         ]
     return dict(zip(chosen["simulation_id"].tolist(), run_names, strict=True))
-
-
-def rounded(row: Mapping[Any, Any]) -> str:
-    """What a run rounds: its target, or scheme and mode where no target is that."""
-    if row["target"] in TARGETS:
-        return TARGETS[row["target"]].title
-    scheme = str(row["scheme"])
-    # Another release may have measured others.
-    title = SCHEMES[scheme].title if scheme in SCHEMES else printable(scheme)
-    return f"{title}, {MODES[row['mode']]}"
 
 
 def _first_runs(runs: pd.DataFrame, target: Target, model: str) -> list[str]:

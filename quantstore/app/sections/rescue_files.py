@@ -8,11 +8,11 @@ import streamlit as st
 from quantstore.app.widgets import reach
 from quantstore.errors import printable
 from quantstore.pipeline.rescues import WrittenState, state_of_file, use_of
+from quantstore.wording.rescue_tables import NO_FILES
 from quantstore.wording.text import markdown
 from quantstore.wording.units import file_size
 
 HEADING = "Files"
-NONE_WRITTEN = "This rescue wrote no files."
 FROM_ELSEWHERE = (
     "This app can be reached from other computers, so it hands out no files of this one. They are"
     " in:"
@@ -40,7 +40,7 @@ def section(files: pd.DataFrame, model: str) -> None:
     st.space("small")
     st.header(HEADING, anchor=False)
     if files.empty:
-        st.caption(NONE_WRITTEN)
+        st.caption(NO_FILES)
         return
     rows = files.to_dict("records")
     folder = str(Path(str(rows[0]["path"])).parent)

@@ -5,7 +5,9 @@ import html
 import streamlit as st
 
 from quantstore.app.widgets import components
-from quantstore.charts.palette import BANDS, DARK, LIGHT, PALETTES, Palette, ThemeName, both
+from quantstore.charts.palette import DARK, LIGHT, PALETTES, Palette, ThemeName, both
+from quantstore.wording.notes import band_ranges
+from quantstore.wording.units import counted
 
 
 def theme() -> ThemeName:
@@ -34,17 +36,10 @@ def legend(limits: dict[str, float], counts: dict[str, int] | None = None) -> No
     """The bands with their limits, or with how many layers each holds."""
     items = []
     muted = both(LIGHT.muted, DARK.muted)
-    for position, band in enumerate(BANDS):
+    for band, label in band_ranges(limits):
         fill = both(LIGHT.bands[band].fill, DARK.bands[band].fill)
         if counts is not None:
-            number = counts.get(band, 0)
-            label = f"{number:,} layer{'' if number == 1 else 's'}"
-        elif position == 0:
-            label = f"below {limits[BANDS[1]]:g} dB"
-        elif position == len(BANDS) - 1:
-            label = f"{limits[band]:g} dB and more"
-        else:
-            label = f"{limits[band]:g} to {limits[BANDS[position + 1]]:g} dB"
+            label = counted(counts.get(band, 0), "layer")
         items.append(
             '<span style="white-space:nowrap;margin-right:16px">'
             f'<span style="display:inline-block;width:11px;height:11px;border-radius:2px;'

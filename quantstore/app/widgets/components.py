@@ -99,6 +99,7 @@ td:last-child, th:last-child { padding-right: 0; }
 .verdict { font-weight: 600; font-size: 14px; }
 .more { font-weight: 400; font-size: 12px; margin-left: 6px; white-space: nowrap; }
 .evidence { color: inherit; opacity: 0.86; font-size: 11px; line-height: 1.3; margin-top: 1px; }
+.rescued { font-weight: 600; opacity: 1; }
 .strip { display: flex; gap: 1px; height: 6px; width: 100%; }
 .strip i { min-width: 2.5px; display: block; }
 @container (max-width: 700px) {
@@ -206,6 +207,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
             evidence.appendChild(document.createTextNode(first));
             for (const other of others) evidence.appendChild(element("div", "", other));
             words.appendChild(evidence);
+            if (cell.rescued) words.appendChild(element("div", "evidence rescued", cell.rescued));
             button.appendChild(words);
             const strip = element("div", "strip");
             for (const [name, count] of cell.counts) {
@@ -222,7 +224,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
             button.setAttribute(
                 "aria-label",
                 `${row.title}, ${target.title}: ${cell.text} ${cell.more}; `
-                + `${cell.evidence}; layers by their weights: ${layers}`);
+                + `${cell.evidence}; ${cell.rescued ? cell.rescued + "; " : ""}`
+                + `layers by their weights: ${layers}`);
             button.onclick = () => setTriggerValue(
                 "clicked", { model: row.name, target: target.name });
             box.appendChild(button);
@@ -475,8 +478,8 @@ def verdict_matrix(
         targets: ``name``, ``title`` and the ``lines`` of each head.
         rows: ``model`` (None on the page of the model itself), ``name``, ``title``, ``facts``,
             ``caveat`` (a line of its own) and ``cells`` with ``band``, ``text``, ``more``,
-            ``glyph`` (before the words), ``evidence`` (what they rest on), ``tip`` and ``counts``
-            (pairs of band and layers).
+            ``glyph`` (before the words), ``evidence`` (what they rest on), ``rescued`` (what a
+            rescue reached, or nothing), ``tip`` and ``counts`` (pairs of band and layers).
         on_click: reads ``st.session_state[key].clicked``: ``{"model"?: ..., "target"?: ...}``, or
             ``{"sort": ...}``.
         sort: ``options`` (pairs of value and words) and the ``chosen`` value; None for no choice.

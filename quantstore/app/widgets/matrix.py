@@ -8,7 +8,8 @@ from quantstore.app.widgets import address, components, navigation
 from quantstore.charts.palette import BANDS
 from quantstore.errors import printable
 from quantstore.schemes import TARGETS, Target
-from quantstore.wording.units import counted, file_size, weights
+from quantstore.wording.headlines import model_size
+from quantstore.wording.units import file_size
 from quantstore.wording.verdicts import UNFOLDED, ModelFacts, verdict, verdict_sentence
 
 
@@ -34,12 +35,7 @@ def verdict_matrix(
     rows = []
     for model in models:
         first = by_cell[(model, target.name)]
-        facts = [
-            counted(int(first["layer_count"]), "layer").replace("\u00a0", " "),
-            f"{weights(int(first['weight_count']))} weights",
-        ]
-        if first["layers_already_quantized"]:
-            facts.append("stored as integers")
+        facts = model_size(first)
         cells = []
         for name in columns:
             cell = by_cell[(model, name)]
@@ -53,6 +49,7 @@ def verdict_matrix(
                     "more": verdict_cell.addition,
                     "glyph": UNTESTED_GLYPH if model_facts.is_untested else "",
                     "evidence": verdict_cell.evidence,
+                    "rescued": verdict_cell.rescued,
                     "tip": _tip(model_facts),
                     "counts": counts,
                 }

@@ -1,6 +1,5 @@
 """Muted lines of prose, and words that explain themselves."""
 
-import html
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -8,18 +7,9 @@ import streamlit as st
 
 from quantstore.app.widgets import navigation
 from quantstore.charts.palette import DARK, LIGHT, both
-from quantstore.errors import printable
+from quantstore.wording import notes as wording
 from quantstore.wording.explanations import EXPLANATIONS
-from quantstore.wording.notes import (
-    ALREADY_QUANTIZED_NOTE,
-    BAND_NOTE,
-    PROBE_NOTE,
-    RUN_NOTE,
-    UNTESTED_NOTE,
-    WEIGHTS_NOTE,
-)
 from quantstore.wording.text import markdown
-from quantstore.wording.verdicts import PROVISIONAL, UNTESTED
 
 
 def evidence_notes(verdicts: pd.DataFrame) -> None:
@@ -28,26 +18,8 @@ def evidence_notes(verdicts: pd.DataFrame) -> None:
     Args:
         verdicts: the rows that the matrix shows.
     """
-    is_untested = verdicts["verdict"] == UNTESTED
-    shown_evidence = set(verdicts.loc[~is_untested, "evidence"])
-    note(
-        " ".join(
-            text
-            for evidence, text in (
-                ("run", RUN_NOTE),
-                ("probe", PROBE_NOTE),
-                ("", BAND_NOTE),
-                ("weights", WEIGHTS_NOTE),
-            )
-            if not evidence or evidence in shown_evidence
-        )
-    )
-    if is_untested.any():
-        note(UNTESTED_NOTE)
-    for reason in verdicts["provisional"].dropna().unique():
-        note(f"<i>{PROVISIONAL.capitalize()}</i>: {html.escape(printable(reason))}")
-    if verdicts["layers_already_quantized"].gt(0).any():
-        note(ALREADY_QUANTIZED_NOTE)
+    for text in wording.evidence_notes(verdicts.to_dict("records")):
+        note(text)
 
 
 def note(text: str) -> None:
