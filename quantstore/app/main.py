@@ -12,16 +12,18 @@ from pathlib import Path
 import streamlit as st
 
 from quantstore.app import sidebar
-from quantstore.app.page_list import PAGES
+from quantstore.app.page_list import PAGES, Page
 from quantstore.app.widgets import address, colours, stores, welcome
 from quantstore.charts import common
-from quantstore.errors import MissingStoreError, OlderStoreError, QuantstoreError
+from quantstore.errors import MissingStoreError, OlderStoreError, QuantstoreError, printable
 from quantstore.wording.text import markdown
 
 PACKAGE = Path(__file__).resolve().parent
 
 logger = logging.getLogger(__name__)
 
+PRODUCT = "quantstore"
+FAVICON = str(PACKAGE / "assets" / "favicon.png")
 PAGE_FAILED = (
     "Something went wrong on this page. The details are in the terminal that runs the app; reload"
     " the page, or choose another one."
@@ -33,8 +35,9 @@ def run() -> None:
     _make_pages_quick()
     # Before st.navigation: a page's material icon as favicon would come from the network.
     st.set_page_config(
-        page_title="quantstore",
-        page_icon=str(PACKAGE / "assets" / "favicon.png"),
+        # The one on show, until it is known what this run shows.
+        page_title=st.session_state.get("tab_title", PRODUCT),
+        page_icon=FAVICON,
         layout="wide",
         menu_items={"Get help": None, "Report a bug": None, "About": None},
     )
@@ -68,6 +71,21 @@ def run() -> None:
         # Pages stop and rerun by exceptions that are no Exception; what arrives here is a bug.
         logger.exception("The page %s failed", page.title)
         st.error(PAGE_FAILED)
+    _name_tab(page)
+
+
+def tab_title(page: Page, model: str | None) -> str:
+    """What the tab of the browser is called: ``rtmdet-nano · Model · quantstore``."""
+    subject = [printable(model)] if model else []
+    return " · ".join([*subject, page.title, PRODUCT])
+
+
+def _name_tab(page: Page) -> None:
+    """Call the tab by what the page shows."""
+    title = tab_title(page, address.shown("model"))
+    if st.session_state.get("tab_title") != title:
+        st.session_state["tab_title"] = title
+        st.set_page_config(page_title=title, page_icon=FAVICON)
 
 
 @cache

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantstore.process.queue import FINISHED, Cancellable, Job, Queue
-from quantstore.wording.units import file_size
+from quantstore.wording.units import NO_BREAK_SPACE, file_size
 
 __all__ = ["FILES", "FINISHED", "RUNS", "FileQueue", "Job", "RunQueue"]
 
@@ -65,8 +65,10 @@ class FileQueue(Queue):
             )
             return ingest_child.start(path, store_path, choices)
 
-        size = path.stat().st_size if path.is_file() else 0
-        return self.put(start, name=name, description=file_size(size), when_finished=when_finished)
+        size = file_size(path.stat().st_size if path.is_file() else 0)
+        # A queue makes every character visible that is no plain one.
+        size = size.replace(NO_BREAK_SPACE, " ")
+        return self.put(start, name=name, description=size, when_finished=when_finished)
 
 
 class RunQueue(Queue):

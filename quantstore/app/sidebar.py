@@ -1,44 +1,46 @@
 """The sidebar: the target, adding models, and what becomes of them."""
 
-import shutil
-from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path, PurePath
-from threading import Lock
+from pathlib import Path
 
 import streamlit as st
-from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from quantstore import queries, settings, store
 from quantstore.app.queue import FILES, FINISHED, Job
-from quantstore.app.uploads import Upload, remove_leftovers
-from quantstore.app.widgets import browser_frame, colours, jobs, pickers, reach
+from quantstore.app.uploads import remove_leftovers
+from quantstore.app.widgets import (
+    arrivals,
+    browser_frame,
+    colours,
+    jobs,
+    pickers,
+    reach,
+    upload_box,
+)
 from quantstore.errors import LockedStoreError, QuantstoreError
 from quantstore.pipeline.files import find_files
 from quantstore.wording.text import short_name
 from quantstore.wording.units import counted, file_size, seconds
 
-_COPY_BYTES = 1 << 20
-
 PATH_PLACEHOLDER = "Path to a file or folder"
-DATA_FILES_TOO = "Upload external data files together with the model."
 PATHS_ARE_OFF = (
     "This app can be reached from other computers. Add files on the server from its terminal:"
 )
-NO_MODEL_IN_UPLOAD = "no .onnx file in the upload; upload the model together with its data files"
 
 
 def draw(*, has_target: bool) -> None:
     """Everything below the navigation."""
     with st.sidebar:
         browser_frame.draw()
+        arrivals.follow()
         colours.watch_theme()
         size = _store_size()
         if has_target and size is not None and size.models:
             pickers.pick_target()
         st.subheader("Add models", anchor=False)
         _sweep()
-        _upload()
+        upload_box.draw("sidebar")
+        st.caption(upload_box.size_hint())
         if reach.is_this_computer_only():
             _path()
         else:
@@ -55,100 +57,6 @@ def draw(*, has_target: bool) -> None:
 def _sweep() -> None:
     """Remove, once for each server, what one that was killed left behind."""
     remove_leftovers()
-
-
-def _upload() -> None:
-    round_number = st.session_state.setdefault("upload_round", 0)
-    files = st.file_uploader(
-        "Upload ONNX files",
-        accept_multiple_files=True,
-        label_visibility="collapsed",
-        key=f"upload_{round_number}",
-    )
-    larger = ""
-    if reach.is_this_computer_only():
-        larger = f"{for_larger_files(st.get_option('server.maxUploadSize'))} "
-    st.caption(f"{larger}{DATA_FILES_TOO}")
-    if files:
-        _queue_uploads(files)
-        # A new key empties the widget and frees its memory.
-        st.session_state["upload_round"] = round_number + 1
-        st.rerun()
-
-
-def for_larger_files(most_megabytes: int) -> str:
-    """What to do with a file that is larger than an upload may be."""
-    return f"Up to {most_megabytes} MB per file; for larger models, enter a path below."
-
-
-def _otherwise() -> str:
-    """How to add what cannot be uploaded."""
-    if reach.is_this_computer_only():
-        return "enter the path instead"
-    return f"run on the server: {settings.command('ingest FILE')}"
-
-
-def _queue_uploads(files: list[UploadedFile]) -> None:
-    """Copy an upload into a folder of its own, so that models lie beside their data files."""
-    names = ", ".join(file.name for file in files)
-    try:
-        upload = Upload(sum(file.size for file in files))
-    except OSError as error:
-        FILES.refuse(names, f"cannot be copied: {error.strerror}; {_otherwise()}")
-        return
-    try:
-        models = _copied(files, upload.folder)
-    except OSError as error:
-        upload.remove()
-        FILES.refuse(names, f"cannot be copied: {error.strerror}; {_otherwise()}")
-        return
-    if not models:
-        upload.remove()
-        FILES.refuse(names, NO_MODEL_IN_UPLOAD)
-        return
-    # Removed when its last model is ingested, failed or was cancelled.
-    remaining = _Countdown(len(models), upload.remove)
-    for model in models:
-        FILES.add(
-            model,
-            settings.store_path(),
-            name=model.name,
-            source=f"upload {model.name}",
-            when_finished=remaining.one_less,
-        )
-
-
-def _copied(files: list[UploadedFile], folder: Path) -> list[Path]:
-    """Write an upload into a new folder; returns the models in it."""
-    folder.mkdir()
-    models: list[Path] = []
-    for file in files:
-        # A browser sends a bare name; anything more would be an attempt to leave the folder.
-        target = folder / (PurePath(file.name.replace("\\", "/")).name or "upload.onnx")
-        if target.is_file():
-            FILES.refuse(file.name, "the upload has two files of this name; upload them separately")
-            continue
-        with target.open("wb") as stream:
-            shutil.copyfileobj(file, stream, _COPY_BYTES)
-        if target.suffix.lower() == ".onnx":
-            models.append(target)
-    return models
-
-
-class _Countdown:
-    """Calls an action when the last of several jobs is over."""
-
-    def __init__(self, count: int, action: Callable[[], None]) -> None:
-        self._count = count
-        self._action = action
-        self._lock = Lock()
-
-    def one_less(self) -> None:
-        with self._lock:
-            self._count -= 1
-            is_last = self._count == 0
-        if is_last:
-            self._action()
 
 
 def _path() -> None:
@@ -179,9 +87,12 @@ def _queue_path(text: str) -> None:
         return
     for failure in failures:
         FILES.refuse(short_name(failure.path, 80), failure.error or "")
-    for path, exists, source in candidates:
-        name = path.name if exists else str(path)
-        FILES.add(path, settings.store_path(), name=name, source=source)
+    arrivals.expect(
+        FILES.add(
+            path, settings.store_path(), name=path.name if exists else str(path), source=source
+        )
+        for path, exists, source in candidates
+    )
 
 
 def _files(files: list[Job]) -> None:
@@ -192,6 +103,7 @@ def _files(files: list[Job]) -> None:
             st.markdown(f"**{len(running)} of {len(files)} under way**")
             st.button("Cancel", type="tertiary", on_click=FILES.cancel_all, key="cancel_jobs")
     st.html(f'<div style="font-size:12px">{"".join(_job_line(job) for job in files)}</div>')
+    arrivals.links()
 
 
 def _job_line(job: Job) -> str:

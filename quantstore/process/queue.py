@@ -79,6 +79,7 @@ class Queue:
         self._jobs: dict[int, Job] = {}
         self._waiting: dict[int, _Waiting] = {}
         self._ids = itertools.count(1)
+        self._ended_count = 0
         self._running: tuple[int, Cancellable] | None = None
         self._thread: threading.Thread | None = None
         atexit.register(self.cancel_all)
@@ -109,6 +110,12 @@ class Queue:
                 self._thread.start()
             self._changed.notify_all()
             return job_id
+
+    @property
+    def ended_count(self) -> int:
+        """How many jobs ran to their end, well or not, since the server began."""
+        with self._changed:
+            return self._ended_count
 
     def refuse(self, name: str, message: str) -> None:
         """Show work that failed before it could be queued."""
@@ -173,6 +180,8 @@ class Queue:
                 logger.exception("The queue failed at job %d", job_id)
                 self._end(job_id, "failed", UNFORESEEN)
             finally:
+                with self._changed:
+                    self._ended_count += is_wanted
                 if waiting.when_finished is not None:
                     waiting.when_finished()
 

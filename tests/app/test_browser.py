@@ -34,7 +34,7 @@ def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
 
     wrong = tmp_path / "letter<b>.onnx"
     wrong.write_text("Dear sir or madam")
-    page.locator("input[type=file]").set_input_files(
+    page.locator(".st-key-sidebar_upload input[type=file]").set_input_files(
         [DEMO / "digits-rescaled.onnx", DEMO / "digits-separable.onnx", wrong]
     )
     one_of_two = many(1, 0, 2, mode="both")

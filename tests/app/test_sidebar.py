@@ -1,6 +1,7 @@
 """Adding models in the sidebar: what becomes of uploads and of typed paths."""
 
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from quantstore.app import sidebar, uploads
 from quantstore.app.queue import FileQueue
-from quantstore.app.widgets import reach
+from quantstore.app.widgets import reach, upload_box
 from quantstore.pipeline.files import demo_paths
 from tests.support.queues import finished
 from tests.support.visits import ROOT
@@ -38,7 +39,8 @@ def queue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     # What an earlier test left to the garbage collector is none of this one's.
     monkeypatch.setattr(uploads, "_live_bytes", 0)
     queue = FileQueue(probe=False)
-    monkeypatch.setattr(sidebar, "FILES", queue)
+    for module in (sidebar, upload_box):
+        monkeypatch.setattr(module, "FILES", queue)
     yield queue
     queue.cancel_all()
 
@@ -50,12 +52,15 @@ def is_soon_empty(folder: Path) -> bool:
     return not list(folder.iterdir())
 
 
-PLAIN = next(path for path in demo_paths() if path.stem == "digits-plain").read_bytes()
+PLAIN, RESCALED = (
+    next(path for path in demo_paths() if path.stem == name).read_bytes()
+    for name in ("digits-plain", "digits-rescaled")
+)
 
 
 @pytest.mark.slow
 def test_an_upload_called_model_is_not_named_after_a_temporary_folder(queue, tmp_path):
-    sidebar._queue_uploads([Upload("model.onnx", PLAIN)])
+    upload_box.queue_uploads([Upload("model.onnx", PLAIN)])
     assert [job.result.model for job in finished(queue)] == ["model"]
     assert is_soon_empty(tmp_path / "uploads")
 
@@ -69,14 +74,14 @@ def test_an_upload_called_model_is_not_named_after_a_temporary_folder(queue, tmp
     ],
 )
 def test_an_upload_stays_in_its_folder_whatever_it_is_called(queue, tmp_path, name):
-    sidebar._queue_uploads([Upload(name, PLAIN)])
+    upload_box.queue_uploads([Upload(name, PLAIN)])
     assert [job.name for job in finished(queue)] == ["up.onnx"]
     assert not list(tmp_path.glob("*.onnx"))
 
 
 @pytest.mark.parametrize("name", ["..", "x" * 300 + ".onnx"])
 def test_an_upload_that_no_file_can_be_called_is_refused(queue, tmp_path, name):
-    sidebar._queue_uploads([Upload(name, PLAIN)])
+    upload_box.queue_uploads([Upload(name, PLAIN)])
     (job,) = queue.snapshot()
     assert job.message.startswith("cannot be copied: ")
     assert is_soon_empty(tmp_path / "uploads")
@@ -85,7 +90,7 @@ def test_an_upload_that_no_file_can_be_called_is_refused(queue, tmp_path, name):
 def test_an_upload_is_nobody_elses_to_read(queue, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(queue, "add", lambda path, *_, **more: seen.append((path, more)))
-    sidebar._queue_uploads([Upload("a.onnx", PLAIN)])
+    upload_box.queue_uploads([Upload("a.onnx", PLAIN)])
     (folder,) = (tmp_path / "uploads").iterdir()
     assert folder in seen[0][0].parents
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -94,18 +99,18 @@ def test_an_upload_is_nobody_elses_to_read(queue, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_uploads_together_have_a_limit_and_make_room_again(queue, tmp_path, monkeypatch):
     monkeypatch.setattr(uploads, "LARGEST_BYTES", len(PLAIN) + 10)
-    sidebar._queue_uploads([Upload("a.onnx", PLAIN), Upload("b.onnx", PLAIN)])
+    upload_box.queue_uploads([Upload("a.onnx", PLAIN), Upload("b.onnx", PLAIN)])
     (job,) = queue.snapshot()
     assert job.message.startswith("cannot be copied: uploads under way may hold ")
     for name in ("c.onnx", "d.onnx"):
-        sidebar._queue_uploads([Upload(name, PLAIN)])
+        upload_box.queue_uploads([Upload(name, PLAIN)])
         job = finished(queue)[-1]
         assert job.state == "done", job.message
         assert is_soon_empty(tmp_path / "uploads")
 
 
 def test_an_upload_that_is_cancelled_is_removed(queue, tmp_path):
-    sidebar._queue_uploads([Upload("a.onnx", PLAIN), Upload("b.onnx", PLAIN)])
+    upload_box.queue_uploads([Upload("a.onnx", PLAIN), Upload("b.onnx", PLAIN)])
     queue.cancel_all()
     assert is_soon_empty(tmp_path / "uploads")
 
@@ -133,14 +138,33 @@ def test_what_a_killed_server_left_is_removed_and_what_a_living_one_uses_is_not(
 
 
 @pytest.mark.slow
-def test_two_files_of_one_name_do_not_overwrite_each_other(queue):
-    sidebar._queue_uploads([Upload("a.onnx", PLAIN), Upload("a.onnx", b"other")])
-    assert sorted(job.state for job in finished(queue)) == ["done", "failed"]
+def test_two_models_of_one_name_are_told_apart_by_their_content(queue):
+    """As on the command line, where they lie in different folders."""
+    upload_box.queue_uploads([Upload("model.onnx", PLAIN), Upload("model.onnx", RESCALED)])
+    names = [job.result.model for job in finished(queue)]
+    assert names[0] == "model"
+    assert re.fullmatch("model-[0-9a-f]{8}", names[1])
+
+
+def test_nothing_guesses_to_which_of_two_models_data_belongs(queue, tmp_path):
+    a_model, data = Upload("a.onnx", PLAIN), Upload("a.data", b"0")
+    upload_box.queue_uploads([a_model, Upload("a.onnx", RESCALED), data])
+    assert [job.message for job in finished(queue)] == [upload_box.TWO_OF_A_NAME]
+    assert is_soon_empty(tmp_path / "uploads")
+    queue.dismiss_finished()
+    assert upload_box.copied([Upload("b.data", b"0"), Upload("b.data", b"1")], tmp_path / "x") == []
+    assert [job.message for job in finished(queue)] == [upload_box.TWO_DATA_FILES]
+
+
+def test_an_archive_is_refused_with_what_to_do(queue, tmp_path):
+    upload_box.queue_uploads([Upload("models.zip", b"PK")])
+    assert [job.message for job in finished(queue)] == [upload_box.IS_AN_ARCHIVE]
+    assert is_soon_empty(tmp_path / "uploads")
 
 
 def test_data_without_a_model_is_refused_and_removed(queue, tmp_path):
-    sidebar._queue_uploads([Upload("model.onnx.data", b"0")])
-    assert queue.snapshot()[0].message == sidebar.NO_MODEL_IN_UPLOAD
+    upload_box.queue_uploads([Upload("model.onnx.data", b"0")])
+    assert queue.snapshot()[0].message == upload_box.NO_MODEL_IN_UPLOAD
     assert is_soon_empty(tmp_path / "uploads")
 
 
@@ -212,5 +236,5 @@ def test_the_box_for_paths_is_there_on_this_computer_only_and_its_absence_explai
     command = f"quantstore --db {tmp_path / 's.duckdb'} ingest FILE"
     assert [one.value for one in app.sidebar.code] == ([] if is_local else [command])
     hint = app.sidebar.caption[0].value
-    assert hint.endswith(sidebar.DATA_FILES_TOO)
-    assert (sidebar.for_larger_files(200) in hint) is is_local
+    assert hint.endswith(upload_box.DATA_FILES_TOO)
+    assert (upload_box.for_larger_files(200) in hint) is is_local

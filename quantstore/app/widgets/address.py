@@ -37,6 +37,11 @@ def begin(page: str) -> None:
     st.session_state["_address_links"] = {}
 
 
+def page() -> str:
+    """The name of the page that this run draws."""
+    return str(st.session_state.get("_address_page", ""))
+
+
 def link(
     key: str,
     *,
@@ -98,6 +103,11 @@ def remembered(key: str) -> str | None:
     """What a key was on the page where it was last shown; None where it never was."""
     value = _store("_address_memory").get(key)
     return value if isinstance(value, str) else None
+
+
+def shown(key: str) -> str | None:
+    """What the page of this run shows for a key; None where it has none."""
+    return remembered(key) if key in st.session_state.get("_address_links", ()) else None
 
 
 def choose(key: str, value: Value) -> None:

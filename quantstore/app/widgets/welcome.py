@@ -7,7 +7,7 @@ import streamlit as st
 from quantstore import settings
 from quantstore.app.page_list import Page
 from quantstore.app.queue import FILES
-from quantstore.app.widgets import navigation
+from quantstore.app.widgets import arrivals, navigation, reach, upload_box
 from quantstore.app.widgets.colours import theme
 from quantstore.pipeline.files import demo_paths
 
@@ -15,19 +15,23 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 TITLE = "Will your model survive int8?"
 ADD_EXAMPLES = "Add the example models"
+NO_MODEL_YET = "There is no model in the store yet. Drop .onnx files anywhere on this page."
 
 
 def add_examples() -> None:
     """Queue the example models that ship with the package."""
-    for path in demo_paths():
+    arrivals.expect(
         FILES.add(path, settings.store_path(), name=path.name, source=f"example {path.name}")
+        for path in demo_paths()
+    )
 
 
 def empty_page(page: Page) -> None:
     """What a page shows before there is a model."""
     if not page.is_default:
         st.title(page.title)
-        st.write("There is no model in the store yet.")
+        st.write(NO_MODEL_YET)
+        upload_box.draw("welcome")
         st.button(
             ADD_EXAMPLES,
             type="primary",
@@ -42,16 +46,18 @@ def empty_page(page: Page) -> None:
         " schemes and shows which layers break, why, and what would rescue them. Nothing leaves"
         " this computer."
     )
+    upload_box.draw("welcome")
+    st.caption(f"You can drop files and folders anywhere on a page. {upload_box.DATA_FILES_TOO}")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             ADD_EXAMPLES,
-            type="primary",
             icon=":material/add:",
             on_click=add_examples,
             key="add_examples",
         )
         st.caption("Four small digit classifiers are included. One of them fails in int8.")
-    st.markdown("Or upload an .onnx file in the sidebar, enter its path there, or run:")
+    where = "Enter a path in the sidebar, or run" if reach.is_this_computer_only() else "Run"
+    st.markdown(f"Larger files? {where}:")
     st.code(
         settings.command("ingest path/to/models"), language=None, width="content", wrap_lines=True
     )

@@ -1,0 +1,118 @@
+// What the browser does for every page: an honest history, files dropped anywhere, the tab's mark.
+
+const DROP = "[data-testid=stFileUploaderDropzone]";
+
+// Only a change that follows something the person did is an entry of the history.
+function keepHistoryHonest(page) {
+    // The address that was opened is an entry already.
+    let isDeed = false;
+    const act = () => { isDeed = true; };
+    for (const kind of ["pointerdown", "keydown"]) page.addEventListener(kind, act, true);
+    // Also by the keyboard, whose keys are no deed on the page.
+    page.addEventListener("popstate", () => { isDeed = false; }, true);
+    const push = page.history.pushState.bind(page.history);
+    page.history.pushState = (...entry) => {
+        if (isDeed) push(...entry);
+        else page.history.replaceState(...entry);
+        isDeed = false;
+    };
+}
+
+// The files below what was dropped. A model.onnx in a folder is named after the folder.
+async function filesOf(entry, folder = "") {
+    if (entry.isFile) {
+        const file = await new Promise((take, fail) => entry.file(take, fail));
+        const isNamedAfterFolder = folder && file.name.toLowerCase() === "model.onnx";
+        return [isNamedAfterFolder ? new File([file], `${folder}.onnx`) : file];
+    }
+    const reader = entry.createReader();
+    const files = [];
+    for (;;) {
+        // A reader hands out a hundred entries at a time.
+        const entries = await new Promise((take, fail) => reader.readEntries(take, fail));
+        if (!entries.length) return files;
+        for (const inner of entries) files.push(...await filesOf(inner, entry.name));
+    }
+}
+
+async function dropped(transfer) {
+    // Both lists are empty once the event is over.
+    const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    const plain = [...transfer.files];
+    if (!entries.some((entry) => entry.isDirectory)) return plain;
+    const files = [];
+    for (const entry of entries) files.push(...await filesOf(entry));
+    return files;
+}
+
+// What is dropped anywhere goes to the sidebar's box, unless it is dropped on a box of the page.
+function takeFilesAnywhere(page) {
+    const overlay = document.createElement("div");
+    overlay.className = "quantstore-drop";
+    overlay.hidden = true;
+    overlay.textContent = "Drop to add";
+    document.body.appendChild(overlay);
+    const isBox = (event) => event.target.closest?.(DROP);
+    const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+    const over = (event) => {
+        if (!hasFiles(event)) return;
+        overlay.hidden = Boolean(isBox(event));
+        if (!isBox(event)) event.preventDefault();
+    };
+    page.addEventListener("dragenter", over, true);
+    page.addEventListener("dragover", over, true);
+    page.addEventListener("dragleave", (event) => {
+        // Out of the window, not from one element into another.
+        if (!event.relatedTarget) overlay.hidden = true;
+    }, true);
+    page.addEventListener("drop", async (event) => {
+        overlay.hidden = true;
+        if (!hasFiles(event) || isBox(event)) return;
+        event.preventDefault();
+        event.stopPropagation();
+        const files = await dropped(event.dataTransfer);
+        const input = document.querySelector(".st-key-sidebar_upload input[type=file]");
+        if (!input || !files.length) return;
+        const transfer = new DataTransfer();
+        for (const file of files) transfer.items.add(file);
+        input.files = transfer.files;
+        input.dispatchEvent(new Event("change", { bubbles: true }));
+    }, true);
+}
+
+// A mark before the title, from when a job ends in a hidden tab until somebody looks.
+function markTitle(page) {
+    const mark = "✓ ";
+    let isMarked = false;
+    const write = () => {
+        const bare = document.title.startsWith(mark)
+            ? document.title.slice(mark.length) : document.title;
+        const title = isMarked ? mark + bare : bare;
+        if (title !== document.title) document.title = title;
+    };
+    // Every run of the script writes the title anew.
+    new MutationObserver(write).observe(document.head,
+        { subtree: true, childList: true, characterData: true });
+    document.addEventListener("visibilitychange", () => {
+        if (document.hidden) return;
+        isMarked = false;
+        write();
+    });
+    page.quantstoreDone = () => {
+        if (!document.hidden) return;
+        isMarked = true;
+        write();
+    };
+}
+
+export default function ({ data, parentElement }) {
+    const page = parentElement.ownerDocument.defaultView;
+    if (!page.quantstoreFrame) {
+        page.quantstoreFrame = { done: data.done };
+        keepHistoryHonest(page);
+        takeFilesAnywhere(page);
+        markTitle(page);
+    }
+    if (data.done > page.quantstoreFrame.done) page.quantstoreDone();
+    page.quantstoreFrame.done = data.done;
+}
