@@ -217,6 +217,31 @@ class OutputRecord:
     decides: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRecord:
+    """A row of ``simulation_answers``: what became of the answer on one input.
+
+    ``form`` is one of ``answers.ANSWER_FORMS`` or ``answers.NO_FORM``; ``float_answer`` and
+    ``int8_answer`` are what ``answers.NetworkAnswer.to_json`` writes; ``picture`` is a JPEG file.
+    """
+
+    input_name: str
+    rank: int
+    sqnr_db: float
+    form: str
+    is_shown: bool
+    kept: int | None = None
+    kept_by_heads: int | None = None
+    lost: int | None = None
+    gained: int | None = None
+    float_class: int | None = None
+    int8_class: int | None = None
+    peak_shift: int | None = None
+    float_answer: str | None = None
+    int8_answer: str | None = None
+    picture: bytes | None = None
+
+
 # A field that is no column of the table: rows of another one that belong to the record.
 NO_COLUMN = {"is_column": False}
 
@@ -225,7 +250,8 @@ NO_COLUMN = {"is_column": False}
 class SimulationRecord:
     """A row of ``simulations``: one run of a model beside its int8 version.
 
-    ``outputs`` are the rows of ``simulation_outputs`` that belong to it.
+    ``outputs`` are the rows of ``simulation_outputs`` that belong to it, ``answers`` those of
+    ``simulation_answers``.
     """
 
     scheme: str
@@ -249,6 +275,7 @@ class SimulationRecord:
     tail_sqnr_db: float = math.nan
     provisional: str | None = None
     outputs: tuple[OutputRecord, ...] = field(default=(), metadata=NO_COLUMN)
+    answers: tuple[AnswerRecord, ...] = field(default=(), metadata=NO_COLUMN)
 
 
 INTEGERS_ON_GRID = (

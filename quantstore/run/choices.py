@@ -3,6 +3,7 @@
 Data alone, which crosses from one process to another as JSON. Nothing here runs a model.
 """
 
+import base64
 import contextlib
 import dataclasses
 import json
@@ -16,6 +17,7 @@ import numpy as np
 from quantstore.errors import InputsError
 from quantstore.records import (
     ActivationErrorRecord,
+    AnswerRecord,
     FloatSetRecord,
     OutputRecord,
     SensitivityRecord,
@@ -47,7 +49,8 @@ class Choices:
     nodes or tensors that stay in float. ``calibration_inputs``: where ranges of activations are
     found; by default every other sample is for that, and the figures come from the rest.
     ``drift``: whether tensors inside are compared as well, not the outputs alone. ``target`` stands
-    for scheme and mode. ``goal_db``: with ``sensitivity``, the fewest units are sought whose return
+    for scheme and mode. ``pictures``: whether small pictures of a few inputs are kept with their
+    answers. ``goal_db``: with ``sensitivity``, the fewest units are sought whose return
     to float lifts the outputs to so many dB. ``budget_seconds`` is CPU time.
     """
 
@@ -64,6 +67,7 @@ class Choices:
     target: str | None = None
     budget_seconds: float = 60.0
     fold: bool = True
+    pictures: bool = True
 
     def __post_init__(self) -> None:
         if self.target is not None:
@@ -184,6 +188,8 @@ def _plain(value: object) -> object:
         return value.tolist()
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
     raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
@@ -191,6 +197,15 @@ def _record(row: dict[str, Any]) -> SimulationRecord:
     if row["float_layers"] is not None:
         row["float_layers"] = tuple(row["float_layers"])
     row["outputs"] = tuple(OutputRecord(**output) for output in row["outputs"])
+    row["answers"] = tuple(
+        AnswerRecord(
+            **{
+                **answer,
+                "picture": answer["picture"] and base64.b64decode(answer["picture"]),
+            }
+        )
+        for answer in row["answers"]
+    )
     return SimulationRecord(**_timed(row))
 
 

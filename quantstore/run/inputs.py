@@ -5,6 +5,7 @@ the runtime: what a model asks for comes as :class:`ModelInput`.
 """
 
 import dataclasses
+import functools
 import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -194,10 +195,23 @@ def preprocessing_of(plain: "str | dict[str, Any]") -> str | Preprocessing:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """Where an input came from. ``pixels``: the image as the model sees it, before preprocessing.
+
+    ``(height, width, channels)`` of uint8, red first; None where it came as an array.
+    """
+
+    name: str
+    pixels: Callable[[], npt.NDArray[np.uint8]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Samples:
     """What a model is run on, one feed per run; decoded when asked for.
 
-    ``labels`` are the right classes, one per run, where the file says them.
+    ``labels`` are the right classes, one per run, where the file says them. ``picture_size``:
+    height and width of the images. ``origins``: of a run, where its inputs came from, row by row of
+    the batch; None where they were drawn.
     """
 
     description: str
@@ -205,6 +219,8 @@ class Samples:
     feed: Callable[[int], Feed]
     notes: tuple[str, ...] = ()
     labels: npt.NDArray[np.int64] | None = None
+    picture_size: tuple[int, int] | None = None
+    origins: Callable[[int], Sequence[Source]] | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -217,12 +233,18 @@ class Samples:
     def some(self, indices: Sequence[int]) -> "Samples":
         """These runs alone, in this order."""
         chosen = list(indices)
+        origins = self.origins
         return dataclasses.replace(
             self,
             count=len(chosen),
             feed=lambda index: self.feed(chosen[index]),
             labels=None if self.labels is None else self.labels[chosen],
+            origins=None if origins is None else lambda index: origins(chosen[index]),
         )
+
+    def sources(self, index: int) -> Sequence[Source]:
+        """Where the inputs of a run came from, row by row of the batch."""
+        return [Source(f"sample {index + 1}")] if self.origins is None else self.origins(index)
 
     @property
     def shapes(self) -> str:
@@ -321,6 +343,12 @@ def _images(
         array = np.stack(pixels) if shape.has_batch else pixels[0]
         return {target.name: array}
 
+    def origins(index: int) -> list[Source]:
+        return [
+            Source(_name_in(path, file), functools.partial(reader.pixels, file))
+            for file in readable[index * per_run : (index + 1) * per_run]
+        ]
+
     images = "1 image" if len(readable) == 1 else f"{len(readable)} images"
     folder = "/" if path.is_dir() else ""
     return Samples(
@@ -328,7 +356,14 @@ def _images(
         count=runs,
         feed=feed,
         notes=tuple(notes),
+        picture_size=(height, width),
+        origins=origins,
     )
+
+
+def _name_in(path: Path, file: Path) -> str:
+    """A file by its name in the folder that was asked for, and by no other folder."""
+    return file.name if file == path else file.relative_to(path).as_posix()
 
 
 def _image_input(model_inputs: Sequence[ModelInput]) -> tuple[ModelInput, ImageShape]:
@@ -439,16 +474,24 @@ class _ImageReader:
                 self._bytes += array.nbytes
         return array
 
-    def _decoded(self, path: Path) -> npt.NDArray[Any]:
-        chosen = self._preprocessing
+    def pixels(self, path: Path) -> npt.NDArray[np.uint8]:
+        """The image at its size, ``(height, width, 1 or 3)``, red first; nothing else is done.
+
+        Raises:
+            InputsError: it cannot be decoded.
+        """
         try:
             with Image.open(path) as file:
                 upright = ImageOps.exif_transpose(file)
-                image = upright.convert("L" if chosen.color == "gray" else "RGB")
+                image = upright.convert("L" if self._preprocessing.color == "gray" else "RGB")
                 pixels = np.asarray(image.resize(self._size, Image.Resampling.BILINEAR))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputsError(f"{path.name} is no readable image ({error})") from error
-        pixels = pixels.reshape(*pixels.shape[:2], -1)
+        return pixels.reshape(*pixels.shape[:2], -1)
+
+    def _decoded(self, path: Path) -> npt.NDArray[Any]:
+        chosen = self._preprocessing
+        pixels = self.pixels(path)
         if chosen.color == "bgr":
             pixels = pixels[..., ::-1]
         values = (pixels.astype(np.float64) * chosen.scale - np.array(chosen.mean)) / np.array(
@@ -482,6 +525,8 @@ def _arrays(path: Path, model_inputs: Sequence[ModelInput], limit: int) -> Sampl
     if uneven:
         listing = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise InputsError(f"{path.name} holds different numbers of samples: {listing}")
+    largest = max((per_run[0] for per_run in split.values()), key=lambda array: array.size)
+    rows = len(largest) if largest.ndim > 1 else 1
     labels = None
     for name, array in rest.items():
         per_run = runs == array.size and array.dtype.kind in "iu"
@@ -499,6 +544,9 @@ def _arrays(path: Path, model_inputs: Sequence[ModelInput], limit: int) -> Sampl
         feed=feed,
         notes=tuple(notes),
         labels=labels,
+        origins=lambda index: [
+            Source(f"sample {index * rows + row + 1} of {path.name}") for row in range(rows)
+        ],
     ).some(_evenly(range(runs), limit))
     return dataclasses.replace(
         samples,

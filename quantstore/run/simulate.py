@@ -22,12 +22,14 @@ from quantstore.records import (
     RETURNS_THE_SAME,
     ROUNDS_NOTHING,
     ActivationErrorRecord,
+    AnswerRecord,
     Array,
     FloatSetRecord,
     SensitivityRecord,
     SimulationRecord,
 )
 from quantstore.run import outputs, sensitivity, subject, twin
+from quantstore.run.answers import RunOutputs, answers, class_names
 from quantstore.run.choices import NOISE, Choices, ReportProgress, Simulation
 from quantstore.run.clock import Clock
 from quantstore.run.comparison import Reference
@@ -44,12 +46,13 @@ from quantstore.run.nodes import every_node, name_of
 from quantstore.run.outputs import JudgedPart
 from quantstore.run.placement import Placement, placement
 from quantstore.run.plans import Planner, Rounding
+from quantstore.run.points import Points
 from quantstore.run.probe_figures import EXACT_DB
 from quantstore.run.ranges import SENTINEL, observe
 from quantstore.run.runtime import version
 from quantstore.run.sensitivity import Bench, Budget, units_of
 from quantstore.run.subject import PreparedModel
-from quantstore.run.tail import HeadFigures, Tail
+from quantstore.run.tail import HeadFigures, Tail, WholeFile
 from quantstore.run.workplace import Workplace
 
 logger = logging.getLogger(__name__)
@@ -101,6 +104,7 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     depth_of = subject.stored_depths(path)
     model = twin.open_float(path)
     sha256 = model.file.sha256
+    names = class_names(model.model.metadata_props)
     notes = (_WAS_QUANTIZED,) if model.was_quantized else ()
     chosen = choose_samples(work, model.model, inputs)
     samples = chosen.compared
@@ -124,7 +128,8 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     emulator = Emulator(prepared, [placed], [plan.grids])
     figures = _figures(work, emulator, plan, samples, compared)
     judged: tuple[JudgedPart, ...] = ()
-    tail_figures: DecoderFigures | None = None
+    whole_file: WholeFile | None = None
+    changed_answers: tuple[AnswerRecord, ...] = ()
     if figures.failure is None:
         is_real = inputs != NOISE
         judged = outputs.judged(
@@ -134,9 +139,9 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
             figures.actual,
             is_real=is_real,
         )
-        if behind is not None and target.activations is not None:
+        if behind is not None:
             heads = _heads(behind, planner, chosen.calibration, samples, figures)
-            tail_figures = _to_the_end(
+            whole_file = _to_the_end(
                 Tail(
                     behind,
                     target,
@@ -148,6 +153,16 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
                 ),
                 judged,
             )
+        # On noise nobody answers anything.
+        if is_real:
+            changed_answers = answers(
+                samples,
+                _outputs(compared.points, figures, whole_file),
+                judged,
+                names,
+                with_pictures=choices.pictures,
+            )
+    tail_figures = None if whole_file is None else whole_file.figures
     deciding_db = outputs.deciding_sqnr_db(judged)
     tail_db = math.nan if tail_figures is None else tail_figures.whole_file_db
     activation_errors: tuple[ActivationErrorRecord, ...] = ()
@@ -187,6 +202,7 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
             deciding_sqnr_db=deciding_db if math.isnan(tail_db) else min(deciding_db, tail_db),
             tail_sqnr_db=tail_db,
             outputs=tuple(row.record for row in judged),
+            answers=changed_answers,
             top1_agreement=figures.decisions.top1_agreement,
             float_layers=_in_the_files_words(prepared, placed.left_in_float, layer_of),
             seconds=clock.wall_lap(),
@@ -214,7 +230,9 @@ def _heads(
 ) -> HeadFigures:
     """What a decoder is run on: the heads, and of the samples what it reads besides."""
     kept: list[Sequence[Array]] = [
-        planner.observed[name].kept or () for name in behind.points.names
+        observed.kept or ()
+        for name in behind.points.names
+        if (observed := planner.observed.get(name)) is not None
     ]
 
     def read(of: Samples) -> list[dict[str, Array]]:
@@ -235,13 +253,26 @@ def _heads(
     )
 
 
-def _to_the_end(judge: Tail, judged: Sequence[JudgedPart]) -> DecoderFigures | None:
+def _to_the_end(judge: Tail, judged: Sequence[JudgedPart]) -> WholeFile | None:
     """What the whole file keeps; None where its decoder does not run by itself."""
     try:
-        return judge.figures(judged)
+        return judge.whole_file(judged)
     except RunError as error:
         logger.info("decoder: %s", error.sentence)
         return None
+
+
+def _outputs(points: Points, figures: _Figures, whole_file: WholeFile | None) -> RunOutputs:
+    if whole_file is None:
+        return RunOutputs(points, figures.expected, figures.actual)
+    return RunOutputs(
+        points,
+        figures.expected,
+        figures.actual,
+        whole_file.expected,
+        whole_file.actual,
+        whole_file.in_float,
+    )
 
 
 def _decoder_notes(figures: DecoderFigures | None) -> Iterator[str]:

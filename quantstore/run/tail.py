@@ -57,6 +57,21 @@ class HeadFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class WholeFile:
+    """What the whole file keeps, and what it hands out, input by input and by name of the tensor.
+
+    ``figures``: None where there is nothing to say. ``expected`` and ``actual``: of the float file,
+    and of the one whose decoder is rounded as well. ``in_float``: of the rounded network where
+    nothing rounds the decoder.
+    """
+
+    figures: DecoderFigures | None
+    expected: Sequence[Mapping[str, Array]]
+    actual: Sequence[Mapping[str, Array]]
+    in_float: Sequence[Mapping[str, Array]] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class _Loss:
     """What rounding the decoder does to a share of what is handed out.
 
@@ -117,29 +132,40 @@ class Tail:
         Raises:
             RunError: onnxruntime refuses the decoder, or stops.
         """
-        heads_db = outputs.deciding_sqnr_db(judged)
-        if self.target.activations is None or math.isnan(heads_db):
+        if self.target.activations is None or math.isnan(outputs.deciding_sqnr_db(judged)):
             return None
+        return self.whole_file(judged, has_remedy=has_remedy).figures
+
+    def whole_file(self, judged: Sequence[JudgedPart], *, has_remedy: bool = True) -> WholeFile:
+        """The same with what is handed out; raises as :meth:`figures` does."""
+        heads_db = outputs.deciding_sqnr_db(judged)
         fed = self._fed(self.heads.actual)
         expected = [self.decoder.run(item) for item in self._fed(self.heads.expected)]
         kept = [self.decoder.run(item) for item in fed]
+        if self.target.activations is None or math.isnan(heads_db):
+            return WholeFile(None, self._by_name(expected), self._by_name(kept))
         shares = self.decoder.shares(self._fed(self.heads.expected)[0])
         run = _Run(self, shares, expected, kept, judged)
-        losses = run.losses(run.rounded(fed, self.exclude))
+        handed = run.rounded(fed, self.exclude)
+        losses = run.losses(handed)
         whole_db = _figure_db(losses, heads_db)
-        if not has_remedy or not any(loss.is_lost for loss in losses):
-            return DecoderFigures(heads_db=heads_db, whole_file_db=whole_db)
-        nodes, still_lost = run.remedy(fed)
-        return DecoderFigures(
-            heads_db=heads_db,
-            whole_file_db=whole_db,
-            nodes=nodes,
-            kept_db=_figure_db(still_lost, heads_db),
-            scores_kept=min(
-                (loss.scores_kept for loss in losses if not math.isnan(loss.scores_kept)),
-                default=math.nan,
-            ),
-        )
+        figures = DecoderFigures(heads_db=heads_db, whole_file_db=whole_db)
+        if has_remedy and any(loss.is_lost for loss in losses):
+            nodes, still_lost = run.remedy(fed)
+            figures = DecoderFigures(
+                heads_db=heads_db,
+                whole_file_db=whole_db,
+                nodes=nodes,
+                kept_db=_figure_db(still_lost, heads_db),
+                scores_kept=min(
+                    (loss.scores_kept for loss in losses if not math.isnan(loss.scores_kept)),
+                    default=math.nan,
+                ),
+            )
+        return WholeFile(figures, self._by_name(expected), handed, self._by_name(kept))
+
+    def _by_name(self, handed: Handed) -> list[dict[str, Array]]:
+        return [dict(zip(self.decoder.ends, arrays, strict=True)) for arrays in handed]
 
     def _fed(self, heads: Handed) -> list[dict[str, Array]]:
         return [

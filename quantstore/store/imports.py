@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from quantstore.answers import LONGEST_ANSWER_BYTES
 from quantstore.errors import DamagedStoreError, RefusedImportError
 from quantstore.numerics.measures import lacking
 from quantstore.schemes import RUN_SCHEMES, TARGETS
@@ -452,6 +453,11 @@ _COHERENCE = (
         " join incoming_layers as layers on layers.layer_id = units.layer_id"
         " where layers.model_id <> rescues.model_id limit 1",
         "rescue_units.parquet gives the model {0} a layer of another model",
+    ),
+    (
+        "select greatest(octet_length(picture), strlen(float_answer), strlen(int8_answer)) as size"
+        f" from incoming_simulation_answers where size > {LONGEST_ANSWER_BYTES} limit 1",
+        "simulation_answers.parquet holds an answer or a picture of {0} bytes, which is too large",
     ),
 )
 

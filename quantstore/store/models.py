@@ -260,7 +260,7 @@ def add_simulation(
     record: "SimulationRecord",
     activation_errors: "Sequence[ActivationErrorRecord]" = (),
 ) -> int:
-    """Write a run of a model, its outputs, and how far each tensor drifted; returns its key."""
+    """Write a run of a model with its outputs, answers and drifting tensors; returns its key."""
     duck = connection._connection
     simulation_id = int(connection.value("select nextval('simulation_ids')"))
     keys = {"simulation_id": [simulation_id], "model_id": [model_id]}
@@ -268,6 +268,9 @@ def add_simulation(
     if record.outputs:
         output_keys = {"simulation_id": [simulation_id] * len(record.outputs)}
         insert(duck, "simulation_outputs", columns_of(record.outputs) | output_keys)
+    if record.answers:
+        answer_keys = {"simulation_id": [simulation_id] * len(record.answers)}
+        insert(duck, "simulation_answers", columns_of(record.answers) | answer_keys)
     if activation_errors:
         run_keys = {"simulation_id": [simulation_id] * len(activation_errors)}
         insert(duck, "activation_errors", columns_of(activation_errors) | run_keys)
@@ -374,7 +377,12 @@ def add_rescue(connection: Connection, model_id: int, record: "RescueRecord") ->
 
 
 CHILDREN_OF_RESCUES = ("rescue_steps", "rescue_units", "rescue_files", "rescue_drift")
-CHILDREN_OF_SIMULATIONS = ("simulation_outputs", "activation_errors", "float_sets")
+CHILDREN_OF_SIMULATIONS = (
+    "simulation_outputs",
+    "simulation_answers",
+    "activation_errors",
+    "float_sets",
+)
 
 # In this order: what is known of the layers of a model goes before them, and the model last.
 CHILDREN_OF_MODELS = (

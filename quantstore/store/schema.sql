@@ -469,6 +469,56 @@ comment on column simulation_outputs.decisions is
 comment on column simulation_outputs.decides is
 'Whether the verdict looks at this output.';
 
+-- Grain: one row per run on somebody's inputs and input that was compared.
+create table simulation_answers (
+    simulation_id integer not null,
+    input_name varchar not null,
+    rank integer not null,
+    sqnr_db double,
+    form varchar not null,
+    is_shown boolean not null,
+    kept integer,
+    kept_by_heads integer,
+    lost integer,
+    gained integer,
+    float_class integer,
+    int8_class integer,
+    peak_shift integer,
+    float_answer varchar,
+    int8_answer varchar,
+    picture blob
+);
+
+comment on table simulation_answers is
+'One row per run and input: what becomes of the answer of the float network once it is rounded. Runs on noise have none.';
+comment on column simulation_answers.input_name is
+'Name of the file in the folder of the inputs, or number of the sample.';
+comment on column simulation_answers.rank is
+'Position among the inputs of the run, from 1: the first is the input whose outputs changed most.';
+comment on column simulation_answers.sqnr_db is
+'SQNR of this input alone, in dB, at the output that keeps least of those that decide; NULL where it is exact.';
+comment on column simulation_answers.form is
+'boxes: detections; classes: the largest score; scores: a map of scores; energy: the last tensor with rows and columns, root mean square over channels; none: the outputs have none of these forms.';
+comment on column simulation_answers.is_shown is
+'Whether answers are kept to look at: of the inputs that changed most, and of a typical one.';
+comment on column simulation_answers.kept is
+'How many detections of the float network, elements of its score maps above the threshold, or largest scores stay; NULL where the form has none.';
+comment on column simulation_answers.kept_by_heads is
+'How many of its detections stay where the decoder computes in float; NULL without a decoder that a target rounds.';
+comment on column simulation_answers.lost is 'How many of them the int8 network does not have; NULL as kept.';
+comment on column simulation_answers.gained is 'How many the int8 network has that the float one has not; NULL as kept.';
+comment on column simulation_answers.float_class is
+'Index of the largest score in float; NULL where the form is not classes.';
+comment on column simulation_answers.int8_class is
+'Index of the largest score in int8; NULL where the form is not classes.';
+comment on column simulation_answers.peak_shift is
+'How many cells the largest value of the map moves, along rows or columns; NULL without a map, or where the float network has no score above the threshold.';
+comment on column simulation_answers.float_answer is
+'Answer in float, as JSON: boxes as left, top, right, bottom (shares of the input), class, score, whether it stays; classes with scores; or a map, 255 standing for full_scale. NULL where it is not shown.';
+comment on column simulation_answers.int8_answer is 'Answer in int8, as JSON like float_answer.';
+comment on column simulation_answers.picture is
+'The input as a JPEG file of at most 200 pixels a side; NULL where none was kept.';
+
 -- Grain: one row per run, tensor and kind of error.
 create table activation_errors (
     simulation_id integer not null,

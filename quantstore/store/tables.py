@@ -52,6 +52,7 @@ OF_MODELS = (
         points_to=(*_MODEL, *_LAYER),
     ),
     Table("simulation_outputs", keys=(("simulation_id", "output", "part"),), points_to=_SIMULATION),
+    Table("simulation_answers", keys=(("simulation_id", "rank"),), points_to=_SIMULATION),
     Table("activation_errors", points_to=_SIMULATION),
     Table("float_sets", keys=(("simulation_id", "goal_db", "position"),), points_to=_SIMULATION),
     Table("rescues", keys=(("rescue_id",),), points_to=_MODEL),

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import shutil
 import subprocess
 import sys
@@ -153,6 +154,9 @@ CONTRACT = {
     " onnxruntime_version, created_at, failure",
     "simulation_outputs": "simulation_id, output, part, point, sqnr_db, varying_sqnr_db,"
     " decision_f1, decisions, decides",
+    "simulation_answers": "simulation_id, input_name, rank, sqnr_db, form, is_shown, kept,"
+    " kept_by_heads, lost, gained, float_class, int8_class, peak_shift, float_answer, int8_answer,"
+    " picture",
     "activation_errors": "simulation_id, sqnr_db, channel_sqnr_p10_db, channels_below_10db,"
     " channel_count",
     "sensitivities": "model_id, layer_id, target, scheme, mode, unit, unit_kind, node_name, kind,"
@@ -183,7 +187,12 @@ CONTRACT = {
 }
 # Records whose fields are written by name, in another order than the columns of their tables.
 WRITTEN_BY_NAME = {
-    "simulations": (records.SimulationRecord, {"simulation_id", "model_id"}, {"outputs"}),
+    "simulations": (
+        records.SimulationRecord,
+        {"simulation_id", "model_id"},
+        {"outputs", "answers"},
+    ),
+    "simulation_answers": (records.AnswerRecord, {"simulation_id"}, set()),
     "simulation_outputs": (records.OutputRecord, {"simulation_id"}, set()),
     "activation_errors": (records.ActivationErrorRecord, {"simulation_id"}, set()),
     "sensitivities": (records.SensitivityRecord, {"model_id", "layer_id"}, {"depth"}),
@@ -574,6 +583,28 @@ def test_the_outputs_of_a_run_belong_to_it(add, ask, path):
     with store.writing(path) as connection:
         store.remove_model(connection, model_id)
     assert ask("from simulation_outputs") == []
+
+
+def test_the_answers_of_a_run_belong_to_it(add, ask, path):
+    model_id = add(GAUSSIAN)
+    answers = (
+        records.AnswerRecord(
+            input_name="cat.jpg", rank=1, sqnr_db=9.5, form="boxes", is_shown=True, kept=2, lost=1,
+            gained=0, kept_by_heads=3, float_answer="{}", int8_answer="{}", picture=b"\xff\xd8",
+        ),
+        records.AnswerRecord(
+            input_name="dog.jpg", rank=2, sqnr_db=math.inf, form="none", is_shown=False
+        ),
+    )  # fmt: skip
+    with store.writing(path) as connection:
+        store.add_simulation(connection, model_id, a_run(22.5, answers=answers))
+    assert ask("select * exclude (simulation_id) from simulation_answers order by rank") == [
+        ("cat.jpg", 1, 9.5, "boxes", True, 2, 3, 1, 0, None, None, None, "{}", "{}", b"\xff\xd8"),
+        ("dog.jpg", 2, None, "none", False, *[None] * 10),
+    ]
+    with store.writing(path) as connection:
+        store.remove_model(connection, model_id)
+    assert ask("from simulation_answers") == []
 
 
 def test_a_set_that_returns_to_float_belongs_to_its_run(add, ask, path):

@@ -47,6 +47,10 @@ MORE_ROWS = """
     insert into simulation_outputs by name
         select simulation_id, 'boxes' as output, 'scores' as part, 9.5 as sqnr_db, true as decides
         from simulations;
+    insert into simulation_answers by name
+        select simulation_id, 'cat.jpg' as input_name, 1 as rank, 9.5 as sqnr_db, 'boxes' as form,
+            true as is_shown, '{}' as float_answer, 'a picture'::blob as picture
+        from simulations;
     insert into activation_errors by name
         select simulation_id, 0 as depth, 'n' as node_name, 'Conv' as op_type, 't' as tensor,
             'local' as kind, 3.5 as sqnr_db, [1, 2] as float_counts
