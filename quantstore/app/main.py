@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 PRODUCT = "quantstore"
 FAVICON = str(PACKAGE / "assets" / "favicon.png")
 PAGE_FAILED = (
-    "Something went wrong on this page. The details are in the terminal that runs the app; reload"
-    " the page, or choose another one."
+    "Something went wrong on this page. Reload the page, or choose another one. Details are in the"
+    " terminal that runs the app."
 )
 
 

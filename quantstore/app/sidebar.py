@@ -24,7 +24,7 @@ from quantstore.wording.units import counted, file_size, seconds
 
 PATH_PLACEHOLDER = "Path to a file or folder"
 PATHS_ARE_OFF = (
-    "This app can be reached from other computers. Add files on the server from its terminal:"
+    "This app is open to other computers. To add files on the server, run in its terminal:"
 )
 
 
@@ -100,7 +100,7 @@ def _files(files: list[Job]) -> None:
     running = [job for job in files if job.state not in FINISHED]
     if running:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f"**{len(running)} of {len(files)} under way**")
+            st.markdown(f"**{len(running)} of {len(files)} files in progress**")
             st.button("Cancel", type="tertiary", on_click=FILES.cancel_all, key="cancel_jobs")
     st.html(f'<div style="font-size:12px">{"".join(_job_line(job) for job in files)}</div>')
     arrivals.links()

@@ -182,7 +182,7 @@ def layers_in_words(facts: ModelFacts) -> str:
         verb = "is" if facts.layers_at_risk == 1 else "are"
         whose = "its" if facts.layers_at_risk == 1 else "their"
         return f"{facts.layers_at_risk:,} of {total} {verb} at risk by {whose} weights"
-    sentence = f"the weights leave none of {total} broken or at risk"
+    sentence = f"none of {total} is broken or at risk by its weights alone"
     if facts.was_run and facts.verdict in ("broken", "at risk"):
         # What each layer loses, and what the network does, are two questions.
         losses = "their losses"

@@ -12,6 +12,7 @@ from quantstore.app.pages.compare import NO_LAYER_PASSES
 from quantstore.app.sections.compare_charts import WHAT_A_DOT_DOES, _box, _box_in_words
 from quantstore.app.sections.facets import NO_MODEL_PASSES
 from quantstore.app.sections.filters import LayerFilter
+from quantstore.app.widgets import pickers
 from tests.support.runs import a_run, add
 from tests.support.visits import opened, trusting_no_chart, unopened
 
@@ -157,7 +158,7 @@ def test_models_that_are_gone_are_said_and_the_others_shown(seen):
     app = seen(models=["<i>", "digits-plain", "nope"])
     assert [row["model"] for row in matrix(app)["rows"]] == ["digits-plain"]
     (notice,) = app.warning
-    assert notice.value == r"The store holds no model named \<i\> or nope."
+    assert notice.value == pickers.not_in_store("model named", r"\<i\> or nope")
     assert not seen(models=["digits-plain"]).warning
 
 
@@ -217,10 +218,12 @@ def test_the_distribution_counts_convolutions_until_somebody_chooses_operators(s
     pair = ["digits-plain", "digits-rescaled"]
     counted = said(seen(models=pair))
     assert "One brick per convolution" in counted
-    assert "Convolutions are counted; 3 other layers are not: choose operators" in counted
+    assert (
+        "Only convolutions are counted; 3 other layers are not. Choose other operators" in counted
+    )
     chosen = said(seen(models=pair, family=["linear"]))
     assert "One brick per layer" in chosen
-    assert "Convolutions are counted" not in chosen
+    assert "Only convolutions are counted" not in chosen
 
 
 @pytest.mark.slow

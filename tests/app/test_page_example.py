@@ -82,7 +82,7 @@ def test_the_page_works_without_a_store_and_creates_none(page, tmp_path):
 def test_sqnr_of_all_values_hides_what_became_of_the_small_ones(page):
     text = " ".join(element.value for element in page().markdown)
     assert "**45.9\u00a0dB**" in text
-    assert "come to **5.5\u00a0dB**" in text
+    assert "an SQNR of **5.5\u00a0dB**" in text
 
 
 def test_an_address_carries_values_bits_and_grid(page):

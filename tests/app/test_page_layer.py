@@ -340,15 +340,15 @@ def curves_of(**sqnr_by_measure):
     [
         (
             curves_of(tensor=[1.5, 9, 23], channel_p10=[20.9, 10, 0.6], channel_median=[31, 20, 9]),
-            "Best for 90 % of channels: 5 % of the largest weight or less, 20.9 dB;"
-            " there the whole tensor falls to 1.5 dB.",
+            "Best for 90 % of channels: 5 % of the largest weight or less, 20.9 dB."
+            " At that threshold the whole tensor falls to 1.5 dB.",
         ),
         (
             curves_of(
                 tensor=[1, 20.8, 40], channel_p10=[1, 12.8, 12.2], channel_median=[2, 20, 40]
             ),
             "Clipping hardly helps. Best for 90 % of channels: 50 % of the largest weight,"
-            " 12.8 dB instead of 12.2 dB; there the whole tensor falls to 20.8 dB.",
+            " 12.8 dB instead of 12.2 dB. At that threshold the whole tensor falls to 20.8 dB.",
         ),
         (
             curves_of(tensor=[1, 20, 40], channel_p10=[1, 12, 20], channel_median=[2, 20, 40]),
@@ -446,42 +446,42 @@ def equalization_of(*neighbours, open_layer=None, **details):
     [
         (
             [neighbour(6.1, 14.3)],
-            r"Sharing scale with **next**, right behind it, would lift 90 % of channels from"
-            " 6.1 dB to 14.3 dB: **+8.2 dB**; it would be at risk.",
+            r"Rescaling with **next**, the layer after, would lift 90 % of channels from"
+            " 6.1 dB to 14.3 dB: **+8.2 dB**. The layer would be at risk.",
         ),
         (
             [neighbour(6.1, 9.3)],
-            r"Sharing scale with **next**, right behind it, would lift 90 % of channels from"
-            " 6.1 dB to 9.3 dB: **+3.2 dB**; it would still be broken.",
+            r"Rescaling with **next**, the layer after, would lift 90 % of channels from"
+            " 6.1 dB to 9.3 dB: **+3.2 dB**. The layer would still be broken.",
         ),
         (
             [neighbour(14.0, 22.0)],
-            r"Sharing scale with **next**, right behind it, would lift 90 % of channels from"
-            " 14.0 dB to 22.0 dB: **+8.0 dB**; it would be one to watch.",
+            r"Rescaling with **next**, the layer after, would lift 90 % of channels from"
+            " 14.0 dB to 22.0 dB: **+8.0 dB**. The layer would be rated watch.",
         ),
         (
             [
                 neighbour(11.9, 32.0, name="Conv_1", is_before=True),
                 neighbour(11.9, 29.2, name="Conv_5"),
             ],
-            r"Sharing scale with **Conv\_1**, right before it, would lift 90 % of channels from"
+            r"Rescaling with **Conv\_1**, the layer before, would lift 90 % of channels from"
             " 11.9 dB to 32.0 dB: **+20.1 dB**, enough to be fine."
-            r" With **Conv\_5**, right behind it, they would reach 29.2 dB.",
+            r" With **Conv\_5**, the layer after, they would reach 29.2 dB.",
         ),
         (
             [neighbour(33.0, 36.0, own=(33.1, 30.4))],
-            "It is fine as it is; sharing scale with **next**, right behind it, would lift 90 %"
+            "The layer is fine as it is; rescaling with **next**, the layer after, would lift 90 %"
             " of channels from 33.0 dB to 36.0 dB: **+3.0 dB**."
             " **next** itself would fall from 33.1 dB to 30.4 dB.",
         ),
         (
             [neighbour(12.0, 12.4)],
-            "Hardly anything: sharing scale with **next**, right behind it, would take 90 % of"
+            "Hardly anything: rescaling with **next**, the layer after, would take 90 % of"
             " channels from 12.0 dB to 12.4 dB: **+0.4 dB**.",
         ),
         (
             [neighbour(28.4, 23.8)],
-            "Nothing to gain: sharing scale with **next**, right behind it, would lower 90 %"
+            "Nothing to gain: rescaling with **next**, the layer after, would lower 90 %"
             f" of channels from 28.4 dB to 23.8 dB: **{units.MINUS}4.6 dB**.",
         ),
         (
@@ -490,13 +490,13 @@ def equalization_of(*neighbours, open_layer=None, **details):
         ),
         (
             [neighbour(20.0, None), neighbour(20.0, None, name="b", is_before=True)],
-            "Sharing scale with **next**, right behind it, would make 90 % of channels exact;"
-            " now they reach 20.0 dB. With **b**, right before it, they would be exact.",
+            "Rescaling with **next**, the layer after, would make 90 % of channels exact;"
+            " now they reach 20.0 dB. With **b**, the layer before, they would be exact.",
         ),
         (
             [neighbour(20.0, 25.0, own=(None, 40.0))],
-            "Sharing scale with **next**, right behind it, would lift 90 % of channels from"
-            " 20.0 dB to 25.0 dB: **+5.0 dB**; it would still be one to watch."
+            "Rescaling with **next**, the layer after, would lift 90 % of channels from"
+            " 20.0 dB to 25.0 dB: **+5.0 dB**. The layer would still be rated watch."
             " **next** itself would fall from exact to 40.0 dB.",
         ),
     ],
@@ -512,10 +512,10 @@ def test_the_section_on_equalization_begins_with_its_finding(neighbours, said):
 def test_the_name_of_a_neighbour_shows_as_itself():
     evil = "<img src=x> **bold** [a](http://b)"
     app = equalization_of(neighbour(6.0, 16.0, name=evil, own=(30.0, 20.0)))
-    (said,) = [text.value for text in app.markdown if text.value.startswith("Sharing scale")]
+    (said,) = [text.value for text in app.markdown if text.value.startswith("Rescaling with")]
     assert said.count(f"**{text_words.markdown(evil)}**") == 2
-    (row,) = table_of(app, "sharing scale with")["rows"]
-    assert row["cells"][0] == {"text": evil, "small": "right behind it"}
+    (row,) = table_of(app, equalization.NEIGHBOUR)["rows"]
+    assert row["cells"][0] == {"text": evil, "small": "the layer after"}
 
 
 def test_a_neighbour_opens_its_layer(page, demo_store, monkeypatch):
@@ -541,7 +541,7 @@ def test_a_neighbour_opens_its_layer(page, demo_store, monkeypatch):
         return plain_table(**arguments)
 
     monkeypatch.setattr(components, "table", table)
-    rows = table_of(page(model=MODEL, layer=layer), "sharing scale with")["rows"]
+    rows = table_of(page(model=MODEL, layer=layer), equalization.NEIGHBOUR)["rows"]
     assert partner_id in [row["key"] for row in rows]
     assert partner in [row["cells"][0]["text"] for row in rows]
     (clicked,) = [on_click for key, on_click in clicks if key == "neighbours"]
@@ -566,4 +566,4 @@ def test_without_a_neighbour_the_page_says_why_that_may_be(changed, said):
     assert said in [text.value for text in app.markdown]
     captions = " ".join(caption.value for caption in app.caption)
     assert equalization.WHAT_PASSES in captions
-    assert table_of(app, "sharing scale with") is None
+    assert table_of(app, equalization.NEIGHBOUR) is None

@@ -14,7 +14,7 @@ from quantstore import store
 from quantstore.app.pages import rescue as page
 from quantstore.app.queue import RUNS, Job, RunQueue
 from quantstore.app.sections import answers, rescue_files, rescue_form, run_form
-from quantstore.app.widgets import reach
+from quantstore.app.widgets import pickers, reach
 from quantstore.pipeline.files import demo_paths
 from quantstore.records import RescueFileRecord
 from quantstore.rescuing.choices import RescueChoices
@@ -226,7 +226,7 @@ def test_an_address_names_the_rescue(open_app, path, rescued):
 def test_a_rescue_that_is_gone_is_said(open_app, path, rescued):
     key = rescued()
     app = open_app(path, "rescue", model=MODEL, rescue="999")
-    assert [one.value for one in app.warning] == ["The store holds no rescue numbered 999."]
+    assert [one.value for one in app.warning] == [pickers.not_in_store("rescue numbered", "999")]
     assert app.selectbox(key="rescue").value == str(key)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from quantstore import queries, store
 from quantstore.app.pages.revisions import NOTHING_TO_COMPARE, SAME_MODEL_TWICE
+from quantstore.app.widgets import pickers
 from quantstore.charts.palette import LIGHT
 from quantstore.charts.revisions import dumbbells
 from quantstore.queries import matching
@@ -82,7 +83,7 @@ def test_where_nothing_changed_there_is_no_chart(page):
 
 def test_a_model_that_is_gone_is_said(page):
     app = page(before="gone", after="digits-rescaled")
-    assert [one.value for one in app.warning] == ["The store holds no model named gone."]
+    assert [one.value for one in app.warning] == [pickers.not_in_store("model named", "gone")]
     assert app.selectbox(key="after").value == "digits-rescaled"
 
 

@@ -151,7 +151,7 @@ def test_a_statement_is_run_and_put_into_the_address(page):
 def test_more_rows_than_the_limit_are_cut_and_said_to_be(page):
     app = page(asked="select * from range(20000)")
     assert headline(app) == "First 10,000 rows"
-    assert any("There are more rows than 10,000" in caption.value for caption in app.caption)
+    assert any("only the first 10,000 rows" in caption.value for caption in app.caption)
     assert len(app.dataframe[0].value) == 10_000
 
 
@@ -198,7 +198,7 @@ def test_anything_but_one_question_is_refused(page, demo_store, statement):
 def test_an_empty_editor_asks_for_a_statement(page):
     app = page(asked="  ")
     assert not app.error
-    assert "Write a statement" in app.info[0].value
+    assert "Write a query" in app.info[0].value
 
 
 def test_a_result_without_numbers_says_what_a_chart_needs(page):

@@ -12,7 +12,7 @@ from quantstore.app.main import PAGE_FAILED
 from quantstore.app.page_list import FOLDER, PAGES
 from quantstore.app.pages.model import no_such_layer
 from quantstore.app.pages.models import NO_MODEL_FITS
-from quantstore.app.widgets import welcome
+from quantstore.app.widgets import pickers, welcome
 from quantstore.app.widgets.stores import FILE_STATES
 from quantstore.errors import DamagedStoreError
 from quantstore.pipeline.files import demo_paths
@@ -257,7 +257,7 @@ def test_model_finds_layers_by_name_as_it_is_typed(open_app, demo_store):
 
 def test_a_model_that_is_gone_is_said_to_be_gone(seen):
     app = seen("model", model="*yesterday*")
-    assert app.warning[0].value == r"The store holds no model named \*yesterday\*."
+    assert app.warning[0].value == pickers.not_in_store("model named", r"\*yesterday\*")
     assert fails(app) == []
 
 
@@ -373,7 +373,7 @@ def test_models_finds_by_name_as_its_address_says(seen):
 
 def test_models_says_that_a_tag_is_gone(seen):
     app = seen("models", models_tag="gone")
-    assert [one.value for one in app.warning] == ["The store holds no tag named gone."]
+    assert [one.value for one in app.warning] == [pickers.not_in_store("tag named", "gone")]
 
 
 @pytest.mark.parametrize("page", ["compare", "models"])

@@ -106,8 +106,8 @@ def test_a_value_that_is_missing_is_exit_code_1_and_a_line(run, answering, tmp_p
     code, out, err = run("probe", MODEL, "--target", "int8_channel", "--target", "int4_weights")
     assert code == 1
     assert err == (
-        "no value for int8_channel: stopped after 60 s of CPU time; the earlier value, 33.9 dB,"
-        " stays\n"
+        "no value for int8_channel: stopped after 60 s of CPU time; the earlier value of 33.9 dB"
+        " is kept\n"
     )
     assert "stopped after 60 s" in out
 

@@ -386,7 +386,7 @@ def test_the_layers_stay_the_reason():
     assert headlines.layers_in_words(finding(at_risk=1)).replace(NBSP, " ") == (
         "1 of 123 layers is at risk by its weights"
     )
-    none = "the weights leave none of 123 layers broken or at risk"
+    none = "none of 123 layers is broken or at risk by its weights alone"
     assert headlines.layers_in_words(finding()).replace(NBSP, " ") == none
     assert headlines.layers_in_words(finding("watch", "both", 25)).replace(NBSP, " ") == none
     # Where the whole network is in trouble without such a layer, that needs a word.

@@ -178,7 +178,7 @@ def _verdict_section(
     colours.legend(limits)
     notes.evidence_notes(matrix.in_matrix(verdicts, target))
     notes.explain("probe", "sqnr", "bands", "per_channel", limits=limits)
-    with st.expander("The values behind it: SQNR at the outputs, range, spread, channels"):
+    with st.expander("All values: output SQNR, weight range, channel spread, channels"):
         rows = verdicts[verdicts["target"] == target.name].set_index("model", drop=False).loc[shown]
         cells = [verdict(queries.model_facts(row)) for row in rows.to_dict("records")]
         st.dataframe(
@@ -204,14 +204,14 @@ def _verdict_section(
             hide_index=True,
             column_config={
                 "outputs, dB": st.column_config.NumberColumn(
-                    help="SQNR at the worst output that decides"
+                    help="SQNR at the worst output, which decides the verdict"
                 ),
-                "below 10 dB": st.column_config.NumberColumn(help="channels below 10 dB"),
+                "below 10 dB": st.column_config.NumberColumn(help="Channels below 10 dB"),
                 "weights": st.column_config.NumberColumn(format="localized"),
                 "largest range": st.column_config.NumberColumn(format="%.2f"),
                 "median range": st.column_config.NumberColumn(format="%.2f"),
                 "spread, bits": st.column_config.NumberColumn(
-                    format="%.1f", help="channel spread: 90th percentile over the layers"
+                    format="%.1f", help="Channel spread: 90th percentile over the layers"
                 ),
                 "channels": st.column_config.NumberColumn(format="localized"),
             },

@@ -55,8 +55,8 @@ def main() -> None:
             if is_first_run:
                 headline.header(f"No run of {notes.escaped(model)} yet", anchor=False)
                 return
-            headline.header("Which runs?", anchor=False)
-            st.caption(f"Choose up to {drift_runs.MOST_RUNS} runs to set them side by side.")
+            headline.header("Choose a run", anchor=False)
+            st.caption(f"Choose up to {drift_runs.MOST_RUNS} runs to compare them.")
             return
         chosen = runs.set_index("simulation_id").loc[picked].reset_index()
         names = drift_runs.names(chosen)
@@ -85,7 +85,7 @@ def _say_float_layers(chosen: pd.DataFrame, names: dict[int, str]) -> None:
 
 
 def _lines(tensors: pd.DataFrame, jumps: pd.DataFrame, chosen: pd.DataFrame) -> None:
-    options = ["Accumulated and by itself", "Accumulated only"]
+    options = ["Accumulated and local error", "Accumulated error only"]
     # Two lines for each of several runs are a thicket.
     first = options[0] if len(chosen) == 1 else options[1]
     which = pickers.choice("Errors", options, key="errors", first=first, label_is_hidden=True)
@@ -107,7 +107,8 @@ def _lines(tensors: pd.DataFrame, jumps: pd.DataFrame, chosen: pd.DataFrame) -> 
         ready(charts.lines(tensors, jumps, colours.palette(), with_local=which == options[0])),
         key="drift_lines",
         on_select=clicked,
-        alt=f"Error along depth of {counted(len(chosen), 'run')}; the lowest ends at {db(worst)}",
+        alt=f"SQNR from input to output, {counted(len(chosen), 'run')}; the lowest ends at"
+        f" {db(worst)}",
     )
 
 
@@ -172,7 +173,7 @@ def _worst(tensors: pd.DataFrame, *, is_several: bool) -> None:
 
 def _one_tensor(con: Connection, tensors: pd.DataFrame, names: dict[int, str]) -> None:
     st.space("small")
-    st.header("One tensor, float beside quantized", anchor=False)
+    st.header("Values of one tensor, float and quantized", anchor=False)
     runs = [str(run) for run in names]
     with st.container(horizontal=True, gap="small"):
         run = runs[0]
@@ -203,12 +204,12 @@ def _one_tensor(con: Connection, tensors: pd.DataFrame, names: dict[int, str]) -
         )
     tensor_rows = queries.tensor_values(con, int(run), tensor)
     if tensor_rows.empty:
-        st.caption("This run does not hold the tensor.")
+        st.caption("This run has no values for this tensor.")
         return
     row = tensor_rows.iloc[0]
     st.caption(_tensor_words(row))
     if row["float_counts"] is None or frames.figure_or_none(row["low"]) is None:
-        st.caption("Its values were not kept.")
+        st.caption("The values of this tensor were not stored.")
     elif float(row["low"]) == float(row["high"]):
         st.caption(f"Every value is {weight(float(row['low']))} in both models.")
     else:
@@ -220,7 +221,7 @@ def _one_tensor(con: Connection, tensors: pd.DataFrame, names: dict[int, str]) -
 
 
 def _tensor_words(row: pd.Series) -> str:
-    clauses = [f"{db(frames.figure_or_none(row['sqnr_db']))} accumulated"]
+    clauses = [f"accumulated SQNR {db(frames.figure_or_none(row['sqnr_db']))}"]
     cosine = frames.figure_or_none(row["cosine"])
     if cosine is not None:
         clauses.append(f"cosine {with_minus(f'{cosine:.4f}')}")

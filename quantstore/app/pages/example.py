@@ -86,8 +86,9 @@ def _suggestions(example: Example) -> None:
         st.button(
             f"{'an' if example.scheme.is_symmetric else 'a'} {other_grid} grid",
             key="try_grid",
-            help="Asymmetric: the codes cover the range and no more, zero is somewhere among them."
-            " Symmetric: as far to the left of zero as to the right, and zero is code 0.",
+            help="Asymmetric: the codes cover exactly the range of the values; the zero point is"
+            " the code for 0. Symmetric: the codes cover the same range on both sides of 0, which"
+            " has code 0.",
             on_click=address.choose,
             args=("grid", other_grid),
         )
@@ -116,14 +117,14 @@ def _formulas(example: Example) -> None:
     value, code = example.values[position], example.codes[position]
     inside = value / example.scale
     if not example.has_range:
-        scale_formula, scale_words = "", "there is no range to divide, so any step will do"
+        scale_formula, scale_words = "", "the range is 0, so any step works"
     elif scheme.is_symmetric:
         largest = number(max(-example.low, example.high))
         scale_formula = f"max |x| / {scheme.qmax} = {largest} / {scheme.qmax} = "
-        scale_words = f"the largest value, in {scheme.qmax} steps to each side of zero"
+        scale_words = f"the largest absolute value divided into {scheme.qmax} steps"
     else:
         scale_formula = f"({number(example.high)} − {_bracketed(example.low)}) / {scheme.qmax} = "
-        scale_words = f"the range in {scheme.qmax} steps" + _widened(example)
+        scale_words = f"the range divided into {scheme.qmax} steps" + _widened(example)
     if scheme.is_symmetric or not example.has_range:
         zero_formula, sum_formula = "", ""
     else:
@@ -138,7 +139,7 @@ def _formulas(example: Example) -> None:
             scale_formula,
             scale,
             "Scale",
-            f"how far one grid point lies from the next: {scale_words}.",
+            f"the distance between grid points: {scale_words}.",
         ),
         ("z", zero_formula, str(example.zero_point), "Zero point", "the code that stands for 0."),
         (
@@ -147,15 +148,15 @@ def _formulas(example: Example) -> None:
             f" = round({ratio}){sum_formula} = ",
             with_minus(str(code)),
             "Code",
-            f"the number of the nearest grid point, all that is stored, in {scheme.bits} bits."
-            f" Here for x = {number(value)}.",
+            f"the number of the nearest grid point, stored in {scheme.bits} bits. Here for"
+            f" x = {number(value)}.",
         ),
         (
             "x′",
             f"s (q − z)<br>{scale} × {with_minus(difference)} = ",
             on_grid(example.returned[position], example.scale),
-            "What comes back",
-            "the grid point itself. The difference to x is the quantization error.",
+            "Dequantized value",
+            "the grid point. The difference from x is the quantization error.",
         ),
     )
     rows = []
@@ -182,10 +183,10 @@ def _lines(example: Example) -> None:
     enlarged = worked_example.enlarged_codes(example)
     st.subheader("The grid over the whole range", anchor=False)
     ends = [on_grid(example.grid_point(code), example.scale) for code in (codes[0], codes[-1])]
-    shaded = " The shaded stretch is enlarged below." if enlarged is not None else ""
+    shaded = " The shaded part is enlarged below." if enlarged is not None else ""
     st.caption(
         f"Each tick is a grid point: {len(codes)} from {ends[0]} to {ends[1]}. Circles are the"
-        f" values x, diamonds what comes back, x′.{shaded}"
+        f" values x, diamonds the dequantized values x′.{shaded}"
     )
     drawing.chart(
         charts.whole_line(points, grid, enlarged, colours.palette()),
@@ -204,15 +205,15 @@ def _lines(example: Example) -> None:
         elsewhere = f" {unseen_count} more merge elsewhere." if unseen_count else ""
         st.caption(
             f"Every value moves to the nearest grid point, by at most half a step"
-            f" ({on_grid(example.scale / 2, example.scale)}). Whatever lies in one tinted stretch"
-            f" ends up in the same place.{elsewhere}"
+            f" ({on_grid(example.scale / 2, example.scale)}). All values in one tinted part end up"
+            f" on the same point.{elsewhere}"
         )
         finding = worked_example.headline(example)
     else:
         st.subheader("Enlarged, around the two closest values", anchor=False)
         st.caption(
-            "They are more than a step apart, or lie on either side of the middle between two grid"
-            " points, and so keep different codes."
+            "These values keep different codes: they are more than a step apart, or on either side"
+            " of the midpoint between two grid points."
         )
         finding = "The two closest values go to different grid points"
     drawing.chart(
@@ -228,7 +229,7 @@ def _table(example: Example) -> None:
     st.subheader("The values", anchor=False)
     titles = [("x", "right"), ("code q", "right"), ("x′", "right"), ("error x′ − x", "right")]
     if example.merged:
-        titles.append(("what it can no longer be told from", "left"))
+        titles.append(("merged with", "left"))
     head = "".join(
         f'<th scope="col" style="{_cell(align)};font-weight:400;font-size:12px;color:{MUTED}">'
         f"{title}</th>"
@@ -283,10 +284,10 @@ def _loss(example: Example) -> None:
     if math.isnan(example.sqnr_db):
         return
     st.subheader("What it costs", anchor=False)
-    whole = "infinite, for nothing moved" if math.isinf(example.sqnr_db) else db(example.sqnr_db)
+    whole = "infinite: no value moved" if math.isinf(example.sqnr_db) else db(example.sqnr_db)
     text = (
-        "**SQNR**, the signal to quantization noise ratio, sets the energy of the values against"
-        " that of their errors: 10 log₁₀(Σ x² / Σ (x′ − x)²). Six decibels are one bit."
+        "**SQNR**, the signal-to-quantization-noise ratio, compares the energy of the values with"
+        " the energy of their errors: 10 log₁₀(Σ x² / Σ (x′ − x)²). Six decibels are one bit."
         f" For these values it is **{whole}**."
     )
     apart = example.merged_sqnr_db
@@ -295,10 +296,9 @@ def _loss(example: Example) -> None:
         energy = sum(value * value for value in example.values)
         carried = share(example.values.count(extreme) * extreme * extreme / energy)
         text += (
-            f" That sounds healthy, but {number(extreme)} alone carries {carried} of the energy:"
-            f" the {example.merged_count} values that merge come to **{db(apart)}**, and nothing in"
-            " the first figure tells. That is why quantstore judges a layer by its channels, one by"
-            " one."
+            f" That looks good, but {number(extreme)} alone carries {carried} of the energy. The"
+            f" {example.merged_count} values that merge have an SQNR of **{db(apart)}**, which the"
+            " value for the whole hides. That is why quantstore judges a layer channel by channel."
         )
     st.markdown(text)
 
@@ -309,11 +309,11 @@ def _channels(scheme: Scheme) -> None:
     title = st.empty()
     st.caption(
         "A layer with three output channels of four weights each. *Per tensor*, the largest weight"
-        " of all sets one step for the three; *per channel*, each has its own. Let the third grow"
-        " and see what becomes of the others."
+        " sets one step for all three channels. *Per channel*, each channel has its own step. Make"
+        " channel 2 wider and see what happens to the others."
     )
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.caption("Channel 2 is so many times as wide:", width="content")
+        st.caption("Width of channel 2, times the original:", width="content")
         widening = pickers.choice(
             "How wide channel 2 is",
             list(worked_example.WIDENINGS),
@@ -352,9 +352,9 @@ def _channels(scheme: Scheme) -> None:
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}<tr>{whole}</tr></tbody></table></div>"
     )
     notes.note(
-        "The whole tensor sums up energies: the wide channel carries nearly all of it and is well"
-        " kept, so its figure says nothing of the others. quantstore judges a layer by the SQNR"
-        " that 90 % of its channels reach."
+        "The SQNR of the whole tensor hides the loss: the wide channel carries nearly all of the"
+        " energy and loses little. quantstore therefore judges a layer by the SQNR that 90 % of its"
+        " channels reach."
     )
 
 
@@ -401,11 +401,11 @@ def _meaning() -> None:
     st.space("small")
     st.header("The same in a network", anchor=False)
     st.markdown(
-        "A layer’s weights share one grid under *int8 per tensor*. One kernel with large weights"
-        " stretches the step for all, and the small weights of the other kernels merge, many of"
-        " them into 0. *Per channel*, each kernel has a scale of its own."
+        "With *int8 per tensor*, all weights of a layer share one grid. One kernel with large"
+        " weights widens the step for all kernels, and the small weights of the others merge, many"
+        " of them into 0. *Per channel*, each kernel has its own scale."
     )
-    navigation.link("compare", "See which models that breaks")
+    navigation.link("compare", "See which models this breaks")
     st.caption(
         "The six values are those of the article *Accuracy Degradation After Quantization*"
         " (Sunplus C3)."
@@ -428,7 +428,7 @@ def _bracketed(value: float) -> str:
 
 def _widened(example: Example) -> str:
     if min(example.values) > 0 or max(example.values) < 0:
-        return ", after widening it to include 0, which must always have a code"
+        return ", widened to include 0, which must always have a code"
     return ""
 
 

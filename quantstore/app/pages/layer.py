@@ -89,8 +89,8 @@ def main() -> None:
 def no_channels_under(scheme: Scheme) -> str:
     """What the page shows instead of a scheme without figures of channels."""
     return (
-        f"Channels are not measured under {scheme.title}. This page shows"
-        f" {INT8_CHANNEL_SYMMETRIC.title}; the table of schemes below has both."
+        f"No channel values are stored for {scheme.title}. This page shows"
+        f" {INT8_CHANNEL_SYMMETRIC.title} instead; the table of schemes below shows both."
     )
 
 
@@ -102,7 +102,7 @@ def _draw(con: Connection, row: dict[Any, Any], ranked: pd.DataFrame, scheme: Sc
     findings.of_layer(queries.layer_findings(con, layer_id))
     histogram = queries.layer_histogram(con, layer_id)
     if histogram.empty:
-        st.info("None of its weights is a finite number, so there is nothing to measure or draw.")
+        st.info("This layer has no finite weights, so there is nothing to measure or draw.")
         return
     _facts(row, details, scheme)
     notes.explain("bands", "sqnr", "spread", "per_channel", limits=limits)
@@ -274,7 +274,7 @@ def _heading(
             " earlier loss unknown"
         )
     if details["nonfinite_count"]:
-        facts.append(f"{count(int(details['nonfinite_count']))} NaN or infinite, left out")
+        facts.append(f"{count(int(details['nonfinite_count']))} NaN or infinite weights left out")
     st.html(
         '<h1 style="font-size:26px;font-weight:650;line-height:1.25;padding:0;margin:0 0 10px;'
         f'overflow-wrap:anywhere">{breakable(printable(str(row["layer"])))}</h1>'
@@ -352,7 +352,7 @@ def _codes(
     )
     inside = "within three interquartile ranges of the quartiles"
     if details["q1"] == details["q3"]:
-        inside = "which is all of them, as more than half are equal"
+        inside = "which are all of them, because more than half are equal"
     st.space("small")
     if grid is None:
         st.header(DISTRIBUTION_TITLE, anchor=False)
@@ -360,8 +360,8 @@ def _codes(
             with st.container():
                 st.subheader("From the smallest to the largest", anchor=False)
                 st.caption(
-                    "All weights of the layer, counts on a log scale. Every channel has a grid of"
-                    " its own, so there is no shared grid to draw."
+                    "All weights of the layer, counts on a log scale. Every channel has its own"
+                    " grid, so no grid is drawn."
                 )
                 drawing.chart(
                     charts.whole_range(histogram, colours.palette()),
@@ -371,7 +371,7 @@ def _codes(
                 )
             with st.container():
                 st.subheader("Most weights", anchor=False)
-                st.caption(f"The middle of the weights, {inside}.")
+                st.caption(f"The central weights, {inside}.")
                 drawing.chart(
                     charts.bulk_bars(histogram, window, None, colours.palette()),
                     key="bulk",
@@ -391,9 +391,9 @@ def _codes(
         with st.container():
             st.subheader(title, anchor=False)
             st.caption(
-                f"All weights, one bar per {scheme.format} code. The code for zero, coloured, takes"
-                f" {at_zero}; {counted(int(used), 'code')} {'is' if used == 1 else 'are'} used at"
-                " all."
+                f"All weights, one bar per {scheme.format} code. {at_zero} of the weights get the"
+                f" code for zero (coloured). {counted(int(used), 'code')}"
+                f" {'is' if used == 1 else 'are'} used in total."
             )
             drawing.chart(
                 charts.code_bars(
@@ -412,7 +412,7 @@ def _codes(
             heading = f"Most weights {verb} {counted(bulk_codes, 'code')}"
             st.subheader(heading, anchor=False)
             st.caption(
-                f"The middle of the weights, {inside}: {charts.codes_shown(bulk_codes)}."
+                f"The central weights, {inside}: {charts.codes_shown(bulk_codes)}."
                 f" The step is {weight(codes.step_of(grid))}."
             )
             drawing.chart(
@@ -447,7 +447,7 @@ def _rescue(
             "title": f"gain over {DEFAULT_SCHEME.title}",
             "kind": "pair",
             "number": True,
-            "help": "How much more 90 % of channels reach than under the default scheme",
+            "help": "Gain in the SQNR that 90 % of channels reach, over the default scheme",
         },
         {"title": "channels below 10 dB", "kind": "pair", "number": True},
         {"title": "weights zeroed", "kind": "pair", "number": True},
@@ -485,9 +485,9 @@ def _rescue(
             on_click=lambda: st.session_state.update(show_all_schemes=True),
         )
     notes.note(
-        "The whole tensor comes last on purpose: outliers carry most of the signal energy, so it"
-        " looks healthy while the other channels drown. Weights only: activations were not"
-        " measured."
+        "Do not rely on the SQNR of the whole tensor: outliers carry most of the signal energy, so"
+        " the value looks good even when most channels are lost. Weights only; activations were"
+        " not measured."
     )
 
 
@@ -498,9 +498,9 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
     before = frames.figure_or_none(shared_row["channel_sqnr_p10_db"])
     after = frames.figure_or_none(own_row["channel_sqnr_p10_db"])
     if before is None:
-        return "Nothing to rescue: 90 % of channels come back exactly already."
+        return "Nothing to rescue: 90 % of channels are exact already."
     if after is None:
-        return f"Per channel makes 90 % of channels exact; per tensor they reach {db(before)}."
+        return f"A scale per channel makes 90 % of channels exact (per tensor: {db(before)})."
     gain = after - before
     from_to = f"from {db(before)} to {db(after)}: **{db(gain, signed=True)}**"
     if shared_row["band"] == "fine" and abs(gain) < TELLING_GAIN_DB:
@@ -510,13 +510,14 @@ def _rescue_sentence(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:
         )
     if shared_row["band"] == "fine":
         return (
-            f"Nothing to rescue: per tensor is fine. Per channel takes 90 % of channels {from_to}."
+            f"Nothing to rescue: per tensor is fine. A scale per channel takes 90 % of channels"
+            f" {from_to}."
         )
     if gain < TELLING_GAIN_DB:
-        return f"Per channel hardly helps: it takes 90 % of channels {from_to}."
+        return f"A scale per channel hardly helps: it takes 90 % of channels {from_to}."
     verb = "lifts" if not scheme.is_per_channel else "has lifted"
-    still = "" if own_row["band"] == "fine" else f", and the layer is {_stays(own_row['band'])}"
-    return f"Per channel {verb} 90 % of channels {from_to}{still}."
+    still = "" if own_row["band"] == "fine" else f". The layer is {_stays(own_row['band'])}"
+    return f"A scale per channel {verb} 90 % of channels {from_to}{still}."
 
 
 def _on_its_grid(by_name: dict[str, dict[Any, Any]]) -> str:
@@ -527,11 +528,14 @@ def _on_its_grid(by_name: dict[str, dict[Any, Any]]) -> str:
     ]
     if not exact or not any(row["already_quantized"] for row in by_name.values()):
         return ""
-    return f" The stored weights already lie on the grid of {listed(exact)}, hence no second loss."
+    return (
+        f" The stored weights are already on the grid of {listed(exact)}, so there is no second"
+        " loss."
+    )
 
 
 def _stays(band: object) -> str:
-    return "still to watch" if band == "watch" else f"still {band}"
+    return "still rated watch" if band == "watch" else f"still {band}"
 
 
 def _gain(by_name: dict[str, dict[Any, Any]], scheme: Scheme) -> str:

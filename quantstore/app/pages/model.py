@@ -178,13 +178,13 @@ def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_
         )
 
 
-NO_LAYER_IS_THAT_BAD = "No layer of this model is that bad."
+NO_LAYER_IS_THAT_BAD = "No layer of this model is in this band."
 
 
 def no_such_layer(*, is_filtered: bool) -> str:
     """That no layer has what somebody typed in its name; some bands may be filtered out."""
-    among = ", among those of this filter" if is_filtered else ""
-    return f"No layer has this in its name{among}."
+    among = " in the chosen bands" if is_filtered else ""
+    return f"No layer name{among} contains this text."
 
 
 def _download(layers: pd.DataFrame, scheme: Scheme) -> None:
@@ -198,7 +198,7 @@ def _download(layers: pd.DataFrame, scheme: Scheme) -> None:
         icon=":material/download:",
         on_click="ignore",
         key="layers_csv",
-        help="Every layer with its values, judged under the scheme on show",
+        help="All layers with their values under the chosen scheme",
     )
 
 
@@ -268,7 +268,7 @@ def _long_table(layers: pd.DataFrame, scheme: Scheme, view: str) -> None:
 
 def _spread(profiles: pd.DataFrame, scheme: Scheme) -> None:
     st.space("small")
-    st.header("How its layers spread", anchor=False)
+    st.header("Weight range and channel spread", anchor=False)
     labels = [WEIGHT_RANGE, CHANNEL_SPREAD]
     label = pickers.choice("Measure", labels, key="model_measure", label_is_hidden=True)
     drawing.clickable_chart(

@@ -307,7 +307,7 @@ def _ingests(ingests: pd.DataFrame) -> None:
     st.caption(
         f"The latest {counted(len(ingests), 'file')}"
         + (f", {count(failed)} of which failed" if failed else "")
-        + ". The table *ingests* keeps every attempt."
+        + ". The table *ingests* lists every attempt."
     )
     components.table(
         columns=[
@@ -346,8 +346,8 @@ def _disk(disk_bytes: int, free_bytes: int) -> None:
     )
     if free_bytes > max(WORTH_COMPACTING_BYTES, WORTH_COMPACTING_SHARE * disk_bytes):
         sentence += (
-            f". {file_size(free_bytes)} of it is empty space that new models will fill; to give it"
-            " back to the disk, run:"
+            f". {file_size(free_bytes)} of this is free space that new models will use. To return"
+            " it to the disk, run:"
         )
         st.markdown(markdown(sentence))
         st.code(settings.command("compact"), language=None, width="content", wrap_lines=True)

@@ -22,14 +22,14 @@ STATISTICS = {
     ),
     "Range / std": Statistic(
         "median_range_over_std",
-        "median range over std",
-        "weight range over standard deviation, median layer",
+        "median range / std",
+        "weight range / standard deviation, median layer",
         True,
     ),
     "Noise to signal": Statistic(
         "noise_to_signal",
-        "sum of noise to signal",
-        "noise to signal of the whole tensors, summed over the layers",
+        "summed noise-to-signal ratio",
+        "noise-to-signal ratio per tensor, summed over the layers",
         True,
     ),
     "Worst channel p10": Statistic(
@@ -41,15 +41,15 @@ STATISTICS = {
     ),
 }
 MEANINGS = {
-    "Largest range": "max − min of the widest layer: the first look that most people take",
+    "Largest range": "max − min of the widest layer; most people look at this first",
     "Range / std": "how many standard deviations the range spans, in the median layer",
-    "Noise to signal": "what every layer adds, by its whole tensor, as if nothing amplified it",
-    "Worst channel p10": "what the bands rest on, of the layer with the lowest",
+    "Noise to signal": "the noise of all layers added up, as if none were amplified",
+    "Worst channel p10": "the measure behind the bands, for the worst layer",
 }
 # From here on a statistic is called a good warning, below a weak one; a convention, no law.
 STRONG, WEAK = 0.8, 0.5
 
-NO_RUN_YET = "No model was run yet"
+NO_RUN_YET = "No model has been run yet"
 
 
 def main() -> None:
@@ -60,15 +60,16 @@ def main() -> None:
         st.title("Predicted vs. measured")
         headline = st.empty()
         st.caption(
-            "Weight statistics are cheap and explain why a network suffers. This page checks how"
-            " well they predict the measured loss, from the noise probe or your own data."
+            "Weight statistics are cheap and explain why a network loses accuracy. This page checks"
+            " how well they predict the measured loss, from the noise probe or your own data."
         )
         counts = queries.run_counts(con)
         if counts.empty:
             headline.header(NO_RUN_YET, anchor=False)
             st.markdown(
-                "The store has weights only. The noise probe needs no data: ingest a file again"
-                " without `--no-probe`, or run it on your own inputs on the Drift page."
+                "The store has values for weights only. Ingest a file again without `--no-probe`"
+                " (the noise probe needs no data), or run a model on your own inputs on the Drift"
+                " page."
             )
             return
         mode, is_real = _pick_run(counts, scheme)
@@ -81,9 +82,9 @@ def main() -> None:
     if models.empty:
         st.info(_nothing_here(counts, scheme, mode, is_real=is_real))
         return
-    label = pickers.choice("Statistic of the weights", list(STATISTICS), key="statistic")
+    label = pickers.choice("Weight statistic", list(STATISTICS), key="statistic")
     statistic = STATISTICS[label]
-    title = f"{_correlation_text(correlations[label])}: {statistic.title} against measured SQNR"
+    title = f"{_correlation_text(correlations[label])}: {statistic.title} vs. measured SQNR"
     _chart(models, statistic, limits, title)
     colours.legend(limits)
     notes.note(_notes(models, statistic, is_real=is_real))
@@ -123,23 +124,24 @@ def _headline(correlations: dict[str, Correlation], models: int, scheme: Scheme,
     }
     if models < LEAST_PAIRS:
         none = "no model" if models == 0 else f"only {counted(models, 'model')}"
-        return f"Too few models to tell: {none} measured {under}"
+        return f"Too few models: {none} measured {under}"
     if not comparable:
-        return f"The models do not differ enough to tell {under}"
+        return f"The models are too similar to compare {under}"
     best = max(comparable, key=lambda label: abs(comparable[label].rho or 0))
     strength = abs(comparable[best].rho or 0)
     name = STATISTICS[best].title
     figures = f"({_spearman(comparable[best])}, {counted(comparable[best].n, 'model')})"
     if _may_be_chance(comparable[best]):
-        return f"Too few models to tell: the {name} ranks them best {figures}, which may be chance"
+        return (
+            f"Too few models: the {name} predicts the measured ranking best {figures}, which may be"
+            " chance"
+        )
     if strength >= STRONG:
         how_well = "very well"
     elif strength >= WEAK:
         how_well = "fairly well"
     else:
-        return (
-            f"No statistic of the weights predicts the measured ranking of {models} models {under}"
-        )
+        return f"No weight statistic predicts the measured ranking of {models} models {under}"
     return f"The {name} predicts the measured ranking {how_well} {figures}"
 
 
@@ -183,7 +185,7 @@ def _chart(
     if statistic.is_log:
         drawable &= models[statistic.column] > 0
     if not drawable.any():
-        st.info(f"No model has a {statistic.title} that could be drawn.")
+        st.info(f"No model has a finite {statistic.title}, so there is nothing to draw.")
         return
     st.altair_chart(
         ready(charts.scatter(models, statistic, limits, colours.palette(), title=title)),
@@ -195,17 +197,20 @@ def _chart(
 
 def _notes(models: pd.DataFrame, statistic: Statistic, *, is_real: bool) -> str:
     sentences = [
-        "One dot per model, in the band of its measured SQNR; click one to open the model.",
-        "Spearman's correlation compares the order only: −1 or 1 would be a perfect warning, 0"
-        " none. With few models it is rough; the interval below says how rough.",
+        "One dot per model, coloured by the band of its measured SQNR. Click a dot to open the"
+        " model.",
+        "Spearman's correlation compares only the order of the models: −1 or 1 is a perfect"
+        " prediction, 0 is none. The 95 % interval below is wide when there are few models.",
     ]
     missing = int(models[statistic.column].isna().sum())
     if missing:
-        sentences.append(f"{counted(missing, 'model')} without a finite value cannot be drawn.")
+        sentences.append(f"{counted(missing, 'model')} without a finite value not drawn.")
     if is_real:
-        sentences.append("Your own data differs from model to model.")
+        sentences.append("Each model was run on its own data.")
     else:
-        sentences.append("The noise probe is an estimate itself; the Compare page has its limits.")
+        sentences.append(
+            "The noise probe is itself an estimate; see the notes on the Compare page."
+        )
     sentences.append("Models that are already quantized with this scheme are left out.")
     return " ".join(sentences)
 
@@ -217,7 +222,7 @@ def _table(correlations: dict[str, Correlation], chosen: str) -> None:
             address.choose("statistic", target["row"])
 
     st.space("small")
-    st.header("All four, side by side", anchor=False)
+    st.header("All four statistics", anchor=False)
     rows: list[dict[str, Any]] = []
     for label, correlation in correlations.items():
         name = STATISTICS[label].title
@@ -244,11 +249,11 @@ def _table(correlations: dict[str, Correlation], chosen: str) -> None:
         )
     components.table(
         columns=[
-            {"title": "statistic of the weights", "kind": "name"},
+            {"title": "weight statistic", "kind": "name"},
             {"title": "Spearman", "kind": "pair", "number": True},
             {"title": "95 % interval", "kind": "pair", "number": True},
             {"title": "models", "kind": "pair", "number": True, "wide": True},
-            {"title": "as a warning", "kind": "pair"},
+            {"title": "prediction", "kind": "pair"},
         ],
         rows=rows,
         key="statistics",

@@ -170,9 +170,9 @@ def _macs(steps: pd.DataFrame, limits: dict[str, float], record: RescueRecord) -
         st.caption(tables.ALL_IN_INT8)
         return
     st.caption(
-        "The same steps by the share of multiply-accumulates (MACs) that stay in int8. The ring is"
-        f" the plan that was chosen. Dashed line: the goal, {db(record.reach_db)}. Dotted line:"
-        f" the share that had to stay, {share(record.keep_macs, digits=1)}."
+        "X axis: share of multiply-accumulates (MACs) that stay in int8. The ring marks the chosen"
+        f" plan. Dashed line: the goal, {db(record.reach_db)}. Dotted line: the minimum share,"
+        f" {share(record.keep_macs, digits=1)}."
     )
     drawing.chart(
         charts.macs(
@@ -218,8 +218,8 @@ def _drift(layers: pd.DataFrame, limits: dict[str, float]) -> None:
     st.space("small")
     st.header("Layer by layer", anchor=False)
     st.caption(
-        "What each layer hands on, against float, with everything before it rounded: dashed as the"
-        " target rounds by default, solid under the plan."
+        "Accumulated SQNR of each layer's output. Dashed line: before the rescue. Solid line: with"
+        " the rescue plan."
     )
     before, after = (layers[column].astype(float).min() for column in ("before_db", "after_db"))
     drawing.chart(
@@ -232,7 +232,7 @@ def _drift(layers: pd.DataFrame, limits: dict[str, float]) -> None:
 
 def _limits() -> None:
     st.space("small")
-    st.header("What these values do not say", anchor=False)
+    st.header("Limits of these values", anchor=False)
     st.markdown("\n".join(f"- {sentence}" for sentence in wording.LIMITS))
 
 

@@ -32,7 +32,7 @@ MOST_ROWS = 200
 ORDERS: dict[str, charts.PairOrder] = {"By change": "change", "Along the network": "depth"}
 
 NOTHING_TO_COMPARE = "There is nothing to compare yet"
-SAME_MODEL_TWICE = "A model does not differ from itself"
+SAME_MODEL_TWICE = "Both sides show the same model"
 
 
 def main() -> None:
@@ -47,16 +47,16 @@ def main() -> None:
         if len(names) < 2:
             headline.header(NOTHING_TO_COMPARE, anchor=False)
             st.write(
-                "This page sets two revisions of a network side by side, layer by layer, such as"
-                " before and after fine-tuning. The store holds one model: add the other one in"
-                " the sidebar."
+                "This page compares two revisions of a network layer by layer, for example before"
+                " and after fine-tuning. The store has only one model: add another one in the"
+                " sidebar."
             )
             return
         pickers.say_missing("model named", names, "before", "after")
         before, after = _pickers(names, queries.likely_revisions(con) or (names[0], names[1]))
         if before == after:
             headline.header(SAME_MODEL_TWICE, anchor=False)
-            st.caption("Choose another model on either side.")
+            st.caption("Choose a different model on one side.")
             return
         changed = matching.changes(
             queries.revision_layers(con, before, scheme.name),
@@ -72,8 +72,9 @@ def main() -> None:
     )
     colours.legend(limits)
     notes_widgets.note(
-        f"{matching.how_matched(changed)} A change below {matching.TELLING_CHANGE_DB:g} dB counts"
-        " as none: it may be the chance of rounding."
+        f"{matching.how_matched(changed)} A change of less than"
+        f" {matching.TELLING_CHANGE_DB:g} dB counts as unchanged, because rounding alone may cause"
+        " it."
     )
     if verdicts["layers_already_quantized"].gt(0).any():
         notes_widgets.note(notes.ALREADY_QUANTIZED_NOTE)
@@ -99,7 +100,7 @@ def _pickers(names: list[str], likely: tuple[str, str]) -> tuple[str, str]:
             # Always written: another model in the store would change what is likely.
             address.link(key, default=default, options=names, is_always_written=True)
             picked.append(st.selectbox(key.capitalize(), names, key=key, format_func=printable))
-        st.button("Swap", on_click=swap, key="swap_revisions", help="What was before is after")
+        st.button("Swap", on_click=swap, key="swap_revisions", help="Exchange before and after")
     return picked[0], picked[1]
 
 
@@ -108,8 +109,8 @@ def _chart(pairs: pd.DataFrame, limits: dict[str, float], scheme: Scheme) -> Non
     st.header("Every layer, before and after", anchor=False)
     order = pickers.choice("Order", list(ORDERS), key="order", label_is_hidden=True)
     st.caption(
-        f"Under {scheme.title}: a ring where the layer was, a dot where it is now; a dot below its"
-        " ring is a loss. Click one to open the layer."
+        f"Under {scheme.title}. Ring: before. Dot: after. A dot below its ring is a loss. Click a"
+        " dot to open the layer."
     )
     drawing.clickable_chart(
         charts.dumbbells(pairs, colours.palette(), limits, order=ORDERS[order]),
@@ -226,7 +227,7 @@ def _unchanged_and_unmatched(
     if tally.changed:
         components.save_as_svg({"dumbbells": "Before and after"}, key="save_revisions")
     st.download_button(
-        "Every layer as CSV",
+        "All layers as CSV",
         data=lambda: tables.to_csv(changed),
         file_name="revisions.csv",
         mime="text/csv",

@@ -45,10 +45,11 @@ WORDS = (
     *("coalesce", "round", "floor", "ceil", "abs", "log2", "log10", "sqrt", "greatest", "least"),
     *("union all", "describe", "show tables", "explain", "summarize", "like", "ilike", "printf"),
 )
-AUTOMATIC = "what suits"
+AUTOMATIC = "automatic"
 NO_COLOUR = "no colour"
 TOO_LONG_FOR_A_LINK = (
-    "This statement is too long for a link: the address does not carry it. Keep it in a file, and"
+    "This query is too long for the URL, so a link will not contain it. Save the query in a file"
+    " and"
     " run it with *quantstore sql*."
 )
 
@@ -96,7 +97,7 @@ def _editor(schema: list[dict[str, Any]]) -> str:
         keywords=WORDS,
         label=(
             "Ctrl + Enter runs, Ctrl + Space completes. Read-only,"
-            f" first {ROW_LIMIT:,} rows, {TIMEOUT_SECONDS} seconds at most."
+            f" at most {ROW_LIMIT:,} rows and {TIMEOUT_SECONDS} seconds."
         ),
         is_running=False,
         key="sql_editor",
@@ -134,7 +135,7 @@ def _put(statement: str) -> None:
 
 def _result(statement: str) -> None:
     if not statement.strip():
-        st.info("Write a statement above, or begin with an example.")
+        st.info("Write a query above, or start from an example.")
         return
     outcome = _outcome(statement)
     if outcome is None:
@@ -142,7 +143,7 @@ def _result(statement: str) -> None:
         return
     if isinstance(outcome, RejectedQueryError):
         if str(outcome) == console.CANCELLED:
-            st.info("Cancelled. Run it again, or ask for less at once.")
+            st.info("Cancelled. Run the query again, or reduce what it reads.")
             _history()
             return
         st.error(markdown(outcome.sentence))
@@ -163,12 +164,12 @@ def _result(statement: str) -> None:
         _download(outcome)
     if outcome.was_cut:
         st.caption(
-            f"There are more rows than {ROW_LIMIT:,}; the table, the chart and the download hold"
-            " the first ones. Sum up or filter in the statement to see all, or run it with"
-            " *quantstore sql*, which has no limit."
+            f"The table, the chart and the download hold only the first {ROW_LIMIT:,} rows."
+            " Aggregate or filter in the query, or run it with *quantstore sql*, which has no"
+            " limit."
         )
     if frame.empty:
-        st.caption("The statement ran; nothing matches it.")
+        st.caption("The query returned no rows.")
         return
     if view == "Chart":
         _chart(frame)
@@ -214,7 +215,7 @@ def _ask(path: Path, statement: str, asked: object, *, is_new: bool) -> Outcome 
     try:
         if len(statement) > LONGEST_STATEMENT:
             raise RejectedQueryError(
-                f"the statement is longer than {LONGEST_STATEMENT:,} characters",
+                f"the query is longer than {LONGEST_STATEMENT:,} characters",
                 "run it with: quantstore sql",
             )
         if pending is not None:
@@ -269,7 +270,7 @@ def _remember(statement: str, outcome: Outcome) -> None:
 def _history() -> None:
     """The statements of this session, the last one first; a click brings one back."""
     with st.popover("History", icon=":material/history:"):
-        st.caption("Statements of this session; a click runs one again.")
+        st.caption("Queries of this session. Click one to run it again.")
         for position, (statement, result_text) in enumerate(
             st.session_state.get("sql_history", [])
         ):
@@ -352,7 +353,7 @@ def _chart(frame: pd.DataFrame) -> None:
         st.info(markdown(drawn.caption))
         return
     advice = (
-        " The first columns that fit are drawn; choose what to draw for others."
+        " The chart shows the first suitable columns. Choose others above."
         if mark == AUTOMATIC
         else ""
     )
@@ -406,7 +407,7 @@ def _tables(schema: list[dict[str, Any]], statement: str) -> None:
         if re.search(rf"\b{re.escape(relation['name'])}\b", statement) is not None
     ]
     relations = [relation | {"is_open": relation["name"] in spoken_of} for relation in schema]
-    st.caption("A click puts a name where the cursor is.")
+    st.caption("Click a name to insert it at the cursor.")
     editor.schema(relations=relations, revision=" ".join(spoken_of), key="sql_tables")
 
 

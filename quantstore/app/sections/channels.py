@@ -230,8 +230,7 @@ def scheme_heading(title: str) -> str:
 def what_a_channel_is(channel_count: int) -> str:
     """What can be typed to find a channel."""
     return (
-        f"A channel is a number from 0 to {count(channel_count - 1)}; write two of them as"
-        " 64-127 for all in between."
+        f"Enter a channel number from 0 to {count(channel_count - 1)}, or a range such as 64-127."
     )
 
 
@@ -239,24 +238,23 @@ def _how_to_read(columns: pd.DataFrame, step: float | None, *, can_zoom: bool) -
     together = int(columns["channels"].max())
     if together > 1:
         text = (
-            f"One column per {together} neighbouring channels: solid from quartile to quartile,"
-            " paler to the whiskers, palest from the smallest to the largest weight of them all."
-            " Colour is the band of the worst."
+            f"One column per {together} neighbouring channels. Solid: quartile to quartile. Paler:"
+            " whiskers. Palest: smallest to largest weight. Colour: band of the worst channel."
         )
     elif len(columns) > charts.MOST_BOXES:
         text = (
-            "One column per output channel: solid from quartile to quartile, paler to the"
-            " whiskers, palest from smallest to largest. Colour is the channel's own band."
+            "One column per output channel. Solid: quartile to quartile. Paler: whiskers. Palest:"
+            " smallest to largest weight. Colour: band of the channel."
         )
     else:
         text = (
-            "One box per output channel: quartiles, whiskers to the fences, dots for the extreme"
-            " outliers. Colour is the channel's own band."
+            "One box per output channel: quartiles, whiskers, and dots for extreme outliers."
+            " Colour: band of the channel."
         )
     if step is not None:
-        text += f" The grey zone, ±{weight(step / 2)}, rounds to zero."
+        text += f" Weights in the grey zone (±{weight(step / 2)}) round to zero."
     if can_zoom:
-        text += " Drag over a stretch to zoom."
+        text += " Drag to zoom."
     return text + " Bottom: SQNR of each channel, measured down from 40 dB. Longer bars are worse."
 
 
@@ -268,7 +266,7 @@ def _story(
     typical, largest = float(facts["typical_abs"]), float(facts["largest_abs"])
     sentences = []
     if known_channels > 2 and typical > 0 and largest >= TELLING_RATIO * typical:
-        sets = f"sets the step for all {count(channel_count)}" if step else "is the widest"
+        sets = f"sets the step for all {count(channel_count)} channels" if step else "is the widest"
         sentences.append(
             f"Channel {int(facts['largest_channel'])} {sets}: its largest weight is"
             f" {times(largest / typical, ' times')} that of a typical channel."
@@ -278,15 +276,15 @@ def _story(
         noun = "channel is" if outliers == 1 else "channels are"
         mark = " (triangle)" if marks else ""
         sentences.append(
-            f"{count(outliers)} {noun} much wider than the others{mark}: the range lies beyond"
-            " Tukey's fence of the channel ranges."
+            f"{count(outliers)} {noun} much wider than the others{mark}: beyond Tukey's upper fence"
+            " of the channel ranges."
         )
     zeros = int(facts["zero_channels"])
     if zeros:
         sentences.append(f"{counted(zeros, 'channel')} hold{'s' if zeros == 1 else ''} only zeros.")
     if known_channels < channel_count:
         lost = channel_count - known_channels
-        sentences.append(f"{counted(lost, 'channel')} without a finite weight left out.")
+        sentences.append(f"{counted(lost, 'channel')} without finite weights left out.")
     return " ".join(sentences)
 
 
@@ -386,7 +384,7 @@ def _columns(scheme: Scheme) -> list[dict[str, Any]]:
             "kind": "pair",
             "number": True,
             "wide": True,
-            "help": "weights beyond the channel's own fences",
+            "help": "Weights beyond the fences of the channel",
         },
     ]
     return columns
@@ -440,5 +438,5 @@ def _download(details: dict[str, Any], scheme: Scheme) -> None:
         icon=":material/download:",
         on_click="ignore",
         key="channels_csv",
-        help=f"Every channel of the layer with its values, judged under {scheme.title}",
+        help=f"All channels of the layer with their values under {scheme.title}",
     )

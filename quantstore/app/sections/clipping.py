@@ -34,13 +34,13 @@ def section(curves: pd.DataFrame, channel_count: int) -> None:
     tried = ""
     if charts.NINE_IN_TEN in lines:
         number = count(len(lines[charts.NINE_IN_TEN]))
-        tried = f" The lines of the channels rest on {number} thresholds."
+        tried = f" Channel lines were computed at {number} thresholds."
     st.space("small")
     st.header(TITLE, anchor=False)
     st.markdown(finding)
     st.caption(
-        "Symmetric, one scale for the whole tensor; weights beyond the threshold are cut off to"
-        f" it. A dot marks the best threshold of each line.{tried}"
+        "Symmetric, one scale for the whole tensor. Weights beyond the threshold are clipped to it."
+        f" Dots mark the best threshold of each line.{tried}"
     )
     drawing.chart(
         charts.clipping_lines(curves, colours.palette()),
@@ -75,7 +75,7 @@ def _for_channels(curve: pd.DataFrame, tensor: pd.DataFrame) -> str:
         return f"{sentence}."
     is_worse = before is None or tensor_db < before - LEAST_FALL_DB
     verb = "falls to" if is_worse else "reaches"
-    return f"{sentence}; there the whole tensor {verb} {db(tensor_db)}."
+    return f"{sentence}. At that threshold the whole tensor {verb} {db(tensor_db)}."
 
 
 def _for_tensor(name: str, curve: pd.DataFrame) -> str:

@@ -34,7 +34,8 @@ Drawn = tuple[str, str]
 MOST_LISTED = 500
 
 WHAT_A_DOT_DOES = (
-    "One dot per layer: click one to open it, or draw a rectangle to list what lies in it."
+    "One dot per layer. Click a dot to open the layer, or draw a rectangle to list the layers in"
+    " it."
 )
 
 
@@ -150,18 +151,15 @@ def _left_out(profiles: pd.DataFrame, measure: Measure, shape: str) -> None:
     if not missing:
         return
     if measure.column.endswith("_db"):
-        where = (
-            "no line reaches them" if shape == CUMULATIVE else "they have no place in this chart"
-        )
+        where = "no line reaches them" if shape == CUMULATIVE else "they are not in this chart"
         verb = "is" if missing == 1 else "are"
-        where = (
-            where.replace("them", "it").replace("they have", "it has") if missing == 1 else where
-        )
+        where = where.replace("them", "it").replace("they are", "it is") if missing == 1 else where
         notes.note(f"{counted(missing, 'layer')} {verb} exact: {where}.")
         return
     verb = "has" if missing == 1 else "have"
     title = html.escape(measure.title)
-    notes.note(f"{counted(missing, 'layer')} {verb} no {title}, and no place in this chart.")
+    are = "is" if missing == 1 else "are"
+    notes.note(f"{counted(missing, 'layer')} {verb} no {title} and {are} not in this chart.")
 
 
 def _not_counted(everything: pd.DataFrame, profiles: pd.DataFrame) -> str:
@@ -177,8 +175,8 @@ def _not_counted(everything: pd.DataFrame, profiles: pd.DataFrame) -> str:
 _MARKS = {
     BRICKS: f"{stories.bricks_note('{kind}')}; click one to open it.",
     BARS: "",
-    CUMULATIVE: "Each line climbs by one layer at a time; click a dot to open the layer.",
-    RIDGES: "Each ridge is scaled to its own peak; a tick below it is a layer, coloured by band.",
+    CUMULATIVE: "Each line rises by one layer at a time. Click a dot to open the layer.",
+    RIDGES: "Each ridge is scaled to its own peak. Ticks below it are layers, coloured by band.",
 }
 
 
@@ -204,8 +202,9 @@ def _depth(profiles: pd.DataFrame, scheme: Scheme) -> Drawn:
         drawing = charts.hanging_bars(profiles, palette)
     else:
         st.caption(
-            f"One dot per layer, coloured by band: {measure.title}; all rows have the same"
-            f" {'logarithmic ' if measure.axis == 'log' else ''}scale. Click one to open the layer."
+            f"One dot per layer, coloured by band: {measure.title}. All rows have the same"
+            f" {'logarithmic ' if measure.axis == 'log' else ''}scale. Click a dot to open the"
+            " layer."
         )
         drawing = against.by_depth(profiles, measure, palette)
     key = "depth" if label == SQNR else f"depth_{measure.column}"
@@ -248,8 +247,8 @@ def _against(
     dots = against.placed(profiles, x, y)
     rank_correlation = _correlation(dots)
     law = (
-        " The dashed line is what uniform rounding noise costs the whole tensor; layers below it"
-        " lose more in their weakest channels."
+        " Dashed line: the loss of the whole tensor from uniform rounding noise. Layers below the"
+        " line lose more in their weakest channels."
         if x.has_db_labels and up == SQNR
         else ""
     )
@@ -284,7 +283,7 @@ def _question(across: str, up: str) -> str:
     if up == SQNR and across != SQNR:
         measure_name = across[0].lower() + across[1:]
         return f"Does the {measure_name.removeprefix('weight ')} predict the loss?"
-    return f"{across} against {up if 'SQNR' in up else up[0].lower() + up[1:]}"
+    return f"{across} vs. {up if 'SQNR' in up else up[0].lower() + up[1:]}"
 
 
 def _correlation(dots: pd.DataFrame) -> str:
@@ -345,7 +344,7 @@ def _listed(dots: pd.DataFrame, across: str, up: str, x: Measure, y: Measure) ->
     st.markdown(
         f"**{counted(len(layers), 'layer')} in the rectangle**"
         + (f", {notes.escaped(whose)}{and_others}" if len(by_model) > 1 else "")
-        + (". Choose a row to open the layer." if len(layers) else ".")
+        + (". Click a row to open the layer." if len(layers) else ".")
     )
     if layers.empty:
         return

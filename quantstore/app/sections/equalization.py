@@ -19,29 +19,29 @@ from quantstore.wording.units import db
 PAIRED = (("Conv", "W"), ("Gemm", "B"))
 
 METHOD = (
-    "Two layers in a row trade scale channel by channel; the float network computes the same"
-    " (cross-layer equalization, Nagel et al., 2019)."
+    "Two consecutive layers are rescaled channel by channel, so that the float network computes"
+    " the same (cross-layer equalization, Nagel et al., 2019)."
 )
 FORECAST = (
-    f"A forecast for the weights under {DEFAULT_SCHEME.title}, not for the outputs: confirm it by"
-    " running the equalized model."
+    f"This is a forecast for the weights under {DEFAULT_SCHEME.title}, not for the outputs. Run the"
+    " equalized model to confirm it."
 )
 WHAT_PASSES = (
-    "A factor passes ReLU, LeakyReLU and PReLU, but no SiLU, HardSwish, Sigmoid or Clip at 6, and"
-    " nothing else may read the values on the way: no branch, no output."
-    " Pooling and Flatten are left out."
+    "It works through ReLU, LeakyReLU and PReLU, but not through SiLU, HardSwish, Sigmoid or ReLU6."
+    " The values between the two layers must not be used anywhere else (no branch, no output)."
+    " Pooling and Flatten are not considered."
 )
-GAINS_DO_NOT_ADD_UP = "Each neighbour is taken by itself; the two gains do not add up."
+GAINS_DO_NOT_ADD_UP = "Each neighbour is considered separately; the two gains do not add up."
 
-TITLE = "What equalization could give"
-EXACT_ALREADY = "Nothing to gain: 90 % of channels come back exactly already."
+TITLE, NEIGHBOUR = "What equalization could give", "rescaled with"
+EXACT_ALREADY = "Nothing to gain: 90 % of channels are exact already."
 NO_NEIGHBOUR = (
-    "Nothing: it has no neighbour to share scale with. What lies between them may let no factor"
-    " pass, or something else may read the same values."
+    "Nothing: this layer has no neighbour to be rescaled with. An operator between them may block"
+    " the factor, or the values may be used elsewhere."
 )
 STORED_AS_INTEGERS = (
-    "No forecast: the file stores these weights as integers, and scale is traded before the weights"
-    " are rounded."
+    "No forecast: the file stores these weights as integers, and layers must be rescaled before"
+    " their weights are rounded."
 )
 
 
@@ -73,11 +73,11 @@ def section(
 
     components.table(
         columns=[
-            {"title": "sharing scale with", "kind": "name"},
+            {"title": NEIGHBOUR, "kind": "name"},
             {"title": "this layer now", "kind": "chip", "wide": True},
-            {"title": "this layer would reach", "kind": "chip"},
-            {"title": "the neighbour now", "kind": "chip", "wide": True},
-            {"title": "the neighbour would reach", "kind": "chip"},
+            {"title": "this layer after", "kind": "chip"},
+            {"title": "neighbour now", "kind": "chip", "wide": True},
+            {"title": "neighbour after", "kind": "chip"},
         ],
         rows=[_row(row) for row in rows],
         key="neighbours",
@@ -143,23 +143,23 @@ def _finding(rows: list[dict[Any, Any]]) -> str:
 
 
 def _with_best(best: dict[Any, Any], before: float, after: float | None) -> str:
-    subject = f"haring scale with {_name(best)}, {_side(best)}, would"
+    subject = f"escaling with {_name(best)}, {_side(best)}, would"
     if after is None:
-        return f"S{subject} make 90 % of channels exact; now they reach {db(before)}."
+        return f"R{subject} make 90 % of channels exact; now they reach {db(before)}."
     gain = after - before
     from_to = f"from {db(before)} to {db(after)}: **{db(gain, signed=True)}**"
     if gain <= -TELLING_GAIN_DB:
-        return f"Nothing to gain: s{subject} lower 90 % of channels {from_to}."
+        return f"Nothing to gain: r{subject} lower 90 % of channels {from_to}."
     if gain < TELLING_GAIN_DB:
-        return f"Hardly anything: s{subject} take 90 % of channels {from_to}."
+        return f"Hardly anything: r{subject} take 90 % of channels {from_to}."
     band, band_after = best["band"], best["band_after"]
     if band == "fine":
-        return f"It is fine as it is; s{subject} lift 90 % of channels {from_to}."
+        return f"The layer is fine as it is; r{subject} lift 90 % of channels {from_to}."
     if band_after == "fine":
-        return f"S{subject} lift 90 % of channels {from_to}, enough to be fine."
+        return f"R{subject} lift 90 % of channels {from_to}, enough to be fine."
     still = "still " if band_after == band else ""
-    called = "one to watch" if band_after == "watch" else band_after
-    return f"S{subject} lift 90 % of channels {from_to}; it would {still}be {called}."
+    called = "rated watch" if band_after == "watch" else band_after
+    return f"R{subject} lift 90 % of channels {from_to}. The layer would {still}be {called}."
 
 
 def _name(row: dict[Any, Any]) -> str:
@@ -167,7 +167,7 @@ def _name(row: dict[Any, Any]) -> str:
 
 
 def _side(row: dict[Any, Any]) -> str:
-    return "right before it" if row["is_before"] else "right behind it"
+    return "the layer before" if row["is_before"] else "the layer after"
 
 
 def _reached(before: float | None, after: float | None) -> str:

@@ -93,7 +93,7 @@ def _models(models: Sequence[str]) -> str:
 def _edit(model: str, target: Target) -> None:
     with stores.open_store() as con:
         if not queries.origins(con, [model]):
-            st.info("This model is not in the store any more.")
+            st.info("This model is no longer in the store.")
             return
         (origin,) = queries.origins(con, [model])
         labels = store.labels(con, model)
@@ -116,7 +116,7 @@ def _edit(model: str, target: Target) -> None:
                 labels.note,
                 key=f"note of {model}",
                 max_chars=store.LONGEST_NOTE,
-                placeholder="What should be remembered about it?",
+                placeholder="What is worth remembering about this model?",
                 height=110,
             )
         is_sent = st.form_submit_button("Save", type="primary", key="save_labels")
@@ -170,15 +170,15 @@ def _file(origin: queries.Origin) -> None:
         with store.reading(settings.store_path(), settings.patience_seconds()) as con:
             twin = queries.model_of_content(con, state.sha256 or "", folded=origin.folded)
         if twin is not None:
-            st.caption(f"What the file holds now is stored already, as {markdown(twin)}.")
+            st.caption(f"The current content of the file is already stored as {markdown(twin)}.")
             return
     if st.button("Measure it again", icon=":material/refresh:", key="measure_again"):
         measure_again([origin])
         _close_and_redraw()
     st.caption(
-        "Its name, tags and note stay; runs of what the file held before go."
+        "Name, tags and note are kept. Runs of the earlier file content are deleted."
         if state.is_changed
-        else "Its name, tags, note and runs stay."
+        else "Name, tags, note and runs are kept."
     )
 
 
@@ -212,7 +212,7 @@ def _remove(models: Sequence[str]) -> None:
     with stores.open_store() as con:
         shelf = queries.shelf(con, among=models, limit=len(models))
     if shelf.empty:
-        st.info("Removed already.")
+        st.info("These models are already removed.")
         return
     names = [f"- {markdown(name)}" for name in shelf["model"][:NAMED]]
     if len(shelf) > NAMED:

@@ -17,9 +17,9 @@ from quantstore.schemes import Target
 
 HEADING = "Show in Model Explorer or Netron"
 CAPTION = (
-    "Model Explorer colours the nodes of the original file by band, remedy and the values of stored"
-    " runs; Netron shows the same as properties of each node. The exclude list names the nodes to"
-    " keep in float, one a line: what a search found, else the broken layers."
+    "Model Explorer colours the nodes of the original file by band, remedy and measured values."
+    " Netron shows the same as properties of each node. The exclude list names the nodes to keep in"
+    " float, one per line: those that a search found, or else the broken layers."
 )
 # What a file is called behind the name of its model, its type, and what it holds.
 LABELS = {
@@ -27,10 +27,11 @@ LABELS = {
     "Netron": ("annotated.onnx", "application/octet-stream", "The model: ONNX"),
     "Exclude list": ("exclude.txt", "text/plain", "Names of nodes: text"),
 }
-NO_FILE = "The file of this model is not at hand. To annotate it, name it in a terminal:"
-CHANGED = "The file changed since it was measured. To annotate it, ingest it again."
+NO_FILE = "The file of this model is not available here. To annotate it, run in a terminal:"
+CHANGED = "The file has changed since it was measured. To annotate it, ingest it again."
 FROM_A_TERMINAL = (
-    "This app can be reached from other computers. To annotate the file, use a terminal:"
+    "This app is open to other computers, so it does not read files of its own. To annotate the"
+    " file, run in a terminal:"
 )
 
 

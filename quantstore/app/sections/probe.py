@@ -44,15 +44,15 @@ def section(runs: pd.DataFrame, scheme: Scheme) -> None:
         _own_runs(own_runs)
     with st.container(horizontal=True, gap="small"):
         drift_link(runs, key="to_drift")
-        _link("reality", "How far weights can be trusted: Predicted vs. measured", "to_reality")
+        _link("reality", "How well weights predict the loss: Predicted vs. measured", "to_reality")
 
 
 def drift_link(runs: pd.DataFrame, *, key: str) -> None:
     """A button that opens the drift runs of the model, or the form for its first one."""
     if runs["has_drift"].any():
-        label = "Error layer by layer: Drift"
+        label = "See the error layer by layer: Drift"
     else:
-        label = "Run it on your own inputs, layer by layer: Drift"
+        label = "Run on your own inputs, layer by layer: Drift"
     _link("drift", label, key)
 
 

@@ -14,13 +14,12 @@ from quantstore.wording.units import file_size
 
 HEADING = "Files"
 FROM_ELSEWHERE = (
-    "This app can be reached from other computers, so it hands out no files of this one. They are"
-    " in:"
+    "This app is open to other computers, so it does not offer files of this one. The files are in:"
 )
-EMPTY = "This one is empty: there is nothing to name."
+EMPTY = "This file is empty because it has nothing to list."
 MISSING: dict[WrittenState, str] = {
-    "gone": "It is no longer there. Run the rescue again to write it.",
-    "changed": "Its content has changed since. Run the rescue again to write it.",
+    "gone": "The file is no longer there. Run the rescue again to write it.",
+    "changed": "The file has changed since. Run the rescue again to write it.",
 }
 # By their names the model is called in the lines that use them.
 _NAMED_AFTER_MODEL = {

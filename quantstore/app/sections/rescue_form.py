@@ -23,23 +23,23 @@ from quantstore.schemes import DEFAULT_TARGET, TARGETS, Target
 from quantstore.wording.rescues import step_title
 
 WHAT_IT_IS = (
-    "A rescue searches what keeps the model accurate on a target, one remedy after another, and"
-    " writes files that do. Half of the inputs calibrate, a quarter chooses, and a quarter is"
-    " touched once, at the end: its values are the ones shown."
+    "A rescue tries remedies one after another to keep the model accurate on a target, and writes"
+    " the quantized model. Half of the inputs are used for calibration and a quarter for the"
+    " search. The last quarter is used only once, for the final test; its values are shown."
 )
 PROPOSAL_HINT = (
-    "Noise gives a proposal only: no quantized model is written. With 8 inputs of your own or more,"
-    " the last quarter tests what the search did not see."
+    "With noise you get a proposal only: no quantized model is written. Give at least 8 inputs of"
+    " your own, so that the test uses inputs that the search has not seen."
 )
-FROM_A_TERMINAL = "This app can be reached from other computers. Start rescues from a terminal:"
+FROM_A_TERMINAL = "This app is open to other computers. Start rescues from a terminal:"
 NO_FILE = (
-    "The file of this model is not at hand: uploads are not kept, and files may have moved. Enter"
-    " its path in the sidebar, or rescue it from a terminal:"
+    "The file of this model is not available: uploads are not kept, and files may have moved. Enter"
+    " the path of the file in the sidebar, or rescue the model from a terminal:"
 )
-NO_REMEDY = "Which remedies? Choose one at least."
+NO_REMEDY = "Choose at least one remedy."
 NOT_RESCUABLE = (
-    "This target rounds no activations with a calibrated scale: there is nothing that a rescue"
-    " could choose. Choose another one below."
+    "This target does not quantize activations with calibrated scales, so a rescue has nothing to"
+    " choose. Choose another target below."
 )
 
 
@@ -94,7 +94,7 @@ def draw(model: str, source: str, target: Target) -> None:
                 1.0,
                 format="%g",
                 key="rescue_reach",
-                help="The search stops once it is reached. 20 dB is usually harmless, 30 dB fine.",
+                help="The search stops at this value. 20 dB is usually harmless, 30 dB is fine.",
             )
             keep = st.number_input(
                 "Keep in int8, % of MACs",
@@ -104,8 +104,8 @@ def draw(model: str, source: str, target: Target) -> None:
                 1.0,
                 format="%g",
                 key="rescue_keep",
-                help="Share of the multiply-accumulates (MACs) that must stay in int8. What leaves"
-                " int8 runs slower.",
+                help="Share of the multiply-accumulates (MACs) that must stay in int8. Operations"
+                " outside int8 run slower.",
             )
             input_choice = st.selectbox(
                 "Inputs", [OWN_DATA, NOISE], key="rescue_kind", help=PROPOSAL_HINT
@@ -129,13 +129,13 @@ def draw(model: str, source: str, target: Target) -> None:
                 int(DEFAULT_BUDGET_SECONDS),
                 10,
                 key="rescue_budget",
-                help="The search ends when it is spent, with the best that was found.",
+                help="CPU time for the search. When it is used up, the best result so far counts.",
             )
             output = st.text_input(
                 "Folder for the files",
                 placeholder=str(default_output(model, first_target)),
                 key=f"rescue_output_{of}",
-                help="Empty: the folder shown, beside the store. Made if need be.",
+                help="Leave empty to use the folder shown. It is created if necessary.",
             )
         allowed = st.pills(
             "Remedies",
@@ -144,8 +144,8 @@ def draw(model: str, source: str, target: Target) -> None:
             default=list(REMEDIES),
             format_func=lambda name: pickers.capital(step_title(name)),
             key="rescue_allowed",
-            help="What the search may do. A Mul adds a node to the model; 16 bits and float cost"
-            " MACs in int8.",
+            help="What the search may do. A Mul adds a node to the model; 16 bits and float take"
+            " MACs out of int8.",
         )
         is_sent = st.form_submit_button("Rescue", type="primary", icon=":material/healing:")
     if not is_sent:

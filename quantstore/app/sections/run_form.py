@@ -33,18 +33,18 @@ DEFAULT_SAMPLES = 12
 # Of what a rescue says while it goes on.
 MOST_MESSAGES = 4
 
-FROM_A_TERMINAL = "This app can be reached from other computers. Start runs from a terminal:"
+FROM_A_TERMINAL = "This app is open to other computers. Start runs from a terminal:"
 NO_FILES = (
-    "No model file is at hand: uploads are not kept, and files may have moved. Enter the path in"
-    " the sidebar, or run the model from a terminal:"
+    "No model file is available: uploads are not kept, and files may have moved. Enter the path of"
+    " a file in the sidebar, or run the model from a terminal:"
 )
-NOT_AT_HAND = "is not at hand. To run it, enter its path in the sidebar; or choose another model."
-NO_INPUTS = "Which inputs? Enter the path of an image, an image folder, an .npz or .npy file."
+NOT_AT_HAND = "is not available. Enter its path in the sidebar, or choose another model."
+NO_INPUTS = "Enter the path of an image, an image folder, an .npz or an .npy file."
 
 WHAT_IT_IS = (
-    "A drift run feeds the float model and its int8 version the same inputs and compares every"
-    " intermediate tensor: where the error comes in, how it accumulates, and which layer it comes"
-    " from. The error that a layer makes by itself is kept apart from what it inherits."
+    "A drift run feeds the same inputs to the float model and its int8 version and compares every"
+    " intermediate tensor. It shows where errors arise and how they accumulate. The error that a"
+    " node makes itself (local) is separate from the error that it inherits (accumulated)."
 )
 
 
@@ -113,7 +113,7 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
                 index=names.index(first) if first in files else 0,
                 format_func=printable,
                 key="run_model",
-                help="Models whose file is still where it was.",
+                help="Only models whose file is still in its place.",
             )
             rounding = st.selectbox(
                 "Target",
@@ -129,8 +129,8 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
                 list(CALIBRATIONS),
                 format_func=CALIBRATIONS.__getitem__,
                 key="run_calibration",
-                help="How the ranges of activations are found. Targets that leave them in float, or"
-                " find them at run time, need none.",
+                help="How the ranges of activations are found. Not used by targets that keep"
+                " activations in float or find their ranges at run time.",
             )
             input_choice = st.selectbox("Inputs", [NOISE, OWN_DATA], key="run_kind")
             folder = st.text_input(
@@ -152,7 +152,7 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
                 sensitivity = st.checkbox(
                     "Also measure sensitivity (slower)",
                     key="run_sensitivity",
-                    help="Quantize the weights of each layer, and each tensor, by itself.",
+                    help="Output SQNR with only one layer or tensor quantized at a time.",
                 )
         is_sent = st.form_submit_button("Run", type="primary", icon=":material/play_arrow:")
     if not is_sent:
@@ -282,8 +282,8 @@ def explain_and_offer(sources: pd.DataFrame, target: Target, first: str) -> None
     """The page before there is a run: what it would show, and the form."""
     st.markdown(WHAT_IT_IS)
     notes.note(
-        "Both models run on this computer, in a process of their own. Noise needs no data and"
-        " shows the shape of the loss; inputs of your own show the loss itself."
+        "Both models run on this computer, in a separate process. Noise needs no data and shows"
+        " roughly where the loss arises. Your own inputs show the actual loss."
     )
     st.space("small")
     draw(sources, target, first=first)

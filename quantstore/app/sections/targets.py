@@ -21,10 +21,10 @@ from quantstore.wording.units import counted
 
 MEASURE_OTHERS, MEASURE_AGAIN = "Measure the other targets", "Measure again"
 NO_FILE = (
-    "The file of this model is not at hand. To measure the other targets, name it in a terminal:"
+    "The file of this model is not available here. To measure the other targets, run in a terminal:"
 )
 FROM_A_TERMINAL = (
-    "This app can be reached from other computers. To measure the other targets, use a terminal:"
+    "This app is open to other computers. To measure the other targets, run in a terminal:"
 )
 
 

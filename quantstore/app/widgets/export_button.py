@@ -25,7 +25,8 @@ def draw(
     path = settings.store_path()
     if models is None and store_bytes > LARGEST_STORE_BYTES:
         st.markdown(
-            f"At {file_size(store_bytes)} it is too large for a download; to export it as Parquet"
+            f"The store is too large to download ({file_size(store_bytes)}). To export it as"
+            " Parquet"
             " files, run:"
         )
         st.code(settings.command("export FOLDER"), language=None, width="content", wrap_lines=True)
@@ -47,6 +48,6 @@ def draw(
         key=key,
         icon=":material/table:",
         on_click="ignore",
-        help="A zip with one Parquet file per table, for pandas, Polars, Spark or any other"
-        " reader; quantstore can take it in again.",
+        help="A zip with one Parquet file per table, for pandas, Polars, Spark and others."
+        " `quantstore import` reads it, too.",
     )

@@ -104,7 +104,7 @@ def in_matrix(verdicts: pd.DataFrame, target: Target) -> pd.DataFrame:
 def _tip(facts: ModelFacts) -> str:
     """What a cell rests on, in a sentence; a matrix sets it as text."""
     if facts.is_on_its_own_grid:
-        return "The file holds integers of this very format: rounding them again loses nothing."
+        return "The file already stores integers in this format: rounding them again loses nothing."
     sentence = verdict_sentence(facts)
     tip = f"{sentence[0].upper()}{sentence[1:]}."
     if facts.is_already_quantized:

@@ -41,7 +41,7 @@ def explain(*names: str, limits: Mapping[str, float]) -> None:
         for name in names:
             with st.popover(EXPLANATIONS[name].title, type="tertiary", key=f"explain_{name}"):
                 st.markdown(EXPLANATIONS[name].under(limits))
-                navigation.link("example", "See it happen to a few numbers")
+                navigation.link("example", "See it with a few numbers")
 
 
 def _row_key(names: Sequence[str]) -> str:

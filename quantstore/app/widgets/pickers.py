@@ -35,8 +35,8 @@ def pick_target() -> None:
         _TARGETS,
         key="target",
         format_func=lambda name: capital(TARGETS[name].title),
-        help="What the hardware and its tools do with weights and activations. Every page judges by"
-        " it; pages about weights use its scheme for weights.",
+        help="What your hardware and its tools do with weights and activations. Every page gives"
+        " its verdicts for this target; pages about weights use its weight scheme.",
     )
     st.caption(TARGETS[target().name].description)
 
@@ -79,7 +79,12 @@ def say_missing(noun: str, existing: Collection[str], *keys: str) -> None:
     missing = [escaped(name) for name in asked if name and name not in existing]
     if missing:
         named = " or ".join(", ".join(part) for part in (missing[:-1], missing[-1:]) if part)
-        st.warning(f"The store holds no {noun} {named}.")
+        st.warning(not_in_store(noun, named))
+
+
+def not_in_store(noun: str, named: str) -> str:
+    """The notice about what an address asks for in vain: ``a model named``, and which."""
+    return f"The store has no {noun} {named}."
 
 
 def choice(

@@ -24,8 +24,9 @@ def draw(
         return
     if len(models) > MOST_MODELS:
         st.caption(
-            f"A report holds at most {MOST_MODELS} models, and these are {count(len(models))}:"
-            " choose fewer to download one."
+            f"A report can hold at most {MOST_MODELS} models. You chose {count(len(models))}:"
+            " choose"
+            " fewer to download a report."
         )
         return
     path, names = settings.store_path(), list(models)
@@ -43,6 +44,6 @@ def draw(
         key=key,
         icon=":material/download:",
         on_click="ignore",
-        help="One HTML file with verdicts, charts and the worst layers, that opens without a"
+        help="One HTML file with verdicts, charts and the worst layers. It opens without a"
         " network.",
     )

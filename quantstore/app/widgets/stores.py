@@ -32,8 +32,8 @@ def offer_update(older: OlderStoreError) -> None:
     """What a page shows where the store was written by an earlier release."""
     st.title(NEEDS_UPDATE)
     st.markdown(
-        f"{markdown(str(older))}. Updating keeps what is in it, and a copy of the file as it is"
-        " now beside it. It takes a moment."
+        f"{markdown(str(older))}. Updating keeps all content, and saves a copy of the current file"
+        " next to it. It takes a moment."
     )
     if not st.button("Update the store", type="primary", icon=":material/upgrade:"):
         return
@@ -51,10 +51,10 @@ FILE_STATES = {
     "same": "the file is unchanged",
     "changed": "the file changed since",
     "perhaps changed": "the file may have changed since",
-    "unreadable": "the file is no model any more",
-    "gone": "the file is not there now",
+    "unreadable": "the file is no longer a model",
+    "gone": "the file is no longer there",
     "no file": "no file to compare",
-    "out of reach": "files are looked into only where nobody else reaches the app",
+    "out of reach": "files are not checked while the app is open to other computers",
 }
 
 

@@ -42,9 +42,8 @@ def empty_page(page: Page) -> None:
         return
     st.title(TITLE)
     st.markdown(
-        "Add an ONNX file. quantstore measures every layer's weights under int8, int4 and fp8"
-        " schemes and shows which layers break, why, and what would rescue them. Nothing leaves"
-        " this computer."
+        "Add an ONNX file. quantstore shows whether the model survives int8 on your hardware, which"
+        " layers break it, and what would rescue it. Nothing leaves this computer."
     )
     upload_box.draw("welcome")
     st.caption(f"You can drop files and folders anywhere on a page. {upload_box.DATA_FILES_TOO}")
@@ -77,7 +76,7 @@ _PROMISES = (
     (
         "network",
         "Which layers break",
-        "The network from input to output. Long bars are layers in trouble.",
+        "The network from input to output. Longer bars are worse.",
     ),
-    ("channels", "Why they break", "Each channel of a layer on the int8 grid that it shares."),
+    ("channels", "Why they break", "The channels of a layer on the int8 grid that they share."),
 )
