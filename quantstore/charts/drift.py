@@ -100,7 +100,7 @@ def lines(
                 ("op_type", "operator"),
                 ("run", "run"),
                 ("said_db", "accumulated"),
-                ("said_local", "by itself"),
+                ("said_local", "local"),
             ),
             description=alt.Description("said:N"),
         )

@@ -28,17 +28,14 @@ MOST_JUMPS, MOST_WORST = 6, 8
 NODE_NAME = 60
 
 NO_JUMP = f"No single step costs {db(TELLING_FALL_DB)} or more"
-NO_VALUE = "The outputs are exact, or could not be compared"
+NO_VALUE = "No loss at the outputs, or the outputs could not be compared"
 JUMPS = "Where the error jumps"
 WHAT_JUMPS = (
-    "Nodes whose SQNR is lower than that of everything before them, largest drop first, and"
-    " what their weights look like."
+    "The nodes at which the accumulated SQNR drops below all earlier values, largest drop first."
 )
 GRADUAL = f"{NO_JUMP}; the error builds up gradually."
-SOLID_LINE = (
-    "Solid line: the whole model is quantized, so every tensor carries the error from before it."
-)
-DOTTED_LINE = "Dotted line: the node by itself, with float inputs."
+SOLID_LINE = "Solid line: accumulated error, with the whole model quantized."
+DOTTED_LINE = "Dotted line: local error, with only this node quantized."
 LINES_NOTE = "At 0 dB the error is as large as the signal. Numbers mark the largest drops."
 WORST_TENSORS = "Worst tensors"
 
@@ -70,7 +67,7 @@ def headline(runs: Sequence[Row], falls: Sequence[Row]) -> str:
     which = "" if len(runs) == 1 else f" ({rounded(worst)})"
     band = str(worst["band"])
     sentence = (
-        f"{band[0].upper()}{band[1:]}: output SQNR of"
+        f"{band[0].upper()}{band[1:]}: the output SQNR of"
         f" {printable(str(worst['model']))}{which} is {db(float(worst['output_sqnr_db']))}."
     )
     run_falls = [fall for fall in falls if fall["simulation_id"] == worst["simulation_id"]]
@@ -111,7 +108,7 @@ def jump_columns(*, is_several: bool) -> list[Column]:
         ),
         _BY_ITSELF,
         Column(
-            title="its weights, at p10",
+            title="weights, p10",
             style="chip",
             cell=_if_layer(lambda row: band_at(row["band"], row["channel_sqnr_p10_db"]), None),
         ),
@@ -141,7 +138,7 @@ def _range_and_spread(row: Row) -> Cell:
 
 
 _BY_ITSELF = Column(
-    title="by itself",
+    title="local",
     is_number=True,
     cell=lambda row: decibels(row["local_db"]) if row["has_local"] else Cell(text=NOTHING),
 )
@@ -151,7 +148,7 @@ def tensor_columns(*, is_several: bool) -> list[Column]:
     """The tensors of the lowest SQNR, and how their values moved."""
     return [
         Column(
-            title="tensor, and the node that computes it",
+            title="tensor and its node",
             style="name",
             cell=lambda row: Cell(
                 text=printable(str(row["tensor"])),
@@ -169,7 +166,7 @@ def tensor_columns(*, is_several: bool) -> list[Column]:
             cell=lambda row: Cell(text=hundredths(row["mean_shift"], signed=True)),
         ),
         Column(
-            title="std, quantized over float",
+            title="std: quantized / float",
             is_number=True,
             is_wide=True,
             cell=lambda row: Cell(text=hundredths(row["std_ratio"])),

@@ -9,7 +9,7 @@ from quantstore.wording.text import listed
 from quantstore.wording.units import counted
 
 HEADING = "Findings"
-CAPTION = "From the graph and the weights, and from the test with noise."
+CAPTION = "Found in the graph, in the weights and in the noise probe."
 MOST_NAMED = 3
 
 

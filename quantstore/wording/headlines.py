@@ -208,8 +208,8 @@ def weights_line(row: Mapping[Any, Any], facts: ModelFacts) -> str:
     """
     layers = layers_in_words(facts)
     return (
-        f"{layers[0].upper()}{layers[1:]}; {count(row['channels_below_10db'])} of"
-        f" {count(row['channel_count'])} channels stay below 10 dB. Median weight range of a layer"
+        f"{layers[0].upper()}{layers[1:]}. {count(row['channels_below_10db'])} of"
+        f" {count(row['channel_count'])} channels are below 10 dB. Weight range of a layer: median"
         f" {weight(row['median_weight_range'])}, largest {weight(row['max_weight_range'])}."
         + ("" if row["folded"] else f" Measured with {UNFOLDED}.")
     )

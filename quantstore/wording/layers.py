@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEADING = "Worst layers first"
-LAYER_AND_CAUSE, LAYER_AND_REMEDY = "layer, and what breaks it", "layer, and what helps it most"
+LAYER_AND_CAUSE, LAYER_AND_REMEDY = "layer and causes", "layer and best remedy"
 RESCUE_NOTE = (
-    "What 90 % of channels would reach with each remedy, and the gain. Clipped: the largest"
-    " weights cut off at the least squared error. Equalized: scale shared with the better"
-    " neighbour. Bits: the fewest that keep 90 % of channels at 30 dB. Weights only."
+    "The SQNR that 90 % of channels would reach with each remedy, and the gain. Clipped: the range"
+    " is cut at the threshold with the least squared error. Equalized: the layer is rescaled with"
+    " the better of its neighbours. Bits: the fewest with which 90 % of channels reach 30 dB."
+    " Weights only."
 )
 EMBEDDINGS = "Embeddings"
 EMBEDDINGS_NOTE = (
-    "Tables whose rows are looked up, not multiplied: many runtimes leave them in float or give"
-    " every row a scale. The verdict counts them as layers; the list above leaves them out."
+    "Tables whose rows are looked up, not multiplied. Many runtimes leave them in float or give"
+    " every row its own scale. The verdict counts them as layers; the list above omits them."
 )
 # Where the histogram of a layer's channels ends.
 SPARK_DB = 50
@@ -56,7 +57,7 @@ def cause_columns(scheme: Scheme, limits: Mapping[str, float]) -> list[Column]:
             ),
         ),
         Column(
-            title=f"its channels by SQNR, 0 to {SPARK_DB} dB",
+            title=f"channels by SQNR, 0 to {SPARK_DB} dB",
             style="spark",
             is_wide=True,
             cell=lambda row: Cell(spark=spark(row["spark"], limits, SPARK_DB)),
@@ -79,7 +80,7 @@ def cause_columns(scheme: Scheme, limits: Mapping[str, float]) -> list[Column]:
     if not scheme.is_per_channel:
         columns.append(
             Column(
-                title="p10 if per channel",
+                title="p10 per channel",
                 is_number=True,
                 cell=lambda row: decibels(row["per_channel_p10_db"]),
             )
@@ -88,7 +89,7 @@ def cause_columns(scheme: Scheme, limits: Mapping[str, float]) -> list[Column]:
 
 
 _BAND = Column(
-    title="band, at p10",
+    title="band, p10",
     style="chip",
     help=NINE_IN_TEN,
     cell=lambda row: band_at(row["band"], row["channel_sqnr_p10_db"]),

@@ -48,8 +48,8 @@ def inputs_sentence(record: "RescueRecord") -> str:
         additions.append("weights stored as uint8")
     added = f"{', '.join(additions)}. " if additions else ""
     return (
-        f"Inputs: {printable(record.input_source)}; {record.calibration_count} to calibrate,"
-        f" {record.validation_count} to choose by, {record.test_count} to test."
+        f"Inputs: {printable(record.input_source)}; {record.calibration_count} for calibration,"
+        f" {record.validation_count} for the search, {record.test_count} for the test."
         f" {added}{seconds(record.seconds)}, onnxruntime {printable(record.onnxruntime_version)}."
     )
 
@@ -57,17 +57,17 @@ def inputs_sentence(record: "RescueRecord") -> str:
 def steps_note(record: "RescueRecord") -> str:
     """How to read the steps."""
     return (
-        "One row per step, from the top. Values are of unseen inputs, which decided nothing; steps"
-        " were chosen by the search inputs. Coloured steps were kept, grey ones dropped. Dashed"
-        f" line: the goal, {db(record.reach_db)}."
+        "One row per step, from the top. Coloured steps were kept, grey steps dropped. Values are"
+        " measured on unseen inputs, which had no influence on the search. Dashed line: the goal,"
+        f" {db(record.reach_db)}."
     )
 
 
 def units_note(unit_count: int) -> str:
     """How to read what left int8."""
     return (
-        f"Most noise per MAC first, {unit_count:,} in all. Sensitivity: output SQNR with this one"
-        " alone in int8."
+        f"{unit_count:,} in total, most noise per MAC first. Sensitivity: output SQNR with only"
+        " this tensor or these weights in int8."
     )
 
 

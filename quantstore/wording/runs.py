@@ -14,8 +14,8 @@ from quantstore.wording.units import counted, db, seconds, share
 from quantstore.wording.verdicts import MODES
 
 HEADING = "Test runs"
-NOT_RUN = "The model was not run: the verdict rests on its weights alone."
-PROBE_FAILED = "The probe failed, so only the weights were judged:"
+NOT_RUN = "The model was not run, so the verdict is based on weights only."
+PROBE_FAILED = "The noise probe failed, so the verdict is based on weights only:"
 NOISE = "noise"
 # What the probe quantizes, in the order of its columns.
 PROBED_MODES = ("weights", "both", "activations")
@@ -61,17 +61,17 @@ def _failure(run: Row) -> str:
 
 
 def conditions(probes: Sequence[Row]) -> str:
-    """``SQNR at the worst output, median over samples of the same noise · 1x3x320x320 · ...``."""
+    """``SQNR at the worst output, median over noise samples · 1x3x320x320 · ...``."""
     shapes = dict.fromkeys(
         printable(str(run["input_shape"])) for run in probes if isinstance(run["input_shape"], str)
     )
     samples = sorted({int(run["sample_count"]) for run in probes})
     least_to_most = " to ".join(str(number) for number in dict.fromkeys((samples[0], samples[-1])))
-    clauses = ["SQNR at the worst output, median over samples of the same noise"]
+    clauses = ["SQNR at the worst output, median over noise samples"]
     if shapes:
         clauses.append("; ".join(shapes))
     clauses.append(f"{least_to_most} sample{'' if samples[-1] == 1 else 's'}")
-    clauses.append(f"{seconds(sum(float(run['seconds']) for run in probes))} in all")
+    clauses.append(f"{seconds(sum(float(run['seconds']) for run in probes))} in total")
     clauses.append(f"onnxruntime {printable(str(probes[0]['onnxruntime_version']))}")
     return " · ".join(clauses) + "."
 
@@ -97,12 +97,12 @@ def probe_columns(schemes: Sequence[Row]) -> list[Column]:
 
     return [
         Column(
-            title="noise probe under",
+            title="noise probe, scheme",
             style="name",
             cell=lambda row: Cell(text=SCHEMES[row["scheme"]].title),
         ),
         *map(_mode_column, modes),
-        Column(title="compared", is_wide=True, cell=compared),
+        Column(title="compared at", is_wide=True, cell=compared),
         Column(
             title="seconds",
             is_number=True,
@@ -114,7 +114,7 @@ def probe_columns(schemes: Sequence[Row]) -> list[Column]:
 
 def _mode_column(mode: str) -> Column:
     return Column(
-        title=f"{MODES[mode]}, at the outputs",
+        title=f"output SQNR, {MODES[mode]}",
         style="chip",
         cell=lambda row: (
             band_at(row[mode]["band"], row[mode]["output_sqnr_db"]) if mode in row else None
@@ -132,8 +132,7 @@ def probe_failures(runs: Sequence[Row]) -> list[str]:
             subject = f"{SCHEMES[run['scheme']].title}, {MODES[run['mode']]}"
             subjects.setdefault(reason, []).append(subject)
     return [
-        f"Could not be measured: {'; '.join(names)}: {reason}."
-        for reason, names in subjects.items()
+        f"Not measured: {'; '.join(names)}. Reason: {reason}." for reason, names in subjects.items()
     ]
 
 
@@ -155,11 +154,11 @@ def _top1(run: Row) -> Cell:
 OWN_RUN_COLUMNS = (
     Column(title="run on your inputs", style="name", cell=_inputs),
     Column(
-        title="scheme, and what was quantized",
+        title="scheme, quantized",
         cell=lambda run: Cell(text=SCHEMES[run["scheme"]].title, small=MODES[run["mode"]]),
     ),
     Column(
-        title="at the outputs",
+        title="output SQNR",
         style="chip",
         cell=lambda run: (
             None if _output_db(run) is None else band_at(run["band"], run["output_sqnr_db"])
@@ -189,9 +188,8 @@ def activations_to_blame(runs: Sequence[Row], scheme: Scheme) -> str | None:
         return None
     if not weights["output_sqnr_db"] - both["output_sqnr_db"] > HALF_OF_THE_NOISE_DB:
         return None
-    verb = "break it" if both["band"] == "broken" else "put it at risk"
+    verb = "break the model" if both["band"] == "broken" else "put the model at risk"
     return (
-        f"It is the activations that {verb}, not the weights: with quantized weights alone the"
-        f" noise probe leaves {db(weights['output_sqnr_db'])} at the outputs, in full int8"
-        f" {db(both['output_sqnr_db'])}."
+        f"Activations {verb}, not weights: the output SQNR is {db(weights['output_sqnr_db'])} with"
+        f" int8 weights only, but {db(both['output_sqnr_db'])} in full int8 (estimated with noise)."
     )

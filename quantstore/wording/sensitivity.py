@@ -26,9 +26,9 @@ def agreement(rows: Sequence[Row]) -> str:
     if rank_correlation.rho is None:
         return "Too few layers to compare this ranking with the ranking by weights."
     rho = rank_correlation.rho
-    verb = "agrees with" if rho >= 0.8 else "leans to" if rho >= 0.4 else "differs from"
+    verb = "agrees with" if rho >= 0.8 else "partly agrees with" if rho >= 0.4 else "differs from"
     return (
-        f"The ranking by outputs {verb} the ranking by weights (channel p10): Spearman"
+        f"The ranking by output SQNR {verb} the ranking by weights (p10): Spearman"
         f" {with_minus(f'{rho:.2f}')} over {counted(rank_correlation.n, 'layer')}."
     )
 
@@ -49,7 +49,7 @@ def subject(rows: Sequence[Row]) -> str:
         quantized = "weights"
     return (
         f"{rounded(first)}, on {printable(str(first['input_source']))}. Only the {quantized} of"
-        " this layer are quantized; the value is the SQNR at the outputs, lowest first."
+        " this layer are quantized. Lowest output SQNR first."
     )
 
 
@@ -69,12 +69,12 @@ def columns(layer_count: int) -> list[Column]:
             ),
         ),
         Column(
-            title="at the outputs",
+            title="output SQNR",
             is_number=True,
             cell=lambda row: decibels(row["output_sqnr_db"]),
         ),
         Column(
-            title="its weights, at p10",
+            title="weights, p10",
             style="chip",
             cell=lambda row: band_at(row["band"], row["channel_sqnr_p10_db"]),
         ),

@@ -34,11 +34,11 @@ def layers_counted(uncounted: int, without: Sequence[str], *, more: str = "") ->
     if uncounted:
         verb = "is" if uncounted == 1 else "are"
         layers = counted(uncounted, "other layer")
-        sentences.append(f"Convolutions are counted; {layers} {verb} not{more}.")
+        sentences.append(f"Only convolutions are counted; {layers} {verb} not{more}.")
     if without:
         names = listed([short_name(model, LONGEST_NAME) for model in without])
         verb = "has" if len(without) == 1 else "have"
-        sentences.append(f"{names} {verb} no convolution: every layer counts there.")
+        sentences.append(f"{names} {verb} no convolutions, so all layers are counted there.")
     return " ".join(sentences)
 
 
@@ -59,7 +59,7 @@ def range_story(layers: Sequence[Row | None], column: str, *, is_several: bool) 
         story += (
             f" Range alone does not decide: {name_of(widest_unharmed)} spans"
             f" {weight(widest_unharmed[column])} and is not at risk, while"
-            f" {name_of(narrowest_broken)} breaks with a range of"
+            f" {name_of(narrowest_broken)} is broken with a range of"
             f" {weight(narrowest_broken[column])}."
         )
     return story
@@ -83,7 +83,7 @@ def spread_story(spread_bits: Mapping[str, float], layer_kind: str) -> str:
         return ""
     (least, least_bits), *_, (most, most_bits) = spread_bits.items()
     return (
-        f"A tenth of the counted {layer_kind}s spread {bits(most_bits)} or more in"
-        f" {short_name(most, LONGEST_NAME)}, {bits(least_bits)} in"
+        f"10 % of the counted {layer_kind}s have a spread of {bits(most_bits)} or more in"
+        f" {short_name(most, LONGEST_NAME)}, and of {bits(least_bits)} or more in"
         f" {short_name(least, LONGEST_NAME)}."
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from quantstore.wording.answers import StoredRescue
 
 HEADING = "Targets"
-CAPTION = "What different hardware would lose, estimated with noise: SQNR at the worst output."
+CAPTION = "SQNR at the worst output on different hardware, estimated with noise."
 NOT_MEASURED = "not measured"
 
 # More names than these are only length.

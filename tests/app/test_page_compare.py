@@ -146,7 +146,7 @@ def test_a_tag_that_is_gone_is_any_tag(seen, tagged):
     app = seen(tagged, tag="gone")
     assert len(matrix(app)["rows"]) == 4
     assert app.button_group(key="tag").value == []
-    assert [one.value for one in app.warning] == ["The store holds no tag named gone."]
+    assert [one.value for one in app.warning] == [pickers.not_in_store("tag named", "gone")]
 
 
 def test_a_model_that_a_tag_leaves_out_is_not_called_missing(seen, tagged):

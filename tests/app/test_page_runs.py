@@ -12,6 +12,7 @@ from quantstore.app.pages import reality
 from quantstore.app.pages.drift import NO_DRIFT_RUN_YET
 from quantstore.app.queue import RunQueue
 from quantstore.app.sections import run_form
+from quantstore.app.widgets import pickers
 from quantstore.numerics.correlation import Correlation
 from quantstore.pipeline.files import demo_paths
 from quantstore.process.queue import Job
@@ -343,7 +344,7 @@ def test_a_model_without_a_run_is_offered_one_and_never_shown_as_another(
     # The runs of others may still be picked; then the page is about them.
     app.multiselect(key="runs").set_value([str(keys[2])]).run()
     assert fails(app) == []
-    assert app.header[0].value.startswith(r"Broken\: output SQNR of digits\-plain is")
+    assert app.header[0].value.startswith(r"Broken\: the output SQNR of digits\-plain is")
     assert not app.expander[0].proto.expanded
     assert dict(app.query_params)["model"] == "digits-plain"
 

@@ -228,7 +228,7 @@ def _tensor_words(row: pd.Series) -> str:
     clauses.append(
         f"mean shift {wording.hundredths(row['mean_shift'], signed=True)} standard deviations"
     )
-    clauses.append(f"std {wording.hundredths(row['std_ratio'])} times that of float")
+    clauses.append(f"std: quantized / float {wording.hundredths(row['std_ratio'])}")
     for which in ("float", "quantized"):
         low, high = (frames.figure_or_none(row[f"{which}_{end}"]) for end in ("min", "max"))
         clauses.append(f"{which} {weight(low)} to {weight(high)}")

@@ -247,7 +247,7 @@ def _long_table(layers: pd.DataFrame, scheme: Scheme, view: str) -> None:
             columns[f"p10 {name}, dB"] = layers[column]
         for granularity, title in (("tensor", "bits per tensor"), ("channel", "bits per channel")):
             columns[title] = layers[f"bits_{granularity}"].map(wording.bits)
-    st.caption(f"{counted(len(layers), 'layer')}. Choose a row to open the layer.")
+    st.caption(f"{counted(len(layers), 'layer')}. Click a row to open the layer.")
     st.dataframe(
         pd.DataFrame(columns),
         hide_index=True,

@@ -44,7 +44,7 @@ ORDERS: dict[str, queries.ModelOrder] = {
 WORTH_COMPACTING_BYTES = 10_000_000
 WORTH_COMPACTING_SHARE = 0.25
 
-NO_MODEL_FITS = "No model fits: search for less, or clear a filter."
+NO_MODEL_FITS = "No model matches. Shorten the search text, or clear a filter."
 HOW_TO_ACT = (
     "Click a name to open the model, or Edit to change its name, tags or note. Select several"
     " models to act on them together."

@@ -167,13 +167,13 @@ def _not_counted(everything: pd.DataFrame, profiles: pd.DataFrame) -> str:
     if st.session_state.get("family"):
         return ""
     note = stories.layers_counted(
-        *charts.not_counted(everything, profiles), more=": choose operators under Filter layers"
+        *charts.not_counted(everything, profiles), more=" (see Filter layers)"
     )
     return f" {notes.escaped(note)}" if note else ""
 
 
 _MARKS = {
-    BRICKS: f"{stories.bricks_note('{kind}')}; click one to open it.",
+    BRICKS: f"{stories.bricks_note('{kind}')}. Click a brick to open the layer.",
     BARS: "",
     CUMULATIVE: "Each line rises by one layer at a time. Click a dot to open the layer.",
     RIDGES: "Each ridge is scaled to its own peak. Ticks below it are layers, coloured by band.",

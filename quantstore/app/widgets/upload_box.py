@@ -20,8 +20,8 @@ from quantstore.app.widgets import arrivals, reach
 _COPY_BYTES = 1 << 20
 
 LABEL = "Upload ONNX files"
-DATA_FILES_TOO = "Upload external data files together with the model."
-NO_MODEL_IN_UPLOAD = "no .onnx file in the upload; upload the model together with its data files"
+DATA_FILES_TOO = "External data files: select them together with the .onnx file."
+NO_MODEL_IN_UPLOAD = "the upload has no .onnx file; select the model together with its data files"
 IS_AN_ARCHIVE = "archives are not unpacked; unpack it and upload the .onnx file"
 TWO_OF_A_NAME = (
     "the upload has two models of this name, and data files; upload each model with its own data"
@@ -69,7 +69,7 @@ def size_hint() -> str:
 
 def for_larger_files(most_megabytes: int) -> str:
     """What to do with a file that is larger than an upload may be."""
-    return f"Up to {most_megabytes} MB per file; for larger models, enter a path below."
+    return f"Larger than {most_megabytes} MB? Enter a path below."
 
 
 def queue_uploads(files: Sequence[Uploaded]) -> None:
