@@ -29,6 +29,7 @@ from quantstore.errors import (
     RejectedQueryError,
     UnknownSchemeError,
     UnknownTargetError,
+    hint_for,
 )
 from quantstore.schemes import DEFAULT_SCHEME, DEFAULT_TARGET, SCHEMES, TARGETS
 from quantstore.wording import frames, verdicts
@@ -464,15 +465,13 @@ def _item(value: object) -> object:
 
 def _checked_target(target: str) -> str:
     if target not in TARGETS:
-        raise UnknownTargetError(
-            f"there is no target {target!r}", f"there are {', '.join(TARGETS)}"
-        )
+        hint = hint_for(target, TARGETS, f"there are {', '.join(TARGETS)}")
+        raise UnknownTargetError(f"there is no target {target!r}", hint)
     return target
 
 
 def _checked_scheme(scheme: str) -> str:
     if scheme not in SCHEMES:
-        raise UnknownSchemeError(
-            f"there is no scheme {scheme!r}", f"there are {', '.join(SCHEMES)}"
-        )
+        hint = hint_for(scheme, SCHEMES, f"there are {', '.join(SCHEMES)}")
+        raise UnknownSchemeError(f"there is no scheme {scheme!r}", hint)
     return scheme

@@ -7,6 +7,8 @@ catches it for one file, so that the rest goes on. Anything else is a bug and de
 traceback.
 """
 
+from collections.abc import Iterable
+
 # Characters of a message; the longest of our own, with names from real models, have about 400.
 _LONGEST = 800
 
@@ -171,3 +173,20 @@ def printable(text: str) -> str:
         else character.encode("unicode_escape", "backslashreplace").decode("ascii")
         for character in text
     )
+
+
+def hint_for(name: str, names: Iterable[str], hint: str) -> str:
+    """What to do about a name that does not exist: the one that was perhaps meant, then the hint.
+
+    Args:
+        names: those that exist; where none is similar, the hint stands alone. Case does not count.
+    """
+    import difflib
+
+    by_folded = {candidate.casefold(): candidate for candidate in names}
+    close = difflib.get_close_matches(name.casefold(), by_folded, 1) or sorted(
+        # What somebody abbreviated is not similar enough.
+        (folded for folded in by_folded if name and name.casefold() in folded),
+        key=len,
+    )
+    return f"did you mean {by_folded[close[0]]}? {hint}".rstrip() if close else hint

@@ -1,7 +1,6 @@
 """What a model must keep within, from the command line and from TOML."""
 
 import dataclasses
-import difflib
 import fnmatch
 import json
 import math
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from quantstore.errors import LimitsError
+from quantstore.errors import LimitsError, hint_for
 from quantstore.schemes import DEFAULT_TARGET, SCHEMES, TARGETS, Target, target_of
 
 # What is judged; ``both`` is all that the target rounds.
@@ -218,8 +217,7 @@ def _checked(table: Mapping[str, Any], where: str, path: Path) -> Iterator[tuple
         name = key.replace("-", "_")
         if name not in LIMIT_NAMES:
             limit_names = [_dashed(limit) for limit in LIMIT_NAMES]
-            close = difflib.get_close_matches(_dashed(key), limit_names, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(limit_names)}"
+            hint = hint_for(_dashed(key), limit_names, "") or f"there are: {', '.join(limit_names)}"
             raise LimitsError(f"{path}: there is no limit {where}.{key}", hint)
         if value is not False:
             _require(name, value, f"{path}: {where}.{key}")

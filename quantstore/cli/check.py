@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from quantstore.cli import terminal
+from quantstore.cli.names import ModelName, NameChoice
 from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, emit, say, unwritable
 from quantstore.cli.root import commands, everywhere
 from quantstore.errors import (
@@ -23,17 +24,17 @@ NO_FILE = "there is no file"
 
 
 @commands.command(position=90)
-@click.argument("names", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("names", nargs=-1, required=True, metavar="MODEL...", type=ModelName(or_file=True))
 @click.option(
     "--target",
-    type=click.Choice(list(TARGETS)),
+    type=NameChoice(list(TARGETS)),
     metavar="TARGET",
     help=f"What to judge the outputs for. One of: {', '.join(TARGETS)}."
     f" [default: {DEFAULT_TARGET.name}]",
 )
 @click.option(
     "--scheme",
-    type=click.Choice(list(SCHEMES)),
+    type=NameChoice(list(SCHEMES)),
     metavar="SCHEME",
     help=f"What to judge layers under. One of: {', '.join(SCHEMES)}. [default: the target's]",
 )
@@ -69,6 +70,7 @@ NO_FILE = "there is no file"
 )
 @click.option(
     "--baseline",
+    type=ModelName(or_file=True),
     metavar="MODEL",
     help="No layer may be worse than the layer of the same name in this model.",
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from quantstore.cli.names import ModelName, NameChoice
 from quantstore.cli.output import (
     Talk,
     counted,
@@ -180,7 +181,7 @@ def models(db: Path, target: str, style: str) -> None:
 
 
 @commands.command(position=30)
-@click.argument("model")
+@click.argument("model", type=ModelName())
 @scheme_option
 @click.option(
     "--sort",
@@ -249,11 +250,11 @@ def layers(
 
 
 @commands.command(position=40)
-@click.argument("names", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("names", nargs=-1, required=True, metavar="MODEL...", type=ModelName())
 @targets_option("judge for", DEFAULT_TARGET.name)
 @click.option(
     "--scheme",
-    type=click.Choice(list(SCHEMES)),
+    type=NameChoice(list(SCHEMES)),
     metavar="SCHEME",
     help="Instead of a target: the one whose weights are rounded under this scheme.",
 )
@@ -299,8 +300,8 @@ def compare(
 
 
 @commands.command(position=50)
-@click.argument("before")
-@click.argument("after")
+@click.argument("before", type=ModelName())
+@click.argument("after", type=ModelName())
 @scheme_option
 @click.option("--all", "is_whole", is_flag=True, help="Also the layers that did not change.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
@@ -423,7 +424,7 @@ def sql(
 
 
 @commands.command(position=80)
-@click.argument("names", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("names", nargs=-1, required=True, metavar="MODEL...", type=ModelName())
 @click.option(
     "-o",
     "--output",
@@ -436,7 +437,7 @@ def sql(
 @target_option
 @click.option(
     "--scheme",
-    type=click.Choice(list(SCHEMES)),
+    type=NameChoice(list(SCHEMES)),
     metavar="SCHEME",
     help="What the layers are judged under. [default: the target's]",
 )

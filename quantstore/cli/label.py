@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
+from quantstore.cli.names import ModelName
 from quantstore.cli.output import one_line, say
 from quantstore.cli.root import commands, everywhere
 
 
 @commands.command(position=100)
-@click.argument("model")
+@click.argument("model", type=ModelName())
 @click.argument("name")
 @everywhere
 def rename(db: Path, model: str, name: str) -> None:
@@ -28,7 +29,7 @@ def rename(db: Path, model: str, name: str) -> None:
 
 
 @commands.command(position=110)
-@click.argument("model")
+@click.argument("model", type=ModelName())
 @click.argument("tags", nargs=-1, metavar="[TAG]...")
 @click.option("--remove", "is_removing", is_flag=True, help="Take these tags off instead.")
 @everywhere
@@ -59,7 +60,7 @@ def tag(db: Path, model: str, tags: tuple[str, ...], is_removing: bool) -> None:
 
 
 @commands.command(position=120)
-@click.argument("model")
+@click.argument("model", type=ModelName())
 @click.argument("text", required=False)
 @everywhere
 def note(db: Path, model: str, text: str | None) -> None:

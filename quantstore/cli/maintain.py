@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
+from quantstore.cli.names import ModelName
 from quantstore.cli.output import counted, say
 from quantstore.cli.root import commands, everywhere
 from quantstore.wording import units
 
 
 @commands.command(position=130)
-@click.argument("model")
+@click.argument("model", type=ModelName())
 @everywhere
 def remove(db: Path, model: str) -> None:
     """Take MODEL out of the store, with everything known about it.
@@ -28,7 +29,7 @@ def remove(db: Path, model: str) -> None:
 
 @commands.command(position=140)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.argument("models", nargs=-1, metavar="[MODEL]...", type=ModelName())
 @click.option("--replace", is_flag=True, help="Write beside other files that DIR holds.")
 @everywhere
 def export(db: Path, folder: Path, models: tuple[str, ...], replace: bool) -> None:

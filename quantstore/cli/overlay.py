@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
+from quantstore.cli.names import ModelName
 from quantstore.cli.output import counted, say
 from quantstore.cli.root import commands, everywhere, target_option
 from quantstore.schemes import TARGETS
 
 
 @commands.command(position=78)
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL", type=ModelName())
 @click.option(
     "--file",
     "named",

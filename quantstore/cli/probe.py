@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from quantstore.cli.names import ModelName
 from quantstore.cli.output import OK, SOME_FAILED, print_frame, say
 from quantstore.cli.root import (
     commands,
@@ -27,7 +28,7 @@ EXPENDABLE = ("float_layers", "cpu_seconds", "sample_count")
 
 
 @commands.command(position=65)
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL", type=ModelName(or_file=True))
 @targets_option("measure", ", ".join(name for name, target in TARGETS.items() if target.is_default))
 @probe_seconds_option
 @format_option

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quantstore.cli.names import NameChoice
 from quantstore.cli.output import OK, SOME_FAILED, emit, print_frame, say
 from quantstore.cli.preprocessing import preprocessing, preprocessing_options
 from quantstore.cli.root import commands, everywhere, format_option
 from quantstore.cli.stages import showing_stages
-from quantstore.errors import QuantstoreError
+from quantstore.errors import QuantstoreError, hint_for
 from quantstore.rescuing.terms import (
     DEFAULT_BUDGET_SECONDS,
     DEFAULT_KEEP_MACS,
@@ -49,7 +50,8 @@ def default_output(path: Path) -> Path:
 
 def unknown_remedy(name: str) -> str:
     """What to say of a remedy that there is not."""
-    return f"--allow: no remedy is named {name!r}; there are {', '.join(REMEDY_NAMES)}"
+    hint = hint_for(name, REMEDY_NAMES, f"there are {', '.join(REMEDY_NAMES)}")
+    return f"--allow: no remedy is named {name!r}; {hint}"
 
 
 NO_REMEDY = f"--allow: name one remedy at least, of {', '.join(REMEDY_NAMES)}"
@@ -87,7 +89,7 @@ def _remedies(
 @preprocessing_options
 @click.option(
     "--target",
-    type=click.Choice(RESCUE_TARGETS),
+    type=NameChoice(RESCUE_TARGETS),
     default=DEFAULT_TARGET.name,
     show_default=True,
     metavar="TARGET",

@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+import os
 import signal
 import sys
 import threading
@@ -15,6 +16,8 @@ from typing import Any, TypeVar
 import click
 
 from quantstore import settings
+from quantstore.cli import shells
+from quantstore.cli.names import NameChoice
 from quantstore.cli.output import INTERRUPTED, OK, USAGE, complain, one_line, unwritable
 from quantstore.errors import QuantstoreError
 from quantstore.process import logs
@@ -32,9 +35,16 @@ def main(argv: list[str] | None = None) -> int:
     0: done. 1: some input failed or a query was wrong, the rest is done. 2: usage, or a model that
     the store does not hold. 3: the store cannot be used. 130: interrupted.
     """
+    if shells.VARIABLE in os.environ:
+        shells.prepare()
     with _watching_for_ctrl_c() as was_pressed:
         try:
-            outcome = commands.main(args=argv, prog_name="quantstore", standalone_mode=False)
+            outcome = commands.main(
+                args=argv,
+                prog_name="quantstore",
+                complete_var=shells.VARIABLE,
+                standalone_mode=False,
+            )
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "quantstore"
             complain(f"{one_line(error.format_message())}; try: {command} --help")
@@ -116,7 +126,9 @@ def _for_this_command(
     """Let an option hold from here to the end of its command."""
 
     def callback(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
-        if value is not None and value is not False:
+        is_chosen = value is not None and value is not False
+        # Completing a line must not begin what the line would.
+        if is_chosen and not context.resilient_parsing:
             context.with_resource(begin(value))
 
     return callback
@@ -198,7 +210,7 @@ def _logged(command: CommandFunction) -> CommandFunction:
 
 scheme_option = click.option(
     "--scheme",
-    type=click.Choice(list(SCHEMES)),
+    type=NameChoice(list(SCHEMES)),
     default=DEFAULT_SCHEME.name,
     show_default=True,
     metavar="SCHEME",
@@ -208,7 +220,7 @@ scheme_option = click.option(
 
 target_option = click.option(
     "--target",
-    type=click.Choice(list(TARGETS)),
+    type=NameChoice(list(TARGETS)),
     default=DEFAULT_TARGET.name,
     show_default=True,
     metavar="TARGET",
@@ -221,7 +233,7 @@ def targets_option(does: str, default: str) -> Callable[[CommandFunction], Comma
     return click.option(
         "--target",
         "targets",
-        type=click.Choice([*TARGETS, ALL_TARGETS]),
+        type=NameChoice([*TARGETS, ALL_TARGETS]),
         multiple=True,
         metavar="TARGET",
         help=f"What to {does}; may be repeated. One of: {', '.join((*TARGETS, ALL_TARGETS))}."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quantstore.cli.names import NameChoice
 from quantstore.cli.output import OK, SOME_FAILED, counted, print_frame, say
 from quantstore.cli.preprocessing import preprocessing, preprocessing_options
 from quantstore.cli.root import commands, everywhere, format_option, scheme_option
@@ -48,7 +49,7 @@ NO_FILE = "there is no such file"
 @preprocessing_options
 @click.option(
     "--target",
-    type=click.Choice(list(TARGETS)),
+    type=NameChoice(list(TARGETS)),
     help="What the hardware does with weights and activations: --scheme and --mode at once.",
 )
 @scheme_option

@@ -19,6 +19,7 @@ from quantstore.errors import (
     StoreError,
     UnknownModelError,
     UnknownTargetError,
+    hint_for,
 )
 from quantstore.graph.findings import FINDING_KINDS, OfRun
 from quantstore.pipeline.files import file_of
@@ -81,8 +82,9 @@ def targets_named(names: Iterable[str] | str | None) -> tuple[Target, ...]:
     listed = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     for name in listed:
         if name != ALL_TARGETS and name not in TARGETS:
+            there_are = f"there are {', '.join((*TARGETS, ALL_TARGETS))}"
             raise UnknownTargetError(
-                f"there is no target {name!r}", f"there are {', '.join((*TARGETS, ALL_TARGETS))}"
+                f"there is no target {name!r}", hint_for(name, TARGETS, there_are)
             )
     if not listed:
         raise UnknownTargetError(
@@ -237,7 +239,10 @@ def _located(
         return _content_of_stored(origin, store_path), False
     path = _expanded(Path(model))
     if isinstance(model, str) and not _exists(path):
-        raise UnknownModelError(f"{NO_MODEL_NAMED} {model!r}, and there is no such file")
+        raise UnknownModelError(
+            f"{NO_MODEL_NAMED} {model!r}, and there is no such file",
+            hint_for(model, _stored_names(store_path), UnknownModelError.hint),
+        )
     stamp, sha256 = _stamp(path), _sha256(path)
     for folded in (True, False):
         if _is_stored(store_path, sha256, folded):
@@ -283,6 +288,12 @@ def _origin(name: str, store_path: Path) -> queries.Origin | None:
         # The figures will be written to it anyway.
         store.update(store_path)
         return _origin(name, store_path)
+
+
+def _stored_names(store_path: Path) -> list[str]:
+    with contextlib.suppress(MissingStoreError), store.reading(store_path) as connection:
+        return queries.model_names(connection)
+    return []
 
 
 def _is_stored(store_path: Path, sha256: str, folded: bool) -> bool:

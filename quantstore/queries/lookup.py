@@ -1,6 +1,6 @@
 """From names that somebody gave to keys of the store."""
 
-from quantstore.errors import UnknownLayerError
+from quantstore.errors import UnknownLayerError, hint_for
 from quantstore.store import Connection, find_model
 
 
@@ -14,6 +14,7 @@ def find_layer(con: Connection, model: str, layer: str, operand: str | None = No
         UnknownModelError: the store does not hold the model.
         UnknownLayerError: the model has no such layer, or several of this name.
     """
+    model_id = find_model(con, model)
     rows = con.rows(
         """
         select layer_id, operand
@@ -21,11 +22,14 @@ def find_layer(con: Connection, model: str, layer: str, operand: str | None = No
         where model_id = $model_id and layer = $layer and operand = coalesce($operand, operand)
         order by depth
         """,
-        {"model_id": find_model(con, model), "layer": layer, "operand": operand},
+        {"model_id": model_id, "layer": layer, "operand": operand},
     )
     if not rows:
         operand_note = "" if operand is None else f" with the operand {operand!r}"
-        raise UnknownLayerError(f"{model} has no layer named {layer!r}{operand_note}")
+        names = con.rows("select distinct layer from layers where model_id = ?", [model_id])
+        others = [name for (name,) in names if name != layer]
+        hint = hint_for(layer, others, UnknownLayerError.hint)
+        raise UnknownLayerError(f"{model} has no layer named {layer!r}{operand_note}", hint)
     if len(rows) > 1:
         operands = ", ".join(operand for _, operand in rows)
         raise UnknownLayerError(f"{layer!r} stands for several layers", f"choose one of {operands}")

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from quantstore.errors import InputsError
+from quantstore.errors import InputsError, hint_for
 
 Feed = dict[str, npt.NDArray[Any]]
 Color = Literal["rgb", "bgr", "gray"]
@@ -167,7 +167,8 @@ def preset(name: str) -> Preprocessing:
     """
     preprocessing = PRESETS.get(ALIASES.get(name, name))
     if preprocessing is None:
-        raise InputsError(f"no preprocessing is named {name!r}", f"choose {', '.join(PRESETS)}")
+        hint = hint_for(name, (*PRESETS, *ALIASES), f"choose {', '.join(PRESETS)}")
+        raise InputsError(f"no preprocessing is named {name!r}", hint)
     return preprocessing
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quantstore.errors import InputsError, RunError
+from quantstore.errors import InputsError, RunError, hint_for
 from quantstore.graph.findings import of_run
 from quantstore.graph.findings.base import DecoderFigures
 from quantstore.records import (
@@ -350,9 +350,10 @@ def _excluded(
         if name in nodes or name in tensors or name in every_name:
             excluded.add(name)
         elif not slots and all(key.name != name for key in stored):
+            names = [*(key.name for key in stored), *every_name]
             raise InputsError(
                 f"no layer, node or tensor is named {name!r}",
-                "list the layers with: quantstore layers MODEL",
+                hint_for(name, names, "list the layers with: quantstore layers MODEL"),
             )
     return excluded
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from quantstore.errors import UnknownModelError
+from quantstore.errors import UnknownModelError, hint_for
 from quantstore.store.arrow import columns_of, insert, stacked
 from quantstore.store.connection import Connection
 
@@ -35,7 +35,9 @@ def find_model(connection: Connection, model: str) -> int:
     """
     model_id = connection.value("select model_id from models where model = ?", [model])
     if model_id is None:
-        raise UnknownModelError(f"{NO_MODEL_NAMED} {model!r}")
+        names = [name for (name,) in connection.rows("select model from models")]
+        hint = hint_for(model, names, UnknownModelError.hint)
+        raise UnknownModelError(f"{NO_MODEL_NAMED} {model!r}", hint)
     return int(model_id)
 
 
