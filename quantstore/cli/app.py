@@ -117,7 +117,7 @@ def _serve(db: Path, port: int, *, headless: bool) -> int:
     sys.argv = ["streamlit", "run", str(script), *server_options, f"--server.port={port}"]
     if headless:
         sys.argv.append("--server.headless=true")
-    with running_apps.told(db, port):
+    with running_apps.registered(db, port):
         return int(streamlit.main(standalone_mode=False) or OK)
 
 

@@ -21,7 +21,7 @@ HEALTH_SECONDS = 1.0
 
 
 @contextmanager
-def told(store_path: Path, port: int) -> Iterator[None]:
+def registered(store_path: Path, port: int) -> Iterator[None]:
     """Keep a file that says so while the app runs; an app that cannot write it runs without."""
     file = _folder() / f"{port}.json"
     record = {"port": port, "store": str(store_path.absolute()), "process": os.getpid()}
@@ -90,9 +90,9 @@ def _apps() -> Iterator[_RunningApp]:
             logger.info("%s: cannot be read: %s", file, error)
 
 
-def _is_same_file(one: Path, other: Path) -> bool:
+def _is_same_file(path: Path, other: Path) -> bool:
     with contextlib.suppress(OSError):
-        return one.samefile(other)
+        return path.samefile(other)
     return False
 
 

@@ -31,5 +31,5 @@ class QuotingBash(BashComplete):
 
     def _has_open_quote(self) -> bool:
         # The script of click puts a line break between words.
-        words = os.environ["COMP_WORDS"].split("\n")
-        return words[-1].startswith(("'", '"'))
+        last_word = os.environ["COMP_WORDS"].split("\n")[-1]
+        return last_word.startswith(("'", '"'))

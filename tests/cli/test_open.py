@@ -75,13 +75,13 @@ def test_the_address_is_that_of_a_page_and_carries_any_name():
 
 
 def test_an_app_that_runs_for_the_store_is_used(demo_store, server, opened, served):
-    with running_apps.told(demo_store, server):
+    with running_apps.registered(demo_store, server):
         assert cli.main(["--db", str(demo_store), "open", "digits-plain"]) == 0
     assert (opened, served) == ([page_address(server, "digits-plain")], [])
 
 
 def test_no_browser_prints_the_address_alone(demo_store, server, opened, capsys):
-    with running_apps.told(demo_store, server):
+    with running_apps.registered(demo_store, server):
         arguments = ["open", "digits-plain", "--target", "int8_tensor", "--no-browser"]
         assert cli.main(["--db", str(demo_store), *arguments]) == 0
     address = page_address(server, "digits-plain", "int8_tensor")
@@ -92,7 +92,7 @@ def test_where_no_browser_can_be_started_the_address_is_told(
     demo_store, server, monkeypatch, capsys
 ):
     monkeypatch.setattr(webbrowser, "open", lambda address: False)
-    with running_apps.told(demo_store, server):
+    with running_apps.registered(demo_store, server):
         assert cli.main(["--db", str(demo_store), "open", "digits-plain"]) == 0
     err = capsys.readouterr().err
     assert page_address(server, "digits-plain") in err
@@ -100,7 +100,7 @@ def test_where_no_browser_can_be_started_the_address_is_told(
 
 
 def test_an_app_for_another_store_is_not_used(demo_store, empty_store, server):
-    with running_apps.told(empty_store, server):
+    with running_apps.registered(empty_store, server):
         assert running_apps.port_of(empty_store) == server
         assert running_apps.port_of(empty_store, server) == server
         assert running_apps.port_of(empty_store, server + 1) is None
@@ -118,13 +118,13 @@ def test_what_a_killed_app_left_behind_does_not_count(demo_store, server, tmp_pa
     (folder / "1.json").write_text("no record")
     (folder / "2.json").write_text("[]")
     assert running_apps.port_of(demo_store) is None
-    with running_apps.told(demo_store, server):
+    with running_apps.registered(demo_store, server):
         assert running_apps.port_of(demo_store) == server
 
 
 def test_an_app_runs_where_its_file_cannot_be_written(demo_store, monkeypatch, tmp_path):
     (tmp_path / "state").write_text("a file, not a folder")
-    with running_apps.told(demo_store, 8501):
+    with running_apps.registered(demo_store, 8501):
         assert running_apps.port_of(demo_store) is None
 
 
