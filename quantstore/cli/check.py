@@ -29,70 +29,74 @@ NO_FILE = "there is no file"
     "--target",
     type=NameChoice(list(TARGETS)),
     metavar="TARGET",
-    help=f"What to judge the outputs for. One of: {', '.join(TARGETS)}."
-    f" [default: {DEFAULT_TARGET.name}]",
+    help=f"Judge the outputs for this target. One of: {', '.join(TARGETS)}. [default:"
+    f" {DEFAULT_TARGET.name}]",
 )
 @click.option(
     "--scheme",
     type=NameChoice(list(SCHEMES)),
     metavar="SCHEME",
-    help=f"What to judge layers under. One of: {', '.join(SCHEMES)}. [default: the target's]",
+    help=f"Judge layers under this scheme. One of: {', '.join(SCHEMES)}. [default: the"
+    " scheme of the target]",
 )
 @click.option(
     "--mode",
     type=click.Choice(["both", "weights"]),
-    help="Judge by all that the target rounds, or by the weights alone. [default: both]",
+    help="Judge weights and activations, or the weights alone. [default: both]",
 )
 @click.option(
     "--min-sqnr-db",
     type=float,
     metavar="DB",
-    help="Minimum SQNR at the outputs. A model whose target was not measured fails.",
+    help="Require this output SQNR. A model whose target was not measured fails.",
 )
 @click.option(
     "--min-layer-sqnr-db",
     type=float,
     metavar="DB",
-    help="Minimum SQNR that 90 % of channels of each layer reach.",
+    help="Require this SQNR for 90 % of the channels of each layer.",
 )
-@click.option("--max-broken-layers", type=int, metavar="N", help="Maximum number of broken layers.")
+@click.option(
+    "--max-broken-layers", type=int, metavar="N", help="Allow at most this many broken layers."
+)
 @click.option(
     "--max-at-risk-layers",
     type=int,
     metavar="N",
-    help="Maximum number of layers at risk; broken ones are not counted.",
+    help="Allow at most this many layers at risk; broken layers are not counted.",
 )
 @click.option(
     "--max-channels-below-10db",
     type=int,
     metavar="N",
-    help="Maximum number of channels below 10 dB, over all layers.",
+    help="Allow at most this many channels below 10 dB in all layers together.",
 )
 @click.option(
     "--baseline",
     type=ModelName(or_file=True),
     metavar="MODEL",
-    help="No layer may be worse than the layer of the same name in this model.",
+    help="Compare each layer with the layer of the same name in this model.",
 )
 @click.option(
     "--max-regression-db",
     type=float,
     metavar="DB",
-    help="Maximum loss of a layer (SQNR that 90 % of channels reach). [default: 1]",
+    help="Allow at most this loss of a layer against --baseline (SQNR that 90 % of"
+    " channels reach). [default: 1]",
 )
 @click.option(
     "--exclude",
     multiple=True,
     metavar="LAYER",
-    help="Leave out this layer, or those that fit a pattern with * and ?; may be repeated.",
+    help="Leave out this layer; may be a pattern with * and ?, and may be repeated.",
 )
 @click.option(
     "--config",
     "config_path",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="A TOML file with limits in [check] or [tool.quantstore.check]."
-    " [default: the nearest pyproject.toml that has the latter]",
+    help="Read limits from [check] or [tool.quantstore.check] of this TOML file."
+    " [default: the nearest pyproject.toml with the latter]",
 )
 @click.option(
     "--format",
@@ -100,13 +104,13 @@ NO_FILE = "there is no file"
     type=click.Choice(["text", "json", "junit", "github"]),
     default="text",
     show_default=True,
-    help="For people, for scripts, JUnit XML, or annotations of GitHub Actions.",
+    help="Choose the output format: text, JSON, JUnit XML or GitHub annotations.",
 )
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write to FILE; standard output then says the same as text.",
+    help="Write to FILE, and print the same as text.",
 )
 @everywhere
 def check(
@@ -117,14 +121,13 @@ def check(
     output: Path | None,
     **options: Any,
 ) -> int:
-    """Check that each MODEL keeps within its limits; exit code 1 where one does not.
+    """Check each MODEL against limits; exit with 1 if one fails.
 
-    MODEL is a name in the store, or an .onnx file, which is ingested unless its content is stored
-    already. Without any limit a model fails if its verdict is "broken" or "untested" (not
-    measured); --mode weights judges the weights alone. Findings of severity problem fail a model,
-    too.
+    MODEL is the name of a stored model, or an .onnx file, which is ingested if its content is not
+    stored yet. Without limits, a model fails if its verdict is "broken" or "untested" (not
+    measured). A finding of severity "problem" fails a model, too.
 
-    Limits come from the command line and from TOML; the command line wins:
+    Set limits on the command line or in TOML; the command line takes precedence:
 
     \b
       [tool.quantstore.check]

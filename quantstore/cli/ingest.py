@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 @commands.command(position=10)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--name", metavar="NAME", help="Store the model under this name; for one file only.")
-@click.option("--replace", is_flag=True, help="Measure anew what is stored already.")
+@click.option("--replace", is_flag=True, help="Measure models again that are already stored.")
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Files to measure at the same time. [default: one per core]",
+    help="Measure N files at the same time. [default: one per core]",
 )
 @click.option(
     "--no-fold", is_flag=True, help="Measure raw weights: leave BatchNormalization unfolded."
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 @click.option(
     "--no-probe",
     is_flag=True,
-    help="Do not run the model on noise; it is then untested unless its weights prove a loss.",
+    help="Do not run the model on noise. The model stays untested unless its weights prove a loss.",
 )
 @probe_seconds_option
-@click.option("--json", "as_json", is_flag=True, help="Print what became of each file as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result of each file as JSON.")
 @everywhere
 def ingest(
     db: Path,
@@ -50,11 +50,11 @@ def ingest(
     probe_seconds: float | None,
     as_json: bool,
 ) -> int:
-    """Measure ONNX files and store what comes out.
+    """Measure ONNX files and store the results.
 
-    PATH is a file, a folder (searched for *.onnx at every depth) or a pattern in quotes. What is
-    stored already, by content, is left alone. A file that fails does not stop the others; the exit
-    code is then 1.
+    PATH is a file, a folder (searched for *.onnx at every depth) or a pattern in quotes. Files
+    whose content is already stored are skipped. If a file fails, the others are still measured, and
+    the exit code is 1.
 
     \b
     Examples:
@@ -83,10 +83,10 @@ def ingest(
 @commands.command(position=190)
 @everywhere
 def demo(db: Path) -> int:
-    """Load the example models that ship with quantstore.
+    """Load the example models that come with quantstore.
 
-    Four small networks that read handwritten digits. digits-separable survives int8;
-    digits-rescaled computes the same function with weights that do not.
+    They are four small networks that read handwritten digits. digits-separable survives int8.
+    digits-rescaled computes the same function, but its weights do not survive int8.
 
     \b
     Examples:

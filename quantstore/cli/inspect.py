@@ -157,7 +157,7 @@ LONGEST_TIMEOUT_SECONDS = 86_400.0
 @format_option
 @everywhere
 def models(db: Path, target: str, style: str) -> None:
-    """List the models that the store holds, each with its verdict.
+    """List the stored models with their verdicts.
 
     \b
     Examples:
@@ -186,14 +186,16 @@ def models(db: Path, target: str, style: str) -> None:
 @click.option(
     "--sort",
     metavar="COLUMN",
-    help="Order by this column, worst first: text and dB upwards, other numbers downwards."
-    " COLUMN:asc and COLUMN:desc choose.",
+    help="Sort by this column, worst first (text and dB ascending, other numbers"
+    " descending). COLUMN:asc and COLUMN:desc set the order.",
 )
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N layers.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Show only the first N layers."
+)
 @click.option(
     "--search",
     metavar="TEXT",
-    help="Only layers whose name or module path contains TEXT, in any case.",
+    help="Show only layers whose name or module path contains TEXT (case-insensitive).",
 )
 @format_option
 @everywhere
@@ -208,8 +210,8 @@ def layers(
 ) -> None:
     """List the layers of MODEL, worst first.
 
-    Worst is the layer with the lowest SQNR that 90 % of its channels reach
-    (channel_sqnr_p10_db); of equals, the one that loses more weights.
+    Layers are ordered by the SQNR that 90 % of their channels reach (channel_sqnr_p10_db), then by
+    the share of weights that are rounded to zero.
 
     \b
     Examples:
@@ -256,17 +258,17 @@ def layers(
     "--scheme",
     type=NameChoice(list(SCHEMES)),
     metavar="SCHEME",
-    help="Instead of a target: the one whose weights are rounded under this scheme.",
+    help="Judge for the target whose weights are rounded under this scheme.",
 )
 @format_option
 @everywhere
 def compare(
     db: Path, names: tuple[str, ...], targets: tuple[str, ...], scheme: str | None, style: str
 ) -> None:
-    """Set models side by side: one row per MODEL and target, in the order given.
+    """Compare models: one row per MODEL and target, in the order given.
 
-    A verdict rests on a run on your own inputs, else on the noise probe. Weights alone can prove
-    that a model is broken, never that it is fine: it is untested then.
+    A verdict is based on a run on your own inputs, or else on the noise probe. Weights alone can
+    prove that a model is broken, but not that it is fine: such a model is untested.
 
     \b
     Examples:
@@ -303,8 +305,10 @@ def compare(
 @click.argument("before", type=ModelName())
 @click.argument("after", type=ModelName())
 @scheme_option
-@click.option("--all", "is_whole", is_flag=True, help="Also the layers that did not change.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
+@click.option("--all", "is_whole", is_flag=True, help="Show unchanged layers as well.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Show only the first N rows."
+)
 @format_option
 @everywhere
 def diff(
@@ -316,11 +320,11 @@ def diff(
     limit: int | None,
     style: str,
 ) -> None:
-    """Say what got better and worse from BEFORE to AFTER, two revisions of a network.
+    """Compare two revisions of a network layer by layer: BEFORE and AFTER.
 
-    Layers are matched by name, else by operator, shape and order; the column rule says which. The
-    largest loss of the SQNR that 90 % of channels reach comes first, layers that only one of
-    the two has come last. A change below 1 dB counts as none.
+    Layers are matched by name, or else by operator, shape and order; the column "rule" says how.
+    The largest loss comes first (of the SQNR that 90 % of channels reach), layers that only one
+    revision has come last. A change of less than 1 dB counts as unchanged.
 
     \b
     Examples:
@@ -352,26 +356,26 @@ def diff(
 
 @commands.command(position=60)
 @click.argument("query")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N rows.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Return at most N rows.")
 @click.option(
     "--timeout",
     type=float,
     default=30.0,
     show_default=True,
     metavar="SECONDS",
-    help="Stop the statement after this time.",
+    help="Stop the query after this time.",
 )
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write to FILE instead, as its ending says: .csv, .json or .parquet.",
+    help="Write to FILE instead; its extension sets the format: .csv, .json or .parquet.",
 )
 @click.option(
     "--format",
     "style",
     type=click.Choice(["table", "csv", "json"]),
-    help="[default: table]",
+    help="Choose the output format. [default: table]",
 )
 @everywhere
 def sql(
@@ -382,11 +386,11 @@ def sql(
     output: Path | None,
     style: str | None,
 ) -> None:
-    """Ask the store one question in SQL.
+    """Query the store in SQL.
 
-    QUERY is one SELECT; - reads it from standard input. The store is read, never changed, and
-    nothing else is within reach. "show tables" and "describe TABLE" tell what there is; every
-    column has a comment (duckdb_columns()).
+    QUERY is one SELECT statement; - reads it from standard input. A query can read the store and
+    nothing else, and cannot change it. Use "show tables" and "describe TABLE" to see what there is.
+    Every column has a comment (duckdb_columns()).
 
     \b
     Examples:
@@ -432,21 +436,21 @@ def sql(
     default="report.html",
     show_default=True,
     metavar="FILE",
-    help="The file to write; one that is there already is replaced.",
+    help="Write to this file, replacing an existing one.",
 )
 @target_option
 @click.option(
     "--scheme",
     type=NameChoice(list(SCHEMES)),
     metavar="SCHEME",
-    help="What the layers are judged under. [default: the target's]",
+    help="Judge layers under this scheme. [default: the scheme of the target]",
 )
 @everywhere
 def report(db: Path, names: tuple[str, ...], output: Path, target: str, scheme: str | None) -> None:
     """Write one HTML file about the MODELs, to send to a colleague.
 
-    It holds the verdicts, the charts, the worst layers with their causes, and the method. It opens
-    in a browser without a network: nothing in it asks for anything outside.
+    The file has the verdicts, the charts, the worst layers with their causes, and the method. It
+    opens in any browser and loads nothing from the network.
 
     \b
     Examples:
@@ -518,7 +522,7 @@ def cut_after(row_count: int) -> str:
     return f"cut after {counted(row_count, 'row')}; there are more than --limit"
 
 
-FIRST_LOSS_UNKNOWN = "stored as integers; what the first rounding lost is unknown"
+FIRST_LOSS_UNKNOWN = "stored as integers, earlier loss unknown"
 
 
 def _say_which_weights(frame: "pd.DataFrame") -> None:

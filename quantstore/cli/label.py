@@ -14,7 +14,7 @@ from quantstore.cli.root import commands, everywhere
 @click.argument("name")
 @everywhere
 def rename(db: Path, model: str, name: str) -> None:
-    """Give MODEL another NAME.
+    """Rename MODEL to NAME.
 
     \b
     Example:
@@ -31,10 +31,10 @@ def rename(db: Path, model: str, name: str) -> None:
 @commands.command(position=110)
 @click.argument("model", type=ModelName())
 @click.argument("tags", nargs=-1, metavar="[TAG]...")
-@click.option("--remove", "is_removing", is_flag=True, help="Take these tags off instead.")
+@click.option("--remove", "is_removing", is_flag=True, help="Remove these tags instead.")
 @everywhere
 def tag(db: Path, model: str, tags: tuple[str, ...], is_removing: bool) -> None:
-    """Add tags to MODEL, or take them off; without a TAG, print those it has.
+    """Add tags to MODEL or remove them; without a TAG, print its tags.
 
     \b
     Examples:
@@ -64,7 +64,7 @@ def tag(db: Path, model: str, tags: tuple[str, ...], is_removing: bool) -> None:
 @click.argument("text", required=False)
 @everywhere
 def note(db: Path, model: str, text: str | None) -> None:
-    """Write a note on MODEL, "" to remove it; without TEXT, print the one it has.
+    """Set the note of MODEL ("" removes it); without TEXT, print the note.
 
     \b
     Examples:
@@ -82,7 +82,7 @@ def note(db: Path, model: str, text: str | None) -> None:
     with store.writing(db) as connection:
         store.set_note(connection, model, text)
         is_empty = not store.labels(connection, model).note
-    say(f"{one_line(model)}: {'the note is removed' if is_empty else 'the note is written'}")
+    say(f"{one_line(model)}: {'note removed' if is_empty else 'note saved'}")
 
 
 def _require(db: Path, model: str) -> None:

@@ -14,7 +14,7 @@ from quantstore.wording import units
 @click.argument("model", type=ModelName())
 @everywhere
 def remove(db: Path, model: str) -> None:
-    """Take MODEL out of the store, with everything known about it.
+    """Remove MODEL and everything measured of it from the store.
 
     \b
     Example:
@@ -35,8 +35,8 @@ def remove(db: Path, model: str) -> None:
 def export(db: Path, folder: Path, models: tuple[str, ...], replace: bool) -> None:
     """Write the store into DIR as Parquet files, one per table.
 
-    With MODEL names, only these models and everything known about them. An earlier export in DIR
-    is replaced. Read the files with anything that reads Parquet, or with: quantstore import DIR
+    Name MODELs to export only these. An earlier export in DIR is replaced. Read the files with any
+    Parquet reader, or with: quantstore import DIR
 
     \b
     Examples:
@@ -55,15 +55,15 @@ def export(db: Path, folder: Path, models: tuple[str, ...], replace: bool) -> No
 @click.option(
     "--replace",
     is_flag=True,
-    help="Take the incoming model where its content or its name is here already.",
+    help="Replace stored models that have the same content or name.",
 )
 @everywhere
 def import_(db: Path, source: Path, replace: bool) -> None:
-    """Take over the models of another store: an export in DIR, its zip, or a DuckDB FILE.
+    """Import the models of another store: an export in DIR, its zip, or a DuckDB FILE.
 
-    A model whose content is here already is left alone. One whose name belongs to other content
-    here is called NAME-<first 8 digits of its sha256>. Either everything is taken over or, where
-    something is wrong with it, nothing.
+    Models with content that is already stored are skipped. If a name is taken by other content, the
+    imported model is named NAME-<first 8 digits of its sha256>. If anything is wrong with the
+    source, nothing is imported.
 
     \b
     Examples:
@@ -74,7 +74,7 @@ def import_(db: Path, source: Path, replace: bool) -> None:
 
     summary = store.merge(db, source, replace=replace)
     for incoming_name, name in summary.renamed:
-        say(f"{incoming_name} is called {name} here: another model has its name")
+        say(f"{incoming_name} is stored as {name}: another model already has this name")
     for name in summary.replaced:
         say(f"replaced {name}")
     outcomes = [f"imported {counted(len(summary.added), 'model')}"]
@@ -88,9 +88,9 @@ def import_(db: Path, source: Path, replace: bool) -> None:
 @click.option("--replace", is_flag=True, help="Overwrite FILE.")
 @everywhere
 def backup(db: Path, file: Path, replace: bool) -> None:
-    """Copy the store to FILE, safely while others use it.
+    """Copy the store to FILE, even while others use it.
 
-    Copying the file itself can miss what was written last, and can break into a write.
+    Do not copy the file itself: the copy can miss the latest changes or be damaged.
 
     \b
     Examples:
@@ -106,9 +106,9 @@ def backup(db: Path, file: Path, replace: bool) -> None:
 @commands.command(position=170)
 @everywhere
 def compact(db: Path) -> None:
-    """Write the store anew, without the room that removed models left.
+    """Return the space of removed models to the disk.
 
-    Needs room for a second copy on the same disk while it works.
+    Needs space for a second copy of the store on the same disk while it works.
 
     \b
     Example:
@@ -127,10 +127,11 @@ def _size(number: int) -> str:
 @commands.command(position=180)
 @everywhere
 def migrate(db: Path) -> None:
-    """Bring a store of an earlier release up to date, keeping a copy of it as it was.
+    """Update a store of an earlier release, keeping a copy of the old file.
 
-    Whatever writes to a store (ingest, remove, simulate) does so by itself; the command is for a
-    store that is only read. Measurements are not repeated: ingesting the files again does that.
+    Commands that write to the store (ingest, remove, simulate) update it themselves. Use this
+    command for a store that you only read. Measurements are not repeated; ingest the files again
+    to do so.
 
     \b
     Example:

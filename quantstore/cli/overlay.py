@@ -18,7 +18,7 @@ from quantstore.schemes import TARGETS
     "named",
     type=click.Path(path_type=Path),
     metavar="MODEL.onnx",
-    help="The file of MODEL. [default: where it was read from]",
+    help="Read the model from this file. [default: where it was read from]",
 )
 @target_option
 @click.option(
@@ -27,16 +27,17 @@ from quantstore.schemes import TARGETS
     type=click.Path(file_okay=False, path_type=Path),
     default=".",
     metavar="FOLDER",
-    help="Where to write; files that are there already are replaced. [default: this folder]",
+    help="Write into this folder, replacing existing files. [default: the working folder]",
 )
 @everywhere
 def overlay(db: Path, model: str, named: Path | None, target: str, output: Path) -> None:
     """Write files that show a stored MODEL in Model Explorer and Netron.
 
-    NAME.METRIC.node_data.json colours the nodes in Model Explorer: band, remedy, and as far as runs
-    of the target are stored, sensitivity, accumulated and local. NAME.annotated.onnx is the model
-    with the same in the properties of its nodes, for Netron. exclude.txt lists the nodes to keep in
-    float: what simulate --goal found, else the broken layers.
+    NAME.METRIC.node_data.json colours the nodes in Model Explorer by band and remedy. If runs of
+    the target are stored, there are also sensitivity, accumulated error and local error.
+    NAME.annotated.onnx is the model with the same values in the properties of its nodes, for
+    Netron. exclude.txt lists the nodes to keep in float: those that simulate --goal found, or else
+    the broken layers.
 
     \b
     Examples:
@@ -44,7 +45,7 @@ def overlay(db: Path, model: str, named: Path | None, target: str, output: Path)
       quantstore overlay rtmdet-nano --file moved/rtmdet-nano.onnx
 
     \b
-    Model Explorer reads ONNX with an adapter (pip install ai-edge-model-explorer
+    To open ONNX in Model Explorer, install its adapter (pip install ai-edge-model-explorer
     model-explorer-onnx):
       model-explorer rtmdet-nano.onnx --extensions=model_explorer_onnx \\
         --node_data_paths=rtmdet-nano.band.node_data.json
@@ -77,13 +78,15 @@ def overlay(db: Path, model: str, named: Path | None, target: str, output: Path)
     if left_out:
         say(f"{counted(len(left_out), 'name')} left out of exclude.txt: {_named(left_out)}")
     if graph_facts.goal_db is None:
-        say("exclude.txt lists the broken layers: no run of this target searched for a goal")
+        say(
+            "exclude.txt lists the broken layers, because no run of this target searched for a goal"
+        )
     else:
         say(f"exclude.txt lists what a search for {graph_facts.goal_db:g} dB returned to float")
     if "accumulated" not in known_metrics(graph_facts.nodes):
         say(f"no run of {target} keeps its tensors; for more metrics: {_simulate(path, target)}")
     if original.has_external_data:
-        say(f"the annotated model reads its weights beside it: move it to {path.parent}")
+        say(f"the annotated model needs its external data: move the model to {path.parent}")
 
 
 _MOST_NAMED = 3

@@ -25,19 +25,25 @@ def preprocessing_options(command: CommandFunction) -> CommandFunction:
             is_eager=True,
             callback=_help_with_presets,
             metavar="PRESET",
-            help="How to prepare pixels; --preprocess help lists the presets. auto is imagenet,"
-            " gray for one channel.",
+            help="Prepare pixels in this way; --preprocess help lists the presets. auto means"
+            " imagenet, or gray for one channel.",
         ),
         click.option(
-            "--size", metavar="N|HxW", help="Size of images where the model leaves it open."
+            "--size",
+            metavar="N|HxW",
+            help="Resize images to this size if the model does not fix it.",
         ),
         click.option(
-            "--mean", metavar="A[,B,C]", help="(pixel * scale - mean) / std, pixels from 0."
+            "--mean",
+            metavar="A[,B,C]",
+            help="Subtract this mean: (pixel * scale - mean) / std, pixels from 0 to 255.",
         ),
         click.option("--std", metavar="A[,B,C]", help="See --mean."),
         click.option("--scale", type=float, metavar="X", help="See --mean."),
         click.option(
-            "--color", type=click.Choice(["rgb", "bgr", "gray"]), help="Order of the channels."
+            "--color",
+            type=click.Choice(["rgb", "bgr", "gray"]),
+            help="Feed channels in this order.",
         ),
     )
     for option in reversed(options):

@@ -36,12 +36,12 @@ EXPENDABLE = ("float_layers", "cpu_seconds", "sample_count")
 def probe(
     db: Path, model: str, targets: tuple[str, ...], probe_seconds: float | None, style: str
 ) -> int:
-    """Estimate with noise what a kind of hardware would lose.
+    """Estimate with noise what MODEL would lose on a target.
 
-    MODEL is the name of a stored model, or a file; one that the store does not hold is ingested as
-    well. A target says which weights and activations are rounded, and how: the table targets
-    describes each. New values replace earlier ones of the same target. A value that could not be
-    measured replaces none, and the exit code is then 1, unless there is nothing to round.
+    MODEL is the name of a stored model, or a file, which is ingested if it is not stored yet. A
+    target says which weights and activations the hardware rounds, and how; the table "targets"
+    describes each. New values replace earlier values of the same target. If a value cannot be
+    measured, the earlier value is kept and the exit code is 1, unless there is nothing to round.
 
     \b
     Examples:
@@ -73,7 +73,7 @@ def probe(
     else:
         print_frame(frame, style)
     if result.was_ingested:
-        say(f"stored {result.model} as well")
+        say(f"also stored {result.model}")
     for note in result.notes:
         say(f"no value for {note}")
     return OK if result.is_complete else SOME_FAILED

@@ -40,7 +40,7 @@ STEP_EXPENDABLE = ("seconds", "int8_macs", "validation_db")
 UNIT_EXPENDABLE = ("macs", "kind", "sensitivity_db")
 FILE_COLUMNS = ("file", "bytes", "use")
 
-NO_FILE = "there is no such file"
+NO_FILE = "no such file"
 
 
 def default_output(path: Path) -> Path:
@@ -54,7 +54,7 @@ def unknown_remedy(name: str) -> str:
     return f"--allow: no remedy is named {name!r}; {hint}"
 
 
-NO_REMEDY = f"--allow: name one remedy at least, of {', '.join(REMEDY_NAMES)}"
+NO_REMEDY = f"--allow needs at least one remedy of {', '.join(REMEDY_NAMES)}"
 
 
 def _remedies(
@@ -78,13 +78,13 @@ def _remedies(
     "--inputs",
     required=True,
     metavar="FOLDER|FILE|noise",
-    help="What to calibrate, search and test on: a folder of images, an image, arrays by input"
-    " name (.npz), one array (.npy), or noise.",
+    help="Calibrate, search and test on these inputs: a folder of images, an image,"
+    " arrays by input name (.npz), one array (.npy), or noise.",
 )
 @click.option(
     "--test-inputs",
     metavar="FOLDER|FILE",
-    help="Inputs to test the result on. [default: every fourth of --inputs]",
+    help="Test the result on these inputs. [default: every fourth of --inputs]",
 )
 @preprocessing_options
 @click.option(
@@ -93,8 +93,8 @@ def _remedies(
     default=DEFAULT_TARGET.name,
     show_default=True,
     metavar="TARGET",
-    help="What the hardware rounds, and where. Name the one that is true of yours: elsewhere the"
-    f" files lose more, or compute in float. One of: {', '.join(RESCUE_TARGETS)}.",
+    help="Rescue for this target. Choose the one that matches your hardware; on other"
+    f" hardware the files lose more, or compute in float. One of: {', '.join(RESCUE_TARGETS)}.",
 )
 @click.option(
     "--reach",
@@ -103,7 +103,7 @@ def _remedies(
     default=DEFAULT_REACH_DB,
     show_default=True,
     metavar="DB",
-    help="SQNR that the outputs shall reach.",
+    help="Stop at this output SQNR.",
 )
 @click.option(
     "--keep-macs",
@@ -111,13 +111,13 @@ def _remedies(
     default=DEFAULT_KEEP_MACS,
     show_default=True,
     metavar="SHARE",
-    help="Share of the multiply-accumulates that must stay in int8.",
+    help="Keep at least this share of the multiply-accumulates in int8.",
 )
 @click.option(
     "--allow",
     callback=_remedies,
     metavar="NAME[,NAME...]",
-    help=f"Remedies to try, of: {', '.join(REMEDY_NAMES)}. [default: all]",
+    help=f"Try only these remedies, of: {', '.join(REMEDY_NAMES)}. [default: all]",
 )
 @click.option(
     "--budget",
@@ -126,21 +126,22 @@ def _remedies(
     default=DEFAULT_BUDGET_SECONDS,
     show_default=True,
     metavar="SECONDS",
-    help="CPU time for the search.",
+    help="Limit the CPU time of the search.",
 )
 @click.option(
     "--samples",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Use at most N samples, at even distances. [default: 32]",
+    help="Use at most N samples, evenly spaced. [default: 32]",
 )
-@click.option("--no-fold", is_flag=True, help="Leave BatchNormalization out of the weights.")
+@click.option("--no-fold", is_flag=True, help="Do not fold BatchNormalization into the weights.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Where to write the files; made if need be. [default: NAME-rescued in this folder]",
+    help="Write the files into this folder; it is created if necessary. [default:"
+    " NAME-rescued in the working folder]",
 )
 @format_option
 @everywhere
@@ -159,16 +160,18 @@ def rescue(
     style: str,
     **chosen: Any,
 ) -> int:
-    """Search what keeps MODEL.onnx accurate on a target, and write files that do.
+    """Quantize MODEL.onnx for a target so that it stays accurate, and write the files.
 
-    Remedies are tried one after another, and kept if they pay. Half of the inputs calibrate, a
-    quarter chooses, a quarter (or --test-inputs) only tests. The written model is loaded and run.
-    The result is stored; a model that the store does not hold is ingested as well.
+    Remedies are tried one after another and kept if they help. Half of the inputs are used for
+    calibration, a quarter for the search, and a quarter (or --test-inputs) only for the final test.
+    The written model is loaded and run. The result is stored; MODEL.onnx is ingested if it is not
+    stored yet.
 
-    On noise the result is a proposal: no quantized model is written.
+    With --inputs noise the result is a proposal: no quantized model is written.
 
-    A table shows the steps, what left int8 and the files; csv carries the steps, json everything.
-    The exit code is 1 if the goal is not reached; the best model is written all the same.
+    A table shows the steps, the tensors and weights that left int8, and the files; csv shows the
+    steps, json everything. If the goal is not reached, the best model is written and the exit code
+    is 1.
 
     \b
     Examples:
@@ -224,9 +227,9 @@ def _print(done: "DoneRescue", db: Path, name: str, style: str) -> None:
     for note in (*record.notes, *limits(record)):
         say(f"note: {note}")
     if done.was_ingested:
-        say(f"stored {done.model}, which the store did not hold")
+        say(f"also stored {done.model}")
     if len(files):
-        say(f"files written into {Path(files['path'].iloc[0]).parent}")
+        say(f"wrote files to {Path(files['path'].iloc[0]).parent}")
     peak = f", {done.peak_bytes / 1e6:,.0f} MB at the peak" if done.peak_bytes else ""
     say(
         f"{done.model}, {record.target}: {record.input_source} in {record.seconds:.1f} s{peak};"

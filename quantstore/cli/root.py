@@ -154,8 +154,8 @@ def _with_options(command: CommandFunction) -> CommandFunction:
             type=click.Path(dir_okay=False, path_type=Path),
             metavar="FILE",
             callback=_store_path,
-            help=f"The store."
-            f" [default: ${settings.ENVIRONMENT_VARIABLE} or {settings.DEFAULT_STORE}]",
+            help=f"Use this store. [default: ${settings.ENVIRONMENT_VARIABLE} or"
+            f" {settings.DEFAULT_STORE}]",
         ),
         click.option(
             "--wait",
@@ -163,7 +163,7 @@ def _with_options(command: CommandFunction) -> CommandFunction:
             metavar="SECONDS",
             expose_value=False,
             callback=_for_this_command(settings.waiting_at_most),
-            help="How long to wait while others use the store; 0: not at all."
+            help="Wait this long for a locked store; 0 fails at once."
             f" [default: ${settings.WAIT_VARIABLE} or {settings.DEFAULT_WAIT_SECONDS:g}]",
         ),
         click.option(
@@ -180,7 +180,7 @@ def _with_options(command: CommandFunction) -> CommandFunction:
             metavar="FILE",
             expose_value=False,
             callback=_for_this_command(_to_file),
-            help="Append the same to FILE, with the details of an unexpected failure.",
+            help="Append the log to FILE, with the traceback of an unexpected error.",
         ),
         click.version_option(__version__, prog_name="quantstore", message="%(prog)s %(version)s"),
     )
@@ -214,7 +214,7 @@ scheme_option = click.option(
     default=DEFAULT_SCHEME.name,
     show_default=True,
     metavar="SCHEME",
-    help=f"One of: {', '.join(SCHEMES)}.",
+    help=f"Judge layers under this scheme. One of: {', '.join(SCHEMES)}.",
 )
 
 
@@ -224,7 +224,7 @@ target_option = click.option(
     default=DEFAULT_TARGET.name,
     show_default=True,
     metavar="TARGET",
-    help=f"What to judge for. One of: {', '.join(TARGETS)}.",
+    help=f"Judge for this target. One of: {', '.join(TARGETS)}.",
 )
 
 
@@ -236,7 +236,7 @@ def targets_option(does: str, default: str) -> Callable[[CommandFunction], Comma
         type=NameChoice([*TARGETS, ALL_TARGETS]),
         multiple=True,
         metavar="TARGET",
-        help=f"What to {does}; may be repeated. One of: {', '.join((*TARGETS, ALL_TARGETS))}."
+        help=f"{does} this target; may be repeated. One of: {', '.join((*TARGETS, ALL_TARGETS))}."
         f" [default: {default}]",
     )
 
@@ -247,7 +247,8 @@ format_option = click.option(
     type=click.Choice(["table", "csv", "json"]),
     default="table",
     show_default=True,
-    help="A table shows the main columns, rounded; csv and json carry all, with every digit.",
+    help="Choose the output format. A table shows the main columns, rounded; csv and"
+    " json show all columns with every digit.",
 )
 
 
@@ -255,8 +256,8 @@ probe_seconds_option = click.option(
     "--probe-seconds",
     type=click.FloatRange(min=0, min_open=True),
     metavar="S",
-    help="Limit the probe of each model to S seconds of CPU time. A probe that only waits ends"
-    " after five times as long on the clock. [default: 60]",
+    help="Limit the probe of each model to S seconds of CPU time and five times as long"
+    " on the clock. [default: 60]",
 )
 
 
@@ -281,15 +282,14 @@ def commands(context: click.Context, db: Path | None) -> None:
       quantstore app                       the same and more, in the browser
 
     \b
-    Then with models of your own:
+    Then your own models:
       quantstore ingest model.onnx
       quantstore rescue model.onnx --inputs photos/
       quantstore sql "from model_summary"
 
     \b
-    Exit codes: 0 done; 1 some input failed, a query was wrong or a check did not hold; 2 usage, or
-    a model that the store does not hold; 3 the store is missing, locked, too old, too new or
-    damaged.
+    Exit codes: 0 done; 1 some input failed, a query was wrong, or a check failed; 2 wrong usage, or
+    no such model in the store; 3 the store is missing, locked, damaged, too old or too new.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)

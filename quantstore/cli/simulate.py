@@ -34,7 +34,7 @@ DRIFT_COLUMNS = (
 )
 EXPENDABLE = ("std_ratio", "mean_shift", "cosine", "depth", "op_type", "tensor")
 
-NO_FILE = "there is no such file"
+NO_FILE = "no such file"
 
 
 @commands.command(position=70)
@@ -43,8 +43,8 @@ NO_FILE = "there is no such file"
     "--inputs",
     required=True,
     metavar="FOLDER|FILE|noise",
-    help="What to run on: a folder of images, an image, arrays by input name (.npz), one array"
-    " (.npy), or noise.",
+    help="Run on these inputs: a folder of images, an image, arrays by input name"
+    " (.npz), one array (.npy), or noise.",
 )
 @preprocessing_options
 @click.option(
@@ -58,25 +58,26 @@ NO_FILE = "there is no such file"
     type=click.Choice(["weights", "activations", "both"]),
     default="both",
     show_default=True,
-    help="What to quantize.",
+    help="Quantize weights, activations or both.",
 )
 @click.option(
     "--calibration",
     type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
     default="minmax",
     show_default=True,
-    help="How to find the ranges of activations.",
+    help="Find the ranges of activations with this method.",
 )
 @click.option(
     "--calibration-inputs",
     metavar="FOLDER|FILE",
-    help="Inputs to find these ranges on. [default: every other sample of --inputs]",
+    help="Find the ranges of activations on these inputs. [default: every other sample"
+    " of --inputs]",
 )
 @click.option(
     "--samples",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Use at most N samples, at even distances. [default: 32]",
+    help="Use at most N samples, evenly spaced. [default: 32]",
 )
 @click.option(
     "--exclude",
@@ -88,14 +89,16 @@ NO_FILE = "there is no such file"
 @click.option(
     "--sensitivity/--no-sensitivity",
     default=False,
-    help="Also round one tensor or one layer's weights at a time, and all but one.",
+    help="Measure sensitivity: quantize one tensor or one layer's weights at a time,"
+    " and all but one.",
 )
 @click.option(
     "--goal",
     "goal_db",
     type=float,
     metavar="DB",
-    help="Also find the fewest of them whose return to float lifts the outputs to DB.",
+    help="Search for the fewest tensors and weights to keep in float so that the output"
+    " SQNR reaches DB.",
 )
 @click.option(
     "--budget",
@@ -103,16 +106,16 @@ NO_FILE = "there is no such file"
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="CPU time for --sensitivity at most, and as much again for --goal.",
+    help="Limit the CPU time of --sensitivity, and of --goal to as much again.",
 )
-@click.option("--no-fold", is_flag=True, help="Leave BatchNormalization out of the weights.")
+@click.option("--no-fold", is_flag=True, help="Do not fold BatchNormalization into the weights.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
     default=10,
     metavar="N",
     show_default=True,
-    help="How many tensors a table shows.",
+    help="Show N tensors in a table.",
 )
 @format_option
 @everywhere
@@ -136,15 +139,14 @@ def simulate(
     exclude: tuple[str, ...],
     **chosen: Any,
 ) -> int:
-    """Run MODEL.onnx in float and in int8, and see where the two drift apart.
+    """Run MODEL.onnx in float and in int8 on the same inputs, and compare every tensor.
 
-    Both get the same inputs. Every tensor is compared twice: with everything quantized
-    (accumulated), and with its own operator alone (local). The results are stored; a model that
-    the store does not hold is ingested as well. A table shows the worst tensors, csv and json all.
+    Every tensor is compared twice: with the whole model quantized (accumulated error), and with
+    only its own operator quantized (local error). The results are stored; MODEL.onnx is ingested if
+    it is not stored yet. A table shows the worst tensors, csv and json show all.
 
-    Mode weights rounds the weights alone. Mode both rounds the tensors that onnxruntime's quantizer
-    rounds as well. Mode activations is both with float weights. --target replaces --scheme and
-    --mode by what a kind of hardware does.
+    Mode "weights" rounds only the weights. Mode "both" also rounds the tensors that onnxruntime's
+    quantizer rounds. Mode "activations" rounds those tensors and keeps the weights in float.
 
     \b
     Examples:
@@ -154,8 +156,8 @@ def simulate(
       quantstore simulate model.onnx --inputs noise --scheme int8_channel_symmetric
       quantstore simulate model.onnx --inputs photos/ --target int8_channel --goal 20
 
-    An array named labels in an .npz file is the right class of each sample: the accuracy of both
-    models is then reported.
+    If an .npz file has an array named "labels" with the right class of each sample, the accuracy of
+    both models is reported.
     """
     from quantstore.pipeline import runs
     from quantstore.run.choices import Choices
@@ -219,7 +221,7 @@ def _say_simulation(done: "Done") -> None:
     for note in done.notes:
         say(f"note: {note}")
     if done.was_ingested:
-        say(f"stored {done.model}, which the store did not hold")
+        say(f"also stored {done.model}")
     if record.failure:
         say(f"no value: {record.failure}")
     else:

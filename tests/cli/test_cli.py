@@ -1013,7 +1013,7 @@ def test_a_name_that_is_taken_is_told_when_models_come_in(run, own_store):
         connection.rows("update models set sha256 = 'f' where model = 'digits-plain'")
     code, _, err = run("--db", own_store, "import", "out")
     assert code == 0
-    assert re.match(r"digits-plain is called digits-plain-[0-9a-f]{8} here: another model", err)
+    assert re.match(r"digits-plain is stored as digits-plain-[0-9a-f]{8}: another model", err)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_a_value_that_is_missing_is_exit_code_1_and_a_line(run, answering, tmp_p
 def test_a_file_that_is_not_stored_is_ingested_as_well(run, tmp_path, answering):
     answering()
     file = save(conv_model(), tmp_path / "net.onnx")
-    assert run("probe", file)[::2] == (0, "stored net as well\n")
+    assert run("probe", file)[::2] == (0, "also stored net\n")
     assert run("probe", "net")[::2] == (0, "")
 
 

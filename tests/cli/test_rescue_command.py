@@ -102,7 +102,7 @@ def test_the_verdict_before_and_after_ends_it(run, answering):
     answering()
     _, _, err = run("rescue", MODEL, "--inputs", "photos")
     *_, goal, before, after = err.splitlines()
-    assert goal.startswith("Reached: 20 dB")
+    assert goal.startswith("Goal reached: 20 dB")
     assert before.startswith("Before: broken with per-channel int8, output SQNR 8.0 dB.")
     assert after.startswith("After: watch, output SQNR 24.8 dB, ")
     assert "note: Images resized to 320x320.\n" in err
@@ -178,7 +178,7 @@ def test_the_help_lists_every_target_that_can_be_rescued(run):
     assert ", ".join(RESCUE_TARGETS) in text
     assert ", ".join(REMEDIES) in text
     assert default_output(Path("somewhere/net.onnx")) == Path("net-rescued")
-    assert "[default: NAME-rescued in this folder]" in text
+    assert "[default: NAME-rescued in the working folder]" in text
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_files_lie_in_a_folder_that_is_named_after_the_model(run, tmp_path, monk
     folder = tmp_path / "digits-rescaled-rescued"
     assert sorted(path.name for path in folder.iterdir()) == sorted(fake_rescue.FILES.values())
     assert all(name in out for name in fake_rescue.FILES.values())
-    assert f"files written into {folder}\n" in err
+    assert f"wrote files to {folder}\n" in err
 
 
 @pytest.mark.slow

@@ -154,5 +154,5 @@ def test_tag_adds_removes_and_tells(run):
 def test_note_writes_tells_and_removes(run):
     assert run("note", "digits-plain", "two\nlines")[0] == 0
     assert run("note", "digits-plain") == (0, "two\nlines\n", "")
-    assert run("note", "digits-plain", "") == (0, "", "digits-plain: the note is removed\n")
+    assert run("note", "digits-plain", "") == (0, "", "digits-plain: note removed\n")
     assert run("note", "digits-plain") == (0, "", "")
