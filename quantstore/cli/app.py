@@ -37,8 +37,10 @@ port_option = click.option(
 
 @commands.command(position=200)
 @port_option
-@click.option("--no-browser", "--headless", "headless", is_flag=True, help="Open no browser.")
-@click.option("--demo", "with_demo", is_flag=True, help="Load the example models if it is empty.")
+@click.option("--no-browser", "--headless", "headless", is_flag=True, help="Do not open a browser.")
+@click.option(
+    "--demo", "with_demo", is_flag=True, help="Load the example models if the store is empty."
+)
 @everywhere
 def app(db: Path, port: int | None, headless: bool, with_demo: bool) -> int:
     """Start the web app, for this computer only. Stop it with Ctrl-C.

@@ -253,7 +253,7 @@ def layers(
 
 @commands.command(position=40)
 @click.argument("names", nargs=-1, required=True, metavar="MODEL...", type=ModelName())
-@targets_option("judge for", DEFAULT_TARGET.name)
+@targets_option("Judge for", DEFAULT_TARGET.name)
 @click.option(
     "--scheme",
     type=NameChoice(list(SCHEMES)),

@@ -30,7 +30,7 @@ def remove(db: Path, model: str) -> None:
 @commands.command(position=140)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.argument("models", nargs=-1, metavar="[MODEL]...", type=ModelName())
-@click.option("--replace", is_flag=True, help="Write beside other files that DIR holds.")
+@click.option("--replace", is_flag=True, help="Write into DIR even if it holds other files.")
 @everywhere
 def export(db: Path, folder: Path, models: tuple[str, ...], replace: bool) -> None:
     """Write the store into DIR as Parquet files, one per table.

@@ -29,7 +29,7 @@ EXPENDABLE = ("float_layers", "cpu_seconds", "sample_count")
 
 @commands.command(position=65)
 @click.argument("model", metavar="MODEL", type=ModelName(or_file=True))
-@targets_option("measure", ", ".join(name for name, target in TARGETS.items() if target.is_default))
+@targets_option("Measure", ", ".join(name for name, target in TARGETS.items() if target.is_default))
 @probe_seconds_option
 @format_option
 @everywhere

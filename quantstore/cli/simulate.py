@@ -50,7 +50,7 @@ NO_FILE = "no such file"
 @click.option(
     "--target",
     type=NameChoice(list(TARGETS)),
-    help="What the hardware does with weights and activations: --scheme and --mode at once.",
+    help="Quantize as this target does. Replaces --scheme and --mode.",
 )
 @scheme_option
 @click.option(
