@@ -31,7 +31,7 @@ port_option = click.option(
     # A variable of Streamlit, which it would read itself if no port were chosen for it.
     envvar="STREAMLIT_SERVER_PORT",
     metavar="PORT",
-    help=f"[default: {FIRST_PORT}, or the next]",
+    help=f"Listen on this port. [default: {FIRST_PORT}, or the next free one]",
 )
 
 
