@@ -57,6 +57,7 @@ from quantstore.queries.models import (
     store_size,
     verdicts,
 )
+from quantstore.queries.network import MEASURED_BY, model_network, network_values
 from quantstore.queries.overlays import drift_run, float_set, node_sensitivities
 from quantstore.queries.rescues import (
     latest_rescues,
@@ -94,6 +95,7 @@ __all__ = [
     "CHANNEL_ORDERS",
     "CHANNEL_SORTS",
     "FACETS",
+    "MEASURED_BY",
     "MOST_COLUMNS",
     "PREDICTIONS",
     "SPARK_BINS",
@@ -139,11 +141,13 @@ __all__ = [
     "model_facts",
     "model_findings",
     "model_names",
+    "model_network",
     "model_of_content",
     "model_runs",
     "model_targets",
     "model_traits",
     "models",
+    "network_values",
     "node_sensitivities",
     "origins",
     "passing",

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
-from quantstore.app.sections import answers, findings, overlays, probe, targets
+from quantstore.app.sections import answers, findings, network, overlays, probe, targets
 from quantstore.app.widgets import (
     address,
     colours,
@@ -34,6 +34,7 @@ from quantstore.wording.remedies import model_remedies
 from quantstore.wording.runs import activations_to_blame
 from quantstore.wording.units import counted, shape
 
+LAYERS, NETWORK = "Layers", "Network"
 FIRST_ROWS = 8
 # Beyond this many rows a scrolling table serves better than a long page.
 MOST_ROWS = 200
@@ -76,9 +77,23 @@ def _draw(con: Connection, name: str, target: Target) -> None:
     notes.explain("probe", "sqnr", "bands", "per_channel", limits=limits)
     report_button.draw([name], target, key="report_model")
     runs = queries.model_runs(con, name)
+    st.space("small")
+    if pickers.choice("Show", [LAYERS, NETWORK], key="show", label_is_hidden=True) == NETWORK:
+        network.section(con, name, target, limits)
+    else:
+        _layers(con, name, verdict_row, runs, target)
     probe.section(runs, scheme)
     (origin,) = queries.origins(con, [name])
     targets.section(name, origin.source, queries.model_targets(con, name), rescues)
+    findings.of_model(queries.model_findings(con, name))
+    overlays.section(origin, target)
+
+
+def _layers(
+    con: Connection, name: str, verdict_row: dict[Any, Any], runs: pd.DataFrame, target: Target
+) -> None:
+    """Every layer: along the network, worst first, and how they spread."""
+    scheme, limits = target.layer_scheme, queries.band_limits(con)
     profiles = queries.layer_profiles(con, [name], scheme.name)
     layers = queries.worst_layers(con, name, scheme.name).merge(
         queries.layer_rescues(con, name, scheme.name), on="layer_id"
@@ -93,9 +108,7 @@ def _draw(con: Connection, name: str, target: Target) -> None:
     _worst(layers[~is_table], scheme, limits, model_remedies(hopes, bits_needed))
     if is_table.any():
         _embeddings(layers[is_table], scheme, limits)
-    findings.of_model(queries.model_findings(con, name))
     _spread(profiles, scheme)
-    overlays.section(origin, target)
 
 
 def _map(
@@ -105,7 +118,6 @@ def _map(
     runs: pd.DataFrame,
     scheme: Scheme,
 ) -> None:
-    st.space("small")
     st.header("Where it breaks", anchor=False)
     reason = activations_to_blame(runs.to_dict("records"), scheme)
     if reason is not None:
