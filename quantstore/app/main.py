@@ -13,6 +13,7 @@ import streamlit as st
 
 from quantstore.app import sidebar
 from quantstore.app.page_list import PAGES, Page
+from quantstore.app.sections import search
 from quantstore.app.widgets import address, colours, stores, welcome
 from quantstore.charts import common
 from quantstore.errors import MissingStoreError, OlderStoreError, QuantstoreError, printable
@@ -58,7 +59,8 @@ def run() -> None:
     page = PAGES[drawn_pages.index(chosen_page)]
     address.begin(page.name)
     try:
-        sidebar.draw(has_target=page.judges)
+        if sidebar.draw(has_target=page.judges):
+            search.draw()
         chosen_page.run()
         address.publish()
     except MissingStoreError:

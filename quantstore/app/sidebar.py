@@ -28,8 +28,8 @@ PATHS_ARE_OFF = (
 )
 
 
-def draw(*, has_target: bool) -> None:
-    """Everything below the navigation."""
+def draw(*, has_target: bool) -> bool:
+    """Everything below the navigation; returns whether the store holds a model."""
     with st.sidebar:
         browser_frame.draw()
         arrivals.follow()
@@ -51,6 +51,7 @@ def draw(*, has_target: bool) -> None:
             contents = f"{counted(size.models, 'model')}, {counted(size.layers, 'layer')}"
             on_disk = file_size(settings.store_path().stat().st_size)
             st.caption(f"{contents}, {on_disk} on disk")
+    return size is not None and size.models > 0
 
 
 @st.cache_resource(show_spinner=False)

@@ -80,6 +80,7 @@ from quantstore.queries.runs import (
     sensitivities,
     tensor_values,
 )
+from quantstore.queries.search import Hit, Hits, SearchResults, search
 from quantstore.queries.shelf import (
     ModelOrder,
     Origin,
@@ -103,10 +104,13 @@ __all__ = [
     "SURVIVING",
     "Facet",
     "FacetChoices",
+    "Hit",
+    "Hits",
     "LayerFigures",
     "ModelOrder",
     "ModelTraits",
     "Origin",
+    "SearchResults",
     "StoreSize",
     "Verdicts",
     "WeightsAlone",
@@ -163,6 +167,7 @@ __all__ = [
     "revision_layers",
     "run_counts",
     "schema",
+    "search",
     "sensitivities",
     "shelf",
     "shown_targets",

@@ -67,7 +67,9 @@ _MATRIX_CSS = (
     + """
 table { table-layout: fixed; border-collapse: separate; border-spacing: 0; }
 th:first-child, td:first-child { width: 24%; padding-right: 12px; }
-th button { line-height: 1.3; padding: 0 0 5px; border-bottom: 2px solid transparent; }
+th button {
+    line-height: 1.3; min-height: 26px; padding: 0 0 5px; border-bottom: 2px solid transparent;
+}
 th button:hover { color: var(--text); }
 th button[aria-pressed="true"] {
     color: var(--text); font-weight: 600; border-bottom-color: var(--accent);

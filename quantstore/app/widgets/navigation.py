@@ -52,9 +52,15 @@ def open_next(name: str) -> None:
 
 def open_layer(layer_id: int) -> None:
     """From a callback: show this layer, on the Layer page."""
+    if choose_layer(layer_id):
+        open_next("layer")
+
+
+def choose_layer(layer_id: int) -> bool:
+    """From a callback: pages about a layer are about this one; whether the store still has it."""
     with open_store() as con:
         model_and_layer = queries.layer_address(con, layer_id)
     if model_and_layer is not None:
         address.choose("model", model_and_layer[0])
         address.choose("layer", model_and_layer[1])
-        open_next("layer")
+    return model_and_layer is not None
