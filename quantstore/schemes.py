@@ -331,8 +331,8 @@ TARGETS = {
             INT8_TENSOR_SYMMETRIC,
             Activations(),
             "everywhere",
-            "Weights and activations in int8, one scale per tensor: the oldest accelerators, and"
-            " the default of onnxruntime's quantizer.",
+            "Weights and activations in int8, one scale per tensor. Hardware: the oldest"
+            " accelerators; also the default of onnxruntime's quantizer.",
             is_default=True,
         ),
         Target(
@@ -340,8 +340,8 @@ TARGETS = {
             INT8_CHANNEL_SYMMETRIC,
             Activations(),
             "everywhere",
-            "Weights and activations in int8, weights with one scale per output channel: CPUs with"
-            " onnxruntime, TensorFlow Lite.",
+            "Weights and activations in int8, weights with one scale per output channel."
+            " Hardware: CPUs with onnxruntime, TensorFlow Lite.",
             is_default=True,
         ),
         Target(
@@ -349,8 +349,9 @@ TARGETS = {
             INT8_CHANNEL_SYMMETRIC,
             Activations(),
             "mac_inputs",
-            "As int8_channel, but only what the matrix units read is rounded; everything between"
-            " them is fused or stays in float: TensorRT, most NPUs.",
+            "Like int8_channel, but only the inputs of matrix units are rounded;"
+            " everything between them is fused or stays in float. Hardware: TensorRT, most"
+            " NPUs.",
             is_default=True,
         ),
         Target(
@@ -358,46 +359,47 @@ TARGETS = {
             INT8_CHANNEL_SYMMETRIC,
             Activations(is_per_channel_at_depthwise=True),
             "mac_inputs",
-            "As int8_channel_fused, and what a depthwise convolution reads has one scale per"
-            " channel: NNCF and OpenVINO.",
+            "Like int8_channel_fused, and the inputs of depthwise convolutions have one"
+            " scale per channel. Tools: NNCF and OpenVINO.",
         ),
         Target(
             "int8_channel_symmetric_activations",
             INT8_CHANNEL_SYMMETRIC,
             Activations(is_symmetric=True),
             "mac_inputs",
-            "As int8_channel_fused, with zero point 0 for activations as well: hardware without"
-            " zero points.",
+            "Like int8_channel_fused, with zero point 0 for activations, too. Hardware:"
+            " units without zero points.",
         ),
         Target(
             "int8_tensor_power_of_two",
             INT8_TENSOR_POWER_OF_TWO,
             Activations(is_symmetric=True, has_power_of_two_scale=True),
             "everywhere",
-            "Every scale is a power of two, so that rescaling is a shift: microcontrollers, FPGAs.",
+            "Every scale is a power of two, so that rescaling is a shift. Hardware:"
+            " microcontrollers, FPGAs.",
         ),
         Target(
             "int8_channel_int16",
             INT8_CHANNEL_SYMMETRIC,
             Activations(bits=16),
             "everywhere",
-            "Weights in int8, activations in 16 bits: for networks whose activations do not fit"
-            " into 8.",
+            "Weights in int8, activations in 16 bits, for networks whose activations do"
+            " not fit into 8 bits.",
         ),
         Target(
             "int8_dynamic",
             INT8_TENSOR_SYMMETRIC,
             Activations(is_dynamic=True),
             "linear_inputs",
-            "Dynamic quantization: weights of linear and recurrent layers in int8, their inputs"
-            " rounded at run time; convolutions stay in float.",
+            "Dynamic quantization: weights of linear and recurrent layers in int8, inputs"
+            " of these layers rounded at run time. Convolutions stay in float.",
         ),
         Target(
             "int8_weights",
             INT8_CHANNEL_SYMMETRIC,
             None,
             "none",
-            "Weights alone in int8, one scale per output channel; activations stay in float.",
+            "Only weights in int8, one scale per output channel. Activations stay in float.",
             is_default=True,
         ),
         Target(
@@ -405,7 +407,7 @@ TARGETS = {
             SCHEMES["int4_block32_symmetric"],
             None,
             "none",
-            "Weights alone in 4 bits, one scale per block of 32; activations stay in float.",
+            "Only weights, in 4 bits, one scale per block of 32. Activations stay in float.",
         ),
     )
 }

@@ -200,7 +200,7 @@ def by_depth(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyC
             x=alt.X(
                 "x:Q",
                 scale=x_scale,
-                title="depth: position among the model's layers",
+                title="depth (position among the layers)",
                 axis=depth_axis(),
             ),
             y=alt.Y("y:Q", scale=y_scale, axis=names),

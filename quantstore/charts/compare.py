@@ -283,7 +283,7 @@ def hanging_bars(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
             x=alt.X(
                 "left:Q",
                 scale=x_scale,
-                title="depth: position among the model's layers",
+                title="depth (position among the layers)",
                 axis=alt.Axis(
                     grid=False,
                     values=[0, 0.25, 0.5, 0.75, 1],

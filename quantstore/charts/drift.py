@@ -41,7 +41,7 @@ def lines(
     x = alt.X(
         "place:Q",
         scale=alt.Scale(domain=[0, 1], nice=False),
-        title="depth: position among the tensors that were compared",
+        title="depth (position among the compared tensors)",
         axis=alt.Axis(
             grid=False,
             values=[0, 0.25, 0.5, 0.75, 1],

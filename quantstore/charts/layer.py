@@ -226,7 +226,7 @@ def code_bars(
                 alt.value(palette.bar),
             ),
             tooltip=tooltip(
-                ("said_code", "code"), ("said_value", "stands for"), ("said_weights", "weights")
+                ("said_code", "code"), ("said_value", "dequantized"), ("said_weights", "weights")
             ),
             description=alt.Description("said_code:N"),
         )
@@ -241,7 +241,7 @@ def code_bars(
     return styled(layered, palette, height=CODES_HEIGHT)
 
 
-ALL_BECOME_ONE = "all of them become one value"
+ALL_BECOME_ONE = "all weights become one value"
 EACH_SIDE_BECOMES_ONE = "all weights on one side of the dashed line become one value"
 BETWEEN_LINES_BECOME_ONE = "all weights between two dashed lines become one value"
 
@@ -358,7 +358,7 @@ def _with_words(columns: pd.DataFrame, order: ChannelOrder) -> pd.DataFrame:
         elif order == "by index":
             name = f"channels {row['first']} to {row['last']}"
         else:
-            name = f"{row['channels']} channels of like width, {row['first']} among them"
+            name = f"{row['channels']} channels of similar width, including {row['first']}"
         all_zero = row["weight_min"] == 0 == row["weight_max"]
         said_channel.append(name + (", an outlier" if row["is_outlier"] and not several else ""))
         said_sqnr.append(
@@ -471,7 +471,7 @@ class _ColumnAxis:
         names = columns["first"].astype(int).tolist()
         if order == "widest first" and len(columns) > MOST_NAMED:
             # Channel numbers in random order are no axis: here the place in the order is one.
-            self._title = "place among the output channels, widest first"
+            self._title = "rank among the output channels, widest first"
             names = (columns["place"] + 1).astype(int).tolist()
         shown = {str(slot): count(name) for slot, name in _labelled(names).items()}
         self._axis = alt.Axis(

@@ -24,15 +24,15 @@ def _span(grid: str) -> Measure:
     return Measure(
         column=f"{grid}_span_over_rms",
         label=_SPAN,
-        title=f"range of the {grid} grid over rms weight",
+        title=f"range of the {grid} grid / rms weight",
         short_title="range / rms",
         axis="log",
         # These spans lie within two decades.
         bins_per_decade=20,
         explanation=(
-            "The range that the grid must cover, over the root mean square weight: it sets"
-            " the SQNR of the whole tensor (second line of the axis), and says nothing about the"
-            " channels that share it."
+            "The range of the grid divided by the root mean square weight. It sets the"
+            " SQNR of the whole tensor (second line of the axis), but says nothing about"
+            " single channels."
         ),
     )
 
@@ -47,8 +47,9 @@ _DERIVED = (
         axis="linear",
         bin_width=0.5,
         explanation=(
-            "Channel spread is log2 of the widest channel's range over the median channel's: the"
-            " bits a typical channel loses when the tensor shares one scale."
+            "Channel spread is log2 of the widest channel's range over the median"
+            " channel's range: the number of bits that a typical channel loses when all"
+            " channels share one scale."
         ),
     ),
     _span("symmetric"),
@@ -60,8 +61,8 @@ _DERIVED = (
         axis="linear",
         bin_width=2.0,
         explanation=(
-            "Weights more than 1.5 interquartile ranges beyond the quartiles of their"
-            " tensor; a Gaussian has 0.7 %."
+            "Share of weights more than 1.5 interquartile ranges beyond the quartiles of"
+            " the tensor; 0.7 % for a Gaussian."
         ),
     ),
     Measure(
@@ -70,7 +71,7 @@ _DERIVED = (
         title=f"{NINE_IN_TEN}, dB",
         axis="linear",
         bin_width=2.0,
-        explanation="The measure that the bands rest on: further left is worse.",
+        explanation="The bands are based on this measure: further left is worse.",
     ),
     Measure(
         column="sqnr_db",
@@ -80,8 +81,8 @@ _DERIVED = (
         axis="linear",
         bin_width=2.0,
         explanation=(
-            "One number for the whole tensor hides its weak channels: a band can be broken"
-            " where this is high."
+            "The SQNR of the whole tensor hides weak channels: a layer can be broken"
+            " although this value is high."
         ),
     ),
 )

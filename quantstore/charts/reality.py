@@ -119,7 +119,7 @@ def scatter(
                 ("said_x", statistic.title),
                 ("said_y", "measured at the outputs"),
                 ("band", "band"),
-                ("input_source", "run on"),
+                ("input_source", "inputs"),
             ),
             description=alt.Description("said:N"),
         )

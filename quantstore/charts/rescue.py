@@ -72,7 +72,7 @@ def staircase(
     kept, dropped = frame[frame["kept"]], frame[~frame["kept"]]
     tips = tooltip(
         ("said_title", "step"),
-        ("said_detail", "what exactly"),
+        ("said_detail", "detail"),
         ("said_db", "unseen inputs"),
         ("said_validation", "search inputs"),
         ("said_predicted", "predicted"),
@@ -162,7 +162,7 @@ def macs(
     y = alt.Y("x:Q", scale=y_scale, axis=y_axis)
     tips = tooltip(
         ("said_title", "step"),
-        ("said_detail", "what exactly"),
+        ("said_detail", "detail"),
         ("said_db", "unseen inputs"),
         ("said_macs", "MACs in int8"),
         ("said_result", "result"),

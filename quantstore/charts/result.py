@@ -34,8 +34,8 @@ BOX = ("q1", "median", "q3")
 # What is untested has no band: it keeps the quiet colour of plain bars.
 VERDICT_BANDS = {"untested": "untested", **{band: band for band in BANDS}}
 NO_ROWS = "There are no rows to draw."
-NEEDS_NUMBERS = "A chart needs a column of numbers; this result has none."
-NEEDS_ANOTHER_COLUMN = "A chart needs a second column: text to name the rows, or more numbers."
+NEEDS_NUMBERS = "A chart needs a column of numbers, but this result has none."
+NEEDS_ANOTHER_COLUMN = "A chart needs a second column: row names, or more numbers."
 
 UNITS = {"_db": "dB", "_bits": "bits", "_bytes": "bytes", "_seconds": "s"}
 
@@ -151,7 +151,7 @@ def drawn_as(
     rows = data["row"].nunique() if scale_type == "nominal" else 0
     height = 22 * rows + 60 if scale_type == "nominal" else 380
     over = "for each" if scale_type == "nominal" else "over"
-    stacked = " Rows that share a place are stacked." if mark == "bars" else ""
+    stacked = " Rows at the same place are stacked." if mark == "bars" else ""
     caption = f"{_named(y)} {over} {_named(x)}{_cut(len(data), len(frame))}.{unsaid}"
     if data.duplicated("x").any():
         caption += stacked
@@ -218,7 +218,7 @@ def _grouped(
 
 def too_many_for_colours(column: str, value_count: int) -> str:
     """Why a column that was chosen for the colour has none."""
-    return f"{column} has {value_count:,} values, more than colours can tell apart."
+    return f"{column} has {value_count:,} values, too many to tell apart by colour."
 
 
 def _group_colour(data: pd.DataFrame, colours: dict[str, str]) -> alt.Color:

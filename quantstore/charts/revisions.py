@@ -45,7 +45,7 @@ def dumbbells(
     x_scale = alt.Scale(domain=[0.3, max(len(frame), 1) + 0.7], nice=False)
     y_scale = alt.Scale(domain=[0, HIGHEST_DB], nice=False)
     title = (
-        "layers that changed, the largest loss first"
+        "changed layers, largest loss first"
         if order == "change"
         else "depth (layer number from input to output, as matched)"
     )

@@ -57,7 +57,7 @@ def cumulative(
     y = alt.Y(
         "percent:Q",
         scale=alt.Scale(domain=[0, 100], nice=False),
-        title="share of the layers up to here, %",
+        title="layers at or below this value, %",
         axis=alt.Axis(values=[0, 25, 50, 75, 100]),
     )
     base = alt.Chart(frame).encode(
@@ -68,7 +68,7 @@ def cumulative(
             ("said_layer", "layer"),
             ("model", "model"),
             ("said_value", measure.title),
-            ("said_percent", "share of the layers up to here"),
+            ("said_percent", "layers at or below this value"),
             ("band", "band"),
         ),
         description=alt.Description("said:N"),

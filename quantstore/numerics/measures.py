@@ -168,7 +168,7 @@ _EVERY_MEASURE = (
         column="outlier_channel_count",
         type="integer",
         meaning=(
-            "Channels whose range lies above Tukey's upper fence of the layer's channel ranges."
+            "Channels whose range is above Tukey's upper fence of the layer's channel ranges."
         ),
         of=lambda weights: weights.outlier_channel_count,
         may_be_null=False,
@@ -177,10 +177,10 @@ _EVERY_MEASURE = (
         column="dead_channel_count",
         type="integer",
         meaning=(
-            "Output channels that carry nothing: their largest weight is below a millionth of the"
-            " layer's, or their scale in int8 falls below float32's smallest normal number. They"
-            " are left out of the summaries over channels in errors; channel_errors has them. NULL"
-            " where an earlier release measured the model."
+            "Dead output channels: their largest weight is below a millionth of the"
+            " layer's largest, or their int8 scale is below the smallest normal float32"
+            " number. Summaries over channels in errors leave them out; channel_errors"
+            " lists them. NULL if an earlier release measured the model."
         ),
         of=lambda weights: weights.dead_channel_count,
     ),

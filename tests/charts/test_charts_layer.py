@@ -152,7 +152,7 @@ def test_a_column_of_several_channels_says_which():
     assert said == ["channels 0 to 3", "channels 4 to 7"]
     by_width = boxes(together, order="widest first")
     assert rows_of(by_width, the_box(by_width))[0]["said_channel"] == (
-        "4 channels of like width, 0 among them"
+        "4 channels of similar width, including 0"
     )
 
 

@@ -65,7 +65,7 @@ def holding(value):
 def test_weights_that_are_no_numbers(found, value):
     (finding,) = found(holding(value))
     assert kinds([finding]) == [("not finite", "problem", 0)]
-    assert finding.message.startswith("1 of its 108 weights is NaN or infinite")
+    assert finding.message.startswith("1 of 108 weights is NaN or infinite")
 
 
 def one_channel(weights):
@@ -160,7 +160,7 @@ def test_a_whole_layer_of_tiny_weights_has_a_bias_beyond_int32(found):
     (finding,) = found(tiny_layer())
     assert kinds([finding]) == [("bias overflow", "warning", 0)]
     assert finding.message.startswith("The bias of 2 of 2 channels (0, 1)")
-    assert "One scale for all channels does not change it." in finding.message
+    assert "One scale for all channels does not help." in finding.message
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def lone_normalization():
 def test_a_normalization_that_follows_no_convolution(found):
     (finding,) = found(lone_normalization())
     assert kinds([finding]) == [("not folded", "note", None)]
-    assert "1 behind Relu" in finding.message
+    assert "1 after Relu" in finding.message
 
 
 # The graph
@@ -391,7 +391,7 @@ def test_a_mask_of_huge_numbers_is_named(found, largest):
     assert kinds([finding]) == [("large mask", "warning", None)]
     assert "Constant mask" in finding.message
     assert "Use -30" in finding.remedy
-    assert "keep Add add and Softmax softmax in float" in finding.remedy
+    assert "keep both Add add and Softmax softmax in float" in finding.remedy
 
 
 def test_a_mask_of_minus_30_is_fine(found):
@@ -516,7 +516,7 @@ def test_what_saturates_elsewhere_is_said_where_its_noise_would_cost_a_decibel(f
 
 def test_a_decoder_that_loses_is_named_with_what_brings_the_heads_figure_back():
     (finding,) = registry.of_run(losing_decoder())
-    assert "38.2 dB at the heads, 0.1 dB" in finding.message
+    assert "38.2 dB at the heads, but 0.1 dB" in finding.message
     assert "0% remain" in finding.message
     assert "these 2 nodes (--exclude head_concat --exclude 'a b')" in finding.remedy
     assert "That leaves 38.1 dB (measured)." in finding.remedy

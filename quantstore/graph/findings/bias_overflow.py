@@ -42,16 +42,16 @@ def _look(measured: MeasuredLayer) -> Iterator[Sentences]:
     worst = lost[np.argmax(np.abs(in_units(bias, scales, input_scale)[lost]))]
     units = abs(float(in_units(bias, scales, input_scale)[worst]))
     shared = bias_overflows(bias, scales.max(), input_scale)
-    per_tensor = " One scale for all channels does not change it." if shared.count else ""
+    per_tensor = " One scale for all channels does not help." if shared.count else ""
     named = ", ".join(map(str, lost[:MOST_NAMED])) + (", …" if lost.size > MOST_NAMED else "")
     channels = "channel" if lost.size == 1 else "channels"
     origin = "assumed; the model was not run" if bound is None else f"its input ends at {bound:.3g}"
     yield Sentences(
         f"The bias of {lost.size:,} of {bias.size:,} {channels} ({named}) does not fit into int32:"
         f" {bias[worst]:.3g} / (input scale × weight scale) is {units:.1e} at an input scale of"
-        f" {input_scale:.2g} ({origin}), and int32 ends at 2.1e9.{per_tensor}",
-        "Keep the layer in float. It hardly does more than add its bias: if its weights can be"
-        " left out, put the bias in its place.",
+        f" {input_scale:.2g} ({origin}), but int32 ends at 2.1e9.{per_tensor}",
+        "Keep the layer in float. It does little more than add its bias: if the"
+        " weights are not needed, replace the layer with an Add.",
     )
 
 
@@ -62,8 +62,9 @@ BIAS_OVERFLOW = OfLayer(
     name="bias overflow",
     severity="warning",
     meaning=(
-        "A bias exceeds int32 at input scale × weight scale, in channels that are not dead; where"
-        " the graph sets no bound to the input, its scale is assumed to be 1 (values up to 255)."
+        "A bias exceeds int32 at input scale × weight scale, in channels that are not"
+        " dead (assuming an input scale of 1, values up to 255, if the graph does not"
+        " bound the input)."
     ),
     look=_look,
 )

@@ -33,8 +33,8 @@ def _look(measured: MeasuredLayer) -> Iterator[Sentences]:
         f" zero: {them} weights are below a millionth of the layer's largest. With per-channel"
         f" scales {them} int32 bias overflows (assuming an input scale of 6/255; the model was not"
         " run).",
-        "Set these weights to exactly 0, or prune the channels. onnxruntime widens their"
-        " scale instead; other tools clip the bias.",
+        "Set these weights to exactly 0, or prune the channels. Otherwise onnxruntime"
+        " widens their scale, and other tools clip the bias.",
     )
 
 
@@ -62,9 +62,9 @@ DEAD_CHANNEL = OfLayer(
     name="dead channel",
     severity="warning",
     meaning=(
-        "A channel's largest weight is below a millionth of the layer's, and its bias exceeds int32"
-        " at input scale × weight scale, as onnxruntime computes it; the input scale is assumed to"
-        " be 6/255."
+        "A channel's largest weight is below a millionth of the layer's largest, and"
+        " its bias exceeds int32 at input scale × weight scale, as onnxruntime"
+        " computes it (assuming an input scale of 6/255)."
     ),
     look=_look,
 )

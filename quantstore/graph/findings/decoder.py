@@ -12,16 +12,16 @@ def _look(figures: RunFigures) -> Iterator[Sentences]:
         return
     scores = ""
     if not math.isnan(figures.scores_kept):
-        scores = f" Of the scores above the limit {figures.scores_kept:.0%} remain."
+        scores = f" {figures.scores_kept:.0%} of the scores above the limit remain."
     count = len(figures.nodes)
     these = "this node" if count == 1 else f"these {count} nodes"
     excluded = " ".join(f"--exclude {shlex.quote(name)}" for name in figures.nodes)
     yield Sentences(
-        f"The decoder behind the heads loses what they still have: {figures.heads_db:.1f} dB at the"
-        f" heads, {figures.whole_file_db:.1f} dB where {short(figures.nodes[0])} and what belongs"
-        f" to it is quantized.{scores}",
-        f"Keep the decoder in float: exclude {these} ({excluded}). That leaves"
-        f" {figures.kept_db:.1f} dB (measured).",
+        "The decoder loses accuracy that the heads still have: output SQNR is"
+        f" {figures.heads_db:.1f} dB at the heads, but {figures.whole_file_db:.1f} dB"
+        f" if {short(figures.nodes[0])} and its neighbours are quantized, too.{scores}",
+        f"Keep the decoder in float: exclude {these} ({excluded}). The output SQNR is"
+        f" then {figures.kept_db:.1f} dB (measured).",
     )
 
 
@@ -29,8 +29,9 @@ DECODER = OfRun(
     name="decoder",
     severity="warning",
     meaning=(
-        "The nodes behind the heads, which decode boxes and join them with scores, lose more than"
-        " 3 dB in int8, or the decisions that the heads still make; measured by running them."
+        "The nodes after the heads, which decode boxes and join them with scores, lose"
+        " more than 3 dB in int8, or decisions that the heads still make (measured by"
+        " running these nodes)."
     ),
     look=_look,
 )

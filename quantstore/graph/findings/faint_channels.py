@@ -20,10 +20,10 @@ def _look(figures: RunFigures) -> Iterator[Sentences]:
     named = ", ".join(layers[:MOST_NAMED]) + (", …" if len(layers) > MOST_NAMED else "")
     are = "1 channel carries" if count == 1 else f"{count} channels carry"
     yield Sentences(
-        f"{are} next to no energy, below a millionth of the layer's mean ({named}). Without them"
-        f" the outputs keep {figures.output_sqnr_db:.0f} dB: the network does not miss them. They"
-        " still count in the SQNR of their layers, which looks worse than it is.",
-        "Prune them, or set their weights to exactly 0: then they no longer count.",
+        f"{are} almost no energy: less than a millionth of the layer's mean ({named}). Without"
+        f" them the output SQNR is {figures.output_sqnr_db:.0f} dB, so the network does not need"
+        " them. They still count in the SQNR of their layers, which looks worse than it is.",
+        "Prune these channels, or set their weights to exactly 0 so that they no longer count.",
     )
 
 
@@ -31,8 +31,9 @@ FAINT_CHANNELS = OfRun(
     name="faint channels",
     severity="note",
     meaning=(
-        "Channels hold less than a millionth of the mean energy of their layer's channels, and the"
-        " outputs keep 60 dB or more if all of them are set to zero; measured by running it so."
+        "Channels have less than a millionth of the mean energy of their layer's"
+        " channels, and the output SQNR is 60 dB or more with all of them set to zero"
+        " (measured by running the model without them)."
     ),
     look=_look,
 )

@@ -8,15 +8,14 @@ from quantstore.graph.findings.base import OfModel, Sentences, SurveyedModel
 def _look(model: SurveyedModel) -> Iterator[Sentences]:
     if model.file.complaint:
         yield Sentences(
-            f"The model is not valid, says onnx.checker: {model.file.complaint}.",
-            "Its weights were read nevertheless. A runtime may refuse it: export it again if"
-            " yours does.",
+            f"The model is not valid according to onnx.checker: {model.file.complaint}.",
+            "Export the model again if your runtime rejects it. quantstore could read the weights.",
         )
 
 
 INVALID = OfModel(
     name="invalid",
     severity="note",
-    meaning="The checker of onnx objects to the model.",
+    meaning="The model is not valid according to onnx.checker.",
     look=_look,
 )

@@ -62,7 +62,7 @@ def _look(model: SurveyedModel) -> Iterator[Sentences]:
     for mask in masks.values():
         reader, softmax = _named(mask.way[0]), _named(mask.softmaxes[0])
         other_count = len(mask.softmaxes) - 1
-        rest_note = f" (and in front of {other_count:,} more)" if other_count else ""
+        rest_note = f" (and of {other_count:,} more)" if other_count else ""
         step = (
             "No scale can cover it."
             if math.isinf(mask.largest)
@@ -70,14 +70,14 @@ def _look(model: SurveyedModel) -> Iterator[Sentences]:
             " scores round to 0."
         )
         in_float = (
-            f"{reader} and {softmax} in float, both of them"
+            f"both {reader} and {softmax} in float"
             if len(mask.way) == 2
             else f"every node from {reader} to {softmax} in float"
         )
         yield Sentences(
-            f"Constant {short(mask.name)} reaches {mask.largest:.3g}; {reader} joins it with the"
-            f" scores in front of {softmax}{rest_note}. {step}",
-            f"Use -30 in its place, or keep {in_float}.",
+            f"Constant {short(mask.name)} reaches {mask.largest:.3g}, and {reader} combines"
+            f" it with the scores of {softmax}{rest_note}. {step}",
+            f"Use -30 instead, or keep {in_float}.",
         )
 
 
@@ -112,6 +112,6 @@ def _named(node: ir.Node) -> str:
 LARGE_MASK = OfModel(
     name="large mask",
     severity="warning",
-    meaning="A constant of 10,000 or more reaches a Softmax, as masks of attention do.",
+    meaning="A constant of 10,000 or more reaches a Softmax, as attention masks do.",
     look=_look,
 )

@@ -16,6 +16,6 @@ def _look(model: SurveyedModel) -> Iterator[Sentences]:
 LEFT_OUT = OfModel(
     name="left out",
     severity="problem",
-    meaning="The model has more layers or channels than the store takes.",
+    meaning="The model has more layers or channels than the store accepts.",
     look=_look,
 )

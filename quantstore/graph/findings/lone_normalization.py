@@ -23,23 +23,23 @@ def _look(model: SurveyedModel) -> Iterator[Sentences]:
     if behind:
         count = sum(behind.values())
         where = ", ".join(
-            f"{number} behind {source_name}" for source_name, number in behind.most_common(4)
+            f"{number} after {source_name}" for source_name, number in behind.most_common(4)
         )
         nodes, them = (
             ("BatchNormalization follows", "it")
             if count == 1
-            else ("BatchNormalizations follow", "them")
+            else ("BatchNormalizations follow", "they")
         )
         yield Sentences(
-            f"{count:,} {nodes} no convolution ({where}), so that no weights can take {them} in.",
-            "A runtime computes them in float or quantizes their outputs: look at the activations"
-            " there.",
+            f"{count:,} {nodes} no convolution ({where}), so {them} cannot be folded.",
+            "Runtimes compute such nodes in float or quantize their outputs: check the"
+            " activations there.",
         )
 
 
 LONE_NORMALIZATION = OfModel(
     name="not folded",
     severity="note",
-    meaning="A BatchNormalization follows no convolution whose weights could take it in.",
+    meaning="A BatchNormalization follows no convolution, so it cannot be folded into weights.",
     look=_look,
 )

@@ -13,12 +13,13 @@ def _look(measured: MeasuredLayer) -> Iterator[Sentences]:
     if measured.layer.already_quantized or lost * _FEW_LOST <= count:
         return
     yield Sentences(
-        f"{lost:,} of {count:,} input channels are lost in int8, also with a scale per channel: the"
-        " SQNR of the weights that read them is below 10 dB, as other inputs of the same layer have"
-        " far larger weights. If the inputs differ as much the other way, as branches that a Concat"
-        " joins may, a whole branch is lost.",
-        "Divide what makes these inputs, weights and bias, by a factor, and multiply the weights"
-        " that read them by the same factor. Or keep the layer in float.",
+        f"{lost:,} of {count:,} input channels are lost in int8, even with a scale per channel: the"
+        " SQNR of their weights is below 10 dB, because other inputs of the same layer have far"
+        " larger weights. If the values of these inputs are large, for example from a branch of a"
+        " Concat, the whole branch is lost.",
+        "Divide the weights and bias that produce these inputs by a factor, and"
+        " multiply the weights that read them by the same factor. Or keep the layer in"
+        " float.",
     )
 
 
@@ -26,8 +27,8 @@ LOST_INPUTS = OfLayer(
     name="lost inputs",
     severity="warning",
     meaning=(
-        "More than a quarter of a layer's input channels have weights with an SQNR below 10 dB"
-        " under int8 per channel."
+        "More than a quarter of a layer's input channels have weights with an SQNR"
+        " below 10 dB under int8 per channel."
     ),
     look=_look,
 )

@@ -54,14 +54,14 @@ def _look(model: SurveyedModel) -> Iterator[Sentences]:
         ]
         if others:
             other, bound = others[0]
-            reach = "that no function bounds" if bound is None else f"up to {bound:,.6g}"
+            reach = "without a bound" if bound is None else f"up to {bound:,.6g}"
             yield Sentences(
                 f"Output {short(output.name or '?')} joins scores up to {smallest:.3g}"
-                f" ({_named(score)}) with values {reach} ({_named(other)}). One activation scale"
-                " must serve both: if box coordinates reach 640, a step is 2.5 and every score"
+                f" ({_named(score)}) with values {reach} ({_named(other)}). Both share one"
+                " activation scale: if box coordinates reach 640, the step is 2.5 and every score"
                 " rounds to 0.",
-                "Export the two as separate outputs, or leave the Concat and what follows it out of"
-                " quantization.",
+                "Export the two as separate outputs, or exclude the Concat and the nodes after"
+                " it from quantization.",
             )
 
 
@@ -98,9 +98,9 @@ MIXED_OUTPUT = OfModel(
     name="mixed output",
     severity="warning",
     meaning=(
-        "A Concat in front of an output joins scores, which end at 1 (Sigmoid, Softmax, products,"
-        " roots and powers of them, a Clip), with a branch that is 32 times as large or has no"
-        " bound."
+        "A Concat before an output joins scores of at most 1 (Sigmoid, Softmax,"
+        " products, roots and powers of them, a Clip) with a branch that is 32 times"
+        " as large or has no bound."
     ),
     look=_look,
 )

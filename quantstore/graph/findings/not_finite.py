@@ -9,10 +9,11 @@ def _look(measured: MeasuredLayer) -> Iterator[Sentences]:
     count = measured.nonfinite_count
     if count:
         yield Sentences(
-            f"{count:,} of its {measured.layer.weights.size:,} weights"
-            f" {'is' if count == 1 else 'are'} NaN or infinite. They are left out of"
-            " every figure; no integer stands for them.",
-            "Train or export the layer again; clip what overflowed on the way to float16.",
+            f"{count:,} of {measured.layer.weights.size:,} weights"
+            f" {'is' if count == 1 else 'are'} NaN or infinite. No integer can represent"
+            " such weights; all values leave them out.",
+            "Train or export the layer again; clip values that overflowed in the"
+            " conversion to float16.",
         )
 
 

@@ -11,7 +11,7 @@ from quantstore.graph.fold import values_of
 
 # Why a normalization is left as it is.
 IS_AN_OUTPUT = "the convolution's own result is an output of the graph"
-IS_IN_TRAINING = "it is in training mode, so that it normalizes by what it sees"
+IS_IN_TRAINING = "it is in training mode and normalizes by the current batch"
 IS_NOT_CONSTANT = "its parameters are not constant"
 
 
@@ -19,9 +19,9 @@ def _look(measured: MeasuredLayer) -> Iterator[Sentences]:
     reason = _why_not_folded(measured) if measured.fold else ""
     if reason:
         yield Sentences(
-            f"The BatchNormalization behind it was not folded: {reason}. The weights shown"
-            " are the raw ones, and the normalization is quantized by itself or stays in"
-            " float.",
+            f"The BatchNormalization after this layer was not folded: {reason}. The weights"
+            " shown are the raw ones. Runtimes quantize the normalization separately or"
+            " keep it in float.",
             "Export the model in inference mode with constant parameters, or fold it before"
             " the export, if the graph allows.",
         )
@@ -73,6 +73,6 @@ def _what_keeps(norm: ir.Node) -> str:
 NOT_FOLDED = OfLayer(
     name="not folded",
     severity="warning",
-    meaning="A BatchNormalization behind a convolution is not folded into its weights, and why.",
+    meaning="A BatchNormalization after a convolution is not folded into its weights, and why.",
     look=_look,
 )

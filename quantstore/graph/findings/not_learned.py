@@ -24,16 +24,15 @@ def _look(measured: MeasuredLayer) -> Iterator[Sentences]:
     if not np.allclose(weights, ramp, rtol=1e-3, atol=1e-3 * abs(step)):
         return
     yield Sentences(
-        f"Its weights are the ramp {first[0]:.4g} to {ramp[-1]:.4g}, not learned: it computes a"
-        " mean of positions, as the distribution focal loss of YOLO and others does.",
-        "Leave the node out of quantization: its rounding error goes straight into what is"
-        " decoded there.",
+        f"The weights are a ramp from {first[0]:.4g} to {ramp[-1]:.4g} and were not learned: the"
+        " layer computes a mean of positions, as in distribution focal loss (YOLO and others).",
+        "Exclude the node from quantization: its rounding error directly shifts the decoded boxes.",
     )
 
 
 NOT_LEARNED = OfLayer(
     name="not learned",
     severity="note",
-    meaning="A convolution's weights are a ramp, as in YOLO's distribution focal loss.",
+    meaning="The weights of a convolution are a ramp, as in the distribution focal loss of YOLO.",
     look=_look,
 )

@@ -40,8 +40,8 @@ OLD_OPSET = OfModel(
     name="old opset",
     severity="warning",
     meaning=(
-        f"The operator set is below {PER_CHANNEL_OPSET}, where DequantizeLinear has no scale per"
-        f" channel, or below {DEQUANTIZE_OPSET}, where it does not exist."
+        f"The opset is below {PER_CHANNEL_OPSET}, where DequantizeLinear has no scale"
+        f" per channel, or below {DEQUANTIZE_OPSET}, where it does not exist."
     ),
     look=_look,
 )

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from quantstore.graph.findings.base import KernelFigures, OfRun, RunFigures, Sentences, short
 
 _CURE = (
-    "Store the weights as uint8 with zero point 128: the same integers, nothing is lost{proof}."
-    " reduce_range=True helps too, but costs about 4 dB."
+    "Store the weights as uint8 with zero point 128: the values stay the same and"
+    " nothing is lost{proof}. reduce_range=True also helps, but costs about 4 dB."
 )
 
 
@@ -37,8 +37,9 @@ SATURATES = OfRun(
     name="saturates",
     severity="warning",
     meaning=(
-        "Sums of uint8 activations times int8 weights overflow 16 bits in the integer kernels of"
-        " x86 processors without VNNI, measured on this processor or estimated for others."
+        "Sums of products of uint8 activations and int8 weights overflow 16 bits in"
+        " the integer kernels of x86 processors without VNNI (measured on this"
+        " processor, or estimated for others)."
     ),
     look=_look,
 )

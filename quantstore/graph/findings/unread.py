@@ -18,7 +18,8 @@ def _look(model: SurveyedModel) -> Iterator[Sentences]:
     operands = "weight operand is" if len(unread) == 1 else "weight operands are"
     yield Sentences(
         f"{len(unread):,} constant {operands} not measured: {named}{rest_note}.{_share(model)}",
-        "The model's figures leave them out. Export it with plain float weights to see them.",
+        "The values of the model do not include them. Export the model with plain"
+        " float weights to measure them.",
     )
 
 
@@ -36,8 +37,8 @@ UNREAD = OfModel(
     name="unread",
     severity="warning",
     meaning=(
-        "Constant weights are not measured, and why: an operator of another domain, a kernel that"
-        " is computed when the network runs, a form that is not read."
+        "Constant weights are not measured, and why: an operator of another domain, a"
+        " kernel that is computed at run time, or an unsupported form."
     ),
     look=_look,
 )
