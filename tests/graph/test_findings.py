@@ -517,7 +517,7 @@ def test_what_saturates_elsewhere_is_said_where_its_noise_would_cost_a_decibel(f
 def test_a_decoder_that_loses_is_named_with_what_brings_the_heads_figure_back():
     (finding,) = registry.of_run(losing_decoder())
     assert "38.2 dB at the heads, but 0.1 dB" in finding.message
-    assert "0% remain" in finding.message
+    assert "0% of the scores" in finding.message
     assert "these 2 nodes (--exclude head_concat --exclude 'a b')" in finding.remedy
     assert "That leaves 38.1 dB (measured)." in finding.remedy
 
