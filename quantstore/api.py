@@ -218,9 +218,12 @@ class Store:
             return queries.schema(connection)
 
     def remove(self, model: str) -> None:
-        """Take a model out, with everything known about it."""
+        """Take a model out, with everything known about it, and the copy of an uploaded file."""
+        from quantstore.pipeline import kept
+
         with store.writing(self.path, self.wait_seconds, may_create=False) as connection:
             store.remove_model(connection, store.find_model(connection, model))
+        kept.sweep(self.path)
 
     def simulate(
         self,

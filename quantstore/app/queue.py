@@ -5,13 +5,14 @@ Each takes one at a time, in a process that can be cancelled.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from quantstore.process.queue import FINISHED, Cancellable, Job, Queue
 from quantstore.wording.units import NO_BREAK_SPACE, file_size
 
-__all__ = ["FILES", "FINISHED", "RUNS", "FileQueue", "Job", "RunQueue"]
+__all__ = ["FILES", "FINISHED", "RUNS", "FileQueue", "Job", "RunQueue", "Work"]
 
+Work = Literal["run", "probe", "rescue"]
 # Starts a run, or a rescue: the file, the store, the inputs, the choices.
 StartRun = Callable[[Path, Path, str, Any], Cancellable]
 
@@ -39,6 +40,7 @@ class FileQueue(Queue):
         source: str,
         fold: bool = True,
         replaces: str | None = None,
+        keep: bool = False,
         when_finished: Callable[[], None] | None = None,
     ) -> int:
         """Put a file at the end of the queue.
@@ -48,6 +50,7 @@ class FileQueue(Queue):
             source: what the store says of its origin.
             fold: whether BatchNormalization is folded into the weights.
             replaces: the model that gets what the file holds now, keeping its name, tags and note.
+            keep: whether a copy of the file stays beside the store.
             when_finished: see :meth:`Queue.put`.
         """
 
@@ -61,6 +64,7 @@ class FileQueue(Queue):
                 replace=replaces is not None,
                 fold=fold,
                 source=source,
+                keep=keep,
                 probe=self._probe,
             )
             return ingest_child.start(path, store_path, choices)
@@ -74,17 +78,15 @@ class FileQueue(Queue):
 class RunQueue(Queue):
     """Models waiting to be run, and what became of the others.
 
-    The progress of a job is ``run.choices.Progress``, its result ``pipeline.runs.Done``, its
-    description the scheme, the mode and the inputs. Where targets are measured the result is
-    ``pipeline.probes.ProbedModel``, of a rescue it is ``pipeline.rescues.DoneRescue``.
+    The progress of a job is ``run.choices.Progress``, its description what is rounded, and the
+    inputs. Its result is ``pipeline.runs.Done``; where targets are measured,
+    ``pipeline.probes.ProbedModel``; of a rescue, ``pipeline.rescues.DoneRescue``.
     """
 
     def __init__(self, start: StartRun | None = None, start_rescue: StartRun | None = None) -> None:
         super().__init__()
-        self._start = start or _start_run
-        self._start_rescue = start_rescue or _start_rescue
-        self._probe_ids: set[int] = set()
-        self._rescue_ids: set[int] = set()
+        self._starts = {"run": start or _start_run, "rescue": start_rescue or _start_rescue}
+        self._work_of: dict[int, Work] = {}
 
     def add(
         self,
@@ -95,63 +97,71 @@ class RunQueue(Queue):
         *,
         name: str,
         description: str,
+        work: Literal["run", "rescue"] = "run",
+        when_finished: Callable[[], None] | None = None,
     ) -> int:
-        """Put a run at the end of the queue.
+        """Put a run, or a rescue, at the end of the queue.
 
         Args:
-            choices: the arguments of ``run.choices.Choices``.
+            choices: the arguments of ``run.choices.Choices``, or of
+                ``rescuing.choices.RescueChoices``.
             name: what the queue calls the model.
+            when_finished: see :meth:`Queue.put`.
         """
-        return self.put(
-            lambda: self._start(path, store_path, inputs, choices),
+        return self._put(
+            work,
+            lambda: self._starts[work](path, store_path, inputs, choices),
             name=name,
             description=description,
+            when_finished=when_finished,
         )
 
-    def add_probe(self, model: str, store_path: Path, targets: Sequence[str]) -> int:
-        """Put targets of a stored model, by their names, at the end of the queue."""
+    def add_probe(
+        self,
+        model: str,
+        store_path: Path,
+        targets: Sequence[str],
+        *,
+        file: Path | None = None,
+        when_finished: Callable[[], None] | None = None,
+    ) -> int:
+        """Put targets of a stored model, by their names, at the end of the queue.
+
+        Args:
+            file: of the model, where it is not where it was.
+            when_finished: see :meth:`Queue.put`.
+        """
 
         def start() -> Cancellable:
             from quantstore.pipeline import probes
 
-            return probes.start(model, store_path, targets)
+            return probes.start(model, store_path, targets, file=file)
 
         number = f"{len(targets)} target{'' if len(targets) == 1 else 's'}"
-        job_id = self.put(start, name=model, description=f"{number}, noise")
-        self._probe_ids.add(job_id)
-        return job_id
+        return self._put(
+            "probe",
+            start,
+            name=model,
+            description=f"{number}, noise",
+            when_finished=when_finished,
+        )
 
-    def add_rescue(
+    def work_of(self, job: Job) -> Work:
+        """What a job does."""
+        return self._work_of.get(job.job_id, "run")
+
+    def _put(
         self,
-        path: Path,
-        store_path: Path,
-        inputs: str,
-        choices: Any,
+        work: Work,
+        start: Callable[[], Cancellable],
         *,
         name: str,
         description: str,
+        when_finished: Callable[[], None] | None,
     ) -> int:
-        """Put a rescue at the end of the queue.
-
-        Args:
-            choices: the arguments of ``rescuing.choices.RescueChoices``.
-            name: what the queue calls the model.
-        """
-        job_id = self.put(
-            lambda: self._start_rescue(path, store_path, inputs, choices),
-            name=name,
-            description=description,
-        )
-        self._rescue_ids.add(job_id)
+        job_id = self.put(start, name=name, description=description, when_finished=when_finished)
+        self._work_of[job_id] = work
         return job_id
-
-    def is_probe(self, job: Job) -> bool:
-        """Whether a job measures targets."""
-        return job.job_id in self._probe_ids
-
-    def is_rescue(self, job: Job) -> bool:
-        """Whether a job rescues a model."""
-        return job.job_id in self._rescue_ids
 
 
 def _start_run(path: Path, store_path: Path, inputs: str, choices: Any) -> Cancellable:

@@ -13,12 +13,15 @@ from quantstore.app.widgets import (
     browser_frame,
     colours,
     jobs,
+    model_files,
     pickers,
     reach,
     upload_box,
 )
 from quantstore.errors import LockedStoreError, QuantstoreError
+from quantstore.pipeline import kept
 from quantstore.pipeline.files import find_files
+from quantstore.pipeline.outcome import IngestResult
 from quantstore.wording.text import short_name
 from quantstore.wording.units import counted, file_size, seconds
 
@@ -39,8 +42,10 @@ def draw(*, has_target: bool) -> bool:
             pickers.pick_target()
         st.subheader("Add models", anchor=False)
         _sweep()
-        upload_box.draw("sidebar")
+        upload_box.draw("sidebar", keep=bool(st.session_state.get("keep_uploads")))
         st.caption(upload_box.size_hint())
+        if reach.is_this_computer_only():
+            model_files.keep_checkbox(key="keep_uploads")
         if reach.is_this_computer_only():
             _path()
         else:
@@ -58,6 +63,8 @@ def draw(*, has_target: bool) -> bool:
 def _sweep() -> None:
     """Remove, once for each server, what one that was killed left behind."""
     remove_leftovers()
+    remove_leftovers(kept.folder_of(settings.store_path()))
+    kept.sweep(settings.store_path())
 
 
 def _path() -> None:
@@ -130,9 +137,16 @@ def _status(job: Job) -> str:
         return "cancelled"
     result = job.result
     if result.outcome == "already stored":
-        return f"already stored as {result.model}"
+        linked = "; it can be run from this file now" if result.is_linked else ""
+        return f"already stored as {result.model}{linked}{_unkept(result)}"
     renamed = "" if job.name.startswith(result.model) else f" as {result.model}"
-    return f"done{renamed}: {counted(result.layers, 'layer')} in {seconds(result.seconds)}"
+    layers = counted(result.layers, "layer")
+    return f"done{renamed}: {layers} in {seconds(result.seconds)}{_unkept(result)}"
+
+
+def _unkept(result: IngestResult) -> str:
+    """That the file was to be kept, and is not."""
+    return f"; {result.keep_failure}" if result.keep_failure else ""
 
 
 def _store_size() -> queries.StoreSize | None:

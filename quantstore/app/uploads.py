@@ -30,20 +30,25 @@ _live = threading.Lock()
 class Upload:
     """A private folder for the files of one upload.
 
+    Args:
+        size_bytes: of the files.
+        name: of the folder in it that is for them.
+        parent: where it is made, by default the folder for temporary files.
+
     Raises:
         OSError: there is no room for it; ``strerror`` says so in words.
     """
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, size_bytes: int, *, name: str = "model", parent: Path | None = None) -> None:
         _take(size_bytes)
         try:
-            private_folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+            private_folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
             lock = _lock(private_folder)
         except OSError:
             _take(-size_bytes)
             raise
         # A file called model.onnx is named after its folder.
-        self.folder = private_folder / "model"
+        self.folder = private_folder / name
         self._remove = weakref.finalize(self, _remove, private_folder, lock, size_bytes)
 
     def remove(self) -> None:
@@ -68,10 +73,14 @@ def _take(size_bytes: int) -> None:
         _live_bytes += size_bytes
 
 
-def remove_leftovers() -> list[Path]:
-    """Remove what servers that are gone left behind; returns the folders."""
+def remove_leftovers(parent: Path | None = None) -> list[Path]:
+    """Remove what servers that are gone left behind; returns the folders.
+
+    Args:
+        parent: where they made it, by default the folder for temporary files.
+    """
     removed = []
-    for folder in _leftovers(Path(tempfile.gettempdir())):
+    for folder in _leftovers(parent or Path(tempfile.gettempdir())):
         shutil.rmtree(folder, ignore_errors=True)
         removed.append(folder)
     return removed

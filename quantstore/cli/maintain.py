@@ -21,9 +21,11 @@ def remove(db: Path, model: str) -> None:
       quantstore remove rtmdet-nano
     """
     from quantstore import store
+    from quantstore.pipeline import kept
 
     with store.writing(db, may_create=False) as connection:
         store.remove_model(connection, store.find_model(connection, model))
+    kept.sweep(db)
     say(f"removed {model}")
 
 

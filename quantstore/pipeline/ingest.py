@@ -25,7 +25,8 @@ from quantstore.errors import (
     StoreError,
 )
 from quantstore.numerics.measure_layer import MEASURES_VERSION, is_current
-from quantstore.pipeline.files import name_of
+from quantstore.pipeline import kept
+from quantstore.pipeline.files import file_of, name_of
 from quantstore.pipeline.measure_file import enough_memory, measure
 from quantstore.pipeline.outcome import (
     CRASHED,
@@ -68,24 +69,42 @@ def ingest_file(
         stack.enter_context(_recording_failure(attempt, store_path))
         stack.enter_context(enough_memory())
         prober = prober or stack.enter_context(Prober())
-        measured = _measured_unless_stored(path, store_path, choices, attempt, report, prober)
-        return (
+        file = _opened(path, attempt)
+        measured = _measured_unless_stored(file, store_path, choices, attempt, report, prober)
+        result = (
             measured
             if isinstance(measured, IngestResult)
             else _write(measured, store_path, choices)
         )
+    if result.outcome == "replaced":
+        kept.sweep(store_path)
+    return _kept(result, file, store_path) if choices.keep else result
+
+
+def _kept(result: IngestResult, file: graph.ModelFile, store_path: Path) -> IngestResult:
+    """The result, once a copy of the file lies beside the store, or why none does."""
+    try:
+        kept.keep(file, store_path)
+    except kept.UnkeptError as error:
+        return dataclasses.replace(result, keep_failure=error.sentence)
+    return result
+
+
+def _opened(path: Path, attempt: Attempt) -> graph.ModelFile:
+    file = graph.open_model(path)
+    logger.info("read %s in %.3f s: sha256 %s", path, attempt.seconds, file.sha256)
+    return file
 
 
 def _measured_unless_stored(
-    path: Path,
+    file: graph.ModelFile,
     store_path: Path,
     choices: IngestChoices,
     attempt: Attempt,
     report: IngestReporter | None,
     prober: Prober,
 ) -> MeasuredModel | IngestResult:
-    file = graph.open_model(path)
-    logger.info("read %s in %.3f s: sha256 %s", path, attempt.seconds, file.sha256)
+    path = file.path
     stored_name = None if choices.replace else _stored_name(store_path, file.sha256, choices)
     if stored_name is None:
         return measure(file, choices, attempt, report, prober)
@@ -94,7 +113,30 @@ def _measured_unless_stored(
         store_path,
         attempt.ended("already stored", model=stored_name, peak_bytes=peak_bytes_with_children()),
     )
-    return IngestResult(path=str(path), outcome="already stored", model=stored_name)
+    is_linked = _link(store_path, stored_name, choices.source or str(path.resolve()))
+    return IngestResult(
+        path=str(path), outcome="already stored", model=stored_name, is_linked=is_linked
+    )
+
+
+def _link(store_path: Path, model: str, source: str) -> bool:
+    """Have a model that has no file any more come from this one; says whether it does now."""
+    if file_of(source) is None:
+        return False
+    with store.reading(store_path) as connection:
+        (origin,) = connection.rows("select source from models where model = ?", [model]) or [("",)]
+    if file_of(origin[0]) is not None:
+        return False
+    try:
+        with store.writing(store_path, may_create=False) as connection:
+            store.set_source(connection, model, source)
+    except LockedStoreError:
+        raise
+    except StoreError as error:
+        # A store that may only be read changes nothing of what it says of the file.
+        logger.info("%s is not linked to %s: %s", model, source, error.sentence)
+        return False
+    return True
 
 
 @contextmanager
@@ -283,7 +325,8 @@ def _measure_unless_stored(
     """What a worker process does; small enough to travel back through a pipe."""
     attempt = Attempt.begin(path, choices.source)
     with _recording_failure(attempt, store_path), enough_memory():
-        return _measured_unless_stored(path, store_path, choices, attempt, None, _own_prober())
+        file = _opened(path, attempt)
+        return _measured_unless_stored(file, store_path, choices, attempt, None, _own_prober())
 
 
 # What a worker process was told, for as long as it lives.

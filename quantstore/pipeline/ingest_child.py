@@ -38,8 +38,8 @@ def start(path: Path, store_path: Path, choices: IngestChoices) -> Running[Inges
     """Begin to ingest a file and return at once; the model is in the store when it is over.
 
     Args:
-        choices: of these, ``source``, ``name``, ``replace``, ``fold``, ``probe`` and
-            ``probe_seconds`` count.
+        choices: of these, ``source``, ``name``, ``replace``, ``fold``, ``keep``, ``probe``
+            and ``probe_seconds`` count.
 
     Returns:
         Its progress is :class:`quantstore.pipeline.outcome.IngestProgress`; waiting raises
@@ -52,7 +52,7 @@ def start(path: Path, store_path: Path, choices: IngestChoices) -> Running[Inges
         "store_path": str(store_path),
         "choices": {
             field: getattr(choices, field)
-            for field in ("source", "name", "replace", "fold", "probe", "probe_seconds")
+            for field in ("source", "name", "replace", "fold", "keep", "probe", "probe_seconds")
         },
     }
 

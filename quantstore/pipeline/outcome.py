@@ -128,6 +128,8 @@ class IngestResult:
     """What became of one path. ``error`` is one sentence where the outcome is ``failed``.
 
     ``runs_removed``: what people ran on other content that had the name, and what went with it.
+    ``is_linked``: whether a model that was stored without a file has this one from now on.
+    ``keep_failure``: one sentence where the file was to be kept beside the store and is not.
     """
 
     path: str
@@ -137,6 +139,8 @@ class IngestResult:
     seconds: float | None = None
     error: str | None = None
     runs_removed: int = 0
+    is_linked: bool = False
+    keep_failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +149,8 @@ class IngestChoices:
 
     ``jobs`` is how many processes share the work on one file, by default one per core. ``plan``
     says what to measure; less than everything is for those who time it. ``probe`` says whether the
-    model is run on noise as well, for at most ``probe_seconds`` of CPU time.
+    model is run on noise as well, for at most ``probe_seconds`` of CPU time. ``keep`` says whether
+    a copy of the file stays beside the store, so that the model can be run later.
     """
 
     name: str | None = None
@@ -156,3 +161,4 @@ class IngestChoices:
     plan: SweepPlan = FULL_PLAN
     probe: bool = True
     probe_seconds: float = SECONDS
+    keep: bool = False

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from quantstore import queries, settings
 from quantstore.errors import ModelFileError, QuantstoreError
-from quantstore.pipeline.files import file_of
+from quantstore.pipeline import kept
 from quantstore.pipeline.measure_file import content_of
 from quantstore.queries import Origin
 from quantstore.rescuing import formats, overlay
@@ -137,7 +137,7 @@ def path_of(origin: Origin, named: Path | None, store_path: Path) -> Path:
     Raises:
         ModelFileError: it is not there, cannot be read, or holds something else.
     """
-    path = named or file_of(origin.source)
+    path = named or kept.file_at_hand(origin.source, origin.sha256, store_path)
     if path is None:
         happened = (
             "is not where it was"

@@ -22,7 +22,7 @@ from quantstore.errors import (
     hint_for,
 )
 from quantstore.graph.findings import FINDING_KINDS, OfRun
-from quantstore.pipeline.files import file_of
+from quantstore.pipeline import kept
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import content_of
 from quantstore.pipeline.outcome import IngestChoices
@@ -98,6 +98,8 @@ def start(
     store_path: Path,
     targets: Iterable[str] | str | None = None,
     seconds: float = SECONDS,
+    *,
+    file: Path | None = None,
 ) -> Running[ProbedModel]:
     """Begin to measure targets and return at once.
 
@@ -106,6 +108,7 @@ def start(
         targets: see :func:`targets_named`.
         seconds: of CPU time for all of them. A file that the store does not hold gets what ingest
             measures on top, within the same time.
+        file: of a stored model, where it is not where it was.
 
     Returns:
         Its progress is :class:`Progress`. Its thread reads the file and writes the store;
@@ -123,7 +126,7 @@ def start(
     prober = Prober()
 
     def work(report: Callable[[Any], None]) -> ProbedModel:
-        return _probed(model, store_path, chosen, seconds, prober, report)
+        return _probed(model, store_path, chosen, seconds, prober, report, file)
 
     return Running(prober, work)
 
@@ -162,9 +165,10 @@ def _probed(
     seconds: float,
     prober: Prober,
     report: Callable[[Any], None],
+    file: Path | None,
 ) -> ProbedModel:
     report(Progress(READING, 0, 1))
-    content, was_ingested = _located(model, store_path, report)
+    content, was_ingested = _located(model, store_path, report, file)
     asked = [Probed.of(target) for target in targets]
     if was_ingested:
         # In place of the probe that its ingest would have run.
@@ -231,12 +235,12 @@ def _store_findings(
 
 
 def _located(
-    model: str | Path, store_path: Path, report: Callable[[Any], None]
+    model: str | Path, store_path: Path, report: Callable[[Any], None], file: Path | None
 ) -> tuple[_Content, bool]:
     """The file of a model, and whether it had to be ingested."""
     origin = _origin(model, store_path) if isinstance(model, str) else None
     if origin is not None:
-        return _content_of_stored(origin, store_path), False
+        return _content_of_stored(origin, store_path, file), False
     path = _expanded(Path(model))
     if isinstance(model, str) and not _exists(path):
         raise UnknownModelError(
@@ -255,8 +259,8 @@ def _located(
     return _Content(path, sha256, choices.fold, stamp), is_new
 
 
-def _content_of_stored(origin: queries.Origin, store_path: Path) -> _Content:
-    path = file_of(origin.source)
+def _content_of_stored(origin: queries.Origin, store_path: Path, file: Path | None) -> _Content:
+    path = file or kept.file_at_hand(origin.source, origin.sha256, store_path)
     if path is None:
         happened = (
             "is not where it was"

@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 from quantstore import store
 from quantstore.errors import RunError
-from quantstore.pipeline.results import explained, stored_as
+from quantstore.pipeline.results import answer_of, stored_as
 from quantstore.process import limits
-from quantstore.process.child import SINGLE_THREADED, BugInChildError, Child, EndedError
+from quantstore.process.child import SINGLE_THREADED, Child
 from quantstore.process.running import Running
 from quantstore.records import RescueFileRecord
 from quantstore.rescuing import rescue_child
@@ -73,14 +73,7 @@ def start(path: Path, store_path: Path, inputs: str, choices: RescueChoices) -> 
         with _unfinished(output) as folder:
             asked = dataclasses.replace(choices, output=None if folder is None else str(folder))
             child.ask(rescue_child.request(path.absolute(), inputs, asked), limits.sharing_memory())
-            try:
-                answer = child.answer(lambda progress: report(Progress(**progress)))
-            except EndedError as error:
-                raise explained(error, "the rescue") from error
-            except BugInChildError as error:
-                raise RunError(f"the rescue failed: {error.summary}") from error
-            # What it holds is not needed while the weights are measured and the store is written.
-            child.close()
+            answer = answer_of(child, report, "the rescue")
             rescue = Rescue.from_json(answer["rescue"])
             stored = stored_as(path, store_path, rescue.sha256, report, fold=choices.fold)
             with contextlib.ExitStack() as undo:

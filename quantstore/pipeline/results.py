@@ -3,6 +3,7 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from quantstore import store
 from quantstore.errors import (
@@ -14,7 +15,7 @@ from quantstore.errors import (
 )
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
-from quantstore.process.child import Cause, EndedError
+from quantstore.process.child import BugInChildError, Cause, Child, EndedError
 from quantstore.run.choices import Progress, ReportProgress
 from quantstore.run.runtime import CRASHED
 
@@ -43,7 +44,28 @@ def stored_as(
     return StoredAs(str(result.model), was_ingested=result.outcome != "already stored")
 
 
-def explained(error: EndedError, work: str) -> QuantstoreError:
+def answer_of(child: Child, report: ReportProgress, work: str) -> Any:
+    """What a child that runs a model answers; it is closed then.
+
+    Args:
+        report: is told the progress.
+        work: what it does, for example ``the run``.
+
+    Raises:
+        QuantstoreError: why there is no answer, in a sentence.
+    """
+    try:
+        answer = child.answer(lambda progress: report(Progress(**progress)))
+    except EndedError as error:
+        raise _explained(error, work) from error
+    except BugInChildError as error:
+        raise RunError(f"{work} failed: {error.summary}") from error
+    # What it holds is not needed while the weights are measured and the store is written.
+    child.close()
+    return answer
+
+
+def _explained(error: EndedError, work: str) -> QuantstoreError:
     """Why a child ended without an answer; ``work``: what it did, for example ``the run``."""
     if error.cause is Cause.CANCELLED:
         return CancelledError("cancelled")

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from quantstore import store
-from quantstore.errors import RunError
 from quantstore.numerics import correlation
-from quantstore.pipeline.results import explained, stored_as
+from quantstore.pipeline.results import answer_of, stored_as
 from quantstore.process import limits
-from quantstore.process.child import SINGLE_THREADED, BugInChildError, Child, EndedError
+from quantstore.process.child import SINGLE_THREADED, Child
 from quantstore.process.running import Running
 from quantstore.run import simulate_child
 from quantstore.run.choices import Choices, Progress, ReportProgress, Simulation
@@ -60,14 +59,7 @@ def start(
 
     def work(report: Callable[[Any], None]) -> Done:
         child.ask(simulate_child.request(path.absolute(), inputs, choices), limits.sharing_memory())
-        try:
-            answer = child.answer(lambda progress: report(Progress(**progress)))
-        except EndedError as error:
-            raise explained(error, "the run") from error
-        except BugInChildError as error:
-            raise RunError(f"the run failed: {error.summary}") from error
-        # What it holds is not needed while the weights are measured and the store is written.
-        child.close()
+        answer = answer_of(child, report, "the run")
         simulation = Simulation.from_json(answer["simulation"])
         return _stored(path, store_path, choices, simulation, answer["peak_bytes"], report)
 

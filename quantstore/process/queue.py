@@ -184,6 +184,8 @@ class Queue:
                     self._ended_count += is_wanted
                 if waiting.when_finished is not None:
                     waiting.when_finished()
+                # Whatever it held may go now, not with the next job.
+                del waiting
 
     def _run(self, job_id: int, start: Start) -> None:
         try:

@@ -278,8 +278,10 @@ def model_bits_needed(con: Connection, model: str) -> dict[str, int | None]:
 
 
 def sources(con: Connection) -> pd.DataFrame:
-    """One row per model: where its file was read from, by name."""
-    return con.frame("select model, source, folded from models order by lower(model), model")
+    """One row per model: where its file was read from, and its content, by name."""
+    return con.frame(
+        "select model, source, sha256, folded from models order by lower(model), model"
+    )
 
 
 def band_limits(con: Connection) -> dict[str, float]:

@@ -51,6 +51,7 @@ from quantstore.store.models import (
     remove_model_named,
     replace_findings,
     replace_probe,
+    set_source,
 )
 from quantstore.store.schema import SCHEMA_VERSION, STORAGE_VERSION
 
@@ -100,6 +101,7 @@ __all__ = [
     "replace_probe",
     "sandbox",
     "set_note",
+    "set_source",
     "set_tags",
     "stamp",
     "update",

@@ -146,6 +146,11 @@ def add_model(
     return model_id
 
 
+def set_source(connection: Connection, model: str, source: str) -> None:
+    """Write where the file of a model is from now on; nothing where the store does not hold it."""
+    connection.rows("update models set source = ? where model = ?", [source, model])
+
+
 def own_runs(connection: Connection, model: str) -> int:
     """How many times people ran a model, or rescued it.
 

@@ -12,9 +12,9 @@ import pytest
 
 from quantstore import store
 from quantstore.app.pages import rescue as page
-from quantstore.app.queue import RUNS, Job, RunQueue
-from quantstore.app.sections import answers, rescue_files, rescue_form, run_form
-from quantstore.app.widgets import pickers, reach
+from quantstore.app.queue import Job, RunQueue
+from quantstore.app.sections import answers, rescue_files, rescue_form
+from quantstore.app.widgets import inputs_box, pickers, reach
 from quantstore.pipeline.files import demo_paths
 from quantstore.records import RescueFileRecord
 from quantstore.rescuing.choices import RescueChoices
@@ -66,11 +66,12 @@ def asked(monkeypatch):
     """What the form asks for, without running it."""
     asked = []
 
-    def add_rescue(self, path, store_path, inputs, choices, *, name, description):
+    def add(self, path, store_path, inputs, choices, *, name, description, work, when_finished):
+        assert work == "rescue"
         asked.append((path, store_path, inputs, choices, name, description))
         return len(asked)
 
-    monkeypatch.setattr(RunQueue, "add_rescue", add_rescue)
+    monkeypatch.setattr(RunQueue, "add", add)
     return asked
 
 
@@ -339,7 +340,7 @@ def test_a_rescue_is_asked_for_with_what_was_chosen(open_app, path, asked, on_lo
 @pytest.mark.slow
 def test_noise_needs_no_path_and_gives_a_proposal(open_app, path, asked, on_loopback):
     app = open_app(path, "rescue", model=MODEL)
-    app.selectbox(key="rescue_kind").set_value(run_form.NOISE)
+    app.selectbox(key="rescue_kind").set_value(inputs_box.NOISE)
     button(app, "Rescue").click().run()
     assert fails(app) == []
     assert asked[0][2] == "noise"
@@ -351,8 +352,8 @@ def test_inputs_that_are_not_there_and_no_remedy_are_asked_for_again(
 ):
     app = open_app(path, "rescue", model=MODEL)
     button(app, "Rescue").click().run()
-    assert app.error[0].value == run_form.NO_INPUTS
-    app.selectbox(key="rescue_kind").set_value(run_form.NOISE)
+    assert app.error[0].value == inputs_box.NO_INPUTS
+    app.selectbox(key="rescue_kind").set_value(inputs_box.NOISE)
     app.button_group(key="rescue_allowed").set_value([])
     button(app, "Rescue").click().run()
     assert app.error[0].value == rescue_form.NO_REMEDY
@@ -397,7 +398,7 @@ def test_a_rescue_under_way_says_what_is_certain_and_its_result_appears(
     progress = Progress("measuring sensitivity", 3, 12, ["ranges: <b>kept</b>"])
     jobs = [Job(1, MODEL, "rescue, noise", "running", progress)]
     monkeypatch.setattr(RunQueue, "snapshot", lambda self: list(jobs))
-    monkeypatch.setattr(RunQueue, "is_rescue", lambda self, job: True)
+    monkeypatch.setattr(RunQueue, "work_of", lambda self, job: "rescue")
     for name in ("drift", "rescue"):
         # It is seen wherever runs are seen.
         app = open_app(path, name, model=MODEL)
@@ -406,7 +407,7 @@ def test_a_rescue_under_way_says_what_is_certain_and_its_result_appears(
         assert "ranges: &lt;b&gt;kept&lt;/b&gt;" in said(app)
         assert [b.label for b in app.button if b.key == "cancel_run_1"] == ["Cancel"]
     second = rescued(after=31.0, minute=1)
-    app.session_state["own_rescues"] = {1}
+    app.session_state["own_jobs"] = {1}
     result = SimpleNamespace(rescue_id=second, rescue=SimpleNamespace(record=a_rescue(after=31.0)))
     jobs[0] = Job(1, MODEL, "rescue, noise", "done", result=result)
     app.run()
@@ -417,19 +418,19 @@ def test_a_rescue_under_way_says_what_is_certain_and_its_result_appears(
 
 def test_what_fails_in_the_child_is_a_sentence(tmp_path):
     queue = RunQueue()
-    queue.add_rescue(
+    queue.add(
         tmp_path / "gone.onnx",
         tmp_path / "s.duckdb",
         "noise",
         {"target": "int8_weights"},
         name=MODEL,
         description="rescue",
+        work="rescue",
     )
     (job,) = finished(queue)
     assert job.state == "failed"
     assert job.message.startswith("int8_weights cannot be rescued: ")
-    assert queue.is_rescue(job)
-    assert not RUNS.is_probe(job)
+    assert queue.work_of(job) == "rescue"
 
 
 # What can I do?

@@ -12,9 +12,9 @@ from quantstore.app.pages import reality
 from quantstore.app.pages.drift import NO_DRIFT_RUN_YET
 from quantstore.app.queue import RunQueue
 from quantstore.app.sections import run_form
-from quantstore.app.widgets import pickers
+from quantstore.app.widgets import inputs_box, model_files, pickers
 from quantstore.numerics.correlation import Correlation
-from quantstore.pipeline.files import demo_paths
+from quantstore.pipeline.files import demo_paths, file_of
 from quantstore.process.queue import Job
 from quantstore.run.choices import CALIBRATIONS, Choices, Progress
 from quantstore.schemes import TARGETS
@@ -366,15 +366,15 @@ def test_from_another_model_drift_shows_that_one(open_app, drifted, model):
     assert app.selectbox(key="model").value == model
 
 
-def test_a_run_of_a_model_whose_file_is_gone_is_not_offered_as_another(
+def test_a_model_whose_file_is_gone_is_named_and_its_file_can_be_chosen_again(
     open_app, own_drifted, on_loopback
 ):
     path, _ = own_drifted
     with store.writing(path) as con:
         con.rows("update models set source = '/gone.onnx' where model = 'digits-separable'")
-    assert f"The file of digits-separable {run_form.NOT_AT_HAND}" in said(
-        open_app(path, "drift", model="digits-separable")
-    )
+    app = open_app(path, "drift", model="digits-separable")
+    assert f"**digits-separable** {run_form.NOT_AT_HAND}" in said(app)
+    assert model_files.CHOOSE_OR_ENTER in said(app)
 
 
 def test_a_run_that_is_gone_leaves_the_others(drifted):
@@ -472,7 +472,7 @@ def asked(monkeypatch):
     """What the form asks for, without running it."""
     asked = []
 
-    def add(self, path, store_path, inputs, choices, *, name, description):
+    def add(self, path, store_path, inputs, choices, *, name, description, when_finished):
         asked.append((path, store_path, inputs, choices, name, description))
         return len(asked)
 
@@ -525,9 +525,9 @@ def test_the_form_offers_every_calibration():
 @pytest.mark.slow
 def test_inputs_that_are_not_there_are_asked_for_again(open_app, path, asked, on_loopback):
     app = open_app(path, "drift")
-    app.selectbox(key="run_kind").set_value(run_form.OWN_DATA)
+    app.selectbox(key="run_kind").set_value(inputs_box.OWN_DATA)
     next(b for b in app.button if b.label == "Run").click().run()
-    assert app.error[0].value == run_form.NO_INPUTS
+    assert app.error[0].value == inputs_box.NO_INPUTS
     app.text_input(key="run_folder").set_value("/nowhere/at all")
     next(b for b in app.button if b.label == "Run").click().run()
     assert app.error[0].value.startswith("There is nothing at")
@@ -546,10 +546,10 @@ def test_nobody_starts_a_run_from_another_computer(open_app, path, monkeypatch):
 def test_the_file_of_a_model_is_found_where_it_still_is(tmp_path):
     file = tmp_path / "a.onnx"
     file.write_bytes(b"")
-    assert run_form.file_of(str(file)) == file
-    assert run_form.file_of("example digits-plain.onnx").name == "digits-plain.onnx"
+    assert file_of(str(file)) == file
+    assert file_of("example digits-plain.onnx").name == "digits-plain.onnx"
     for gone in ("upload a.onnx", "example none.onnx", str(tmp_path / "b.onnx"), "a\0b", ""):
-        assert run_form.file_of(gone) is None
+        assert file_of(gone) is None
 
 
 @pytest.mark.slow

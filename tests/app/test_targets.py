@@ -9,6 +9,7 @@ import pytest
 from quantstore import queries, store
 from quantstore.app.queue import RUNS, Job, RunQueue
 from quantstore.app.sections import run_form, targets
+from quantstore.app.widgets import model_files
 from quantstore.process.queue import UNFORESEEN
 from quantstore.records import NOTHING_ROUNDED
 from quantstore.run.choices import Progress
@@ -38,7 +39,9 @@ def on_loopback(monkeypatch):
 def asked(monkeypatch):
     """What is asked of the queue, instead of being run."""
     asked = []
-    monkeypatch.setattr(RunQueue, "add_probe", lambda _, *arguments: asked.append(arguments))
+    monkeypatch.setattr(
+        RunQueue, "add_probe", lambda _, *arguments, **_more: asked.append(arguments)
+    )
     return asked
 
 
@@ -130,18 +133,21 @@ def test_where_only_reasons_are_left_they_are_tried_again(open_app, path, asked,
     assert "quantstore probe" not in said(app)
 
 
-@pytest.mark.parametrize("is_offered", [True, False])
-def test_without_the_file_or_from_elsewhere_a_command_is_shown(
-    open_app, path, monkeypatch, is_offered
-):
-    monkeypatch.setattr(run_form, "is_offered", lambda: is_offered)
-    if is_offered:
-        with store.writing(path) as con:
-            con.rows("update models set source = 'upload a.onnx'")
+def test_from_elsewhere_a_command_is_shown(open_app, path, monkeypatch):
+    monkeypatch.setattr(run_form, "is_offered", lambda: False)
     app = open_app(path, "model", model=MODEL)
     assert button(app) is None
-    assert (targets.NO_FILE if is_offered else targets.FROM_A_TERMINAL) in said(app)
+    assert targets.FROM_A_TERMINAL in said(app)
     assert app.code[0].value == f"quantstore --db {path} probe FILE --target all"
+
+
+def test_without_the_file_it_can_be_chosen_again(open_app, path, on_loopback):
+    with store.writing(path) as con:
+        con.rows("update models set source = 'upload a.onnx'")
+    app = open_app(path, "model", model=MODEL)
+    assert button(app) is None
+    assert targets.NO_FILE in said(app)
+    assert model_files.CHOOSE_AGAIN in [box.label for box in app.get("file_uploader")]
 
 
 def test_a_job_is_shown_with_its_progress_and_can_be_cancelled(
@@ -155,7 +161,7 @@ def test_a_job_is_shown_with_its_progress_and_can_be_cancelled(
     cancelled = []
     monkeypatch.setattr(RunQueue, "snapshot", lambda _: list(jobs))
     monkeypatch.setattr(RunQueue, "cancel", lambda _, job_id: cancelled.append(job_id))
-    monkeypatch.setattr(RUNS, "_probe_ids", {1, 2})
+    monkeypatch.setattr(RUNS, "_work_of", {1: "probe", 2: "probe"})
     app = open_app(path, "model", model=MODEL)
     assert fails(app) == []
     assert "measuring targets 2 of 6" in said(app)
@@ -171,7 +177,7 @@ def test_a_job_that_failed_says_why_and_may_be_asked_for_again(
 ):
     job = Job(1, MODEL, "6 targets, noise", "failed", message=UNFORESEEN)
     monkeypatch.setattr(RunQueue, "snapshot", lambda _: [job])
-    monkeypatch.setattr(RUNS, "_probe_ids", {1})
+    monkeypatch.setattr(RUNS, "_work_of", {1: "probe"})
     app = open_app(path, "model", model=MODEL)
     assert f"failed: {UNFORESEEN}" in said(app)
     assert button(app)
@@ -185,7 +191,7 @@ def test_the_queue_measures_targets_and_stores_them(path):
         *(job_id, "done", MODEL),
         "1 target, noise",
     )
-    assert queue.is_probe(job)
+    assert queue.work_of(job) == "probe"
     assert job.result.is_complete
     with store.reading(path) as con:
         assert queries.model_targets(con, MODEL)["target"].tolist() == ["int8_dynamic"]

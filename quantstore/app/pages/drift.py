@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
-from quantstore.app.sections import drift_runs, run_form
+from quantstore.app.sections import drift_runs, run_form, runs_under_way
 from quantstore.app.widgets import (
     address,
     colours,
@@ -40,13 +40,13 @@ def main() -> None:
         model = drift_runs.about(queries.model_names(con))
         if runs.empty:
             drift_runs.keep(model)
-            run_form.under_way()
+            runs_under_way.under_way()
             headline.header(NO_DRIFT_RUN_YET, anchor=False)
             run_form.explain_and_offer(sources, target, model)
             return
         picked, model = drift_runs.pick(runs, target, model)
         drift_runs.keep(model)
-        run_form.under_way()
+        runs_under_way.under_way()
         is_first_run = bool(model) and model not in set(runs["model"])
         with st.expander("Run a model in float and int8", expanded=is_first_run):
             st.caption(run_form.WHAT_IT_IS)

@@ -84,7 +84,7 @@ def _draw(con: Connection, name: str, target: Target) -> None:
         _layers(con, name, verdict_row, runs, target)
     probe.section(runs, scheme)
     (origin,) = queries.origins(con, [name])
-    targets.section(name, origin.source, queries.model_targets(con, name), rescues)
+    targets.section(origin, queries.model_targets(con, name), rescues)
     findings.of_model(queries.model_findings(con, name))
     overlays.section(origin, target)
 

@@ -19,7 +19,7 @@ from quantstore.app.widgets import (
     stores,
 )
 from quantstore.errors import printable
-from quantstore.pipeline import freshness
+from quantstore.pipeline import freshness, kept
 from quantstore.pipeline.freshness import Freshness
 from quantstore.schemes import Target
 from quantstore.store import Connection
@@ -240,6 +240,7 @@ def _table(
         if "tag" in target:
             address.choose(f"{FACET_PREFIX}tag", [str(target["tag"])] if target["tag"] else [])
 
+    kept_bytes = kept.sizes(settings.store_path())
     shelf.draw(
         columns=[
             {"title": "model", "sort": "name"},
@@ -250,7 +251,8 @@ def _table(
             {"title": "measured (UTC)", "sort": "newest", "wide": True},
         ],
         rows=[
-            _row(row, judged[row["model"]], fresh[row["model"]]) for row in rows.to_dict("records")
+            _row(row, judged[row["model"]], fresh[row["model"]], kept_bytes.get(row["sha256"]))
+            for row in rows.to_dict("records")
         ],
         marked=marked,
         order=ORDERS[st.session_state["models_order"]],
@@ -260,8 +262,14 @@ def _table(
     )
 
 
-def _row(row: dict[Any, Any], judged: dict[Any, Any], fresh: Freshness) -> dict[str, Any]:
+def _row(
+    row: dict[Any, Any], judged: dict[Any, Any], fresh: Freshness, kept_bytes: int | None
+) -> dict[str, Any]:
     cell = verdict(queries.model_facts(judged))
+    # Of a file that is as it was there is nothing to say.
+    about_file = [] if fresh.is_in_order else [stores.file_words(fresh)]
+    if kept_bytes is not None:
+        about_file.append(f"copy kept, {file_size(kept_bytes)}")
     return {
         "name": row["model"],
         "title": printable(row["model"]),
@@ -278,11 +286,7 @@ def _row(row: dict[Any, Any], judged: dict[Any, Any], fresh: Freshness) -> dict[
         "bytes": file_size(row["file_bytes"]),
         "share": share(row["store_share"], digits=1),
         "when": moment(row["ingested_at"]),
-        # Of a file that is as it was there is nothing to say.
-        "file": {
-            "text": "" if fresh.is_in_order else stores.file_words(fresh),
-            "care": fresh.needs_care,
-        },
+        "file": {"text": "; ".join(about_file), "care": fresh.needs_care},
     }
 
 

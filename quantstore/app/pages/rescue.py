@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
-from quantstore.app.sections import rescue_files, rescue_form, run_form
+from quantstore.app.sections import rescue_files, rescue_form, runs_under_way
 from quantstore.app.widgets import (
     address,
     colours,
@@ -45,15 +45,15 @@ def main() -> None:
         rescues = queries.rescues(con, model)
         (origin,) = queries.origins(con, [model])
         picked = _pick(rescues, target)
-        run_form.under_way()
+        runs_under_way.under_way()
         if picked is None:
             headline.header(no_rescue_yet(model, target), anchor=False)
             st.markdown(rescue_form.WHAT_IT_IS)
-            rescue_form.draw(model, origin.source, target)
+            rescue_form.draw(origin, target)
             return
         with st.expander("Rescue again, for this target or another"):
             st.caption(rescue_form.WHAT_IT_IS)
-            rescue_form.draw(model, origin.source, target)
+            rescue_form.draw(origin, target)
         row = rescues[rescues["rescue_id"] == picked].iloc[0].to_dict()
         record = frames.rescue_record(row)
         bands = tables.bands_of(row, record)
@@ -97,7 +97,7 @@ def _pick(rescues: pd.DataFrame, target: Target) -> int | None:
     current = str(st.session_state["rescue"])
     if before not in (None, target.name) and targets.get(current) != target.name:
         address.choose("rescue", first)
-    arrived = [key for key in rescue_form.adopt_results() if key in titles]
+    arrived = [key for key in runs_under_way.adopt_results("rescue") if key in titles]
     if arrived:
         address.choose("rescue", arrived[-1])
     picked = st.selectbox(

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from quantstore.app.sections import run_form
+from quantstore.app.sections import runs_under_way
 from quantstore.app.widgets import address, pickers
 from quantstore.errors import printable
 from quantstore.schemes import Target
@@ -50,7 +50,7 @@ def pick(runs: pd.DataFrame, target: Target, model: str) -> tuple[list[int], str
     current = list(st.session_state["runs"])[:MOST_RUNS]
     if _is_another(model) and model not in {models[run] for run in current}:
         current = first
-    arrived = [run for run in run_form.adopt_results() if run in labels]
+    arrived = [run for run in runs_under_way.adopt_results("run") if run in labels]
     followed = _follow_target(runs, current, target)
     runs_to_show = [*arrived, *(run for run in followed if run not in arrived)][:MOST_RUNS]
     if runs_to_show != list(st.session_state["runs"]):

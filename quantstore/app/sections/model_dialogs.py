@@ -15,11 +15,11 @@ from quantstore.app.queue import FILES
 from quantstore.app.widgets import address, navigation, reach, report_button, stores
 from quantstore.app.widgets.stores import file_words
 from quantstore.errors import QuantstoreError, printable
-from quantstore.pipeline import freshness
+from quantstore.pipeline import freshness, kept
 from quantstore.pipeline.freshness import Freshness
 from quantstore.schemes import Target
 from quantstore.wording.text import markdown, short_name
-from quantstore.wording.units import counted
+from quantstore.wording.units import counted, file_size
 
 # Names that a question spells out; the others it counts.
 NAMED = 8
@@ -164,6 +164,7 @@ def _file(origin: queries.Origin) -> None:
     state = freshness.freshness(origin, may_look=reach.is_this_computer_only())
     where = markdown(origin.source)
     st.caption(f"Read from {where}: {markdown(_what_became(state))}.")
+    _copy(origin)
     if not state.can_be_refreshed:
         return
     if state.is_changed:
@@ -180,6 +181,19 @@ def _file(origin: queries.Origin) -> None:
         if state.is_changed
         else "Name, tags, note and runs are kept."
     )
+
+
+def _copy(origin: queries.Origin) -> None:
+    """The copy beside the store, which somebody may not need any more."""
+    store_path = settings.store_path()
+    kept_bytes = kept.sizes(store_path).get(origin.sha256)
+    if kept_bytes is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(f"A copy is kept beside the store: {file_size(kept_bytes)}.", width="content")
+        if st.button("Delete the copy", icon=":material/delete:", type="tertiary", key="no_copy"):
+            kept.remove(store_path, origin.sha256)
+            st.rerun()
 
 
 def _what_became(state: Freshness) -> str:
@@ -228,6 +242,7 @@ def _remove(models: Sequence[str]) -> None:
             with store.writing(settings.store_path(), settings.patience_seconds()) as con:
                 for model in models:
                     store.remove_model_named(con, model)
+            kept.sweep(settings.store_path())
             _close_and_redraw()
         if st.button("Cancel", key="keep_models"):
             _close_and_redraw()

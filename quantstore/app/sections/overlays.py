@@ -9,8 +9,7 @@ import streamlit as st
 from quantstore import settings, store
 from quantstore.app.widgets import downloads, reach
 from quantstore.charts.palette import BANDS, LIGHT
-from quantstore.pipeline import freshness, overlays
-from quantstore.pipeline.files import file_of
+from quantstore.pipeline import freshness, kept, overlays
 from quantstore.queries import Origin
 from quantstore.rescuing.overlay import BandScale, Original, open_original
 from quantstore.schemes import Target
@@ -45,10 +44,11 @@ def section(origin: Origin, target: Target) -> None:
     st.header(HEADING, anchor=False)
     st.caption(CAPTION)
     is_offered = reach.is_this_computer_only()
-    is_at_hand = is_offered and file_of(origin.source) is not None
+    store_path = settings.store_path()
+    path = kept.file_at_hand(origin.source, origin.sha256, store_path) if is_offered else None
+    is_at_hand = path is not None
     is_changed = is_at_hand and freshness.all_fresh([origin])[origin.model].is_changed
     has_file = is_at_hand and not is_changed
-    store_path = settings.store_path()
 
     # Only on the click, and outside the script: store and file may have changed meanwhile.
     def graph_facts() -> overlays.GraphFacts:

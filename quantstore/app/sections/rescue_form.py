@@ -1,4 +1,4 @@
-"""Starting a rescue: the form, and what came of those that this session started."""
+"""Starting a rescue: the form."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,10 @@ from typing import Any
 import streamlit as st
 
 from quantstore import settings
-from quantstore.app.queue import FINISHED, RUNS
-from quantstore.app.sections import run_form
-from quantstore.app.sections.run_form import NOISE, OWN_DATA
-from quantstore.app.widgets import downloads, pickers
-from quantstore.pipeline.files import file_of
+from quantstore.app.queue import RUNS
+from quantstore.app.sections import run_form, runs_under_way
+from quantstore.app.widgets import downloads, inputs_box, model_files, pickers
+from quantstore.queries import Origin
 from quantstore.rescuing.terms import (
     DEFAULT_BUDGET_SECONDS,
     DEFAULT_KEEP_MACS,
@@ -32,10 +31,7 @@ PROPOSAL_HINT = (
     " your own, so that the test uses inputs that the search has not seen."
 )
 FROM_A_TERMINAL = "This app is open to other computers. Start rescues from a terminal:"
-NO_FILE = (
-    "The file of this model is not available: uploads are not kept, and files may have moved. Enter"
-    " the path of the file in the sidebar, or rescue the model from a terminal:"
-)
+NO_FILE = "This model was uploaded and its file was not kept, or its file has moved."
 NO_REMEDY = "Choose at least one remedy."
 NOT_RESCUABLE = (
     "This target does not quantize activations with calibrated scales, so a rescue has nothing to"
@@ -59,16 +55,22 @@ def default_output(model: str, target_name: str) -> Path:
     return settings.store_path().absolute().parent / folder / target_name
 
 
-def draw(model: str, source: str, target: Target) -> None:
+def draw(origin: Origin, target: Target) -> None:
     """The form.
 
     Args:
-        source: where the model was read from, as the store has it.
+        origin: of the model, as the store has it.
         target: the one that is chosen at first, if it can be rescued.
     """
-    path = file_of(source) if run_form.is_offered() else None
-    if path is None:
-        st.caption(NO_FILE if run_form.is_offered() else FROM_A_TERMINAL)
+    model = origin.model
+    if not run_form.is_offered():
+        st.caption(FROM_A_TERMINAL)
+        st.code(command(target), language=None, width="content", wrap_lines=True)
+        return
+    file = model_files.find(origin.source, origin.sha256)
+    if file is None:
+        st.markdown(NO_FILE)
+        model_files.choose_again(model, origin.sha256, key="rescue_file")
         st.code(command(target), language=None, width="content", wrap_lines=True)
         return
     first_target = target_for(target)
@@ -76,6 +78,7 @@ def draw(model: str, source: str, target: Target) -> None:
         st.caption(NOT_RESCUABLE)
     # Another model, or another target in the sidebar, begins with what belongs to it.
     of = f"{model}_{target.name}"
+    inputs_box.upload("rescue")
     with st.form("rescue_form", border=False):
         with st.grid(3, min_column_width=220, gap="small"):
             names = sorted(RESCUE_TARGETS, key=lambda name: name != first_target)
@@ -107,15 +110,7 @@ def draw(model: str, source: str, target: Target) -> None:
                 help="Share of the multiply-accumulates (MACs) that must stay in int8. Operations"
                 " outside int8 run slower.",
             )
-            input_choice = st.selectbox(
-                "Inputs", [OWN_DATA, NOISE], key="rescue_kind", help=PROPOSAL_HINT
-            )
-            folder = st.text_input(
-                "Image, image folder, .npz or .npy",
-                placeholder="Path on this computer",
-                key="rescue_folder",
-                help=f"Only used with {OWN_DATA}.",
-            )
+            inputs_box.pick("rescue", first=inputs_box.OWN_DATA, hint=PROPOSAL_HINT)
             preset = st.selectbox(
                 "Preprocessing of images",
                 [run_form.AUTO, *PRESETS],
@@ -150,12 +145,14 @@ def draw(model: str, source: str, target: Target) -> None:
         is_sent = st.form_submit_button("Rescue", type="primary", icon=":material/healing:")
     if not is_sent:
         return
-    inputs = "noise" if input_choice == NOISE else run_form.path_in(folder)
-    problem = run_form.problem_with(inputs) or (None if allowed else NO_REMEDY)
-    if problem is not None:
-        st.error(problem)
+    if not allowed:
+        st.error(NO_REMEDY)
         return
-    folder_for_files = run_form.path_in(output)
+    inputs = inputs_box.chosen("rescue")
+    if inputs.problem:
+        st.error(inputs.problem)
+        return
+    folder_for_files = inputs_box.path_in(output)
     choices: dict[str, Any] = {
         "target": target_name,
         "reach_db": float(reach),
@@ -163,31 +160,22 @@ def draw(model: str, source: str, target: Target) -> None:
         "allow": tuple(name for name in REMEDIES if name in allowed),
         "budget_seconds": float(budget),
         "preprocess": preset,
+        "fold": origin.folded,
         "output": str(
             Path(folder_for_files).expanduser()
             if folder_for_files
             else default_output(model, target_name)
         ),
     }
-    job_id = RUNS.add_rescue(
-        path,
+    job_id = RUNS.add(
+        file.path,
         settings.store_path(),
-        inputs,
+        inputs.path,
         choices,
         name=model,
-        description=f"rescue, {TARGETS[target_name].title}, {inputs}",
+        description=f"rescue, {TARGETS[target_name].title}, {inputs.title}",
+        work="rescue",
+        when_finished=file.until_over(inputs.release),
     )
-    st.session_state.setdefault("own_rescues", set()).add(job_id)
+    runs_under_way.remember(job_id)
     st.rerun()
-
-
-def adopt_results() -> list[str]:
-    """The keys of rescues that this session started and that have ended since it last asked."""
-    started_jobs: set[int] = st.session_state.get("own_rescues", set())
-    rescue_keys = []
-    for job in RUNS.snapshot():
-        if job.job_id in started_jobs and job.state in FINISHED:
-            started_jobs.discard(job.job_id)
-            if job.result is not None:
-                rescue_keys.append(str(job.result.rescue_id))
-    return rescue_keys

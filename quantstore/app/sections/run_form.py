@@ -1,23 +1,19 @@
-"""Starting a run from the Drift page: the form, and the runs under way."""
+"""Starting a run from the Drift page: the form."""
 
-import html
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from quantstore import settings
-from quantstore.app.queue import FINISHED, RUNS, Job
-from quantstore.app.widgets import jobs, notes, pickers, reach
+from quantstore.app.queue import RUNS
+from quantstore.app.sections import runs_under_way
+from quantstore.app.widgets import inputs_box, model_files, notes, pickers, reach
 from quantstore.errors import printable
-from quantstore.pipeline.files import file_of
 from quantstore.run.inputs import PRESETS
 from quantstore.schemes import INT8_SCHEMES, TARGETS, Target
-from quantstore.wording.rescues import before_and_after, rescued_db
 from quantstore.wording.text import markdown
-from quantstore.wording.units import NO_BREAK_SPACE
+from quantstore.wording.units import counted
 from quantstore.wording.verdicts import MODES
 
 CALIBRATIONS = {
@@ -27,19 +23,12 @@ CALIBRATIONS = {
     "mse": "least squared error",
 }
 AUTO = "auto"
-NOISE = "Noise"
-OWN_DATA = "My own data"
 DEFAULT_SAMPLES = 12
-# Of what a rescue says while it goes on.
-MOST_MESSAGES = 4
 
 FROM_A_TERMINAL = "This app is open to other computers. Start runs from a terminal:"
-NO_FILES = (
-    "No model file is available: uploads are not kept, and files may have moved. Enter the path of"
-    " a file in the sidebar, or run the model from a terminal:"
-)
-NOT_AT_HAND = "is not available. Enter its path in the sidebar, or choose another model."
-NO_INPUTS = "Enter the path of an image, an image folder, an .npz or an .npy file."
+NOT_AT_HAND = "was uploaded and its file was not kept, or its file has moved."
+OR_ANOTHER = "Or run another model:"
+KEEP_IN_FLOAT = "Keep in float"
 
 WHAT_IT_IS = (
     "A drift run feeds the same inputs to the float model and its int8 version and compares every"
@@ -92,18 +81,22 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
         st.caption(FROM_A_TERMINAL)
         st.code(command(target), language=None, width="content", wrap_lines=True)
         return
+    by_model = {str(row["model"]): row for row in sources.to_dict("records")}
     files = {
-        str(row["model"]): path
-        for row in sources.to_dict("records")
-        if (path := file_of(str(row["source"]))) is not None
+        model: file
+        for model, row in by_model.items()
+        if (file := model_files.find(str(row["source"]), str(row["sha256"]))) is not None
     }
-    if not files:
-        st.caption(NO_FILES)
-        st.code(command(target), language=None, width="content", wrap_lines=True)
-        return
+    if not files or (first and first not in files):
+        missing = first or next(iter(by_model))
+        st.markdown(f"**{markdown(missing)}** {NOT_AT_HAND}")
+        model_files.choose_again(missing, str(by_model[missing]["sha256"]), key="run_file")
+        if not files:
+            st.code(command(target), language=None, width="content", wrap_lines=True)
+            return
+        st.caption(OR_ANOTHER)
     names = list(files)
-    if first and first not in files:
-        st.caption(f"The file of {markdown(first)} {NOT_AT_HAND}")
+    inputs_box.upload("run")
     with st.form("run_form", border=False):
         offered = roundings(target)
         with st.grid(3, min_column_width=220, gap="small"):
@@ -132,13 +125,7 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
                 help="How the ranges of activations are found. Not used by targets that keep"
                 " activations in float or find their ranges at run time.",
             )
-            input_choice = st.selectbox("Inputs", [NOISE, OWN_DATA], key="run_kind")
-            folder = st.text_input(
-                "Image, image folder, .npz or .npy",
-                placeholder="Path on this computer",
-                key="run_folder",
-                help=f"Only used with {OWN_DATA}.",
-            )
+            inputs_box.pick("run", first=inputs_box.NOISE)
             preset = st.selectbox(
                 "Preprocessing of images",
                 [AUTO, *PRESETS],
@@ -154,13 +141,20 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
                     key="run_sensitivity",
                     help="Output SQNR with only one layer or tensor quantized at a time.",
                 )
+        exclude = st.multiselect(
+            KEEP_IN_FLOAT,
+            list(st.session_state.get("run_exclude", ())),
+            key="run_exclude",
+            accept_new_options=True,
+            format_func=printable,
+            placeholder="None; enter names of layers, nodes or tensors",
+        )
         is_sent = st.form_submit_button("Run", type="primary", icon=":material/play_arrow:")
     if not is_sent:
         return
-    inputs = "noise" if input_choice == NOISE else path_in(folder)
-    problem = problem_with(inputs)
-    if problem is not None:
-        st.error(problem)
+    inputs = inputs_box.chosen("run")
+    if inputs.problem:
+        st.error(inputs.problem)
         return
     title, arguments = offered[rounding]
     choices: dict[str, Any] = {
@@ -169,113 +163,44 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
         "samples": int(samples),
         "preprocess": preset,
         "sensitivity": bool(sensitivity),
+        "exclude": tuple(map(str, exclude)),
+        "fold": bool(by_model[model]["folded"]),
     }
+    start(model, files[model], inputs, choices, title)
+    st.rerun()
+
+
+def start(
+    model: str,
+    file: model_files.FileAtHand,
+    inputs: inputs_box.Inputs,
+    choices: dict[str, Any],
+    title: str,
+) -> None:
+    """Put a run into the queue; the Drift page of this session shows what comes of it.
+
+    Args:
+        choices: the arguments of ``run.choices.Choices``.
+        title: what is rounded, in words.
+    """
+    without = ""
+    if choices.get("exclude"):
+        without = f", {counted(len(choices['exclude']), 'name')} in float".replace("\u00a0", " ")
     job_id = RUNS.add(
-        files[model],
+        file.path,
         settings.store_path(),
-        inputs,
+        inputs.path,
         choices,
         name=model,
-        description=f"{title}, {inputs}",
+        description=f"{title}, {inputs.title}{without}",
+        when_finished=file.until_over(inputs.release),
     )
-    st.session_state.setdefault("own_jobs", set()).add(job_id)
-    st.rerun()
+    runs_under_way.remember(job_id)
 
 
 def preset_title(name: str) -> str:
     """A way of preprocessing, as a form offers it."""
     return "auto: by the model's kind" if name == AUTO else PRESETS[name].description
-
-
-def path_in(text: str) -> str:
-    """What somebody typed or pasted into a field for a path."""
-    return text.strip().strip("\"'")
-
-
-def problem_with(inputs: str) -> str | None:
-    """Why nothing can be run on these inputs, as Markdown; None where they exist."""
-    if not inputs:
-        return NO_INPUTS
-    try:
-        exists = inputs == "noise" or Path(inputs).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):
-        exists = False
-    return None if exists else f"There is nothing at {markdown(inputs)}. Check the path."
-
-
-# The runs under way
-
-
-def adopt_results() -> list[str]:
-    """The keys of runs that this session started and that have ended since it last asked."""
-    started_jobs: set[int] = st.session_state.get("own_jobs", set())
-    run_keys = []
-    for job in RUNS.snapshot():
-        if job.job_id in started_jobs and job.state in FINISHED:
-            started_jobs.discard(job.job_id)
-            if job.result is not None:
-                run_keys.append(str(job.result.simulation_id))
-    return run_keys
-
-
-def under_way() -> None:
-    """The queue of runs."""
-    jobs.under_way(RUNS, lines, key="runs", poll_seconds=0.5)
-
-
-def lines(runs: list[Job]) -> None:
-    """The runs under way, each of which can be cancelled, and what became of the others."""
-    for job in runs:
-        with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-            st.html(_job_line(job), width="stretch")
-            if job.state not in FINISHED:
-                st.button(
-                    "Cancel",
-                    type="tertiary",
-                    key=f"cancel_run_{job.job_id}",
-                    on_click=RUNS.cancel,
-                    args=(job.job_id,),
-                )
-        if job.state == "running" and job.progress is not None:
-            _certain(job.progress.messages if RUNS.is_rescue(job) else ())
-
-
-def _certain(messages: Sequence[str]) -> None:
-    """What a rescue knows already, while it goes on."""
-    if messages:
-        lines = (html.escape(printable(message)) for message in messages[-MOST_MESSAGES:])
-        notes.note(f'<div style="padding-left:18px">{"<br>".join(lines)}</div>')
-
-
-def _job_line(job: Job) -> str:
-    return jobs.line(
-        job,
-        _status(job),
-        style="font-size:13px",
-        description=job.description,
-        most_pixels=420,
-    )
-
-
-def _status(job: Job) -> str:
-    if job.state == "running":
-        progress = job.progress
-        if progress is None:
-            return "starting"
-        of = f" {progress.done:,} of {progress.total:,}" if progress.total else ""
-        return f"{printable(progress.stage)}{of}".replace(
-            " of ", f"{NO_BREAK_SPACE}of{NO_BREAK_SPACE}"
-        )
-    if job.state == "failed":
-        return f"failed: {job.message}"
-    if job.state == "done" and RUNS.is_rescue(job):
-        record = job.result.rescue.record
-        if record.failure is not None:
-            return f"no rescue: {printable(record.failure)}"
-        return f"done: output SQNR {before_and_after(record.before_db, rescued_db(record))}"
-    if job.state == "done":
-        return "; ".join(["done", *(printable(note) for note in job.result.notes)])
-    return job.state
 
 
 def explain_and_offer(sources: pd.DataFrame, target: Target, first: str) -> None:

@@ -8,10 +8,10 @@ import streamlit as st
 
 from quantstore import settings
 from quantstore.app.queue import FINISHED, RUNS, Job
-from quantstore.app.sections import run_form
-from quantstore.app.widgets import jobs, listing
+from quantstore.app.sections import run_form, runs_under_way
+from quantstore.app.widgets import jobs, listing, model_files
 from quantstore.errors import printable
-from quantstore.pipeline.files import file_of
+from quantstore.queries import Origin
 from quantstore.records import NOTHING_ROUNDED
 from quantstore.schemes import TARGETS
 from quantstore.wording import frames
@@ -21,20 +21,19 @@ from quantstore.wording.units import counted
 
 MEASURE_OTHERS, MEASURE_AGAIN = "Measure the other targets", "Measure again"
 NO_FILE = (
-    "The file of this model is not available here. To measure the other targets, run in a terminal:"
+    "To measure the other targets, the file of this model is needed. It was uploaded and not kept,"
+    " or it has moved."
 )
 FROM_A_TERMINAL = (
     "This app is open to other computers. To measure the other targets, run in a terminal:"
 )
 
 
-def section(
-    model: str, source: str, figures: pd.DataFrame, rescues: Sequence[StoredRescue]
-) -> None:
+def section(origin: Origin, figures: pd.DataFrame, rescues: Sequence[StoredRescue]) -> None:
     """Draw the section.
 
     Args:
-        source: where the model was read from, as the store has it.
+        origin: of the model, as the store has it.
         figures: as ``queries.model_targets`` gives them.
         rescues: the latest of each target.
     """
@@ -46,35 +45,48 @@ def section(
     listing.draw(wording.target_columns(rows), rows, key="targets", row_key="target")
 
     def belongs(job: Job) -> bool:
-        return RUNS.is_probe(job) and job.name == printable(model)
+        return RUNS.work_of(job) == "probe" and job.name == printable(origin.model)
 
     is_under_way = any(job.state not in FINISHED for job in RUNS.snapshot() if belongs(job))
     missing = [name for name in TARGETS if _is_missing(by_target.get(name))]
     if missing and not is_under_way:
-        _offer(model, source, missing, is_new=any(name not in by_target for name in missing))
-    jobs.under_way(RUNS, run_form.lines, key="targets", poll_seconds=0.5, belongs=belongs)
+        _offer(origin, missing, is_new=any(name not in by_target for name in missing))
+    jobs.under_way(RUNS, runs_under_way.lines, key="targets", poll_seconds=0.5, belongs=belongs)
 
 
-def _offer(model: str, source: str, missing: list[str], *, is_new: bool) -> None:
+def _offer(origin: Origin, missing: list[str], *, is_new: bool) -> None:
     """The button that measures what is missing, or how to do so elsewhere."""
-    is_at_hand = run_form.is_offered() and file_of(source) is not None
-    if not is_at_hand:
-        st.caption(NO_FILE if run_form.is_offered() else FROM_A_TERMINAL)
+    if not run_form.is_offered():
+        st.caption(FROM_A_TERMINAL)
         command = settings.command("probe FILE --target all")
         st.code(command, language=None, width="content", wrap_lines=True)
+        return
+    if model_files.find(origin.source, origin.sha256) is None:
+        st.markdown(NO_FILE)
+        model_files.choose_again(origin.model, origin.sha256, key="probe_file")
         return
     st.button(
         MEASURE_OTHERS if is_new else MEASURE_AGAIN,
         icon=":material/play_arrow:",
         key="measure_targets",
         help=f"Runs the model on noise in the background: {counted(len(missing), 'target')}.",
-        on_click=_measure,
-        args=(model, missing),
+        on_click=measure,
+        args=(origin, missing),
     )
 
 
-def _measure(model: str, missing: list[str]) -> None:
-    RUNS.add_probe(model, settings.store_path(), missing)
+def measure(origin: Origin, names: Sequence[str]) -> None:
+    """Queue targets of a model; nothing where its file is not at hand."""
+    file = model_files.find(origin.source, origin.sha256)
+    if file is None:
+        return
+    RUNS.add_probe(
+        origin.model,
+        settings.store_path(),
+        list(names),
+        file=file.path,
+        when_finished=file.until_over(),
+    )
 
 
 def _is_missing(row: dict[Any, Any] | None) -> bool:

@@ -37,11 +37,12 @@ class Uploaded(Protocol):
     size: int
 
 
-def draw(name: str) -> None:
+def draw(name: str, *, keep: bool = False) -> None:
     """The box, emptied after each upload.
 
     Args:
         name: of the box; the stylesheet and the browser find it as ``NAME_upload``.
+        keep: whether copies of the models stay beside the store.
     """
     rounds = st.session_state.setdefault("upload_rounds", {})
     round_number = rounds.setdefault(name, 0)
@@ -53,7 +54,7 @@ def draw(name: str) -> None:
             key=f"{name}_upload_{round_number}",
         )
     if files:
-        queue_uploads(files)
+        queue_uploads(files, keep=keep)
         # A new key empties the widget and frees its memory.
         rounds[name] = round_number + 1
         st.rerun()
@@ -72,7 +73,7 @@ def for_larger_files(most_megabytes: int) -> str:
     return f"Larger than {most_megabytes} MB? Enter a path below."
 
 
-def queue_uploads(files: Sequence[Uploaded]) -> None:
+def queue_uploads(files: Sequence[Uploaded], *, keep: bool = False) -> None:
     """Copy an upload into a folder of its own, so that models lie beside their data files."""
     names = ", ".join(file.name for file in files)
     try:
@@ -97,6 +98,7 @@ def queue_uploads(files: Sequence[Uploaded]) -> None:
             settings.store_path(),
             name=model.name,
             source=f"upload {model.name}",
+            keep=keep,
             when_finished=remaining.one_less,
         )
         for model in models

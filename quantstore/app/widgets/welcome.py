@@ -31,7 +31,7 @@ def empty_page(page: Page) -> None:
     if not page.is_default:
         st.title(page.title)
         st.write(NO_MODEL_YET)
-        upload_box.draw("welcome")
+        upload_box.draw("welcome", keep=bool(st.session_state.get("keep_uploads")))
         st.button(
             ADD_EXAMPLES,
             type="primary",
@@ -45,7 +45,7 @@ def empty_page(page: Page) -> None:
         "Add an ONNX file. quantstore shows whether the model survives int8 on your hardware, which"
         " layers break it, and what would rescue it. Nothing leaves this computer."
     )
-    upload_box.draw("welcome")
+    upload_box.draw("welcome", keep=bool(st.session_state.get("keep_uploads")))
     st.caption(f"You can drop files and folders anywhere on a page. {upload_box.DATA_FILES_TOO}")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
