@@ -10,7 +10,7 @@ among floats and texts, ``<NA>`` among integers and NaT among times.
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -26,23 +26,35 @@ from quantstore.console.answer import explained, frame_of
 from quantstore.errors import (
     LimitsError,
     MissingStoreError,
+    QuantstoreError,
     RejectedQueryError,
     UnknownSchemeError,
     UnknownTargetError,
     hint_for,
+    unwritable,
 )
+from quantstore.notebook import markup
+from quantstore.queries import matching
 from quantstore.schemes import DEFAULT_SCHEME, DEFAULT_TARGET, SCHEMES, TARGETS
 from quantstore.wording import frames, verdicts
+from quantstore.wording.units import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from quantstore.charts.common import AnyChart
+    from quantstore.charts.layer import ChannelOrder
+    from quantstore.charts.palette import ThemeName
+    from quantstore.charts.revisions import PairOrder
     from quantstore.pipeline.outcome import IngestResult
     from quantstore.pipeline.rescues import DoneRescue
     from quantstore.pipeline.runs import Done
     from quantstore.run.choices import Choices, Progress
 
 AnyPath = str | os.PathLike[str]
+
+# Rows of a table that stands in the middle of a notebook.
+MOST_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,24 @@ class Verdict:
     def __str__(self) -> str:
         return self.sentence
 
+    def _repr_html_(self) -> str:
+        """The word in its colours, what it rests on, and how many layers are in which band."""
+        basis = self.sentence.removeprefix(f"{self.verdict}: ")
+        layers_by_band = {
+            "broken": self.layers_broken,
+            "at risk": self.layers_at_risk,
+            "watch": self.layers_watch,
+            "fine": self.layers_fine,
+        }
+        about = f"{self.model}, {self.target}"
+        if any(layers_by_band.values()):
+            counts = markup.layers_by_band(layers_by_band)
+            about += f"; layers under {self.scheme}: {counts}"
+        return markup.framed(
+            markup.paragraph(f"{markup.verdict_chip(self.verdict)} {markup.text(basis)}"),
+            markup.paragraph(markup.text(about), "more"),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Store:
@@ -102,6 +132,23 @@ class Store:
 
     path: Path
     wait_seconds: float | None = None
+
+    def _repr_html_(self) -> str:
+        """What the store holds: its first models with their verdicts, or why it cannot be read."""
+        path = markup.paragraph(markup.text(self.path))
+        try:
+            # Whoever shows an object does not expect to wait.
+            with store.reading(self.path, wait_seconds=1) as connection:
+                size = queries.store_size(connection)
+                names = queries.model_names(connection)[:MOST_SHOWN]
+                verdict_rows = queries.verdicts(connection, names)
+        except QuantstoreError as error:
+            return markup.framed(path, markup.paragraph(markup.text(error.sentence)))
+        content = f"{counted(size.models, 'model')}, {counted(size.layers, 'layer')}"
+        if size.models > len(names):
+            content += f"; the first {len(names)} are shown"
+        table = _verdict_table(verdict_rows, names) if names else ""
+        return markup.framed(path, markup.paragraph(markup.text(content), "more"), table)
 
     def models(self) -> pd.DataFrame:
         """One row per model: where it comes from and how its weights spread."""
@@ -160,6 +207,201 @@ class Store:
                 store.find_model(connection, model)
             frame = queries.verdicts(connection, chosen, _checked_target(target))
         return frame.set_index("model").loc[chosen].reset_index()
+
+    def diff(self, before: str, after: str, scheme: str = DEFAULT_SCHEME.name) -> pd.DataFrame:
+        """What changed between two revisions of a network: one row per layer, worst change first.
+
+        ``rule`` says how a layer was matched, ``outcome`` what became of it: ``better``,
+        ``worse``, ``unchanged`` (by less than 1 dB), or that only one of the two has it.
+        """
+        with self._reading() as connection:
+            changed = queries.revision_changes(connection, before, after, _checked_scheme(scheme))
+        return matching.worst_first(changed)
+
+    def report(
+        self,
+        models: str | Iterable[str],
+        path: AnyPath = "report.html",
+        *,
+        target: str = DEFAULT_TARGET.name,
+    ) -> Path:
+        """Write one HTML file about models, to send to a colleague; it asks for nothing outside.
+
+        Args:
+            path: one that is there already is replaced.
+
+        Returns:
+            The path.
+
+        Raises:
+            QuantstoreError: the file cannot be written.
+        """
+        from quantstore import report
+
+        chosen = _names(models)
+        with self._reading() as connection:
+            for model in chosen:
+                store.find_model(connection, model)
+            page = report.html(connection, chosen, TARGETS[_checked_target(target)])
+        file = Path(path)
+        try:
+            file.write_text(page, encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise unwritable(file, error) from error
+        return file
+
+    def plot_compare(
+        self,
+        models: str | Iterable[str] | None = None,
+        measure: str = "Weight range",
+        scheme: str = DEFAULT_SCHEME.name,
+        *,
+        only_convolutions: bool = True,
+        theme: "ThemeName" = "light",
+        width: int = 760,
+    ) -> "AnyChart":
+        """How the layers of models differ: one brick per layer, stacked along a measure.
+
+        Args:
+            models: all by default.
+            measure: as the Compare page calls it: ``Weight range``, ``Channel spread``, ``SQNR``.
+            only_convolutions: leave out other layers, of models that have convolutions.
+        """
+        from quantstore.notebook import plots
+
+        with self._reading() as connection:
+            return plots.bricks(
+                connection,
+                queries.model_names(connection) if models is None else _names(models),
+                SCHEMES[_checked_scheme(scheme)],
+                measure,
+                only_convolutions=only_convolutions,
+                look=plots.Look(theme, width),
+            )
+
+    def plot_layers(
+        self,
+        model: str,
+        scheme: str = DEFAULT_SCHEME.name,
+        *,
+        theme: "ThemeName" = "light",
+        width: int = 760,
+    ) -> "AnyChart":
+        """Where a network breaks: a bar per layer that hangs from 40 dB, longer is worse."""
+        from quantstore.notebook import plots
+
+        with self._reading() as connection:
+            return plots.layers(
+                connection, model, SCHEMES[_checked_scheme(scheme)], plots.Look(theme, width)
+            )
+
+    def plot_channels(
+        self,
+        model: str,
+        layer: str,
+        operand: str | None = None,
+        scheme: str = DEFAULT_SCHEME.name,
+        *,
+        order: "ChannelOrder" = "by index",
+        theme: "ThemeName" = "light",
+        width: int = 760,
+    ) -> "AnyChart":
+        """The output channels of a layer: a box of the weights of each, its SQNR below.
+
+        Args:
+            operand: where a node has several layers, as the ``W`` and ``R`` of an LSTM.
+            order: ``by index`` or ``widest first``.
+
+        Raises:
+            UnknownLayerError: the model has no such layer, or several of this name.
+        """
+        from quantstore.notebook import plots
+
+        with self._reading() as connection:
+            return plots.channels(
+                connection,
+                model,
+                layer,
+                operand,
+                SCHEMES[_checked_scheme(scheme)],
+                order,
+                plots.Look(theme, width),
+            )
+
+    def plot_drift(
+        self,
+        model: str,
+        runs: int | Iterable[int] | None = None,
+        *,
+        with_local: bool = True,
+        theme: "ThemeName" = "light",
+        width: int = 760,
+    ) -> "AnyChart":
+        """Where along the network the quantized model leaves the float one.
+
+        Args:
+            runs: keys of runs that keep their tensors (``simulation_id``), four at most; by
+                default the latest.
+            with_local: draw the error that each node makes by itself as well, dotted.
+
+        Raises:
+            QuantstoreError: no such run keeps its tensors.
+        """
+        from quantstore.notebook import plots
+
+        chosen = None if runs is None else [runs] if isinstance(runs, int) else list(runs)
+        with self._reading() as connection:
+            return plots.error_along_depth(
+                connection, model, chosen, with_local=with_local, look=plots.Look(theme, width)
+            )
+
+    def plot_rescue(
+        self,
+        model: str,
+        rescue_id: int | None = None,
+        *,
+        theme: "ThemeName" = "light",
+        width: int = 760,
+    ) -> "AnyChart":
+        """What each step of a rescue gave on unseen inputs, by default of the latest rescue.
+
+        Raises:
+            QuantstoreError: there is no such rescue, or it tried nothing.
+        """
+        from quantstore.notebook import plots
+
+        with self._reading() as connection:
+            return plots.rescue_steps(connection, model, rescue_id, plots.Look(theme, width))
+
+    def plot_diff(
+        self,
+        before: str,
+        after: str,
+        scheme: str = DEFAULT_SCHEME.name,
+        *,
+        order: "PairOrder" = "change",
+        theme: "ThemeName" = "light",
+        width: int = 760,
+    ) -> "AnyChart":
+        """Every layer of two revisions: a ring where its SQNR was, a dot where it is now.
+
+        Args:
+            order: ``change``, the layers that changed, the largest loss first; or ``depth``, all.
+
+        Raises:
+            QuantstoreError: no layer changed, and only those were asked for.
+        """
+        from quantstore.notebook import plots
+
+        with self._reading() as connection:
+            return plots.diff(
+                connection,
+                before,
+                after,
+                SCHEMES[_checked_scheme(scheme)],
+                order,
+                plots.Look(theme, width),
+            )
 
     def check(
         self, models: str | Iterable[str], limits: Limits | Config | None = None
@@ -448,6 +690,19 @@ def demo_models() -> list[Path]:
     from quantstore.pipeline.files import demo_paths
 
     return demo_paths()
+
+
+def _verdict_table(verdict_rows: pd.DataFrame, names: Sequence[str]) -> str:
+    """One row per model: its size, and its verdict under each target that every ingest measures."""
+    by_cell = verdict_rows.set_index(["model", "target"])["verdict"]
+    layer_counts = verdict_rows.drop_duplicates("model").set_index("model")["layer_count"]
+    columns = {
+        "model": [markup.text(name) for name in names],
+        "layers": [f"{layer_counts[name]:,}" for name in names],
+    }
+    for target in (target.name for target in TARGETS.values() if target.is_default):
+        columns[target] = [markup.verdict_chip(by_cell[name, target]) for name in names]
+    return markup.table(columns, numbers=frozenset({"layers"}))
 
 
 def _names(models: str | Iterable[str]) -> list[str]:

@@ -190,3 +190,11 @@ def hint_for(name: str, names: Iterable[str], hint: str) -> str:
         key=len,
     )
     return f"did you mean {by_folded[close[0]]}? {hint}".rstrip() if close else hint
+
+
+def unwritable(path: object, error: OSError) -> QuantstoreError:
+    """The failure to write a file, as a sentence."""
+    return QuantstoreError(
+        f"{path}: cannot be written: {error.strerror or error}",
+        "name a file in a folder that exists and that you may write to",
+    )

@@ -69,12 +69,20 @@ def test_every_public_name_is_there_and_explained():
 def _later_types():
     import pyarrow as pa
 
+    from quantstore.charts.common import AnyChart
+    from quantstore.charts.layer import ChannelOrder
+    from quantstore.charts.palette import ThemeName
+    from quantstore.charts.revisions import PairOrder
     from quantstore.pipeline.rescues import DoneRescue
     from quantstore.pipeline.runs import Done
     from quantstore.run.choices import Choices, Progress
 
     return {
         "pa": pa,
+        "AnyChart": AnyChart,
+        "ChannelOrder": ChannelOrder,
+        "ThemeName": ThemeName,
+        "PairOrder": PairOrder,
         "Choices": Choices,
         "Progress": Progress,
         "Done": Done,
@@ -149,6 +157,25 @@ def test_compare_keeps_the_order_given(demo):
     assert set(frame["target"]) == {"int8_weights"}
 
 
+def test_a_diff_is_the_frame_of_the_revisions_page_the_worst_change_first(demo, demo_store):
+    before, after = "digits-separable", "digits-rescaled"
+    changed = demo.diff(before, after)
+    with store.reading(demo_store) as connection:
+        expected = queries.revision_changes(connection, before, after, "int8_tensor_symmetric")
+    assert sorted(changed["layer_id_after"]) == sorted(expected["layer_id_after"])
+    assert changed["change_db"].iloc[0] == changed["change_db"].min() < -1
+    assert set(demo.diff(before, before)["outcome"]) == {"unchanged"}
+
+
+def test_a_report_is_a_file_to_send(demo, tmp_path):
+    path = demo.report(["digits-plain", "digits-rescaled"], tmp_path / "digits.html")
+    assert path == tmp_path / "digits.html"
+    page = path.read_text("utf-8")
+    assert "digits-rescaled" in page
+    with pytest.raises(quantstore.QuantstoreError, match="cannot be written"):
+        demo.report("digits-plain", tmp_path / "none" / "digits.html")
+
+
 def test_one_name_is_one_model_and_not_its_letters(demo):
     assert demo.compare("digits-plain")["model"].tolist() == ["digits-plain"]
 
@@ -180,6 +207,8 @@ def test_check_takes_limits_of_python_and_of_a_file(demo, tmp_path):
         lambda demo: demo.compare(["digits-plain", "nope"]),
         lambda demo: demo.check("nope"),
         lambda demo: demo.remove("nope"),
+        lambda demo: demo.diff("digits-plain", "nope"),
+        lambda demo: demo.report(["digits-plain", "nope"], "never.html"),
     ],
 )
 def test_an_unknown_model_is_an_error_everywhere(demo, ask):

@@ -27,7 +27,8 @@ LAYERS = """
     store run wording
     queries console rescuing
     pipeline checks charts
-    report api
+    report notebook
+    api
     cli app
     __main__
 """
@@ -59,7 +60,7 @@ OWNERS = {
     },
     "pandas": {
         *("wording.tables", "wording.frames", "wording.worked_example"),
-        *("queries", "console", "checks", "charts", "report", "api", "cli", "app"),
+        *("queries", "console", "checks", "charts", "report", "notebook", "api", "cli", "app"),
     },
     "pyarrow": {"store", "console", "wording.tables", "api"},
 }

@@ -28,6 +28,9 @@ def test_every_cell_runs_and_prints_what_it_printed_when_it_was_written(
         # A chart is only correct once it has been made into JSON, a frame can always be shown.
         if hasattr(value, "to_dict"):
             assert value.to_dict()
+        # A store and a verdict show themselves.
+        if hasattr(value, "_repr_html_"):
+            assert value._repr_html_()
         printed = capsys.readouterr().out
         written = ["".join(output.get("text", "")) for output in cell["outputs"]]
         assert without_figures(printed) == without_figures("".join(written))

@@ -1,5 +1,6 @@
 """What all charts share: type, grid, axes and the words of a tooltip."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ FONT = "Source Sans, Source Sans Pro, sans-serif"
 # What a click on a mark is called, on every chart whose marks are layers.
 CLICK = "open_layer"
 
-AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
+AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart
 
 
 def leave_parts_unchecked() -> None:
@@ -74,6 +75,53 @@ def ready(chart: AnyChart) -> AnyChart:
     # Assigned the usual way it would become a part of the chart.
     object.__setattr__(chart, "to_dict", partial(chart.to_dict, validate=False))
     return chart
+
+
+def stacked(charts: Sequence[AnyChart], palette: Palette) -> AnyChart:
+    """Finished charts above one another, as one."""
+    for chart in charts:
+        # The whole has one; Altair refuses those of parts.
+        chart.config = alt.Undefined
+    return styled(alt.vconcat(*charts, spacing=4), palette)
+
+
+def standalone(chart: AnyChart, palette: Palette, width: int, title: str) -> AnyChart:
+    """The chart outside the app: on a ground of its own, with a title, with all of its rows.
+
+    Args:
+        width: of what is drawn, without the axis, in pixels.
+    """
+    for part in chart.vconcat if isinstance(chart, alt.VConcatChart) else [chart]:
+        part["width"] = width
+        _explain_bands(part)
+    chart["title"] = alt.TitleParams(
+        title, anchor="start", color=palette.text, fontSize=14, fontWeight="normal"
+    )
+    chart["description"] = title
+    chart["padding"] = 12
+    chart.config["background"] = palette.background
+    plain_to_dict = chart.to_dict
+
+    def to_dict(*arguments: Any, **options: Any) -> dict[str, Any]:
+        # Altair refuses more than 5,000 rows, in case they end up in a notebook: they shall.
+        with alt.data_transformers.enable("default", max_rows=None):
+            spec: dict[str, Any] = plain_to_dict(*arguments, **options)
+        return spec
+
+    # Assigned the usual way it would become a part of the chart.
+    object.__setattr__(chart, "to_dict", to_dict)
+    return chart
+
+
+def _explain_bands(chart: Any) -> None:
+    """A legend of the bands, which the pages and the report have beside the chart."""
+    for layer in chart.layer if isinstance(chart, alt.LayerChart) else [chart]:
+        colour = getattr(layer.encoding, "color", alt.Undefined)
+        if isinstance(colour, alt.Color) and colour["shorthand"] == _BAND_FIELD:
+            colour["legend"] = alt.Legend(title=None, orient="bottom", symbolType="square")
+
+
+_BAND_FIELD = "band:N"
 
 
 def band_colour(palette: Palette, field: str = "band") -> alt.Color:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from quantstore.charts.codes import codes_between, codes_of, step_of, zero_code
-from quantstore.charts.common import AnyChart, band_colour, styled, tooltip
+from quantstore.charts.common import AnyChart, band_colour, stacked, styled, tooltip
 from quantstore.charts.palette import BANDS, Palette
 from quantstore.numerics.quantization import Grid
 from quantstore.wording.units import (
@@ -182,6 +182,19 @@ def channel_sqnr(
     )
     layered = alt.layer(drawn, _hover(alt.Chart(columns), axis_x, palette))
     return styled(layered, palette, height=height)
+
+
+def channels_above_sqnr(
+    channels: pd.DataFrame,
+    palette: Palette,
+    *,
+    order: ChannelOrder,
+    axis: AxisKind,
+    step: float | None,
+) -> AnyChart:
+    """The boxes of :func:`channel_boxes`, and below them the bars of :func:`channel_sqnr`."""
+    boxes = channel_boxes(channels, palette, order=order, axis=axis, step=step)
+    return stacked([boxes, channel_sqnr(channels, palette, order=order)], palette)
 
 
 def code_bars(

@@ -9,7 +9,7 @@ import click
 
 from quantstore.cli import terminal
 from quantstore.cli.names import ModelName, NameChoice
-from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, emit, say, unwritable
+from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, emit, say
 from quantstore.cli.root import commands, everywhere
 from quantstore.errors import (
     MissingStoreError,
@@ -17,6 +17,7 @@ from quantstore.errors import (
     StoreError,
     UnknownModelError,
     printable,
+    unwritable,
 )
 from quantstore.schemes import DEFAULT_TARGET, SCHEMES, TARGETS
 

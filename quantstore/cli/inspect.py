@@ -15,7 +15,6 @@ from quantstore.cli.output import (
     print_frame,
     say,
     standard_input,
-    unwritable,
     write_answer,
 )
 from quantstore.cli.root import (
@@ -26,7 +25,7 @@ from quantstore.cli.root import (
     target_option,
     targets_option,
 )
-from quantstore.errors import printable
+from quantstore.errors import printable, unwritable
 from quantstore.schemes import ALL_TARGETS, DEFAULT_TARGET, SCHEMES, TARGETS, target_of
 from quantstore.wording import units, verdicts
 from quantstore.wording.text import listed
@@ -336,12 +335,7 @@ def diff(
     from quantstore.queries import matching
 
     with store.reading(db) as connection:
-        for model in (before, after):
-            store.find_model(connection, model)
-        changed = matching.changes(
-            queries.revision_layers(connection, before, scheme),
-            queries.revision_layers(connection, after, scheme),
-        )
+        changed = queries.revision_changes(connection, before, after, scheme)
         bands = _bands(connection)
     frame = matching.worst_first(changed)
     if not is_whole:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantstore.cli import terminal
-from quantstore.errors import QuantstoreError, RejectedQueryError, printable
+from quantstore.errors import RejectedQueryError, printable, unwritable
 from quantstore.wording.text import listed
 
 if TYPE_CHECKING:
@@ -38,14 +38,6 @@ def write_answer(answer: Any, path: Path) -> None:
                 path.write_text(tables.to_csv(answer.frame), encoding="utf-8", newline="\n")
     except OSError as error:
         raise unwritable(path, error) from error
-
-
-def unwritable(path: Path, error: OSError) -> QuantstoreError:
-    """The failure to write a file, as a sentence."""
-    return QuantstoreError(
-        f"{path}: cannot be written: {error.strerror or error}",
-        "name a file in a folder that exists and that you may write to",
-    )
 
 
 def standard_input() -> str:

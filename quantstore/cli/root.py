@@ -18,8 +18,8 @@ import click
 from quantstore import settings
 from quantstore.cli import shells
 from quantstore.cli.names import NameChoice
-from quantstore.cli.output import INTERRUPTED, OK, USAGE, complain, one_line, unwritable
-from quantstore.errors import QuantstoreError
+from quantstore.cli.output import INTERRUPTED, OK, USAGE, complain, one_line
+from quantstore.errors import QuantstoreError, unwritable
 from quantstore.process import logs
 from quantstore.schemes import ALL_TARGETS, DEFAULT_SCHEME, DEFAULT_TARGET, SCHEMES, TARGETS
 from quantstore.version import __version__

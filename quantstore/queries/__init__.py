@@ -68,7 +68,7 @@ from quantstore.queries.rescues import (
     rescues,
     stored_rescues,
 )
-from quantstore.queries.revisions import likely_revisions, revision_layers
+from quantstore.queries.revisions import likely_revisions, revision_changes, revision_layers
 from quantstore.queries.runs import (
     PREDICTIONS,
     drift,
@@ -164,6 +164,7 @@ __all__ = [
     "rescue_steps",
     "rescue_units",
     "rescues",
+    "revision_changes",
     "revision_layers",
     "run_counts",
     "schema",

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from quantstore.store import Connection
+from quantstore.queries import matching
+from quantstore.store import Connection, find_model
 
 
 def revision_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
@@ -19,6 +20,22 @@ def revision_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
         order by depth
         """,
         {"model": model, "scheme": scheme},
+    )
+
+
+def revision_changes(con: Connection, before: str, after: str, scheme: str) -> pd.DataFrame:
+    """Which layer of one revision is which of the other, and what changed under one scheme.
+
+    Returns:
+        A frame as :func:`matching.changes` gives it, in the order of the later network.
+
+    Raises:
+        UnknownModelError: the store does not hold one of them.
+    """
+    for model in (before, after):
+        find_model(con, model)
+    return matching.changes(
+        revision_layers(con, before, scheme), revision_layers(con, after, scheme)
     )
 
 

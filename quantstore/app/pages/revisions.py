@@ -58,10 +58,7 @@ def main() -> None:
             headline.header(SAME_MODEL_TWICE, anchor=False)
             st.caption("Choose a different model on one side.")
             return
-        changed = matching.changes(
-            queries.revision_layers(con, before, scheme.name),
-            queries.revision_layers(con, after, scheme.name),
-        )
+        changed = queries.revision_changes(con, before, after, scheme.name)
         headline.header(
             notes_widgets.escaped(matching.headline(changed, before, after)), anchor=False
         )
