@@ -43,7 +43,7 @@ OWNERS = {
     "onnx_ir": {"graph", "run", "rescuing"},
     "google": {"graph"},
     "onnxruntime": {"run.runtime"},
-    "PIL": {"run.inputs", "run.pictures", "run.thumbnails"},
+    "PIL": {"run.inputs", "run.pictures", "run.thumbnails", "charts.answers"},
     "altair": {"charts"},
     # The command line starts the server; nothing else of it draws.
     "streamlit": {"app", "cli.app"},

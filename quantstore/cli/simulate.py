@@ -108,6 +108,11 @@ NO_FILE = "no such file"
     metavar="SECONDS",
     help="Limit the CPU time of --sensitivity, and of --goal to as much again.",
 )
+@click.option(
+    "--no-pictures",
+    is_flag=True,
+    help="Do not keep small pictures of the inputs that changed most.",
+)
 @click.option("--no-fold", is_flag=True, help="Do not fold BatchNormalization into the weights.")
 @click.option(
     "--limit",
@@ -134,6 +139,7 @@ def simulate(
     goal_db: float | None,
     budget: float,
     no_fold: bool,
+    no_pictures: bool,
     limit: int,
     style: str,
     exclude: tuple[str, ...],
@@ -175,6 +181,7 @@ def simulate(
         goal_db=goal_db,
         budget_seconds=budget,
         fold=not no_fold,
+        pictures=not no_pictures,
         **chosen,
     )
     with showing_stages(path.name) as report:
@@ -197,6 +204,7 @@ def _drift_frame(done: "Done") -> "pd.DataFrame":
     import pandas as pd
 
     from quantstore.records import ActivationErrorRecord
+    from quantstore.wording.changed_answers import changes
 
     columns = [field.name for field in dataclasses.fields(ActivationErrorRecord)]
     rows = [dataclasses.asdict(row) for row in done.simulation.activation_errors]
@@ -209,6 +217,7 @@ def _drift_frame(done: "Done") -> "pd.DataFrame":
         "scheme": record.scheme,
         "mode": record.mode,
         "output_sqnr_db": record.output_sqnr_db,
+        "answers": changes(record.answers),
     }
     return frame.assign(**owner)[[*owner, *columns]]
 
@@ -216,6 +225,8 @@ def _drift_frame(done: "Done") -> "pd.DataFrame":
 def _say_simulation(done: "Done") -> None:
     """What the table does not say, the result before all."""
     from quantstore.run.drift import collapse
+    from quantstore.wording.changed_answers import changes
+    from quantstore.wording.units import NO_BREAK_SPACE
 
     record = done.simulation.record
     for note in done.notes:
@@ -228,6 +239,8 @@ def _say_simulation(done: "Done") -> None:
         say(f"output SQNR {record.output_sqnr_db:.1f} dB, compared: {record.compared}")
         if not math.isnan(record.deciding_sqnr_db):
             say(f"the verdict takes {record.deciding_sqnr_db:.1f} dB, of the worst output")
+    if record.answers:
+        say(changes(record.answers).replace(NO_BREAK_SPACE, " "))
     lost = collapse(done.simulation.activation_errors)
     if lost.first:
         say(f"first layer below 10 dB: {lost.first}; all below from: {lost.for_good or 'nowhere'}")

@@ -78,6 +78,7 @@ from quantstore.queries.runs import (
     reality,
     run_counts,
     sensitivities,
+    simulation_answers,
     tensor_values,
 )
 from quantstore.queries.search import Hit, Hits, SearchResults, search
@@ -172,6 +173,7 @@ __all__ = [
     "sensitivities",
     "shelf",
     "shown_targets",
+    "simulation_answers",
     "sources",
     "store_size",
     "stored_rescues",

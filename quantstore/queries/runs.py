@@ -283,6 +283,19 @@ def drift(con: Connection, runs: Sequence[int]) -> pd.DataFrame:
     )
 
 
+def simulation_answers(con: Connection, runs: Sequence[int]) -> pd.DataFrame:
+    """One row per run and input, those first whose outputs changed most."""
+    return con.frame(
+        """
+        select *
+        from simulation_answers
+        where list_contains($runs, simulation_id)
+        order by simulation_id, rank
+        """,
+        {"runs": list(runs)},
+    )
+
+
 def tensor_values(con: Connection, run: int, tensor: str) -> pd.DataFrame:
     """One row: a tensor of a run with both of its histograms; empty where there is none."""
     return con.frame(

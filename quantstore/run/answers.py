@@ -184,7 +184,8 @@ def _context(samples: Samples, points: Points, names: Mapping[int, str]) -> Read
     height, width = samples.picture_size or (0, 0)
     output_of = {name: part.output for part in points.parts for name in part.names}
     output_of |= {end.name: end.output for end in points.ends}
-    return ReadingContext(points.parts, width, height, names, output_of)
+    joined = frozenset(name for join in points.joins for name in join.scores)
+    return ReadingContext(points.parts, width, height, names, output_of, joined)
 
 
 def _figures(inputs: RunOutputs, judged: Sequence[JudgedPart]) -> list[float]:

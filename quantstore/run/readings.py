@@ -52,6 +52,8 @@ class ReadingContext:
     names: Mapping[int, str] = field(default_factory=dict)
     # The output that a tensor belongs to.
     output_of: Mapping[str, str] = field(default_factory=dict)
+    # Scores that are handed out together with boxes; others of the same size only choose them.
+    joined_scores: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +364,7 @@ def _unlikeliness(
     rows = _anchors_first(scores, anchors)
     is_share = bool(rows.min() >= 0 and rows.max() <= 1)
     return (
+        name not in context.joined_scores,
         not (is_share and _is_softmax(rows)),
         not is_share,
         not decides,

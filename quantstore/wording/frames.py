@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from quantstore.records import RescueRecord, SimulationRecord
+from quantstore.records import AnswerRecord, RescueRecord, SimulationRecord
 from quantstore.wording.causes import LayerFacts
 
 
@@ -50,6 +50,20 @@ def rescue_record(row: Mapping[Any, Any]) -> RescueRecord:
     for name in ("allowed", "notes"):
         values[name] = tuple(names_or_none(row[name]))
     return RescueRecord(**values)
+
+
+def answer_record(row: Mapping[Any, Any]) -> AnswerRecord:
+    """A row of ``queries.simulation_answers``; an SQNR that is missing is that of an exact one."""
+    values: dict[str, Any] = {
+        field.name: None if pd.isna(row[field.name]) else row[field.name]
+        for field in dataclasses.fields(AnswerRecord)
+    }
+    for field in dataclasses.fields(AnswerRecord):
+        if field.type in ("int | None", int | None) and values[field.name] is not None:
+            values[field.name] = int(values[field.name])
+    if values["picture"] is not None:
+        values["picture"] = bytes(values["picture"])
+    return AnswerRecord(**values | {"sqnr_db": _finite_or(row["sqnr_db"], math.inf)})
 
 
 def _finite_or(value: Any, otherwise: float) -> float:

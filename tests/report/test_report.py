@@ -18,7 +18,7 @@ from quantstore.charts import compare
 from quantstore.charts.palette import DARK, LIGHT, PROPERTIES, by_name
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
-from quantstore.records import FindingRecord
+from quantstore.records import AnswerRecord, FindingRecord
 from quantstore.report import document, figures, method
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, TARGETS
 from quantstore.wording import headlines, notes, units, verdicts
@@ -561,3 +561,16 @@ def test_without_javascript_the_tables_are_there(opened, page):
     tab = opened(page, javascript=False)
     assert tab.page.get_by_text("broken: 8 layers").count()
     assert tab.page.get_by_text("need JavaScript").count()
+
+
+def test_no_picture_of_somebodys_inputs_leaves_with_a_report(demo_store, tmp_path):
+    path = shutil.copy(demo_store, tmp_path / "pictured.duckdb")
+    picture = np.random.default_rng(0).bytes(3000)
+    answer = AnswerRecord(
+        input_name="holidays.jpg", rank=1, sqnr_db=9.5, form="none", is_shown=True, picture=picture
+    )
+    with store.writing(path) as connection:
+        add(connection, PAIR[0], a_run(9.5, source="1 image from photos/", answers=(answer,)))
+    text = write(path, PAIR)
+    assert base64.b64encode(picture).decode()[:40] not in text
+    assert "holidays.jpg" not in text

@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
-from quantstore.app.sections import drift_runs, run_form, runs_under_way
+from quantstore.app.sections import changed_answers, drift_runs, run_form, runs_under_way
 from quantstore.app.widgets import (
     address,
     colours,
@@ -68,6 +68,7 @@ def main() -> None:
         _say_float_layers(chosen, names)
         _lines(tensors, jumps, chosen)
         _jump_table(jumps, is_several=len(picked) > 1)
+        changed_answers.section(changed_answers.by_run(con, picked), names, chosen)
         _worst(tensors, is_several=len(picked) > 1)
         _one_tensor(con, tensors, names)
         _sensitivity(con, list(dict.fromkeys(chosen["model"])))

@@ -136,6 +136,13 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
                 "Maximum samples", 2, 1000, DEFAULT_SAMPLES, key="run_samples"
             )
             with st.container(vertical_alignment="bottom", height="stretch"):
+                pictures = st.checkbox(
+                    "Keep small pictures of a few inputs",
+                    value=True,
+                    key="run_pictures",
+                    help="To show answers on. They stay in your store, and go along when you"
+                    f" export it. Only used with {OWN_DATA}.",
+                )
                 sensitivity = st.checkbox(
                     "Also measure sensitivity (slower)",
                     key="run_sensitivity",
@@ -162,6 +169,7 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
         "calibration": calibration,
         "samples": int(samples),
         "preprocess": preset,
+        "pictures": bool(pictures),
         "sensitivity": bool(sensitivity),
         "exclude": tuple(map(str, exclude)),
         "fold": bool(by_model[model]["folded"]),
