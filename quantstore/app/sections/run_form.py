@@ -140,8 +140,8 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
                     "Keep small pictures of a few inputs",
                     value=True,
                     key="run_pictures",
-                    help="To show answers on. They stay in your store, and go along when you"
-                    f" export it. Only used with {OWN_DATA}.",
+                    help="The page shows the answers on them. They stay in your store; exports of"
+                    " the store contain them. Noise has none.",
                 )
                 sensitivity = st.checkbox(
                     "Also measure sensitivity (slower)",
