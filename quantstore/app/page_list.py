@@ -86,6 +86,13 @@ PAGES = (
         needs_models=False,
     ),
     Page(
+        "article",
+        title="Reproduce the article",
+        icon="article",
+        question="Why does int8 ruin one detector and spare another?",
+        judges=False,
+    ),
+    Page(
         "sql",
         title="SQL",
         icon="terminal",
