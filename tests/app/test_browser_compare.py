@@ -80,3 +80,74 @@ def test_two_models_lead_to_their_revisions_and_a_dot_to_its_layer(visit, full_a
     marks.first.click()
     visitor.arrives("layer", "What would rescue it")
     visitor.leaves_no_trace()
+
+
+@pytest.mark.slow
+def test_arrows_walk_the_matrix_and_back_leads_to_the_place_that_was_left(
+    visit, full_app: str
+) -> None:
+    visitor = visit(full_app)
+    page = visitor.page
+    page.set_viewport_size({"width": 1000, "height": 500})
+    visitor.turn_to("/?target=int8_tensor")
+    visitor.tab_to("digits-rescaled, per-tensor int8:")
+    page.keyboard.press("ArrowRight")
+    assert visitor.focus().startswith("digits-rescaled, per-channel int8:")
+    page.keyboard.press("End")
+    assert visitor.focus().startswith("digits-rescaled, int8 weights only:")
+    page.keyboard.press("Home")
+    assert visitor.focus() == "digits-rescaled"
+    page.keyboard.press("ArrowDown")
+    second = visitor.focus()
+    assert second != "digits-rescaled"
+    assert visitor.has_visible_focus()
+    # One stop: the next Tab leaves the matrix, and the way back leads to where one was.
+    page.keyboard.press("Tab")
+    assert not visitor.focus().startswith("digits-")
+    page.keyboard.press("Shift+Tab")
+    assert visitor.focus() == second
+
+    def scrolled() -> int:
+        return page.evaluate("document.querySelector('[data-testid=stMain]').scrollTop")
+
+    page.locator("[data-testid=stMain]").evaluate("main => { main.scrollTop = 260; }")
+    page.wait_for_timeout(100)
+    left_at = scrolled()
+    assert left_at > 100
+    page.keyboard.press("Enter")
+    visitor.arrives("model", "Worst layers first")
+    assert scrolled() == 0
+    page.go_back()
+    visitor.arrives("", "How the layers differ")
+    expect(page.locator("td.name button").first).to_be_attached()
+    page.wait_for_timeout(500)
+    assert abs(scrolled() - left_at) <= 1
+    visitor.leaves_no_trace()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "label", "key"),
+    [
+        ("/model", "Model", "model"),
+        ("/rescue", "Model", "model"),
+        ("/revisions", "Before", "before"),
+        ("/", "Models", "models"),
+    ],
+)
+def test_enter_takes_the_best_match_of_what_is_typed(
+    visit, full_app: str, path: str, label: str, key: str
+) -> None:
+    visitor = visit(full_app)
+    page = visitor.page
+    visitor.turn_to(path)
+    box = page.locator("[data-testid=stMain]").get_by_role("combobox", name=label, exact=True)
+    box.first.click()
+    # Two names begin so.
+    page.keyboard.type("digits-separable")
+    expect(page.get_by_role("option").first).to_have_text("digits-separable")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(f"[?&]{key}=digits-separable(&|$)"))
+    visitor.settle()
+    assert visitor.query()[key] == ["digits-separable"]
+    visitor.leaves_no_trace()

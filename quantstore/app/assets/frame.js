@@ -18,6 +18,56 @@ function keepHistoryHonest(page) {
     };
 }
 
+const RESTORING_MS = 8000;
+
+// Back and Forward lead to the place on a page where it was left, not only to the page.
+function keepPlaces(page) {
+    const places = new Map();
+    const main = () => document.querySelector("[data-testid=stMain]");
+    const isDrawn = () => document.querySelector("[data-testid=stApp]")
+        ?.dataset.testScriptState === "notRunning";
+    let path = page.location.pathname;
+    let wanted = null;
+    const forget = () => { wanted = null; };
+    for (const kind of ["wheel", "touchstart", "pointerdown", "keydown"]) {
+        page.addEventListener(kind, forget, { capture: true, passive: true });
+    }
+    document.addEventListener("scroll", (event) => {
+        // What moves while a page is being drawn, nobody has moved.
+        if (event.target !== main() || wanted !== null) return;
+        if (page.location.pathname === path) places.set(page.location.href, main().scrollTop);
+    }, { capture: true, passive: true });
+    for (const name of ["pushState", "replaceState"]) {
+        const change = page.history[name].bind(page.history);
+        page.history[name] = (...entry) => {
+            change(...entry);
+            if (page.location.pathname === path && wanted === null) {
+                places.set(page.location.href, main()?.scrollTop ?? 0);
+            }
+            path = page.location.pathname;
+        };
+    }
+    page.addEventListener("popstate", () => {
+        path = page.location.pathname;
+        const place = { top: places.get(page.location.href) ?? 0 };
+        wanted = place;
+        const deadline = performance.now() + RESTORING_MS;
+        let stillSince = null;
+        // The page grows while it is drawn, and charts come last.
+        const settle = () => {
+            if (wanted !== place) return;
+            const part = main();
+            if (part && Math.abs(part.scrollTop - place.top) > 1) part.scrollTop = place.top;
+            const isThere = part && isDrawn() && Math.abs(part.scrollTop - place.top) <= 1;
+            stillSince = isThere ? stillSince ?? performance.now() : null;
+            const isDone = stillSince !== null && performance.now() - stillSince > 1000;
+            if (isDone || performance.now() > deadline) wanted = null;
+            else page.requestAnimationFrame(settle);
+        };
+        settle();
+    });
+}
+
 // The files below what was dropped. A model.onnx in a folder is named after the folder.
 async function filesOf(entry, folder = "") {
     if (entry.isFile) {
@@ -110,6 +160,7 @@ export default function ({ data, parentElement }) {
     if (!page.quantstoreFrame) {
         page.quantstoreFrame = { done: data.done };
         keepHistoryHonest(page);
+        keepPlaces(page);
         takeFilesAnywhere(page);
         markTitle(page);
     }

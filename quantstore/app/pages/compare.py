@@ -181,6 +181,14 @@ def _verdict_section(
     with st.expander("All values: output SQNR, weight range, channel spread, channels"):
         rows = verdicts[verdicts["target"] == target.name].set_index("model", drop=False).loc[shown]
         cells = [verdict(queries.model_facts(row)) for row in rows.to_dict("records")]
+
+        def clicked() -> None:
+            picked = st.session_state["values"].selection.cells
+            if picked:
+                address.choose("model", shown[picked[0][0]])
+                navigation.open_next("model")
+
+        st.caption("Click a cell to open its model.")
         st.dataframe(
             pd.DataFrame(
                 {
@@ -202,6 +210,9 @@ def _verdict_section(
                 # A format of Streamlit's own would write a hyphen for a minus.
             ).style.format({"outputs, dB": _tenths}, na_rep=""),
             hide_index=True,
+            key="values",
+            on_select=clicked,
+            selection_mode="single-cell",
             column_config={
                 "outputs, dB": st.column_config.NumberColumn(
                     help="SQNR at the worst output, which decides the verdict"

@@ -1,6 +1,6 @@
 """Models: what does the store hold, and is it in order?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -93,7 +93,7 @@ def main() -> None:
     else:
         _table(rows, verdicts, fresh, marked)
         _pages(rows, number)
-    _ingests(ingests)
+    _ingests(ingests, {origin.model for origin in origins})
     _disk(disk_bytes, free_bytes)
     model_dialogs.draw(target)
 
@@ -301,7 +301,7 @@ def _pages(rows: pd.DataFrame, number: int) -> None:
     )
 
 
-def _ingests(ingests: pd.DataFrame) -> None:
+def _ingests(ingests: pd.DataFrame, models: Collection[str]) -> None:
     """The latest files that came in, or did not."""
     if ingests.empty:
         return
@@ -313,6 +313,13 @@ def _ingests(ingests: pd.DataFrame) -> None:
         + (f", {count(failed)} of which failed" if failed else "")
         + ". The table *ingests* lists every attempt."
     )
+
+    def clicked() -> None:
+        click = st.session_state["ingests"].clicked
+        if click:
+            address.choose("model", str(click["row"]))
+            navigation.open_next("model")
+
     components.table(
         columns=[
             {"title": "file", "kind": "name"},
@@ -322,10 +329,16 @@ def _ingests(ingests: pd.DataFrame) -> None:
             {"title": "peak memory", "kind": "pair", "number": True, "wide": True},
         ],
         rows=[
-            {"key": row_index, "chosen": False, "cells": _ingest(row)}
-            for row_index, row in enumerate(ingests.to_dict("records"))
+            {
+                # A file that brought no model, or one that is gone, opens nothing.
+                "key": row["model"] if row["model"] in models else None,
+                "chosen": False,
+                "cells": _ingest(row),
+            }
+            for row in ingests.to_dict("records")
         ],
         key="ingests",
+        on_click=clicked,
     )
 
 

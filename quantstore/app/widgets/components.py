@@ -93,6 +93,8 @@ td:last-child, th:last-child { padding-right: 0; }
 }
 .cell:hover { filter: brightness(0.97); }
 .cell.untested { outline: 1px dashed var(--untested-ink); outline-offset: -1px; }
+/* Inside the cell: a table that moves sideways would cut it off outside. */
+.cell.cell:focus-visible { outline: 3px solid var(--accent); outline-offset: -3px; }
 .glyph {
     display: inline-block; width: 16px; height: 16px; margin-right: 6px; border-radius: 50%;
     border: 1px solid currentColor; box-sizing: border-box; font-size: 11px; line-height: 14px;
@@ -134,9 +136,53 @@ const element = (tag, className, text) => {
     return made;
 };
 
+// One stop for Tab, and arrows, Home and End between the buttons: the pattern of a grid.
+const walkable = (root, table, grid, data, focused) => {
+    const all = grid.flat().filter(Boolean);
+    const at = (place) => all.find((button) => button.dataset.place === place);
+    const answer = data.rows.length ? JSON.stringify([data.rows[0].name, data.chosen]) : "";
+    let stop;
+    const mark = (button) => {
+        if (stop) stop.tabIndex = -1;
+        stop = button;
+        stop.tabIndex = 0;
+        root.place = stop.dataset.place;
+    };
+    for (const button of all) button.tabIndex = -1;
+    mark(at(root.place) ?? at(answer) ?? all[0]);
+    // What is redrawn loses the keyboard's place.
+    if (focused) at(focused)?.focus({ preventScroll: true });
+    table.addEventListener("focusin", (event) => {
+        if (all.includes(event.target)) mark(event.target);
+    });
+    table.addEventListener("keydown", (event) => {
+        if (!all.includes(event.target) || event.altKey || event.shiftKey) return;
+        const row = grid.findIndex((buttons) => buttons.includes(event.target));
+        const column = grid[row].indexOf(event.target);
+        const isWhole = event.ctrlKey || event.metaKey;
+        const next = {
+            ArrowRight: () => grid[row].slice(column + 1).find(Boolean),
+            ArrowLeft: () => grid[row].slice(0, column).findLast(Boolean),
+            ArrowDown: () => grid.slice(row + 1).map((buttons) => buttons[column]).find(Boolean),
+            ArrowUp: () =>
+                grid.slice(0, row).map((buttons) => buttons[column]).findLast(Boolean),
+            Home: () => (isWhole ? all : grid[row]).find(Boolean),
+            End: () => (isWhole ? all : grid[row]).findLast(Boolean),
+        }[event.key];
+        if (!next) return;
+        event.preventDefault();
+        next()?.focus();
+    });
+};
+
 export default function ({ data, parentElement, setTriggerValue }) {
     const root = parentElement.querySelector(".root");
+    const focused = parentElement.activeElement?.dataset?.place;
     const table = element("table");
+    table.setAttribute("role", "grid");
+    table.setAttribute("aria-label", "Verdicts by target");
+    // Rows of buttons, null where there is none: Tab stops once, arrows go from one to the next.
+    const grid = [[null]];
     const head = element("tr");
     const corner = element("th", "", data.sort ? "" : data.corner);
     corner.scope = "col";
@@ -162,6 +208,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
         for (const line of target.lines) button.appendChild(element("div", "", line));
         button.setAttribute("aria-pressed", String(target.name === data.chosen));
         button.title = "Judge every page by " + target.title;
+        button.dataset.place = JSON.stringify([null, target.name]);
+        grid[0].push(button);
         button.onclick = () => setTriggerValue("clicked", { target: target.name });
         cell.appendChild(button);
         head.appendChild(cell);
@@ -171,10 +219,14 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const body = element("tbody");
     for (const row of data.rows) {
         const line = element("tr");
+        const buttons = [null];
+        grid.push(buttons);
         const name = element("td", "name");
         if (row.model !== null) {
             const open = element("button", "", row.title);
             open.title = "Open the model";
+            open.dataset.place = JSON.stringify([row.name, null]);
+            buttons[0] = open;
             open.onclick = () => setTriggerValue("clicked", { model: row.model });
             name.appendChild(open);
         } else {
@@ -223,6 +275,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
             const layers = cell.counts.map(([name, count]) => `${count} ${name}`).join(", ");
             button.title = (cell.tip ? cell.tip + " " : "") + "Layers by their weights: " + layers;
             const target = data.targets[index];
+            button.dataset.place = JSON.stringify([row.name, target.name]);
+            buttons.push(button);
             button.setAttribute(
                 "aria-label",
                 `${row.title}, ${target.title}: ${cell.text} ${cell.more}; `
@@ -239,6 +293,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const scroll = element("div", "scroll");
     scroll.appendChild(table);
     root.replaceChildren(scroll);
+    walkable(root, table, grid, data, focused);
     // Where the table moves sideways, the chosen column shows behind the names.
     const chosen = head.querySelector('[aria-pressed="true"]');
     if (chosen && scroll.scrollWidth > scroll.clientWidth) {
@@ -346,20 +401,21 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const body = element("tbody");
     for (const row of data.rows) {
         const line = element("tr", row.chosen ? "chosen" : "");
+        const opens = data.opens && row.key !== null;
         row.cells.forEach((value, index) => {
             const column = data.columns[index];
             const box = element("td");
             if (value !== null) draw[column.kind](box, value);
             if (column.number) box.classList.add("number");
             if (column.wide) box.classList.add("wide");
-            if (column.kind === "name" && data.opens) {
+            if (column.kind === "name" && opens) {
                 const button = element("button");
                 button.append(...box.childNodes);
                 box.appendChild(button);
             }
             line.appendChild(box);
         });
-        if (data.opens) line.onclick = () => setTriggerValue("clicked", { row: row.key });
+        if (opens) line.onclick = () => setTriggerValue("clicked", { row: row.key });
         else line.style.cursor = "default";
         body.appendChild(line);
     }
@@ -511,8 +567,9 @@ def table(
     Args:
         columns: ``title``, ``kind`` (name, pair, chip or spark), ``number``, ``wide`` (hidden where
             the table is narrow).
-        rows: ``key``, ``chosen`` and one value per column: ``text`` and ``small`` below
-            it; a name may have a ``note`` as well, a chip has a ``band``, or a text for none.
+        rows: ``key`` (None for a row that opens nothing), ``chosen`` and one value per column:
+            ``text`` and ``small`` below it; a name may have a ``note`` as well, a chip has a
+            ``band``, or a text for none.
         on_click: reads ``st.session_state[key].clicked``: ``{"row": key}``.
     """
     _table(
