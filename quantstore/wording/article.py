@@ -169,10 +169,10 @@ def channels_story(
         # The article names two.
         named = listed([str(channel) for channel in outliers[:3]])
         others = len(outliers) - 3
-        more = f" and {count(others)} more" if others > 0 else ""
+        further = f" and {count(others)} more" if others > 0 else ""
         noun = "Channel" if len(outliers) == 1 else "Channels"
         verb = "stands" if len(outliers) == 1 else "stand"
-        first = f"{noun} {named}{more} {verb} out: the widest spans {weight(largest)}"
+        first = f"{noun} {named}{further} {verb} out: the widest spans {weight(largest)}"
     else:
         first = f"No channel stands out: the widest spans {weight(largest)}"
     part = share(lost / channel_count) if channel_count else share(0.0)
