@@ -224,17 +224,19 @@ class Store:
         path: AnyPath = "report.html",
         *,
         target: str = DEFAULT_TARGET.name,
+        note: str = "",
     ) -> Path:
         """Write one HTML file about models, to send to a colleague; it asks for nothing outside.
 
         Args:
             path: one that is there already is replaced.
+            note: your words to the reader, plain text; they stand at the top, with the date.
 
         Returns:
             The path.
 
         Raises:
-            QuantstoreError: the file cannot be written.
+            QuantstoreError: the file cannot be written, or the note is no text or too long.
         """
         from quantstore import report
 
@@ -242,7 +244,7 @@ class Store:
         with self._reading() as connection:
             for model in chosen:
                 store.find_model(connection, model)
-            page = report.html(connection, chosen, TARGETS[_checked_target(target)])
+            page = report.html(connection, chosen, TARGETS[_checked_target(target)], note=note)
         file = Path(path)
         try:
             file.write_text(page, encoding="utf-8", newline="\n")

@@ -49,7 +49,6 @@ OWNERS = {
     "streamlit": {"app", "cli.app"},
     "click": {"cli"},
     "tabulate": {"wording.tables"},
-    # Templates of the report, should it have some.
     "jinja2": {"report"},
     # Arrays, and frames of them: below the store there are no frames, except for what a chart shows
     # of one layer.
@@ -347,7 +346,7 @@ print(*(key for key in before if before[key] != after[key]))
 
 @pytest.mark.slow
 def test_importing_what_a_notebook_imports_changes_nothing_for_the_rest_of_it():
-    libraries = sorted({*OWNERS} - {"streamlit", "google", "jinja2"})
+    libraries = sorted({*OWNERS} - {"streamlit", "google"})
     libraries += ["PIL.Image", "multiprocessing.util"]
     modules = [f"quantstore.{name}" for name in EVERY_MODULE if not is_inside(name, NO_LIBRARY)]
     assert {"quantstore.api", "quantstore.charts.common", "quantstore.report"} <= {*modules}

@@ -439,18 +439,27 @@ def sql(
     metavar="SCHEME",
     help="Judge layers under this scheme. [default: the scheme of the target]",
 )
+@click.option(
+    "--note",
+    default="",
+    metavar="TEXT",
+    help="Your words to the reader; they stand at the top, with the date.",
+)
 @everywhere
-def report(db: Path, names: tuple[str, ...], output: Path, target: str, scheme: str | None) -> None:
+def report(
+    db: Path, names: tuple[str, ...], output: Path, target: str, scheme: str | None, note: str
+) -> None:
     """Write one HTML file about the MODELs, to send to a colleague.
 
-    The file has the verdicts, the charts, the worst layers with their causes, and the method. It
-    opens in any browser and loads nothing from the network.
+    The file has the verdicts with what they rest on, the charts, the worst layers with their
+    causes, findings, runs and rescues, and the method. It opens in any browser and loads nothing
+    from the network.
 
     \b
     Examples:
       quantstore report rtmdet-nano
       quantstore report rtmdet-nano yolov10n-quant -o detectors.html
-      quantstore report rtmdet-nano --target int8_tensor
+      quantstore report rtmdet-nano --target int8_tensor --note "See Conv_6 first."
     """
     from quantstore import report as reports
     from quantstore import store
@@ -464,6 +473,7 @@ def report(db: Path, names: tuple[str, ...], output: Path, target: str, scheme: 
             chosen,
             TARGETS[target],
             SCHEMES[scheme] if scheme else None,
+            note=note,
             progress=lambda done, total: talk.progress(done, total, "models"),
         )
     content = page.encode("utf-8")

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,7 @@ __all__ = [
     "Rescue",
     "RescueChoices",
     "Running",
+    "name_in_files",
     "run",
     "start",
     "state_of_file",
@@ -123,6 +124,29 @@ def use_of(file_kind: str, name: str) -> str:
     if data:
         return f"External data: keep it beside {KINDS[owner].file_name(name)}"
     return KINDS[owner].use.replace("NAME", name)
+
+
+# By their names the model is called in the lines that use them.
+_NAMED_AFTER_MODEL = {
+    "rescued": ".rescued.onnx",
+    "ongrid": ".ongrid.onnx",
+    "encodings": ".encodings",
+    "qtable": ".qtable",
+}
+
+
+def name_in_files(files: Sequence[Mapping[Any, Any]], model: str) -> str:
+    """What the names of the files begin with.
+
+    Args:
+        files: rows of ``queries.rescue_files``.
+        model: what it is called where no name tells.
+    """
+    for file_kind, ending in _NAMED_AFTER_MODEL.items():
+        for file in files:
+            if file["kind"] == file_kind and str(file["path"]).endswith(ending):
+                return Path(str(file["path"])).name.removesuffix(ending)
+    return model
 
 
 WrittenState = Literal["there", "gone", "changed"]

@@ -106,6 +106,12 @@ def model_facts(row: Mapping[Any, Any]) -> ModelFacts:
     )
 
 
+def layers_by_band(row: Mapping[Any, Any]) -> dict[str, int]:
+    """How many layers of a row of ``verdicts`` are in each band, worst first."""
+    bands = (state for state in WORST_FIRST if f"layers_{state.replace(' ', '_')}" in row)
+    return {band: int(row[f"layers_{band.replace(' ', '_')}"]) for band in bands}
+
+
 def ranking(con: Connection, target: str, models: list[str] | None = None) -> pd.DataFrame:
     """One row per model under one target, worst first: as :func:`verdicts` gives them.
 

@@ -1,4 +1,4 @@
-"""One HTML file to send: verdicts, charts, worst layers and method. It asks for nothing outside."""
+"""One HTML file to send: verdicts, charts, layers, drift, rescue. It asks for nothing outside."""
 
 from quantstore.report.document import file_name, html
 

@@ -7,10 +7,10 @@ values and an index into them where that is shorter. ``report.js`` unpacks them.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from quantstore.charts.common import AnyChart, specification
-from quantstore.report.markup import text
 
 # Nobody sees more digits in a chart.
 SIGNIFICANT_DIGITS = 5
@@ -19,21 +19,29 @@ FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif'
 _DATUM_FIELD = re.compile(r"datum(?:\.(\w+)|\[['\"](.+?)['\"]\])")
 
 
-def figure(chart: AnyChart, *, key: str, alt: str) -> str:
-    """The place of a chart in the page, and its specification beside it.
+@dataclass(frozen=True, slots=True)
+class PlacedChart:
+    """A chart of the page: the ``key`` of its place, what it shows in words, its specification."""
+
+    key: str
+    alt: str
+    specification: str
+
+
+def figure(chart: AnyChart, *, key: str, alt: str) -> PlacedChart:
+    """A chart that the page draws by itself.
 
     Args:
         alt: what the chart shows, for people who cannot see it.
     """
     spec = packed(specification(chart)) | {"description": alt}
-    spec["config"] = spec["config"] | {"font": FONT, "text": {"font": FONT}}
-    # What a place holds until its chart is drawn is what it keeps where scripts may not run.
-    instead = f"{alt}. The charts of this file need JavaScript; the tables do not."
-    return (
-        f'<figure class="chart" id="{key}"><div class="plot"><p class="note">{text(instead)}</p>'
-        f'</div></figure><script type="application/json" data-chart="{key}">'
-        f"{as_json(spec)}</script>"
-    )
+    spec["config"] = spec["config"] | {
+        "font": FONT,
+        "text": {"font": FONT},
+        # On a phone a title is cut where its axis ends.
+        "axisX": spec["config"].get("axisX", {}) | {"titleLimit": {"expr": "width"}},
+    }
+    return PlacedChart(key, alt, as_json(spec))
 
 
 def as_json(value: object) -> str:

@@ -83,14 +83,12 @@ def set_tags(connection: Connection, model: str, tags: Iterable[str]) -> tuple[s
     return cleaned_tags
 
 
-def set_note(connection: Connection, model: str, note: str) -> None:
-    """Replace the note of a model; an empty one removes it.
+def cleaned_note(note: str) -> str:
+    """A note as it is kept: without space at its edges, tabs and new lines of other systems.
 
     Raises:
-        UnknownModelError: where the store does not hold the model.
         LabelError: the note is too long, or holds control characters other than new lines.
     """
-    model_id = find_model(connection, model)
     lines = note.replace("\r\n", "\n").replace("\r", "\n").expandtabs(4).strip().split("\n")
     for line in lines:
         _require_text(line, "a note")
@@ -99,6 +97,18 @@ def set_note(connection: Connection, model: str, note: str) -> None:
         raise LabelError(
             f"a note has at most {LONGEST_NOTE:,} characters, not {len(note):,}", "shorten it"
         )
+    return note
+
+
+def set_note(connection: Connection, model: str, note: str) -> None:
+    """Replace the note of a model; an empty one removes it.
+
+    Raises:
+        UnknownModelError: where the store does not hold the model.
+        LabelError: the note is too long, or holds control characters other than new lines.
+    """
+    model_id = find_model(connection, model)
+    note = cleaned_note(note)
     connection.rows("update models set note = ? where model_id = ?", [note, model_id])
 
 

@@ -17,7 +17,7 @@ from quantstore.wording.verdicts import NINE_IN_TEN
 if TYPE_CHECKING:
     import pandas as pd
 
-HEADING = "Worst layers first"
+HEADING, RESCUES = "Worst layers first", "What would rescue it"
 LAYER_AND_CAUSE, LAYER_AND_REMEDY = "layer and causes", "layer and best remedy"
 RESCUE_NOTE = (
     "The SQNR that 90 % of channels would reach with each remedy, and the gain. Clipped: the range"

@@ -22,19 +22,19 @@ def bricks_note(layer_kind: str) -> str:
     return f"One brick per {layer_kind}, coloured by band"
 
 
-def layers_counted(uncounted: int, without: Sequence[str], *, more: str = "") -> str:
+def layers_counted(uncounted: int, without: Sequence[str], *, hint: str = "") -> str:
     """What a distribution leaves out where nobody has chosen operators; empty if nothing.
 
     Args:
         uncounted: layers that are no convolutions, of models that have some.
         without: models that have none.
-        more: what can be done about it, behind the first sentence.
+        hint: what can be done about it, behind the first sentence.
     """
     sentences = []
     if uncounted:
         verb = "is" if uncounted == 1 else "are"
         layers = counted(uncounted, "other layer")
-        sentences.append(f"Only convolutions are counted; {layers} {verb} not{more}.")
+        sentences.append(f"Only convolutions are counted; {layers} {verb} not{hint}.")
     if without:
         names = listed([short_name(model, LONGEST_NAME) for model in without])
         verb = "has" if len(without) == 1 else "have"

@@ -9,7 +9,7 @@ from quantstore import cli
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
-from quantstore.report import method
+from quantstore.wording import method
 from quantstore.wording.verdicts import UNFOLDED
 from tests.support.reports import Reader, write
 from tests.support.visits import opened

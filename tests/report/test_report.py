@@ -16,12 +16,24 @@ import quantstore
 from quantstore import cli, queries, store
 from quantstore.charts import compare
 from quantstore.charts.palette import DARK, LIGHT, PROPERTIES, by_name
+from quantstore.errors import LabelError
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.records import AnswerRecord, FindingRecord
-from quantstore.report import document, figures, method
+from quantstore.report import document, figures
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, TARGETS
-from quantstore.wording import headlines, notes, units, verdicts
+from quantstore.wording import (
+    findings,
+    headlines,
+    layers,
+    method,
+    notes,
+    runs,
+    stories,
+    units,
+    verdicts,
+)
+from tests.support.browsing import HOSTILE
 from tests.support.facts import finding
 from tests.support.graphs import gaussian, make_model
 from tests.support.profiles import profiles
@@ -36,6 +48,7 @@ NASTY = {
     "chinese": "检测模型/主干网络.卷积",
     "long": "kilometre/" * 1000,
     "url": '"https://example.com/x.js"; var(--text) url(https://example.com) datum.secret',
+    **{f"hostile-{number}": name for number, name in enumerate(HOSTILE)},
 }
 
 
@@ -102,10 +115,11 @@ def test_the_worst_layers_come_with_causes_bits_and_what_would_rescue_them(page,
     with store.reading(demo_store) as connection:
         worst = queries.worst_layers(connection, "digits-rescaled", DEFAULT_SCHEME.name)
     assert str(worst["layer"].iloc[0]) in text
-    assert "bits needed" in text
     assert "set the scale" in text
-    for way in ("per channel", "clipped", "equalized", "per block"):
-        assert way in text
+    for title in (layers.RESCUES, "p10 per channel", "p10 clipped", "p10 equalized"):
+        assert title in text
+    for title in ("bits per tensor", "bits per channel", "bits in blocks of 32"):
+        assert title in text
 
 
 def test_rescues_are_the_figures_of_the_store(demo_store):
@@ -130,8 +144,7 @@ def test_rescues_are_the_figures_of_the_store(demo_store):
 def test_every_target_gives_a_report(demo_store, target):
     text = Reader(write(demo_store, PAIR, target)).text
     assert TARGETS[target].title in text
-    assert ("p10 would be" in text) is not TARGETS[target].layer_scheme.is_per_channel
-    assert "bits needed" in text
+    assert ("p10 if per channel" in text) is not TARGETS[target].layer_scheme.is_per_channel
 
 
 def test_layers_can_be_judged_under_another_scheme(demo_store):
@@ -192,8 +205,9 @@ def test_findings_come_with_their_remedies(demo_store, tmp_path):
         model_id = store.find_model(connection, "digits-plain")
         store.add_findings(connection, model_id, [found])
     text = Reader(write(path, ["digits-plain"])).text
-    assert document.FINDINGS in text
-    assert "warning: dead channel (/features/features.0/Conv). It is <0>. Prune it." in text
+    assert findings.HEADING in text
+    where = "In /features/features.0/Conv."
+    assert f"warning {where} It is <0>. Prune it." in text
 
 
 def test_a_probe_that_failed_leaves_the_reason(demo_store, tmp_path):
@@ -201,11 +215,11 @@ def test_a_probe_that_failed_leaves_the_reason(demo_store, tmp_path):
     shutil.copy(demo_store, path)
     probed(path, "digits-plain", "int8_tensor_symmetric", np.nan, failure="no kernel for <Foo>")
     text = Reader(write(path, ["digits-plain"])).text
-    assert "It could not be: no kernel for <Foo>." in text
+    assert f"{runs.PROBE_FAILED} no kernel for <Foo>." in text
     assert f"Untested with {TARGETS['int8_tensor'].title}: no kernel for <Foo>" in text
     assert "quantstore probe digits-plain --target int8_tensor" in text
     assert Reader(notes.UNTESTED_NOTE).text in text
-    assert document.NOT_RUN in text
+    assert runs.NOT_RUN in Reader(write(demo_store, ["digits-plain"])).text
 
 
 def test_it_says_what_it_is_about_and_who_made_it(page, demo_store):
@@ -226,11 +240,14 @@ def test_the_method_is_that_of_the_probe_and_of_the_law(page):
     assert "58.9 − 20 log10((max(w, 0) − min(w, 0)) / rms) dB on an asymmetric one" in text
 
 
-def test_the_distribution_counts_what_that_of_the_app_counts(page):
+def test_the_distribution_counts_what_that_of_the_app_counts(page, demo_store):
     text = Reader(page).text
-    assert "One brick per convolution" in text
-    assert "Convolutions are counted; 3 other layers are not." in text
-    assert "A tenth of the counted convolutions spread" in text
+    with store.reading(demo_store) as connection:
+        frame = queries.layer_profiles(connection, PAIR[::-1], DEFAULT_SCHEME.name)
+    counted = compare.convolutions(frame)
+    assert stories.bricks_note("convolution") in text
+    assert stories.layers_counted(3, []).replace(NBSP, " ") in text
+    assert compare.spread_story(counted, "channel_spread_bits").replace(NBSP, " ") in text
 
 
 @pytest.mark.slow
@@ -244,6 +261,19 @@ def test_every_layer_is_in_the_csv(page, demo_store):
     lines = json.loads(table).splitlines()
     assert lines[0].startswith("model,rank,depth,layer,")
     assert len(lines) == 1 + 6 + 10
+
+
+def test_the_note_of_the_sender_stands_at_the_top_as_it_was_typed(demo_store):
+    text = Reader(write(demo_store, ["digits-plain"], note=" <b>Look</b>\r\nat it & 'that' ")).text
+    written = "Note by the sender, 23 November 2026 <b>Look</b> at it & 'that'"
+    assert written in text.split("Verdicts")[0]
+    assert "Note by the sender" not in Reader(write(demo_store, ["digits-plain"], note=" ")).text
+
+
+@pytest.mark.parametrize("note", ["x" * (store.LONGEST_NOTE + 1), "a\0b"])
+def test_a_note_that_is_no_note_is_refused_in_a_sentence(demo_store, note):
+    with pytest.raises(LabelError):
+        write(demo_store, ["digits-plain"], note=note)
 
 
 # What it is: one file, the same every time, small, harmless.
@@ -357,7 +387,7 @@ def test_ten_large_models_stay_below_five_megabytes():
     )
     measure = compare.Measure(column="weight_range", title="range", axis="log")
     bricks, bars = (
-        len(figures.figure(chart, key="k", alt="a").encode())
+        len(figures.figure(chart, key="k", alt="a").specification.encode())
         for chart in (
             compare.bricks(frame, measure, PROPERTIES),
             compare.hanging_bars(frame, PROPERTIES),

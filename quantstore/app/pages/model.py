@@ -38,7 +38,7 @@ LAYERS, NETWORK = "Layers", "Network"
 FIRST_ROWS = 8
 # Beyond this many rows a scrolling table serves better than a long page.
 MOST_ROWS = 200
-BREAKS, RESCUES = "What breaks it", "What would rescue it"
+BREAKS, RESCUES = "What breaks it", wording.RESCUES
 FILTERS = {"Broken": ("broken",), "At risk and worse": ("broken", "at risk"), "All": BANDS}
 
 
@@ -130,8 +130,7 @@ def _map(
         key="map",
         alt=f"SQNR of every layer from input to output; the worst is {worst}",
     )
-    counts = {band: int(verdict_row[f"layers_{band.replace(' ', '_')}"]) for band in BANDS}
-    colours.legend(limits, counts)
+    colours.legend(limits, queries.layers_by_band(verdict_row))
 
 
 def _worst(layers: pd.DataFrame, scheme: Scheme, limits: dict[str, float], what_helps: str) -> None:

@@ -167,7 +167,7 @@ def _not_counted(everything: pd.DataFrame, profiles: pd.DataFrame) -> str:
     if st.session_state.get("family"):
         return ""
     note = stories.layers_counted(
-        *charts.not_counted(everything, profiles), more=" (see Filter layers)"
+        *charts.not_counted(everything, profiles), hint=" (see Filter layers)"
     )
     return f" {notes.escaped(note)}" if note else ""
 

@@ -7,7 +7,7 @@ import streamlit as st
 
 from quantstore.app.widgets import reach
 from quantstore.errors import printable
-from quantstore.pipeline.rescues import WrittenState, state_of_file, use_of
+from quantstore.pipeline.rescues import WrittenState, name_in_files, state_of_file, use_of
 from quantstore.wording.rescue_tables import NO_FILES
 from quantstore.wording.text import markdown
 from quantstore.wording.units import file_size
@@ -20,13 +20,6 @@ EMPTY = "This file is empty because it has nothing to list."
 MISSING: dict[WrittenState, str] = {
     "gone": "The file is no longer there. Run the rescue again to write it.",
     "changed": "The file has changed since. Run the rescue again to write it.",
-}
-# By their names the model is called in the lines that use them.
-_NAMED_AFTER_MODEL = {
-    "rescued": ".rescued.onnx",
-    "ongrid": ".ongrid.onnx",
-    "encodings": ".encodings",
-    "qtable": ".qtable",
 }
 
 
@@ -48,7 +41,7 @@ def section(files: pd.DataFrame, model: str) -> None:
         st.code(printable(folder), language=None, width="content", wrap_lines=True)
         return
     st.caption(f"In {markdown(folder)}")
-    name = _name_in(files, model)
+    name = name_in_files(rows, model)
     for number, row in enumerate(rows):
         path = Path(str(row["path"]))
         state = state_of_file(str(path), str(row["sha256"]), int(row["bytes"]))
@@ -71,12 +64,3 @@ def section(files: pd.DataFrame, model: str) -> None:
             else:
                 st.markdown(f"**{markdown(path.name)}**")
                 st.caption(MISSING[state])
-
-
-def _name_in(files: pd.DataFrame, model: str) -> str:
-    """What the names of the files begin with."""
-    for file_kind, ending in _NAMED_AFTER_MODEL.items():
-        for path in files.loc[files["kind"] == file_kind, "path"]:
-            if str(path).endswith(ending):
-                return Path(str(path)).name.removesuffix(ending)
-    return model

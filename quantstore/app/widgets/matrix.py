@@ -5,7 +5,6 @@ import streamlit as st
 
 from quantstore import queries
 from quantstore.app.widgets import address, components, navigation
-from quantstore.charts.palette import BANDS
 from quantstore.errors import printable
 from quantstore.schemes import TARGETS, Target
 from quantstore.wording.headlines import model_size
@@ -41,7 +40,6 @@ def verdict_matrix(
             cell = by_cell[(model, name)]
             model_facts = queries.model_facts(cell)
             verdict_cell = verdict(model_facts)
-            counts = [(band, int(cell[f"layers_{band.replace(' ', '_')}"])) for band in BANDS]
             cells.append(
                 {
                     "band": verdict_cell.band,
@@ -51,7 +49,7 @@ def verdict_matrix(
                     "evidence": verdict_cell.evidence,
                     "rescued": verdict_cell.rescued,
                     "tip": _tip(model_facts),
-                    "counts": counts,
+                    "counts": list(queries.layers_by_band(cell).items()),
                 }
             )
         rows.append(
