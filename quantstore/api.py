@@ -469,6 +469,18 @@ class Store:
             store.remove_model(connection, store.find_model(connection, model))
         kept.sweep(self.path)
 
+    def remove_run(self, simulation_id: int) -> None:
+        """Take a run out: its values of every tensor, its outputs, its sensitivities.
+
+        Args:
+            simulation_id: its key in the table ``simulations``, never used twice.
+
+        Raises:
+            UnknownRunError: the store holds no such run.
+        """
+        with store.writing(self.path, self.wait_seconds, may_create=False) as connection:
+            store.remove_run(connection, simulation_id)
+
     def simulate(
         self,
         path: AnyPath,

@@ -94,6 +94,13 @@ class UnknownModelError(QuantstoreError):
     hint = "list what it holds with: quantstore models"
 
 
+class UnknownRunError(QuantstoreError):
+    """The store holds no run of this key."""
+
+    exit_code = 2
+    hint = 'list what it holds with: quantstore sql "from simulations"'
+
+
 class UnknownSchemeError(QuantstoreError, ValueError):
     """There is no scheme of this name; Python knows such a mistake as a ValueError."""
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import streamlit as st
 
 from quantstore import queries, settings, store
-from quantstore.app.queue import FILES, FINISHED, Job
+from quantstore.app.queue import FILES, FINISHED, RUNS, Job
+from quantstore.app.sections import runs_under_way
 from quantstore.app.uploads import remove_leftovers
 from quantstore.app.widgets import (
+    address,
     arrivals,
     browser_frame,
     colours,
@@ -16,6 +18,7 @@ from quantstore.app.widgets import (
     model_files,
     pickers,
     reach,
+    undo,
     upload_box,
 )
 from quantstore.errors import LockedStoreError, QuantstoreError
@@ -52,6 +55,8 @@ def draw(*, has_target: bool) -> bool:
             st.caption(PATHS_ARE_OFF)
             st.code(settings.command("ingest FILE"), language=None, wrap_lines=True)
         jobs.under_way(FILES, _files, key="jobs", poll_seconds=0.4)
+        _runs()
+        undo.draw()
         if size is not None and size.models:
             contents = f"{counted(size.models, 'model')}, {counted(size.layers, 'layer')}"
             on_disk = file_size(settings.store_path().stat().st_size)
@@ -101,6 +106,27 @@ def _queue_path(text: str) -> None:
         )
         for path, exists, source in candidates
     )
+
+
+def _runs() -> None:
+    """Runs, rescues and probes, on the pages that do not show them themselves."""
+    page = address.page()
+    if page in ("drift", "rescue"):
+        return
+    jobs.under_way(
+        RUNS,
+        _run_lines,
+        key="sidebar_runs",
+        poll_seconds=0.5,
+        belongs=lambda job: page != "model" or RUNS.work_of(job) != "probe",
+    )
+
+
+def _run_lines(runs: list[Job]) -> None:
+    runs_under_way.lines(runs)
+    for job in runs:
+        if job.result is not None:
+            runs_under_way.link_to_result(job)
 
 
 def _files(files: list[Job]) -> None:

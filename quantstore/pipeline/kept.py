@@ -108,12 +108,11 @@ def free_bytes(store_path: Path) -> int:
     return shutil.disk_usage(store_path.absolute().parent).free
 
 
-def sweep(store_path: Path) -> list[str]:
-    """Delete copies whose model the store does not hold any more; returns their contents.
+def unowned(store_path: Path) -> list[str]:
+    """The contents of copies whose model the store does not hold any more.
 
-    A store that cannot be read says nothing, and nothing is deleted.
+    A store that cannot be read says nothing: there are none then.
     """
-    _remove_unfinished(folder_of(store_path))
     copies = _copies(store_path)
     if not copies:
         return []
@@ -122,10 +121,16 @@ def sweep(store_path: Path) -> list[str]:
             stored = {row[0] for row in connection.rows("select sha256 from models")}
     except StoreError:
         return []
-    unowned = [folder.name for folder in copies if folder.name not in stored]
-    for sha256 in unowned:
+    return [folder.name for folder in copies if folder.name not in stored]
+
+
+def sweep(store_path: Path) -> list[str]:
+    """Delete copies whose model the store does not hold any more; returns their contents."""
+    _remove_unfinished(folder_of(store_path))
+    contents = unowned(store_path)
+    for sha256 in contents:
         remove(store_path, sha256)
-    return unowned
+    return contents
 
 
 def put_aside(store_path: Path, contents: Iterable[str], folder: Path) -> None:

@@ -54,6 +54,7 @@ from quantstore.store.models import (
     replace_probe,
     set_source,
 )
+from quantstore.store.removal import RemovedRun, remove_run, restore_run
 from quantstore.store.schema import SCHEMA_VERSION, STORAGE_VERSION
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "Labels",
     "MergeSummary",
     "Parameters",
+    "RemovedRun",
     "StoreStamp",
     "StoredModel",
     "add_findings",
@@ -98,9 +100,11 @@ __all__ = [
     "reading",
     "remove_model",
     "remove_model_named",
+    "remove_run",
     "rename_model",
     "replace_findings",
     "replace_probe",
+    "restore_run",
     "sandbox",
     "set_note",
     "set_source",

@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
-from quantstore.app.sections import compare_charts, facets, filters
+from quantstore.app.sections import compare_charts, facets, filters, ways_on
 from quantstore.app.widgets import (
     address,
     colours,
@@ -57,7 +57,7 @@ def main() -> None:
         address.link("sort", default="verdict", options=list(SORTS))
         shown = _page_of(_sorted(ranked, st.session_state["sort"])["model"].tolist())
         limits = queries.band_limits(con)
-        _verdict_section(queries.verdicts(con, shown), shown, len(ranked), target, limits)
+        _verdict_section(con, shown, len(ranked), target, limits)
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             is_part = not picked and len(shown) < len(ranked)
             report_button.draw(
@@ -153,8 +153,9 @@ def _turn_page(key: str) -> None:
 
 
 def _verdict_section(
-    verdicts: pd.DataFrame, shown: list[str], total: int, target: Target, limits: dict[str, float]
+    con: Connection, shown: list[str], total: int, target: Target, limits: dict[str, float]
 ) -> None:
+    verdicts = queries.verdicts(con, shown)
     matrix.verdict_matrix(
         verdicts,
         shown,
@@ -176,6 +177,12 @@ def _verdict_section(
         )
         st.caption(f"Showing {len(shown)} of {count(total)} models, here and in the charts below.")
     colours.legend(limits)
+    with st.container(horizontal=True, gap="small"):
+        facts = [
+            queries.model_facts(row)
+            for row in verdicts[verdicts["target"] == target.name].to_dict("records")
+        ]
+        ways_on.from_matrix(con, facts, target)
     notes.evidence_notes(matrix.in_matrix(verdicts, target))
     notes.explain("probe", "sqnr", "bands", "per_channel", limits=limits)
     with st.expander("All values: output SQNR, weight range, channel spread, channels"):

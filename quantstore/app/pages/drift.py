@@ -4,7 +4,14 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
-from quantstore.app.sections import changed_answers, drift_runs, run_form, runs_under_way
+from quantstore.app.sections import (
+    changed_answers,
+    drift_runs,
+    run_dialogs,
+    run_form,
+    runs_under_way,
+    ways_on,
+)
 from quantstore.app.widgets import (
     address,
     colours,
@@ -44,11 +51,13 @@ def main() -> None:
             headline.header(NO_DRIFT_RUN_YET, anchor=False)
             run_form.explain_and_offer(sources, target, model)
             return
+        run_dialogs.forget_deleted()
         picked, model = drift_runs.pick(runs, target, model)
         drift_runs.keep(model)
         runs_under_way.under_way()
         is_first_run = bool(model) and model not in set(runs["model"])
-        with st.expander("Run a model in float and int8", expanded=is_first_run):
+        is_asked = bool(st.session_state.pop("run_form_asked", False))
+        with st.expander("Run a model in float and int8", expanded=is_first_run or is_asked):
             st.caption(run_form.WHAT_IT_IS)
             run_form.draw(sources, target, first=model)
         if not picked:
@@ -66,12 +75,17 @@ def main() -> None:
         answer = wording.headline(chosen.to_dict("records"), jumps.to_dict("records"))
         headline.header(markdown(answer), anchor=False)
         _say_float_layers(chosen, names)
+        with st.container(horizontal=True, gap="small"):
+            ways_on.rescue(chosen)
+            run_dialogs.offer(drift_runs.full_names(chosen))
         _lines(tensors, jumps, chosen)
         _jump_table(jumps, is_several=len(picked) > 1)
+        ways_on.run_without_steepest(chosen, jumps, sources)
         changed_answers.section(changed_answers.by_run(con, picked), names, chosen)
         _worst(tensors, is_several=len(picked) > 1)
         _one_tensor(con, tensors, names)
-        _sensitivity(con, list(dict.fromkeys(chosen["model"])))
+        _sensitivity(con, list(dict.fromkeys(chosen["model"])), sources)
+    run_dialogs.draw()
 
 
 # Where the error comes in
@@ -239,7 +253,7 @@ def _tensor_words(row: pd.Series) -> str:
 # Sensitivity
 
 
-def _sensitivity(con: Connection, models: list[str]) -> None:
+def _sensitivity(con: Connection, models: list[str], sources: pd.DataFrame) -> None:
     by_model = {model: frame for model in models if len(frame := queries.sensitivities(con, model))}
     if not by_model:
         return
@@ -265,6 +279,7 @@ def _sensitivity(con: Connection, models: list[str]) -> None:
         row_key="layer_id",
         on_click=clicked,
     )
+    ways_on.run_without_sensitive(model, frame, sources)
 
 
 if __name__ == "__main__":

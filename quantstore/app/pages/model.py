@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
-from quantstore.app.sections import answers, findings, network, overlays, probe, targets
+from quantstore.app.sections import answers, findings, network, overlays, probe, targets, ways_on
 from quantstore.app.widgets import (
     address,
     colours,
@@ -70,6 +70,9 @@ def _draw(con: Connection, name: str, target: Target) -> None:
         st.markdown(notes.escaped(sentence))
     rescues = queries.stored_rescues(con, name)
     answers.section(facts, [queries.model_facts(row) for row in by_target.values()], rescues)
+    (origin,) = queries.origins(con, [name])
+    if facts.is_untested:
+        ways_on.finish_test([origin], target, key="finish_test")
     st.space("small")
     matrix.verdict_matrix(verdicts, [name], target, corner="verdict by target", key="model_matrix")
     st.caption(weights_line(verdict_row, facts))
@@ -83,8 +86,9 @@ def _draw(con: Connection, name: str, target: Target) -> None:
     else:
         _layers(con, name, verdict_row, runs, target)
     probe.section(runs, scheme)
-    (origin,) = queries.origins(con, [name])
-    targets.section(origin, queries.model_targets(con, name), rescues)
+    figures = queries.model_targets(con, name)
+    ways_on.measure_again(origin, figures)
+    targets.section(origin, figures, rescues)
     findings.of_model(queries.model_findings(con, name))
     overlays.section(origin, target)
 

@@ -108,6 +108,11 @@ def names(chosen: pd.DataFrame) -> dict[int, str]:
     return dict(zip(chosen["simulation_id"].tolist(), run_names, strict=True))
 
 
+def full_names(chosen: pd.DataFrame) -> dict[int, str]:
+    """The runs on show, each by its whole name."""
+    return dict(zip(chosen["simulation_id"].tolist(), _labels(chosen), strict=True))
+
+
 def _first_runs(runs: pd.DataFrame, target: Target, model: str) -> list[str]:
     """The latest run of a model for the target of the sidebar.
 

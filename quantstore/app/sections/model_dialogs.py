@@ -4,40 +4,40 @@ A dialog stays open from run to run through a word in the session, because the q
 draws the page anew whenever a model arrives.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import streamlit as st
 
 from quantstore import queries, settings, store
 from quantstore.app.queue import FILES
-from quantstore.app.widgets import address, navigation, reach, report_button, stores
+from quantstore.app.widgets import address, dialogs, navigation, reach, report_button, stores, undo
 from quantstore.app.widgets.stores import file_words
 from quantstore.errors import QuantstoreError, printable
 from quantstore.pipeline import freshness, kept
 from quantstore.pipeline.freshness import Freshness
 from quantstore.schemes import Target
-from quantstore.wording.text import markdown, short_name
+from quantstore.wording.text import markdown
 from quantstore.wording.units import counted, file_size
 
+_KEY = "models_dialog"
 # Names that a question spells out; the others it counts.
 NAMED = 8
 
 
 def ask_edit(model: str) -> None:
     """From a callback: open the dialog about one model."""
-    st.session_state["models_dialog"] = ("edit", [model])
+    dialogs.ask(_KEY, ("edit", [model]))
 
 
 def ask_tag() -> None:
     """From a callback: ask for a tag for every marked model."""
-    st.session_state["models_dialog"] = ("tag", list(st.session_state["models_marked"]))
+    dialogs.ask(_KEY, ("tag", list(st.session_state["models_marked"])))
 
 
 def ask_remove(models: Sequence[str]) -> None:
     """From a callback: ask whether these models shall go."""
-    st.session_state["models_dialog"] = ("remove", list(models))
+    dialogs.ask(_KEY, ("remove", list(models)))
 
 
 def measure_again(origins: Sequence[queries.Origin]) -> None:
@@ -55,35 +55,13 @@ def measure_again(origins: Sequence[queries.Origin]) -> None:
 
 def draw(target: Target) -> None:
     """The open dialog, if there is one. Last thing on the page."""
-    dialog, models = st.session_state.get("models_dialog") or ("", [])
+    dialog, models = dialogs.asked(_KEY) or ("", [])
     if dialog == "edit":
-        _open(models[0], lambda: _edit(models[0], target), width="medium")
+        dialogs.draw(_KEY, models[0], lambda: _edit(models[0], target), width="medium")
     elif dialog == "tag":
-        _open(f"Add a tag to {_models(models)}", lambda: _tag(models))
+        dialogs.draw(_KEY, f"Add a tag to {_models(models)}", lambda: _tag(models))
     elif dialog == "remove":
-        _open(f"Remove {_models(models)}?", lambda: _remove(models))
-
-
-def _open(
-    title: str, body: Callable[[], None], width: Literal["small", "medium"] = "small"
-) -> None:
-    def guarded() -> None:
-        # A dialog runs by itself, out of reach of the frame, which explains failures elsewhere.
-        try:
-            body()
-        except QuantstoreError as error:
-            st.error(markdown(error.sentence))
-
-    st.dialog(markdown(short_name(title, 90)), width=width, on_dismiss=_close)(guarded)()
-
-
-def _close() -> None:
-    st.session_state["models_dialog"] = None
-
-
-def _close_and_redraw() -> None:
-    _close()
-    st.rerun()
+        dialogs.draw(_KEY, f"Remove {_models(models)}?", lambda: _remove(models))
 
 
 def _models(models: Sequence[str]) -> str:
@@ -128,7 +106,7 @@ def _edit(model: str, target: Target) -> None:
     _file(origin)
     with st.container(horizontal=True):
         if st.button("Open the model", icon=":material/schema:", key="open_model"):
-            _close()
+            dialogs.close(_KEY)
             address.choose("model", model)
             navigation.go_to("model")
         report_button.draw([model], target, key="report_model")
@@ -144,7 +122,7 @@ def _save(model: str, name: str, tags: Sequence[str], note: str) -> None:
         store.set_tags(con, name, tags)
         store.set_note(con, name, note)
     _follow(model, name)
-    _close_and_redraw()
+    dialogs.close_and_redraw(_KEY)
 
 
 def _follow(model: str, name: str) -> None:
@@ -175,7 +153,7 @@ def _file(origin: queries.Origin) -> None:
             return
     if st.button("Measure it again", icon=":material/refresh:", key="measure_again"):
         measure_again([origin])
-        _close_and_redraw()
+        dialogs.close_and_redraw(_KEY)
     st.caption(
         "Name, tags and note are kept. Runs of the earlier file content are deleted."
         if state.is_changed
@@ -219,7 +197,7 @@ def _tag(models: Sequence[str]) -> None:
         with store.writing(settings.store_path(), settings.patience_seconds()) as con:
             for model in models:
                 store.set_tags(con, model, {*store.labels(con, model).tags, *tags})
-        _close_and_redraw()
+        dialogs.close_and_redraw(_KEY)
 
 
 def _remove(models: Sequence[str]) -> None:
@@ -236,13 +214,11 @@ def _remove(models: Sequence[str]) -> None:
     st.markdown(
         f"This deletes all measurements ({counted(int(shelf['layer_count'].sum()), 'layer')}),"
         " runs, tags and notes. Model files on disk are not touched."
+        " You can undo it in the sidebar until you close this page."
     )
     with st.container(horizontal=True):
         if st.button("Remove", type="primary", icon=":material/delete:", key="really_remove"):
-            with store.writing(settings.store_path(), settings.patience_seconds()) as con:
-                for model in models:
-                    store.remove_model_named(con, model)
-            kept.sweep(settings.store_path())
-            _close_and_redraw()
+            undo.remove_models(models)
+            dialogs.close_and_redraw(_KEY)
         if st.button("Cancel", key="keep_models"):
-            _close_and_redraw()
+            dialogs.close_and_redraw(_KEY)

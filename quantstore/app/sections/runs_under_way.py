@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from quantstore.app.queue import FINISHED, RUNS, Job, Work
-from quantstore.app.widgets import jobs, notes
+from quantstore.app.widgets import jobs, navigation, notes
 from quantstore.errors import printable
 from quantstore.wording.rescues import before_and_after, rescued_db
 from quantstore.wording.units import NO_BREAK_SPACE
@@ -95,3 +95,17 @@ def _status(job: Job) -> str:
     if job.state == "done":
         return "; ".join(["done", *(printable(note) for note in job.result.notes)])
     return job.state
+
+
+def link_to_result(job: Job) -> None:
+    """A link to the page that shows what came of a job."""
+    work, result = RUNS.work_of(job), job.result
+    query: dict[str, str | list[str]] = {"model": str(result.model)}
+    if work == "run":
+        query["runs"] = [str(result.simulation_id)]
+        navigation.link("drift", "Open the run", icon="arrow_forward", query_params=query)
+    elif work == "rescue":
+        query["rescue"] = str(result.rescue_id)
+        navigation.link("rescue", "Open the rescue", icon="arrow_forward", query_params=query)
+    else:
+        navigation.link("model", "Open the model", icon="arrow_forward", query_params=query)

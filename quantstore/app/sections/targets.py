@@ -47,11 +47,28 @@ def section(origin: Origin, figures: pd.DataFrame, rescues: Sequence[StoredRescu
     def belongs(job: Job) -> bool:
         return RUNS.work_of(job) == "probe" and job.name == printable(origin.model)
 
-    is_under_way = any(job.state not in FINISHED for job in RUNS.snapshot() if belongs(job))
     missing = [name for name in TARGETS if _is_missing(by_target.get(name))]
-    if missing and not is_under_way:
+    if missing and not is_under_way(origin.model):
         _offer(origin, missing, is_new=any(name not in by_target for name in missing))
     jobs.under_way(RUNS, runs_under_way.lines, key="targets", poll_seconds=0.5, belongs=belongs)
+
+
+def is_under_way(model: str) -> bool:
+    """Whether targets of a model are being measured, or wait for it."""
+    return any(
+        job.state not in FINISHED
+        for job in RUNS.snapshot()
+        if RUNS.work_of(job) == "probe" and job.name == printable(model)
+    )
+
+
+def cut_off(figures: pd.DataFrame) -> list[str]:
+    """The targets that were tried and have no value, by their names.
+
+    Args:
+        figures: as ``queries.model_targets`` gives them.
+    """
+    return [str(row["target"]) for row in figures.to_dict("records") if _is_missing(row)]
 
 
 def _offer(origin: Origin, missing: list[str], *, is_new: bool) -> None:
