@@ -21,6 +21,7 @@ from quantstore.errors import MissingStoreError, QuantstoreError
 from quantstore.process import logs
 from quantstore.schemes import TARGETS
 
+LOOPBACK = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 8501, 8600
 # How long a browser waits for a server that starts; loading takes seconds on a slow disk.
 START_SECONDS = 120.0
@@ -39,11 +40,22 @@ port_option = click.option(
 @port_option
 @click.option("--no-browser", "--headless", "headless", is_flag=True, help="Do not open a browser.")
 @click.option(
+    "--address",
+    default=LOOPBACK,
+    show_default=True,
+    metavar="IP",
+    help="Listen on this address; 0.0.0.0 means all. Anyone who can reach it can use the app. It"
+    " then accepts no paths on this computer.",
+)
+@click.option(
     "--demo", "with_demo", is_flag=True, help="Load the example models if the store is empty."
 )
 @everywhere
-def app(db: Path, port: int | None, headless: bool, with_demo: bool) -> int:
+def app(db: Path, port: int | None, headless: bool, address: str, with_demo: bool) -> int:
     """Start the web app, for this computer only. Stop it with Ctrl-C.
+
+    In a container, --address 0.0.0.0 makes it reachable through published ports. Read SECURITY.md
+    before you use it elsewhere.
 
     \b
     Examples:
@@ -52,7 +64,7 @@ def app(db: Path, port: int | None, headless: bool, with_demo: bool) -> int:
     """
     if with_demo and _is_empty(db):
         load_demo(db)
-    return _serve(db, port or _free_port(), headless=headless)
+    return _serve(db, port or _free_port(address), headless=headless, address=address)
 
 
 @commands.command(name="open", position=195)
@@ -106,7 +118,7 @@ def port_is_taken(port: int) -> str:
     return f"port {port} is in use, and not by an app for this store"
 
 
-def _serve(db: Path, port: int, *, headless: bool) -> int:
+def _serve(db: Path, port: int, *, headless: bool, address: str = LOOPBACK) -> int:
     """Run the server in this process until it is stopped."""
     from streamlit.web import cli as streamlit
 
@@ -115,7 +127,7 @@ def _serve(db: Path, port: int, *, headless: bool) -> int:
     logs.hand_down()
     script = Path(__file__).parents[1] / "app" / "start" / "streamlit_app.py"
     # Whoever works on the code wants a page that follows it, and starts: streamlit run app.py
-    server_options = ("--server.address=127.0.0.1", "--server.fileWatcherType=none")
+    server_options = (f"--server.address={address}", "--server.fileWatcherType=none")
     sys.argv = ["streamlit", "run", str(script), *server_options, f"--server.port={port}"]
     if headless:
         sys.argv.append("--server.headless=true")
@@ -144,24 +156,24 @@ def _show(address: str, *, in_browser: bool) -> None:
 NO_BROWSER = "no browser could be started; open the address yourself"
 
 
-def _free_port() -> int:
+def _free_port(address: str = LOOPBACK) -> int:
     """The first port that nobody listens on."""
     for port in range(FIRST_PORT, LAST_PORT + 1):
-        if _is_free(port):
+        if _is_free(port, address):
             return port
     raise QuantstoreError(
         f"all ports from {FIRST_PORT} to {LAST_PORT} are in use", "name another one with --port"
     )
 
 
-def _is_free(port: int) -> bool:
+def _is_free(port: int, address: str = LOOPBACK) -> bool:
     with socket.socket() as listener:
         if sys.platform != "win32":
             # As the server does: connections that just ended are not in its way. On Windows the
             # option would take a port away from who has it.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(("127.0.0.1", port))
+            listener.bind((address, port))
         except OSError:
             return False
     return True

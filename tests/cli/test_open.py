@@ -178,3 +178,26 @@ def test_open_starts_the_app_prints_the_address_and_ends_with_ctrl_c(demo_store,
             process.wait(30)
     assert running_apps.port_of(demo_store) is None
     assert list((tmp_path / "state" / "quantstore" / "apps").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "address"), [([], "127.0.0.1"), (["--address", "0.0.0.0"], "0.0.0.0")]
+)
+def test_the_app_listens_to_this_computer_only_unless_told_otherwise(
+    demo_store, monkeypatch, options, address
+):
+    started = []
+
+    def main(**_):
+        started.append(list(sys.argv))
+        # The file that tells of it is there while it runs.
+        assert [running.store for running in running_apps._apps()] == [demo_store]
+
+    monkeypatch.setattr("streamlit.web.cli.main", main)
+    # What the server is told by is put back afterwards.
+    monkeypatch.setenv("QUANTSTORE_DB", str(demo_store))
+    monkeypatch.setenv("QUANTSTORE_WAIT", "30")
+    monkeypatch.setattr(sys, "argv", [])
+    assert cli.main(["--db", str(demo_store), "app", "--no-browser", *options]) == 0
+    assert f"--server.address={address}" in started[0]
+    assert list(running_apps._apps()) == []
