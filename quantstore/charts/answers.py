@@ -122,12 +122,12 @@ def _boxes(answer: NetworkAnswer, network: str, height: int) -> str:
         pattern = f' stroke-dasharray="{dash}"' if dash else ""
         lines.append(f'{rim} stroke="#000" stroke-opacity=".55" stroke-width="4"/>')
         lines.append(f'{rim} stroke="#fff" stroke-width="2"{pattern}/>')
-        words = [] if box.stays else ["lost" if network == "float" else "new"]
+        label = [] if box.stays else ["lost" if network == "float" else "new"]
         if has_words:
-            words += [printable(answer.name_of(box.label))[:_LONGEST_NAME]] if has_names else []
-            words.append(f"{box.score:.2f}")
-        if words:
-            labels.append(_label(" ".join(words), x, y))
+            label += [printable(answer.name_of(box.label))[:_LONGEST_NAME]] if has_names else []
+            label.append(f"{box.score:.2f}")
+        if label:
+            labels.append(_label(" ".join(label), x, y))
     return "".join([*lines, *labels])
 
 

@@ -1,7 +1,7 @@
 """Which apps run on this computer, for which store: files that each keeps while it runs.
 
-They lie in a folder of this user alone. An app that was killed leaves its file behind; it counts
-only where its process is alive and its server answers.
+They lie in a folder of this user alone. An app that was killed leaves its file behind, which goes
+when somebody looks for an app. A file counts only where the server answers.
 """
 
 import contextlib
@@ -39,11 +39,13 @@ def registered(store_path: Path, port: int) -> Iterator[None]:
 
 def port_of(store_path: Path, port: int | None = None) -> int | None:
     """Where an app for the store runs, on this port if one is named; None where none does."""
-    for running in _apps():
-        if (
+    for file, running in _apps():
+        if not _is_alive(running.process):
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+        elif (
             port in (None, running.port)
             and _is_same_file(running.store, store_path)
-            and _is_alive(running.process)
             and is_healthy(running.port)
         ):
             return running.port
@@ -80,12 +82,15 @@ class _RunningApp:
     process: int
 
 
-def _apps() -> Iterator[_RunningApp]:
-    """What the files say, as far as they can be read."""
+def _apps() -> Iterator[tuple[Path, _RunningApp]]:
+    """The files and what they say, as far as they can be read."""
     for file in sorted(_folder().glob("*.json")):
         try:
             record = json.loads(file.read_text("utf-8"))
-            yield _RunningApp(int(record["port"]), Path(record["store"]), int(record["process"]))
+            yield (
+                file,
+                _RunningApp(int(record["port"]), Path(record["store"]), int(record["process"])),
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.info("%s: cannot be read: %s", file, error)
 

@@ -118,6 +118,8 @@ def test_what_a_killed_app_left_behind_does_not_count(demo_store, server, tmp_pa
     (folder / "1.json").write_text("no record")
     (folder / "2.json").write_text("[]")
     assert running_apps.port_of(demo_store) is None
+    # Nobody else would remove it.
+    assert sorted(path.name for path in folder.iterdir()) == ["1.json", "2.json"]
     with running_apps.registered(demo_store, server):
         assert running_apps.port_of(demo_store) == server
 
@@ -191,7 +193,7 @@ def test_the_app_listens_to_this_computer_only_unless_told_otherwise(
     def main(**_):
         started.append(list(sys.argv))
         # The file that tells of it is there while it runs.
-        assert [running.store for running in running_apps._apps()] == [demo_store]
+        assert [running.store for _, running in running_apps._apps()] == [demo_store]
 
     monkeypatch.setattr("streamlit.web.cli.main", main)
     # What the server is told by is put back afterwards.

@@ -84,6 +84,8 @@ def serving(path: Path) -> Iterator[str]:
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "STREAMLIT_SERVER_FILE_WATCHER_TYPE": "none",
+            # Nobody's `quantstore open` shall find it.
+            "XDG_STATE_HOME": str(path.parent),
         },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
