@@ -28,7 +28,7 @@ def stored_on_grid(weights: Floats, axis: int | None) -> Stored | None:
     """
     if not np.isfinite(weights).all():
         return None
-    grid = _grid_of(weights)
+    grid = step_of(weights)
     if grid is not None:
         step, levels = grid
         return Stored(f"float on an int{_bits(levels)} grid per tensor", step)
@@ -38,7 +38,7 @@ def stored_on_grid(weights: Floats, axis: int | None) -> Stored | None:
     for channel in np.moveaxis(weights, axis, 0):
         if not channel.any():
             continue
-        grid = _grid_of(channel)
+        grid = step_of(channel)
         if grid is None:
             return None
         steps, most_levels = max(steps, grid[0]), max(most_levels, grid[1])
@@ -49,7 +49,7 @@ def _bits(levels: int) -> int:
     return max(2, math.ceil(math.log2(levels)))
 
 
-def _grid_of(values: Floats) -> tuple[float, int] | None:
+def step_of(values: Floats) -> tuple[float, int] | None:
     """Step and levels of a tensor or a channel; None where it has no grid, or nothing but zeros."""
     levels: Doubles = np.unique(np.append(values.ravel(), np.float32(0))).astype(np.float64)
     if not 1 < levels.size <= _MOST_LEVELS:

@@ -232,7 +232,10 @@ def sample_counts(inputs: tuple[Input, ...], elements: float = math.inf) -> tupl
 
 def compared_elements(outputs: Sequence[Array]) -> float:
     """How many elements an output of floats has in one sample, median over the outputs."""
-    sizes = [array.size for array in outputs if _is_float(array.dtype)]
+    # A classifier may give a sequence of maps as well, which is a list.
+    sizes = [
+        array.size for array in outputs if isinstance(array, np.ndarray) and _is_float(array.dtype)
+    ]
     return float(np.median(sizes)) if sizes else math.inf
 
 

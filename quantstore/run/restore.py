@@ -3,16 +3,18 @@
 Three forms are known: dynamic quantization (ConvInteger, MatMulInteger), pairs of QuantizeLinear
 and DequantizeLinear (QDQ), and the operators that take scales along (QLinearConv and its kin).
 Weights become the floats they stand for. Where the file stores the range of an activation, a Clip
-to that range stays: saturation is part of what the network computes. Rounding of activations goes.
+to that range stays: saturation is part of what the network computes. Rounding of activations goes;
+the grids that it used are returned, for those who put it back (``auditing``).
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from quantstore.graph.attributes import integer
+from quantstore.graph.attributes import integer, number
 from quantstore.graph.constants import constant_tensor
 from quantstore.graph.dequantize import weight_scale
 from quantstore.graph.tensors import read_array
@@ -20,17 +22,87 @@ from quantstore.records import Array, Floats
 
 _DYNAMIC = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 _SCALED = {"QLinearConv": "Conv", "QLinearMatMul": "MatMul"}
+# By the operator: what it computes, and where its output's scale stands; the zero point is next.
+# https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+_ONE_OPERAND = {
+    "QLinearGlobalAveragePool": ("GlobalAveragePool", 3),
+    "QLinearAveragePool": ("AveragePool", 3),
+    "QLinearReduceMean": ("ReduceMean", 3),
+    "QLinearSigmoid": ("Sigmoid", 3),
+    "QLinearLeakyRelu": ("LeakyRelu", 3),
+    "QLinearSoftmax": ("Softmax", 3),
+}
+_TWO_OPERANDS = {"QLinearAdd": "Add", "QLinearMul": "Mul"}
+# What the float operator does not know.
+_OF_INTEGERS_ONLY = ("channels_last", "opset")
 # They move integers about without computing, and so do the same with floats.
-_MOVING = ("Reshape", "Transpose", "MaxPool", "Flatten")
+_MOVING = (
+    "Reshape",
+    "Transpose",
+    "MaxPool",
+    "Flatten",
+    "Resize",
+    "Slice",
+    "Squeeze",
+    "Unsqueeze",
+    "Split",
+    "Gather",
+    "DepthToSpace",
+    "SpaceToDepth",
+)
 
 
-def float_arithmetic(model: ir.Model) -> int:
-    """Replace integer arithmetic, in place; how many places there were."""
+@dataclass(frozen=True, slots=True)
+class StoredGrid:
+    """Where a file rounds an activation, and on which grid.
+
+    ``source``: what is rounded. ``clip``: the node that stands in place of the rounding and limits
+    ``source`` to the ends of the grid, or lets it pass where the grid is found at run time (then
+    ``scale`` is 0). ``lowest`` and ``highest`` count from the zero point. ``file_tensor``: what the
+    file calls the rounded tensor, which holds codes of ``code_type`` where ``has_codes``.
+    """
+
+    source: ir.Value
+    clip: ir.Node
+    scale: float
+    zero_point: int
+    lowest: float
+    highest: float
+    file_tensor: str
+    has_codes: bool
+    code_type: ir.DataType = ir.DataType.UINT8
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether the grid is found at run time."""
+        return self.scale == 0
+
+    @property
+    def low(self) -> float:
+        """The least value on the grid."""
+        return self.scale * self.lowest
+
+    @property
+    def high(self) -> float:
+        """The largest value on the grid."""
+        return self.scale * self.highest
+
+
+def float_arithmetic(model: ir.Model) -> tuple[StoredGrid, ...] | None:
+    """Replace integer arithmetic, in place.
+
+    Returns:
+        Where the file rounds activations; None where it holds no integer arithmetic.
+    """
     restored = _Restored(model.graph)
-    count = restored.dynamic() + restored.pairs() + restored.scaled()
-    if count:
-        passes.RemoveUnusedNodesPass()(model)
-    return count
+    restored.dynamic()
+    restored.pairs()
+    restored.scaled()
+    if not restored.count:
+        return None
+    passes.RemoveUnusedNodesPass()(model)
+    remaining = set(model.graph)
+    return tuple(grid for grid in restored.grids if grid.clip in remaining)
 
 
 def new_constant(main: ir.Graph, name: str, array: Array) -> ir.Value:
@@ -46,12 +118,12 @@ class _Restored:
 
     def __init__(self, main: ir.Graph) -> None:
         self._main = main
-        self._count = 0
+        self.count = 0
+        self.grids: list[StoredGrid] = []
         self._float_of: dict[ir.Value, ir.Value] = {}
 
-    def dynamic(self) -> int:
+    def dynamic(self) -> None:
         """DynamicQuantizeLinear, ConvInteger or MatMulInteger, Cast, Mul: onnxruntime's form."""
-        before = self._count
         for node in list(self._main):
             if node.op_type not in _DYNAMIC:
                 continue
@@ -67,16 +139,14 @@ class _Restored:
             rescaled = _only_user(_only_user(node))
             new = ir.node(
                 _DYNAMIC[node.op_type],
-                [source.inputs[0], self._new("weights", weights)],
+                [self._rounded_at_run_time(source), self._new("weights", weights)],
                 attributes=dict(node.attributes),
                 name=node.name,
             )
             self._replace(rescaled, new)
-        return self._count - before
 
-    def pairs(self) -> int:
+    def pairs(self) -> None:
         """DequantizeLinear, of a stored tensor or of what a QuantizeLinear has just rounded."""
-        before = self._count
         for node in list(self._main):
             if node.op_type != "DequantizeLinear":
                 continue
@@ -97,25 +167,30 @@ class _Restored:
                 activation_zero = _far_constant(_input(rounded, 2))
                 if activation_scale is None or activation_scale.size != 1:
                     continue
-                new = self._clipped(rounded.inputs[0], activation_scale, activation_zero, rounded)
+                new = self._clipped(
+                    rounded.inputs[0],
+                    activation_scale,
+                    activation_zero,
+                    rounded,
+                    file_tensor=node.outputs[0],
+                )
             _hand_over(node.outputs[0], new)
-            self._count += 1
-        return self._count - before
+            self.count += 1
 
-    def scaled(self) -> int:
+    def scaled(self) -> None:
         """QLinearConv and its kin: every integer tensor gets a float value, in graph order."""
-        before = self._count
         for node in list(self._main):
             self._restore_scaled(node)
-        return self._count - before
 
     def _restore_scaled(self, node: ir.Node) -> None:
         op, inputs = node.op_type, node.inputs
         data = _input(node, 0)
+        if integer(node, "channels_last", 0):
+            return
         if op == "QuantizeLinear":
             users = [use.node.op_type for use in node.outputs[0].uses()]
             scale = _constant(_input(node, 1))
-            if scale is None or not any(name.startswith("QLinear") for name in users):
+            if scale is None or all(name == "DequantizeLinear" for name in users):
                 return
             self._note(node, self._clipped(data, scale, _constant(_input(node, 2)), node))
         elif op in _SCALED and data in self._float_of:
@@ -134,41 +209,81 @@ class _Restored:
                 # A bias is stored in units of both scales.
                 step = activation_scale.astype(np.float64) * scale.astype(np.float64)
                 operands.append(self._new("bias", (bias * step).astype(np.float32)))
-            self._note_rounded(node, _SCALED[op], operands, dict(node.attributes))
-        elif op == "QLinearAdd":
+            self._note_rounded(node, _SCALED[op], operands)
+        elif op in _TWO_OPERANDS:
             sides = [self._side(node, start) for start in (0, 3)]
             if None not in sides:
-                self._note_rounded(node, "Add", sides, {})
-        elif op == "QLinearGlobalAveragePool" and data in self._float_of:
-            new = ir.node("GlobalAveragePool", [self._float_of[data]], name=node.name)
-            self._main.insert_before(node, new)
-            self._note(node, new.outputs[0])
+                self._note_rounded(node, _TWO_OPERANDS[op], sides)
+        elif op == "QGemm" and data in self._float_of:
+            self._restore_gemm(node)
+        elif op == "QLinearConcat":
+            sides = [self._side(node, start) for start in range(2, len(inputs), 3)]
+            if None not in sides:
+                self._note_rounded(node, "Concat", sides, at=0)
+        elif op in _ONE_OPERAND and data in self._float_of:
+            float_op, at = _ONE_OPERAND[op]
+            self._note_rounded(node, float_op, [self._float_of[data]], at=at)
         elif op in _MOVING and data in self._float_of:
             operands = [self._float_of[data], *inputs[1:]]
-            new = ir.node(op, operands, attributes=dict(node.attributes))
+            new = ir.node(
+                op, operands, attributes=dict(node.attributes), num_outputs=len(node.outputs)
+            )
             self._main.insert_before(node, new)
-            self._note(node, new.outputs[0])
+            for codes_moved, moved in zip(node.outputs, new.outputs, strict=True):
+                self._float_of[codes_moved] = moved
+            self.count += 1
         elif op == "Shape" and data in self._float_of:
             node.replace_input_with(0, self._float_of[data])
         elif op == "DequantizeLinear" and data in self._float_of:
             _hand_over(node.outputs[0], self._float_of[data])
-            self._count += 1
+            self.count += 1
+
+    def _restore_gemm(self, node: ir.Node) -> None:
+        """``alpha * A' * B' + C``, C in units of both scales; without an output scale in float."""
+        codes, scale = _constant(_input(node, 3)), _constant(_input(node, 4))
+        activation_scale = _constant(_input(node, 1))
+        data = _input(node, 0)
+        if codes is None or scale is None or activation_scale is None or data is None:
+            return
+        axis = 0 if integer(node, "transB", 0) else codes.ndim - 1
+        weights = _floats(codes, scale, _constant(_input(node, 5)), axis)
+        operands: list[ir.Value | None] = [self._float_of[data], self._new("weights", weights)]
+        bias = _constant(_input(node, 6))
+        if bias is not None:
+            step = activation_scale.astype(np.float64) * scale.astype(np.float64)
+            factor = number(node, "alpha", 1.0)
+            operands.append(self._new("bias", (bias * step * factor).astype(np.float32)))
+        if _input(node, 7) is not None:
+            self._note_rounded(node, "Gemm", operands, at=7)
+            return
+        new = ir.node("Gemm", operands, attributes=dict(node.attributes), name=node.name)
+        self._replace(node, new)
 
     def _note(self, node: ir.Node, value: ir.Value) -> None:
         self._float_of[node.outputs[0]] = value
-        self._count += 1
+        self.count += 1
 
     def _note_rounded(
         self,
         node: ir.Node,
         op_type: str,
         operands: Sequence[ir.Value | None],
-        attributes: dict[str, ir.Attr],
+        *,
+        at: int = 6,
     ) -> None:
-        """The float operator, and a Clip to the range that the file stores for its result."""
+        """The float operator, and a Clip to the range that the file stores for its result.
+
+        Args:
+            at: which input is the scale of the result.
+        """
+        attributes = {
+            name: attribute
+            for name, attribute in node.attributes.items()
+            if name not in _OF_INTEGERS_ONLY
+        }
         new = ir.node(op_type, operands, attributes=attributes, name=node.name)
         self._main.insert_before(node, new)
-        scale, zero = _constant(node.inputs[6]), _constant(_input(node, 7))
+        scale, zero = _constant(_input(node, at)), _constant(_input(node, at + 1))
         if scale is None:
             self._note(node, new.outputs[0])
             return
@@ -185,7 +300,7 @@ class _Restored:
     def _replace(self, old: ir.Node, new: ir.Node) -> None:
         self._main.insert_before(old, new)
         _hand_over(old.outputs[0], new.outputs[0])
-        self._count += 1
+        self.count += 1
 
     def _new(self, purpose: str, array: Array) -> ir.Value:
         name = f"quantstore_{purpose}_{len(self._main.initializers)}"
@@ -197,18 +312,54 @@ class _Restored:
         scale: Array,
         zero_point: Array | None,
         reader: ir.Node,
+        *,
+        file_tensor: ir.Value | None = None,
     ) -> ir.Value:
-        """The value, limited to what codes of the zero point's type can stand for."""
+        """The value, limited to what codes of the zero point's type can stand for.
+
+        Args:
+            reader: in front of which the value is limited.
+            file_tensor: the rounded tensor of the file where ``reader`` does not give it as codes.
+        """
         limits = np.iinfo(np.uint8 if zero_point is None else zero_point.dtype)
         step = float(np.ravel(scale)[0])
-        zero = 0.0 if zero_point is None else float(np.ravel(zero_point)[0])
+        zero = 0 if zero_point is None else int(np.ravel(zero_point)[0])
         bounds = [
             self._new("bound", np.array(step * (code - zero), np.float32))
             for code in (limits.min, limits.max)
         ]
         clip = ir.node("Clip", [value, *bounds])
         self._main.insert_before(reader, clip)
+        if value is not None:
+            codes_or_floats = file_tensor or reader.outputs[0]
+            self.grids.append(
+                StoredGrid(
+                    source=value,
+                    clip=clip,
+                    scale=step,
+                    zero_point=zero,
+                    lowest=float(limits.min - zero),
+                    highest=float(limits.max - zero),
+                    file_tensor=str(codes_or_floats.name),
+                    has_codes=file_tensor is None,
+                    code_type=ir.DataType.from_numpy(limits.dtype),
+                )
+            )
         return clip.outputs[0]
+
+    def _rounded_at_run_time(self, quantizer: ir.Node) -> ir.Value | None:
+        """What a DynamicQuantizeLinear rounds, behind a node at which it can be rounded again."""
+        value = quantizer.inputs[0]
+        for grid in self.grids:
+            if grid.source is value and grid.is_dynamic:
+                return grid.clip.outputs[0]
+        passing = ir.node("Identity", [value])
+        self._main.insert_before(quantizer, passing)
+        if value is not None:
+            self.grids.append(
+                StoredGrid(value, passing, 0.0, 0, 0.0, 0.0, str(value.name), has_codes=False)
+            )
+        return passing.outputs[0]
 
 
 def _hand_over(old: ir.Value, new: ir.Value) -> None:

@@ -93,6 +93,7 @@ class Session:
         *,
         is_optimized: bool = True,
         has_integer_kernels: bool = False,
+        has_exact_sums: bool = False,
     ) -> None:
         """Load a model; one whose weights lie in other files must be loaded from its path.
 
@@ -102,6 +103,8 @@ class Session:
                 operator where onnxruntime has one. Floats rounded to the same grids give the same
                 figure on every processor. Integers differ from it by up to 1 dB, and lose 15 dB and
                 more on x86 processors without VNNI, where sums saturate (``kernels``).
+            has_exact_sums: with integer kernels, sums that cannot saturate, at some cost of speed
+                (onnxruntime's ``session.x64quantprecision``).
 
         Raises:
             RunError: onnxruntime refuses the model, or has no memory for it.
@@ -112,6 +115,8 @@ class Session:
             options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
         if not has_integer_kernels:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
+        if has_exact_sums:
+            options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = _loaded(model, options)
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())

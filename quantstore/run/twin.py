@@ -27,7 +27,7 @@ from quantstore.layer import Layer
 from quantstore.numerics.quantization import Grid, blocks_of, dequantize, grid_for, quantize
 from quantstore.records import Array, Doubles
 from quantstore.run.precision import in_single_precision
-from quantstore.run.restore import float_arithmetic, new_constant
+from quantstore.run.restore import StoredGrid, float_arithmetic, new_constant
 from quantstore.schemes import Scheme
 
 # Below, onnx's converter and onnxruntime demand that every weight is an input of the graph too.
@@ -42,11 +42,12 @@ class FloatModel:
     """A model in memory, in float arithmetic, as onnxruntime can run it.
 
     ``was_quantized``: the file computes with integers; they were turned back into floats, and what
-    the first rounding lost is not known.
+    the first rounding lost is not known. ``grids``: where the file rounds activations.
     """
 
     file: graph.ModelFile
     was_quantized: bool
+    grids: tuple[StoredGrid, ...] = ()
     _kept_layers: dict[str, Layer | None] = field(default_factory=dict, repr=False)
 
     @property
@@ -86,7 +87,7 @@ def open_float(path: Path) -> FloatModel:
 
 def float_model(file: graph.ModelFile) -> FloatModel:
     """The same of an open file, whose model is changed in place."""
-    _load_weights(file)
+    load_weights(file)
     model = file.model
     model.ir_version = max(LOWEST_IR_VERSION, model.ir_version)
     for value in list(model.graph.inputs):
@@ -94,10 +95,10 @@ def float_model(file: graph.ModelFile) -> FloatModel:
         if value.const_value is not None:
             model.graph.inputs.remove(value)
     in_single_precision(model)
-    was_quantized = float_arithmetic(model) > 0
+    grids = float_arithmetic(model)
     _replace_image_scalers(model)
     passes.RemoveUnusedNodesPass()(model)
-    return FloatModel(file, was_quantized)
+    return FloatModel(file, grids is not None, grids or ())
 
 
 def to_proto(model: FloatModel | ir.Model) -> onnx.ModelProto:
@@ -194,7 +195,7 @@ def rounded_weights(
     rounded = returned.reshape(usable.shape[0], -1)[:, : usable.shape[1]]
     if usable is not layer.weights:
         rounded = np.where(finite, rounded, layer.weights)
-    values = _as_read(rounded, slot.site, layer)
+    values = as_read(rounded, slot.site, layer)
     if slot.factor is not None:
         factor = np.broadcast_to(slot.factor, values.shape)
         is_usable = np.isfinite(factor) & (factor != 0)
@@ -257,7 +258,7 @@ def freeze_input(model: ir.Model, name: str, array: Array) -> None:
     model.graph.inputs.remove(value)
 
 
-def _load_weights(file: graph.ModelFile) -> None:
+def load_weights(file: graph.ModelFile) -> None:
     """Read external weights into memory, with our own reader, which watches the paths."""
     for part in file.model.graphs():
         for value in part.initializers.values():
@@ -314,10 +315,10 @@ def without_channels(slot: Slot, layer: Layer, is_left_out: npt.NDArray[np.bool_
     stored = float_weights(slot)
     kept = np.ones_like(layer.weights)
     kept[is_left_out] = 0
-    return np.asarray(stored * _as_read(kept, slot.site, layer), dtype=stored.dtype, order="C")
+    return np.asarray(stored * as_read(kept, slot.site, layer), dtype=stored.dtype, order="C")
 
 
-def _as_read(
+def as_read(
     rows: npt.NDArray[np.float32], site: graph.Site, layer: Layer
 ) -> npt.NDArray[np.float32]:
     """``(channels, weights per channel)`` back in the shape in which the node reads the tensor."""

@@ -1,0 +1,498 @@
+"""Two files in, one network out that can be either: float or int8 weights, rounded or not.
+
+The network is the int8 file in float arithmetic with the float file's weights put in. Its weights
+and its grids are inputs (``run.emulator``), so that every figure of an audit is a run with other
+inputs. What the float file itself gives on the samples is what all of them are held against.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from quantstore import graph
+from quantstore.auditing.choices import AuditChoices
+from quantstore.auditing.layers import AuditedLayer, LayerPair, layers_of, pair_layers
+from quantstore.auditing.tensors import Bounds, PairedTensors, pair_tensors
+from quantstore.errors import RunError
+from quantstore.graph import Site
+from quantstore.records import Array, Floats
+from quantstore.run import outputs, points, subject, twin
+from quantstore.run.choices import NOISE, Choices, ReportProgress
+from quantstore.run.comparison import Reference
+from quantstore.run.emulator import Emulator, Plan
+from quantstore.run.feeding import choose_samples
+from quantstore.run.grids import AT_RUN_TIME, ActivationGrid
+from quantstore.run.inputs import CACHE_BYTES, Samples
+from quantstore.run.layers import LayerKey
+from quantstore.run.network import Network, taken_apart
+from quantstore.run.outputs import JudgedPart
+from quantstore.run.placement import Placement
+from quantstore.run.points import Part, Points
+from quantstore.run.probe_figures import BRANCHING, NO_FLOAT_OUTPUT_DEPENDS
+from quantstore.run.restore import StoredGrid, new_constant
+from quantstore.run.runtime import Session
+from quantstore.run.workplace import Workplace
+
+NOT_FLOAT = "is an integer model itself"
+NOT_QUANTIZED = "holds no integer weights and rounds no activations"
+OTHER_INPUTS = "the two files have different inputs"
+# A tensor of the float file and its partner agree that far where nothing is rounded; a pair that
+# does not is none. What remains are biases, which the int8 file holds as integers.
+LEAST_AGREEMENT_DB = 20.0
+FROM_ANOTHER = "audit an int8 file against the float file that it was made from"
+RELU6 = 6.0
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True)
+class FileTensor:
+    """A tensor as the int8 file has it: floats, or codes with their scale and zero point."""
+
+    name: str
+    grid: StoredGrid | None = None
+
+    def floats(self, array: Array) -> Array:
+        """What its values stand for."""
+        if self.grid is None:
+            return array
+        codes = array.astype(np.float32) - np.float32(self.grid.zero_point)
+        return np.asarray(codes * np.float32(self.grid.scale), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the outputs keep one way: the worst that decides, and part by part."""
+
+    deciding_db: float
+    parts: tuple[JudgedPart, ...]
+
+
+class AuditBench:
+    """Both files, open, paired and ready to run."""
+
+    def __init__(
+        self,
+        float_path: Path,
+        int8_path: Path,
+        inputs: str,
+        choices: AuditChoices,
+        folder: Path,
+        report: ReportProgress,
+    ) -> None:
+        """Read, pair, feed.
+
+        Raises:
+            QuantstoreError: a file cannot be read, the inputs do not fit, or the files are no pair.
+        """
+        self.work = Workplace(
+            # Nothing is calibrated: every sample is compared.
+            Choices(target="int8_weights", samples=choices.samples, preprocess=choices.preprocess),
+            folder,
+            report,
+        )
+        self.notes: list[str] = []
+        self.work.say("reading", 0, 1)
+        self.before = twin.open_float(float_path)
+        if self.before.was_quantized:
+            raise RunError(f"{float_path.name} {NOT_FLOAT}", "name the float file first")
+        self._file = graph.open_model(int8_path)
+        self.after = twin.open_float(int8_path)
+        self.float_layers = layers_of(self.before.file)
+        self.int8_layers = layers_of(self._file)
+        if not self.after.was_quantized and all(
+            layer.stored_scheme is None for layer in self.int8_layers
+        ):
+            raise RunError(f"{int8_path.name} {NOT_QUANTIZED}", "name the int8 file second")
+        self.work.say("pairing layers and tensors", 0, 1)
+        self.pairs = pair_layers(self.float_layers, self.int8_layers)
+        # What is an input w of QLinearConv is W of the Conv that stands for it.
+        self._key_at = {
+            place: LayerKey.of(site)
+            for place, site in _places(layer.site for layer in self.int8_layers).items()
+        }
+        restored = {
+            self._key_at[place]: site
+            for place, site in _places(graph.find_sites(self.after.file)).items()
+            if place in self._key_at
+        }
+        self.tensors: PairedTensors = pair_tensors(
+            self.before.model,
+            self.after.model,
+            self.after.grids,
+            [
+                (pair, restored[key].node)
+                for pair in self.pairs
+                if (key := LayerKey.of(pair.after.site)) in restored
+            ],
+        )
+        chosen = choose_samples(self.work, self.before.model, inputs)
+        self.notes += chosen.notes
+        self.samples, self.is_real = chosen.compared, inputs != NOISE
+        self._fed_as = self._input_names()
+        self._set_bounds()
+        cut_model, self.points, ends = self._where_compared(float_path)
+        self._file_tensors = [self._in_file(value) for value in ends]
+        self.expected = self._float_outputs(cut_model)
+        self.network = self._network(ends)
+        self.grids = self._grids()
+        self.emulator = Emulator(
+            self.network,
+            [Placement(activations=tuple(self.grids), weights=tuple(self.network.slot_of))],
+            [self.grid_plan],
+        )
+
+    # Inputs and points
+
+    @cached_property
+    def fed_samples(self) -> Samples:
+        """All samples, under the names of the int8 file; kept where there is room for them."""
+
+        def feed(index: int) -> dict[str, Array]:
+            sample = self.samples[index]
+            return {name: sample[source] for name, source in self._fed_as.items()}
+
+        first = feed(0)
+        count = len(self.samples)
+        if count * sum(array.nbytes for array in first.values()) > CACHE_BYTES:
+            return Samples(self.samples.description, count, feed)
+        kept = [first, *(feed(index) for index in range(1, count))]
+        return Samples(self.samples.description, count, kept.__getitem__)
+
+    def feeds(self) -> Iterator[dict[str, Array]]:
+        """One after the other."""
+        return (self.fed_samples[index] for index in range(len(self.samples)))
+
+    @cached_property
+    def float_name_of(self) -> dict[str, str]:
+        """By the name of what is rounded, what the float file calls it."""
+        return {str(pair.after.name): str(pair.before.name) for pair in self.tensors.pairs}
+
+    def _input_names(self) -> dict[str, str]:
+        """By the name of an input of the int8 file, that of the float file."""
+        named = {
+            str(pair.after.name): str(pair.before.name)
+            for pair in self.tensors.pairs
+            if pair.found_by == "input"
+        }
+        # Behind its rounding an input has another name.
+        by_origin = {str(value.name): str(value.name) for value in _inputs_of(self.before.model)}
+        fed: dict[str, str] = {}
+        others = iter(_inputs_of(self.before.model))
+        for value in _inputs_of(self.after.model):
+            name, source = str(value.name), next(others, None)
+            partner = named.get(name) or by_origin.get(name)
+            if partner is None and source is not None:
+                partner = str(source.name)
+            array = None if partner is None else self.samples[0].get(partner)
+            if partner is None or array is None:
+                raise RunError(
+                    f"{OTHER_INPUTS}: {name!r} of the int8 file is not an input of the float file",
+                    FROM_ANOTHER,
+                )
+            if value.dtype is not None and value.dtype.numpy() != array.dtype:
+                raise RunError(
+                    f"{OTHER_INPUTS}: {name!r} holds {value.dtype.numpy()} in the int8 file and"
+                    f" {array.dtype} in the float file",
+                    "export the int8 file with the inputs of the float file",
+                )
+            fed[name] = partner
+        return fed
+
+    def _set_bounds(self) -> None:
+        """Let tensors that are not rounded pass as far as the float file lets them.
+
+        A Relu that the quantizer dropped lives on in the ends of a grid; where the float file is
+        known to have none, the ends are part of the rounding alone.
+        """
+        for grid in self.after.grids:
+            if grid.is_dynamic:
+                continue
+            bounds = self.tensors.bounds.get(grid.clip.outputs[0]) or kept_bounds(grid)
+            set_bounds(self.after.model, grid, bounds)
+
+    def _where_compared(self, float_path: Path) -> tuple[twin.FloatModel, Points, list[ir.Value]]:
+        """The float model, ending at its points, and what stands for them in the int8 file.
+
+        Where a point has no partner, all is compared at the outputs of the files.
+        """
+        model = twin.open_float(float_path)
+        partner = {str(pair.before.name): pair.after for pair in self.tensors.pairs}
+        found = points.cut(model.model)
+        if not found.names:
+            raise RunError(NO_FLOAT_OUTPUT_DEPENDS)
+        named = {name: name for name in found.names} | {
+            name: self.tensors.folded[name]
+            for name in found.names
+            if name not in partner and name in self.tensors.folded
+        }
+        if all(name in partner for name in named.values()):
+            if any(name != other for name, other in named.items()):
+                # A factor behind a point changes no SQNR.
+                model = twin.open_float(float_path)
+                values = _values_of(model.model)
+                end_at(model.model, [values[name] for name in named.values()])
+                found = _renamed(found, named)
+            return model, found, [partner[name] for name in found.names]
+        model = twin.open_float(float_path)
+        kept, ends = [], []
+        theirs = list(self.after.model.graph.outputs)
+        by_name = {value.name: value for value in theirs}
+        mine = list(model.model.graph.outputs)
+        for index, value in enumerate(mine):
+            end = by_name.get(value.name)
+            if end is None and len(theirs) == len(mine):
+                end = theirs[index]
+            if end is not None and value.dtype in points.FLOATS and end.dtype in points.FLOATS:
+                kept.append(value)
+                ends.append(end)
+        if not ends:
+            raise RunError("the two files have no output in common", FROM_ANOTHER)
+        end_at(model.model, kept)
+        names = tuple(str(value.name) for value in kept)
+        parts = tuple(Part(name, "", (name,), "the output") for name in names)
+        return model, Points(names, "the outputs", parts), ends
+
+    def _in_file(self, value: ir.Value) -> FileTensor | None:
+        """What the int8 file calls a tensor; None where it has none like it."""
+        for grid in self.after.grids:
+            if grid.clip.outputs[0] is value:
+                return FileTensor(grid.file_tensor, grid if grid.has_codes else None)
+        name = str(value.name)
+        return FileTensor(name) if name in _values_of(self._file.model) else None
+
+    def _float_outputs(self, model: twin.FloatModel) -> list[list[Array]]:
+        """What the float file gives at the points, sample by sample.
+
+        Raises:
+            RunError: onnxruntime stops, or an output is no number.
+        """
+        subject.fix_shapes(model.model, self.samples)
+        session = Session(twin.to_proto(model))
+        expected = []
+        for index in range(len(self.samples)):
+            self.work.say("running the float file", index, len(self.samples))
+            expected.append(session.run(self.samples[index], self.points.names))
+        # Says what is wrong with the outputs, where something is.
+        Reference(self.points.names, expected)
+        return expected
+
+    # The network and its plans
+
+    def _network(self, ends: list[ir.Value]) -> Network:
+        """The int8 file in float arithmetic, with the float file's weights."""
+        # A graph names an output once.
+        end_at(self.after.model, list(dict.fromkeys(ends)))
+        feed_shapes = {name: array.shape for name, array in self.fed_samples[0].items()}
+        if not any(node.op_type in BRANCHING for node in self.after.model.graph):
+            for value in _inputs_of(self.after.model):
+                value.shape = ir.Shape(feed_shapes[str(value.name)])
+        self.ends = tuple(str(value.name) for value in ends)
+        apart = taken_apart(self.after, tuple(dict.fromkeys(self.ends)), fold=False)
+        self.int8_weights = dict(apart.constants)
+        name_of = {id(slot.site): name for name, slot in apart.slot_of.items()}
+        self.slot_of = {
+            self._key_at[place]: name_of[id(site)]
+            for place, site in _places(slot.site for slot in apart.slot_of.values()).items()
+            if place in self._key_at
+        }
+        floats = {}
+        for pair in self.pairs:
+            name = self.slot_of.get(LayerKey.of(pair.after.site))
+            if name is not None:
+                floats[name] = self._as_in_float_file(pair, apart.slot_of[name])
+        return dataclasses.replace(apart, constants={**apart.constants, **floats})
+
+    def _as_in_float_file(self, pair: LayerPair, slot: twin.Slot) -> Array:
+        """The float weights of a pair, as the node of the int8 file reads its own."""
+        own = twin.layer_of(self.after, slot)
+        if own is None:
+            return twin.float_weights(slot)
+        weights = self.float_weights(pair)
+        return np.array(twin.as_read(weights, slot.site, own), dtype=slot.dtype, order="C")
+
+    def float_weights(self, pair: LayerPair) -> Floats:
+        """Effective weights of the float file as the int8 file should hold them."""
+        layer = graph.read_layer(self.before.file, pair.before.site, fold=pair.is_folded)
+        if layer is None:
+            raise RunError(
+                f"the weights of {pair.before.name!r} can no longer be read", "try again"
+            )
+        return layer.weights
+
+    def stored_weights(self, layer: AuditedLayer) -> Floats:
+        """Effective weights of the int8 file."""
+        read = graph.read_layer(self._file, layer.site, fold=False)
+        if read is None:
+            raise _unreadable(layer)
+        return read.weights
+
+    def _grids(self) -> dict[str, StoredGrid]:
+        """By the name of what is rounded, the grid; of several behind one tensor, each."""
+        computed = set(self.network.tensors)
+        by_name = {str(grid.clip.outputs[0].name): grid for grid in self.after.grids}
+        return {name: grid for name, grid in by_name.items() if name in computed}
+
+    @cached_property
+    def grid_plan(self) -> dict[str, ActivationGrid]:
+        """Every grid of the file."""
+        return {
+            name: AT_RUN_TIME
+            if grid.is_dynamic
+            else ActivationGrid(
+                *(np.array([part], np.float32) for part in (grid.scale, grid.lowest, grid.highest))
+            )
+            for name, grid in self.grids.items()
+        }
+
+    @cached_property
+    def weight_plan(self) -> dict[str, Array]:
+        """Every weight of the file that is not as in the float file."""
+        return {
+            name: array
+            for name, array in self.int8_weights.items()
+            if array is not self.network.constants[name]
+        }
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The file as it is."""
+        return Plan(self.grid_plan, self.weight_plan)
+
+    # Figures
+
+    def run(self, plan: Plan) -> list[list[Array]]:
+        """What the network gives at the points under a plan, sample by sample."""
+        names = self.network.outputs
+        order = [names.index(name) for name in self.ends]
+        return [
+            [arrays[index] for index in order] for arrays in self.emulator.run(plan, self.feeds())
+        ]
+
+    def figures(self, actual: Sequence[Sequence[Array]]) -> Figures:
+        """What the outputs keep of those of the float file."""
+        judged = outputs.judged(
+            self.points.parts, self.points.names, self.expected, actual, is_real=self.is_real
+        )
+        return Figures(outputs.deciding_sqnr_db(judged), judged)
+
+    def db(self, plan: Plan) -> float:
+        """What the worst output that decides keeps under a plan."""
+        return self.figures(self.run(plan)).deciding_db
+
+    @property
+    def has_integer_form(self) -> bool:
+        """Whether the file can be run as it is where the networks are compared.
+
+        onnxruntime crashes on integer kernels in branches.
+        """
+        return all(tensor is not None for tensor in self._file_tensors) and not any(
+            node.op_type in BRANCHING for node in self._file.model.graph
+        )
+
+    @cached_property
+    def _file_proto(self) -> onnx.ModelProto:
+        """The int8 file itself, ending where the networks are compared."""
+        twin.load_weights(self._file)
+        values = {output.name: output for node in self._file.model.graph for output in node.outputs}
+        tensors = [tensor for tensor in self._file_tensors if tensor is not None]
+        codes = {
+            tensor.name: tensor.grid.code_type for tensor in tensors if tensor.grid is not None
+        }
+        names = dict.fromkeys(tensor.name for tensor in tensors)
+        end_at(self._file.model, [values[name] for name in names], codes)
+        return ir.to_proto(self._file.model)
+
+    def run_file(self, *, has_exact_sums: bool) -> list[list[Array]]:
+        """The int8 file as onnxruntime runs it on this computer.
+
+        Raises:
+            RunError: onnxruntime refuses it, or stops.
+        """
+        session = Session(self._file_proto, has_integer_kernels=True, has_exact_sums=has_exact_sums)
+        tensors = [tensor for tensor in self._file_tensors if tensor is not None]
+        names = list(dict.fromkeys(tensor.name for tensor in tensors))
+        given = []
+        for feed in self.feeds():
+            arrays = dict(zip(names, session.run(feed, names), strict=True))
+            given.append([tensor.floats(arrays[tensor.name]) for tensor in tensors])
+        return given
+
+
+def _places(sites: Iterable[Site]) -> dict[tuple[str, int], Site]:
+    """Layers by the name of their node, and which of its operands they are."""
+    count: Counter[str] = Counter()
+    by_place = {}
+    for site in sites:
+        by_place[site.name, count[site.name]] = site
+        count[site.name] += 1
+    return by_place
+
+
+def _values_of(model: ir.Model) -> dict[str, ir.Value]:
+    return {str(output.name): output for node in model.graph for output in node.outputs}
+
+
+def _renamed(found: Points, named: Mapping[str, str]) -> Points:
+    """The points under other names."""
+    parts = tuple(
+        dataclasses.replace(part, names=tuple(named[name] for name in part.names))
+        for part in found.parts
+    )
+    return Points(tuple(named.values()), found.description, parts)
+
+
+def _unreadable(layer: AuditedLayer) -> RunError:
+    return RunError(f"the weights of {layer.name!r} can no longer be read", "try again")
+
+
+def kept_bounds(grid: StoredGrid) -> Bounds:
+    """What the ends of a grid do besides rounding, where no float file tells.
+
+    Codes that begin at zero may stand for a Relu that was dropped; an end within half a step of 6
+    as well for a Relu6. Any other end is where the grid happens to end.
+    """
+    if grid.lowest != 0:
+        return Bounds()
+    is_relu6 = abs(grid.high - RELU6) <= grid.scale / 2
+    return Bounds(0.0, RELU6 if is_relu6 else math.inf)
+
+
+def set_bounds(model: ir.Model, grid: StoredGrid, bounds: Bounds) -> None:
+    """Limit what is not rounded to these instead of the ends of its grid, in place."""
+    for index, end in ((1, bounds.low), (2, bounds.high)):
+        name = f"quantstore_limit_{len(model.graph.initializers)}"
+        limit = np.array(np.clip(end, -_FLOAT32_MAX, _FLOAT32_MAX), np.float32)
+        grid.clip.replace_input_with(index, new_constant(model.graph, name, limit))
+
+
+def end_at(
+    model: ir.Model, values: Sequence[ir.Value], codes: Mapping[str, ir.DataType] | None = None
+) -> None:
+    """Make these values the outputs of a model, in place, and drop what is behind them.
+
+    Args:
+        codes: by the name of a value that holds no floats, what it holds.
+    """
+    model.graph.outputs.clear()
+    for value in values:
+        code_type = None if codes is None else codes.get(str(value.name))
+        if code_type is not None:
+            value.type = ir.TensorType(code_type)
+        elif value.type is None:
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+        value.shape = None
+        model.graph.outputs.append(value)
+    passes.RemoveUnusedNodesPass()(model)
+
+
+def _inputs_of(model: ir.Model) -> list[ir.Value]:
+    return [value for value in model.graph.inputs if value.const_value is None]

@@ -1,0 +1,131 @@
+"""Weights of a float layer and of its int8 version in, what the file makes of them out."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from quantstore.graph.grid import step_of
+from quantstore.numerics.quantization import dead_channels, round_trip, sqnr_db, summarize_channels
+from quantstore.records import Doubles, Floats
+from quantstore.schemes import SCHEMES, Scheme
+
+Rounding = Literal["plain", "clipped", "changed"]
+# Of a step: float32 scales and products leave so much.
+_SLACK = 0.02
+# So many weights beyond half a step are a method at work, fewer are the seams of a conversion.
+_LEAST_CHANGED = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFigures:
+    """SQNR in dB against the float weights, NaN where there is nothing to compare with.
+
+    ``scale_ratio``: the file's scale over that of plain rounding, the median over the channels.
+    """
+
+    stored_sqnr_db: float
+    stored_p10_db: float
+    plain_p10_db: float
+    per_channel_p10_db: float
+    scale_ratio: float
+    rounding: Rounding | None
+
+
+def weight_figures(weights: Floats, stored: Floats, stored_scheme: str | None) -> WeightFigures:
+    """Hold stored weights against those they were made from.
+
+    Args:
+        weights: effective float weights, ``(channels, weights per channel)``.
+        stored: what the file's codes stand for, in the same shape.
+        stored_scheme: as :class:`quantstore.layer.Layer` has it; None where they are no integers.
+    """
+    usable = np.isfinite(weights) & np.isfinite(stored)
+    before = np.where(usable, weights, np.float32(0))
+    after = np.where(usable, stored, np.float32(0))
+    error = after.astype(np.float64) - before
+    energy = np.square(before, dtype=np.float64).sum()
+    scheme = _scheme_of(stored_scheme)
+    per_channel = None if scheme is None else SCHEMES.get(f"int{scheme.bits}_channel_symmetric")
+    rounding, ratio = _how(before, after, scheme, is_stored=stored_scheme is not None)
+    return WeightFigures(
+        stored_sqnr_db=float(sqnr_db(energy, np.square(error).sum())) if energy else math.nan,
+        stored_p10_db=_p10_db(before, after),
+        plain_p10_db=math.nan if scheme is None else _p10_db(before, round_trip(before, scheme)),
+        per_channel_p10_db=(
+            math.nan if per_channel is None else _p10_db(before, round_trip(before, per_channel))
+        ),
+        scale_ratio=ratio,
+        rounding=rounding,
+    )
+
+
+def _scheme_of(stored_scheme: str | None) -> Scheme | None:
+    """Plain rounding of the same kind: as many bits, as many scales, signed or not."""
+    if stored_scheme is None:
+        return None
+    for bits in (8, 4, 2):
+        if f"int{bits} " in stored_scheme:
+            granularity = "channel" if "per channel" in stored_scheme else "tensor"
+            if "per block" in stored_scheme:
+                return None
+            kind = "asymmetric" if f"uint{bits} " in stored_scheme else "symmetric"
+            return SCHEMES.get(f"int{bits}_{granularity}_{kind}")
+    return None
+
+
+def _p10_db(before: Floats, after: Floats) -> float:
+    energy = np.square(before, dtype=np.float64).sum(axis=1)
+    noise = np.square(after.astype(np.float64) - before).sum(axis=1)
+    db = np.where(energy > 0, sqnr_db(energy, noise), np.nan)
+    is_dead = dead_channels(
+        before.min(axis=1, initial=0).astype(np.float64),
+        before.max(axis=1, initial=0).astype(np.float64),
+    )
+    return summarize_channels(db, is_dead).p10_db
+
+
+def _how(
+    before: Floats, after: Floats, scheme: Scheme | None, *, is_stored: bool
+) -> tuple[Rounding | None, float]:
+    """Whether each code is the nearest one, and how the scale compares to that of plain rounding.
+
+    A weight further than half a step from its code was moved on purpose (bias correction,
+    compensated rounding, training), unless its code is the last one of the grid.
+    """
+    if not is_stored:
+        return None, math.nan
+    is_shared = scheme is not None and scheme.is_per_tensor
+    rows = [(before.ravel(), after.ravel())] if is_shared else list(zip(before, after, strict=True))
+    moved = beyond = count = 0
+    ratios: list[float] = []
+    for weights, stored in rows:
+        grid = step_of(stored)
+        if grid is None:
+            continue
+        step, _ = grid
+        distance = np.abs(stored.astype(np.float64) - weights)
+        is_far = distance > step * (0.5 + _SLACK)
+        is_end = (stored == stored.max()) & (weights > stored) | (stored == stored.min()) & (
+            weights < stored
+        )
+        moved += int(np.sum(is_far & ~is_end))
+        beyond += int(np.sum(is_far & is_end))
+        count += weights.size
+        ratios += _ratio(weights.astype(np.float64), step, scheme)
+    if not count:
+        return None, math.nan
+    ratio = float(np.median(ratios)) if ratios else math.nan
+    if moved > _LEAST_CHANGED * count:
+        return "changed", ratio
+    return ("clipped" if beyond else "plain"), ratio
+
+
+def _ratio(weights: Doubles, step: float, scheme: Scheme | None) -> list[float]:
+    if scheme is None:
+        return []
+    low, high = min(weights.min(), 0.0), max(weights.max(), 0.0)
+    top = 2 ** (scheme.bits - 1) - 1
+    plain = max(-low, high) / top if scheme.is_symmetric else (high - low) / (2**scheme.bits - 1)
+    return [step / plain] if plain > 0 else []
