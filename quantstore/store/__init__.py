@@ -36,6 +36,7 @@ from quantstore.store.labelling import (
 from quantstore.store.models import (
     CHILDREN_OF_LAYERS,
     StoredModel,
+    add_audit,
     add_findings,
     add_float_set,
     add_graph,
@@ -78,6 +79,7 @@ __all__ = [
     "RemovedRun",
     "StoreStamp",
     "StoredModel",
+    "add_audit",
     "add_findings",
     "add_float_set",
     "add_graph",

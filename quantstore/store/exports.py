@@ -149,6 +149,11 @@ def read_manifest(folder: Path) -> dict[str, object] | None:
     return manifest if is_ours else None
 
 
+# An audit is of two models.
+_AUDITS_AMONG = (
+    "int8_model_id in (select unnest($ids))"
+    " and coalesce(float_model_id in (select unnest($ids)), true)"
+)
 # The rows that belong to some models, for each column that leads to them.
 _OF_SOME_MODELS = {
     "model_id": "model_id in (select unnest($ids))",
@@ -162,6 +167,8 @@ _OF_SOME_MODELS = {
     "rescue_id": (
         "rescue_id in (select rescue_id from main.rescues where model_id in (select unnest($ids)))"
     ),
+    "int8_model_id": _AUDITS_AMONG,
+    "audit_id": f"audit_id in (select audit_id from main.audits where {_AUDITS_AMONG})",
     "model": "model in (select model from main.models where model_id in (select unnest($ids)))",
 }
 

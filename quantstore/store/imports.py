@@ -48,6 +48,7 @@ _SEQUENCES = {
     "layers": "layer_ids",
     "simulations": "simulation_ids",
     "rescues": "rescue_ids",
+    "audits": "audit_ids",
 }
 # Parquet is compressed: a zip that packs it a hundred times smaller holds something else.
 _LARGEST_PACKING = 100
@@ -454,6 +455,17 @@ _COHERENCE = (
         " where layers.model_id <> rescues.model_id limit 1",
         "rescue_units.parquet gives the model {0} a layer of another model",
     ),
+    *(
+        (
+            f"select models.model from incoming_audit_layers as audited"
+            f" join incoming_audits as audits using (audit_id)"
+            f" join incoming_models as models on models.model_id = audits.{side}_model_id"
+            f" join incoming_layers as layers on layers.layer_id = audited.{side}_layer_id"
+            f" where layers.model_id <> audits.{side}_model_id limit 1",
+            "audit_layers.parquet gives the model {0} a layer of another model",
+        )
+        for side in ("int8", "float")
+    ),
     (
         "select greatest(octet_length(picture), strlen(float_answer), strlen(int8_answer)) as size"
         f" from incoming_simulation_answers where size > {LONGEST_ANSWER_BYTES} limit 1",
@@ -542,12 +554,15 @@ class _Merge:
     def _renumber(self, table: str) -> None:
         """Give the incoming rows of a table keys of ours, in the order of depth."""
         column = _key_of(table)
+        model_column = next(
+            points_to for of in OF_MODELS if of.name == table for points_to, _ in of.points_to
+        )
         # The keys of a model's layers and runs ascend with their order.
         old = [
             key
             for (key,) in self._connection.rows(
                 f"select theirs.{column} from incoming_{table} as theirs"
-                f" join new_models on new_models.old_id = theirs.model_id"
+                f" join new_models on new_models.old_id = theirs.{model_column}"
                 f" order by new_models.new_id, theirs.{column}"
             )
         ]

@@ -11,6 +11,7 @@ from quantstore.store.connection import Connection
 if TYPE_CHECKING:
     from quantstore.records import (
         ActivationErrorRecord,
+        AuditRecord,
         EqualizationRecord,
         FindingRecord,
         FloatSetRecord,
@@ -152,9 +153,10 @@ def set_source(connection: Connection, model: str, source: str) -> None:
 
 
 def own_runs(connection: Connection, model: str) -> int:
-    """How many times people ran a model, or rescued it.
+    """How many times people ran a model, rescued or audited it.
 
-    The probe, whose inputs are all noise, is not theirs; a rescue is, whatever its inputs.
+    The probe, whose inputs are all noise, is not theirs; a rescue and an audit are, whatever their
+    inputs.
     """
     return int(
         connection.value(
@@ -165,6 +167,7 @@ def own_runs(connection: Connection, model: str) -> int:
                     select count(*) from simulations semi join own using (model_id)
                     where input_source <> 'noise'
                 ) + (select count(*) from rescues semi join own using (model_id))
+                + (select count(*) from audits join own on int8_model_id = own.model_id)
             """,
             {"model": model},
         )
@@ -194,6 +197,24 @@ def _move_runs(connection: Connection, old: int, new: int) -> None:
         """,
         {"old": old, "new": new},
     )
+    for side in ("int8", "float"):
+        connection.rows(
+            f"update audits set {side}_model_id = ? where {side}_model_id = ?", [new, old]
+        )
+        connection.rows(
+            f"""
+            update audit_layers
+            set {side}_layer_id = new_layers.layer_id
+            from layers as old_layers
+            left join layers as new_layers
+                on new_layers.model_id = $new
+                and new_layers.layer = old_layers.layer
+                and new_layers.operand = old_layers.operand
+            where old_layers.layer_id = audit_layers.{side}_layer_id
+                and old_layers.model_id = $old
+            """,
+            {"old": old, "new": new},
+        )
     connection.rows(
         "update sensitivities set model_id = ? where model_id = ? and layer_id is null", [new, old]
     )
@@ -383,6 +404,38 @@ def add_rescue(connection: Connection, model_id: int, record: "RescueRecord") ->
     return rescue_id
 
 
+def add_audit(
+    connection: Connection,
+    int8_model_id: int,
+    float_model_id: int | None,
+    float_file: str,
+    record: "AuditRecord",
+) -> int:
+    """Write an audit with all that belongs to it; returns its key."""
+    duck = connection._connection
+    audit_id = int(connection.value("select nextval('audit_ids')"))
+    keys: dict[str, list[object]] = {
+        "audit_id": [audit_id],
+        "int8_model_id": [int8_model_id],
+        "float_model_id": [float_model_id],
+        "float_file": [float_file],
+    }
+    insert(duck, "audits", columns_of([record]) | keys)
+    if record.layers:
+        columns = columns_of(record.layers)
+        for side, model_id in (("int8", int8_model_id), ("float", float_model_id)):
+            ids = dict(
+                connection.rows("select depth, layer_id from layers where model_id = ?", [model_id])
+            )
+            columns[f"{side}_layer_id"] = [ids.get(depth) for depth in columns.pop(f"{side}_depth")]
+        insert(duck, "audit_layers", columns | {"audit_id": [audit_id] * len(record.layers)})
+    for table, rows in (("audit_tensors", record.tensors), ("audit_outputs", record.outputs)):
+        if rows:
+            insert(duck, table, columns_of(rows) | {"audit_id": [audit_id] * len(rows)})
+    return audit_id
+
+
+CHILDREN_OF_AUDITS = ("audit_layers", "audit_tensors", "audit_outputs")
 CHILDREN_OF_RESCUES = ("rescue_steps", "rescue_units", "rescue_files", "rescue_drift")
 CHILDREN_OF_SIMULATIONS = (
     "simulation_outputs",
@@ -428,6 +481,20 @@ def remove_model(connection: Connection, model_id: int) -> None:
             " (select rescue_id from rescues where model_id = ?)",
             [model_id],
         )
+    for table in CHILDREN_OF_AUDITS:
+        connection.rows(
+            f"delete from {table} where audit_id in"
+            " (select audit_id from audits where int8_model_id = ?)",
+            [model_id],
+        )
+    connection.rows("delete from audits where int8_model_id = ?", [model_id])
+    # An audit says as much of an int8 file when the float file is gone from the store.
+    connection.rows("update audits set float_model_id = null where float_model_id = ?", [model_id])
+    connection.rows(
+        "update audit_layers set float_layer_id = null where float_layer_id in"
+        " (select layer_id from layers where model_id = ?)",
+        [model_id],
+    )
     for table in CHILDREN_OF_MODELS:
         connection.rows(f"delete from {table} where model_id = ?", [model_id])
 

@@ -800,6 +800,182 @@ comment on column rescue_drift.before_db is
 comment on column rescue_drift.after_db is
 'SQNR of the tensor under the plan, in dB, over the test inputs; NULL where nothing is lost.';
 
+-- Grain: one row per audit of an int8 file.
+create sequence audit_ids;
+
+create table audits (
+    audit_id integer not null,
+    int8_model_id integer not null,
+    float_model_id integer,
+    float_file varchar not null,
+    input_source varchar not null,
+    input_shape varchar not null,
+    compared varchar not null,
+    sample_count integer not null,
+    float_layers integer not null,
+    int8_layers integer not null,
+    paired_layers integer not null,
+    rounded_tensors integer not null,
+    paired_tensors integer not null,
+    grid_db double,
+    integer_db double,
+    exact_db double,
+    weights_db double,
+    activations_db double,
+    neither_db double,
+    saturates boolean not null,
+    seconds double not null,
+    cpu_seconds double,
+    onnxruntime_version varchar not null,
+    created_at timestamp not null,
+    failure varchar,
+    notes varchar[] not null,
+    primary key (audit_id)
+);
+
+comment on table audits is
+'One row per audit: what an int8 file keeps of the float file that it was made from, in six ways.';
+comment on column audits.audit_id is 'Key of the audit; never used twice.';
+comment on column audits.int8_model_id is 'The model of the int8 file.';
+comment on column audits.float_model_id is
+'The model of the float file; NULL where this store does not hold it.';
+comment on column audits.float_file is 'Name of the float file.';
+comment on column audits.input_source is 'What both files were fed: a description of the inputs, or noise.';
+comment on column audits.input_shape is 'Shapes of the inputs.';
+comment on column audits.compared is 'Where the two files were compared, in words.';
+comment on column audits.sample_count is 'Inputs that both files were run on.';
+comment on column audits.float_layers is 'Layers of the float file.';
+comment on column audits.int8_layers is 'Layers of the int8 file.';
+comment on column audits.paired_layers is 'Layers of the int8 file whose float layer is known.';
+comment on column audits.rounded_tensors is 'Activations that the int8 file rounds.';
+comment on column audits.paired_tensors is 'Of these, activations whose float tensor is known.';
+comment on column audits.grid_db is
+'SQNR at the worst output of the int8 file in float arithmetic, in dB; NULL where nothing is lost.';
+comment on column audits.integer_db is
+'The same with the integer kernels of the computer that ran the audit; NULL as well where they were not run.';
+comment on column audits.exact_db is
+'The same with integer kernels and sums that cannot saturate; NULL as well where they were not run.';
+comment on column audits.weights_db is 'The same with the int8 weights alone: activations stay in float.';
+comment on column audits.activations_db is 'The same with the rounded activations alone: weights stay in float.';
+comment on column audits.neither_db is
+'The same with neither, which proves that layers and tensors are paired rightly: near exact.';
+comment on column audits.saturates is
+'Whether the integer kernels lose more than 1 dB to sums that saturate.';
+comment on column audits.seconds is 'How long it took, in seconds.';
+comment on column audits.cpu_seconds is 'CPU time of the same, in seconds.';
+comment on column audits.onnxruntime_version is 'The onnxruntime that ran both files.';
+comment on column audits.created_at is 'When it was done (UTC).';
+comment on column audits.failure is 'Why it has no values; NULL where it has some.';
+comment on column audits.notes is 'What there is to know of it, in sentences.';
+
+-- Grain: one row per audit and layer of the int8 file.
+create table audit_layers (
+    audit_id integer not null,
+    int8_layer_id integer,
+    float_layer_id integer,
+    matched_by varchar,
+    relative_error double,
+    stored_scheme varchar,
+    stored_sqnr_db double,
+    stored_p10_db double,
+    plain_p10_db double,
+    per_channel_p10_db double,
+    scale_ratio double,
+    rounding varchar,
+    released_gain_db double
+);
+
+comment on table audit_layers is
+'One row per audit and layer of the int8 file: its weights beside the float weights that they were made from.';
+comment on column audit_layers.int8_layer_id is 'The layer of the int8 file; NULL where the store does not hold it.';
+comment on column audit_layers.float_layer_id is
+'The layer of the float file; NULL where none is its partner, or the store does not hold it.';
+comment on column audit_layers.matched_by is
+'value: the weights are the same but for rounding; name; order: the same place among layers of one shape; NULL without a partner.';
+comment on column audit_layers.relative_error is
+'Difference of the weights over the float weights, as a ratio of their norms, over a sample of both.';
+comment on column audit_layers.stored_scheme is 'How the int8 file stores the weights; NULL where it stores floats.';
+comment on column audit_layers.stored_sqnr_db is 'SQNR of the stored weights against the float weights, in dB; NULL where they are equal.';
+comment on column audit_layers.stored_p10_db is 'The same that 90 % of the channels reach.';
+comment on column audit_layers.plain_p10_db is
+'The same of plain min-max rounding of the same kind; NULL as well where the kind is not known.';
+comment on column audit_layers.per_channel_p10_db is
+'The same of plain min-max rounding with a scale per channel; NULL as well where the kind is not known.';
+comment on column audit_layers.scale_ratio is
+'Scale of the file over the scale of plain min-max rounding, median over the channels; NULL where it is not known.';
+comment on column audit_layers.rounding is
+'plain: every code is the nearest one; clipped: but for values beyond the grid; changed: weights were moved (bias correction, compensated rounding, training); NULL where they are floats.';
+comment on column audit_layers.released_gain_db is
+'What the worst output gains with float weights in this layer alone, in dB; NULL where it was not tried.';
+
+-- Grain: one row per audit and activation that the int8 file rounds.
+create table audit_tensors (
+    audit_id integer not null,
+    float_tensor varchar,
+    int8_tensor varchar not null,
+    scale double,
+    zero_point integer not null,
+    grid_low double,
+    grid_high double,
+    seen_low double,
+    seen_high double,
+    saturated_share double,
+    used_share double,
+    sqnr_db double,
+    best_sqnr_db double,
+    drift_db double,
+    released_gain_db double
+);
+
+comment on table audit_tensors is
+'One row per audit and activation that the int8 file rounds: its grid beside what it rounds.';
+comment on column audit_tensors.float_tensor is 'Name of the tensor in the float file; NULL where it has no partner.';
+comment on column audit_tensors.int8_tensor is 'Name of the rounded tensor in the int8 file.';
+comment on column audit_tensors.scale is 'Scale of the grid; NULL where it is found at run time.';
+comment on column audit_tensors.zero_point is 'Zero point of the grid.';
+comment on column audit_tensors.grid_low is 'Least value on the grid; NULL where it is found at run time.';
+comment on column audit_tensors.grid_high is 'Largest value on the grid; NULL where it is found at run time.';
+comment on column audit_tensors.seen_low is 'Least value of the float tensor on these inputs.';
+comment on column audit_tensors.seen_high is 'Largest value of the float tensor on these inputs.';
+comment on column audit_tensors.saturated_share is 'Share of the values beyond the ends of the grid, from 0 to 1.';
+comment on column audit_tensors.used_share is 'Share of the grid that the values reach, from 0 to 1.';
+comment on column audit_tensors.sqnr_db is
+'SQNR of rounding the float tensor to this grid, in dB; NULL where nothing is lost, or the grid is found at run time.';
+comment on column audit_tensors.best_sqnr_db is
+'The same with as many codes over the range of the least squared error.';
+comment on column audit_tensors.drift_db is
+'SQNR of the tensor in the int8 file, with everything before it, in dB; NULL where it is exact.';
+comment on column audit_tensors.released_gain_db is
+'What the worst output gains with this tensor alone left in float, in dB; NULL where it was not tried.';
+
+-- Grain: one row per audit, output and part.
+create table audit_outputs (
+    audit_id integer not null,
+    output varchar not null,
+    part varchar,
+    point varchar not null,
+    decides boolean not null,
+    grid_db double,
+    integer_db double,
+    exact_db double,
+    weights_db double,
+    activations_db double,
+    neither_db double
+);
+
+comment on table audit_outputs is
+'One row per audit, output and part of it: what it keeps in the six ways of the table audits.';
+comment on column audit_outputs.output is 'Name of the output of the float file.';
+comment on column audit_outputs.part is 'Part of the output; NULL for all of it.';
+comment on column audit_outputs.point is 'Where it is compared, in words.';
+comment on column audit_outputs.decides is 'Whether it counts in the values of the audit.';
+comment on column audit_outputs.grid_db is 'SQNR in float arithmetic, in dB; NULL where nothing is lost.';
+comment on column audit_outputs.integer_db is 'The same with integer kernels; NULL as well where they were not run.';
+comment on column audit_outputs.exact_db is 'The same with exact integer sums; NULL as well where they were not run.';
+comment on column audit_outputs.weights_db is 'The same with the int8 weights alone.';
+comment on column audit_outputs.activations_db is 'The same with the rounded activations alone.';
+comment on column audit_outputs.neither_db is 'The same with neither.';
+
 -- Grain: one row per band.
 create table bands (
     band varchar not null,

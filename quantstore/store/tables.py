@@ -20,6 +20,7 @@ _MODEL = (("model_id", "models"),)
 _LAYER = (("layer_id", "layers"),)
 _SIMULATION = (("simulation_id", "simulations"),)
 _RESCUE = (("rescue_id", "rescues"),)
+_AUDIT = (("audit_id", "audits"),)
 
 # Parents before their children.
 OF_MODELS = (
@@ -60,6 +61,17 @@ OF_MODELS = (
     Table("rescue_units", points_to=(*_RESCUE, *_LAYER)),
     Table("rescue_files", keys=(("rescue_id", "path"),), points_to=_RESCUE),
     Table("rescue_drift", keys=(("rescue_id", "depth"),), points_to=_RESCUE),
+    Table(
+        "audits",
+        keys=(("audit_id",),),
+        points_to=(("int8_model_id", "models"), ("float_model_id", "models")),
+    ),
+    Table(
+        "audit_layers",
+        points_to=(*_AUDIT, ("int8_layer_id", "layers"), ("float_layer_id", "layers")),
+    ),
+    Table("audit_tensors", points_to=_AUDIT),
+    Table("audit_outputs", keys=(("audit_id", "output", "part"),), points_to=_AUDIT),
 )
 
 # What belongs to the store as a whole.
