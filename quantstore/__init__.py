@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from quantstore.version import __version__
 
 if TYPE_CHECKING:
-    from quantstore.api import Store, Verdict, demo_models, ingest, open_store, probe, rescue
+    from quantstore.api import Store, Verdict, audit, demo_models, ingest, open_store, probe, rescue
     from quantstore.checks import Check, Limits
     from quantstore.errors import QuantstoreError
     from quantstore.pipeline.outcome import IngestResult
@@ -30,6 +30,7 @@ __all__ = [
     "Store",
     "Verdict",
     "__version__",
+    "audit",
     "demo_models",
     "ingest",
     "open_store",
@@ -44,6 +45,7 @@ _HOMES = {
     "QuantstoreError": "errors",
     "Store": "api",
     "Verdict": "api",
+    "audit": "api",
     "demo_models": "api",
     "ingest": "api",
     "open_store": "api",

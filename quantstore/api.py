@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from quantstore.charts.layer import ChannelOrder
     from quantstore.charts.palette import ThemeName
     from quantstore.charts.revisions import PairOrder
+    from quantstore.pipeline.audits import DoneAudit
     from quantstore.pipeline.outcome import IngestResult
     from quantstore.pipeline.rescues import DoneRescue
     from quantstore.pipeline.runs import Done
@@ -585,6 +586,52 @@ class Store:
                 store.find_model(connection, model)
             return queries.rescues(connection, model)
 
+    def audit(
+        self,
+        float_model: AnyPath,
+        int8_model: AnyPath,
+        inputs: AnyPath = "noise",
+        *,
+        progress: "Callable[[Progress], None] | None" = None,
+        **choices: Any,
+    ) -> "DoneAudit":
+        """Explain why an int8 file differs from the float file it was made from, and store it.
+
+        Args:
+            float_model: a file, or the name of a stored model.
+            int8_model: the same.
+            inputs: a folder of images, an image, an ``.npz`` or ``.npy`` file, or ``noise``.
+            progress: is told how far it is.
+            choices: fields of :class:`quantstore.pipeline.audits.AuditChoices`: ``samples``,
+                ``preprocess``, ``release``.
+
+        Returns:
+            ``audit.record`` has the six values in dB, with ``layers``, ``tensors`` and ``outputs``.
+
+        Raises:
+            UnknownModelError: there is neither such a file nor such a model.
+            InputsError: the inputs do not fit.
+            ModelFileError: a file is no model, or not what was measured.
+            RunError: the files are no float file and its int8 version, or cannot be run.
+        """
+        from quantstore.pipeline import audits
+
+        return audits.run(
+            audits.file_of(os.fspath(float_model), self.path),
+            audits.file_of(os.fspath(int8_model), self.path),
+            self.path,
+            os.fspath(inputs),
+            audits.AuditChoices(**choices),
+            progress,
+        )
+
+    def audits(self, model: str | None = None) -> pd.DataFrame:
+        """One row per audit of a model, int8 or float, or of all, the latest first."""
+        with self._reading() as connection:
+            if model is not None:
+                store.find_model(connection, model)
+            return queries.audits(connection, model)
+
     @contextmanager
     def _reading(self) -> Iterator[store.Connection]:
         with store.reading(self.path, self.wait_seconds) as connection:
@@ -697,6 +744,26 @@ def rescue(
     """
     chosen = store if isinstance(store, Store) else open_store(store)
     return chosen.rescue(path, inputs, target=target, output=output, progress=progress, **choices)
+
+
+def audit(
+    float_model: AnyPath,
+    int8_model: AnyPath,
+    inputs: AnyPath = "noise",
+    store: Store | AnyPath | None = None,
+    *,
+    progress: "Callable[[Progress], None] | None" = None,
+    **choices: Any,
+) -> "DoneAudit":
+    """Explain why an int8 file differs from its float file, as ``quantstore audit`` does.
+
+    Args:
+        store: by default the one that the command line uses in this folder; created if need be.
+
+    The other arguments, the result and what is raised: :meth:`Store.audit`.
+    """
+    chosen = store if isinstance(store, Store) else open_store(store)
+    return chosen.audit(float_model, int8_model, inputs, progress=progress, **choices)
 
 
 def demo_models() -> list[Path]:

@@ -543,7 +543,7 @@ class AuditRecord:
 
     SQNR of the worst output that decides, in dB: ``grid_db`` in float arithmetic on the file's
     grids, ``integer_db`` with the integer kernels of this computer, ``exact_db`` with the same and
-    exact sums, ``weights_db`` with its weights alone, ``activations_db`` with its activations alone,
+    exact sums, ``weights_db`` with weights alone, ``activations_db`` with activations alone,
     ``neither_db`` with neither, which proves the pairing.
     """
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantstore import queries, settings
-from quantstore.errors import ModelFileError, QuantstoreError
-from quantstore.pipeline import kept
-from quantstore.pipeline.measure_file import content_of
+from quantstore.errors import QuantstoreError
+from quantstore.pipeline import stored_files
 from quantstore.queries import Origin
 from quantstore.rescuing import formats, overlay
 from quantstore.rescuing.overlay import BandScale, NodeFacts, Original
@@ -137,29 +136,14 @@ def path_of(origin: Origin, named: Path | None, store_path: Path) -> Path:
     Raises:
         ModelFileError: it is not there, cannot be read, or holds something else.
     """
-    path = named or kept.file_at_hand(origin.source, origin.sha256, store_path)
-    if path is None:
-        happened = (
-            "is not where it was"
-            if Path(origin.source).is_absolute()
-            else "was not kept when it was uploaded"
-        )
-        raise ModelFileError(
-            f"the file of {origin.model!r} {happened}: {origin.source}",
-            "name it with --file MODEL.onnx",
-        )
-    try:
-        sha256 = content_of(path)
-    except QuantstoreError as error:
-        error.args = (f"{path}: {error}",)
-        raise
-    if sha256 != origin.sha256:
-        again = settings.command("ingest FILE --name NAME --replace", store_path)
-        raise ModelFileError(
-            f"{path} is not what was measured as {origin.model!r}",
-            f"name the right file with --file, or measure this one: {again}",
-        )
-    return path
+    again = settings.command("ingest FILE --name NAME --replace", store_path)
+    return stored_files.file_of(
+        origin,
+        store_path,
+        named,
+        if_gone="name it with --file MODEL.onnx",
+        if_changed=f"name the right file with --file, or measure this one: {again}",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ first. The model is run in a child process, which can be cancelled.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,13 @@ from quantstore.errors import (
     ModelFileError,
     OlderStoreError,
     QuantstoreError,
-    StoreError,
     UnknownModelError,
     UnknownTargetError,
     hint_for,
 )
 from quantstore.graph.findings import FINDING_KINDS, OfRun
-from quantstore.pipeline import kept
+from quantstore.pipeline import stored_files
 from quantstore.pipeline.ingest import ingest_file
-from quantstore.pipeline.measure_file import content_of
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process.running import Running
 from quantstore.records import NOTHING_ROUNDED, FindingRecord, SimulationRecord
@@ -32,7 +30,6 @@ from quantstore.run.choices import Progress, ReportProgress
 from quantstore.run.plan import PLAN, Probed
 from quantstore.run.probe import NOISE, SECONDS, Prober
 from quantstore.schemes import ALL_TARGETS, DEFAULT_TARGET, TARGETS, Target
-from quantstore.store.models import NO_MODEL_NAMED
 from quantstore.wording.targets import missing_figures
 
 __all__ = ["SECONDS", "ProbedModel", "Progress", "probe_model", "start", "targets_named"]
@@ -238,66 +235,32 @@ def _located(
     model: str | Path, store_path: Path, report: Callable[[Any], None], file: Path | None
 ) -> tuple[_Content, bool]:
     """The file of a model, and whether it had to be ingested."""
-    origin = _origin(model, store_path) if isinstance(model, str) else None
+    origin = stored_files.origin_of(model, store_path) if isinstance(model, str) else None
     if origin is not None:
         return _content_of_stored(origin, store_path, file), False
-    path = _expanded(Path(model))
-    if isinstance(model, str) and not _exists(path):
-        raise UnknownModelError(
-            f"{NO_MODEL_NAMED} {model!r}, and there is no such file",
-            hint_for(model, _stored_names(store_path), UnknownModelError.hint),
-        )
-    stamp, sha256 = _stamp(path), _sha256(path)
+    path = stored_files.named_path(model, store_path)
+    stamp, sha256 = _stamp(path), stored_files.content(path)
     for folded in (True, False):
         if _is_stored(store_path, sha256, folded):
             return _Content(path, sha256, folded, stamp), False
     report(Progress(MEASURING_WEIGHTS, 0, 1))
     choices = IngestChoices(probe=False)
-    with _naming(path):
+    with stored_files.naming(path):
         result = ingest_file(path, store_path, choices)
     is_new = result.outcome != "already stored"
     return _Content(path, sha256, choices.fold, stamp), is_new
 
 
 def _content_of_stored(origin: queries.Origin, store_path: Path, file: Path | None) -> _Content:
-    path = file or kept.file_at_hand(origin.source, origin.sha256, store_path)
-    if path is None:
-        happened = (
-            "is not where it was"
-            if Path(origin.source).is_absolute()
-            else "was not kept when it was uploaded"
-        )
-        raise ModelFileError(
-            f"the file of {origin.model!r} {happened}: {origin.source}",
-            f"name the file: {settings.command('probe FILE', store_path)}",
-        )
-    stamp = _stamp(path)
-    if _sha256(path) != origin.sha256:
-        again = "ingest FILE --name NAME --replace"
-        raise ModelFileError(
-            f"{path} has changed since {origin.model!r} was measured",
-            f"measure it again: {settings.command(again, store_path)}",
-        )
-    return _Content(path, origin.sha256, origin.folded, stamp)
-
-
-def _origin(name: str, store_path: Path) -> queries.Origin | None:
-    """Where a stored model comes from; None where the store holds none of this name."""
-    try:
-        with store.reading(store_path) as connection:
-            return next(iter(queries.origins(connection, [name])), None)
-    except MissingStoreError:
-        return None
-    except OlderStoreError:
-        # The figures will be written to it anyway.
-        store.update(store_path)
-        return _origin(name, store_path)
-
-
-def _stored_names(store_path: Path) -> list[str]:
-    with contextlib.suppress(MissingStoreError), store.reading(store_path) as connection:
-        return queries.model_names(connection)
-    return []
+    again = settings.command("ingest FILE --name NAME --replace", store_path)
+    path = stored_files.file_of(
+        origin,
+        store_path,
+        file,
+        if_gone=f"name the file: {settings.command('probe FILE', store_path)}",
+        if_changed=f"measure it again: {again}",
+    )
+    return _Content(path, origin.sha256, origin.folded, _stamp(path))
 
 
 def _is_stored(store_path: Path, sha256: str, folded: bool) -> bool:
@@ -309,22 +272,6 @@ def _is_stored(store_path: Path, sha256: str, folded: bool) -> bool:
     return False
 
 
-def _expanded(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        # An unknown user's home: a file of that very name, or none.
-        return path
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        # A name that is too long, a character that no path may hold.
-        return False
-
-
 def _stamp(path: Path) -> tuple[int, int]:
     """When a file was written and its size; zeros where it is not there."""
     try:
@@ -332,20 +279,3 @@ def _stamp(path: Path) -> tuple[int, int]:
     except (OSError, ValueError):
         return 0, 0
     return status.st_mtime_ns, status.st_size
-
-
-def _sha256(path: Path) -> str:
-    with _naming(path):
-        return content_of(path)
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Let what is wrong with a file begin with its name."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except QuantstoreError as error:
-        error.args = (f"{path.name}: {error}",)
-        raise

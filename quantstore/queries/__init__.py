@@ -3,6 +3,7 @@
 Pages, command line, report and Python ask the same functions.
 """
 
+from quantstore.queries.audits import audit_layers, audit_outputs, audit_tensors, audits
 from quantstore.queries.checks import LayerFigures, WeightsAlone, layer_figures, weights_alone
 from quantstore.queries.facets import (
     FACETS,
@@ -116,6 +117,10 @@ __all__ = [
     "StoreSize",
     "Verdicts",
     "WeightsAlone",
+    "audit_layers",
+    "audit_outputs",
+    "audit_tensors",
+    "audits",
     "band_limits",
     "drift",
     "drift_run",

@@ -286,7 +286,7 @@ def test_a_name_that_no_file_can_have_is_none(path, name):
 def test_a_file_that_is_no_model_is_named(path, tmp_path):
     text = tmp_path / "text.onnx"
     text.write_text("hello")
-    with pytest.raises(ModelFileError, match=r"^text.onnx: not an ONNX file"):
+    with pytest.raises(ModelFileError, match=r"text\.onnx: not an ONNX file"):
         probes.probe_model(text, path)
     with pytest.raises(ModelFileError, match="is a folder"):
         probes.probe_model(tmp_path, path)
@@ -310,7 +310,7 @@ def test_a_file_that_has_changed_since_is_not_run(path, tmp_path, answering):
     file = save(conv_model(), tmp_path / "net.onnx")
     ingest_file(file, path, IngestChoices(probe=False))
     file.write_bytes(FILE.read_bytes())
-    with pytest.raises(ModelFileError, match="has changed since 'net' was measured"):
+    with pytest.raises(ModelFileError, match="is not what was measured as 'net'"):
         probes.probe_model("net", path)
     assert requests == []
 
@@ -417,6 +417,6 @@ def test_the_records_are_rows_of_the_store(path, answering):
     with store.reading(path) as con:
         frame = con.frame("from simulations")
     # Outputs have a table of their own.
-    columns = {field.name for field in dataclasses.fields(record)} - {"outputs"}
+    columns = {field.name for field in dataclasses.fields(record)} - {"outputs", "answers"}
     assert columns <= set(frame.columns)
     assert frame.loc[0, "created_at"] == record.created_at
