@@ -73,6 +73,7 @@ def _later_types():
     from quantstore.charts.layer import ChannelOrder
     from quantstore.charts.palette import ThemeName
     from quantstore.charts.revisions import PairOrder
+    from quantstore.pipeline.audits import DoneAudit
     from quantstore.pipeline.rescues import DoneRescue
     from quantstore.pipeline.runs import Done
     from quantstore.run.choices import Choices, Progress
@@ -86,6 +87,7 @@ def _later_types():
         "Choices": Choices,
         "Progress": Progress,
         "Done": Done,
+        "DoneAudit": DoneAudit,
         "DoneRescue": DoneRescue,
     }
 

@@ -25,7 +25,7 @@ LAYERS = """
     settings
     process numerics graph
     store run wording
-    queries console rescuing
+    queries console rescuing auditing
     pipeline checks charts
     report notebook
     api
@@ -39,8 +39,8 @@ FACE = "__init__"
 # The library, and the only places that know it: packages, or modules in them.
 OWNERS = {
     "duckdb": {"store"},
-    "onnx": {"graph", "run", "rescuing"},
-    "onnx_ir": {"graph", "run", "rescuing"},
+    "onnx": {"graph", "run", "rescuing", "auditing"},
+    "onnx_ir": {"graph", "run", "rescuing", "auditing"},
     "google": {"graph"},
     "onnxruntime": {"run.runtime"},
     "PIL": {"run.inputs", "run.pictures", "run.thumbnails", "charts.answers"},
@@ -55,6 +55,7 @@ OWNERS = {
     "numpy": {
         *("layer", "records", "numerics", "graph", "run", "store", "queries", "charts", "api"),
         "rescuing",
+        "auditing",
         *("wording.tables", "wording.worked_example", "app.pages"),
     },
     "pandas": {
@@ -230,6 +231,7 @@ def test_pages_know_no_other_page_and_widgets_no_page():
 # and conditions on them, the comments of its own schema, quoted names, and a number.
 OWN_WORDS = {
     *("table", "name", "column", "parent", "parent_key", "sequence", "listed", "condition"),
+    *("model_column", "side", "statement"),
     *("creation['name']", "_quoted(column)", "database"),
     *("quoted", "original", "copy", "STORAGE_VERSION", "max(1, int(timeout_seconds * 1000))"),
 }

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from quantstore.auditing.activations import GridFigures, drift_db, grid_figures
-from quantstore.auditing.bench import LEAST_AGREEMENT_DB, AuditBench, Figures
+from quantstore.auditing.bench import LEAST_AGREEMENT_DB, AuditBench, KeptDb
 from quantstore.auditing.choices import Audit, AuditChoices
-from quantstore.auditing.layers import LayerPair
+from quantstore.auditing.layers import AuditedPair
 from quantstore.auditing.weights import WeightFigures, weight_figures
 from quantstore.errors import RunError
 from quantstore.graph.findings.base import MOST_GAP_DB
@@ -34,7 +34,7 @@ from quantstore.run.runtime import version
 # The six ways in which the outputs are computed, by the column that holds what they keep.
 WAYS = ("grid", "integer", "exact", "weights", "activations", "neither")
 _KERNELS = {"integer": "integer kernels", "exact": "exact integer sums"}
-_NOTHING = Figures(math.nan, ())
+_NOTHING = KeptDb(math.nan, ())
 
 
 def audit(
@@ -119,7 +119,7 @@ class _Audited:
             ),
         )
 
-    def _six_figures(self) -> dict[str, Figures]:
+    def _six_figures(self) -> dict[str, KeptDb]:
         bench = self._bench
         plans = {
             "grid": bench.plan,
@@ -137,11 +137,11 @@ class _Audited:
         for number, (way, kernels) in enumerate(_KERNELS.items(), start=len(plans)):
             bench.work.say("running the int8 file", number, len(WAYS))
             try:
-                given = bench.run_file(has_exact_sums=way == "exact")
+                file_outputs = bench.run_file(has_exact_sums=way == "exact")
             except RunError as error:
                 bench.notes.append(f"The int8 file does not run with {kernels}: {error.sentence}")
             else:
-                figures[way] = bench.figures(given)
+                figures[way] = bench.figures(file_outputs)
         neither_db = figures["neither"].deciding_db
         if neither_db < LEAST_AGREEMENT_DB:
             bench.notes.append(
@@ -189,7 +189,7 @@ class _Audited:
     def _layer_records(
         self, of_weights: Mapping[LayerKey, WeightFigures]
     ) -> Iterator[AuditLayerRecord]:
-        pair_of: dict[LayerKey, LayerPair] = {
+        pair_of: dict[LayerKey, AuditedPair] = {
             LayerKey.of(pair.after.site): pair for pair in self._bench.pairs
         }
         for layer in self._bench.int8_layers:
@@ -252,10 +252,10 @@ def _worst(suspects: list[_Suspect], count: int) -> list[_Suspect]:
     return sorted(noisy, key=lambda suspect: -suspect.noise_to_signal)[: max(count, 0)]
 
 
-def _output_records(figures: Mapping[str, Figures]) -> Iterator[AuditOutputRecord]:
+def _output_records(figures: Mapping[str, KeptDb]) -> Iterator[AuditOutputRecord]:
     def kept_db(way: str, index: int) -> float:
-        parts = figures[way].parts
-        return parts[index].figure_db if parts else math.nan
+        judged_parts = figures[way].parts
+        return judged_parts[index].figure_db if judged_parts else math.nan
 
     for index, judged in enumerate(figures["grid"].parts):
         yield AuditOutputRecord(

@@ -20,7 +20,7 @@ from onnx_ir.passes import common as passes
 
 from quantstore import graph
 from quantstore.auditing.choices import AuditChoices
-from quantstore.auditing.layers import AuditedLayer, LayerPair, layers_of, pair_layers
+from quantstore.auditing.layers import AuditedLayer, AuditedPair, layers_of, pair_layers
 from quantstore.auditing.tensors import Bounds, PairedTensors, pair_tensors
 from quantstore.errors import RunError
 from quantstore.graph import Site
@@ -69,7 +69,7 @@ class FileTensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class KeptDb:
     """What the outputs keep one way: the worst that decides, and part by part."""
 
     deciding_db: float
@@ -116,13 +116,13 @@ class AuditBench:
         self.pairs = pair_layers(self.float_layers, self.int8_layers)
         # What is an input w of QLinearConv is W of the Conv that stands for it.
         self._key_at = {
-            place: LayerKey.of(site)
-            for place, site in _places(layer.site for layer in self.int8_layers).items()
+            position: LayerKey.of(site)
+            for position, site in _places(layer.site for layer in self.int8_layers).items()
         }
         restored = {
-            self._key_at[place]: site
-            for place, site in _places(graph.find_sites(self.after.file)).items()
-            if place in self._key_at
+            self._key_at[position]: site
+            for position, site in _places(graph.find_sites(self.after.file)).items()
+            if position in self._key_at
         }
         self.tensors: PairedTensors = pair_tensors(
             self.before.model,
@@ -226,12 +226,12 @@ class AuditBench:
         """
         model = twin.open_float(float_path)
         partner = {str(pair.before.name): pair.after for pair in self.tensors.pairs}
-        found = points.cut(model.model)
-        if not found.names:
+        float_points = points.cut(model.model)
+        if not float_points.names:
             raise RunError(NO_FLOAT_OUTPUT_DEPENDS)
-        named = {name: name for name in found.names} | {
+        named = {name: name for name in float_points.names} | {
             name: self.tensors.folded[name]
-            for name in found.names
+            for name in float_points.names
             if name not in partner and name in self.tensors.folded
         }
         if all(name in partner for name in named.values()):
@@ -240,8 +240,8 @@ class AuditBench:
                 model = twin.open_float(float_path)
                 values = _values_of(model.model)
                 end_at(model.model, [values[name] for name in named.values()])
-                found = _renamed(found, named)
-            return model, found, [partner[name] for name in found.names]
+                float_points = _renamed(float_points, named)
+            return model, float_points, [partner[name] for name in float_points.names]
         model = twin.open_float(float_path)
         kept, ends = [], []
         theirs = list(self.after.model.graph.outputs)
@@ -258,8 +258,8 @@ class AuditBench:
             raise RunError("the two files have no output in common", FROM_ANOTHER)
         end_at(model.model, kept)
         names = tuple(str(value.name) for value in kept)
-        parts = tuple(Part(name, "", (name,), "the output") for name in names)
-        return model, Points(names, "the outputs", parts), ends
+        point_parts = tuple(Part(name, "", (name,), "the output") for name in names)
+        return model, Points(names, "the outputs", point_parts), ends
 
     def _in_file(self, value: ir.Value) -> FileTensor | None:
         """What the int8 file calls a tensor; None where it has none like it."""
@@ -300,9 +300,9 @@ class AuditBench:
         self.int8_weights = dict(apart.constants)
         name_of = {id(slot.site): name for name, slot in apart.slot_of.items()}
         self.slot_of = {
-            self._key_at[place]: name_of[id(site)]
-            for place, site in _places(slot.site for slot in apart.slot_of.values()).items()
-            if place in self._key_at
+            self._key_at[position]: name_of[id(site)]
+            for position, site in _places(slot.site for slot in apart.slot_of.values()).items()
+            if position in self._key_at
         }
         floats = {}
         for pair in self.pairs:
@@ -311,15 +311,15 @@ class AuditBench:
                 floats[name] = self._as_in_float_file(pair, apart.slot_of[name])
         return dataclasses.replace(apart, constants={**apart.constants, **floats})
 
-    def _as_in_float_file(self, pair: LayerPair, slot: twin.Slot) -> Array:
+    def _as_in_float_file(self, pair: AuditedPair, slot: twin.Slot) -> Array:
         """The float weights of a pair, as the node of the int8 file reads its own."""
-        own = twin.layer_of(self.after, slot)
-        if own is None:
+        int8_layer = twin.layer_of(self.after, slot)
+        if int8_layer is None:
             return twin.float_weights(slot)
         weights = self.float_weights(pair)
-        return np.array(twin.as_read(weights, slot.site, own), dtype=slot.dtype, order="C")
+        return np.array(twin.as_read(weights, slot.site, int8_layer), dtype=slot.dtype, order="C")
 
-    def float_weights(self, pair: LayerPair) -> Floats:
+    def float_weights(self, pair: AuditedPair) -> Floats:
         """Effective weights of the float file as the int8 file should hold them."""
         layer = graph.read_layer(self.before.file, pair.before.site, fold=pair.is_folded)
         if layer is None:
@@ -367,7 +367,7 @@ class AuditBench:
         """The file as it is."""
         return Plan(self.grid_plan, self.weight_plan)
 
-    # Figures
+    # KeptDb
 
     def run(self, plan: Plan) -> list[list[Array]]:
         """What the network gives at the points under a plan, sample by sample."""
@@ -377,12 +377,12 @@ class AuditBench:
             [arrays[index] for index in order] for arrays in self.emulator.run(plan, self.feeds())
         ]
 
-    def figures(self, actual: Sequence[Sequence[Array]]) -> Figures:
+    def figures(self, actual: Sequence[Sequence[Array]]) -> KeptDb:
         """What the outputs keep of those of the float file."""
         judged = outputs.judged(
             self.points.parts, self.points.names, self.expected, actual, is_real=self.is_real
         )
-        return Figures(outputs.deciding_sqnr_db(judged), judged)
+        return KeptDb(outputs.deciding_sqnr_db(judged), judged)
 
     def db(self, plan: Plan) -> float:
         """What the worst output that decides keeps under a plan."""
@@ -420,11 +420,11 @@ class AuditBench:
         session = Session(self._file_proto, has_integer_kernels=True, has_exact_sums=has_exact_sums)
         tensors = [tensor for tensor in self._file_tensors if tensor is not None]
         names = list(dict.fromkeys(tensor.name for tensor in tensors))
-        given = []
+        file_outputs = []
         for feed in self.feeds():
             arrays = dict(zip(names, session.run(feed, names), strict=True))
-            given.append([tensor.floats(arrays[tensor.name]) for tensor in tensors])
-        return given
+            file_outputs.append([tensor.floats(arrays[tensor.name]) for tensor in tensors])
+        return file_outputs
 
 
 def _places(sites: Iterable[Site]) -> dict[tuple[str, int], Site]:
@@ -441,13 +441,13 @@ def _values_of(model: ir.Model) -> dict[str, ir.Value]:
     return {str(output.name): output for node in model.graph for output in node.outputs}
 
 
-def _renamed(found: Points, named: Mapping[str, str]) -> Points:
+def _renamed(float_points: Points, named: Mapping[str, str]) -> Points:
     """The points under other names."""
-    parts = tuple(
+    point_parts = tuple(
         dataclasses.replace(part, names=tuple(named[name] for name in part.names))
-        for part in found.parts
+        for part in float_points.parts
     )
-    return Points(tuple(named.values()), found.description, parts)
+    return Points(tuple(named.values()), float_points.description, point_parts)
 
 
 def _unreadable(layer: AuditedLayer) -> RunError:
@@ -467,7 +467,7 @@ def kept_bounds(grid: StoredGrid) -> Bounds:
 
 
 def set_bounds(model: ir.Model, grid: StoredGrid, bounds: Bounds) -> None:
-    """Limit what is not rounded to these instead of the ends of its grid, in place."""
+    """Limit what is not rounded to these instead of the ends of its grid, in position."""
     for index, end in ((1, bounds.low), (2, bounds.high)):
         name = f"quantstore_limit_{len(model.graph.initializers)}"
         limit = np.array(np.clip(end, -_FLOAT32_MAX, _FLOAT32_MAX), np.float32)
@@ -477,7 +477,7 @@ def set_bounds(model: ir.Model, grid: StoredGrid, bounds: Bounds) -> None:
 def end_at(
     model: ir.Model, values: Sequence[ir.Value], codes: Mapping[str, ir.DataType] | None = None
 ) -> None:
-    """Make these values the outputs of a model, in place, and drop what is behind them.
+    """Make these values the outputs of a model, in position, and drop what is behind them.
 
     Args:
         codes: by the name of a value that holds no floats, what it holds.

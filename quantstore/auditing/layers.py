@@ -66,7 +66,7 @@ class AuditedLayer:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LayerPair:
+class AuditedPair:
     """The same layer in both files.
 
     ``relative_error``: ``|W' - W| / |W|`` over the sample. ``is_folded``: the int8 file holds what
@@ -109,7 +109,7 @@ def layers_of(file: ModelFile) -> list[AuditedLayer]:
     return layers
 
 
-def pair_layers(before: Sequence[AuditedLayer], after: Sequence[AuditedLayer]) -> list[LayerPair]:
+def pair_layers(before: Sequence[AuditedLayer], after: Sequence[AuditedLayer]) -> list[AuditedPair]:
     """Which layer of the int8 file is which of the float file, in the order of the latter.
 
     Layers of one operator family and shape are compared all with all, the nearest pairs first.
@@ -143,7 +143,7 @@ def _groups(
     yield from groups.values()
 
 
-def _paired(before: list[AuditedLayer], after: list[AuditedLayer]) -> Iterator[LayerPair]:
+def _paired(before: list[AuditedLayer], after: list[AuditedLayer]) -> Iterator[AuditedPair]:
     """Pairs of one group; the layers that have one leave the lists."""
     near = sorted(
         (
@@ -187,11 +187,11 @@ def stem(name: str) -> str:
 
 def _compared(
     before: AuditedLayer, after: AuditedLayer, matched_by: MatchedBy = "value"
-) -> LayerPair:
+) -> AuditedPair:
     folded, raw = (
         _relative_error(sample, after.raw_sample) for sample in (before.sample, before.raw_sample)
     )
-    return LayerPair(before, after, matched_by, min(folded, raw), is_folded=folded <= raw)
+    return AuditedPair(before, after, matched_by, min(folded, raw), is_folded=folded <= raw)
 
 
 def _relative_error(weights: Doubles, others: Doubles) -> float:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from quantstore.auditing.layers import LayerPair, stem
+from quantstore.auditing.layers import AuditedPair, stem
 from quantstore.graph.attributes import integer
 from quantstore.graph.batchnorm import FOLDABLE, Folding, folding_after
 from quantstore.graph.constants import only_consumer
@@ -78,7 +78,7 @@ def pair_tensors(
     before: ir.Model,
     after: ir.Model,
     grids: Sequence[StoredGrid],
-    layers: Iterable[tuple[LayerPair, ir.Node]],
+    layers: Iterable[tuple[AuditedPair, ir.Node]],
 ) -> PairedTensors:
     """Pair the tensors of a float graph with those of an int8 graph in float arithmetic.
 
@@ -199,31 +199,31 @@ class _Pairing:
         live = self._first.live_inputs(node)
         if not live or any(value not in self._partner for value in live):
             return
-        wanted = [self._partner[value] for value in live]
-        same = self._same_node(node, wanted)
+        partners = [self._partner[value] for value in live]
+        same = self._same_node(node, partners)
         if same is not None:
             self._taken.add(same)
             for value, partner in zip(node.outputs, same.outputs, strict=False):
                 self.put(value, partner, "graph")
         elif node.op_type in _ABSORBED and len(live) == 1:
-            self.put(node.outputs[0], wanted[0], "absorbed")
+            self.put(node.outputs[0], partners[0], "absorbed")
             if node.op_type in _LIMITING:
-                earlier = self._absorbed.get(wanted[0], Bounds())
-                self._absorbed[wanted[0]] = earlier.joined(_bounds_of(node, self._first))
+                earlier = self._absorbed.get(partners[0], Bounds())
+                self._absorbed[partners[0]] = earlier.joined(_bounds_of(node, self._first))
 
-    def _same_node(self, node: ir.Node, wanted: list[ir.Value]) -> ir.Node | None:
+    def _same_node(self, node: ir.Node, partners: list[ir.Value]) -> ir.Node | None:
         """The node of the int8 graph with this operator that reads these tensors.
 
         Of several (slices of one tensor), the one whose result has the same name, or the same
         constants.
         """
         candidates = []
-        for other in self._second.readers[wanted[0]]:
+        for other in self._second.readers[partners[0]]:
             if other.op_type != node.op_type or other in self._taken:
                 continue
             read = self._second.live_inputs(other)
-            is_any_order = node.op_type in _COMMUTATIVE and len(read) == len(wanted)
-            if read == wanted or (is_any_order and set(read) == set(wanted)):
+            is_any_order = node.op_type in _COMMUTATIVE and len(read) == len(partners)
+            if read == partners or (is_any_order and set(read) == set(partners)):
                 candidates.append(other)
         if len(candidates) < 2:
             return candidates[0] if candidates else None
@@ -276,7 +276,7 @@ def _bounds_of(node: ir.Node, graph: _Graph) -> Bounds:
 
 
 def _results(
-    pair: LayerPair, node: ir.Node, first: _Graph, second: _Graph
+    pair: AuditedPair, node: ir.Node, first: _Graph, second: _Graph
 ) -> tuple[ir.Value, ir.Value]:
     """Where both files have computed the same of a layer: behind its bias and what is folded."""
     site = pair.before.site
@@ -292,7 +292,7 @@ def _results(
     return before, after
 
 
-def _folding(pair: LayerPair, opset: int | None) -> Folding | None:
+def _folding(pair: AuditedPair, opset: int | None) -> Folding | None:
     """What the int8 file holds folded into the weights of the layer."""
     node = pair.before.site.node
     if not pair.is_folded or node.op_type not in FOLDABLE:

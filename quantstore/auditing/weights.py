@@ -11,7 +11,7 @@ from quantstore.numerics.quantization import dead_channels, round_trip, sqnr_db,
 from quantstore.records import Doubles, Floats
 from quantstore.schemes import SCHEMES, Scheme
 
-Rounding = Literal["plain", "clipped", "changed"]
+WeightRounding = Literal["plain", "clipped", "changed"]
 # Of a step: float32 scales and products leave so much.
 _SLACK = 0.02
 # So many weights beyond half a step are a method at work, fewer are the seams of a conversion.
@@ -30,7 +30,7 @@ class WeightFigures:
     plain_p10_db: float
     per_channel_p10_db: float
     scale_ratio: float
-    rounding: Rounding | None
+    rounding: WeightRounding | None
 
 
 def weight_figures(weights: Floats, stored: Floats, stored_scheme: str | None) -> WeightFigures:
@@ -48,7 +48,7 @@ def weight_figures(weights: Floats, stored: Floats, stored_scheme: str | None) -
     energy = np.square(before, dtype=np.float64).sum()
     scheme = _scheme_of(stored_scheme)
     per_channel = None if scheme is None else SCHEMES.get(f"int{scheme.bits}_channel_symmetric")
-    rounding, ratio = _how(before, after, scheme, is_stored=stored_scheme is not None)
+    rounding, ratio = _rounding_of(before, after, scheme, is_stored=stored_scheme is not None)
     return WeightFigures(
         stored_sqnr_db=float(sqnr_db(energy, np.square(error).sum())) if energy else math.nan,
         stored_p10_db=_p10_db(before, after),
@@ -70,8 +70,8 @@ def _scheme_of(stored_scheme: str | None) -> Scheme | None:
             granularity = "channel" if "per channel" in stored_scheme else "tensor"
             if "per block" in stored_scheme:
                 return None
-            kind = "asymmetric" if f"uint{bits} " in stored_scheme else "symmetric"
-            return SCHEMES.get(f"int{bits}_{granularity}_{kind}")
+            symmetry = "asymmetric" if f"uint{bits} " in stored_scheme else "symmetric"
+            return SCHEMES.get(f"int{bits}_{granularity}_{symmetry}")
     return None
 
 
@@ -86,9 +86,9 @@ def _p10_db(before: Floats, after: Floats) -> float:
     return summarize_channels(db, is_dead).p10_db
 
 
-def _how(
+def _rounding_of(
     before: Floats, after: Floats, scheme: Scheme | None, *, is_stored: bool
-) -> tuple[Rounding | None, float]:
+) -> tuple[WeightRounding | None, float]:
     """Whether each code is the nearest one, and how the scale compares to that of plain rounding.
 
     A weight further than half a step from its code was moved on purpose (bias correction,

@@ -56,8 +56,8 @@ def headline(record: "AuditRecord", int8_name: str, float_name: str) -> str:
 
 
 def _inputs(record: "AuditRecord") -> str:
-    kind = "noise input" if record.input_source.startswith("noise") else "input"
-    return counted(record.sample_count, kind)
+    noun = "noise input" if record.input_source.startswith("noise") else "input"
+    return counted(record.sample_count, noun)
 
 
 def sentences(record: "AuditRecord", layer_names: Mapping[int, str]) -> Iterator[str]:
@@ -105,8 +105,8 @@ def _common_causes(record: "AuditRecord") -> Iterator[str]:
     )
     if sharing:
         yield (
-            f"{counted(sharing, 'layer')} would not be broken with a scale per channel: quantize the"
-            " weights per channel."
+            f"{counted(sharing, 'layer')} would not be broken with a scale per channel:"
+            " quantize the weights per channel."
         )
     saturated = sum(
         tensor.saturated_share > TELLING_SATURATION
