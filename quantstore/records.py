@@ -234,6 +234,7 @@ class AnswerRecord:
     kept_by_heads: int | None = None
     lost: int | None = None
     gained: int | None = None
+    score_change: float = math.nan
     float_class: int | None = None
     int8_class: int | None = None
     peak_shift: int | None = None

@@ -218,6 +218,7 @@ class _Change:
     kept_by_heads: int | None = None
     lost: int | None = None
     gained: int | None = None
+    score_change: float = math.nan
     float_class: int | None = None
     int8_class: int | None = None
     peak_shift: int | None = None
@@ -245,8 +246,10 @@ def _change(reading: Reading | None, inputs: RunOutputs, index: int) -> _Change:
 
 def _changed_boxes(before: Detections, after: Detections) -> _Change:
     pairs = matched(before, after)
+    changes = [after.scores[second] - before.scores[first] for first, second in pairs]
     return _Change(
         kept=len(pairs),
+        score_change=float(np.mean(changes)) if changes else math.nan,
         lost=len(before) - len(pairs),
         gained=len(after) - len(pairs),
         answers=(
@@ -338,6 +341,7 @@ def _record(
         kept_by_heads=change.kept_by_heads,
         lost=change.lost,
         gained=change.gained,
+        score_change=change.score_change,
         float_class=change.float_class,
         int8_class=change.int8_class,
         peak_shift=change.peak_shift,

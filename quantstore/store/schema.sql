@@ -481,6 +481,7 @@ create table simulation_answers (
     kept_by_heads integer,
     lost integer,
     gained integer,
+    score_change double,
     float_class integer,
     int8_class integer,
     peak_shift integer,
@@ -507,6 +508,8 @@ comment on column simulation_answers.kept_by_heads is
 'How many of its detections stay where the decoder computes in float; NULL without a decoder that a target rounds.';
 comment on column simulation_answers.lost is 'How many of them the int8 network does not have; NULL as kept.';
 comment on column simulation_answers.gained is 'How many the int8 network has that the float one has not; NULL as kept.';
+comment on column simulation_answers.score_change is
+'Score in int8 less score in float of the detections that stay, on average; NULL where none stays.';
 comment on column simulation_answers.float_class is
 'Index of the largest score in float; NULL where the form is not classes.';
 comment on column simulation_answers.int8_class is

@@ -14,6 +14,8 @@ from quantstore.wording.units import count, counted, db
 if TYPE_CHECKING:
     from quantstore.records import AnswerRecord
 
+# A smaller change of a score is that of one step of its grid, or of a few.
+TELLING_SCORE_CHANGE = 0.05
 # Of the ways in which a class changes, a sentence names the most frequent.
 MOST_CHANGES = 2
 ABOVE_LIMIT = " above 0.3"
@@ -28,16 +30,11 @@ NETWORKS = ("float", "int8")
 BOX_NOTE = (
     f"Detections with a score{ABOVE_LIMIT}. Solid line: in both networks. Dashed line,"
     " “lost”: int8 no longer detects it. Dotted line, “new”: only int8 detects it. Two detections"
-    " are the same if their class is and their boxes overlap by half (IoU ≥ 0.5). The four inputs"
-    " whose outputs changed most, and a typical one."
+    " are the same if their class is and their boxes overlap by half (IoU ≥ 0.5)."
 )
-CLASS_NOTE = (
-    "The five largest scores. The four inputs whose outputs changed most, and a typical one."
-)
-MAP_NOTE = (
-    "The brighter a cell, the larger its value, on the same scale on both sides. The four inputs"
-    " whose outputs changed most, and a typical one."
-)
+CLASS_NOTE = "The five largest scores."
+MAP_NOTE = "The brighter a cell, the larger its value, on the same scale on both sides."
+_NOTES = {"boxes": BOX_NOTE, "classes": CLASS_NOTE}
 FED_NOISE = (
     "This run was fed noise, which has no right answer. Run the model on inputs of your own to see"
     " its answers in float and in int8."
@@ -51,6 +48,14 @@ NOT_KEPT = (
 def why_none(sources: Sequence[str]) -> str:
     """Why there are no answers of these runs, by what they were fed."""
     return FED_NOISE if all(source.startswith("noise") for source in sources) else NOT_KEPT
+
+
+def note_on(shown: "Sequence[AnswerRecord]", input_count: int) -> str:
+    """What the pictures show, and of which inputs."""
+    which = "The inputs whose outputs changed most, and a typical one."
+    if len(shown) == input_count:
+        which = "All inputs, those first whose outputs changed most." if input_count > 1 else ""
+    return f"{_NOTES.get(shown[0].form, MAP_NOTE)} {which}".strip()
 
 
 def not_readable(row: "AnswerRecord") -> str:
@@ -90,7 +95,7 @@ def change_of(row: "AnswerRecord") -> str:
             or f"no score{ABOVE_LIMIT} in either"
         )
     if row.peak_shift is not None:
-        texts.append(_moves(row.peak_shift))
+        texts.append(f"peak {_moves(row.peak_shift)}")
     return ", ".join(texts)
 
 
@@ -138,6 +143,12 @@ def _boxes(rows: "Sequence[AnswerRecord]") -> str:
     if not kept + lost + gained:
         return f"Neither float nor int8 detects anything {where}."
     sentence = f"{_stay(kept, lost, gained, 'detection')} ({where})."
+    # Of few that are left, scores say nothing.
+    if kept > lost:
+        change = sum(row.score_change * row.kept for row in rows if row.kept) / kept
+        if abs(change) >= TELLING_SCORE_CHANGE:
+            verb = "rise" if change > 0 else "fall"
+            sentence += f" Scores of those that stay {verb} by {abs(change):.2f} on average."
     in_float = sum(row.kept_by_heads or 0 for row in rows)
     if in_float > kept:
         sentence += (

@@ -63,7 +63,9 @@ def answer_record(row: Mapping[Any, Any]) -> AnswerRecord:
             values[field.name] = int(values[field.name])
     if values["picture"] is not None:
         values["picture"] = bytes(values["picture"])
-    return AnswerRecord(**values | {"sqnr_db": _finite_or(row["sqnr_db"], math.inf)})
+    values["sqnr_db"] = _finite_or(row["sqnr_db"], math.inf)
+    values["score_change"] = _finite_or(row["score_change"], math.nan)
+    return AnswerRecord(**values)
 
 
 def _finite_or(value: Any, otherwise: float) -> float:

@@ -155,8 +155,8 @@ CONTRACT = {
     "simulation_outputs": "simulation_id, output, part, point, sqnr_db, varying_sqnr_db,"
     " decision_f1, decisions, decides",
     "simulation_answers": "simulation_id, input_name, rank, sqnr_db, form, is_shown, kept,"
-    " kept_by_heads, lost, gained, float_class, int8_class, peak_shift, float_answer, int8_answer,"
-    " picture",
+    " kept_by_heads, lost, gained, score_change, float_class, int8_class, peak_shift,"
+    " float_answer, int8_answer, picture",
     "activation_errors": "simulation_id, sqnr_db, channel_sqnr_p10_db, channels_below_10db,"
     " channel_count",
     "sensitivities": "model_id, layer_id, target, scheme, mode, unit, unit_kind, node_name, kind,"
@@ -590,7 +590,8 @@ def test_the_answers_of_a_run_belong_to_it(add, ask, path):
     answers = (
         records.AnswerRecord(
             input_name="cat.jpg", rank=1, sqnr_db=9.5, form="boxes", is_shown=True, kept=2, lost=1,
-            gained=0, kept_by_heads=3, float_answer="{}", int8_answer="{}", picture=b"\xff\xd8",
+            gained=0, kept_by_heads=3, score_change=-0.5, float_answer="{}", int8_answer="{}",
+            picture=b"\xff\xd8",
         ),
         records.AnswerRecord(
             input_name="dog.jpg", rank=2, sqnr_db=math.inf, form="none", is_shown=False
@@ -599,8 +600,25 @@ def test_the_answers_of_a_run_belong_to_it(add, ask, path):
     with store.writing(path) as connection:
         store.add_simulation(connection, model_id, a_run(22.5, answers=answers))
     assert ask("select * exclude (simulation_id) from simulation_answers order by rank") == [
-        ("cat.jpg", 1, 9.5, "boxes", True, 2, 3, 1, 0, None, None, None, "{}", "{}", b"\xff\xd8"),
-        ("dog.jpg", 2, None, "none", False, *[None] * 10),
+        (
+            "cat.jpg",
+            1,
+            9.5,
+            "boxes",
+            True,
+            2,
+            3,
+            1,
+            0,
+            -0.5,
+            None,
+            None,
+            None,
+            "{}",
+            "{}",
+            b"\xff\xd8",
+        ),
+        ("dog.jpg", 2, None, "none", False, *[None] * 11),
     ]
     with store.writing(path) as connection:
         store.remove_model(connection, model_id)

@@ -29,13 +29,23 @@ def plain(text: str) -> str:
             "7 of 9 detections stay; 2 lost, 1 new (on 2 inputs).",
         ),
         ([row(kept=1, lost=0, gained=0)], "1 of 1 detection stays (on 1 input)."),
+        (
+            [row(kept=3, lost=0, gained=0, score_change=-0.3),
+             row(kept=1, lost=0, gained=0, score_change=0.1), row(kept=0, lost=0, gained=0)],
+            "4 of 4 detections stay (on 3 inputs). Scores of those that stay fall by 0.20 on"
+            " average.",
+        ),
+        (
+            [row(kept=2, lost=0, gained=0, score_change=0.04)],
+            "2 of 2 detections stay (on 1 input).",
+        ),
         ([row(kept=0, lost=0, gained=2)], "2 new detections, none in float (on 1 input)."),
         (
             [row(kept=0, lost=0, gained=0)] * 3,
             "Neither float nor int8 detects anything on 3 inputs.",
         ),
         (
-            [row(kept=1, lost=39, gained=0, kept_by_heads=38)],
+            [row(kept=1, lost=39, gained=0, kept_by_heads=38, score_change=0.7)],
             "1 of 40 detections stay; 39 lost (on 1 input). With the decoder in float, 38 of 40"
             " stay: keep it out of int8.",
         ),
@@ -97,7 +107,7 @@ def test_classes_have_the_names_of_the_answers_that_are_kept():
         (row("classes", kept=1), "same top class"),
         (row("classes", kept=0), "another top class"),
         (row("scores", kept=4, lost=0, gained=0, peak_shift=1),
-         "4 of 4 scores above 0.3 stay, moves by 1 cell"),
+         "4 of 4 scores above 0.3 stay, peak moves by 1 cell"),
         (row("none"), ""),
     ],
 )  # fmt: skip
@@ -137,6 +147,14 @@ def test_a_picture_in_words():
     assert words.described(row("scores"), value_map, "float") == (
         "float on cat.jpg: map of 2 by 2 cells, largest value 0.5 in row 2, column 1"
     )
+
+
+def test_a_note_says_which_inputs_are_shown():
+    rows = [row(rank=rank) for rank in range(1, 6)]
+    assert words.note_on(rows, 12).startswith(words.BOX_NOTE)
+    assert words.note_on(rows, 12).endswith("and a typical one.")
+    assert words.note_on(rows, 5).endswith("those first whose outputs changed most.")
+    assert words.note_on([row("energy")], 1) == words.MAP_NOTE
 
 
 def test_why_there_is_nothing_to_see():

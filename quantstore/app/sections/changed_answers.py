@@ -16,14 +16,12 @@ from quantstore.records import AnswerRecord
 from quantstore.store import Connection
 from quantstore.wording import frames
 from quantstore.wording.changed_answers import (
-    BOX_NOTE,
-    CLASS_NOTE,
-    MAP_NOTE,
     NETWORKS,
     change_of,
     changes,
     described,
     not_readable,
+    note_on,
     place_of,
     readable,
     why_none,
@@ -34,7 +32,6 @@ HEADING = "What int8 does to an answer"
 _MUTED = both(LIGHT.muted, DARK.muted)
 _TEXT = both(LIGHT.text, DARK.text)
 _BAR = both(LIGHT.bar_alternate, DARK.bar_alternate)
-_NOTES = {"boxes": BOX_NOTE, "classes": CLASS_NOTE}
 
 
 def by_run(con: Connection, runs: Sequence[int]) -> dict[int, list[AnswerRecord]]:
@@ -85,7 +82,7 @@ def section(
     shown = [row for row in rows if row.is_shown and row.float_answer is not None]
     if not shown:
         return
-    notes.note(_NOTES.get(rows[0].form, MAP_NOTE))
+    notes.note(html.escape(note_on(shown, len(rows))))
     blocks = "".join(_block(row, len(rows)) for row in shown)
     st.html(
         '<div style="display:grid;gap:20px 28px;'
