@@ -22,9 +22,18 @@ from quantstore.report.figures import figure
 from quantstore.rescuing.terms import RESCUE_TARGETS
 from quantstore.schemes import DEFAULT_SCHEME, TARGETS, Scheme, Target
 from quantstore.store import Connection
-from quantstore.wording import drift, findings, frames, layers, rescue_tables, rescues, runs
+from quantstore.wording import (
+    drift,
+    findings,
+    frames,
+    layers,
+    rescue_tables,
+    rescues,
+    runs,
+    stories,
+)
 from quantstore.wording import sensitivity as sensitivities
-from quantstore.wording.answers import StoredRescue, answers, opening
+from quantstore.wording.answers import HEADING, StoredRescue, answers, opening
 from quantstore.wording.columns import Column, Row
 from quantstore.wording.headlines import model_headline, verdict_line, weights_line
 from quantstore.wording.remedies import model_remedies
@@ -109,7 +118,7 @@ def section(connection: Connection, subject: ModelSubject) -> dict[str, Any]:
         **_answers(facts, list(facts_by_target.values()), stored),
         "targets": _targets(connection, subject.name, stored),
         **_runs(connection, subject),
-        "map_title": "Where it breaks" if row["layers_broken"] else "From input to output",
+        "map_title": stories.map_heading(row["layers_broken"]),
         "map": figure(
             layer_map(subject.profiles, PROPERTIES),
             key=f"map-{subject.number}",
@@ -129,6 +138,7 @@ def _answers(
     facts: ModelFacts, others: Sequence[ModelFacts], stored: Sequence[StoredRescue]
 ) -> dict[str, Any]:
     return {
+        "answers_heading": HEADING,
         # Of what is untested, the verdict names the command that measures it.
         "opening": "" if facts.is_untested else opening(facts),
         "answers": answers(facts, others, stored, can_be_rescued=facts.target in RESCUE_TARGETS),

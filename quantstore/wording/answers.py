@@ -13,6 +13,7 @@ from quantstore.wording.verdicts import ModelFacts, at_outputs, basis
 if TYPE_CHECKING:
     from quantstore.records import RescueRecord
 
+HEADING = "What can I do?"
 MOST_ANSWERS = 3
 # A smaller gain is within what other inputs, or another seed of the noise, would show.
 TELLING_GAIN_DB = 1.0

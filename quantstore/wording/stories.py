@@ -17,6 +17,11 @@ DEPTH_NOTE = (
 )
 
 
+def map_heading(layers_broken: int) -> str:
+    """What stands above the layers of a model from input to output."""
+    return "Where it breaks" if layers_broken else "From input to output"
+
+
 def bricks_note(layer_kind: str) -> str:
     """``One brick per convolution, coloured by band``: what a mark is."""
     return f"One brick per {layer_kind}, coloured by band"

@@ -33,7 +33,7 @@ from quantstore.wording import (
     units,
     verdicts,
 )
-from tests.support.browsing import HOSTILE
+from tests.support.browsing import HOSTILE, WCAG, axe_script
 from tests.support.facts import finding
 from tests.support.graphs import gaussian, make_model
 from tests.support.profiles import profiles
@@ -144,7 +144,10 @@ def test_rescues_are_the_figures_of_the_store(demo_store):
 def test_every_target_gives_a_report(demo_store, target):
     text = Reader(write(demo_store, PAIR, target)).text
     assert TARGETS[target].title in text
-    assert ("p10 if per channel" in text) is not TARGETS[target].layer_scheme.is_per_channel
+    scheme = TARGETS[target].layer_scheme
+    columns = layers.cause_columns(scheme, {"fine": 30, "broken": 0})
+    assert [column.title for column in columns if column.title not in text] == []
+    assert ("p10 per channel" in text) is not scheme.is_per_channel
 
 
 def test_layers_can_be_judged_under_another_scheme(demo_store):
@@ -584,6 +587,28 @@ def test_what_a_verdict_rests_on_is_seen_however_narrow_the_page(page_tab, width
     assert cells.count() == len(PAIR) * sum(target.is_default for target in TARGETS.values())
     assert all(cell.is_visible() for cell in cells.all())
     assert verdicts.NOT_MEASURED in cells.all_inner_texts()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_axe_finds_nothing(browser, demo_store, tmp_path, width, theme):
+    # Of int8_dynamic the convolutions are no part: a strip of no layers has nothing to say.
+    path = tmp_path / "report.html"
+    path.write_text(write(demo_store, PAIR, "int8_dynamic", note="Look."), encoding="utf-8")
+    # What axe brings along is no script of the page.
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=theme, bypass_csp=True
+    )
+    page = context.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-drawn]", state="attached", timeout=60_000)
+    page.add_script_tag(content=axe_script())
+    result = page.evaluate("rules => axe.run(document, { runOnly: rules })", list(WCAG))
+    assert [(rule["id"], rule["nodes"][0]["html"]) for rule in result["violations"]] == []
+    sideways = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(sideways) <= 0
+    context.close()
 
 
 @pytest.mark.slow

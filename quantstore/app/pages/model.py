@@ -122,7 +122,7 @@ def _map(
     runs: pd.DataFrame,
     scheme: Scheme,
 ) -> None:
-    st.header("Where it breaks", anchor=False)
+    st.header(stories.map_heading(verdict_row["layers_broken"]), anchor=False)
     reason = activations_to_blame(runs.to_dict("records"), scheme)
     if reason is not None:
         st.markdown(reason)

@@ -6,11 +6,10 @@ import streamlit as st
 
 from quantstore.app.widgets import address, navigation
 from quantstore.rescuing.terms import RESCUE_TARGETS
-from quantstore.wording.answers import Advice, AdviceKind, StoredRescue, answers, opening
+from quantstore.wording.answers import HEADING, Advice, AdviceKind, StoredRescue, answers, opening
 from quantstore.wording.text import markdown
 from quantstore.wording.verdicts import ModelFacts
 
-HEADING = "What can I do?"
 BUTTONS: dict[AdviceKind, str] = {
     "file": "Get the file",
     "other file": "Get the file",
