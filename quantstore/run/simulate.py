@@ -37,7 +37,7 @@ from quantstore.run.decisions import Decisions, decisions
 from quantstore.run.decoder import Decoder
 from quantstore.run.drift import measure_drift
 from quantstore.run.emulator import Emulator, Plan
-from quantstore.run.feeding import choose_samples
+from quantstore.run.feeding import ChosenSamples, choose_samples
 from quantstore.run.inputs import Samples
 from quantstore.run.layers import LayerKey
 from quantstore.run.local import with_local_twins
@@ -127,44 +127,19 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     grids = planner.grids(placed, target.activations) if target.activations else {}
     emulator = Emulator(prepared, [placed], [plan.grids])
     figures = _figures(work, emulator, plan, samples, compared)
-    judged: tuple[JudgedPart, ...] = ()
-    whole_file: WholeFile | None = None
-    changed_answers: tuple[AnswerRecord, ...] = ()
+    judgement = _Judgement()
     if figures.failure is None:
-        is_real = inputs != NOISE
-        judged = outputs.judged(
-            compared.points.parts,
-            compared.points.names,
-            figures.expected,
-            figures.actual,
-            is_real=is_real,
+        judgement = _judgement(
+            work,
+            compared,
+            chosen,
+            planner,
+            figures,
+            excluded=excluded,
+            names=names,
+            is_real=inputs != NOISE,
         )
-        if behind is not None:
-            heads = _heads(behind, planner, chosen.calibration, samples, figures)
-            whole_file = _to_the_end(
-                Tail(
-                    behind,
-                    target,
-                    heads,
-                    work.folder,
-                    is_real=is_real,
-                    exclude=frozenset(excluded),
-                    calibration=choices.calibration,
-                ),
-                judged,
-            )
-        # On noise nobody answers anything.
-        if is_real:
-            changed_answers = answers(
-                samples,
-                _outputs(compared.points, figures, whole_file),
-                judged,
-                names,
-                with_pictures=choices.pictures,
-            )
-    tail_figures = None if whole_file is None else whole_file.figures
-    deciding_db = outputs.deciding_sqnr_db(judged)
-    tail_db = math.nan if tail_figures is None else tail_figures.whole_file_db
+    deciding_db, tail_db = judgement.deciding_db, judgement.tail_db
     activation_errors: tuple[ActivationErrorRecord, ...] = ()
     if choices.drift:
         local = with_local_twins(prepared, placed, plan, grids)
@@ -201,8 +176,8 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
             output_sqnr_db=figures.output_sqnr_db,
             deciding_sqnr_db=deciding_db if math.isnan(tail_db) else min(deciding_db, tail_db),
             tail_sqnr_db=tail_db,
-            outputs=tuple(row.record for row in judged),
-            answers=changed_answers,
+            outputs=tuple(row.record for row in judgement.judged),
+            answers=judgement.answers,
             top1_agreement=figures.decisions.top1_agreement,
             float_layers=_in_the_files_words(prepared, placed.left_in_float, layer_of),
             seconds=clock.wall_lap(),
@@ -219,10 +194,72 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
             *notes,
             *chosen.notes,
             *_sentinel_notes(planner),
-            *_decoder_notes(tail_figures),
+            *_decoder_notes(judgement.tail),
             *sensitivities.notes,
         ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """What the outputs keep: part by part, to the end of the file, and as answers."""
+
+    judged: tuple[JudgedPart, ...] = ()
+    tail: DecoderFigures | None = None
+    answers: tuple[AnswerRecord, ...] = ()
+
+    @property
+    def deciding_db(self) -> float:
+        return outputs.deciding_sqnr_db(self.judged)
+
+    @property
+    def tail_db(self) -> float:
+        return math.nan if self.tail is None else self.tail.whole_file_db
+
+
+def _judgement(
+    work: Workplace,
+    compared: PreparedModel,
+    chosen: ChosenSamples,
+    planner: Planner,
+    figures: _Figures,
+    *,
+    excluded: Collection[str],
+    names: Mapping[int, str],
+    is_real: bool,
+) -> _Judgement:
+    """What became of the outputs; what the decoder hands out is not kept beyond this.
+
+    Args:
+        excluded: names of what stays in float; ``names``: of classes, as the file says them.
+        is_real: whether the inputs are somebody's own: on noise nobody answers anything.
+    """
+    points, choices = compared.points, work.choices
+    judged = outputs.judged(
+        points.parts, points.names, figures.expected, figures.actual, is_real=is_real
+    )
+    whole_file = None
+    if compared.behind is not None:
+        tail = Tail(
+            compared.behind,
+            choices.rounded,
+            _heads(compared.behind, planner, chosen.calibration, chosen.compared, figures),
+            work.folder,
+            is_real=is_real,
+            exclude=frozenset(excluded),
+            calibration=choices.calibration,
+        )
+        whole_file = _to_the_end(tail, judged)
+    changed: tuple[AnswerRecord, ...] = ()
+    if is_real:
+        changed = answers(
+            chosen.compared,
+            _outputs(points, figures, whole_file),
+            judged,
+            names,
+            with_pictures=choices.pictures,
+        )
+    return _Judgement(judged, None if whole_file is None else whole_file.figures, changed)
 
 
 def _heads(
