@@ -4,6 +4,8 @@ Frames have one row per run and tensor, as ``queries.drift`` gives them, with a 
 holds the words of the legend.
 """
 
+from typing import Any, Literal
+
 import altair as alt
 import numpy as np
 import pandas as pd
@@ -17,13 +19,17 @@ from quantstore.wording.units import db, weight
 MOST_DB, LEAST_DB = 60.0, 0.0
 # Without the legend, which has a line per run.
 LINES_HEIGHT, HISTOGRAM_HEIGHT = 330, 240
+# The line of what the pointer is near to, below the title of the axis; and the room that it takes.
+READOUT_BELOW, READOUT_HEIGHT = 47, 20
 # Marks closer than this, as a share of the depth of a narrow chart and in dB, would touch.
 APART = (0.045, 3.5)
 # What a click on a point is called; it carries the run and the tensor.
 CLICK = "pick_tensor"
+# The tensor nearest to the pointer: it stays in the browser.
+HOVER = "nearest_tensor"
 POINT_COLUMNS = [
     *("run", "simulation_id", "tensor", "place", "shown"),
-    *("said_node", "op_type", "said_db", "said_local", "said"),
+    *("said_db", "said_local", "said", "readout"),
 ]
 
 
@@ -89,25 +95,33 @@ def lines(
         .mark_line(strokeWidth=2, strokeJoin="round", aria=False)
         .encode(x=x, y=y, color=colour)
     )
+    # Of a single line the nearest along the network, wherever the pointer is above or below it.
+    nearest: dict[str, Any] = (
+        {"encodings": ["x"]} if len(runs) == 1 else {"fields": ["simulation_id", "tensor"]}
+    )
+    hover = alt.selection_point(
+        name=HOVER, on="pointermove", clear="pointerout", nearest=True, empty=False, **nearest
+    )
+    layers += _readout(frame[POINT_COLUMNS], hover, x, palette)
     layers.append(
         alt.Chart(frame[POINT_COLUMNS])
-        .mark_point(filled=True, size=70, opacity=0, cursor="pointer")
+        .mark_point(filled=True, size=70, cursor="pointer", tooltip=None)
         .encode(
             x=x,
             y=y,
-            tooltip=tooltip(
-                ("said_node", "node"),
-                ("op_type", "operator"),
-                ("run", "run"),
-                ("said_db", "accumulated"),
-                ("said_local", "local"),
-            ),
+            color=colour,
+            opacity=alt.when(hover).then(alt.value(1)).otherwise(alt.value(0)),
             description=alt.Description("said:N"),
         )
         .add_params(
+            hover,
             alt.selection_point(
-                name=CLICK, fields=["simulation_id", "tensor"], on="click", empty=False
-            )
+                name=CLICK,
+                fields=["simulation_id", "tensor"],
+                on="click",
+                nearest=True,
+                empty=False,
+            ),
         )
     )
     if not jumps.empty:
@@ -134,7 +148,42 @@ def lines(
             ),
         ]
     legend_height = 20 * len(runs) if len(runs) > 1 else 0
-    return styled(alt.layer(*layers), palette, height=LINES_HEIGHT + legend_height)
+    return styled(
+        alt.layer(*layers),
+        palette,
+        height=LINES_HEIGHT + READOUT_HEIGHT + legend_height,
+        padding={"left": 5, "right": 5, "top": 5, "bottom": READOUT_HEIGHT},
+    )
+
+
+def _readout(
+    points: pd.DataFrame, hover: alt.Parameter, x: alt.X, palette: Palette
+) -> list[alt.Chart]:
+    """A rule through the nearest tensor, and below the axis what it is.
+
+    A tooltip beside the pointer would hide the lines.
+    """
+    base = alt.Chart(points).transform_filter(hover).encode(x=x)
+    rule = base.mark_rule(color=palette.axis, strokeWidth=1, aria=False)
+    # To the side with more room.
+    sides: tuple[tuple[str, Literal["left", "right"]], ...] = (
+        ("datum.place < 0.5", "left"),
+        ("datum.place >= 0.5", "right"),
+    )
+    texts = [
+        base.transform_filter(side)
+        .mark_text(
+            align=align,
+            fontSize=12,
+            fontWeight=600,
+            color=palette.text,
+            limit=alt.ExprRef("max(180, width / 2)"),
+            aria=False,
+        )
+        .encode(y=alt.YValue(alt.ExprRef(f"height + {READOUT_BELOW}")), text=alt.Text("readout:N"))
+        for side, align in sides
+    ]
+    return [rule, *texts]
 
 
 def histograms(tensor: pd.Series, palette: Palette) -> AnyChart:
@@ -242,13 +291,25 @@ def _with_words(tensors: pd.DataFrame) -> pd.DataFrame:
             for value, has_local in zip(tensors["local_db"], tensors["has_local"], strict=True)
         ],
     )
+    frame = frame.assign(
+        said_drop=[
+            f", drop {db(drop)}" if drop > 0 else "" for drop in frame["drop_db"].astype(float)
+        ]
+    )
     return frame.assign(
+        readout=[
+            f"{node}: {value}{drop}; local {local}"
+            for node, value, drop, local in zip(
+                *(frame[column] for column in ("said_node", "said_db", "said_drop", "said_local")),
+                strict=True,
+            )
+        ],
         said=[
             f"{node}, {run}: {value}"
             for node, run, value in zip(
                 frame["said_node"], frame["run"], frame["said_db"], strict=True
             )
-        ]
+        ],
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from quantstore.schemes import TARGETS, Target
 from quantstore.wording.text import listed
-from quantstore.wording.units import count, counted, file_size, weight, weights
+from quantstore.wording.units import NO_BREAK_SPACE, count, counted, file_size, weight, weights
 from quantstore.wording.verdicts import (
     ESTIMATED,
     LOSS_UNKNOWN,
@@ -132,6 +132,31 @@ def model_headline(facts: ModelFacts, per_channel: ModelFacts | None, target: Ta
     if per_channel is not None and per_channel.is_measured and per_channel.output_sqnr_db:
         sentence += f"; {TARGETS[per_channel.target].title}: {at_outputs(per_channel)}"
     return sentence
+
+
+def revision_headline(before: ModelFacts, after: ModelFacts, target: Target) -> str:
+    """``Fine → broken with per-tensor int8: output SQNR 33.5 → 0.4 dB, estimated with noise``.
+
+    The Revisions page's answer: the verdict on both revisions, and what happened at the outputs.
+    """
+    was, is_now = (STORED_SO if f.is_on_its_own_grid else f.verdict for f in (before, after))
+    change = f"Still {is_now}" if was == is_now else f"{was[0].upper()}{was[1:]} → {is_now}"
+    sentence = f"{change} with {target.title}"
+    grounds = list(dict.fromkeys(basis(f) for f in (before, after) if not f.is_untested))
+    if not grounds:
+        return sentence
+    clauses = [" → ".join(grounds)]
+    values = {
+        side: at_outputs(facts).rpartition(NO_BREAK_SPACE)
+        for side, facts in (("before", before), ("after", after))
+        if facts.output_sqnr_db is not None and facts.was_run
+    }
+    if len(values) == 2:
+        # The unit stands once.
+        clauses.insert(0, f"output SQNR {values['before'][0]} → {''.join(values['after'])}")
+    else:
+        clauses[:0] = [f"output SQNR {''.join(value)} {side}" for side, value in values.items()]
+    return f"{sentence}: {', '.join(clauses)}"
 
 
 def shelf_headline(

@@ -52,7 +52,9 @@ def table(app):
 
 def test_the_page_opens_with_the_answer(page):
     app = page(before="digits-separable", after="digits-rescaled")
-    assert "got worse" in app.header[0].value
+    # The verdict first, and then the layers.
+    assert app.header[0].value.startswith("Untested → broken with")
+    assert "got worse" in app.markdown[0].value
     first, *_ = table(app)
     assert first[1]["text"].startswith("−")
     assert (first[2]["band"], first[3]["band"]) == ("fine", "broken")
@@ -63,7 +65,8 @@ def test_swapped_losses_are_gains(page):
     app = page(before="digits-separable", after="digits-rescaled")
     app.button(key="swap_revisions").click().run()
     assert app.selectbox(key="before").value == "digits-rescaled"
-    assert "got better" in app.header[0].value
+    assert app.header[0].value.startswith("Broken → untested with")
+    assert "got better" in app.markdown[0].value
     assert dict(app.query_params)["after"] == "digits-separable"
 
 
@@ -76,7 +79,7 @@ def test_without_an_address_two_models_of_equally_many_layers_are_picked(page):
 
 def test_where_nothing_changed_there_is_no_chart(page):
     app = page(before="digits-separable", after="digits-separable-unfolded")
-    assert "None of 10" in app.header[0].value
+    assert "None of 10" in app.markdown[0].value
     assert not app.get("vega_lite_chart")
     assert [one.label.replace("\u00a0", " ") for one in app.expander] == ["10 layers unchanged"]
 

@@ -29,6 +29,7 @@ def tensors(runs=("one",), values=(None, 70.0, 31.0, -3.0)):
                 "sqnr_db": np.nan if value is None else value,
                 "local_db": np.nan if value is None else value + 5,
                 "has_local": depth > 0,
+                "drop_db": 9.0 if value == 31.0 else 0.0,
             }
             for number, run in enumerate(runs)
             for depth, value in enumerate(values)
@@ -76,9 +77,25 @@ def test_what_a_node_does_by_itself_is_dotted_and_can_be_left_out():
 
 def test_a_click_on_a_line_picks_run_and_tensor():
     spec = drift.lines(tensors(), NO_JUMPS, LIGHT, with_local=True).to_dict()
-    (parameter,) = spec["params"]
-    assert parameter["name"] == drift.CLICK
-    assert parameter["select"]["fields"] == ["simulation_id", "tensor"]
+    parameters = {parameter["name"]: parameter["select"] for parameter in spec["params"]}
+    assert set(parameters) == {drift.CLICK, drift.HOVER}
+    assert parameters[drift.CLICK]["fields"] == ["simulation_id", "tensor"]
+
+
+def test_the_pointer_snaps_to_the_nearest_tensor_and_reads_its_name_value_and_drop():
+    chart = drift.lines(tensors(), NO_JUMPS, LIGHT, with_local=False)
+    words = rows_of(chart, "readout")["readout"].str.replace("\u00a0", " ").tolist()
+    assert words[1:3] == [
+        "/node/1: 70.0 dB; local 75.0 dB",
+        "/node/2: 31.0 dB, drop 9.0 dB; local 36.0 dB",
+    ]
+    select = {one["name"]: one["select"] for one in chart.to_dict()["params"]}[drift.HOVER]
+    assert select["nearest"]
+    assert select["encodings"] == ["x"]
+    # With several lines, the pointer is at one of them.
+    several = drift.lines(tensors(("a", "b")), NO_JUMPS, LIGHT, with_local=False).to_dict()
+    select = {one["name"]: one["select"] for one in several["params"]}[drift.HOVER]
+    assert select["fields"] == ["simulation_id", "tensor"]
 
 
 def test_the_steepest_falls_carry_the_numbers_of_the_table():

@@ -122,6 +122,8 @@ def _lines(tensors: pd.DataFrame, jumps: pd.DataFrame, chosen: pd.DataFrame) -> 
         ready(charts.lines(tensors, jumps, colours.palette(), with_local=which == options[0])),
         key="drift_lines",
         on_select=clicked,
+        # What the pointer is near to is nobody's business but the browser's.
+        selection_mode=[charts.CLICK],
         alt=f"SQNR from input to output, {counted(len(chosen), 'run')}; the lowest ends at"
         f" {db(worst)}",
     )

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from quantstore import queries
 from quantstore.app.widgets import (
@@ -21,7 +22,7 @@ from quantstore.charts import revisions as charts
 from quantstore.errors import printable
 from quantstore.queries import matching
 from quantstore.schemes import Scheme
-from quantstore.wording import frames, notes, tables
+from quantstore.wording import frames, headlines, notes, tables
 from quantstore.wording.nodes import operator
 from quantstore.wording.units import bits, count, counted, db, shape, weight
 from quantstore.wording.verdicts import NINE_IN_TEN
@@ -59,10 +60,8 @@ def main() -> None:
             st.caption("Choose a different model on one side.")
             return
         changed = queries.revision_changes(con, before, after, scheme.name)
-        headline.header(
-            notes_widgets.escaped(matching.headline(changed, before, after)), anchor=False
-        )
         verdicts = queries.verdicts(con, [before, after])
+        _answer(headline, verdicts, matching.headline(changed, before, after), before, after)
         limits = queries.band_limits(con)
     matrix.verdict_matrix(
         verdicts, [before, after], pickers.target(), corner="model", key="revisions_matrix"
@@ -81,6 +80,19 @@ def main() -> None:
         _chart(pairs, limits, scheme)
         _table(matching.worst_first(pairs[pairs["outcome"] != "unchanged"]))
     _unchanged_and_unmatched(changed, tally, before, after)
+
+
+def _answer(
+    headline: DeltaGenerator, verdicts: pd.DataFrame, layers: str, before: str, after: str
+) -> None:
+    """What happened to the verdict and at the outputs, and then in the layers."""
+    target = pickers.target()
+    of_target = verdicts[verdicts["target"] == target.name]
+    facts = {row["model"]: queries.model_facts(row) for row in of_target.to_dict("records")}
+    answer = headlines.revision_headline(facts[before], facts[after], target)
+    with headline.container():
+        st.header(notes_widgets.escaped(answer), anchor=False)
+        st.markdown(notes_widgets.escaped(f"Layers: {layers}."))
 
 
 def _pickers(names: list[str], likely: tuple[str, str]) -> tuple[str, str]:
