@@ -66,7 +66,7 @@ class MissingStoreError(StoreError):
 class LockedStoreError(StoreError):
     """Another process holds the store for longer than we are willing to wait."""
 
-    hint = "close that program or try again in a moment"
+    hint = "close that program, or try again in a moment"
 
 
 class NewerStoreError(StoreError):
@@ -91,7 +91,7 @@ class UnknownModelError(QuantstoreError):
     """The store holds no model of this name."""
 
     exit_code = 2
-    hint = "list what it holds with: quantstore models"
+    hint = "list the stored models with: quantstore models"
 
 
 class UnknownRunError(QuantstoreError):
@@ -116,7 +116,7 @@ class UnknownTargetError(QuantstoreError, ValueError):
 class RefusedImportError(QuantstoreError):
     """A store or an export of somebody else that ours does not take over; nothing was changed."""
 
-    hint = "ask for a new export of that store; nothing was changed here"
+    hint = "ask for a new export of that store; nothing was imported"
 
 
 class UnknownLayerError(QuantstoreError):
@@ -130,7 +130,7 @@ class LimitsError(QuantstoreError):
     """A limit for ``quantstore check`` that is none: an unknown key, or a value of another kind."""
 
     exit_code = 2
-    hint = "correct it; every limit is explained by: quantstore check --help"
+    hint = "correct the limit; see: quantstore check --help"
 
 
 class LabelError(QuantstoreError):

@@ -495,9 +495,9 @@ _OF_THE_TARGET_ONLY: dict[str, Any] = {
     "reason": None,
 }
 NO_TARGET = "no target rounds weights under this scheme; choose one with --target"
-EXCLUDED_TOO = "the runs quantize the layers that --exclude names, too"
+EXCLUDED_TOO = "the runs also quantize the layers that --exclude names"
 NO_LAYER_LEFT = "no layer is left to judge"
-NO_LAYER_FITS = "no layer fits --exclude"
+NO_LAYER_FITS = "no layer matches --exclude"
 
 
 def _included(layers: Sequence[LayerFigures], patterns: Sequence[str]) -> Sequence[LayerFigures]:

@@ -148,7 +148,7 @@ def read_config(path: Path) -> Config:
     content = _parsed(path)
     if not _has_table(content) and "check" not in content:
         raise LimitsError(
-            f"{path} holds no limits", "write them below [check] or [tool.quantstore.check]"
+            f"{path} has no limits", "write limits into [check] or [tool.quantstore.check]"
         )
     return _config(path, content)
 

@@ -144,8 +144,8 @@ def _position(sql: str, location: str | None) -> tuple[str, str]:
     return f", at line {line_number}, column {column + 1}", f"{label}{line}\n{mark}"
 
 
-READS_THE_STORE_ONLY = "the console reads the store and nothing else"
-WRITE_VALUES = "write the values into the statement"
+READS_THE_STORE_ONLY = "queries can read only the store"
+WRITE_VALUES = "write the values into the query"
 
 
 def _hint(details: dict[str, str], sentence: str) -> str:

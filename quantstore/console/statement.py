@@ -66,7 +66,7 @@ def start(
     try:
         sql.encode()
     except UnicodeEncodeError as error:
-        raise RejectedQueryError("the statement is not valid text", "save it as UTF-8") from error
+        raise RejectedQueryError("the query is not valid text", "save it as UTF-8") from error
     wait_seconds = settings.wait_seconds()
     request = {
         "path": str(path.absolute()),
@@ -207,8 +207,8 @@ class _Exchange:
             )
         seconds = self._request["timeout_seconds"]
         return RejectedQueryError(
-            f"stopped after {seconds:g} second{'' if seconds == 1 else 's'}",
-            "ask for less at once, or allow more time",
+            f"the query was stopped after {seconds:g} second{'' if seconds == 1 else 's'}",
+            "reduce what the query reads, or allow more time",
         )
 
     def _explained(self, failure: Exception) -> Exception:
@@ -224,7 +224,7 @@ class _Exchange:
         if failure.cause in (Cause.OUT_OF_MEMORY, Cause.KILLED):
             return out_of_memory()
         return RejectedQueryError(
-            "the query crashed DuckDB", "the store is unharmed; put the question in another way"
+            "the query crashed DuckDB", "the store is intact; rewrite the query"
         )
 
 

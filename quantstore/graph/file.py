@@ -141,7 +141,7 @@ def _read(path: Path) -> bytes:
             refuse_other_formats(head)
             if size > _MOST_BYTES:
                 raise ModelFileError(
-                    "no ONNX file is larger than 2 GiB",
+                    "ONNX files cannot be larger than 2 GiB",
                     "save the model with its weights as external data",
                 )
             # As much as there was at first: a file that grows for ever must come to an end.
@@ -159,7 +159,7 @@ def _read(path: Path) -> bytes:
     if not content:
         raise ModelFileError("the file is empty", _AGAIN)
     if len(content) < size:
-        raise ModelFileError("the file was shortened while it was read", "try again")
+        raise ModelFileError("the file became shorter while it was read", "try again")
     return content
 
 
@@ -173,7 +173,7 @@ def _opened(path: Path) -> BinaryIO:
     stream = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         stream.close()
-        raise ModelFileError("is no plain file", "copy the model into a file")
+        raise ModelFileError("is not a regular file", "copy the model into a regular file")
     return stream
 
 
@@ -185,7 +185,7 @@ def _hashed(path: Path, digest: "hashlib._Hash") -> DataFile:
     """A file of external weights, its content added to the digest."""
     if any(path.is_relative_to(folder) for folder in _SYSTEM_FOLDERS):
         raise MissingWeightsError(
-            f"external data {path} is part of the system, no file of weights",
+            f"external data {path} is a system file, not a file of weights",
             "export the model again",
         )
     try:

@@ -85,7 +85,7 @@ class _Unfolding:
                     _AGAIN,
                 )
             if characters > MOST_NAME_CHARACTERS:
-                raise ModelFileError("the names of its nodes are too long to write out", _AGAIN)
+                raise ModelFileError("its node names are too long", _AGAIN)
         return _Size(count, characters)
 
     def _of_function(self, key: tuple[str, str, str], level: int) -> _Size:

@@ -18,11 +18,11 @@ _MAGIC = (
      "fetch the file with: git lfs pull"),
     (0, b"GGUF", "a GGUF file, as llama.cpp uses", _EXPORT),
     (4, b"TFL3", "a TensorFlow Lite model", "convert it with tf2onnx"),
-    (4, b"ORTM", "an onnxruntime .ort model", "ingest the .onnx file it was made from"),
+    (4, b"ORTM", "an onnxruntime .ort model", "ingest the .onnx file that it was made from"),
     (0, b"\x89HDF\r\n\x1a\n", KERAS_FILE, "export it with tf2onnx"),
     (0, b"\x93NUMPY", "a NumPy array", _EXPORT),
-    (0, b"RKNN", "a Rockchip RKNN model", "ingest the .onnx file it was made from"),
-    (0, b"ftrt", "a TensorRT engine", "ingest the .onnx file it was made from"),
+    (0, b"RKNN", "a Rockchip RKNN model", "ingest the .onnx file that it was made from"),
+    (0, b"ftrt", "a TensorRT engine", "ingest the .onnx file that it was made from"),
     (0, b"\x1f\x8b", "a gzip archive", _UNPACK),
     (0, b"\xfd7zXZ\x00", "an xz archive", _UNPACK),
     (0, b"\x28\xb5\x2f\xfd", "a Zstandard archive", _UNPACK),
@@ -76,9 +76,11 @@ def refuse_text(head: bytes) -> None:
         return
     start = text.lstrip("\ufeff").lstrip().lower()
     if start.startswith(("<!doctype html", "<html")):
-        raise _refusal("a web page", f"the download gave a page in its place; {_DOWNLOAD}")
+        raise _refusal(
+            "a web page", f"the download returned a web page instead of the file; {_DOWNLOAD}"
+        )
     if start.startswith("<?xml") and "<net" in start:
-        raise _refusal("an OpenVINO model (.xml)", "ingest the .onnx file it was made from")
+        raise _refusal("an OpenVINO model (.xml)", "ingest the .onnx file that it was made from")
     if start.startswith(("ir_version:", "graph {", "opset_import {")):
         raise _refusal("an ONNX model as text", _CONVERT)
     raise _refusal("a text file", "check that this is the right file")

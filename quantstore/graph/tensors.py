@@ -89,11 +89,11 @@ def data_path(tensor: ir.ExternalTensor, folder: Path) -> Path:
     if not is_inside:
         raise MissingWeightsError(
             f"external data {location!r} of tensor {tensor.name!r} {IS_OUTSIDE}",
-            "move it beside the model; quantstore reads nothing else",
+            "move the file into the folder of the model; quantstore does not read other folders",
         )
     if not is_there:
         raise MissingWeightsError(
-            f"external data {location} is missing", "add it together with the model"
+            f"external data {location} is missing", "add this file together with the model"
         )
     return path
 
@@ -134,7 +134,7 @@ def _read_external(tensor: ir.ExternalTensor) -> Array:
             raise MissingWeightsError(
                 f"{ends_before(path.name, tensor.name)}"
                 f" (needs byte {offset + length}, has {available})",
-                "copy the file again, it is incomplete",
+                "copy the file again; it is incomplete",
             )
         with path.open("rb") as stream:
             stream.seek(offset)

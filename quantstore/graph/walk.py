@@ -494,7 +494,7 @@ def within_limits(sites: Sequence[Site]) -> tuple[tuple[Site, ...], str]:
         # A single layer, however large, is one that a runtime would hold as well.
         if count > 0 and too_many:
             return tuple(sites[:count]), (
-                f"only the first {count:,} of {len(sites):,} layers were measured: the others"
-                " would fill the store with more rows than it is made for"
+                f"only the first {count:,} of {len(sites):,} layers were measured, because the"
+                " store limits the rows of a model"
             )
     return tuple(sites), ""

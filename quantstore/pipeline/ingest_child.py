@@ -74,7 +74,7 @@ def _explained(error: EndedError) -> QuantstoreError:
         hours = TIME_LIMIT_SECONDS / 3600
         return StoppedIngestError(
             f"not done after {hours:.3g} hours",
-            f"ingest it with: {settings.command('ingest FILE')}",
+            f"ingest the file with: {settings.command('ingest FILE')}",
         )
     if error.cause in (Cause.OUT_OF_MEMORY, Cause.KILLED):
         return StoppedIngestError(OUT_OF_MEMORY, LARGER_MACHINE)

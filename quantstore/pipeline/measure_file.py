@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 # Below so many seconds starting processes costs more than they save.
 WORTH_A_PROCESS = 0.1
 
-NO_WEIGHT = "every weight of the model is empty or out of reach"
+NO_WEIGHT = "every weight of the model is empty or cannot be read"
 
 
 @contextmanager
@@ -208,7 +208,7 @@ def _results(
         yield from pool.each(_do, work, tasks, jobs)
     except pool.BrokenPoolError as error:
         raise QuantstoreError(
-            "a process that measured it was ended", "free some memory, or try --jobs 1"
+            "a process that measured the file was killed", "free some memory, or try --jobs 1"
         ) from error
 
 

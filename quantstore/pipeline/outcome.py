@@ -25,8 +25,8 @@ IngestOutcome = Literal["stored", "replaced", "already stored", "failed"]
 
 # What is said where a process died of the file, and where it wanted more than it may have.
 CRASHED = "the ONNX parser crashed on this file; validate it with onnx.checker"
-OUT_OF_MEMORY = "it needs more memory than there is"
-LARGER_MACHINE = "free some, or ingest it on a larger machine"
+OUT_OF_MEMORY = "there is not enough memory to measure the file"
+LARGER_MACHINE = "free some memory, or ingest the file on a larger machine"
 
 
 @dataclass(frozen=True, slots=True)

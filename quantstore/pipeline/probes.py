@@ -85,7 +85,7 @@ def targets_named(names: Iterable[str] | str | None) -> tuple[Target, ...]:
             )
     if not listed:
         raise UnknownTargetError(
-            "no target was named", f"there are {', '.join((*TARGETS, ALL_TARGETS))}"
+            "no target was given", f"there are {', '.join((*TARGETS, ALL_TARGETS))}"
         )
     return tuple(TARGETS[name] for name in (TARGETS if ALL_TARGETS in listed else listed))
 
@@ -118,7 +118,7 @@ def start(
     chosen = targets_named(targets)
     if not seconds > 0:
         raise QuantstoreError(
-            "a probe needs more than 0 seconds", f"{SECONDS:g} suffice for most models"
+            "a probe needs more than 0 seconds", f"{SECONDS:g} seconds are enough for most models"
         )
     prober = Prober()
 

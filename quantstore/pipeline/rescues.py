@@ -237,6 +237,4 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _unwritable(output: Path, error: OSError) -> RunError:
-    return RunError(
-        f"nothing can be written into {output}: {error.strerror or error}", OTHER_FOLDER
-    )
+    return RunError(f"cannot write to {output}: {error.strerror or error}", OTHER_FOLDER)

@@ -70,7 +70,7 @@ def _explained(error: EndedError, work: str) -> QuantstoreError:
     if error.cause is Cause.CANCELLED:
         return CancelledError("cancelled")
     if error.cause in (Cause.OUT_OF_MEMORY, Cause.KILLED):
-        return RunError(f"{work} needs more memory than there is", "try smaller inputs with --size")
+        return RunError(f"there is not enough memory for {work}", "try smaller inputs with --size")
     if error.cause is Cause.CRASHED:
         return RunError(f"{CRASHED} ({error.signal_name})")
     return RunError(f"{work} has no result: {error}")

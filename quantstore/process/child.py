@@ -51,13 +51,13 @@ class Cause(Enum):
     """Why a child ended, or was ended, without an answer."""
 
     CANCELLED = "cancelled"
-    TOO_SLOW = "it took longer than it may"
-    TOO_MUCH_CPU = "it used more processor time than it may"
-    OUT_OF_MEMORY = "it needs more memory than it may have"
-    KILLED = "it was killed, probably for want of memory"
+    TOO_SLOW = "it exceeded its time limit"
+    TOO_MUCH_CPU = "it exceeded its CPU time limit"
+    OUT_OF_MEMORY = "it exceeded its memory limit"
+    KILLED = "it was killed, probably because memory ran out"
     CRASHED = "it crashed"
-    UNINTELLIGIBLE = "it printed what is no message"
-    SILENT = "it ended without saying why"
+    UNINTELLIGIBLE = "it sent an invalid message"
+    SILENT = "it ended without a reason"
 
 
 class EndedError(Exception):

@@ -28,7 +28,7 @@ from quantstore.rescuing.terms import (
 from quantstore.run.inputs import AUTO, Preprocessing
 from quantstore.schemes import TARGETS, Target
 
-_REFUSAL = "it rounds no activations with a calibrated scale"
+_REFUSAL = "it does not round activations with calibrated scales"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +69,11 @@ class RescueChoices:
                 f"no remedy is named {unknown[0]!r}", f"choose among {', '.join(REMEDIES)}"
             )
         if not math.isfinite(self.reach_db):
-            raise InputsError("the SQNR to reach is a finite number of dB")
+            raise InputsError("the SQNR to reach must be a finite number of dB")
         if not 0 <= self.keep_macs <= 1:
-            raise InputsError("the share of MACs that stays in int8 is between 0 and 1")
+            raise InputsError("the share of MACs that stays in int8 must be between 0 and 1")
         if not self.budget_seconds > 0:
-            raise InputsError("the budget is more than 0 CPU seconds")
+            raise InputsError("the budget must be more than 0 CPU seconds")
 
     @property
     def rounded(self) -> Target:

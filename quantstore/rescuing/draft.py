@@ -99,7 +99,7 @@ class Drafting:
                 read it, or the branch, once it is rescaled.
         """
         if target.activations is None:
-            raise ValueError("a target whose activations are float has nothing to rescue")
+            raise ValueError("a target with float activations has nothing to rescue")
         self.network, self.placed, self.target = network, placed, target
         self._activations: Activations = target.activations
         self._scheme: Scheme = target.scheme

@@ -120,7 +120,7 @@ def facts_of(assembly: Assembly, target: Target) -> QuantizedNetwork:
     model = assembly.network.model
     activations = target.activations
     if activations is None:
-        raise ValueError("a target whose activations are float has no scales to write")
+        raise ValueError("a target with float activations has no scales to write")
     return QuantizedNetwork(
         graph_name=model.graph.name or "graph",
         opset=next(used.version for used in model.opset_import if used.domain in ("", "ai.onnx")),

@@ -41,8 +41,8 @@ KINDS = {
     ),
     "ongrid": Kind(
         "NAME.ongrid.onnx",
-        "The float model with its weights on the int8 grid, for a tool that quantizes by itself:"
-        " choose symmetric int8 weights per channel there",
+        "The float model with its weights on the int8 grid, for tools that quantize"
+        " themselves: choose symmetric int8 weights per channel there",
     ),
     "quantize": Kind(
         "quantize.py",
@@ -55,9 +55,10 @@ KINDS = {
     ),
     "exclude": Kind(
         "exclude.txt",
-        "Names of the nodes to keep in float, one a line. NNCF:"
-        ' IgnoredScope(names=open("exclude.txt").read().splitlines()). Not run with NNCF, ModelOpt'
-        " (whose nodes_to_exclude takes regular expressions) or Neural Compressor",
+        "Names of the nodes to keep in float, one per line. NNCF:"
+        ' IgnoredScope(names=open("exclude.txt").read().splitlines()). Not run with'
+        " NNCF, ModelOpt (whose nodes_to_exclude takes regular expressions) or Neural"
+        " Compressor",
     ),
     "qtable": Kind(
         "NAME.qtable",

@@ -43,7 +43,7 @@ class Judge:
             count = sum(not _is_number(sample[index]) for sample in self.expected)
             if count:
                 sentence = returns_no_number("float", name, count)
-                raise RunError(sentence, "check the weights, and the preprocessing of the inputs")
+                raise RunError(sentence, "check the weights and the preprocessing of the inputs")
         rows = outputs.judged(compared_parts, names, self.expected, self.expected, is_real=False)
         self.parts = tuple(row.part for row in rows if row.record.decides)
         if not self.parts:

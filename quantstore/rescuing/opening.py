@@ -34,7 +34,7 @@ FLOAT_CHECK_DB = 100.0
 # Below, calibration and validation share their samples.
 _FEWEST = 8
 
-WAS_QUANTIZED = "the file computes with integers already: what their rounding lost is not in it"
+WAS_QUANTIZED = "the file already computes with integers, so its original weights are lost"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace)
     depth_of = subject.stored_depths(path)
     model = twin.open_float(path)
     if model.was_quantized:
-        raise RunError(WAS_QUANTIZED, "rescue the float model that it was made of")
+        raise RunError(WAS_QUANTIZED, "rescue the float model that it was made from")
     sha256 = model.file.sha256
     shares = _shares(work, model, inputs, choices)
     cut_model = subject.cut(model, shares.calibration)
@@ -128,8 +128,8 @@ def open_model(path: Path, inputs: str, choices: RescueChoices, work: Workplace)
     float_check_db = _float_check(opened, validation_judge, validation[0])
     if float_check_db < FLOAT_CHECK_DB:
         raise RunError(
-            f"with every rounding off the emulator keeps only {float_check_db:.0f} dB of the float"
-            " model",
+            "with all rounding off, the emulator agrees with the float model to only"
+            f" {float_check_db:.0f} dB",
             "report this as a bug of quantstore, with the model",
         )
     return Opened(
@@ -199,7 +199,7 @@ def calibrated_on_all(opened: Opened, work: Workplace) -> Drafting:
         opened.branches,
         together,
         work,
-        "calibrating on all inputs of the search",
+        "calibrating on all search inputs",
     )
 
 
@@ -239,7 +239,7 @@ def _shares(
     samples = read_inputs(work, model.model, inputs)
     if choices.test_inputs is not None:
         if choices.test_inputs == NOISE:
-            raise InputsError("a test on noise says nothing", "name a folder of images or arrays")
+            raise InputsError("a test on noise is meaningless", "name a folder of images or arrays")
         test = read_inputs(work, model.model, choices.test_inputs)
         search, notes = samples, tuple(dict.fromkeys((*samples.notes, *test.notes)))
         tested: list[int] = []
@@ -258,13 +258,13 @@ def _shares(
             index for index in range(len(search)) if choices.test_inputs or index not in tested
         ]
         note = (
-            f"There are {len(samples)} inputs only: calibration and search used the same ones."
-            f" With {_FEWEST} or more, the search is checked on inputs of its own."
+            f"There are only {len(samples)} inputs, so calibration and search used the same"
+            f" ones. Give {_FEWEST} or more to use separate inputs."
         )
         if not searched:
             note = (
-                "There is one input only: calibration, search and test used the same one, so the"
-                " result says nothing of other inputs."
+                "There is only one input, so calibration, search and test used the same one."
+                " The result says nothing about other inputs."
             )
         few = search.some(searched or [0])
         return _Shares(few, few, test, (*notes, note), is_test_shared=not searched)

@@ -159,7 +159,7 @@ def rounding(
         return None
     detail = f"weights of {_count(len(codes), 'layer')}"
     if len(codes) < layer_count:
-        detail += f" of {layer_count}, then its share of the budget was spent"
+        detail += f" of {layer_count} (its share of the budget was used up)"
     return Proposal(dataclasses.replace(draft, codes=codes), detail)
 
 

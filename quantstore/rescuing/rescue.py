@@ -214,11 +214,11 @@ class _RescueRun:
             return False
         if needs_data and not self._bench.is_real:
             self._notes.append(
-                f"{step}: left out, for what it finds on noise does not carry over to real inputs."
+                f"{step}: skipped, because results on noise do not hold for real inputs."
             )
             return False
         if self._bench.budget.remaining <= 0:
-            self._notes.append(f"{step}: left out, for the budget is spent.")
+            self._notes.append(f"{step}: skipped, because the budget is used up.")
             return False
         return True
 
@@ -390,8 +390,9 @@ class _RescueRun:
             )
             if not promoted.units:
                 self._notes.append(
-                    f"{precision}: nothing can leave int8 without more than"
-                    f" {1 - self._choices.keep_macs:.0%} of the MACs."
+                    f"{precision}: nothing can leave int8 without exceeding"
+                    f" {1 - self._choices.keep_macs:.0%}"
+                    " of the MACs."
                 )
                 break
             gained = gain_db(self._ratios, promoted.ratios)
@@ -472,7 +473,7 @@ class _RescueRun:
                 )
             except OtherNetworkError as error:
                 self._notes.append(
-                    f"No file was written: {error}. The plan was run in the emulator only."
+                    f"No file was written: {error}. The plan was only run in the emulator."
                 )
                 return None
             self._notes.append(
@@ -484,7 +485,7 @@ class _RescueRun:
         rescaled_db = float_file_db(plain, rounding, self._bench.test, folder)
         if rescaled_db < FLOAT_FILE_DB:
             self._notes.append(
-                f"Rescaled, the float model equals the original to {rescaled_db:.0f} dB;"
+                f"The rescaled float model equals the original to only {rescaled_db:.0f} dB;"
                 f" {FLOAT_FILE_DB:.0f} dB are usual."
             )
         self._work.say("writing files", 1, 3)
@@ -492,12 +493,12 @@ class _RescueRun:
         self._work.say("writing files", 2, 3)
         if self._opened.subject.behind is not None and target.placement == "everywhere":
             self._notes.append(
-                "Everything behind the heads stays in float: on a grid that scores and decoded"
-                " values share, a decoder loses what the heads still had."
+                "Everything after the heads stays in float: if scores and decoded values"
+                " shared a scale, the decoder would lose what the heads still have."
             )
         if assembly.source.was_half:
             self._notes.append(
-                "The model is in half precision; the files take and give single precision."
+                "The model uses half precision; the files have float32 inputs and outputs."
             )
         if has_bodies(verified.model):
             self._notes.append(

@@ -5,10 +5,10 @@ from quantstore.schemes import TARGETS, Target
 # What a rescue may do, in the words of ``--allow``.
 REMEDIES = {
     "depthwise": "a scale per channel at the inputs of depthwise convolutions",
-    "ranges": "activation ranges by the calibration that fits best",
+    "ranges": "activation ranges from the best calibration method",
     "equalize": "channel scales moved through ReLU into the convolution before",
     "rounding": "weights rounded so that their errors compensate each other",
-    "mul": "a Mul in front of a depthwise convolution, where its scales fold into nothing",
+    "mul": "a Mul before a depthwise convolution, if its scales cannot be folded",
     "int16": "16-bit activations for the most sensitive tensors",
     "float": "float for the most sensitive tensors and weights",
 }

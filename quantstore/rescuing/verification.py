@@ -73,7 +73,7 @@ def require_same(whole: Whole, judge: Judge) -> None:
         if before.shape != after.shape or sqnr_db(before, after) < SAME_NETWORK_DB:
             raise OtherNetworkError(
                 f"in the whole model {name!r} is not what was compared, for it lies in a branch",
-                "cut the branch out of the model, and rescue what is left",
+                "remove the branch from the model, and rescue the rest",
             )
 
 

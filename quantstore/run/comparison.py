@@ -15,7 +15,7 @@ NO_OUTPUT_DEPENDS = "no output depends on the inputs"
 
 def is_not_a_number(output: str) -> str:
     """Why there is nothing to compare with."""
-    return f"output {output!r} of the float model is not a number"
+    return f"output {output!r} of the float model is NaN or infinite"
 
 
 class Reference:
@@ -67,11 +67,11 @@ class Reference:
             for index in self._moving
         ]
         if any(np.isnan(figure) for figure in figures):
-            raise RunError("an output of the quantized model is not a number")
+            raise RunError("an output of the quantized model is NaN or infinite")
         # An output of zeros alone has nothing to lose.
         figures = [figure for figure in figures if figure > -np.inf]
         if not figures:
-            raise RunError("the outputs of the float model are zero")
+            raise RunError("all outputs of the float model are zero")
         return float(np.median(figures))
 
 

@@ -45,7 +45,7 @@ def choose_samples(work: Workplace, model: ir.Model, source: str) -> ChosenSampl
         news = tuple(note for note in calibration.notes if note not in samples.notes)
         return ChosenSamples(calibration, samples, samples.notes + news)
     if len(samples) == 1:
-        note = "one sample only: it is used for calibration and for comparison"
+        note = "only one sample: it is used for both calibration and comparison"
         return ChosenSamples(samples, samples, (*samples.notes, note))
     calibration = samples.some(range(0, len(samples), 2))
     compared = samples.some(range(1, len(samples), 2))
@@ -69,7 +69,7 @@ def how_shared(calibration_count: int, compared_count: int) -> str:
 
 def _read(work: Workplace, source: str, model_inputs: Sequence[ModelInput]) -> Samples:
     if source == NOISE:
-        raise InputsError("ranges found on noise say nothing about real inputs")
+        raise InputsError("ranges found on noise do not apply to real inputs")
     return read_samples(
         source, model_inputs, count=work.choices.samples, preprocess=work.choices.preprocess
     )

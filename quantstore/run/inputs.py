@@ -112,7 +112,7 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PRESETS = {
     preset.name: preset
     for preset in (
-        _preset("zero-one", "RGB from 0 to 1 (YOLO and most of its kin)"),
+        _preset("zero-one", "RGB from 0 to 1 (YOLO and most of its relatives)"),
         _preset(
             "imagenet",
             "RGB from 0 to 1, minus ImageNet's mean, over its deviation (torchvision, timm)",
@@ -256,7 +256,7 @@ class Samples:
         )
 
 
-NO_FILE_OR_FOLDER = "there is no such file or folder"
+NO_FILE_OR_FOLDER = "no such file or folder"
 
 
 def read_samples(
@@ -292,7 +292,7 @@ def read_samples(
     if path.suffix.lower() in (".npz", ".npy"):
         return _arrays(path, model_inputs, limit)
     raise InputsError(
-        f"{source}: inputs of this kind are not known",
+        f"{source}: this kind of input is not supported",
         "name a folder of images, an .npz or .npy file, or noise",
     )
 
@@ -441,7 +441,7 @@ def _image_files(path: Path) -> list[Path]:
     except OSError as error:
         raise InputsError(f"{path} cannot be read ({error.strerror})") from error
     if not files:
-        raise InputsError(f"the folder {path} holds no image", "it needs .jpg or .png files")
+        raise InputsError(f"the folder {path} has no images", "add .jpg or .png files")
     return files
 
 
@@ -487,7 +487,7 @@ class _ImageReader:
                 image = upright.convert("L" if self._preprocessing.color == "gray" else "RGB")
                 pixels = np.asarray(image.resize(self._size, Image.Resampling.BILINEAR))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputsError(f"{path.name} is no readable image ({error})") from error
+            raise InputsError(f"{path.name} is not a readable image ({error})") from error
         return pixels.reshape(*pixels.shape[:2], -1)
 
     def _decoded(self, path: Path) -> npt.NDArray[Any]:
@@ -621,7 +621,8 @@ def _runs(
         raise wrong
     if leftover:
         notes.append(
-            f"{path.name}: the last {leftover} of {len(array)} samples fill no whole batch"
+            f"{path.name}: the last {leftover} of {len(array)} samples are ignored, because"
+            " they do not fill a batch"
         )
     return [array[run * per_run : (run + 1) * per_run] for run in range(runs)]
 

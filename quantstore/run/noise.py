@@ -56,7 +56,7 @@ CALIBRATION_RATIO = 3
 # badly that clipping costs 10 dB.
 SMALL_SIDE = 64
 
-CANNOT_BE_IMITATED = "the inputs of this network cannot be imitated; run it on your own"
+CANNOT_BE_IMITATED = "noise cannot imitate the inputs of this network; run it on your own inputs"
 
 _STATES = ("state", "hidden", "cell", "memory", "cache", "past")
 _SHORT_STATES = ("h", "c", "h0", "c0", "hn", "cn", "hx", "cx", "h_0", "c_0", "h_in", "c_in")
@@ -343,7 +343,8 @@ def _decided(
     if value.shape is None:
         if expected is None:
             raise RunError(
-                f"nothing is known of the shape of input {name!r}", "export it with a shape"
+                f"the shape of input {name!r} is unknown",
+                "export the model with a shape for this input",
             )
         dims = expected.dimensions
     else:

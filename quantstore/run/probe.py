@@ -25,7 +25,7 @@ WALL_PER_CPU_SECOND = 5
 NOISE = "noise"
 _UNKNOWN_VERSION = "not installed"
 _LONGEST_REASON = 400
-_SILENT = "the probe ended without saying why"
+_SILENT = "the probe ended without a reason"
 
 
 def probe(
@@ -117,7 +117,7 @@ class Prober:
             CancelledError: somebody cancelled it.
         """
         if self._child is None:
-            raise RuntimeError("nothing was started")
+            raise RuntimeError("the probe was not started")
         messages: list[dict[str, Any]] = []
         reason = None
 
@@ -171,7 +171,7 @@ class Prober:
         if error.cause is Cause.OUT_OF_MEMORY:
             return NEEDS_MORE_MEMORY
         if error.cause is Cause.KILLED:
-            return "the probe was killed, probably for want of memory"
+            return "the probe was killed, probably because memory ran out"
         return _SILENT
 
 

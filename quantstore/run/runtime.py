@@ -45,9 +45,9 @@ LONGEST_MESSAGE = 300
 # A protobuf message holds less than 2 GB. Some of that is for the graph.
 PROTOBUF_BYTES = 1900 << 20
 NOT_INSTALLED = "onnxruntime, which runs models, is not installed"
-REFUSES = "onnxruntime refuses the model"
+REFUSES = "onnxruntime rejects the model"
 CRASHED = "onnxruntime crashed on this model"
-NEEDS_MORE_MEMORY = "the model needs more memory than it may have"
+NEEDS_MORE_MEMORY = "the model exceeded its memory limit"
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
 
 
@@ -139,7 +139,7 @@ class Session:
         """
         missing = [name for name in self.inputs if name not in feeds]
         if missing:
-            raise RunError(f"there is no array for the input {missing[0]!r}", "add it")
+            raise RunError(f"input {missing[0]!r} has no array", "add an array for it")
         fed = {name: feeds[name] for name in self.inputs}
         with _translated("onnxruntime stops"):
             arrays: list[Array] = self._session.run(list(outputs) if outputs else None, fed)

@@ -58,8 +58,8 @@ from quantstore.run.workplace import Workplace
 logger = logging.getLogger(__name__)
 
 _WAS_QUANTIZED = (
-    "the file computes with integers: they were turned back into floats first, what their rounding"
-    " lost is unknown"
+    "the file computes with integers, which were converted back to float first;"
+    " the earlier loss is unknown"
 )
 
 
@@ -511,11 +511,12 @@ def _sensitivities(work: Workplace, bench: Bench, samples: Samples, now: datetim
     # As much again: what was found so far would be of little use without it.
     search = Budget(budget.seconds)
     searched = sensitivity.find_float_set(
-        bench, measured, goal_db, search, work.steps("searching what must stay in float")
+        bench, measured, goal_db, search, work.steps("searching for what must stay in float")
     )
     if not searched.is_reached:
         notes.append(
-            f"the goal of {goal_db:g} dB was not reached with {len(searched.units)} units in float"
+            f"the goal of {goal_db:g} dB was not reached, even with {len(searched.units)}"
+            " units in float"
         )
     float_set = tuple(
         FloatSetRecord(

@@ -188,7 +188,7 @@ class _Run:
     def _activations(self) -> Activations:
         activations = self.tail.target.activations
         if activations is None:
-            raise RunError("a target whose activations are float rounds no decoder")
+            raise RunError("a target with float activations does not quantize the decoder")
         return activations
 
     def rounded(self, fed: Sequence[Feeds], exclude: Iterable[str]) -> list[dict[str, Array]]:

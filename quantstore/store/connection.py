@@ -499,7 +499,7 @@ def _damage(error: duckdb.Error, path: Path) -> DamagedStoreError | None:
 
 def _hint_about_room(error: duckdb.Error) -> str:
     is_full = re.search(r"No space left|File too large|Disk quota", str(error))
-    return "free some space on that disk, then try again" if is_full else "try again in a moment"
+    return "free some space on that disk, and try again" if is_full else "try again in a moment"
 
 
 def _first_line(error: duckdb.Error) -> str:

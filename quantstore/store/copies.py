@@ -113,10 +113,12 @@ def _copy(connection: duckdb.DuckDBPyConnection, fresh: Path) -> None:
         message = str(error).strip().splitlines()[0]
         raise StoreError(
             f"the copy could not be written: {message}",
-            "make room on the disk, or name a folder that you may write to",
+            "free some space on the disk, or name a folder that you may write to",
         ) from error
     if counts[0] != counts[1]:
-        raise StoreError("the copy lacks rows", "keep the store as it is and report this")
+        raise StoreError(
+            "the copy is incomplete", "keep the store as it is, and report this as a bug"
+        )
 
 
 def _row_counts(connection: duckdb.DuckDBPyConnection, database: str) -> dict[str, int]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 SCHEMA_SQL = "schema.sql"
 FORMAT = "quantstore export"
-HOLDS_OTHER_FILES = "holds files that are no export of a store"
+HOLDS_OTHER_FILES = "contains files that are not part of an export"
 
 _LONGEST_MANIFEST_BYTES = 1 << 16
 

@@ -112,7 +112,7 @@ def _as_export(path: Path, source: Path) -> Iterator[Path]:
         return
     if path.exists() and path.samefile(source):
         raise RefusedImportError(
-            f"{source} is the store itself", "name the store or the export of somebody else"
+            f"{source} is the store itself", "name another store, or an export"
         )
     with tempfile.TemporaryDirectory(prefix="quantstore-import-") as scratch:
         folder = Path(scratch)
@@ -133,7 +133,7 @@ def _unpack(source: Path, folder: Path) -> None:
                 sum(info.file_size for info in export_members)
                 > _LARGEST_PACKING * source.stat().st_size
             ):
-                raise _refused(source, "it unpacks to more than any export does")
+                raise _refused(source, "it unpacks to more data than any export")
             for info in export_members:
                 # By its own bare name: a path in the archive leads nowhere else.
                 (folder / Path(info.filename).name).write_bytes(archive.read(info))
@@ -187,7 +187,7 @@ def _foreign_version(connection: duckdb.DuckDBPyConnection) -> object:
 def _check_version(version: object, source: Path) -> None:
     text = str(version)
     if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise _refused(source, "it does not say which schema it has")
+        raise _refused(source, "it does not name its schema version")
     if int(text) > SCHEMA_VERSION:
         raise RefusedImportError(
             f"{source} has schema {text}, quantstore {__version__} knows {SCHEMA_VERSION}",

@@ -16,12 +16,12 @@ LONGEST_NOTE = 10_000
 MOST_TAGS = 50
 
 NEEDS_A_NAME = "a model needs a name"
-HOLDS_NO_CONTROL_CHARACTERS = "holds no control characters or line breaks"
+HOLDS_NO_CONTROL_CHARACTERS = "must not contain control characters or line breaks"
 
 
 def name_is_taken(name: str) -> str:
     """Why a model cannot be called like this."""
-    return f"another model is named {name!r} already"
+    return f"another model is already named {name!r}"
 
 
 def is_too_long(subject: str, most_characters: int, characters: int) -> str:
@@ -58,7 +58,7 @@ def rename_model(connection: Connection, model: str, name: str) -> str:
     model_id = find_model(connection, model)
     name = _one_line(name, "a name", LONGEST_NAME)
     if not name:
-        raise LabelError(NEEDS_A_NAME, "write at least one character")
+        raise LabelError(NEEDS_A_NAME, "enter at least one character")
     holder = connection.value("select model_id from models where model = ?", [name])
     if holder not in (None, model_id):
         raise LabelError(name_is_taken(name), "choose another name")
@@ -116,7 +116,7 @@ def _tag(text: str) -> str:
     tag = _one_line(text, "a tag", LONGEST_TAG)
     # Lists of tags are written with commas between them.
     if "," in tag:
-        raise LabelError(f"the tag {tag!r} holds a comma", "give each tag by itself")
+        raise LabelError(f"the tag {tag!r} holds a comma", "give each tag separately")
     return tag
 
 
@@ -134,4 +134,4 @@ _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 
 def _require_text(text: str, subject: str) -> None:
     if any(unicodedata.category(character) in _NO_TEXT for character in text):
-        raise LabelError(f"{subject} {HOLDS_NO_CONTROL_CHARACTERS}: {text!r}", "leave it out")
+        raise LabelError(f"{subject} {HOLDS_NO_CONTROL_CHARACTERS}: {text!r}", "remove it")

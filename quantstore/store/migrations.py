@@ -30,7 +30,7 @@ from quantstore.version import __version__
 
 logger = logging.getLogger(__name__)
 
-NO_COPY = "was not updated, as a copy of it cannot be kept"
+NO_COPY = "was not updated, because it cannot be copied first"
 
 # Every statement of schema.sql starts in one of these ways, or is a comment on what they made.
 _CREATION = re.compile(r"^(?:create|insert) (?P<kind>table|sequence|view|into) (?P<name>\w+)", re.M)
@@ -122,7 +122,7 @@ def back_up(connection: duckdb.DuckDBPyConnection, path: Path, version: int) -> 
             _remove(unfinished)
         raise StoreError(
             f"{path} {NO_COPY}: {_first_line(error)}",
-            "make room beside it, or move it to a folder that you may write to",
+            "free some space there, or move the store to a folder that you may write to",
         ) from error
     return backup
 

@@ -10,7 +10,7 @@ from quantstore.errors import RejectedQueryError
 # What sandbox() asks for; the message ends at its first line or at the closing quote.
 JSON_MESSAGE = re.compile(r'"exception_message":"(?P<message>(?:[^"\\]|\\[^n])*)')
 
-NO_STATEMENT = "there is no statement to run"
+NO_STATEMENT = "the query is empty"
 ONE_SELECT = "run one SELECT at a time"
 ONLY_SELECT = "only SELECT queries are allowed here"
 

@@ -20,14 +20,15 @@ TARGET = TARGETS["int8_tensor"]
 LAYER = "/backbone/stage1/stage1.1/blocks/blocks.0/conv2/depthwise_conv/conv/Conv"
 
 WHAT_IT_IS = (
-    f"“{TITLE}” (Sunplus C3) shows with three pictures why int8 ruins one detector, RTMDet-s, and"
-    " spares another, YOLOv10-N. Here are the same pictures of two models from your store, with"
-    " per-tensor int8 as in the article."
+    f"“{TITLE}” (Sunplus C3) shows in three pictures why int8 breaks one detector,"
+    " RTMDet-s, but not another, YOLOv10-N. This page draws the same pictures for"
+    " two models from your store, with per-tensor int8 as in the article."
 )
-VALUES = "1. Small values merge beside a large one"
+VALUES = "1. Small values merge next to a large one"
 CHANNELS = "2. A few channels set the range of a layer"
 RANGES = "3. Weight ranges of the two models"
-CHANNELS_NOTE = "One box per output channel, coloured by its own band. The grey zone rounds to 0."
+CHANNELS_NOTE = "One box per output channel, coloured by the band of the channel. Weights in"
+" the grey zone round to 0."
 RANGES_NOTE = "Each convolution counts once, as in the article, on a logarithmic axis."
 
 # Its models, with what a name of a file has in it.
@@ -97,7 +98,7 @@ def absent_models(models: Sequence[str]) -> str:
     present = [f"{model} (for {family})" for family, model in standing.items() if model]
     sentences = []
     if present:
-        sentences.append(f"The store holds {listed(present)}.")
+        sentences.append(f"The store has {listed(present)}.")
     if absent:
         sentences.append(f"Missing: {listed(absent)}. Add the .onnx file in the sidebar.")
     return " ".join(sentences)
@@ -133,19 +134,19 @@ def layer_to_show(profiles: Sequence[Row]) -> LayerChoice | None:
         return None
     for reason, rows in (
         (
-            "The article's layer is not in this model: this is its depthwise convolution with the"
-            " largest channel spread.",
+            "This model does not have the article's layer. Shown instead: the depthwise"
+            " convolution with the largest channel spread.",
             [row for row in wide if row["is_depthwise"]],
         ),
         (
-            "This model has no depthwise convolution such as the article shows: this is its"
-            " convolution with the largest channel spread.",
+            "This model has no depthwise convolutions. Shown instead: the convolution with"
+            " the largest channel spread.",
             [row for row in wide if row["op_family"] in ("conv", "conv_transpose")],
         ),
     ):
         if rows:
             return LayerChoice(max(rows, key=_spread), reason)
-    reason = "This model has no convolution: this is its layer with the largest channel spread."
+    reason = "This model has no convolutions. Shown instead: the layer with the largest spread."
     return LayerChoice(max(wide, key=_spread), reason)
 
 
@@ -182,5 +183,5 @@ def channels_story(
     )
 
 
-NO_CHANNELS = "No layer of this model has channels that could be compared."
+NO_CHANNELS = "No layer of this model has channels to compare."
 SAME_MODEL = "Choose two different models to compare their ranges."

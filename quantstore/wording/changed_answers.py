@@ -21,8 +21,8 @@ MOST_CHANGES = 2
 ABOVE_LIMIT = " above 0.3"
 
 HAS_NO_FORM = (
-    "The outputs of this model cannot be shown as an answer: they hold no decoded boxes, no scores"
-    " of classes and no map."
+    "The outputs of this model cannot be shown as an answer: they have no decoded"
+    " boxes, class scores or maps."
 )
 
 
@@ -36,12 +36,12 @@ CLASS_NOTE = "The five largest scores."
 MAP_NOTE = "The brighter a cell, the larger its value, on the same scale on both sides."
 _NOTES = {"boxes": BOX_NOTE, "classes": CLASS_NOTE}
 FED_NOISE = (
-    "This run was fed noise, which has no right answer. Run the model on inputs of your own to see"
-    " its answers in float and in int8."
+    "This run used noise, which has no right answer. Run the model on your own"
+    " inputs to see its answers in float and in int8."
 )
 NOT_KEPT = (
-    "This run kept no answers: its outputs are the same in float and int8, or an earlier release"
-    " ran it. Run the model again to see them."
+    "This run has no answers: the outputs are the same in float and int8, or the"
+    " run is from an earlier release. Run the model again to see them."
 )
 
 
@@ -76,8 +76,7 @@ def changes(rows: "Sequence[AnswerRecord]") -> str:
         return _scores(rows)
     if form == "energy":
         return (
-            f"The outputs hold no boxes and no classes. In the last map, the peak"
-            f" {_peak_moves(rows)}."
+            f"The outputs have no boxes or classes. In the last map, the peak {_peak_moves(rows)}."
         )
     return HAS_NO_FORM
 

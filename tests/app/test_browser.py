@@ -286,7 +286,7 @@ def test_a_model_is_labelled_found_and_removed(visit, full_app, tmp_path) -> Non
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Name", exact=True).fill("digits-plain")
     dialog.get_by_role("button", name="Save").click()
-    visitor.shows("another model is named")
+    visitor.shows("another model is already named")
     dialog.get_by_label("Name", exact=True).fill("on the shelf")
     dialog.get_by_label("Tags").fill("gate")
     dialog.get_by_label("Tags").press("Enter")

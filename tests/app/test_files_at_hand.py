@@ -70,7 +70,7 @@ def test_an_upload_is_run_from_the_file_that_is_chosen_again(open_app, path, ask
     box(app, model_files.CHOOSE_AGAIN).upload("x.onnx", FILES[OTHER].read_bytes()).run()
     (error,) = (one.value.replace("\\", "") for one in app.error)
     assert error == (
-        f"x.onnx is not the file of {MODEL}: its content is another. It is the file of {OTHER}."
+        f"x.onnx is not the file of {MODEL}: the content differs. This is the file of {OTHER}."
     )
     box(app, model_files.CHOOSE_AGAIN).upload("y.onnx", FILES[MODEL].read_bytes()).run()
     assert fails(app) == []

@@ -501,7 +501,7 @@ def test_a_baseline_that_is_a_file_lies_beside_the_limits(toml, tmp_path):
         ("check = 1", f"check {MUST_BE_A_TABLE} 1"),
         ("tool.quantstore = 1", f"tool.quantstore {MUST_BE_A_TABLE} 1"),
         ("[tool.quantstore.check", "is not TOML"),
-        ("[other]", "holds no limits; write them below [check]"),
+        ("[other]", "has no limits; write limits into [check]"),
     ],
 )
 def test_a_wrong_limit_is_named(toml, text, part):

@@ -46,7 +46,7 @@ def test_a_file_that_moved_is_named(run, tmp_path):
         con.rows("update models set source = '/gone/net.onnx' where model = ?", [MODEL])
     code, _, err = run(MODEL)
     assert code == 1
-    assert "is not where it was: /gone/net.onnx; name it with --file MODEL.onnx" in err
+    assert "has been moved or deleted: /gone/net.onnx; name it with --file MODEL.onnx" in err
     file = next(path for path in demo_paths() if path.stem == MODEL)
     assert run(MODEL, "--file", file)[0] == 0
     assert (tmp_path / f"{MODEL}.annotated.onnx").exists()

@@ -213,7 +213,8 @@ def test_the_file_must_hold_what_was_measured(path, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "said"), [("/gone/net.onnx", "is not where it was"), ("net.onnx", "was not kept")]
+    ("source", "said"),
+    [("/gone/net.onnx", "has been moved or deleted"), ("net.onnx", "was not kept")],
 )
 def test_a_file_that_is_not_there_is_asked_for(path, source, said):
     with store.writing(path) as con:

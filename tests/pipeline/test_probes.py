@@ -298,10 +298,10 @@ def test_a_file_that_is_gone_or_was_uploaded_is_asked_for(path, tmp_path):
     with store.writing(path) as con:
         con.rows("update models set source = 'upload a.onnx' where model = ?", [MODEL])
     file.unlink()
-    with pytest.raises(ModelFileError, match="the file of 'net' is not where it was") as gone:
+    with pytest.raises(ModelFileError, match="the file of 'net' has been moved or deleted") as gone:
         probes.probe_model("net", path)
     assert "probe FILE" in gone.value.hint
-    with pytest.raises(ModelFileError, match="was not kept when it was uploaded"):
+    with pytest.raises(ModelFileError, match="was not kept after the upload"):
         probes.probe_model(MODEL, path)
 
 
@@ -351,7 +351,7 @@ def test_a_target_that_is_none_lists_those_that_are(path):
             probes.start(MODEL, path, names)
         assert "int8_channel_fused" in unknown.value.hint
         assert unknown.value.hint.endswith("all")
-    with pytest.raises(UnknownTargetError, match="no target was named"):
+    with pytest.raises(UnknownTargetError, match="no target was given"):
         probes.start(MODEL, path, [])
 
 

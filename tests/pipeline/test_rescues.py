@@ -112,7 +112,7 @@ def test_a_cancelled_rescue_leaves_no_file_and_no_row(path):
     [
         ("full", "the disk is full; free some room"),
         pytest.param("crash", CRASHED, marks=pytest.mark.slow),
-        ("killed", "the rescue needs more memory than there is"),
+        ("killed", "there is not enough memory for the rescue"),
         pytest.param("bug", "the rescue failed: ZeroDivisionError", marks=pytest.mark.slow),
         pytest.param("wrong", "there is no such folder: nowhere; check", marks=pytest.mark.slow),
     ],
@@ -154,7 +154,7 @@ def test_a_row_that_cannot_be_written_takes_the_files_back(path, monkeypatch):
 def test_a_file_that_cannot_be_moved_takes_the_others_back(path):
     # A folder stands where a file belongs.
     Path("out", "exclude.txt").mkdir(parents=True)
-    with pytest.raises(QuantstoreError, match="nothing can be written into") as caught:
+    with pytest.raises(QuantstoreError, match="cannot write to") as caught:
         rescues.run(MODEL, path, "photos", choices())
     assert caught.value.hint == OTHER_FOLDER
     assert left_behind() == ["out", "out/exclude.txt"]
@@ -174,13 +174,13 @@ def test_an_output_that_is_no_folder_is_refused_before_anything_is_searched(path
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_one_may_not_write_to_is_refused_before_anything_is_searched(path):
     Path("closed").mkdir(mode=0o500)
-    with pytest.raises(QuantstoreError, match=r"nothing can be written into .*closed"):
+    with pytest.raises(QuantstoreError, match=r"cannot write to .*closed"):
         rescues.run(MODEL, path, "hang", choices("closed"))
 
 
 def test_a_temporary_folder_that_cannot_be_made_is_refused(path, monkeypatch):
     monkeypatch.setattr(rescues.tempfile, "mkdtemp", lambda *_: fake_rescue.full())
-    with pytest.raises(QuantstoreError, match=r"nothing can be written into .*: No space left"):
+    with pytest.raises(QuantstoreError, match=r"cannot write to .*: No space left"):
         rescues.run(MODEL, path, "hang", choices())
     assert left_behind() == []
 

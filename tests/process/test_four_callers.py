@@ -37,7 +37,7 @@ class Ingest:
     """A file on its way into the store, as the app does it."""
 
     store_path: Path
-    killed = "it needs more memory than there is; free some"
+    killed = "there is not enough memory to measure the file; free some"
     silent = "the ONNX parser crashed on this file; validate it with onnx.checker"
 
     def start(self):
@@ -58,7 +58,7 @@ class Ingest:
 class Run(Ingest):
     """A model in float and quantized."""
 
-    killed = "the run needs more memory than there is; try smaller inputs"
+    killed = "there is not enough memory for the run; try smaller inputs"
     silent = "the run has no result: "
 
     def start(self):
@@ -83,8 +83,8 @@ class Sql(Ingest):
 class Probe(Ingest):
     """A model on noise, at ingest."""
 
-    killed = "the probe was killed, probably for want of memory"
-    silent = "the probe ended without saying why"
+    killed = "the probe was killed, probably because memory ran out"
+    silent = "the probe ended without a reason"
 
     def start(self):
         self.prober = probe.Prober()

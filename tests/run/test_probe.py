@@ -474,7 +474,7 @@ def test_a_model_that_cannot_be_run_is_stored_all_the_same(tmp_path, prober):
     assert len(rows) == len(PLAN)
     for *_, figure, failure in rows:
         assert figure is None
-        assert failure.startswith("onnxruntime refuses the model: ")
+        assert failure.startswith("onnxruntime rejects the model: ")
 
 
 def test_a_model_that_cannot_be_measured_leaves_no_process(tmp_path, prober):

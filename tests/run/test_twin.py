@@ -300,7 +300,7 @@ def test_a_refusal_keeps_the_words_of_onnxruntime_on_one_line(opened):
     nodes = [node("MatMul", ["x", "w"], ["h"]), node("Nonsense", ["h"], ["y"], "no\x1bsense")]
     with pytest.raises(RunError) as caught:
         outputs(opened(make_model(nodes, {"w": gaussian(2, 2)})))
-    assert caught.value.sentence.startswith("onnxruntime refuses the model: ")
+    assert caught.value.sentence.startswith("onnxruntime rejects the model: ")
     assert "Nonsense" in caught.value.sentence
     assert "\x1b" not in caught.value.sentence
     assert "[ONNXRuntimeError]" not in caught.value.sentence

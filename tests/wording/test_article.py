@@ -36,7 +36,7 @@ def test_the_pair_is_that_of_the_article_else_the_examples_else_worst_and_best(w
 def test_what_the_store_lacks_is_named():
     said = article.absent_models(["rtmdet-nano", "other"])
     assert said == (
-        "The store holds rtmdet-nano (for RTMDet-s). Missing: YOLOv10-N and Faster R-CNN. Add the"
+        "The store has rtmdet-nano (for RTMDet-s). Missing: YOLOv10-N and Faster R-CNN. Add the"
         " .onnx file in the sidebar."
     )
     everything = article.absent_models(["rtmdet-s", "yolov10n", "fasterrcnn"])

@@ -77,7 +77,7 @@ def plain(text: str) -> str:
         ),
         (
             [row("energy", peak_shift=0)],
-            "The outputs hold no boxes and no classes. In the last map, the peak stays in its"
+            "The outputs have no boxes or classes. In the last map, the peak stays in its"
             " cell.",
         ),
         ([row("none")], words.HAS_NO_FORM),

@@ -1,4 +1,4 @@
-"""Reproduce the article: why does int8 ruin one detector and spare another?"""
+"""Reproduce the article: why does int8 break one detector and not another?"""
 
 import pandas as pd
 import streamlit as st
@@ -63,7 +63,7 @@ def _pick(worst_first: list[str]) -> tuple[str, str]:
     """The two models, both part of the address."""
     pickers.say_missing("model named", worst_first, "ruined", "spared")
     picked = []
-    labels = {"ruined": "In place of RTMDet-s", "spared": "In place of YOLOv10-N"}
+    labels = {"ruined": "Instead of RTMDet-s", "spared": "Instead of YOLOv10-N"}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         for default, (key, label) in zip(
             article.model_pair(worst_first), labels.items(), strict=True

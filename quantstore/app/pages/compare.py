@@ -1,4 +1,4 @@
-"""Compare: which model survives, on which target, and what sets it apart?"""
+"""Compare: which models survive on which target, and how do their layers differ?"""
 
 import pandas as pd
 import streamlit as st

@@ -1,4 +1,4 @@
-"""Drift: where along the network does the quantized model leave the float one?"""
+"""Drift: where in the network does the int8 version drift away from the float model?"""
 
 import pandas as pd
 import streamlit as st

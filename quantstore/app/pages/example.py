@@ -1,4 +1,4 @@
-"""Worked example: how do values merge on an int8 grid, and why does one outlier decide it?"""
+"""Worked example: how do values merge on an int8 grid, and why does one outlier matter so much?"""
 
 import html
 import math

@@ -1,4 +1,4 @@
-"""Layer: what does it look like, channel by channel, and what would rescue it?"""
+"""Layer: what do the channels of a layer look like, and what would rescue the layer?"""
 
 import html
 from collections.abc import Callable

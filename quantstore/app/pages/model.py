@@ -1,4 +1,4 @@
-"""Model: which layers break it, why, and what would rescue each?"""
+"""Model: which layers break the model, why, and what would rescue each?"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Models: what does the store hold, and is it in order?"""
+"""Models: which models are in the store, and are they up to date?"""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -118,9 +118,9 @@ def _filters(
         )
         if care:
             shown = pickers.choice(
-                "Show", ["All", "Needs care"], key="models_show", label_is_hidden=True
+                "Show", ["All", "Needs attention"], key="models_show", label_is_hidden=True
             )
-            among = care if shown == "Needs care" else None
+            among = care if shown == "Needs attention" else None
         passing = facets.draw(con, target, prefix=FACET_PREFIX)
     if passing is not None:
         among = [name for name in passing if among is None or name in among]

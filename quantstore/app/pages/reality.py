@@ -1,4 +1,4 @@
-"""Predicted vs. measured: how far can each weight statistic be trusted?"""
+"""Predicted vs. measured: how well does each weight statistic predict the measured loss?"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Rescue: what keeps the model accurate on this target, and which files do?"""
+"""Rescue: what keeps the model accurate on this target, and where are the files?"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""SQL: which question of my own can the store answer?"""
+"""SQL: what does the store say to a query of my own?"""
 
 import io
 import re

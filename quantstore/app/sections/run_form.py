@@ -140,8 +140,8 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
                     "Keep small pictures of a few inputs",
                     value=True,
                     key="run_pictures",
-                    help="The page shows the answers on them. They stay in your store; exports of"
-                    " the store contain them. Noise has none.",
+                    help="The page shows the answers on these pictures. They stay in your store and"
+                    " are part of its exports. Noise has no pictures.",
                 )
                 sensitivity = st.checkbox(
                     "Also measure sensitivity (slower)",
@@ -154,7 +154,7 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
             key="run_exclude",
             accept_new_options=True,
             format_func=printable,
-            placeholder="None; enter names of layers, nodes or tensors",
+            placeholder="Enter names of layers, nodes or tensors",
         )
         is_sent = st.form_submit_button("Run", type="primary", icon=":material/play_arrow:")
     if not is_sent:

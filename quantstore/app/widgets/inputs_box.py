@@ -22,7 +22,7 @@ OWN_DATA = "Path on this computer"
 UPLOAD_LABEL = "Upload images, or one .npz or .npy file"
 
 NO_INPUTS = (
-    "Which inputs? Upload them, or enter the path of an image, an image folder, .npz or .npy."
+    "Upload inputs, or enter the path of an image, an image folder, an .npz or an .npy file."
 )
 ONE_KIND = "Upload images only, or one .npz or .npy file."
 FOLDER = "upload"

@@ -99,8 +99,8 @@ def _room() -> str:
     except OSError:
         free = ""
     return (
-        f"A copy beside the store, for your user alone, deleted with the model. Kept now:"
-        f" {file_size(kept_bytes)}.{free}"
+        "A copy next to the store that only your user can read. It is deleted with the"
+        f" model. Copies so far: {file_size(kept_bytes)}.{free}"
     )
 
 
@@ -138,9 +138,9 @@ def _not_this_one(file_name: str, model: str, content: str) -> str:
     with store.reading(settings.store_path(), settings.patience_seconds()) as con:
         names = [queries.model_of_content(con, content, folded=folded) for folded in (True, False)]
     other = next(filter(None, names), None)
-    sentence = f"{file_name} is not the file of {model}: its content is another."
+    sentence = f"{file_name} is not the file of {model}: the content differs."
     if other is not None:
-        sentence += f" It is the file of {other}."
+        sentence += f" This is the file of {other}."
     return markdown(sentence)
 
 

@@ -22,7 +22,7 @@ _COPY_BYTES = 1 << 20
 LABEL = "Upload ONNX files"
 DATA_FILES_TOO = "External data files: select them together with the .onnx file."
 NO_MODEL_IN_UPLOAD = "the upload has no .onnx file; select the model together with its data files"
-IS_AN_ARCHIVE = "archives are not unpacked; unpack it and upload the .onnx file"
+IS_AN_ARCHIVE = "archives are not supported; unpack the archive and upload the .onnx file"
 TWO_OF_A_NAME = (
     "the upload has two models of this name, and data files; upload each model with its own data"
 )
