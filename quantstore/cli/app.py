@@ -73,7 +73,7 @@ def app(db: Path, port: int | None, headless: bool, address: str, with_demo: boo
     "--target",
     type=NameChoice(list(TARGETS)),
     metavar="TARGET",
-    help=f"What to judge for. One of: {', '.join(TARGETS)}. [default: what the app shows]",
+    help=f"Judge for this target. One of: {', '.join(TARGETS)}. [default: what the app shows]",
 )
 @port_option
 @click.option("--no-browser", is_flag=True, help="Print the address of the page instead.")

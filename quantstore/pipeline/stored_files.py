@@ -53,13 +53,15 @@ def file_of(
     path = file or kept.file_at_hand(origin.source, origin.sha256, store_path)
     if path is None:
         happened = (
-            "is not where it was"
+            "has been moved or deleted"
             if Path(origin.source).is_absolute()
-            else "was not kept when it was uploaded"
+            else "was not kept after the upload"
         )
         raise ModelFileError(f"the file of {origin.model!r} {happened}: {origin.source}", if_gone)
     if content(path) != origin.sha256:
-        raise ModelFileError(f"{path} is not what was measured as {origin.model!r}", if_changed)
+        raise ModelFileError(
+            f"{path} differs from the file that was measured as {origin.model!r}", if_changed
+        )
     return path
 
 
