@@ -75,6 +75,42 @@ def test_the_readme_names_every_command():
         assert re.search(rf"quantstore (--db \S+ )?{name}\b", README), name
 
 
+CI = (ROOT / "docs" / "ci.md").read_text("utf-8")
+
+
+@pytest.fixture
+def pipelines():
+    """The configurations that docs/ci.md shows, by server."""
+    yaml = pytest.importorskip("yaml", reason="pip install -e '.[test]'")
+    titled = re.findall(r"^## (GitHub|GitLab).*?^```yaml\n(.*?)^```", CI, re.DOTALL | re.MULTILINE)
+    return {server: yaml.safe_load(text) for server, text in titled}
+
+
+def test_the_pipelines_of_the_documentation_are_yaml_that_their_servers_read(pipelines):
+    github, gitlab = pipelines["GitHub"], pipelines["GitLab"]
+    # YAML 1.1 takes the key "on" for a truth, as the server knows.
+    assert github.get("on", github.get(True)) == "pull_request"
+    steps = github["jobs"]["check"]["steps"]
+    assert all(("uses" in step) != ("run" in step) for step in steps)
+    assert all(
+        re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/x@v1")) for step in steps
+    )
+    used = {step["uses"].split("@")[0]: step["with"] for step in steps if "uses" in step}
+    assert used["actions/setup-python"]["cache"] == "pip"
+    assert used["actions/cache"]["path"] == "quantstore.duckdb"
+    runs = " ".join(step.get("run", "") for step in steps)
+    assert "--format github" in runs
+    assert "--output quantstore.xml" in runs
+    assert "quantstore.xml" in used["actions/upload-artifact"]["path"]
+    job = gitlab["int8"]
+    for part in ("before_script", "script", "after_script"):
+        assert all(isinstance(line, str) for line in job[part])
+    assert job["artifacts"]["reports"]["junit"] in job["script"][-1]
+    assert {path for cache in job["cache"] for path in cache["paths"]} == {
+        value.removeprefix("$CI_PROJECT_DIR/") for value in job["variables"].values()
+    }
+
+
 def test_links_in_the_documents_lead_somewhere():
     for document in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#\s]+)\)", document.read_text("utf-8")):

@@ -56,10 +56,11 @@ class Upload:
         self._remove()
 
 
-def _remove(folder: Path, lock: int, size_bytes: int) -> None:
+def _remove(folder: Path, lock: int | None, size_bytes: int) -> None:
     _take(-size_bytes)
     shutil.rmtree(folder, ignore_errors=True)
-    os.close(lock)
+    if lock is not None:
+        os.close(lock)
 
 
 def _take(size_bytes: int) -> None:
@@ -112,8 +113,11 @@ def _is_abandoned(folder: Path) -> bool:
         os.close(descriptor)
 
 
-def _lock(folder: Path) -> int:
-    """Lock the folder for as long as the descriptor is open."""
+def _lock(folder: Path) -> int | None:
+    """Lock the folder for as long as the descriptor is open; None where no file can be locked."""
+    if not _can_lock():
+        # Windows, which neither renames nor removes a file that is open.
+        return None
     making = folder / f"{_LOCK}.new"
     descriptor = os.open(making, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     _try_lock(descriptor, folder)
@@ -124,12 +128,20 @@ def _lock(folder: Path) -> int:
 
 def _try_lock(descriptor: int, folder: Path) -> bool:
     """Take the lock, if nobody has it; says whether."""
-    try:
-        import fcntl
-    except ImportError:
+    if not _can_lock():
         return time.time() - folder.stat().st_mtime > _STALE_SECONDS
+    import fcntl
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        return False
+    return True
+
+
+def _can_lock() -> bool:
+    try:
+        import fcntl  # noqa: F401
+    except ImportError:
         return False
     return True

@@ -1,6 +1,7 @@
 """What the command line prints, data to standard output and talk to standard error,
 and the exit codes that scripts rely on."""
 
+import errno
 import json
 import os
 import sys
@@ -118,7 +119,13 @@ def emit(text: str) -> None:
     try:
         stream.write(text)
         stream.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        # Windows has no error of its own for a closed pipe.
+        is_closed = isinstance(error, BrokenPipeError) or (
+            sys.platform == "win32" and error.errno == errno.EINVAL
+        )
+        if not is_closed:
+            raise
         # Whoever reads has enough (head, less). Python would complain once more while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         raise click.exceptions.Exit(OK) from None

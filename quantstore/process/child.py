@@ -120,6 +120,8 @@ class Child:
             },
             # Ctrl+C is for this process alone; and a group can be killed with all its members.
             start_new_session=True,
+            # The same on Windows, which knows no sessions.
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._messages = cast("IO[bytes]", self._process.stdout)
