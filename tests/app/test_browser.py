@@ -12,6 +12,7 @@ from quantstore.app.page_list import PAGES
 from quantstore.app.pages.layer import RESCUE_TITLE
 from quantstore.app.sidebar import PATH_PLACEHOLDER
 from quantstore.app.widgets import welcome
+from quantstore.app.widgets.report_button import NOTE_LABEL
 from quantstore.charts.palette import DARK
 from quantstore.errors import printable
 from quantstore.schemes import DEFAULT_TARGET, TARGETS
@@ -332,6 +333,7 @@ def test_marked_models_are_handed_out_as_a_report_and_as_parquet(
         page.get_by_role("checkbox", name=f"Mark {name}", exact=True).click()
         visitor.settle()
     visitor.shows("2 selected")
+    page.get_by_role("textbox", name=NOTE_LABEL).fill("Typed <b>and sent</b> at once")
     files = {}
     for button in ("Download report", "Export as Parquet"):
         with page.expect_download() as download:
@@ -342,6 +344,7 @@ def test_marked_models_are_handed_out_as_a_report_and_as_parquet(
 
     report = files["Download report"]
     assert report.name == "quantstore-2-models.html"
+    assert "Typed &lt;b&gt;and sent&lt;/b&gt; at once" in report.read_text("utf-8")
     # Ten models shall stay below 5 MB, most of which every report carries.
     assert report.stat().st_size < 2_000_000
     offline = browser.new_context(offline=True)

@@ -214,6 +214,7 @@ def test_runs_come_in_the_order_that_was_asked_for(drifted):
         found = queries.drift(con, [other, run])
         assert list(dict.fromkeys(found["simulation_id"])) == [other, run]
         assert queries.drift_runs(con)["model"].tolist() == ["digits-plain", "digits-rescaled"]
+        assert queries.drift_runs(con, "digits-plain")["model"].tolist() == ["digits-plain"]
 
 
 def test_a_tensor_comes_with_both_histograms(drifted):
