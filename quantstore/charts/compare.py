@@ -321,14 +321,17 @@ def hanging_bars(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
 def lay_bricks(profiles: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     """Where each brick lies: ``left`` and ``right`` in units of the measure, ``level`` in bricks.
 
-    Layers without the measure are left out. A model of more than 400 layers gets one rectangle per
-    bin and band; ``layers`` says how many layers a rectangle stands for.
+    Layers without the measure are left out. Where a stack of a model would grow too high, bricks of
+    that model lie abreast; those of the others keep their size. A model of more than 400 layers
+    gets one rectangle per bin and band; ``layers`` says how many layers a rectangle stands for.
     """
     binned = _binned(profiles, measure)
     binned["band_order"] = binned["band"].map({band: i for i, band in enumerate(reversed(BANDS))})
     binned = binned.sort_values(["model", "left", "band_order"], kind="stable")
-    tallest = int(binned.groupby(["model", "left"]).size().max()) if len(binned) else 1
-    abreast = max(1, math.ceil(tallest / _most_levels(profiles["model"].nunique(), measure)))
+    most_levels = _most_levels(profiles["model"].nunique(), measure)
+    tallest = binned.groupby(["model", "left"]).size().groupby("model").max()
+    abreast_by_model = -(-tallest // most_levels)
+    abreast = binned["model"].map(abreast_by_model)
     order_in_bin = binned.groupby(["model", "left"]).cumcount()
     binned["level"] = order_in_bin // abreast
     binned["height"] = 1.0
@@ -345,24 +348,24 @@ def lay_bricks(profiles: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     crowded = profiles.groupby("model").size()
     crowded_models = set(crowded[crowded > SINGLE_BRICKS].index)
     if crowded_models:
-        binned = _merge_crowded(binned, crowded_models, abreast)
+        binned = _merge_crowded(binned, crowded_models, abreast_by_model)
     return binned
 
 
-def _merge_crowded(laid: pd.DataFrame, models: set[str], abreast: int) -> pd.DataFrame:
+def _merge_crowded(laid: pd.DataFrame, models: set[str], abreast: pd.Series) -> pd.DataFrame:
     """One rectangle per bin and band for models with too many layers to draw each."""
     merged = []
     crowded = laid[laid["model"].isin(models)]
-    for (_, _), stack in crowded.groupby(["model", "bin"], sort=False):
+    for (model, _), stack in crowded.groupby(["model", "bin"], sort=False):
         level = 0.0
         for band, part in stack.groupby("band", sort=False):
             first = part.iloc[0].copy()
             first["left"], first["right"] = stack["left"].min(), stack["right"].max()
-            first["level"], first["height"] = level, len(part) / abreast
+            first["level"], first["height"] = level, len(part) / abreast[model]
             first["layers"] = len(part)
             first["said_layer"] = f"{len(part)} layers in the band {band}"
             first["said_p10"] = first["said_operator"] = ""
-            level += len(part) / abreast
+            level += len(part) / abreast[model]
             merged.append(first)
     return pd.concat([laid[~laid["model"].isin(models)], pd.DataFrame(merged)], ignore_index=True)
 

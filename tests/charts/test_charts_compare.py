@@ -105,6 +105,20 @@ def test_no_two_bricks_lie_in_the_same_place_and_no_stack_grows_too_high(ranges)
         assert bricks["level"].max() < highest
 
 
+def test_bricks_keep_their_size_beside_a_large_model():
+    small = [(1.2, 35.0), (1.2, 5.0), (9.0, 35.0)]
+    alone = compare.lay_bricks(profiles({"small": small}), RANGE)
+    beside = compare.lay_bricks(profiles({"large": [(1.2, 35.0)] * 340, "small": small}), RANGE)
+    edges = ["left", "right", "level", "height"]
+    assert beside.loc[beside["model"] == "small", edges].to_numpy() == pytest.approx(
+        alone[edges].to_numpy()
+    )
+    large = beside[beside["model"] == "large"]
+    assert len(large) == 340
+    # Its own lie abreast, within the width of the bin.
+    assert large["right"].max() == pytest.approx(alone["right"].min())
+
+
 def test_a_model_of_very_many_layers_is_drawn_as_one_rectangle_per_bin_and_band():
     many = profiles({"huge": [(1.2, 35.0)] * 300 + [(1.2, 5.0)] * 200, "small": [(1.2, 35.0)]})
     bricks = compare.lay_bricks(many, RANGE)
