@@ -59,7 +59,7 @@ ANSWERS = {
     "revisions": ("h2", r"got (better|worse)|better or worse|in common|two networks"),
     "model": ("h2", r"^(Broken|At risk|Watch|Fine|Untested) with"),
     "layer": ("[data-testid=stHtml] h1", r"."),
-    "drift": ("h2", r"\bdB\b"),
+    "drift": ("h2", r"."),
     "reality": ("h2", r"\bmodels\b"),
     "example": ("h2", r"values merge|nothing to merge with|stay apart"),
     "sql": ("h2", r"[\d,]+\srows? in "),

@@ -330,7 +330,7 @@ def lay_bricks(profiles: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     binned = binned.sort_values(["model", "left", "band_order"], kind="stable")
     most_levels = _most_levels(profiles["model"].nunique(), measure)
     tallest = binned.groupby(["model", "left"]).size().groupby("model").max()
-    abreast_by_model = -(-tallest // most_levels)
+    abreast_by_model = (-(-tallest // most_levels)).to_dict()
     abreast = binned["model"].map(abreast_by_model)
     order_in_bin = binned.groupby(["model", "left"]).cumcount()
     binned["level"] = order_in_bin // abreast
@@ -352,7 +352,9 @@ def lay_bricks(profiles: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     return binned
 
 
-def _merge_crowded(laid: pd.DataFrame, models: set[str], abreast: pd.Series) -> pd.DataFrame:
+def _merge_crowded(
+    laid: pd.DataFrame, models: set[str], abreast: dict[object, int]
+) -> pd.DataFrame:
     """One rectangle per bin and band for models with too many layers to draw each."""
     merged = []
     crowded = laid[laid["model"].isin(models)]

@@ -380,7 +380,7 @@ def test_models_says_that_a_tag_is_gone(seen):
 def test_a_bug_is_a_sentence_without_a_traceback_and_is_logged(
     open_app, demo_store, page, monkeypatch, caplog
 ):
-    monkeypatch.setattr("quantstore.queries.ranking", lambda *_: 1 / 0)
+    monkeypatch.setattr("quantstore.queries.model_facts", lambda *_: 1 / 0)
     app = open_app(demo_store, page)
     assert list(app.exception) == []
     (said,) = [one.value for one in app.error]

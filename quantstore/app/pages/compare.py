@@ -49,10 +49,10 @@ def main() -> None:
         if among == []:
             st.info(facets.NO_MODEL_PASSES)
             return
-        ranked = queries.ranking(con, target.name, among)
+        ranked = stores.ranking(con, target, among)
         per_channel = []
         if target.per_channel and (ranked["verdict"] == "broken").any():
-            per_channel = _facts(queries.ranking(con, target.per_channel.name, among))
+            per_channel = _facts(stores.ranking(con, target.per_channel, among))
         headline.header(models_headline(_facts(ranked), per_channel, target), anchor=False)
         address.link("sort", default="verdict", options=list(SORTS))
         shown = _page_of(_sorted(ranked, st.session_state["sort"])["model"].tolist())

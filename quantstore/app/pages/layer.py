@@ -74,7 +74,7 @@ def main() -> None:
         with pickers:
             # The address names model and layer even where both are the worst: another model in the
             # store would change which those are.
-            by_damage = queries.rank_of_models(con, pickers_widgets.target().name)
+            by_damage = stores.worst_first(con, pickers_widgets.target())
             model = pickers_widgets.pick_model(by_damage, is_always_written=True)
             ranked = queries.worst_layers(con, model, scheme.name)
             row = _pick_layer(model, ranked)

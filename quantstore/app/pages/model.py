@@ -49,7 +49,7 @@ def main() -> None:
     with stores.open_store() as con:
         title_column, picker_column = st.columns([3, 1.1], vertical_alignment="bottom")
         with picker_column:
-            name = pickers.pick_model(queries.rank_of_models(con, target.name))
+            name = pickers.pick_model(stores.worst_first(con, target))
         with title_column:
             st.title(notes.escaped(name), anchor=False)
         _draw(con, name, target)

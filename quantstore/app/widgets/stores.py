@@ -1,13 +1,16 @@
 """The store of a page: opened for a block, updated where it is old."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import pandas as pd
 import streamlit as st
 
 from quantstore import queries, settings, store
 from quantstore.errors import MissingStoreError, OlderStoreError, QuantstoreError
 from quantstore.pipeline.freshness import Freshness
+from quantstore.schemes import TARGETS, Target
 from quantstore.wording.text import markdown
 
 
@@ -63,3 +66,34 @@ def file_words(state: Freshness) -> str:
     if state.is_outdated and not (state.is_changed or state.may_have_changed):
         return "measured by an older release"
     return FILE_STATES[state.file_state]
+
+
+def worst_first(con: store.Connection, target: Target) -> list[str]:
+    """Every model, the worst under the target first: what a picker offers."""
+    return [str(model) for model in ranking(con, target)["model"]]
+
+
+def ranking(
+    con: store.Connection, target: Target, among: Collection[str] | None = None
+) -> pd.DataFrame:
+    """The models under a target, worst first, as ``queries.ranking`` gives them.
+
+    It looks at every layer of the store, so it is asked once for each state of the store: pages
+    turn, sort and narrow down what they have.
+
+    Args:
+        among: the only models that are meant; None for every model.
+    """
+    path = settings.store_path()
+    ranked = _ranking_at(path, store.stamp(path), target.name, con)
+    if among is None:
+        return ranked
+    return ranked[ranked["model"].isin(among)].reset_index(drop=True)
+
+
+# Nobody writes while a page reads, and the stamp differs after every write.
+@st.cache_data(show_spinner=False, max_entries=len(TARGETS))
+def _ranking_at(
+    path: Path, stamp: store.StoreStamp, target: str, _con: store.Connection
+) -> pd.DataFrame:
+    return queries.ranking(_con, target)
