@@ -539,6 +539,14 @@ HOSTILE = {
         rewrite("simulations", with_values("target", lambda _: "int3_moon")),
         "the target int3_moon",
     ),
+    "large picture": (
+        rewrite("simulation_answers", with_values("picture", lambda _: bytes(70_000))),
+        "a picture of 70000 bytes",
+    ),
+    "large answer": (
+        rewrite("simulation_answers", with_values("float_answer", lambda _: "é" * 40_000)),
+        "an answer or a picture of 80000 bytes",
+    ),
     "no sha256": (rewrite("models", with_values("sha256", lambda _: "../..")), "sha256"),
 }
 
