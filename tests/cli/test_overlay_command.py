@@ -56,7 +56,7 @@ def test_another_file_is_refused(run):
     other = next(path for path in demo_paths() if path.stem == "digits-plain")
     code, _, err = run(MODEL, "--file", other)
     assert code == 1
-    assert f"is not what was measured as '{MODEL}'" in err
+    assert f"differs from the file that was measured as '{MODEL}'" in err
 
 
 def test_a_model_that_is_not_stored_is_told(run):

@@ -205,7 +205,9 @@ def test_the_file_must_hold_what_was_measured(path, tmp_path):
     origin = graph_facts_of(path).origin
     assert overlays.path_of(origin, None, path).name == f"{MODEL}.onnx"
     other = file_of(graph_facts_of(path, model="digits-plain").origin.source)
-    with pytest.raises(ModelFileError, match=f"is not what was measured as '{MODEL}'") as failure:
+    with pytest.raises(
+        ModelFileError, match=f"differs from the file that was measured as '{MODEL}'"
+    ) as failure:
         overlays.path_of(origin, other, path)
     assert "--replace" in failure.value.hint
     with pytest.raises(ModelFileError, match=r"absent\.onnx: does not exist"):

@@ -310,7 +310,7 @@ def test_a_file_that_has_changed_since_is_not_run(path, tmp_path, answering):
     file = save(conv_model(), tmp_path / "net.onnx")
     ingest_file(file, path, IngestChoices(probe=False))
     file.write_bytes(FILE.read_bytes())
-    with pytest.raises(ModelFileError, match="is not what was measured as 'net'"):
+    with pytest.raises(ModelFileError, match="differs from the file that was measured as 'net'"):
         probes.probe_model("net", path)
     assert requests == []
 
