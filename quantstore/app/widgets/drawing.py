@@ -1,27 +1,20 @@
 """Charts on a page, to look at or to click, and sparks in a table."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import streamlit as st
 
-from quantstore import queries
 from quantstore.app.widgets.navigation import open_layer
 from quantstore.charts.common import CLICK, AnyChart, ready
-from quantstore.charts.palette import BANDS
+from quantstore.wording import columns
+from quantstore.wording.layers import SPARK_DB
 
 
 def spark(counts: Sequence[int], limits: dict[str, float]) -> dict[str, Any]:
     """A small histogram of a layer's channels by SQNR, each bin in the colour of its band."""
-    numbers = [int(number) for number in counts]
-    width = queries.SPARK_DB_PER_BIN
-    bands = [
-        next((band for band, low in limits.items() if position * width >= low), BANDS[0])
-        for position in range(len(numbers))
-    ]
-    below = sum(number for number, band in zip(numbers, bands, strict=True) if band == "broken")
-    label = f"{below} of {sum(numbers)} channels below {limits.get('at risk', 10):g} dB"
-    return {"counts": numbers, "bands": bands, "label": label}
+    return asdict(columns.spark(counts, limits, SPARK_DB))
 
 
 def clickable_chart(chart: AnyChart, *, key: str, alt: str) -> None:

@@ -1,6 +1,7 @@
 """A table of columns from ``wording``: names, chips and small histograms, in rows that may open."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from quantstore.app.widgets import components
@@ -59,11 +60,7 @@ def _cell(cell: Cell | None) -> dict[str, Any] | None:
     if cell is None:
         return None
     if cell.spark is not None:
-        return {
-            "counts": list(cell.spark.counts),
-            "bands": list(cell.spark.bands),
-            "label": cell.spark.label,
-        }
+        return asdict(cell.spark)
     texts = {"band": cell.band, "text": cell.text, "small": cell.small, "note": cell.note}
     written = {name: text for name, text in texts.items() if text}
     return written or {"text": ""}
