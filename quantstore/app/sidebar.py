@@ -109,7 +109,7 @@ def _queue_path(text: str) -> None:
 
 
 def _runs() -> None:
-    """Runs, rescues and probes, on the pages that do not show them themselves."""
+    """What this session runs, on the pages that do not show it themselves."""
     page = address.page()
     if page in ("drift", "rescue"):
         return
@@ -118,7 +118,9 @@ def _runs() -> None:
         _run_lines,
         key="sidebar_runs",
         poll_seconds=0.5,
-        belongs=lambda job: page != "model" or RUNS.work_of(job) != "probe",
+        belongs=lambda job: (
+            runs_under_way.is_own(job) and (page != "model" or RUNS.work_of(job) != "probe")
+        ),
     )
 
 

@@ -291,7 +291,7 @@ def test_a_model_is_labelled_found_and_removed(visit, full_app, tmp_path) -> Non
     dialog.get_by_label("Name", exact=True).fill("on the shelf")
     dialog.get_by_label("Tags").fill("gate")
     dialog.get_by_label("Tags").press("Enter")
-    dialog.get_by_label("Note").fill("**ask** Ming\nbefore use")
+    dialog.get_by_label("Note", exact=True).fill("**ask** Ming\nbefore use")
     visitor.screenshot("models-edit")
     assert visitor.violations() == []
     dialog.get_by_role("button", name="Save").click()

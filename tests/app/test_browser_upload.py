@@ -7,7 +7,9 @@ import pytest
 
 from quantstore.app.main import tab_title
 from quantstore.app.page_list import page_named
+from quantstore.app.sections import answers, run_dialogs, ways_on
 from quantstore.app.sidebar import PATH_PLACEHOLDER
+from quantstore.app.widgets import model_files
 from quantstore.schemes import DEFAULT_TARGET
 from quantstore.wording import headlines
 from tests.support.browsing import expect
@@ -87,4 +89,74 @@ def test_what_ends_in_a_hidden_tab_marks_it_until_it_is_seen(visit, full_app) ->
     page.evaluate(hide, False)
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     page.wait_for_function("!document.title.startsWith('\u2713 ')")
+    visitor.leaves_no_trace()
+
+
+@pytest.mark.slow
+def test_an_upload_is_run_deleted_and_handed_out(visit, empty_app) -> None:
+    """The newcomer's path to its end: kept, run on noise, without its worst layers, a report."""
+    visitor = visit(empty_app)
+    page = visitor.page
+    visitor.open("/")
+    page.get_by_text(model_files.KEEP).click()
+    visitor.settle()
+    drag(page, DEMO / "digits-rescaled.onnx", "dragenter", "drop")
+    visitor.arrives("model", answers.HEADING)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download report").click()
+    assert download.value.suggested_filename.endswith(".html")
+
+    visitor.go("Drift")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.wait_for_url(lambda url: "runs=" in url, timeout=60_000)
+    visitor.shows("digits-rescaled")
+    visitor.settle()
+    page.get_by_role("button", name=ways_on.RUN_WITHOUT).first.click()
+    page.wait_for_function("location.search.split('runs=').length === 3", timeout=60_000)
+    visitor.settle()
+
+    page.get_by_role("button", name="Delete 2 runs").click()
+    page.get_by_role("dialog").get_by_role("button", name=run_dialogs.DELETE, exact=True).click()
+    visitor.shows("Deleted the run")
+    visitor.settle()
+    page.get_by_role("button", name="Undo").first.click()
+    visitor.shows("Run put back")
+    visitor.leaves_no_trace()
+
+
+@pytest.mark.slow
+def test_a_folder_is_dropped_with_all_it_holds(visit, empty_app) -> None:
+    """Models in folders are named after them, as on the command line."""
+    visitor = visit(empty_app)
+    page = visitor.page
+    visitor.open("/")
+    page.evaluate(
+        """(contents) => {
+            const entry = (name, content) => ({
+                isDirectory: true, name,
+                createReader: () => {
+                    let isRead = false;
+                    const file = { isFile: true, file: (take) => take(new File(
+                        [Uint8Array.from(atob(content), (c) => c.charCodeAt(0))], "model.onnx")) };
+                    return { readEntries: (take) => {
+                        take(isRead ? [] : [file]);
+                        isRead = true;
+                    } };
+                },
+            });
+            const items = Object.entries(contents).map(([name, content]) =>
+                ({ webkitGetAsEntry: () => entry(name, content) }));
+            const event = new Event("drop", {bubbles: true, cancelable: true});
+            event.dataTransfer = { types: ["Files"], items, files: [] };
+            document.querySelector("[data-testid=stMain]").dispatchEvent(event);
+        }""",
+        {
+            name: base64.b64encode((DEMO / f"{name}.onnx").read_bytes()).decode()
+            for name in ("digits-plain", "digits-rescaled")
+        },
+    )
+    for name in ("digits-plain", "digits-rescaled"):
+        expect(page.get_by_role("button", name=name, exact=True)).to_be_visible(timeout=60_000)
+    # Several models are compared.
+    assert "/model" not in page.url
     visitor.leaves_no_trace()

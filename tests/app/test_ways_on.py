@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from quantstore.app.widgets import inputs_box, reach, undo
 from quantstore.pipeline import kept
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
+from quantstore.process.queue import Job
 from tests.support.runs import TENSOR, a_run, a_tensor, add
 from tests.support.visits import fails, section, texts, turned_to
 
@@ -72,6 +74,26 @@ def test_an_untested_target_is_tested_from_the_model_and_from_compare(open_app, 
     button(app, "finish_tests").click().run()
     assert len(asked) > 2
     assert {targets[0] for _, targets in asked} == {"int8_channel"}
+
+
+def test_the_sidebar_shows_what_this_session_runs_and_links_to_its_result(
+    open_app, path, monkeypatch
+):
+    key = drifted(path)
+    result = SimpleNamespace(model=MODEL, simulation_id=key, notes=[])
+    jobs = [
+        Job(1, MODEL, "both, noise", "done", result=result),
+        Job(2, MODEL, "somebody else's", "running"),
+    ]
+    monkeypatch.setattr(RunQueue, "snapshot", lambda _: list(jobs))
+    app = open_app(path, "sql")
+    assert not app.get("page_link")
+    app.session_state["started_jobs"] = {1}
+    app.run()
+    assert fails(app) == []
+    assert "both, noise" in texts(app)
+    assert "somebody else" not in texts(app)
+    assert "Open the run" in [link.proto.label for link in app.get("page_link")]
 
 
 def test_what_was_cut_off_is_measured_again(open_app, path, asked):

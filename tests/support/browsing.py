@@ -360,7 +360,10 @@ class Served:
     def showing(self, store_path: Path | None) -> str:
         """The address of the app, on a copy of this store that the test may change."""
         for file in self.path.parent.glob(f"{self.path.name}*"):
-            file.unlink()
+            if file.is_dir():
+                shutil.rmtree(file)
+            else:
+                file.unlink()
         if store_path is not None:
             shutil.copy(store_path, self.path)
         return self.url

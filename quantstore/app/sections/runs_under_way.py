@@ -18,6 +18,12 @@ MOST_MESSAGES = 4
 def remember(job_id: int) -> None:
     """Note a job as this session's own: its page shows what comes of it."""
     st.session_state.setdefault("own_jobs", set()).add(job_id)
+    st.session_state.setdefault("started_jobs", set()).add(job_id)
+
+
+def is_own(job: Job) -> bool:
+    """Whether this session started a job."""
+    return job.job_id in st.session_state.get("started_jobs", ())
 
 
 def adopt_results(work: Work) -> list[str]:

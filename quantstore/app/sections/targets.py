@@ -97,13 +97,14 @@ def measure(origin: Origin, names: Sequence[str]) -> None:
     file = model_files.find(origin.source, origin.sha256)
     if file is None:
         return
-    RUNS.add_probe(
+    job_id = RUNS.add_probe(
         origin.model,
         settings.store_path(),
         list(names),
         file=file.path,
         when_finished=file.until_over(),
     )
+    runs_under_way.remember(job_id)
 
 
 def _is_missing(row: dict[Any, Any] | None) -> bool:

@@ -20,6 +20,7 @@ from quantstore.wording.units import counted
 from quantstore.wording.verdicts import ModelFacts
 
 FINISH_TEST, RESCUE = "Finish test", "Rescue"
+RUN_WITHOUT = "Run without"
 UNDER_WAY = "Test under way. The verdict appears here."
 # How many layers a run leaves in float at first: what costs most, not everything that costs.
 WORST_LAYERS = 3
@@ -155,11 +156,12 @@ def _run_without(
 ) -> None:
     if not names or not run_form.is_offered():
         return
+    names_listed = listed([printable(name) for name in names])
     st.button(
-        f"Run without {'this layer' if len(names) == 1 else f'these {len(names)} layers'}",
+        f"{RUN_WITHOUT} {'it' if len(names) == 1 else f'the first {len(names)}'}",
         icon=":material/play_arrow:",
         key=key,
-        help=f"Keeps {listed([printable(name) for name in names])} in float.",
+        help=f"Runs the model again and keeps {names_listed} in float.",
         on_click=_start_without,
         args=(dict(row), names, sources),
     )

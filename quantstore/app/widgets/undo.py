@@ -66,7 +66,7 @@ def remove_models(models: Sequence[str]) -> None:
             done += f"; {former} is called {name} now"
         return done
 
-    what = names[0] if len(names) == 1 else counted(len(names), "model")
+    what = short_name(names[0], 50) if len(names) == 1 else counted(len(names), "model")
     _offer(_Removed(f"Removed {what}", UNDO_MODELS, put_back))
 
 
@@ -81,7 +81,7 @@ def remove_run(simulation_id: int, title: str) -> None:
             is_back = store.restore_run(con, removed)
         return "Run put back" if is_back else "The run has no place any more: its model changed"
 
-    _offer(_Removed(f"Deleted the run {title}", UNDO_RUN, put_back))
+    _offer(_Removed(f"Deleted the run {short_name(title, 50)}", UNDO_RUN, put_back))
 
 
 def draw() -> None:
@@ -95,7 +95,7 @@ def draw() -> None:
             break
         removal = removals[number]
         with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
-            st.caption(markdown(f"{short_name(removal.sentence, 60)}."), width="stretch")
+            st.caption(markdown(f"{removal.sentence}."), width="stretch")
             st.button(
                 "Undo",
                 icon=":material/undo:",
