@@ -27,34 +27,38 @@ def layer_map(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
         bottom=reached.clip(0, HANG_FROM_DB - SLIVER_DB),
     )
     count = len(frame)
-    bars = (
-        alt.Chart(frame)
-        .mark_rect(
-            stroke=palette.background, strokeWidth=1 if count <= 150 else 0, cursor="pointer"
-        )
+    x = alt.X(
+        "left:Q",
+        scale=alt.Scale(domain=[-0.5, count - 0.5], nice=False),
+        title="depth (layer number from input to output)",
+        axis=alt.Axis(
+            grid=False,
+            tickMinStep=1,
+            labelExpr="format(datum.value + 1, ',~r')",
+            values=_ticks(count),
+        ),
+    )
+    base = alt.Chart(frame).encode(x=x, x2=alt.X2("right:Q"))
+    bars = base.mark_rect(
+        stroke=palette.background, strokeWidth=1 if count <= 150 else 0, aria=False
+    ).encode(
+        y=alt.Y(
+            "top:Q",
+            scale=alt.Scale(domain=[0, HANG_FROM_DB], nice=False),
+            title=None,
+            axis=alt.Axis(
+                values=[0, 10, 20, 30, 40], labelExpr="format(datum.value, ',~r') + ' dB'"
+            ),
+        ),
+        y2=alt.Y2("bottom:Q"),
+        color=band_colour(palette),
+    )
+    # The whole column of a layer answers the pointer: the bar of a fine one is a sliver.
+    columns = (
+        base.mark_rect(opacity=0, cursor="pointer")
         .encode(
-            x=alt.X(
-                "left:Q",
-                scale=alt.Scale(domain=[-0.5, count - 0.5], nice=False),
-                title="depth (layer number from input to output)",
-                axis=alt.Axis(
-                    grid=False,
-                    tickMinStep=1,
-                    labelExpr="format(datum.value + 1, ',~r')",
-                    values=_ticks(count),
-                ),
-            ),
-            x2=alt.X2("right:Q"),
-            y=alt.Y(
-                "top:Q",
-                scale=alt.Scale(domain=[0, HANG_FROM_DB], nice=False),
-                title=None,
-                axis=alt.Axis(
-                    values=[0, 10, 20, 30, 40], labelExpr="format(datum.value, ',~r') + ' dB'"
-                ),
-            ),
-            y2=alt.Y2("bottom:Q"),
-            color=band_colour(palette),
+            y=alt.YValue(0),
+            y2=alt.Y2Value("height"),
             tooltip=tooltip(
                 ("said_layer", "layer"),
                 ("said_p10", NINE_IN_TEN_REACH),
@@ -65,7 +69,7 @@ def layer_map(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
         )
         .add_params(opens_layer())
     )
-    return styled(bars, palette, height=250)
+    return styled(alt.layer(bars, columns), palette, height=250)
 
 
 def _ticks(count: int) -> list[int]:

@@ -188,6 +188,15 @@ def test_the_map_of_a_model_clips_at_zero_decibels_and_keeps_graph_order():
     assert bars["left"].tolist() == [-0.5, 0.5]
 
 
+def test_the_whole_column_of_a_layer_opens_it_however_short_its_bar_is():
+    spec = model.layer_map(profiles({"one": [(1.2, 45.0)] * 500}), LIGHT).to_dict()
+    bars, columns = spec["layer"]
+    assert not bars["mark"]["aria"]
+    assert (columns["encoding"]["y"]["value"], columns["encoding"]["y2"]["value"]) == (0, "height")
+    (parameter,) = spec["params"]
+    assert parameter["views"] == [columns["name"]]
+
+
 @pytest.mark.parametrize("chart", [compare.bricks, compare.hanging_bars])
 def test_every_mark_opens_its_layer(chart):
     made = chart(TWO, RANGE, LIGHT) if chart is compare.bricks else chart(TWO, LIGHT)
