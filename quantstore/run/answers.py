@@ -150,7 +150,8 @@ def class_names(metadata: Mapping[str, str]) -> dict[int, str]:
     return {
         label: printable(name)[:LONGEST_LABEL]
         for label, name in content.items()
-        if isinstance(label, int) and label >= 0 and isinstance(name, str)
+        # A number written out is no name.
+        if isinstance(label, int) and label >= 0 and isinstance(name, str) and name != str(label)
     }
 
 

@@ -134,6 +134,7 @@ def test_of_a_large_map_the_largest_of_each_block_is_kept():
         ("{0: 'person', 7: 'truck'}", {0: "person", 7: "truck"}),
         ("['a', 'b']", {0: "a", 1: "b"}),
         ("{0: 'a\\n<b>', -1: 'x', 'k': 'y', 2: 3}", {0: "a\\n<b>"}),
+        ("{0: '0', 1: '1'}", {}),
         ("__import__('os')", {}),
         ("(" * 5000, {}),
         ("5", {}),
