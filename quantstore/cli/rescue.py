@@ -237,8 +237,14 @@ def _print(done: "DoneRescue", db: Path, name: str, style: str) -> None:
     )
     bands = row.iloc[0].fillna("")
     after = bands["after_band"] if record.is_proposal else bands["file_band"]
-    for sentence in result_sentences(record, bands["before_band"] or None, after or None):
-        say(sentence.replace(NO_BREAK_SPACE, " "))
+    states = bands["before_band"] or None, after or None
+    sentences = result_sentences(record, *states)
+    # The verdict before and after comes last; a failure has none.
+    coloured_words = (
+        [None] * len(sentences) if record.failure else [None] * (len(sentences) - 2) + [*states]
+    )
+    for sentence, word in zip(sentences, coloured_words, strict=True):
+        say(sentence.replace(NO_BREAK_SPACE, " "), word)
 
 
 def _print_tables(steps: "pd.DataFrame", units: "pd.DataFrame", files: "pd.DataFrame") -> None:

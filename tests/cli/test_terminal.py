@@ -10,7 +10,7 @@ from quantstore import cli
 from quantstore.charts.palette import BANDS
 from quantstore.cli import terminal
 from quantstore.cli.inspect import COMPARE_COLUMNS, COMPARE_EXPENDABLE, LAYER_EXPENDABLE
-from quantstore.cli.output import to_fit
+from quantstore.cli.output import say, to_fit
 
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 # White, black, Solarized light and dark, VS Code, Ubuntu, Dracula.
@@ -143,6 +143,17 @@ def test_outcomes_of_a_check_are_coloured_and_names_are_not(on_a_terminal):
     assert (
         terminal.outcomes_coloured("  fail: a line of details\n") == "  fail: a line of details\n"
     )
+
+
+def test_what_is_said_has_one_word_in_colour_on_a_terminal_alone(variables, capsys):
+    say("int8_tensor: fine: output SQNR 39 dB, fine", "fine")
+    variables.setattr(sys.stderr, "isatty", lambda: True)
+    say("int8_tensor: fine: output SQNR 39 dB, fine", "fine")
+    say("a \x1b[31mhostile name", "fine")
+    piped, shown, hostile = capsys.readouterr().err.splitlines()
+    assert piped == "int8_tensor: fine: output SQNR 39 dB, fine"
+    assert shown == piped.replace("fine", terminal.coloured("fine"), 1)
+    assert hostile == r"a \x1b[31mhostile name"
 
 
 # Width.
