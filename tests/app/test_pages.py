@@ -371,6 +371,14 @@ def test_models_finds_by_name_as_its_address_says(seen):
     assert [one.value for one in app.info] == [NO_MODEL_FITS]
 
 
+def test_models_are_narrowed_down_as_the_address_says(seen):
+    app = seen("models", target="int8_tensor", models_verdict="broken")
+    (shelf,) = [one for one in app.get("bidi_component") if "marked" in str(one.proto)]
+    assert [row["name"] for row in json.loads(shelf.proto.json)["rows"]] == ["digits-rescaled"]
+    assert app.button_group(key="models_verdict").value == ["broken"]
+    assert any("1 of 4" in str(one.value) for one in app.caption)
+
+
 def test_models_says_that_a_tag_is_gone(seen):
     app = seen("models", models_tag="gone")
     assert [one.value for one in app.warning] == [pickers.not_in_store("tag named", "gone")]

@@ -325,6 +325,13 @@ td:last-child, th:last-child { padding-right: 6px; }
     border-bottom: 1px solid var(--axis); }
 .spark i { flex: 1; display: block; }
 @container (max-width: 760px) { .wide { display: none; } }
+/* Too narrow for every column: words wrap, and what is left moves sideways by itself. */
+.scroll { overflow-x: auto; }
+@container (max-width: 520px) {
+    td:not(.name) .small { white-space: normal; }
+    td, th { padding-right: 6px; }
+    .number + :not(.number) { padding-left: 10px; }
+}
 """
 )
 
@@ -420,7 +427,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
         body.appendChild(line);
     }
     table.append(thead, body);
-    root.replaceChildren(table);
+    const scroll = element("div", "scroll");
+    scroll.appendChild(table);
+    root.replaceChildren(scroll);
 }
 """
 
