@@ -37,6 +37,7 @@ def test_a_file_dropped_anywhere_opens_its_model(visit, empty_app) -> None:
     visitor = visit(empty_app)
     page = visitor.page
     visitor.open("/")
+    assert visitor.violations() == []
     overlay = page.locator(".quantstore-drop")
     expect(overlay).to_be_hidden()
     drag(page, DEMO / "digits-rescaled.onnx", "dragenter", "dragover")

@@ -65,7 +65,7 @@ def empty_page(page: Page) -> None:
     with st.grid(3, min_column_width=140, gap="medium"):
         for name, heading, promise in _PROMISES:
             with st.container(gap="xsmall"):
-                st.image(str(ASSETS / f"empty-{name}-{theme()}.svg"))
+                st.image(str(ASSETS / f"empty-{name}-{theme()}.svg"), alt=f"Picture: {promise}")
                 st.subheader(heading, anchor=False)
                 st.caption(promise)
     navigation.link("example", "New to quantization? Start with the worked example")
