@@ -1,41 +1,22 @@
 """Activations that an int8 file rounds: how well each grid fits what it rounds, and the drift."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from quantstore.auditing.bench import AuditBench
 from quantstore.numerics.quantization import sqnr_db
-from quantstore.records import Array, Doubles
-from quantstore.run.calibration import calibrated
+from quantstore.records import Array
 from quantstore.run.choices import ReportSteps
 from quantstore.run.emulator import rounded
-from quantstore.run.ranges import Observed, observe
+from quantstore.run.ranges import observe
 from quantstore.run.relay import Relay, packed, rounds
-from quantstore.run.restore import StoredGrid
-from quantstore.schemes import Activations
+from quantstore.run.stored_grids import GridFigures, figures_of
 
 # What is compared at the same time.
 _BLOCK_BYTES = 256 << 20
 # Of the samples, so many show where a network drifts.
 MOST_DRIFT_SAMPLES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class GridFigures:
-    """How a stored grid fits the float tensor that it rounds; NaN where the file stores none.
-
-    ``saturated_share``: of the values that lie beyond the ends of the grid. ``used_share``: of the
-    grid that the values reach. ``best_sqnr_db``: with the range of the least squared error.
-    """
-
-    seen_low: float
-    seen_high: float
-    saturated_share: float = math.nan
-    used_share: float = math.nan
-    sqnr_db: float = math.nan
-    best_sqnr_db: float = math.nan
 
 
 def grid_figures(bench: AuditBench) -> dict[str, GridFigures]:
@@ -48,49 +29,7 @@ def grid_figures(bench: AuditBench) -> dict[str, GridFigures]:
         bench.work.steps("looking at activations"),
         has_histograms=True,
     )
-    return {name: _figures_of(observed.get(name), grid) for name, grid in bench.grids.items()}
-
-
-def _figures_of(observed: Observed | None, grid: StoredGrid) -> GridFigures:
-    if observed is None or observed.range is None:
-        return GridFigures(math.nan, math.nan)
-    low, high = observed.range.ends
-    if grid.is_dynamic or observed.histogram is None or not observed.histogram.rows.any():
-        return GridFigures(low, high)
-    values = observed.histogram.centers
-    counts = observed.histogram.rows[0].astype(np.float64)
-    half = grid.scale / 2
-    is_beyond = (values < grid.low - half) | (values > grid.high + half)
-    span = grid.high - grid.low
-    used = max(0.0, min(high, grid.high) - max(low, grid.low)) / span if span > 0 else math.nan
-    best = calibrated(observed, "mse", _activations(grid))
-    levels = grid.highest - grid.lowest
-    best_low, best_high = min(best.low, 0.0), max(best.high, 0.0)
-    best_scale = (best_high - best_low) / levels or 1.0
-    best_zero = np.rint(best_low / best_scale)
-    return GridFigures(
-        seen_low=low,
-        seen_high=high,
-        saturated_share=float(counts[is_beyond].sum() / counts.sum()),
-        used_share=used,
-        sqnr_db=_sqnr_db(values, counts, grid.scale, grid.lowest, grid.highest),
-        best_sqnr_db=_sqnr_db(values, counts, best_scale, best_zero, best_zero + levels),
-    )
-
-
-def _activations(grid: StoredGrid) -> Activations:
-    """What a range is sought for: as many codes."""
-    bits = math.ceil(math.log2(grid.highest - grid.lowest + 1))
-    return Activations(bits=max(2, bits))
-
-
-def _sqnr_db(
-    values: Doubles, counts: Doubles, scale: float, lowest: float, highest: float
-) -> float:
-    codes = np.clip(np.rint(values / scale), lowest, highest)
-    energy = float(counts @ values**2)
-    error = float(counts @ (codes * scale - values) ** 2)
-    return float(sqnr_db(energy, error)) if energy else math.nan
+    return {name: figures_of(observed.get(name), grid) for name, grid in bench.grids.items()}
 
 
 def drift_db(bench: AuditBench) -> dict[str, float]:

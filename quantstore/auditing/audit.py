@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from quantstore.auditing.activations import GridFigures, drift_db, grid_figures
+from quantstore.auditing.activations import drift_db, grid_figures
 from quantstore.auditing.bench import LEAST_AGREEMENT_DB, AuditBench, KeptDb
 from quantstore.auditing.choices import Audit, AuditChoices
 from quantstore.auditing.layers import AuditedPair
@@ -30,6 +30,7 @@ from quantstore.run.clock import Clock
 from quantstore.run.emulator import Plan
 from quantstore.run.layers import LayerKey
 from quantstore.run.runtime import version
+from quantstore.run.stored_grids import GridFigures
 
 # The six ways in which the outputs are computed, by the column that holds what they keep.
 WAYS = ("grid", "integer", "exact", "weights", "activations", "neither")
@@ -183,7 +184,7 @@ class _Audited:
         chosen += _worst(tensors, self._choices.release - len(chosen))
         for number, suspect in enumerate(chosen):
             bench.work.say("releasing one rounding at a time", number, len(chosen))
-            gain_db = bench.db(bench.plan.without([suspect.name])) - grid_db
+            gain_db = bench.db(bench.released(suspect.name)) - grid_db
             self._gain_of[suspect.name] = gain_db
 
     def _layer_records(

@@ -6,7 +6,6 @@ inputs. What the float file itself gives on the samples is what all of them are 
 """
 
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,29 +15,29 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes import common as passes
 
 from quantstore import graph
 from quantstore.auditing.choices import AuditChoices
 from quantstore.auditing.layers import AuditedLayer, AuditedPair, layers_of, pair_layers
-from quantstore.auditing.tensors import Bounds, PairedTensors, pair_tensors
+from quantstore.auditing.tensors import PairedTensors, pair_tensors
 from quantstore.errors import RunError
 from quantstore.graph import Site
+from quantstore.graph.fold import values_of
 from quantstore.records import Array, Floats
-from quantstore.run import outputs, points, subject, twin
+from quantstore.run import outputs, points, stored_grids, subject, twin
 from quantstore.run.choices import NOISE, Choices, ReportProgress
 from quantstore.run.comparison import Reference
 from quantstore.run.emulator import Emulator, Plan
 from quantstore.run.feeding import choose_samples
-from quantstore.run.grids import AT_RUN_TIME, ActivationGrid
+from quantstore.run.grids import ActivationGrid
 from quantstore.run.inputs import CACHE_BYTES, Samples
 from quantstore.run.layers import LayerKey
 from quantstore.run.network import Network, taken_apart
 from quantstore.run.outputs import JudgedPart
-from quantstore.run.placement import Placement
+from quantstore.run.placement import Bias, Placement
 from quantstore.run.points import Part, Points
-from quantstore.run.probe_figures import BRANCHING, NO_FLOAT_OUTPUT_DEPENDS
-from quantstore.run.restore import StoredGrid, new_constant
+from quantstore.run.probe_figures import NO_FLOAT_OUTPUT_DEPENDS
+from quantstore.run.restore import StoredGrid
 from quantstore.run.runtime import Session
 from quantstore.run.workplace import Workplace
 
@@ -49,8 +48,7 @@ OTHER_INPUTS = "the two files have different inputs"
 # does not is none. What remains are biases, which the int8 file holds as integers.
 LEAST_AGREEMENT_DB = 20.0
 FROM_ANOTHER = "audit an int8 file against the float file that it was made from"
-RELU6 = 6.0
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
+WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +103,7 @@ class AuditBench:
         if self.before.was_quantized:
             raise RunError(f"{float_path.name} {NOT_FLOAT}", "name the float file first")
         self._file = graph.open_model(int8_path)
-        self.after = twin.open_float(int8_path)
+        self.after = stored_grids.open_rounding(int8_path)
         self.float_layers = layers_of(self.before.file)
         self.int8_layers = layers_of(self._file)
         if not self.after.was_quantized and all(
@@ -142,13 +140,18 @@ class AuditBench:
         cut_model, self.points, ends = self._where_compared(float_path)
         self._file_tensors = [self._in_file(value) for value in ends]
         self.expected = self._float_outputs(cut_model)
+        # By the name of weights, that of their bias, and what the int8 file has there.
+        self.bias_of: dict[str, str] = {}
+        self._int8_biases: dict[str, Array] = {}
         self.network = self._network(ends)
         self.grids = self._grids()
-        self.emulator = Emulator(
-            self.network,
-            [Placement(activations=tuple(self.grids), weights=tuple(self.network.slot_of))],
-            [self.grid_plan],
+        placed = Placement(
+            activations=tuple(self.grids),
+            weights=tuple(self.network.slot_of),
+            # They are fed as well; nothing is rounded anew.
+            biases=tuple(Bias(name, "", slot) for slot, name in self.bias_of.items()),
         )
+        self.emulator = Emulator(self.network, [placed], [self.grid_plan])
 
     # Inputs and points
 
@@ -216,8 +219,8 @@ class AuditBench:
         for grid in self.after.grids:
             if grid.is_dynamic:
                 continue
-            bounds = self.tensors.bounds.get(grid.clip.outputs[0]) or kept_bounds(grid)
-            set_bounds(self.after.model, grid, bounds)
+            bounds = self.tensors.bounds.get(grid.clip.outputs[0]) or stored_grids.kept_bounds(grid)
+            stored_grids.set_bounds(self.after.model, grid, bounds)
 
     def _where_compared(self, float_path: Path) -> tuple[twin.FloatModel, Points, list[ir.Value]]:
         """The float model, ending at its points, and what stands for them in the int8 file.
@@ -239,7 +242,7 @@ class AuditBench:
                 # A factor behind a point changes no SQNR.
                 model = twin.open_float(float_path)
                 values = _values_of(model.model)
-                end_at(model.model, [values[name] for name in named.values()])
+                stored_grids.end_at(model.model, [values[name] for name in named.values()])
                 float_points = _renamed(float_points, named)
             return model, float_points, [partner[name] for name in float_points.names]
         model = twin.open_float(float_path)
@@ -256,7 +259,7 @@ class AuditBench:
                 ends.append(end)
         if not ends:
             raise RunError("the two files have no output in common", FROM_ANOTHER)
-        end_at(model.model, kept)
+        stored_grids.end_at(model.model, kept)
         names = tuple(str(value.name) for value in kept)
         point_parts = tuple(Part(name, "", (name,), "the output") for name in names)
         return model, Points(names, "the outputs", point_parts), ends
@@ -290,11 +293,8 @@ class AuditBench:
     def _network(self, ends: list[ir.Value]) -> Network:
         """The int8 file in float arithmetic, with the float file's weights."""
         # A graph names an output once.
-        end_at(self.after.model, list(dict.fromkeys(ends)))
-        feed_shapes = {name: array.shape for name, array in self.fed_samples[0].items()}
-        if not any(node.op_type in BRANCHING for node in self.after.model.graph):
-            for value in _inputs_of(self.after.model):
-                value.shape = ir.Shape(feed_shapes[str(value.name)])
+        stored_grids.end_at(self.after.model, list(dict.fromkeys(ends)))
+        stored_grids.fix_input_shapes(self.after.model, self.fed_samples[0])
         self.ends = tuple(str(value.name) for value in ends)
         apart = taken_apart(self.after, tuple(dict.fromkeys(self.ends)), fold=False)
         self.int8_weights = dict(apart.constants)
@@ -304,12 +304,33 @@ class AuditBench:
             for position, site in _places(slot.site for slot in apart.slot_of.values()).items()
             if position in self._key_at
         }
-        floats = {}
+        floats: dict[str, Array] = {}
+        biases: dict[str, Array] = {}
         for pair in self.pairs:
             name = self.slot_of.get(LayerKey.of(pair.after.site))
-            if name is not None:
-                floats[name] = self._as_in_float_file(pair, apart.slot_of[name])
+            if name is None:
+                continue
+            slot = apart.slot_of[name]
+            floats[name] = self._as_in_float_file(pair, slot)
+            bias = _lone_bias(slot.site.node)
+            float_bias = self._float_bias(pair)
+            if bias is not None and float_bias is not None:
+                self.bias_of[name] = str(bias.name)
+                biases[str(bias.name)] = float_bias
+        for tensor in apart.model.graph.initializer:
+            if tensor.name in biases:
+                stored = onnx.numpy_helper.to_array(tensor)
+                float_bias = biases[tensor.name].reshape(stored.shape).astype(stored.dtype)
+                self._int8_biases[tensor.name] = stored
+                tensor.CopyFrom(onnx.numpy_helper.from_array(float_bias, tensor.name))
         return dataclasses.replace(apart, constants={**apart.constants, **floats})
+
+    def _float_bias(self, pair: AuditedPair) -> Array | None:
+        """What the float file adds behind a layer; None where something else is folded into it."""
+        node = pair.before.site.node
+        if pair.is_folded and pair.before.is_folded:
+            return None
+        return values_of(node.inputs[2], self.before.file.opset) if len(node.inputs) > 2 else None
 
     def _as_in_float_file(self, pair: AuditedPair, slot: twin.Slot) -> Array:
         """The float weights of a pair, as the node of the int8 file reads its own."""
@@ -323,9 +344,7 @@ class AuditBench:
         """Effective weights of the float file as the int8 file should hold them."""
         layer = graph.read_layer(self.before.file, pair.before.site, fold=pair.is_folded)
         if layer is None:
-            raise RunError(
-                f"the weights of {pair.before.name!r} can no longer be read", "try again"
-            )
+            raise _unreadable(pair.before)
         return layer.weights
 
     def stored_weights(self, layer: AuditedLayer) -> Floats:
@@ -337,30 +356,26 @@ class AuditBench:
 
     def _grids(self) -> dict[str, StoredGrid]:
         """By the name of what is rounded, the grid; of several behind one tensor, each."""
-        computed = set(self.network.tensors)
-        by_name = {str(grid.clip.outputs[0].name): grid for grid in self.after.grids}
-        return {name: grid for name, grid in by_name.items() if name in computed}
+        return stored_grids.in_network(self.after.grids, self.network)
 
     @cached_property
     def grid_plan(self) -> dict[str, ActivationGrid]:
         """Every grid of the file."""
-        return {
-            name: AT_RUN_TIME
-            if grid.is_dynamic
-            else ActivationGrid(
-                *(np.array([part], np.float32) for part in (grid.scale, grid.lowest, grid.highest))
-            )
-            for name, grid in self.grids.items()
-        }
+        return stored_grids.plan_of(self.grids)
 
     @cached_property
     def weight_plan(self) -> dict[str, Array]:
-        """Every weight of the file that is not as in the float file."""
-        return {
+        """Every weight of the file that is not as in the float file, and every bias."""
+        weights = {
             name: array
             for name, array in self.int8_weights.items()
             if array is not self.network.constants[name]
         }
+        return {**weights, **self._int8_biases}
+
+    def released(self, name: str) -> Plan:
+        """The file as it is, but for one rounding: of a tensor, or of weights with their bias."""
+        return self.plan.without([name, *filter(None, [self.bias_of.get(name)])])
 
     @cached_property
     def plan(self) -> Plan:
@@ -395,7 +410,7 @@ class AuditBench:
         onnxruntime crashes on integer kernels in branches.
         """
         return all(tensor is not None for tensor in self._file_tensors) and not any(
-            node.op_type in BRANCHING for node in self._file.model.graph
+            node.op_type in stored_grids.BRANCHING for node in self._file.model.graph
         )
 
     @cached_property
@@ -408,7 +423,7 @@ class AuditBench:
             tensor.name: tensor.grid.code_type for tensor in tensors if tensor.grid is not None
         }
         names = dict.fromkeys(tensor.name for tensor in tensors)
-        end_at(self._file.model, [values[name] for name in names], codes)
+        stored_grids.end_at(self._file.model, [values[name] for name in names], codes)
         return ir.to_proto(self._file.model)
 
     def run_file(self, *, has_exact_sums: bool) -> list[list[Array]]:
@@ -425,6 +440,14 @@ class AuditBench:
             arrays = dict(zip(names, session.run(feed, names), strict=True))
             file_outputs.append([tensor.floats(arrays[tensor.name]) for tensor in tensors])
         return file_outputs
+
+
+def _lone_bias(node: ir.Node) -> ir.Value | None:
+    """The stored bias of a layer that no other layer shares."""
+    bias = node.inputs[2] if len(node.inputs) > 2 and node.op_type in WITH_BIAS else None
+    if bias is None or bias.const_value is None or len(bias.uses()) != 1:
+        return None
+    return bias
 
 
 def _places(sites: Iterable[Site]) -> dict[tuple[str, int], Site]:
@@ -452,46 +475,6 @@ def _renamed(float_points: Points, named: Mapping[str, str]) -> Points:
 
 def _unreadable(layer: AuditedLayer) -> RunError:
     return RunError(f"the weights of {layer.name!r} can no longer be read", "try again")
-
-
-def kept_bounds(grid: StoredGrid) -> Bounds:
-    """What the ends of a grid do besides rounding, where no float file tells.
-
-    Codes that begin at zero may stand for a Relu that was dropped; an end within half a step of 6
-    as well for a Relu6. Any other end is where the grid happens to end.
-    """
-    if grid.lowest != 0:
-        return Bounds()
-    is_relu6 = abs(grid.high - RELU6) <= grid.scale / 2
-    return Bounds(0.0, RELU6 if is_relu6 else math.inf)
-
-
-def set_bounds(model: ir.Model, grid: StoredGrid, bounds: Bounds) -> None:
-    """Limit what is not rounded to these instead of the ends of its grid, in position."""
-    for index, end in ((1, bounds.low), (2, bounds.high)):
-        name = f"quantstore_limit_{len(model.graph.initializers)}"
-        limit = np.array(np.clip(end, -_FLOAT32_MAX, _FLOAT32_MAX), np.float32)
-        grid.clip.replace_input_with(index, new_constant(model.graph, name, limit))
-
-
-def end_at(
-    model: ir.Model, values: Sequence[ir.Value], codes: Mapping[str, ir.DataType] | None = None
-) -> None:
-    """Make these values the outputs of a model, in position, and drop what is behind them.
-
-    Args:
-        codes: by the name of a value that holds no floats, what it holds.
-    """
-    model.graph.outputs.clear()
-    for value in values:
-        code_type = None if codes is None else codes.get(str(value.name))
-        if code_type is not None:
-            value.type = ir.TensorType(code_type)
-        elif value.type is None:
-            value.type = ir.TensorType(ir.DataType.FLOAT)
-        value.shape = None
-        model.graph.outputs.append(value)
-    passes.RemoveUnusedNodesPass()(model)
 
 
 def _inputs_of(model: ir.Model) -> list[ir.Value]:

@@ -43,7 +43,8 @@ _SUFFIXES = (
 class AuditedLayer:
     """A layer of one of the files; its weights are read again when they are needed.
 
-    ``depth`` counts as the store does. ``sample``: some of its effective weights, ``raw_sample``
+    ``depth`` counts as the store does. ``is_folded``: what follows is multiplied in. ``sample``:
+    some of its effective weights, ``raw_sample``
     the same without what is folded into them, both in the order of the matrix of weights.
     """
 
@@ -52,6 +53,7 @@ class AuditedLayer:
     family: str
     matrix_shape: tuple[int, int]
     stored_scheme: str | None
+    is_folded: bool
     sample: Doubles = field(repr=False)
     raw_sample: Doubles = field(repr=False)
 
@@ -102,6 +104,7 @@ def layers_of(file: ModelFile) -> list[AuditedLayer]:
                 family=layer.op_family,
                 matrix_shape=(rows, columns),
                 stored_scheme=layer.stored_scheme,
+                is_folded=is_folded,
                 sample=sample,
                 raw_sample=sample if raw is None else _sample(raw),
             )

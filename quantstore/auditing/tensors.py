@@ -22,6 +22,7 @@ from quantstore.graph.fold import values_of
 from quantstore.graph.tensors import dimensions
 from quantstore.records import Array
 from quantstore.run.restore import StoredGrid
+from quantstore.run.stored_grids import Bounds
 
 FoundBy = Literal["input", "layer", "graph", "absorbed"]
 # They hand on what they get.
@@ -34,17 +35,6 @@ _ABSORBED = ("Relu", "Clip", "BatchNormalization")
 _LIMITING = ("Relu", "Clip")
 # Graphs have no longer chains of what only copies.
 _MOST_COPIES = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What limits a tensor of the float graph that the int8 file leaves to the ends of a grid."""
-
-    low: float = -math.inf
-    high: float = math.inf
-
-    def joined(self, other: "Bounds") -> "Bounds":
-        return Bounds(max(self.low, other.low), min(self.high, other.high))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import onnx
 
-from quantstore.errors import RunError
+from quantstore.errors import QuantstoreError, RunError
 from quantstore.graph.findings import of_run
 from quantstore.graph.findings.base import DecoderFigures, KernelFigures
 from quantstore.records import (
@@ -41,6 +41,8 @@ from quantstore.run.plans import Planner, Rounding
 from quantstore.run.points import Points
 from quantstore.run.ranges import Observed, observe
 from quantstore.run.runtime import Feeds, Session
+from quantstore.run.stored_grids import BRANCHING
+from quantstore.run.stored_rounding import stored_rounding
 from quantstore.run.tail import HeadFigures, Tail
 from quantstore.schemes import DEFAULT_TARGET, Target
 
@@ -50,8 +52,6 @@ logger = logging.getLogger(__name__)
 CALIBRATION_SEED, TEST_SEED = 11, 12
 # Rounding to 8 bits cannot come near; what lies above is float32's own noise: nothing was rounded.
 EXACT_DB = 100.0
-# Fixing the shapes around them makes onnxruntime fail, or crash.
-BRANCHING = ("If", "Loop", "Scan")
 
 NO_FLOAT_OUTPUT_DEPENDS = "no output of floating-point numbers depends on the inputs"
 
@@ -157,6 +157,8 @@ def figures(
             )
             if failure is None:
                 yield from trial.findings(probed, kept)
+        if was_quantized:
+            yield from trial.stored_findings(path)
 
 
 def prepared(
@@ -336,6 +338,16 @@ class _Trial:
         for figures_of_run in shown:
             if figures_of_run is not None:
                 yield from (finding.record() for finding in of_run(figures_of_run))
+
+    def stored_findings(self, path: Path) -> Iterator[FindingRecord]:
+        """What the activations of an integer file lose as they are stored."""
+        try:
+            shown = stored_rounding(path, self._compared[0])
+        except QuantstoreError as error:
+            logger.info("stored rounding: %s", error.sentence)
+            return
+        if shown is not None:
+            yield from (finding.record() for finding in of_run(shown))
 
     def _kernel_figures(self, probed: Probed, output_sqnr_db: float) -> KernelFigures | None:
         """What integer kernels make of a target whose products saturate on some processors.

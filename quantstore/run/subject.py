@@ -18,7 +18,8 @@ from quantstore.run.inputs import Samples
 from quantstore.run.layers import FileLayers, LayerKey
 from quantstore.run.network import Network
 from quantstore.run.points import Points
-from quantstore.run.probe_figures import BRANCHING, NO_FLOAT_OUTPUT_DEPENDS
+from quantstore.run.probe_figures import NO_FLOAT_OUTPUT_DEPENDS
+from quantstore.run.stored_grids import BRANCHING
 
 
 @dataclass(frozen=True, slots=True)

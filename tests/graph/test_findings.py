@@ -3,6 +3,7 @@
 A kind that is added needs an entry in ``EXAMPLES``.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import get_args
 
@@ -18,7 +19,14 @@ from quantstore.graph import findings as registry
 from quantstore.graph import walk
 from quantstore.graph.bias import BiasOverflow, bias_overflows
 from quantstore.graph.findings import FINDING_KINDS, OfRun, not_folded, old_opset
-from quantstore.graph.findings.base import DecoderFigures, FaintFigures, KernelFigures, Severity
+from quantstore.graph.findings.base import (
+    DecoderFigures,
+    FaintFigures,
+    KernelFigures,
+    SaturatedTensor,
+    Severity,
+    StoredRoundingFigures,
+)
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
 from quantstore.pipeline.outcome import IngestChoices
@@ -560,6 +568,25 @@ def losing_decoder():
     )
 
 
+def stored_too_narrow():
+    return StoredRoundingFigures(
+        output_sqnr_db=5.4,
+        saturated=(SaturatedTensor(name="sum", low=-1.0, high=1.0, share=0.224, sqnr_db=5.9),),
+    )
+
+
+def test_a_stored_grid_that_is_too_narrow_is_named_with_its_share():
+    saturation, rounding = registry.of_run(stored_too_narrow())
+    assert "sum ends at -1 and 1, with 22.4% of its values beyond" in saturation.message
+    assert "keeps 5.4 dB of what its own weights give" in rounding.message
+    assert "quantstore audit FLOAT INT8" in rounding.remedy
+
+
+def test_stored_grids_that_lose_little_get_no_warning():
+    figures = dataclasses.replace(stored_too_narrow(), output_sqnr_db=25.0)
+    assert [finding.kind for finding in registry.of_run(figures)] == ["stored rounding"]
+
+
 # By name and what they concern: a model, or what a run showed, of which such a finding is made.
 EXAMPLES = {
     ("left out", "model"): more_channels_than_the_store_takes,
@@ -572,6 +599,8 @@ EXAMPLES = {
     ("mixed output", "model"): scores_and_boxes,
     ("decoder", "model"): losing_decoder,
     ("saturates", "model"): saturated,
+    ("stored saturation", "model"): stored_too_narrow,
+    ("stored rounding", "model"): stored_too_narrow,
     ("faint channels", "model"): lambda: FaintFigures(channels={"a": (3,)}, output_sqnr_db=80.0),
     ("not folded", "model"): lone_normalization,
     ("old opset", "model"): lambda: of_opset(11),

@@ -32,6 +32,8 @@ from quantstore.graph.findings.not_folded import NOT_FOLDED
 from quantstore.graph.findings.not_learned import NOT_LEARNED
 from quantstore.graph.findings.old_opset import OLD_OPSET
 from quantstore.graph.findings.saturates import SATURATES
+from quantstore.graph.findings.stored_rounding import STORED_ROUNDING
+from quantstore.graph.findings.stored_saturation import STORED_SATURATION
 from quantstore.graph.findings.unread import UNREAD
 from quantstore.graph.unread import Unread
 from quantstore.graph.walk import Site
@@ -65,6 +67,8 @@ FINDING_KINDS: tuple[OfModel | OfLayer | OfRun, ...] = (
     MIXED_OUTPUT,
     DECODER,
     SATURATES,
+    STORED_SATURATION,
+    STORED_ROUNDING,
     FAINT_CHANNELS,
     LONE_NORMALIZATION,
     OLD_OPSET,

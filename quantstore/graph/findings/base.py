@@ -201,7 +201,38 @@ class FaintFigures:
         return self.output_sqnr_db >= _MISSED_BELOW_DB
 
 
-RunFigures = KernelFigures | DecoderFigures | FaintFigures
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaturatedTensor:
+    """An activation with values beyond its stored grid.
+
+    Attributes:
+        low, high: ends of the grid.
+        share: of its values, those beyond.
+        sqnr_db: what rounding to the grid leaves of it.
+    """
+
+    name: str
+    low: float
+    high: float
+    share: float
+    sqnr_db: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRoundingFigures:
+    """What the activations of an integer file lose; ``run.stored_rounding`` measures it.
+
+    Attributes:
+        output_sqnr_db: SQNR at the worst output that decides, of the file as stored against its own
+            weights with float activations.
+        saturated: the worst first.
+    """
+
+    output_sqnr_db: float
+    saturated: tuple[SaturatedTensor, ...] = ()
+
+
+RunFigures = KernelFigures | DecoderFigures | FaintFigures | StoredRoundingFigures
 Evidence = TypeVar("Evidence", SurveyedModel, MeasuredLayer, RunFigures)
 
 
