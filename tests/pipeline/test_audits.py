@@ -104,7 +104,7 @@ def test_both_sides_are_named_by_file_or_by_model(path, files):
     assert "did you mean net" in failure.value.hint
     with store.writing(path) as con:
         con.rows("update models set source = '/gone/net.onnx' where model = 'net'")
-    with pytest.raises(ModelFileError, match="is not where it was"):
+    with pytest.raises(ModelFileError, match="moved or deleted"):
         audits.file_of("net", path)
 
 
