@@ -60,6 +60,13 @@ PAGES = (
         question="What do the channels of a layer look like, and what would rescue the layer?",
     ),
     Page(
+        "audit",
+        title="Audit",
+        icon="fact_check",
+        question="Why does this int8 file give other answers than the float file it was made from?",
+        judges=False,
+    ),
+    Page(
         "drift",
         title="Drift",
         icon="trending_down",
@@ -96,7 +103,7 @@ PAGES = (
         "sql",
         title="SQL",
         icon="terminal",
-        question="What does my own SQL query return?",
+        question="What does the store say to a query of my own?",
         judges=False,
     ),
     Page(

@@ -1,4 +1,4 @@
-"""The app's two queues: files to ingest, and models to run in float and quantized, or to rescue.
+"""The app's two queues: files to ingest, and models to run in float and int8, rescue or audit.
 
 Each takes one at a time, in a process that can be cancelled.
 """
@@ -12,7 +12,7 @@ from quantstore.wording.units import NO_BREAK_SPACE, file_size
 
 __all__ = ["FILES", "FINISHED", "RUNS", "FileQueue", "Job", "RunQueue", "Work"]
 
-Work = Literal["run", "probe", "rescue"]
+Work = Literal["run", "probe", "rescue", "audit"]
 # Starts a run, or a rescue: the file, the store, the inputs, the choices.
 StartRun = Callable[[Path, Path, str, Any], Cancellable]
 
@@ -80,7 +80,8 @@ class RunQueue(Queue):
 
     The progress of a job is ``run.choices.Progress``, its description what is rounded, and the
     inputs. Its result is ``pipeline.runs.Done``; where targets are measured,
-    ``pipeline.probes.ProbedModel``; of a rescue, ``pipeline.rescues.DoneRescue``.
+    ``pipeline.probes.ProbedModel``; of a rescue, ``pipeline.rescues.DoneRescue``; of an audit,
+    ``pipeline.audits.DoneAudit``.
     """
 
     def __init__(self, start: StartRun | None = None, start_rescue: StartRun | None = None) -> None:
@@ -144,6 +145,37 @@ class RunQueue(Queue):
             name=model,
             description=f"{number}, noise",
             when_finished=when_finished,
+        )
+
+    def add_audit(
+        self,
+        float_path: Path,
+        int8_path: Path,
+        store_path: Path,
+        inputs: str,
+        choices: Any,
+        *,
+        name: str,
+        description: str,
+        when_finished: Callable[[], None] | None = None,
+    ) -> int:
+        """Put an audit of an int8 file at the end of the queue.
+
+        Args:
+            choices: the arguments of ``auditing.choices.AuditChoices``.
+            name: what the queue calls the int8 model.
+            when_finished: see :meth:`Queue.put`.
+        """
+
+        def start() -> Cancellable:
+            # Loaded with the first audit.
+            from quantstore.pipeline import audits
+
+            asked = audits.AuditChoices(**choices)
+            return audits.start(float_path, int8_path, store_path, inputs, asked)
+
+        return self._put(
+            "audit", start, name=name, description=description, when_finished=when_finished
         )
 
     def work_of(self, job: Job) -> Work:

@@ -111,7 +111,7 @@ def _queue_path(text: str) -> None:
 def _runs() -> None:
     """What this session runs, on the pages that do not show it themselves."""
     page = address.page()
-    if page in ("drift", "rescue"):
+    if page in ("drift", "rescue", "audit"):
         return
     jobs.under_way(
         RUNS,

@@ -123,8 +123,9 @@ def css_variables() -> str:
             f"--{name}-tint: {both(light.tint, dark.tint)};",
             f"--{name}-ink: {both(light.ink, dark.ink)};",
         ]
-    for name in ("text", "muted", "grid", "axis", "accent", "background"):
-        lines.append(f"--{name}: {both(getattr(LIGHT, name), getattr(DARK, name))};")
+    for name in ("text", "muted", "grid", "axis", "bar_alternate", "accent", "background"):
+        css_name = name.replace("_", "-")
+        lines.append(f"--{css_name}: {both(getattr(LIGHT, name), getattr(DARK, name))};")
     return "\n".join(lines)
 
 

@@ -172,7 +172,7 @@ def _verdicts(model: str, db: Path) -> list[tuple[str, str]]:
     ]
 
 
-FOR_THE_OTHER_NAME = "to rename it"
+FOR_THE_OTHER_NAME = "to give it the other name"
 
 
 def _sentence(result: "IngestResult", db: Path, name: str | None) -> str:
@@ -190,7 +190,8 @@ def _sentence(result: "IngestResult", db: Path, name: str | None) -> str:
     gone = ""
     if result.runs_removed:
         runs = counted(result.runs_removed, "run")
-        gone = f"; removed {runs} of its earlier content"
+        verb = "is" if result.runs_removed == 1 else "are"
+        gone = f"; {runs} of its former content {verb} gone"
     return f"{result.outcome} {result.model}: {layers} in {took}{gone}"
 
 

@@ -3,7 +3,14 @@
 Pages, command line, report and Python ask the same functions.
 """
 
-from quantstore.queries.audits import audit_layers, audit_outputs, audit_tensors, audits
+from quantstore.queries.audits import (
+    audit_layers,
+    audit_outputs,
+    audit_partners,
+    audit_tensors,
+    audits,
+    integer_models,
+)
 from quantstore.queries.checks import LayerFigures, WeightsAlone, layer_figures, weights_alone
 from quantstore.queries.facets import (
     FACETS,
@@ -119,6 +126,7 @@ __all__ = [
     "WeightsAlone",
     "audit_layers",
     "audit_outputs",
+    "audit_partners",
     "audit_tensors",
     "audits",
     "band_limits",
@@ -131,6 +139,7 @@ __all__ = [
     "float_set",
     "found_by_name",
     "free_bytes",
+    "integer_models",
     "latest_rescues",
     "layer_address",
     "layer_bits_needed",

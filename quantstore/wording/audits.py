@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from quantstore.errors import printable
-from quantstore.wording.units import NO_BREAK_SPACE, counted, db, share, times
+from quantstore.wording.units import NO_BREAK_SPACE, counted, db, seconds, share, times
 
 if TYPE_CHECKING:
     from quantstore.records import AuditLayerRecord, AuditRecord, AuditTensorRecord
@@ -21,8 +21,16 @@ TELLING_SCALE_RATIO = 1.05
 NOTHING_LOST_DB = 40.0
 BROKEN_DB = 10.0
 TELLING_SATURATION = 0.001
+# Without any rounding two files that compute the same agree to more.
+TELLING_AGREEMENT_DB = 40.0
 
-NO_ACTIVATIONS = "The int8 file rounds no activations."
+WHAT_IT_IS = (
+    "An audit holds an int8 file against the float file that it was made from. It runs both on the"
+    " same inputs and measures what int8 costs: with the grid of the file, with the integer kernels"
+    " of this computer, with int8 weights only and with int8 activations only. Then it leaves the"
+    " worst roundings out one at a time, which shows what really matters at the outputs."
+)
+NO_ACTIVATIONS = "The int8 file rounds no activations: the weights alone lose it."
 ON_NOISE = (
     "Both files ran on noise. Audit them on your own inputs before you change anything: ranges that"
     " saturate on noise may fit what the network was made for."
@@ -32,22 +40,36 @@ NO_SINGLE_CAUSE = (
     " error builds up over the network, so look at the kind of quantization, not at one layer."
 )
 DIFF_POINTS_HERE = (
-    "One of the two models is float and the other one int8. What int8 costs is measured by an audit"
+    "One of the two models is float and the other one int8. The int8 weights are rounded a second"
+    " time here, which says nothing of what int8 costs. An audit measures that"
 )
+# The six ways in which the outputs are computed, by the column of their values.
+PAIRING_CHECK = "neither_db"
 WAY_TITLES = {
-    "grid_db": "the file in float arithmetic",
-    "integer_db": "with this computer's integer kernels",
+    "grid_db": "in float arithmetic",
+    "integer_db": "with integer kernels of this computer",
     "exact_db": "with exact integer sums",
-    "weights_db": "its weights alone",
-    "activations_db": "its activations alone",
-    "neither_db": "neither (proves the pairing)",
+    "weights_db": "int8 weights only",
+    "activations_db": "int8 activations only",
+    PAIRING_CHECK: "no rounding (checks the pairing)",
 }
 
 
-def headline(record: "AuditRecord", int8_name: str, float_name: str) -> str:
-    """``int8.onnx keeps 18.6 dB of float.onnx on 6 inputs, 11.4 dB on this computer.``"""
-    where = _inputs(record)
-    kept = f"{int8_name} keeps {db(_finite(record.grid_db))} of {float_name} on {where}"
+def headline(
+    record: "AuditRecord", int8_name: str, float_name: str, band: str | None = None
+) -> str:
+    """``At risk: int8.onnx keeps 18.6 dB of float.onnx on 6 inputs, 11.4 dB on this computer.``
+
+    Args:
+        band: of the value in float arithmetic; None to leave it out.
+    """
+    int8_name, float_name = printable(int8_name), printable(float_name)
+    verdict = "" if band is None else f"{band[0].upper()}{band[1:]}: "
+    if record.failure is not None:
+        return f"The audit of {int8_name} failed: {printable(record.failure)}"
+    if not math.isfinite(record.grid_db):
+        return f"{verdict}{int8_name} answers exactly as {float_name} on {_inputs(record)}."
+    kept = f"{verdict}{int8_name} keeps {db(record.grid_db)} of {float_name} on {_inputs(record)}"
     if record.saturates:
         kept += (
             f", but {db(_finite(record.integer_db))} on this computer, whose integer sums saturate"
@@ -56,8 +78,11 @@ def headline(record: "AuditRecord", int8_name: str, float_name: str) -> str:
 
 
 def _inputs(record: "AuditRecord") -> str:
-    noun = "noise input" if record.input_source.startswith("noise") else "input"
-    return counted(record.sample_count, noun)
+    return counted(record.sample_count, "noise input" if _is_noise(record) else "input")
+
+
+def _is_noise(record: "AuditRecord") -> bool:
+    return record.input_source.startswith("noise")
 
 
 def sentences(record: "AuditRecord", layer_names: Mapping[int, str]) -> Iterator[str]:
@@ -66,11 +91,13 @@ def sentences(record: "AuditRecord", layer_names: Mapping[int, str]) -> Iterator
     Args:
         layer_names: of the int8 file, by depth.
     """
+    if record.failure is not None:
+        return
     yield _blame(record)
     yield from _common_causes(record)
     yield from causes(record, layer_names)
     yield _pairing(record)
-    if record.input_source.startswith("noise"):
+    if _is_noise(record):
         yield ON_NOISE
 
 
@@ -79,20 +106,15 @@ def _blame(record: "AuditRecord") -> str:
     weights, activations = record.weights_db, record.activations_db
     if not record.rounded_tensors:
         return NO_ACTIVATIONS
-    both = f"{db(_finite(weights))} and {db(_finite(activations))} alone"
-    if record.grid_db >= NOTHING_LOST_DB or math.isnan(record.grid_db):
-        return f"Neither weights nor activations lose much: {both}."
-    if abs(weights - activations) < SHARED_DB:
-        return f"Weights and activations share the loss: {both}."
-    if weights < activations:
-        return (
-            f"The weights lose it: with the int8 weights alone the outputs keep"
-            f" {db(_finite(weights))}, with the activations alone {db(_finite(activations))}."
-        )
-    return (
-        f"The activations lose it: with the rounded activations alone the outputs keep"
-        f" {db(_finite(activations))}, with the int8 weights alone {db(_finite(weights))}."
+    alone = (
+        f"the outputs keep {db(_finite(weights))} with int8 weights only and"
+        f" {db(_finite(activations))} with int8 activations only."
     )
+    if record.grid_db >= NOTHING_LOST_DB or math.isnan(record.grid_db):
+        return f"Neither weights nor activations lose much: {alone}"
+    if abs(weights - activations) < SHARED_DB:
+        return f"Weights and activations share the loss: {alone}"
+    return f"The {'weights' if weights < activations else 'activations'} lose it: {alone}"
 
 
 def _common_causes(record: "AuditRecord") -> Iterator[str]:
@@ -100,23 +122,24 @@ def _common_causes(record: "AuditRecord") -> Iterator[str]:
     if record.grid_db >= NOTHING_LOST_DB:
         return
     sharing = sum(
-        layer.stored_p10_db < BROKEN_DB and layer.per_channel_p10_db >= BROKEN_DB
+        max(layer.stored_p10_db, layer.plain_p10_db) < BROKEN_DB <= layer.per_channel_p10_db
         for layer in record.layers
     )
     if sharing:
         yield (
-            f"{counted(sharing, 'layer')} would not be broken with a scale per channel:"
-            " quantize the weights per channel."
+            f"A scale per channel would repair {counted(sharing, 'broken layer')}: quantize the"
+            " weights per channel."
         )
     saturated = sum(
         tensor.saturated_share > TELLING_SATURATION
         and tensor.best_sqnr_db - tensor.sqnr_db >= SHARED_DB
         for tensor in record.tensors
     )
-    if saturated:
+    if saturated and not _is_noise(record):
+        verb = "has" if saturated == 1 else "have"
         yield (
-            f"{counted(saturated, 'tensor')} had values beyond the grid: calibrate the int8 file on"
-            " inputs like these."
+            f"{counted(saturated, 'tensor')} {verb} values beyond the grid: calibrate the int8 file"
+            " on inputs like these."
         )
 
 
@@ -145,7 +168,7 @@ def layer_cause(layer: "AuditLayerRecord", name: str | None) -> str:
     of = f"layer {layer.int8_depth + 1}" if name is None else printable(name)
     cost = f"The weights of {of} cost {db(layer.released_gain_db)} at the outputs"
     if layer.scale_ratio >= TELLING_SCALE_RATIO:
-        return f"{cost}: their scale is {times(layer.scale_ratio)} what it need be."
+        return f"{cost}: their scale is {times(layer.scale_ratio)} as large as they need."
     if layer.rounding == "clipped":
         return f"{cost}: the grid ends before the largest weights do."
     if layer.per_channel_p10_db - layer.stored_p10_db >= SHARED_DB:
@@ -168,29 +191,55 @@ def tensor_cause(tensor: "AuditTensorRecord") -> str:
             f"{cost}: its grid is wider than its values need"
             f" ({share(tensor.used_share)} of it is used)."
         )
-    return f"{cost}: its values need more than 8 bits."
+    return f"{cost}: even the best range would not help, its values need more bits."
 
 
 def _pairing(record: "AuditRecord") -> str:
     layers = f"{record.paired_layers} of {counted(record.int8_layers, 'layer')}"
     tensors = f"{record.paired_tensors} of {counted(record.rounded_tensors, 'rounded tensor')}"
     agreement = db(_finite(record.neither_db))
+    paired = f"{layers} and {tensors} have their partner in the float file."
+    if record.neither_db < TELLING_AGREEMENT_DB:
+        return (
+            f"{paired} Without any rounding the two files still differ ({agreement}): judge single"
+            " layers with care."
+        )
     return (
-        f"{layers} and {tensors} are paired with the float file. Without any rounding the two files"
-        f" agree to {agreement}."
+        f"{paired} Without any rounding the two files agree to {agreement}, which proves the"
+        " pairing."
     )
 
 
+def ways(record: "AuditRecord") -> Sequence[str]:
+    """The columns of the values that were measured, in the order they are shown in."""
+    kernels = ("integer_db", "exact_db")
+    were_run = not all(math.isnan(getattr(record, column)) for column in kernels)
+    return [column for column in WAY_TITLES if were_run or column not in kernels]
+
+
 def figures(record: "AuditRecord") -> Sequence[tuple[str, float]]:
-    """The six figures with their titles, in dB; those that were not measured are left out."""
-    missing = set()
-    if math.isnan(record.integer_db) and math.isnan(record.exact_db):
-        missing = {"integer_db", "exact_db"}
-    return [
-        (title, getattr(record, column))
-        for column, title in WAY_TITLES.items()
-        if column not in missing
-    ]
+    """The six values with their titles, in dB; those that were not measured are left out."""
+    return [(WAY_TITLES[column], getattr(record, column)) for column in ways(record)]
+
+
+def inputs_sentence(record: "AuditRecord") -> str:
+    """Which inputs, where the outputs were compared, and how long it took."""
+    return (
+        f"Inputs: {printable(record.input_source)}. Compared: {printable(record.compared)}."
+        f" {seconds(record.seconds)}, onnxruntime {printable(record.onnxruntime_version)}."
+    )
+
+
+def kept(value: float | None) -> str:
+    """A value of an audit: ``6.1 dB``, ``exact``, or that it was not measured (NaN)."""
+    if value is not None and math.isnan(value):
+        return "not measured"
+    return db(value)
+
+
+def audited(grid_db: float | None, float_name: str) -> str:
+    """``Audited: 18.6 dB of rtmdet-nano``, for the cell of a matrix."""
+    return f"Audited: {db(grid_db)} of {printable(float_name)}"
 
 
 def _finite(figure: float) -> float | None:

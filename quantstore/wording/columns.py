@@ -13,7 +13,7 @@ from quantstore.wording.units import db
 
 Row = Mapping[Any, Any]
 # A name wraps and may have a note; a pair is a text above a small one; a chip is a band.
-CellStyle = Literal["name", "pair", "chip", "spark"]
+CellStyle = Literal["name", "pair", "chip", "spark", "interval"]
 # Where there is nothing to show.
 NOTHING = "–"
 
@@ -27,15 +27,45 @@ class Spark:
     label: str
 
 
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The ends of a grid and of the values on it, None where unknown; what they say in words."""
+
+    grid: Span | None
+    seen: Span | None
+    label: str
+
+    @property
+    def bars(self) -> tuple[Span | None, Span | None]:
+        """Both as start and length, as shares of the whole from the least end to the largest."""
+        spans = [span for span in (self.grid, self.seen) if span is not None]
+        low, high = min(span[0] for span in spans), max(span[1] for span in spans)
+        whole = (high - low) or 1.0
+
+        def bar(span: Span | None) -> Span | None:
+            if span is None:
+                return None
+            return round((span[0] - low) / whole, 4), round((span[1] - span[0]) / whole, 4)
+
+        return bar(self.grid), bar(self.seen)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What one cell says: ``small`` stands below the text, ``band`` takes its place."""
+    """What one cell says: ``small`` stands below the text, ``band`` takes its place.
+
+    A picture of an ``interval`` stands above both.
+    """
 
     text: str = ""
     small: str = ""
     note: str = ""
     band: str | None = None
     spark: Spark | None = None
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

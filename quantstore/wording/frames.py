@@ -7,7 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from quantstore.records import AnswerRecord, RescueRecord, SimulationRecord
+from quantstore.records import (
+    AnswerRecord,
+    AuditLayerRecord,
+    AuditOutputRecord,
+    AuditRecord,
+    AuditTensorRecord,
+    RescueRecord,
+    SimulationRecord,
+)
 from quantstore.wording.causes import LayerFacts
 
 
@@ -66,6 +74,81 @@ def answer_record(row: Mapping[Any, Any]) -> AnswerRecord:
     values["sqnr_db"] = _finite_or(row["sqnr_db"], math.inf)
     values["score_change"] = _finite_or(row["score_change"], math.nan)
     return AnswerRecord(**values)
+
+
+# Missing where nothing is lost; the other two are missing where the file was not run so, too.
+_WAYS_ALWAYS_RUN = ("grid_db", "weights_db", "activations_db", "neither_db")
+
+
+def audit_record(
+    row: Mapping[Any, Any],
+    layers: pd.DataFrame,
+    tensors: pd.DataFrame,
+    outputs: pd.DataFrame | None = None,
+) -> AuditRecord:
+    """A row of ``queries.audits`` with its parts as what the sentences about an audit are made of.
+
+    A layer that the store no longer holds has a negative depth, which no other layer has:
+    :func:`audit_layer_names` names it all the same.
+    """
+    values = _values(AuditRecord, row)
+    if values["failure"] is None:
+        values |= {name: _finite_or(row[name], math.inf) for name in _WAYS_ALWAYS_RUN}
+    return AuditRecord(
+        **values
+        | {
+            "notes": tuple(names_or_none(row["notes"])),
+            "layers": tuple(
+                AuditLayerRecord(**_values(AuditLayerRecord, layer) | {"int8_depth": depth})
+                for depth, layer in zip(_depths(layers), layers.to_dict("records"), strict=True)
+            ),
+            "tensors": tuple(
+                AuditTensorRecord(**_values(AuditTensorRecord, tensor))
+                for tensor in tensors.to_dict("records")
+            ),
+            "outputs": tuple(
+                AuditOutputRecord(**_values(AuditOutputRecord, output))
+                for output in (() if outputs is None else outputs.to_dict("records"))
+            ),
+        }
+    )
+
+
+def audit_layer_names(layers: pd.DataFrame) -> dict[int, str]:
+    """What the layers of ``queries.audit_layers`` are called, by depth in the int8 file."""
+    return {
+        depth: str(name)
+        for depth, name in zip(_depths(layers), layers["layer"], strict=True)
+        if not pd.isna(name)
+    }
+
+
+def _depths(layers: pd.DataFrame) -> list[int]:
+    return [
+        -1 - position if pd.isna(depth) else int(depth)
+        for position, depth in enumerate(layers["int8_depth"])
+    ]
+
+
+def _values(record: type, row: Mapping[Any, Any]) -> dict[str, Any]:
+    """The columns of a record out of a row: NaN for a figure that is missing, else None."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(record):
+        if not field.metadata.get("is_column", True):
+            continue
+        value = row[field.name]
+        if field.type in (float, "float"):
+            values[field.name] = _finite_or(value, math.nan)
+        elif pd.api.types.is_list_like(value):
+            values[field.name] = value
+        elif pd.isna(value):
+            values[field.name] = None
+        else:
+            values[field.name] = int(value) if field.type in _WHOLE_NUMBERS else value
+    return values
+
+
+_WHOLE_NUMBERS = (int, "int", int | None, "int | None")
 
 
 def _finite_or(value: Any, otherwise: float) -> float:

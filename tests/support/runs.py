@@ -9,6 +9,10 @@ import numpy as np
 from quantstore import store
 from quantstore.records import (
     ActivationErrorRecord,
+    AuditLayerRecord,
+    AuditOutputRecord,
+    AuditRecord,
+    AuditTensorRecord,
     RescueDriftRecord,
     RescueFileRecord,
     RescueRecord,
@@ -196,3 +200,99 @@ def a_rescue(target="int8_channel", before=8.0, after=25.0, minute=0, **changes)
         ),
     )  # fmt: skip
     return dataclasses.replace(record, **changes)
+
+
+def an_audit(minute=0, **changes):
+    """A row of ``audits``: the scale of the second layer is too large, one tensor saturates."""
+    record = AuditRecord(
+        input_source="6 images from photos/, imagenet",
+        input_shape="image 1x1x8x8",
+        compared="the outputs",
+        sample_count=6,
+        float_layers=10,
+        int8_layers=10,
+        paired_layers=10,
+        rounded_tensors=2,
+        paired_tensors=2,
+        grid_db=18.5,
+        integer_db=18.25,
+        exact_db=18.5,
+        weights_db=19.5,
+        activations_db=26.5,
+        neither_db=70.5,
+        saturates=False,
+        seconds=2.5,
+        cpu_seconds=2.25,
+        onnxruntime_version="1.32.0",
+        created_at=WHEN + timedelta(minutes=minute),
+        notes=("images resized to 8x8",),
+        layers=(an_audited_layer(0), an_audited_layer(1, 9.5, scale_ratio=1.3, gain=7.5)),
+        tensors=(
+            an_audited_tensor("h", saturated_share=0.125, sqnr_db=12.5, released_gain_db=1.5),
+            an_audited_tensor("y", used_share=0.25),
+        ),
+        outputs=(
+            AuditOutputRecord(
+                output="logits", part=None, point="before Softmax", decides=True, grid_db=18.5,
+                integer_db=18.25, exact_db=18.5, weights_db=19.5, activations_db=26.5,
+                neither_db=70.5,
+            ),
+        ),
+    )  # fmt: skip
+    return dataclasses.replace(record, **changes)
+
+
+def an_audited_layer(depth, stored_p10_db=43.5, *, gain=math.nan, **changes):
+    record = AuditLayerRecord(
+        float_depth=depth,
+        int8_depth=depth,
+        matched_by="value",
+        relative_error=0.0125,
+        stored_scheme="int8 per channel",
+        stored_sqnr_db=stored_p10_db + 0.5,
+        stored_p10_db=stored_p10_db,
+        plain_p10_db=43.5,
+        per_channel_p10_db=44.5,
+        scale_ratio=1.0,
+        rounding="plain",
+        released_gain_db=gain,
+    )
+    return dataclasses.replace(record, **changes)
+
+
+def an_audited_tensor(name, **changes):
+    record = AuditTensorRecord(
+        float_tensor=name,
+        int8_tensor=f"{name}_quantized",
+        scale=0.5,
+        zero_point=-128,
+        grid_low=0.0,
+        grid_high=127.5,
+        seen_low=-2.0,
+        seen_high=255.0,
+        saturated_share=0.0,
+        used_share=1.0,
+        sqnr_db=40.5,
+        best_sqnr_db=41.5,
+        drift_db=30.5,
+        released_gain_db=math.nan,
+    )
+    return dataclasses.replace(record, **changes)
+
+
+def audited(path, int8_model, float_model, record=None):
+    """An audit of two models that the store holds, written into it; the first becomes int8."""
+    with store.writing(path) as connection:
+        int8_id = store.find_model(connection, int8_model)
+        connection.rows(
+            "update layers set already_quantized = true, stored_scheme = 'int8 per channel'"
+            " where model_id = ?",
+            [int8_id],
+        )
+        return store.add_audit(
+            connection,
+            int8_id,
+            store.find_model(connection, float_model),
+            f"{float_model}.onnx",
+            record or an_audit(),
+        )

@@ -1,4 +1,4 @@
-"""SQL: what does my own SQL query return?"""
+"""SQL: what does the store say to a query of my own?"""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""Runs and rescues that are under way: their lines, and what came of those of this session."""
+"""Runs, rescues and audits under way: their lines, and what came of those of this session."""
 
 import html
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import streamlit as st
 from quantstore.app.queue import FINISHED, RUNS, Job, Work
 from quantstore.app.widgets import jobs, navigation, notes
 from quantstore.errors import printable
+from quantstore.wording import audits
 from quantstore.wording.rescues import before_and_after, rescued_db
 from quantstore.wording.units import NO_BREAK_SPACE
 
@@ -30,7 +31,7 @@ def adopt_results(work: Work) -> list[str]:
     """The keys of what this session started and what has ended since it last asked.
 
     Args:
-        work: of simulations for ``run``, of rescues for ``rescue``.
+        work: of simulations for ``run``, of rescues for ``rescue``, of audits for ``audit``.
     """
     started_jobs: set[int] = st.session_state.get("own_jobs", set())
     keys = []
@@ -38,9 +39,12 @@ def adopt_results(work: Work) -> list[str]:
         if job.job_id in started_jobs and job.state in FINISHED and RUNS.work_of(job) == work:
             started_jobs.discard(job.job_id)
             if job.result is not None:
-                is_run = work == "run"
-                keys.append(str(job.result.simulation_id if is_run else job.result.rescue_id))
+                keys.append(str(getattr(job.result, _KEYS[work])))
     return keys
+
+
+# What the result of a job calls the key of what it stored.
+_KEYS = {"run": "simulation_id", "rescue": "rescue_id", "audit": "audit_id"}
 
 
 def under_way() -> None:
@@ -98,6 +102,8 @@ def _status(job: Job) -> str:
         if record.failure is not None:
             return f"no rescue: {printable(record.failure)}"
         return f"done: output SQNR {before_and_after(record.before_db, rescued_db(record))}"
+    if job.state == "done" and RUNS.work_of(job) == "audit":
+        return f"done: {audits.kept(job.result.audit.record.grid_db)}"
     if job.state == "done":
         return "; ".join(["done", *(printable(note) for note in job.result.notes)])
     return job.state
@@ -106,6 +112,12 @@ def _status(job: Job) -> str:
 def link_to_result(job: Job) -> None:
     """A link to the page that shows what came of a job."""
     work, result = RUNS.work_of(job), job.result
+    if work == "audit":
+        query_of_audit = {"model": str(result.int8_model), "audit": str(result.audit_id)}
+        navigation.link(
+            "audit", "Open the audit", icon="arrow_forward", query_params=query_of_audit
+        )
+        return
     query: dict[str, str | list[str]] = {"model": str(result.model)}
     if work == "run":
         query["runs"] = [str(result.simulation_id)]

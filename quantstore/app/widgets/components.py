@@ -324,13 +324,18 @@ td:last-child, th:last-child { padding-right: 6px; }
 .spark { display: flex; align-items: flex-end; gap: 0.5px; width: 140px; height: 28px;
     border-bottom: 1px solid var(--axis); }
 .spark i { flex: 1; display: block; }
-@container (max-width: 760px) { .wide { display: none; } }
+.interval { position: relative; width: 140px; height: 14px; margin-bottom: 3px; }
+.interval i { position: absolute; display: block; min-width: 1px; }
+.interval .grid { top: 2px; height: 10px; background: var(--bar-alternate); border-radius: 2px; }
+.interval .seen { top: 6px; height: 2px; background: var(--text); }
+@container (max-width: 760px) { .wide { display: none; } .interval { width: 90px; } }
 /* Too narrow for every column: words wrap, and what is left moves sideways by itself. */
 .scroll { overflow-x: auto; }
 @container (max-width: 520px) {
     td:not(.name) .small { white-space: normal; }
     td, th { padding-right: 6px; }
     .number + :not(.number) { padding-left: 10px; }
+    .interval { width: 64px; }
 }
 """
 )
@@ -389,6 +394,24 @@ const draw = {
             chart.appendChild(bar);
         });
         box.appendChild(chart);
+    },
+    interval(box, value) {
+        if (value.bars) {
+            const picture = element("div", "interval");
+            picture.setAttribute("role", "img");
+            picture.setAttribute("aria-label", value.label);
+            picture.title = value.label;
+            ["grid", "seen"].forEach((name, index) => {
+                if (!value.bars[index]) return;
+                const bar = element("i", name);
+                bar.style.left = `${100 * value.bars[index][0]}%`;
+                bar.style.width = `${100 * value.bars[index][1]}%`;
+                picture.appendChild(bar);
+            });
+            box.appendChild(picture);
+        }
+        box.appendChild(element("div", "small", value.text));
+        if (value.small) box.appendChild(element("div", "small", value.small));
     },
 };
 
@@ -574,8 +597,8 @@ def table(
     """A table with wrapping names, chips and small histograms; a row is a button where it opens.
 
     Args:
-        columns: ``title``, ``kind`` (name, pair, chip or spark), ``number``, ``wide`` (hidden where
-            the table is narrow).
+        columns: ``title``, ``kind`` (name, pair, chip, spark or interval), ``number``, ``wide``
+            (hidden where the table is narrow).
         rows: ``key`` (None for a row that opens nothing), ``chosen`` and one value per column:
             ``text`` and ``small`` below it; a name may have a ``note`` as well, a chip has a
             ``band``, or a text for none.

@@ -61,6 +61,9 @@ def _cell(cell: Cell | None) -> dict[str, Any] | None:
         return None
     if cell.spark is not None:
         return asdict(cell.spark)
+    picture: dict[str, Any] = {}
+    if cell.interval is not None:
+        picture = {"bars": cell.interval.bars, "label": cell.interval.label}
     texts = {"band": cell.band, "text": cell.text, "small": cell.small, "note": cell.note}
     written = {name: text for name, text in texts.items() if text}
-    return written or {"text": ""}
+    return picture | written or {"text": ""}
