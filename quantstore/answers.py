@@ -112,7 +112,7 @@ class NetworkAnswer:
         try:
             return _read(json.loads(text))
         except (TypeError, KeyError, AttributeError, RecursionError, binascii.Error) as error:
-            raise ValueError("this is no answer of a network") from error
+            raise ValueError("this is not the answer of a network") from error
 
 
 def _rounded(value: float) -> float:
@@ -123,7 +123,7 @@ def _rounded(value: float) -> float:
 def _read(content: Any) -> NetworkAnswer:
     form = content["form"]
     if form not in ANSWER_FORMS:
-        raise ValueError(f"an answer has no form {form!r}")
+        raise ValueError(f"unknown form of an answer: {form!r}")
     boxes = tuple(_box(row) for row in _few(content.get("boxes", []), MOST_BOXES))
     classes = tuple(
         ScoredClass(_label(label), _number(score))
@@ -154,15 +154,15 @@ def _map(content: Mapping[str, Any]) -> ValueMap:
     rows, columns = _label(content["rows"]), _label(content["columns"])
     values = base64.b64decode(content["values"], validate=True)
     if not 0 < rows <= MOST_CELLS_ASIDE or not 0 < columns <= MOST_CELLS_ASIDE:
-        raise ValueError("a map has no such size")
+        raise ValueError("the size of a map is out of bounds")
     if len(values) != rows * columns:
-        raise ValueError("a map does not hold as many values as it says")
+        raise ValueError("a map has a different number of values than its size requires")
     return ValueMap(rows, columns, values, _number(content["full_scale"]))
 
 
 def _few(items: Any, most: int) -> Sequence[Any]:
     if not isinstance(items, list) or len(items) > most:
-        raise ValueError(f"an answer holds a list of at most {most}")
+        raise ValueError(f"a list of at most {most} items is required")
     return items
 
 

@@ -56,7 +56,7 @@ def wait_seconds() -> float:
         seconds = math.nan
     if not seconds >= 0:
         raise QuantstoreError(
-            f"{WAIT_VARIABLE} is no number of seconds: {environment_value!r}", "unset it"
+            f"{WAIT_VARIABLE} must be a number of seconds, not {environment_value!r}", "unset it"
         )
     return seconds
 

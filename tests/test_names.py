@@ -3,6 +3,7 @@
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "quantstore"
@@ -91,3 +92,18 @@ def test_a_type_name_means_one_thing() -> None:
             if name.strip("_")[:1].isupper() and not name.isupper():
                 homes[name.strip("_")].append(str(path.relative_to(PACKAGE)))
     assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
+def test_no_string_stands_alone() -> None:
+    # The second line of a text in two lines without parentheses: nobody would ever read it.
+    alone = [
+        f"{path.relative_to(PACKAGE)}:{statement.lineno}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for scope in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(body := getattr(scope, "body", None), list)
+        for before, statement in pairwise(body)
+        if isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant | ast.JoinedStr)
+        and not isinstance(before, ast.AnnAssign)
+    ]
+    assert alone == []

@@ -103,7 +103,7 @@ PAGES = (
         "sql",
         title="SQL",
         icon="terminal",
-        question="What does the store say to a query of my own?",
+        question="What does my own SQL query return?",
         judges=False,
     ),
     Page(

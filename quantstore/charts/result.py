@@ -125,7 +125,7 @@ def drawn_as(
     """
     values = _numbers(frame[y])
     if values is None:
-        return QuickChart(None, f"{_named(y)} holds no numbers.")
+        return QuickChart(None, f"{_named(y)} has no numbers.")
     scale_type = _scale_type(frame[x])
     groups, colours, unsaid = _grouped(frame, colour, palette)
     data = pd.DataFrame(

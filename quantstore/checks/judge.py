@@ -289,7 +289,7 @@ class _Assessment:
             is_held=found_db >= least_db,
             message=(
                 f"output SQNR {db(found_db)}, {verdicts.basis(facts)}; at least {least_db:g} dB"
-                " wanted"
+                " required"
             ),
             target=facts.target,
             value=found_db,

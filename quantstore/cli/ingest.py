@@ -172,7 +172,7 @@ def _verdicts(model: str, db: Path) -> list[tuple[str, str]]:
     ]
 
 
-FOR_THE_OTHER_NAME = "to give it the other name"
+FOR_THE_OTHER_NAME = "to rename it"
 
 
 def _sentence(result: "IngestResult", db: Path, name: str | None) -> str:
@@ -190,8 +190,7 @@ def _sentence(result: "IngestResult", db: Path, name: str | None) -> str:
     gone = ""
     if result.runs_removed:
         runs = counted(result.runs_removed, "run")
-        verb = "is" if result.runs_removed == 1 else "are"
-        gone = f"; {runs} of its former content {verb} gone"
+        gone = f"; removed {runs} of its earlier content"
     return f"{result.outcome} {result.model}: {layers} in {took}{gone}"
 
 

@@ -443,7 +443,7 @@ def sql(
     "--note",
     default="",
     metavar="TEXT",
-    help="Your words to the reader; they stand at the top, with the date.",
+    help="Add this note for the reader at the top, with the date.",
 )
 @everywhere
 def report(

@@ -71,8 +71,8 @@ def overlay(db: Path, model: str, named: Path | None, target: str, output: Path)
     unplaced = original.unplaced(graph_facts.nodes)
     if unplaced:
         say(
-            f"{counted(len(unplaced), 'node')} left out of the node data, without a name in the"
-            f" graph of the file: {_named(unplaced)}"
+            f"{counted(len(unplaced), 'node')} left out of the node data because the file does"
+            f" not name them: {_named(unplaced)}"
         )
     left_out = next(file.skipped for file in files if file.kind == "exclude")
     if left_out:
@@ -84,7 +84,7 @@ def overlay(db: Path, model: str, named: Path | None, target: str, output: Path)
     else:
         say(f"exclude.txt lists what a search for {graph_facts.goal_db:g} dB returned to float")
     if "accumulated" not in known_metrics(graph_facts.nodes):
-        say(f"no run of {target} keeps its tensors; for more metrics: {_simulate(path, target)}")
+        say(f"no run for {target} has tensor values; for more metrics: {_simulate(path, target)}")
     if original.has_external_data:
         say(f"the annotated model needs its external data: move the model to {path.parent}")
 

@@ -238,14 +238,17 @@ def _say_simulation(done: "Done") -> None:
     else:
         say(f"output SQNR {record.output_sqnr_db:.1f} dB, compared: {record.compared}")
         if not math.isnan(record.deciding_sqnr_db):
-            say(f"the verdict takes {record.deciding_sqnr_db:.1f} dB, of the worst output")
+            say(f"the verdict uses the worst output: {record.deciding_sqnr_db:.1f} dB")
     if record.answers:
         say(changes(record.answers).replace(NO_BREAK_SPACE, " "))
     lost = collapse(done.simulation.activation_errors)
     if lost.first:
-        say(f"first layer below 10 dB: {lost.first}; all below from: {lost.for_good or 'nowhere'}")
+        say(
+            f"first layer below 10 dB: {lost.first};"
+            f" all layers below 10 dB from: {lost.for_good or 'nowhere'}"
+        )
     if not math.isnan(record.top1_agreement):
-        say(f"the largest score stays the same in {record.top1_agreement:.1%} of the samples")
+        say(f"the top class is the same in {record.top1_agreement:.1%} of the samples")
     if done.simulation.accuracy is not None:
         before, after = done.simulation.accuracy
         say(f"accuracy: float {before:.2%}, quantized {after:.2%}")
@@ -259,7 +262,7 @@ def _say_simulation(done: "Done") -> None:
     )
 
 
-RANKING_AGREES = "the ranking by weights (channel_sqnr_p10_db) agrees with it at Spearman"
+RANKING_AGREES = "Spearman correlation with the ranking by weights (channel_sqnr_p10_db):"
 
 
 def _say_sensitivities(done: "Done") -> None:

@@ -14,7 +14,7 @@ order by
     output_sqnr_db nulls last,
     layers_broken desc, layers_at_risk desc, layers_watch desc, model""",
     "Worst layers": """\
--- Where does it hurt? The layers whose channels keep least, over all models.
+-- The worst layers of all models: the SQNR that 90 % of their channels reach is lowest.
 select
     model, layer, band, channels_below_10db, channel_count,
     channel_sqnr_p10_db, zeroed_fraction, weight_range
@@ -22,8 +22,8 @@ from layer_errors
 where scheme = 'int8_tensor_symmetric'
 order by channel_sqnr_p10_db nulls last, zeroed_fraction desc
 limit 25""",
-    "What per-channel gains": """\
--- What would rescue it? The gain of a scale per channel over one for the whole tensor.
+    "Gain of per-channel scales": """\
+-- Which layers gain most from per-channel scales, compared with one scale per tensor?
 select
     model, layer,
     per_channel.channel_sqnr_p10_db - per_tensor.channel_sqnr_p10_db as gain_db,
@@ -35,8 +35,8 @@ where per_tensor.scheme = 'int8_tensor_symmetric'
     and per_channel.scheme = 'int8_channel_symmetric'
 order by gain_db desc nulls last
 limit 25""",
-    "Healthy tensor, drowned channels": """\
--- Why one figure per tensor lies: above 30 dB as a whole, and yet some channels are noise.
+    "Good tensor, lost channels": """\
+-- Why the SQNR of a whole tensor misleads: it is above 30 dB, but some channels are lost.
 select
     model, layer, channels_below_10db, channel_count,
     sqnr_db, channel_sqnr_p10_db, zeroed_fraction
@@ -46,7 +46,7 @@ where scheme = 'int8_tensor_symmetric'
     and channels_below_10db > 0
 order by channels_below_10db / channel_count desc""",
     "Range histogram": """\
--- The article's picture: how many convolutions have weights of which range, in bins of 5.
+-- The histogram of the article: number of convolutions by weight range, in bins of 5.
 select
     model,
     5 * floor(weight_range / 5) as range_from,
@@ -56,8 +56,8 @@ where op_family = 'conv'
 group by model, range_from
 order by model, range_from""",
     "Channel spread": """\
--- What raw range hides: bits that a typical channel loses to the widest one of its layer.
--- Nine in ten layers of the model stay below the first figure.
+-- What the weight range hides: the bits that a typical channel loses to the widest one.
+-- spread_p90_bits: 90 % of the layers of the model have a smaller spread.
 select
     model,
     quantile_cont(channel_spread_bits, 0.9) as spread_p90_bits,
@@ -68,7 +68,7 @@ from model_layers
 group by model
 order by spread_p90_bits desc""",
     "Bits needed": """\
--- How many bits would do? Layers by the fewest bits that keep 90 % of channels at 30 dB.
+-- How many bits are enough? Layers by the fewest bits with which 90 % of channels reach 30 dB.
 select
     granularity,
     bits,
@@ -77,8 +77,8 @@ from bits_needed
 where bits is not null -- NULL: not even 16 are enough
 group by granularity, bits
 order by granularity, bits""",
-    "Settings of nodes": """\
--- Do strided convolutions suffer more? A node's settings are JSON: ->> takes one out.
+    "Node attributes": """\
+-- Do strided convolutions lose more? Node attributes are JSON; ->> reads one of them.
 select
     op_type,
     coalesce(attributes ->> 'strides', 'not given') as strides,
@@ -90,7 +90,7 @@ where op_family = 'conv' and scheme = 'int8_tensor_symmetric'
 group by all
 order by layers desc""",
     "Box plot of a layer": """\
--- One box per output channel, of the convolution with the widest range; see the chart.
+-- One box per output channel of the convolution with the widest range; see the chart.
 select
     channel, weight_min, whisker_low, q1, median, q3, whisker_high, weight_max,
     model, layer

@@ -41,7 +41,7 @@ def text(node: ir.Node, name: str, default: str) -> str:
     value = default if attribute is None else attribute.value
     if not isinstance(value, str):
         raise ModelFileError(
-            f"attribute {name!r} of node {node.name!r} is no text", "export the model again"
+            f"attribute {name!r} of node {node.name!r} is not valid text", "export the model again"
         )
     return value
 

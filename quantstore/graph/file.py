@@ -26,7 +26,7 @@ from quantstore.graph.tensors import data_path, dimensions, external_tensors
 _CHUNK_BYTES = 1 << 20
 _AGAIN = "export or download the model again"
 NO_ONNX_FILE = "not an ONNX file, or a truncated one"
-NAME_IS_NO_TEXT = "the graph holds a name that is no text"
+NAME_IS_NO_TEXT = "the graph contains a name that is not valid text"
 _DATA_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 # A protobuf message cannot be longer.
 _MOST_BYTES = (1 << 31) - 1
@@ -227,7 +227,7 @@ def _parse(content: bytes) -> onnx.ModelProto:
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.initializer):
         refuse_text(head)
     if not proto.HasField("graph") or not proto.graph.node:
-        raise ModelFileError("not an ONNX file: it holds no graph", _AGAIN)
+        raise ModelFileError("not an ONNX file: it contains no graph", _AGAIN)
     return proto
 
 

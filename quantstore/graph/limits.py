@@ -164,9 +164,9 @@ def _require_few_sparse_values(model: onnx.ModelProto) -> None:
         total += math.prod(sparse.dims)
         if total > MOST_SPARSE_ELEMENTS:
             raise ModelFileError(
-                f"sparse tensor {name!r} stands for {math.prod(sparse.dims):,} values; the file may"
-                f" hold {MOST_SPARSE_ELEMENTS:,} in all",
-                "store it as a dense tensor, or leave it out",
+                f"sparse tensor {name!r} expands to {math.prod(sparse.dims):,} values; a file may"
+                f" have at most {MOST_SPARSE_ELEMENTS:,} in sparse tensors",
+                "store it as a dense tensor, or remove it",
             )
 
 

@@ -171,7 +171,7 @@ def read_or_reason(file: ModelFile, site: Site, *, fold: bool = True) -> Layer |
     except UnfoldableError as error:
         return _unread(site, f"{CANNOT_BE_COMPUTED}: {error}")
     if weights is None:
-        return _unread(site, "holds no numbers that can be read as weights")
+        return _unread(site, "contains no numbers that can be read as weights")
     shape = weights.shape
     if 0 in shape:
         return _unread(site, "is empty")
@@ -275,7 +275,7 @@ def _optional_input(file: ModelFile, node: ir.Node, index: int | None) -> Array 
         return None
     array = values_of(value, file.opset)
     if array is None:
-        raise UnfoldableError("its scale or zero point is no constant")
+        raise UnfoldableError("its scale or zero point is not constant")
     return array
 
 
@@ -371,11 +371,11 @@ def _why_not(node: ir.Node, operator: Operator, operand: Operand, constant: Cons
         scale = _scale_value(node, operator, operand)
         # Without its scale an integer weight has no range.
         if not isinstance(find_constant(scale), Constant):
-            return "whose scale is no constant"
+            return "whose scale is not constant"
         return "" if dtype in INTEGER_TYPES else f"holds {dtype.name.lower()}"
     if operator.family == "embedding":
         if operator.op_type == "Gather" and _is_plumbing(node, operator, constant):
-            return "is no table"
+            return "is not a table"
         return ""
     if constant.is_stored and dtype not in FLOAT_TYPES:
         return f"holds {dtype.name.lower()}"

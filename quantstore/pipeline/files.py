@@ -55,7 +55,7 @@ def file_of(source: str) -> Path | None:
 def _matches(pattern: str) -> tuple[list[Path], str]:
     """The files a pattern stands for, and what is missing where there are none."""
     if "\0" in pattern:
-        raise ValueError("it holds a null character")
+        raise ValueError("it contains a null character")
     path = Path(pattern).expanduser()
     if path.is_dir():
         model_files = sorted(p for p in path.rglob("*") if p.suffix.lower() == ".onnx")

@@ -183,7 +183,7 @@ def headline(changed: pd.DataFrame, before: str, after: str) -> str:
         )
     if not counts.changed:
         clauses.append(
-            f"None of {counted(counts.pairs, 'layer')} got better or worse"
+            f"None of the {counted(counts.pairs, 'layer')} got better or worse"
             if counts.pairs > 1
             else "The layer got neither better nor worse"
         )

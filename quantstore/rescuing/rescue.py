@@ -369,9 +369,9 @@ class _RescueRun:
         self._sensitivities = promotion.measure(self._bench, plain)
         if not self._sensitivities.is_complete:
             self._notes.append(
-                f"sensitivity: its share of the budget sufficed for"
-                f" {len(self._sensitivities.units)} of"
-                f" {len(promotion.plan_units(self._bench, self._draft))} tensors and weights."
+                f"Sensitivity: {len(self._sensitivities.units)} of"
+                f" {len(promotion.plan_units(self._bench, self._draft))} tensors and weights were"
+                " measured before its share of the budget was used up."
             )
         if not self._sensitivities.units:
             return
@@ -477,8 +477,8 @@ class _RescueRun:
                 )
                 return None
             self._notes.append(
-                f"The files take inputs of one shape: {self._opened.shapes}."
-                " Without it onnxruntime makes another network of the model."
+                f"The files accept inputs of one shape only: {self._opened.shapes}. Without"
+                " a fixed shape, onnxruntime builds a different network from the model."
             )
         target = self._choices.rounded
         rounding = Rounding.of(target)
@@ -503,8 +503,8 @@ class _RescueRun:
         if has_bodies(verified.model):
             self._notes.append(
                 "The file has branches or loops. onnxruntime 1.32 can crash on these when it looks"
-                " for integer operators: set session.disable_quant_qdq to 1. It was run so, not"
-                " with integer kernels."
+                " for integer operators: set session.disable_quant_qdq to 1. It was run with this"
+                " setting, so without integer kernels."
             )
         ran = run_in_openvino(verified.model, self._bench.test, verified.file_db, folder)
         self._notes.append(ran.sentence)

@@ -72,7 +72,7 @@ def require_same(whole: Whole, judge: Judge) -> None:
             continue
         if before.shape != after.shape or sqnr_db(before, after) < SAME_NETWORK_DB:
             raise OtherNetworkError(
-                f"in the whole model {name!r} is not what was compared, for it lies in a branch",
+                f"{name!r} lies in a branch, so its value is not the one that was compared",
                 "remove the branch from the model, and rescue the rest",
             )
 
@@ -114,7 +114,7 @@ def check(path: Path) -> None:
     except onnx.checker.ValidationError as error:
         first = str(error).strip().splitlines()[0]
         raise RunError(
-            f"the written file is no valid ONNX model: {first}",
+            f"the written file is not a valid ONNX model: {first}",
             "report this as a bug of quantstore, with the model",
         ) from error
     Session(path)

@@ -100,7 +100,7 @@ class Preprocessing:
         if 0 in self.std or not math.isfinite(self.scale) or self.scale == 0:
             raise InputsError("neither std nor scale may be 0")
         if self.size is not None and min(self.size) < 1:
-            raise InputsError("an image has at least one row and one column")
+            raise InputsError("the size must be at least 1 by 1")
 
 
 def _preset(name: str, description: str, **settings: Any) -> Preprocessing:
@@ -112,10 +112,10 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PRESETS = {
     preset.name: preset
     for preset in (
-        _preset("zero-one", "RGB from 0 to 1 (YOLO and most of its relatives)"),
+        _preset("zero-one", "RGB from 0 to 1 (most YOLO models)"),
         _preset(
             "imagenet",
-            "RGB from 0 to 1, minus ImageNet's mean, over its deviation (torchvision, timm)",
+            "RGB from 0 to 1, ImageNet's mean and std (torchvision, timm)",
             mean=_IMAGENET_MEAN,
             std=_IMAGENET_STD,
         ),
@@ -129,7 +129,7 @@ PRESETS = {
         ),
         _preset(
             "mmdet-bgr",
-            "BGR, ImageNet's mean and deviation in pixels (OpenMMLab: RTMDet, RTMPose)",
+            "BGR from 0 to 255, ImageNet's mean and std in pixels (OpenMMLab: RTMDet, RTMPose)",
             color="bgr",
             scale=1.0,
             mean=(103.53, 116.28, 123.675),
@@ -137,14 +137,14 @@ PRESETS = {
         ),
         _preset(
             "caffe-bgr",
-            "BGR from 0 to 255, minus the mean 104, 117, 123 (Caffe, RetinaFace)",
+            "BGR from 0 to 255, minus the means 104, 117, 123 (Caffe, RetinaFace)",
             color="bgr",
             scale=1.0,
             mean=(104.0, 117.0, 123.0),
         ),
         _preset(
             "paddle-bgr",
-            "BGR from 0 to 1, ImageNet's RGB mean and deviation in that order (PaddleOCR)",
+            "BGR from 0 to 1, ImageNet's mean and std in RGB order (PaddleOCR)",
             color="bgr",
             mean=_IMAGENET_MEAN,
             std=_IMAGENET_STD,
@@ -302,7 +302,7 @@ def read_samples(
 
 def size_left_open(name: str, height: int, width: int) -> str:
     """What to say of an input that takes images of any size."""
-    return f"images resized to {height}x{width}: input {name!r} leaves its size open"
+    return f"images resized to {height}x{width}: input {name!r} has no fixed size"
 
 
 def _images(
@@ -336,7 +336,7 @@ def _images(
     runs = len(readable) // per_run
     if not runs:
         raise InputsError(
-            f"input {target.name!r} wants {per_run} images at a time, {path} holds {len(readable)}"
+            f"input {target.name!r} expects {per_run} images at a time, {path} has {len(readable)}"
         )
 
     def feed(index: int) -> Feed:
@@ -534,7 +534,7 @@ def _arrays(path: Path, model_inputs: Sequence[ModelInput], limit: int) -> Sampl
         if name in LABEL_NAMES and per_run:
             labels = array.reshape(-1).astype(np.int64)
         else:
-            notes.append(f"{path.name}: array {name!r} is no input of the model and is left out")
+            notes.append(f"{path.name}: array {name!r} is not an input of the model and is ignored")
 
     def feed(index: int) -> Feed:
         return {name: per_run[index if len(per_run) > 1 else 0] for name, per_run in split.items()}
@@ -590,7 +590,7 @@ def _matched(
             f"{model_input.name!r} ({model_input.shape_text})" for model_input in missing
         )
         raise InputsError(
-            f"the model also needs input {wants}; {path.name} holds {holds}",
+            f"the model also needs input {wants}; {path.name} has {holds}",
             "give every input by its name in an .npz file",
         )
     return by_name, rest
@@ -603,7 +603,7 @@ def _runs(
     array = _cast(path, target, array)
     shape, rank = target.shape, len(target.shape)
     wrong = InputsError(
-        f"input {target.name!r} wants shape {target.shape_text}, {path.name} holds"
+        f"input {target.name!r} expects shape {target.shape_text}, but {path.name} has"
         f" {'x'.join(map(str, array.shape)) or 'a single number'}",
         "the first axis may count the samples",
     )
@@ -638,15 +638,17 @@ def _cast(path: Path, target: ModelInput, array: npt.NDArray[Any]) -> npt.NDArra
         cast = array
     else:
         if array.dtype.kind not in "fiub":
-            raise InputsError(f"{path.name}: input {target.name!r} holds {array.dtype}, no numbers")
+            raise InputsError(
+                f"{path.name}: input {target.name!r} has type {array.dtype}; it must be numeric"
+            )
         with np.errstate(all="ignore"):
             cast = array.astype(target.dtype)
         if target.dtype.kind in "iub" and not np.array_equal(cast, array):
             raise InputsError(
-                f"{path.name}: input {target.name!r} wants {target.dtype}, not {array.dtype}"
+                f"{path.name}: input {target.name!r} expects {target.dtype}, not {array.dtype}"
             )
     if cast.dtype.kind == "f" and not np.isfinite(cast).all():
-        raise InputsError(f"{path.name}: input {target.name!r} holds NaN or infinity")
+        raise InputsError(f"{path.name}: input {target.name!r} contains NaN or infinity")
     return cast
 
 

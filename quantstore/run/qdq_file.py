@@ -46,8 +46,7 @@ UNSIGNED_ZERO_POINT = 128
 # Weights that are this far from the number their code stands for, in steps, lie on no grid.
 _OFF_GRID_STEPS = 1e-3
 
-IS_DYNAMIC = "scales found at run time cannot be written as QuantizeLinear and"
-" DequantizeLinear"
+IS_DYNAMIC = "scales found at run time cannot be written as QuantizeLinear and DequantizeLinear"
 IS_PER_CHANNEL = "onnxruntime has no integer operator for activations with a scale per channel"
 NEEDS_INTEGERS = (
     "weights are written as symmetric integers of at most 8 bits, per tensor or channel"

@@ -106,7 +106,7 @@ def merge(path: Path, source: Path, *, replace: bool = False) -> MergeSummary:
 def _as_export(path: Path, source: Path) -> Iterator[Path]:
     """The folder of an export that holds what ``source`` does."""
     if not source.exists():
-        raise RefusedImportError(f"there is nothing at {source}", "check the path")
+        raise RefusedImportError(f"{source} does not exist", "check the path")
     if source.is_dir():
         yield source
         return
@@ -187,7 +187,7 @@ def _foreign_version(connection: duckdb.DuckDBPyConnection) -> object:
 def _check_version(version: object, source: Path) -> None:
     text = str(version)
     if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise _refused(source, "it does not name its schema version")
+        raise _refused(source, "its schema version is missing")
     if int(text) > SCHEMA_VERSION:
         raise RefusedImportError(
             f"{source} has schema {text}, quantstore {__version__} knows {SCHEMA_VERSION}",
@@ -206,7 +206,7 @@ _HINT_TO_UPDATE = "update that store with: quantstore migrate; then import it, o
 
 # Whether what is in the folder may come in.
 
-IS_NO_EXPORT = "is no export of a store"
+IS_NO_EXPORT = "is not an export of a store"
 
 
 def _check_manifest(folder: Path, source: Path) -> None:
@@ -234,7 +234,7 @@ def _datasets(folder: Path, source: Path) -> "dict[str, dataset.Dataset]":
             # Named as Parquet and without partitioning: the path itself means nothing.
             datasets[table.name] = dataset.dataset(file, format="parquet", partitioning=None)
         except (pa.ArrowException, OSError) as error:
-            raise _refused(source, f"{file.name} is no Parquet file") from error
+            raise _refused(source, f"{file.name} is not a Parquet file") from error
     return datasets
 
 
@@ -275,7 +275,9 @@ def _check_text(datasets: "dict[str, dataset.Dataset]", source: Path) -> None:
             try:
                 batch.validate(full=True)
             except pa.ArrowInvalid as error:
-                raise _refused(source, f"{parquet_name(table)} holds text that is none") from error
+                raise _refused(
+                    source, f"{parquet_name(table)} contains text that is not valid"
+                ) from error
 
 
 @contextmanager
@@ -334,7 +336,7 @@ def _wrong_columns(duck: duckdb.DuckDBPyConnection, table: str) -> Iterator[str]
     for column in our_types.keys() - incoming_types.keys():
         yield f"{file} lacks the column {column}"
     for column in incoming_types.keys() - our_types.keys():
-        yield f"{file} has a column {column}, which the table {table} has not"
+        yield f"{file} has a column {column}, which the table {table} does not have"
     for column, data_type in our_types.items():
         if incoming_types[column] != data_type:
             yield f"{file} holds {column} as {incoming_types[column]}, not as {data_type}"
@@ -342,7 +344,7 @@ def _wrong_columns(duck: duckdb.DuckDBPyConnection, table: str) -> Iterator[str]
 
 def is_infinite(column: str) -> str:
     """What is wrong with a file that holds NaN or infinity where neither has a meaning."""
-    return f"holds values of {column} that are no finite numbers"
+    return f"has values of {column} that are not finite"
 
 
 def _wrong_values(
@@ -363,12 +365,12 @@ def _wrong_values(
     file = parquet_name(table)
     expected = manifest.get("rows")
     if isinstance(expected, dict) and expected.get(table) != rows:
-        yield f"{file} holds {rows} rows, and {MANIFEST} speaks of {expected.get(table)}"
+        yield f"{file} has {rows} rows, but {MANIFEST} states {expected.get(table)}"
     for (column, (_, may_be_null)), value_count in zip(
         columns.items(), column_counts, strict=False
     ):
         if value_count < rows and not may_be_null:
-            yield f"{file} holds rows without a {column}"
+            yield f"{file} has rows without a {column}"
     for column, infinite_count in zip(columns, column_counts[len(columns) :], strict=True):
         if infinite_count:
             yield f"{file} {is_infinite(column)}"
@@ -382,14 +384,14 @@ def _wrong_keys(duck: duckdb.DuckDBPyConnection, table: Table) -> Iterator[str]:
         if duck.execute(
             f"from incoming_{name} select 1 group by {listed} having count(*) > 1 limit 1"
         ).fetchall():
-            yield f"{file} holds two rows with the same {' and '.join(key)}"
+            yield f"{file} has two rows with the same {' and '.join(key)}"
     for column, parent in table.points_to:
         parent_key = _key_of(parent)
         if duck.execute(
             f"from incoming_{name} select 1 where {column} not in"
             f" (select {parent_key} from incoming_{parent}) limit 1"
         ).fetchall():
-            yield f"{file} holds a {column} that is not in {parquet_name(parent)}"
+            yield f"{file} has a {column} that is not in {parquet_name(parent)}"
 
 
 def _key_of(parent: str) -> str:
@@ -401,20 +403,20 @@ _COHERENCE = (
     (
         "select model from incoming_models where not regexp_full_match(sha256, '[0-9a-f]{64}')"
         " limit 1",
-        "the sha256 of the model {0} is none",
+        "the sha256 of the model {0} is not valid",
     ),
     (
         "select model, layer_count, count(layer_id) from incoming_models"
         " left join incoming_layers using (model_id) group by all"
         " having count(layer_id) <> layer_count limit 1",
-        "the model {0} is not whole: it has {1} layers, and {2} are there",
+        "the model {0} is incomplete: {2} of its {1} layers are there",
     ),
     (
         "select model, layer, channel_count, count(channel) from incoming_layers"
         " join incoming_models using (model_id) left join incoming_channels using (layer_id)"
         " group by layer_id, model, layer, channel_count"
         " having count(channel) <> channel_count limit 1",
-        "the layer {1} of the model {0} is not whole: it has {2} channels, and {3} are there",
+        "the layer {1} of the model {0} is incomplete: {3} of its {2} channels are there",
     ),
     *(
         (
@@ -438,7 +440,7 @@ _COHERENCE = (
         " and points.point = source_point) or not exists ("
         "from incoming_graph_points as points where points.model_id = edges.model_id"
         " and points.point = target_point) limit 1",
-        "graph_edges.parquet connects places of the model {0} that do not follow one another",
+        "graph_edges.parquet has edges of the model {0} that run backwards or end nowhere",
     ),
     (
         "select own.layer from incoming_equalization as pairs"
@@ -469,7 +471,7 @@ _COHERENCE = (
     (
         "select greatest(octet_length(picture), strlen(float_answer), strlen(int8_answer)) as size"
         f" from incoming_simulation_answers where size > {LONGEST_ANSWER_BYTES} limit 1",
-        "simulation_answers.parquet holds an answer or a picture of {0} bytes, which is too large",
+        "simulation_answers.parquet has an answer or a picture of {0} bytes, which is too large",
     ),
 )
 

@@ -26,7 +26,7 @@ def name_is_taken(name: str) -> str:
 
 def is_too_long(subject: str, most_characters: int, characters: int) -> str:
     """Why a name or a tag cannot be so long."""
-    return f"{subject} has at most {most_characters} characters, not {characters}"
+    return f"{subject} can have at most {most_characters} characters, not {characters}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def set_tags(connection: Connection, model: str, tags: Iterable[str]) -> tuple[s
     cleaned_tags = tuple(sorted({tag for tag in map(_tag, tags) if tag}))
     if len(cleaned_tags) > MOST_TAGS:
         raise LabelError(
-            f"a model has at most {MOST_TAGS} tags, not {len(cleaned_tags)}", "use fewer"
+            f"a model can have at most {MOST_TAGS} tags, not {len(cleaned_tags)}", "use fewer"
         )
     connection.rows("update models set tags = ? where model_id = ?", [list(cleaned_tags), model_id])
     return cleaned_tags
@@ -95,7 +95,7 @@ def cleaned_note(note: str) -> str:
     note = "\n".join(line.rstrip() for line in lines)
     if len(note) > LONGEST_NOTE:
         raise LabelError(
-            f"a note has at most {LONGEST_NOTE:,} characters, not {len(note):,}", "shorten it"
+            f"a note can have at most {LONGEST_NOTE:,} characters, not {len(note):,}", "shorten it"
         )
     return note
 
@@ -116,7 +116,7 @@ def _tag(text: str) -> str:
     tag = _one_line(text, "a tag", LONGEST_TAG)
     # Lists of tags are written with commas between them.
     if "," in tag:
-        raise LabelError(f"the tag {tag!r} holds a comma", "give each tag separately")
+        raise LabelError(f"the tag {tag!r} contains a comma", "give each tag separately")
     return tag
 
 

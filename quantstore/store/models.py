@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         SimulationRecord,
     )
 
-NO_MODEL_NAMED = "the store holds no model named"
+NO_MODEL_NAMED = "the store has no model named"
 
 
 def find_model(connection: Connection, model: str) -> int:

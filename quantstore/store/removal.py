@@ -62,7 +62,7 @@ def remove_run(connection: Connection, simulation_id: int) -> RemovedRun:
         "select model_id from simulations where simulation_id = ?", [simulation_id]
     )
     if model_id is None:
-        raise UnknownRunError(f"the store holds no run {simulation_id}")
+        raise UnknownRunError(f"the store has no run {simulation_id}")
     duck = connection._connection
     run = {"run": simulation_id}
     rows: dict[str, pa.Table] = {}

@@ -45,7 +45,7 @@ def require_our_schema(
     # Only then: DuckDB takes longer to list its tables than to answer from one.
     if version is None and is_empty(connection):
         # A first ingest that was killed, or a store of which nothing was ever committed.
-        raise MissingStoreError(f"{path} is a database without any table, not a store yet")
+        raise MissingStoreError(f"{path} is an empty database, not a quantstore")
     if version is None:
         raise DamagedStoreError(
             f"{path} is a DuckDB database, but not a quantstore", "name another file with --db"
@@ -66,7 +66,7 @@ def require_our_schema(
         )
     if not may_be_older and lacks_tables(connection):
         raise OlderStoreError(
-            f"{path} was written by an earlier release, whose stores had fewer tables",
+            f"{path} was written by an earlier release, whose stores have fewer tables",
             _hint_to_update(path),
         )
 

@@ -27,8 +27,10 @@ WHAT_IT_IS = (
 VALUES = "1. Small values merge next to a large one"
 CHANNELS = "2. A few channels set the range of a layer"
 RANGES = "3. Weight ranges of the two models"
-CHANNELS_NOTE = "One box per output channel, coloured by the band of the channel. Weights in"
-" the grey zone round to 0."
+CHANNELS_NOTE = (
+    "One box per output channel, coloured by the band of the channel. Weights in the grey zone"
+    " round to 0."
+)
 RANGES_NOTE = "Each convolution counts once, as in the article, on a logarithmic axis."
 
 # Its models, with what a name of a file has in it.

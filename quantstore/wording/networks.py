@@ -8,17 +8,17 @@ from quantstore.wording.units import counted, db
 # What a picture can be coloured by, by the name that queries have for it.
 COLOURED_BY = {"weights": "Band", "sensitivity": "Sensitivity", "drift": "Drift"}
 MEANINGS = {
-    "weights": "Colour: the SQNR that 90 % of the layer's channels reach, weights alone.",
-    "sensitivity": "Colour: the SQNR at the outputs where this node alone is quantized.",
-    "drift": "Colour: the SQNR of what the node hands on in the latest run, errors of all nodes"
-    " before it included.",
+    "weights": "Colour: the SQNR that 90 % of the layer's channels reach (weights only).",
+    "sensitivity": "Colour: the output SQNR with only this node quantized.",
+    "drift": "Colour: the accumulated SQNR of the node's output in the latest run, including the"
+    " errors of all nodes before it.",
 }
 HOW_TO_READ = (
     "Input at the top, output at the bottom. A sheet behind a box is a block: click to open it. A"
-    " block has the band of its worst layer. Click a layer to open its page; rest on a line to see"
-    " what lies between."
+    " block has the band of its worst layer. Click a layer to open its page; point at a line to"
+    " see the operators in between."
 )
-TOO_LARGE = "This network has too many connections to be drawn: the layers are in the other view."
+TOO_LARGE = "This network has too many connections to draw. Choose the view Layers instead."
 
 _SIGNS = {"Add": "+", "Sum": "+", "Mul": "×", "Sub": "−", "Div": "÷", "Concat": "C", "MatMul": "·"}
 _SIGNS |= {"QLinearAdd": "+", "QLinearMul": "×", "QLinearConcat": "C"}
@@ -36,10 +36,10 @@ def not_measured(measured_by: str, target_title: str) -> str:
     """That nothing of the kind was measured, and where it is."""
     if measured_by == "sensitivity":
         return (
-            f"No sensitivity was measured for {target_title}. Measure it on the page Drift, with"
-            " “Also measure per-layer sensitivity”."
+            f"No sensitivity was measured for {target_title}. Measure it on the Drift page, with"
+            " “Also measure sensitivity”."
         )
-    return f"No run for {target_title} keeps its tensors. Start one on the page Drift."
+    return f"No run for {target_title} has tensor values. Start one on the Drift page."
 
 
 def sign(op_type: str | None) -> str:
@@ -68,5 +68,5 @@ def summary(layers: int, blocks: int, counts: Mapping[str, int]) -> str:
     by_band = ", ".join(f"{number} {band}" for band, number in counts.items() if number)
     return (
         f"Network of {counted(layers, 'layer')} in {counted(blocks, 'block')}"
-        f"{f': {by_band}' if by_band else ''}. The list beside it holds the same."
+        f"{f': {by_band}' if by_band else ''}. The view Layers lists them all."
     )

@@ -15,7 +15,7 @@ from quantstore.wording.units import counted, db, seconds, share, weights
 if TYPE_CHECKING:
     from quantstore.records import RescueRecord
 
-STEPS, UNITS = "Step by step", "What left int8"
+STEPS, UNITS = "Step by step", "What runs outside int8"
 ALL_IN_INT8 = "All multiply-accumulates stay in int8: nothing had to be given up."
 NO_FILES = "This rescue wrote no files."
 

@@ -215,19 +215,24 @@ def kernels(widening: float, scheme: Scheme) -> ExampleLayer:
 
 
 def kernels_headline(layer: ExampleLayer, limit_db: float) -> str:
-    """``2 of 3 channels drown, although the whole tensor keeps 43.9 dB; per channel none does``."""
+    """``2 of 3 channels are lost, although the whole tensor has 43.9 dB; per channel, none is``.
+
+    A channel is lost below ``limit_db``.
+    """
     total = len(layer.kernels)
-    drowned = sum(kernel.shared_db < limit_db for kernel in layer.kernels)
-    still_drowned = sum(kernel.own_db < limit_db for kernel in layer.kernels)
+    lost = sum(kernel.shared_db < limit_db for kernel in layer.kernels)
+    still_lost = sum(kernel.own_db < limit_db for kernel in layer.kernels)
     whole = db(layer.shared_db)
-    if not drowned:
-        return f"No channel drowns: all {total} reach {limit_db:g} dB, and the whole tensor {whole}"
-    verb = "drowns" if drowned == 1 else "drown"
-    although = (
-        "although the whole tensor keeps" if layer.shared_db >= limit_db else "the tensor has"
+    if not lost:
+        return (
+            f"No channel is lost: all {total} reach {limit_db:g} dB; the whole tensor has {whole}"
+        )
+    verb = "is lost" if lost == 1 else "are lost"
+    although = "although the whole tensor has" if layer.shared_db >= limit_db else "the tensor has"
+    per_channel = (
+        f"{still_lost} still {'is' if still_lost == 1 else 'are'}" if still_lost else "none is"
     )
-    per_channel = f"{still_drowned} of them still" if still_drowned else "none does"
-    return f"{drowned} of {total} channels {verb}, {although} {whole}; per channel {per_channel}"
+    return f"{lost} of {total} channels {verb}, {although} {whole}; per channel, {per_channel}"
 
 
 def _plus_zero(values: Sequence[float]) -> tuple[float, ...]:

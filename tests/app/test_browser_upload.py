@@ -112,7 +112,7 @@ def test_an_upload_is_run_deleted_and_handed_out(visit, empty_app) -> None:
     page.wait_for_url(lambda url: "runs=" in url, timeout=60_000)
     visitor.shows("digits-rescaled")
     visitor.settle()
-    page.get_by_role("button", name=ways_on.RUN_WITHOUT).first.click()
+    page.get_by_role("button", name=ways_on.RUN_AGAIN).first.click()
     page.wait_for_function("location.search.split('runs=').length === 3", timeout=60_000)
     visitor.settle()
 
@@ -121,7 +121,7 @@ def test_an_upload_is_run_deleted_and_handed_out(visit, empty_app) -> None:
     visitor.shows("Deleted the run")
     visitor.settle()
     page.get_by_role("button", name="Undo").first.click()
-    visitor.shows("Run put back")
+    visitor.shows("Run restored")
     visitor.leaves_no_trace()
 
 

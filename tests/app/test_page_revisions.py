@@ -79,7 +79,7 @@ def test_without_an_address_two_models_of_equally_many_layers_are_picked(page):
 
 def test_where_nothing_changed_there_is_no_chart(page):
     app = page(before="digits-separable", after="digits-separable-unfolded")
-    assert "None of 10" in app.markdown[0].value
+    assert "none of the 10" in app.markdown[0].value
     assert not app.get("vega_lite_chart")
     assert [one.label.replace("\u00a0", " ") for one in app.expander] == ["10 layers unchanged"]
 

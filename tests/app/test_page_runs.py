@@ -530,7 +530,7 @@ def test_inputs_that_are_not_there_are_asked_for_again(open_app, path, asked, on
     assert app.error[0].value == inputs_box.NO_INPUTS
     app.text_input(key="run_folder").set_value("/nowhere/at all")
     next(b for b in app.button if b.label == "Run").click().run()
-    assert app.error[0].value.startswith("There is nothing at")
+    assert app.error[0].value.endswith("does not exist. Check the path.")
     assert asked == []
 
 

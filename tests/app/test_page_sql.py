@@ -128,7 +128,7 @@ def test_no_example_names_a_column_twice(demo_store):
 
 def test_the_drowned_channels_are_there_although_the_tensor_looks_healthy(demo_store):
     with store.reading(demo_store) as con:
-        frame = con.frame(EXAMPLES["Healthy tensor, drowned channels"])
+        frame = con.frame(EXAMPLES["Good tensor, lost channels"])
     assert (frame["sqnr_db"] > 30).all()
     assert (frame["channels_below_10db"] > 0).all()
 

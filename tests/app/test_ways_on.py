@@ -205,7 +205,7 @@ def test_removed_models_come_back_with_their_runs_labels_and_copies(path, monkey
     assert rows_of(path)[0] == [name for name in before[0] if name not in (MODEL, "digits-plain")]
     assert kept.kept_file(path, content) is None
     (removal,) = app.session_state["removals"]
-    assert removal.put_back() == "2\u00a0models put back"
+    assert removal.put_back() == "2\u00a0models restored"
     assert rows_of(path) == before
     assert kept.kept_file(path, content) is not None
     with store.reading(path) as con:

@@ -1021,7 +1021,7 @@ def test_a_name_that_is_taken_is_told_when_models_come_in(run, own_store):
     [
         (["export", "out", "nobody"], 2, f"{NO_MODEL_NAMED} 'nobody'"),
         (["export", "."], 1, "add --replace"),
-        (["import", "nowhere"], 1, "there is nothing at nowhere"),
+        (["import", "nowhere"], 1, "nowhere does not exist"),
         (["import", "."], 1, IS_NO_EXPORT),
         (["import", "notes.txt"], 1, f"notes.txt {IS_NO_DATABASE}"),
         (["backup", "notes.txt"], 1, "notes.txt exists already"),

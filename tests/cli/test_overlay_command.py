@@ -37,7 +37,7 @@ def test_every_file_is_written_and_named(run, tmp_path):
     ]
     for name in names:
         assert f"wrote out/{name}\n" in err
-    assert "no run of int8_tensor keeps its tensors" in err
+    assert "no run for int8_tensor has tensor values" in err
     assert "exclude.txt lists the broken layers" in err
 
 

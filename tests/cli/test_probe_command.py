@@ -123,7 +123,7 @@ def test_a_file_that_is_not_stored_is_ingested_as_well(run, tmp_path, answering)
     ("arguments", "code", "part"),
     [
         ([MODEL, "--target", "nope"], 2, "'int8_channel_fused'"),
-        (["nope"], 2, "the store holds no model named 'nope', and there is no such file"),
+        (["nope"], 2, "the store has no model named 'nope', and there is no such file"),
         (["text.onnx"], 1, "text.onnx: not an ONNX file"),
         (["gone"], 1, "the file of 'gone' has been moved or deleted"),
         ([MODEL, "--probe-seconds", "0"], 2, "--probe-seconds"),

@@ -178,7 +178,7 @@ def test_where_nothing_is_lost_the_largest_gain_is_named():
         "2 layers got better; largest gain: b 20.0 dB → exact",
         "Every layer is matched by name.",
     )
-    assert said(was, was)[0] == "None of 2 layers got better or worse"
+    assert said(was, was)[0] == "None of the 2 layers got better or worse"
 
 
 def test_two_networks_are_no_revisions():

@@ -220,11 +220,11 @@ def test_labels_are_kept_apart_and_follow_the_samples_that_are_taken(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ({"x": np.zeros((4, 5))}, "input 'x' wants shape \\?x6, x.npz holds 4x5"),
-        ({"y": np.zeros((4, 6)), "z": np.ones(1)}, "needs input 'x' .*; x.npz holds 'y', 'z'"),
-        ({"x": np.full((4, 6), np.nan)}, "holds NaN or infinity"),
-        ({"x": np.array([["a"] * 6])}, "holds <U1, no numbers"),
-        ({"x": np.zeros((0, 6))}, "wants shape"),
+        ({"x": np.zeros((4, 5))}, "input 'x' expects shape \\?x6, but x.npz has 4x5"),
+        ({"y": np.zeros((4, 6)), "z": np.ones(1)}, "needs input 'x' .*; x.npz has 'y', 'z'"),
+        ({"x": np.full((4, 6), np.nan)}, "contains NaN or infinity"),
+        ({"x": np.array([["a"] * 6])}, "has type <U1; it must be numeric"),
+        ({"x": np.zeros((0, 6))}, "expects shape"),
     ],
     ids=["shape", "missing", "nan", "text", "empty"],
 )
@@ -240,7 +240,7 @@ def test_different_numbers_of_samples_are_refused(tmp_path):
 
 
 def test_fractions_for_whole_numbers_are_refused(tmp_path):
-    with pytest.raises(InputsError, match="wants int64, not float64"):
+    with pytest.raises(InputsError, match="expects int64, not float64"):
         read_samples(
             arrays(tmp_path, x=np.full((1, 2), 0.5)), [ModelInput("x", (1, 2), np.dtype(np.int64))]
         )

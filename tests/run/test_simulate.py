@@ -364,7 +364,9 @@ def test_a_budget_that_is_too_small_is_said(model, arrays):
 
 def test_an_input_of_another_shape_is_refused(model, tmp_path):
     np.savez(tmp_path / "x.npz", x=gaussian(2, 3, 9, 8))
-    with pytest.raises(InputsError, match=r"input 'x' wants shape \?x3x8x8, x.npz holds 2x3x9x8"):
+    with pytest.raises(
+        InputsError, match=r"input 'x' expects shape \?x3x8x8, but x.npz has 2x3x9x8"
+    ):
         simulate(model, str(tmp_path / "x.npz"))
 
 

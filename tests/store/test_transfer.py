@@ -493,7 +493,7 @@ HOSTILE = {
         "layers.parquet is no Parquet file",
     ),
     "broken page": (broken_page, "cannot be read"),
-    "cut short": (lambda folder: say(folder, rows={"models": 7}), "speaks of 7"),
+    "cut short": (lambda folder: say(folder, rows={"models": 7}), "states 7"),
     "no column": (rewrite("layers", lambda r: r.drop_columns("shape")), "lacks the column shape"),
     "more columns": (
         rewrite("layers", lambda r: r.append_column("extra", r["depth"])),
@@ -528,9 +528,9 @@ HOSTILE = {
     ),
     "part of a model": (
         rewrite("models", with_values("layer_count", lambda count: count + 1)),
-        f"the model {PLAIN} is not whole",
+        f"the model {PLAIN} is incomplete",
     ),
-    "part of a layer": (rewrite("channels", lambda r: r.slice(1)), "is not whole"),
+    "part of a layer": (rewrite("channels", lambda r: r.slice(1)), "is incomplete"),
     "unknown scheme": (
         rewrite("errors", with_values("scheme", lambda _: "int3")),
         "the scheme int3",

@@ -127,12 +127,12 @@ def test_the_kernels_go_through_the_arithmetic_that_measures_models(bits, is_sym
     [
         (
             100,
-            "2 of 3 channels drown, although the whole tensor keeps 46.1 dB; per channel none does",
+            "2 of 3 channels are lost, although the whole tensor has 46.1 dB; per channel, none is",
         ),
-        (1, "No channel drowns: all 3 reach 10 dB, and the whole tensor 50.3 dB"),
+        (1, "No channel is lost: all 3 reach 10 dB; the whole tensor has 50.3 dB"),
     ],
 )
-def test_the_headline_counts_the_channels_that_drown(widening, said):
+def test_the_headline_counts_the_lost_channels(widening, said):
     layer = worked_example.kernels(widening, Scheme("any", 8, "tensor", False))
     headline = worked_example.kernels_headline(layer, BAND_LIMITS_DB[0])
     assert headline.replace("\u00a0", " ") == said

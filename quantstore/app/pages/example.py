@@ -27,7 +27,7 @@ MISLEADING_DB = 10
 def main() -> None:
     """Draw the page. It needs no store."""
     st.title("Worked example")
-    st.caption("What a few numbers go through on their way to int8 and back, step by step.")
+    st.caption("How a few numbers are quantized to int8 and back, step by step.")
     values_box, scheme = _controls()
     try:
         values = worked_example.parse_values(values_box)

@@ -131,7 +131,7 @@ def _verdict(record: RescueRecord, bands: tuple[str | None, str | None]) -> None
     if record.failure is None:
         st.markdown("  \n".join(map(markdown, tables.answer_lines(record, bands))))
     for note in record.notes:
-        st.caption(markdown(note))
+        st.caption(markdown(f"{note[:1].upper()}{note[1:]}"))
     st.caption(markdown(tables.inputs_sentence(record)))
 
 

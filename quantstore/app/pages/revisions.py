@@ -92,7 +92,7 @@ def _answer(
     answer = headlines.revision_headline(facts[before], facts[after], target)
     with headline.container():
         st.header(notes_widgets.escaped(answer), anchor=False)
-        st.markdown(notes_widgets.escaped(f"Layers: {layers}."))
+        st.markdown(notes_widgets.escaped(f"Layers: {layers[0].lower()}{layers[1:]}."))
 
 
 def _pickers(names: list[str], likely: tuple[str, str]) -> tuple[str, str]:

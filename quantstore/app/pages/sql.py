@@ -1,4 +1,4 @@
-"""SQL: what does the store say to a query of my own?"""
+"""SQL: what does my own SQL query return?"""
 
 import io
 import re

@@ -28,7 +28,7 @@ from quantstore.wording.changed_answers import (
 )
 from quantstore.wording.text import breakable, markdown
 
-HEADING = "What int8 does to an answer"
+HEADING = "Answers in float and in int8"
 _MUTED = both(LIGHT.muted, DARK.muted)
 _TEXT = both(LIGHT.text, DARK.text)
 _BAR = both(LIGHT.bar_alternate, DARK.bar_alternate)

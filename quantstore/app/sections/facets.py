@@ -32,7 +32,9 @@ class _Terms:
 def _terms(target: Target) -> dict[queries.Facet, _Terms]:
     return {
         "verdict": _Terms("Verdict", f"Verdict with {target.title}."),
-        "survives": _Terms("Survives on", "Fine or to watch on one of these targets, measured."),
+        "survives": _Terms(
+            "Survives on", "Rated fine or watch on at least one of these targets, by a measurement."
+        ),
         "operator": _Terms(
             "Broken operators", f"At least one broken layer of this kind with {target.title}."
         ),

@@ -88,7 +88,7 @@ def shown(results: queries.SearchResults, text: str) -> dict[str, Any]:
         ],
         "hint": ""
         if any(hits.best for _, hits, _ in groups)
-        else f"No model, layer or tag holds “{printable(text)}”.",
+        else f"No model, layer or tag contains “{printable(text)}”.",
     }
 
 

@@ -20,7 +20,7 @@ from quantstore.wording.units import counted
 from quantstore.wording.verdicts import ModelFacts
 
 FINISH_TEST, RESCUE = "Finish test", "Rescue"
-RUN_WITHOUT = "Run without"
+RUN_AGAIN = "Run again with"
 UNDER_WAY = "Test under way. The verdict appears here."
 # How many layers a run leaves in float at first: what costs most, not everything that costs.
 WORST_LAYERS = 3
@@ -157,8 +157,9 @@ def _run_without(
     if not names or not run_form.is_offered():
         return
     names_listed = listed([printable(name) for name in names])
+    kept = short_name(names_listed, 30) if len(names) == 1 else f"the first {len(names)}"
     st.button(
-        f"{RUN_WITHOUT} {'it' if len(names) == 1 else f'the first {len(names)}'}",
+        f"{RUN_AGAIN} {kept} in float",
         icon=":material/play_arrow:",
         key=key,
         help=f"Runs the model again and keeps {names_listed} in float.",

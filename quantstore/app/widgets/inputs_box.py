@@ -135,4 +135,4 @@ def _problem_with(path: str) -> str | None:
         exists = Path(path).expanduser().exists()
     except (OSError, RuntimeError, ValueError):
         exists = False
-    return None if exists else f"There is nothing at {markdown(path)}. Check the path."
+    return None if exists else f"{markdown(path)} does not exist. Check the path."

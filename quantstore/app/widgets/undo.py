@@ -14,10 +14,10 @@ from quantstore.wording.text import markdown, short_name
 from quantstore.wording.units import counted
 
 UNDO_MODELS = (
-    "Puts back the measurements, runs, rescues, tags, notes and kept copies, as they were."
-    " Possible until you close this page."
+    "Restore the measurements, runs, rescues, tags, notes and kept copies. Possible until you"
+    " close this page."
 )
-UNDO_RUN = "Puts back the run with all its values. Possible until you close this page."
+UNDO_RUN = "Restore the run with all its values. Possible until you close this page."
 # Lines in the sidebar, the latest first.
 MOST_LINES = 3
 
@@ -42,7 +42,7 @@ def remove_models(models: Sequence[str]) -> None:
         aside = Upload(0, name="removed")
     except OSError as error:
         raise QuantstoreError(
-            f"there is no room to keep what Undo needs: {error.strerror}",
+            f"cannot keep a copy for Undo: {error.strerror}",
             f"remove it with: {settings.command('remove NAME')}",
         ) from error
     with store.reading(path, settings.patience_seconds()) as con:
@@ -59,11 +59,11 @@ def remove_models(models: Sequence[str]) -> None:
         summary = store.merge(path, aside.folder)
         if copies is not None:
             kept.put_back(path, copies.folder)
-        done = f"{counted(len(summary.added), 'model')} put back"
+        done = f"{counted(len(summary.added), 'model')} restored"
         if summary.already_stored:
             done += f"; {counted(len(summary.already_stored), 'model')} stored again meanwhile"
         for former, name in summary.renamed:
-            done += f"; {former} is called {name} now"
+            done += f"; {former} is now called {name}"
         return done
 
     what = short_name(names[0], 50) if len(names) == 1 else counted(len(names), "model")
@@ -79,7 +79,7 @@ def remove_run(simulation_id: int, title: str) -> None:
     def put_back() -> str:
         with store.writing(path, settings.patience_seconds()) as con:
             is_back = store.restore_run(con, removed)
-        return "Run put back" if is_back else "The run has no place any more: its model changed"
+        return "Run restored" if is_back else "The run cannot be restored: its model changed"
 
     _offer(_Removed(f"Deleted the run {short_name(title, 50)}", UNDO_RUN, put_back))
 
@@ -112,7 +112,7 @@ def _put_back(removal: _Removed) -> None:
         st.session_state["undo_outcome"] = f"{removal.put_back()}."
     except QuantstoreError as error:
         # It can be tried again.
-        st.session_state["undo_outcome"] = f"Not put back: {error.sentence}"
+        st.session_state["undo_outcome"] = f"Not restored: {error.sentence}"
     else:
         _removals().remove(removal)
 
