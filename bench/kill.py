@@ -33,7 +33,7 @@ from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.schemes import INT8_SCHEMES
 from quantstore.store import SCHEMA_VERSION
-from quantstore.store.arrow import load_arrow
+from quantstore.store.rows import load_numpy
 
 ROOT = Path(__file__).resolve().parent.parent
 OLD_STORE = ROOT / "tests" / "data" / "store-schema-1.duckdb.gz"
@@ -348,7 +348,7 @@ def small_models(folder: Path, count: int) -> list[Path]:
 def run(kills: int, seed: int) -> dict[str, Tally]:
     """Kill so often, an equal number of each kind; returns what was found."""
     # Every child would load it, and be killed doing so.
-    load_arrow()
+    load_numpy()
     chance = random.Random(seed)
     tallies = {task: Tally() for task in TASKS}
     with tempfile.TemporaryDirectory(prefix="quantstore-kill-") as name:

@@ -227,15 +227,16 @@ def test_pages_know_no_other_page_and_widgets_no_page():
 # What code may never do.
 
 
-# What the store puts into a statement itself: its own tables, columns and sequences, lists of them
-# and conditions on them, the comments of its own schema, quoted names, and a number.
+# What the store puts into a statement itself: its own tables, columns and sequences, lists of them,
+# joins with them and conditions on them, comments of its own schema, quoted names, and a number.
 OWN_WORDS = {
-    *("table", "name", "column", "parent", "parent_key", "sequence", "listed", "condition"),
+    *("table", "name", "column", "parent", "parent_key", "sequence", "listed", "joined"),
+    "condition",
     *("model_column", "side", "statement"),
     *("creation['name']", "_quoted(column)", "database"),
     *("quoted", "original", "copy", "STORAGE_VERSION", "max(1, int(timeout_seconds * 1000))"),
 }
-ASKING = ("rows", "value", "frame", "execute", "executemany", "sql", "answering")
+ASKING = ("rows", "records", "value", "frame", "execute", "executemany", "sql", "answering")
 
 
 def calls_of(path: Path) -> Iterator[ast.Call]:

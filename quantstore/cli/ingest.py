@@ -164,11 +164,11 @@ def _verdicts(model: str, db: Path) -> list[tuple[str, str]]:
     from quantstore.wording.verdicts import verdict_sentence
 
     with store.reading(db) as connection:
-        rows = queries.verdicts(connection, [model]).to_dict("records")
+        verdicts = queries.verdict_facts(connection, model)
     return [
-        (f"  {row['target']}: {verdict_sentence(queries.model_facts(row))}", row["verdict"])
-        for row in rows
-        if TARGETS[row["target"]].is_default
+        (f"  {facts.target}: {verdict_sentence(facts)}", facts.verdict)
+        for facts in verdicts
+        if TARGETS[facts.target].is_default
     ]
 
 

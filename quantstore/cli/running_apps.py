@@ -5,7 +5,6 @@ when somebody looks for an app. A file counts only where the server answers.
 """
 
 import contextlib
-import http.client
 import json
 import logging
 import os
@@ -54,6 +53,9 @@ def port_of(store_path: Path, port: int | None = None) -> int | None:
 
 def is_healthy(port: int) -> bool:
     """Whether a server of Streamlit answers on a port of this computer."""
+    # Few commands ask, and it loads slowly.
+    import http.client
+
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HEALTH_SECONDS)
     with contextlib.closing(connection):
         try:

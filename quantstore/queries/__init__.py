@@ -64,6 +64,7 @@ from quantstore.queries.models import (
     shown_targets,
     sources,
     store_size,
+    verdict_facts,
     verdicts,
 )
 from quantstore.queries.network import MEASURED_BY, model_network, network_values
@@ -195,6 +196,7 @@ __all__ = [
     "stored_rescues",
     "tag_counts",
     "tensor_values",
+    "verdict_facts",
     "verdicts",
     "verdicts_by_target",
     "weights_alone",

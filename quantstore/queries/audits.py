@@ -1,11 +1,14 @@
 """Questions about audits: what an int8 file keeps of its float file, layer by layer."""
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from quantstore.store import Connection, find_model
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def audits(con: Connection, model: str | None = None) -> pd.DataFrame:
+
+def audits(con: Connection, model: str | None = None) -> "pd.DataFrame":
     """One row per audit, the latest first: of an int8 model, of a float one, or of all.
 
     ``float_model`` is NULL where the store does not hold the float file. ``band``: of ``grid_db``.
@@ -30,7 +33,7 @@ def audits(con: Connection, model: str | None = None) -> pd.DataFrame:
     )
 
 
-def audit_layers(con: Connection, audit_id: int) -> pd.DataFrame:
+def audit_layers(con: Connection, audit_id: int) -> "pd.DataFrame":
     """One row per layer of the int8 file: the largest gain first, then the worst weights.
 
     ``band``: of ``stored_p10_db``, NULL where the layer has no partner or stores floats.
@@ -59,7 +62,7 @@ def audit_layers(con: Connection, audit_id: int) -> pd.DataFrame:
     )
 
 
-def audit_tensors(con: Connection, audit_id: int) -> pd.DataFrame:
+def audit_tensors(con: Connection, audit_id: int) -> "pd.DataFrame":
     """One row per activation that the int8 file rounds: the largest gain first."""
     return con.frame(
         """
@@ -75,7 +78,7 @@ def audit_tensors(con: Connection, audit_id: int) -> pd.DataFrame:
     )
 
 
-def audit_outputs(con: Connection, audit_id: int) -> pd.DataFrame:
+def audit_outputs(con: Connection, audit_id: int) -> "pd.DataFrame":
     """One row per output and part, the worst that decides first."""
     return con.frame(
         """

@@ -1,13 +1,14 @@
 """Questions about the layers of a model, and about one of them."""
 
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from quantstore.layer import DEAD_SHARE
 from quantstore.schemes import SCHEMES
 from quantstore.store import Connection
 from quantstore.wording.causes import NARROW_CHANNEL_SHARE
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Bins of the small histogram of channel SQNR in tables: 0 to 50 dB, the last one open.
 SPARK_BINS = 25
@@ -20,7 +21,7 @@ CHANNEL_SORTS = ("worst first", "by index", "widest first", "most outliers first
 MOST_COLUMNS = 640
 
 
-def found_by_name(layers: pd.DataFrame, text: str) -> pd.DataFrame:
+def found_by_name(layers: "pd.DataFrame", text: str) -> "pd.DataFrame":
     """Those layers whose name or module path contains the text, in any case.
 
     Names that a machine made, such as ``node_conv2d_17``, say less than the module they come from.
@@ -32,7 +33,7 @@ def found_by_name(layers: pd.DataFrame, text: str) -> pd.DataFrame:
     return layers[named | of_module]
 
 
-def worst_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
+def worst_layers(con: Connection, model: str, scheme: str) -> "pd.DataFrame":
     """One row per layer of a model, worst first, with what its causes are read from.
 
     ``rank`` counts from 1; ``spark`` holds the number of channels in each 2 dB bin of SQNR;
@@ -151,7 +152,7 @@ def layer_details(con: Connection, layer_id: int) -> dict[str, object]:
     return {str(name): value for name, value in frame.iloc[0].to_dict().items()}
 
 
-def layer_schemes(con: Connection, layer_id: int) -> pd.DataFrame:
+def layer_schemes(con: Connection, layer_id: int) -> "pd.DataFrame":
     """One row per scheme for a layer: its errors, its band, its channels in 2 dB bins of SQNR.
 
     ``spark`` is NULL for schemes that are not kept channel by channel.
@@ -193,7 +194,7 @@ def layer_channel_columns(
     order: str = CHANNEL_ORDERS[0],
     first: int = 0,
     last: int | None = None,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """What a chart of a layer's channels draws: one row for each, or for neighbours together.
 
     Channels without a finite weight are left out. Where there are more than ``MOST_COLUMNS``,
@@ -321,7 +322,7 @@ def layer_channel_rows(
     channels: tuple[int, int] | None = None,
     skip: int = 0,
     limit: int | None = None,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """One row per output channel: its figures, and its SQNR under each int8 scheme.
 
     ``sqnr_db``, ``zeroed_fraction`` and ``band`` are those under ``scheme``. A SQNR is NULL where
@@ -386,7 +387,7 @@ def layer_channel_rows(
     )
 
 
-def layer_histogram(con: Connection, layer_id: int) -> pd.DataFrame:
+def layer_histogram(con: Connection, layer_id: int) -> "pd.DataFrame":
     """One row per bin of a layer's histogram."""
     return con.frame(
         """
@@ -399,7 +400,7 @@ def layer_histogram(con: Connection, layer_id: int) -> pd.DataFrame:
     )
 
 
-def layer_clipping(con: Connection, layer_id: int) -> pd.DataFrame:
+def layer_clipping(con: Connection, layer_id: int) -> "pd.DataFrame":
     """One row per bit width, measure and clipping threshold of a layer, thresholds ascending.
 
     ``threshold`` is a share of the largest absolute weight; ``sqnr_db`` is NULL where the weights
@@ -453,7 +454,7 @@ def layer_bits_needed(con: Connection, layer_id: int) -> dict[str, int | None]:
     )
 
 
-def layer_equalization(con: Connection, layer_id: int, scheme: str) -> pd.DataFrame:
+def layer_equalization(con: Connection, layer_id: int, scheme: str) -> "pd.DataFrame":
     """One row per neighbour that a layer could share scale with, the better one first.
 
     ``before_db`` and ``after_db`` are the layer's own channel p10, those with ``partner_`` the
@@ -495,7 +496,7 @@ def layer_equalization(con: Connection, layer_id: int, scheme: str) -> pd.DataFr
     )
 
 
-def layer_findings(con: Connection, layer_id: int) -> pd.DataFrame:
+def layer_findings(con: Connection, layer_id: int) -> "pd.DataFrame":
     """What stands out about one layer, the gravest first."""
     return con.frame(
         """
@@ -508,7 +509,7 @@ def layer_findings(con: Connection, layer_id: int) -> pd.DataFrame:
     )
 
 
-def layer_rescues(con: Connection, model: str, scheme: str) -> pd.DataFrame:
+def layer_rescues(con: Connection, model: str, scheme: str) -> "pd.DataFrame":
     """One row per layer of a model: what could rescue it under one scheme, as far as it is stored.
 
     ``clipped_p10_db`` is what clipping the range reaches where the scheme is per tensor,

@@ -7,12 +7,15 @@ here knows a store: frames in, a frame out.
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from quantstore.wording.text import short_name
 from quantstore.wording.units import NO_BREAK_SPACE, count, counted, db
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BY_NAME = "name"
 BY_SHAPE = "shape and order"
@@ -36,7 +39,7 @@ _ALIKE = 0.5
 PositionPair = tuple[int, int]
 
 
-def match(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+def match(before: "pd.DataFrame", after: "pd.DataFrame") -> "pd.DataFrame":
     """Which layer of ``before`` is which of ``after``.
 
     Layers of the same (layer, operand) and operator family are the same, whatever became of their
@@ -107,7 +110,7 @@ class ChangeCounts:
         return self.pairs >= _ALIKE * self.smaller
 
 
-def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+def changes(before: "pd.DataFrame", after: "pd.DataFrame") -> "pd.DataFrame":
     """What :func:`match` finds, with what it means for int8.
 
     ``change_db`` is the gain of the SQNR that nine in ten channels reach: infinite where a layer
@@ -127,11 +130,13 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
         "unchanged",
     )
     layer = matched["layer_after"].where(matched["layer_after"].notna(), matched["layer_before"])
+    import pandas as pd
+
     outcome_columns = pd.DataFrame({"layer": layer, "outcome": outcome, "change_db": change})
     return pd.concat([outcome_columns, matched], axis=1)
 
 
-def tally(changed: pd.DataFrame) -> ChangeCounts:
+def tally(changed: "pd.DataFrame") -> ChangeCounts:
     """Count what :func:`changes` found."""
     outcomes, rules = changed["outcome"].value_counts(), changed["rule"].value_counts()
     return ChangeCounts(
@@ -145,7 +150,7 @@ def tally(changed: pd.DataFrame) -> ChangeCounts:
     )
 
 
-def worst_first(changed: pd.DataFrame) -> pd.DataFrame:
+def worst_first(changed: "pd.DataFrame") -> "pd.DataFrame":
     """Losses first, the largest on top; gains; then layers without a partner, as they stood."""
     return changed.sort_values("change_db", kind="stable", na_position="last")
 
@@ -160,7 +165,7 @@ def few_layers_match(pair_count: int, layer_count: int) -> str:
     return f"Only {pairs} match: {TWO_NETWORKS}, not two revisions of one"
 
 
-def headline(changed: pd.DataFrame, before: str, after: str) -> str:
+def headline(changed: "pd.DataFrame", before: str, after: str) -> str:
     """``17 layers got better, 3 worse, 2 only in B; worst change: stem/Conv 31.2 → 8.4 dB``.
 
     Args:
@@ -193,6 +198,8 @@ def headline(changed: pd.DataFrame, before: str, after: str) -> str:
     summary = ", ".join(clauses)
     if not counts.changed:
         return summary
+    import pandas as pd
+
     gains = changed["change_db"].to_numpy()
     extreme = changed.iloc[int(np.nanargmin(gains) if counts.worse else np.nanargmax(gains))]
     was, is_now = (
@@ -212,7 +219,7 @@ def from_to(before_db: float | None, after_db: float | None) -> str:
     return f"{was} → {is_now}"
 
 
-def how_matched(changed: pd.DataFrame) -> str:
+def how_matched(changed: "pd.DataFrame") -> str:
     """Which rule paired the layers, in a sentence."""
     counts = tally(changed)
     if not counts.pairs:
@@ -234,16 +241,16 @@ def how_matched(changed: pd.DataFrame) -> str:
     return sentence
 
 
-def _reached(values: pd.Series) -> np.ndarray:
+def _reached(values: "pd.Series") -> np.ndarray:
     """SQNRs with infinity for NULL: an exact layer has no finite one."""
     return values.astype(float).fillna(np.inf).to_numpy()
 
 
-def _names(layers: pd.DataFrame) -> list[Hashable]:
+def _names(layers: "pd.DataFrame") -> list[Hashable]:
     return list(layers[["layer", "operand", "op_family"]].itertuples(index=False, name=None))
 
 
-def _shapes(layers: pd.DataFrame) -> list[Hashable]:
+def _shapes(layers: "pd.DataFrame") -> list[Hashable]:
     """Operator family, channels and dimensions, the latter sorted: MatMul transposes what Gemm
     holds.
     """
@@ -292,8 +299,8 @@ def _aligned(before: Sequence[Hashable], after: Sequence[Hashable]) -> list[Posi
 
 
 def _joined(
-    before: pd.DataFrame, after: pd.DataFrame, rules: dict[PositionPair, str]
-) -> pd.DataFrame:
+    before: "pd.DataFrame", after: "pd.DataFrame", rules: dict[PositionPair, str]
+) -> "pd.DataFrame":
     """One row per pair and per layer without one, in the order of the later network."""
     earlier = {after_index: before_index for before_index, after_index in rules}
     paired = set(earlier.values())
@@ -309,6 +316,8 @@ def _joined(
 
     def add_gone(behind: int | None) -> None:
         rows.extend((before_index, None, ONLY_BEFORE) for before_index in gone.get(behind, ()))
+
+    import pandas as pd
 
     add_gone(None)
     for after_index in range(len(after)):
@@ -328,7 +337,7 @@ def _joined(
     )
 
 
-def _taken(layers: pd.DataFrame, positions: Iterable[int | None], suffix: str) -> pd.DataFrame:
+def _taken(layers: "pd.DataFrame", positions: Iterable[int | None], suffix: str) -> "pd.DataFrame":
     """The rows at these positions, an empty one for None; whole numbers stay whole."""
     row_numbers = [-1 if position is None else position for position in positions]
     if -1 in row_numbers:

@@ -1,16 +1,17 @@
 """Questions about models: what there is, how they compare, what is known about one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from quantstore.numerics.measures import MEASURES
 from quantstore.schemes import TARGETS
 from quantstore.store import Connection
 from quantstore.wording.verdicts import OWN_GRID_DB, ModelFacts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,14 @@ def model_names(con: Connection) -> list[str]:
     return [model for (model,) in rows]
 
 
-def models(con: Connection) -> pd.DataFrame:
+def models(con: Connection) -> "pd.DataFrame":
     """One row per model: where it comes from and how its weights spread."""
     return con.frame("from model_summary order by lower(model), model")
 
 
 def verdicts(
     con: Connection, models: list[str] | None = None, target: str | None = None
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """One row per model and target, with the size of the model; every model by default.
 
     ``next_limit_db`` is the limit of the bands that the SQNR at the outputs stays below.
@@ -48,7 +49,12 @@ def verdicts(
     Args:
         target: this one only.
     """
-    return con.frame(
+    return con.frame(*_verdicts(model_names(con) if models is None else models, target))
+
+
+def _verdicts(models: list[str], target: str | None = None) -> tuple[str, dict[str, object]]:
+    """The statement behind :func:`verdicts`, with its parameters."""
+    return (
         """
         -- Both views answer for a few models at once; joined first, they would for all.
         with judged as (
@@ -67,7 +73,7 @@ def verdicts(
         order by lower(model), model, list_position($targets, judged.target)
         """,
         {
-            "models": model_names(con) if models is None else models,
+            "models": models,
             "target": target,
             "targets": list(TARGETS),
         },
@@ -76,9 +82,19 @@ def verdicts(
 
 def model_facts(row: Mapping[Any, Any]) -> ModelFacts:
     """What words need of a row of ``verdicts`` or ``ranking``."""
+    import pandas as pd
 
+    return _facts(row, pd.isna)
+
+
+def verdict_facts(con: Connection, model: str) -> list[ModelFacts]:
+    """What words need of the verdicts on one model, one per target, without loading pandas."""
+    return [_facts(row, lambda value: value is None) for row in con.records(*_verdicts([model]))]
+
+
+def _facts(row: Mapping[Any, Any], is_missing: Callable[[Any], bool]) -> ModelFacts:
     def value_of(column: str) -> Any:
-        return None if pd.isna(row[column]) else row[column]
+        return None if is_missing(row[column]) else row[column]
 
     sample_count = value_of("sample_count")
     bands = ("broken", "at_risk", "watch", "fine")
@@ -112,7 +128,7 @@ def layers_by_band(row: Mapping[Any, Any]) -> dict[str, int]:
     return {band: int(row[f"layers_{band.replace(' ', '_')}"]) for band in bands}
 
 
-def ranking(con: Connection, target: str, models: list[str] | None = None) -> pd.DataFrame:
+def ranking(con: Connection, target: str, models: list[str] | None = None) -> "pd.DataFrame":
     """One row per model under one target, worst first: as :func:`verdicts` gives them.
 
     Worst is the worst verdict, untested after all that are known; then the lowest SQNR at the
@@ -123,6 +139,8 @@ def ranking(con: Connection, target: str, models: list[str] | None = None) -> pd
     if frame.empty:
         return frame
     layers = frame[["layers_broken", "layers_at_risk", "layers_watch", "layers_fine"]].sum(axis=1)
+    import pandas as pd
+
     order = pd.DataFrame(
         {
             "state": frame["verdict"].map(WORST_FIRST.index),
@@ -137,7 +155,7 @@ def ranking(con: Connection, target: str, models: list[str] | None = None) -> pd
     return frame.loc[ranked].reset_index(drop=True)
 
 
-def shown_targets(verdicts: pd.DataFrame, chosen: str) -> list[str]:
+def shown_targets(verdicts: "pd.DataFrame", chosen: str) -> list[str]:
     """The targets that a table of verdicts has columns for, in the order of ``TARGETS``.
 
     Those that every ingest measures, those that somebody measured, and the chosen one.
@@ -158,7 +176,7 @@ def rank_of_models(con: Connection, target: str, models: list[str] | None = None
     return [str(model) for model in ranking(con, target, models)["model"]]
 
 
-def layer_profiles(con: Connection, models: list[str], scheme: str) -> pd.DataFrame:
+def layer_profiles(con: Connection, models: list[str], scheme: str) -> "pd.DataFrame":
     """One row per layer of the given models under one scheme, in graph order: for charts.
 
     It has every measure that charts offer and no more: a chart carries its frame to the browser.
@@ -192,7 +210,7 @@ def layer_profiles(con: Connection, models: list[str], scheme: str) -> pd.DataFr
     )
 
 
-def model_equalization(con: Connection, model: str, scheme: str) -> pd.DataFrame:
+def model_equalization(con: Connection, model: str, scheme: str) -> "pd.DataFrame":
     """One row per band that layers of a model are in: what equalization could give those layers.
 
     ``layers_with_pair`` have a neighbour to share scale with, ``layers_lifted`` would leave the
@@ -239,7 +257,7 @@ def model_equalization(con: Connection, model: str, scheme: str) -> pd.DataFrame
     )
 
 
-def model_findings(con: Connection, model: str) -> pd.DataFrame:
+def model_findings(con: Connection, model: str) -> "pd.DataFrame":
     """What stands out about a model, the gravest first; layers of one kind share a row.
 
     ``layers`` are the names of the first layers, in graph order, ``layer_count`` is how many there
@@ -283,7 +301,7 @@ def model_bits_needed(con: Connection, model: str) -> dict[str, int | None]:
     )
 
 
-def sources(con: Connection) -> pd.DataFrame:
+def sources(con: Connection) -> "pd.DataFrame":
     """One row per model: where its file was read from, and its content, by name."""
     return con.frame(
         "select model, source, sha256, folded from models order by lower(model), model"
@@ -295,7 +313,7 @@ def band_limits(con: Connection) -> dict[str, float]:
     return dict(con.rows("select band, lower_db from bands order by lower_db desc"))
 
 
-def schema(con: Connection) -> pd.DataFrame:
+def schema(con: Connection) -> "pd.DataFrame":
     """One row per column of every view and table, views first, with types and comments."""
     return con.frame(
         """

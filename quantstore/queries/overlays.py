@@ -1,9 +1,12 @@
 """Questions about the nodes of a model under one target: what a viewer of the graph can show."""
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from quantstore.schemes import Target
 from quantstore.store import Connection
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def drift_run(con: Connection, model: str, target: Target) -> int | None:
@@ -29,7 +32,7 @@ def drift_run(con: Connection, model: str, target: Target) -> int | None:
     return int(rows[0][0]) if rows else None
 
 
-def node_sensitivities(con: Connection, model: str, target: Target) -> pd.DataFrame:
+def node_sensitivities(con: Connection, model: str, target: Target) -> "pd.DataFrame":
     """One row per node: the outputs where only its weights, or only its result, is quantized.
 
     ``output_sqnr_db`` is the lower of the two, infinite where both change nothing. Of the inputs
@@ -63,7 +66,7 @@ def node_sensitivities(con: Connection, model: str, target: Target) -> pd.DataFr
     )
 
 
-def float_set(con: Connection, model: str, target: Target) -> pd.DataFrame:
+def float_set(con: Connection, model: str, target: Target) -> "pd.DataFrame":
     """The units that the latest search of a target returned to float, in the order found.
 
     Of several goals of a run, the highest. Empty where nothing was searched.

@@ -1,15 +1,16 @@
 """Questions about rescues of a model: what was tried, what was chosen, what was written."""
 
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from quantstore.store import Connection
 from quantstore.wording.answers import StoredRescue
-from quantstore.wording.frames import rescue_record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def rescues(con: Connection, model: str | None = None) -> pd.DataFrame:
+def rescues(con: Connection, model: str | None = None) -> "pd.DataFrame":
     """One row per rescue of a model, or of all, the latest first.
 
     ``before_band``, ``after_band`` and ``file_band`` are the bands of the values beside them. An
@@ -62,7 +63,7 @@ def rescues(con: Connection, model: str | None = None) -> pd.DataFrame:
     )
 
 
-def latest_rescues(con: Connection, model: str) -> pd.DataFrame:
+def latest_rescues(con: Connection, model: str) -> "pd.DataFrame":
     """One row per target that a model was rescued for, by target, as :func:`rescues` has it.
 
     The latest that wrote quantized files; where none did, the latest proposal, or failure.
@@ -75,6 +76,10 @@ def latest_rescues(con: Connection, model: str) -> pd.DataFrame:
 
 def stored_rescues(con: Connection, model: str) -> list[StoredRescue]:
     """The latest rescue of each target, with the name of its quantized file."""
+    import pandas as pd
+
+    from quantstore.wording.frames import rescue_record
+
     latest = []
     for row in latest_rescues(con, model).to_dict("records"):
         files = rescue_files(con, int(row["rescue_id"]))
@@ -90,7 +95,7 @@ def stored_rescues(con: Connection, model: str) -> list[StoredRescue]:
     return latest
 
 
-def rescue_steps(con: Connection, rescue_id: int) -> pd.DataFrame:
+def rescue_steps(con: Connection, rescue_id: int) -> "pd.DataFrame":
     """One row per step of a rescue, in their order.
 
     ``band`` is that of ``test_db``, which alone is of inputs that decided nothing.
@@ -107,7 +112,7 @@ def rescue_steps(con: Connection, rescue_id: int) -> pd.DataFrame:
     )
 
 
-def rescue_units(con: Connection, rescue_id: int, *, only_promoted: bool = False) -> pd.DataFrame:
+def rescue_units(con: Connection, rescue_id: int, *, only_promoted: bool = False) -> "pd.DataFrame":
     """One row per unit of a rescue: the promoted in their order, then the most sensitive first.
 
     ``layer``, ``operand`` and ``depth`` are those of its layer, NULL where it has none.
@@ -124,7 +129,7 @@ def rescue_units(con: Connection, rescue_id: int, *, only_promoted: bool = False
     )
 
 
-def rescue_files(con: Connection, rescue_id: int) -> pd.DataFrame:
+def rescue_files(con: Connection, rescue_id: int) -> "pd.DataFrame":
     """One row per file that a rescue wrote, in the order in which they were written."""
     return con.frame(
         """
@@ -137,7 +142,7 @@ def rescue_files(con: Connection, rescue_id: int) -> pd.DataFrame:
     )
 
 
-def rescue_drift(con: Connection, rescue_id: int) -> pd.DataFrame:
+def rescue_drift(con: Connection, rescue_id: int) -> "pd.DataFrame":
     """One row per node that multiplies, in the order of the network: before and after."""
     return con.frame(
         """

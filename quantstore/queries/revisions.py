@@ -1,12 +1,15 @@
 """Questions about several models at once: two revisions of a network, layer by layer."""
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from quantstore.queries import matching
 from quantstore.store import Connection, find_model
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def revision_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
+
+def revision_layers(con: Connection, model: str, scheme: str) -> "pd.DataFrame":
     """One row per layer of a model under one scheme, in graph order: to match with another's."""
     return con.frame(
         """
@@ -23,7 +26,7 @@ def revision_layers(con: Connection, model: str, scheme: str) -> pd.DataFrame:
     )
 
 
-def revision_changes(con: Connection, before: str, after: str, scheme: str) -> pd.DataFrame:
+def revision_changes(con: Connection, before: str, after: str, scheme: str) -> "pd.DataFrame":
     """Which layer of one revision is which of the other, and what changed under one scheme.
 
     Returns:

@@ -1,13 +1,15 @@
 """Questions about runs of a model in float and quantized."""
 
 from collections.abc import Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from quantstore.schemes import TARGETS
 from quantstore.store import Connection
 from quantstore.wording.drift import FALLS_FROM_DB
 from quantstore.wording.verdicts import OWN_GRID_DB
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Targets whose runs are figures of a scheme and a mode; others round less, or otherwise.
 OF_THEIR_SCHEME = [target.name for target in TARGETS.values() if target.is_of_its_scheme]
@@ -26,7 +28,7 @@ _LAYER_SCHEME = {
 
 
 # Where a model was run
-def model_runs(con: Connection, model: str) -> pd.DataFrame:
+def model_runs(con: Connection, model: str) -> "pd.DataFrame":
     """One row per scheme, mode and inputs a model was run with: the latest run, probes first.
 
     Runs on inputs that were given have a row for each target, too. Of the probes, those are left
@@ -61,7 +63,7 @@ def model_runs(con: Connection, model: str) -> pd.DataFrame:
     )
 
 
-def model_targets(con: Connection, model: str) -> pd.DataFrame:
+def model_targets(con: Connection, model: str) -> "pd.DataFrame":
     """One row per target that the probe was asked for: its figure, or why there is none.
 
     ``output_sqnr_db`` is the figure that a verdict takes, of the worst output that decides, and
@@ -93,7 +95,7 @@ def model_targets(con: Connection, model: str) -> pd.DataFrame:
 PREDICTIONS = ("max_weight_range", "median_range_over_std", "noise_to_signal", "worst_p10_db")
 
 
-def reality(con: Connection, scheme: str, mode: str, *, is_real: bool) -> pd.DataFrame:
+def reality(con: Connection, scheme: str, mode: str, *, is_real: bool) -> "pd.DataFrame":
     """One row per model that was run: four statistics of its weights, and what came out.
 
     Args:
@@ -153,7 +155,7 @@ def reality(con: Connection, scheme: str, mode: str, *, is_real: bool) -> pd.Dat
     )
 
 
-def run_counts(con: Connection) -> pd.DataFrame:
+def run_counts(con: Connection) -> "pd.DataFrame":
     """One row per scheme, mode and kind of input that has figures: on how many models."""
     return con.frame(
         """
@@ -173,7 +175,7 @@ def run_counts(con: Connection) -> pd.DataFrame:
     )
 
 
-def drift_runs(con: Connection, model: str | None = None, *, limit: int = 500) -> pd.DataFrame:
+def drift_runs(con: Connection, model: str | None = None, *, limit: int = 500) -> "pd.DataFrame":
     """One row per run that keeps its tensors, of a model or of all, the latest first.
 
     ``output_sqnr_db`` is what a verdict takes, of the worst output that decides, and ``band`` its
@@ -200,7 +202,7 @@ def drift_runs(con: Connection, model: str | None = None, *, limit: int = 500) -
     )
 
 
-def drift(con: Connection, runs: Sequence[int]) -> pd.DataFrame:
+def drift(con: Connection, runs: Sequence[int]) -> "pd.DataFrame":
     """One row per run and tensor, in graph order, without the histograms.
 
     ``place`` is the depth as a share of the run's deepest tensor. ``drop_db`` says by how much the
@@ -283,7 +285,7 @@ def drift(con: Connection, runs: Sequence[int]) -> pd.DataFrame:
     )
 
 
-def simulation_answers(con: Connection, runs: Sequence[int]) -> pd.DataFrame:
+def simulation_answers(con: Connection, runs: Sequence[int]) -> "pd.DataFrame":
     """One row per run and input, those first whose outputs changed most."""
     return con.frame(
         """
@@ -296,7 +298,7 @@ def simulation_answers(con: Connection, runs: Sequence[int]) -> pd.DataFrame:
     )
 
 
-def tensor_values(con: Connection, run: int, tensor: str) -> pd.DataFrame:
+def tensor_values(con: Connection, run: int, tensor: str) -> "pd.DataFrame":
     """One row: a tensor of a run with both of its histograms; empty where there is none."""
     return con.frame(
         """
@@ -310,7 +312,7 @@ def tensor_values(con: Connection, run: int, tensor: str) -> pd.DataFrame:
     )
 
 
-def sensitivities(con: Connection, model: str) -> pd.DataFrame:
+def sensitivities(con: Connection, model: str) -> "pd.DataFrame":
     """One row per layer that was quantized alone, in the latest scheme and mode that this was done.
 
     ``channel_sqnr_p10_db`` is what its weights alone say of it, NULL where they are exact.

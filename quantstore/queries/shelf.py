@@ -6,11 +6,12 @@ Every answer is one page of a table, so that a thousand models cost no more than
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Literal
 
 from quantstore.store import Connection
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # By name from A on, by everything else from the largest or latest down.
 ModelOrder = Literal["name", "newest", "file size", "layers", "store share"]
@@ -24,7 +25,7 @@ def shelf(
     order: ModelOrder = "name",
     limit: int,
     offset: int = 0,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """One row per model, one page of them: what it is, its labels, and what it takes of the store.
 
     Args:
@@ -136,7 +137,7 @@ def tag_counts(con: Connection) -> dict[str, int]:
     )
 
 
-def recent_ingests(con: Connection, limit: int) -> pd.DataFrame:
+def recent_ingests(con: Connection, limit: int) -> "pd.DataFrame":
     """The latest attempts to ingest a file, newest first: what became of each."""
     return con.frame(
         """

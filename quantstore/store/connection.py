@@ -22,9 +22,9 @@ from quantstore.errors import (
     RejectedQueryError,
     StoreError,
 )
-from quantstore.store.arrow import load_arrow
 from quantstore.store.gate import COURTESY_SECONDS, gate_of, turnstile
 from quantstore.store.migrations import migrate
+from quantstore.store.rows import load_numpy
 from quantstore.store.schema import (
     SCHEMA_VERSION,
     STORAGE_VERSION,
@@ -97,6 +97,12 @@ class Connection:
         # All rows, not fetchone(): an unfinished result would own the connection.
         rows = self.rows(sql, parameters)
         return rows[0][0] if rows else None
+
+    def records(self, sql: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
+        """Every row of the answer, as a dict by column; a NULL is None."""
+        rows = self.rows(sql, parameters)
+        columns = [column[0] for column in self._connection.description]
+        return [dict(zip(columns, row, strict=True)) for row in rows]
 
     def frame(self, sql: str, parameters: Parameters = ()) -> "pd.DataFrame":
         """The answer as a frame; integers with NULLs keep being integers (``Int64``)."""
@@ -220,7 +226,7 @@ def writing(
             raise missing_store(path)
         _create(path)
     # Loading what inserts rows takes longer than inserting them: not while others wait.
-    load_arrow()
+    load_numpy()
     with alone(path, wait_seconds) as connection:
         _bring_up_to_date(connection, path)
         with _transaction(connection):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quantstore.errors import UnknownModelError, hint_for
-from quantstore.store.arrow import columns_of, insert, stacked
 from quantstore.store.connection import Connection
+from quantstore.store.rows import columns_of, insert, stacked
 
 if TYPE_CHECKING:
     from quantstore.records import (

@@ -3,9 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from quantstore.records import (
     AnswerRecord,
@@ -17,6 +15,9 @@ from quantstore.records import (
     SimulationRecord,
 )
 from quantstore.wording.causes import LayerFacts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def layer_facts(row: Mapping[Any, Any]) -> LayerFacts:
@@ -42,6 +43,8 @@ _WITHOUT_LOSS = ("before_db", "after_db")
 
 def rescue_record(row: Mapping[Any, Any]) -> RescueRecord:
     """A row of ``queries.rescues`` as what the sentences about a rescue are made of."""
+    import pandas as pd
+
     values: dict[str, Any] = {
         field.name: row.get(field.name)
         for field in dataclasses.fields(RescueRecord)
@@ -62,6 +65,8 @@ def rescue_record(row: Mapping[Any, Any]) -> RescueRecord:
 
 def answer_record(row: Mapping[Any, Any]) -> AnswerRecord:
     """A row of ``queries.simulation_answers``; an SQNR that is missing is that of an exact one."""
+    import pandas as pd
+
     values: dict[str, Any] = {
         field.name: None if pd.isna(row[field.name]) else row[field.name]
         for field in dataclasses.fields(AnswerRecord)
@@ -152,10 +157,12 @@ _WHOLE_NUMBERS = (int, "int", int | None, "int | None")
 
 
 def _finite_or(value: Any, otherwise: float) -> float:
+    import pandas as pd
+
     return otherwise if pd.isna(value) else float(value)
 
 
-def layer_labels(layers: pd.DataFrame) -> list[str]:
+def layer_labels(layers: "pd.DataFrame") -> list[str]:
     """What each layer of a model is called: its name, with the operand where a node has several."""
     has_several = layers["layer"].duplicated(keep=False)
     return [
@@ -198,12 +205,14 @@ _FIGURES = (
 
 def target_figures(
     model: str, records: Sequence[SimulationRecord], kept_db: Mapping[str, float]
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """One row per figure of a probe, in the order given.
 
     Args:
         kept_db: by target, the earlier figure that stays in the store where a new one is missing.
     """
+    import pandas as pd
+
     rows = [dataclasses.asdict(record) for record in records]
     frame = pd.DataFrame([[row[column] for column in _FIGURES] for row in rows], columns=_FIGURES)
     frame["float_layers"] = [list(row["float_layers"] or ()) for row in rows]
@@ -214,9 +223,13 @@ def target_figures(
 
 def names_or_none(value: Any) -> list[str]:
     """A list of names out of a frame; empty where the store has NULL."""
+    import pandas as pd
+
     return [str(name) for name in value] if pd.api.types.is_list_like(value) else []
 
 
 def figure_or_none(value: Any) -> float | None:
     """A figure out of a frame, None where the store has NULL."""
+    import pandas as pd
+
     return None if pd.isna(value) else float(value)

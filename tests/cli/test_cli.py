@@ -189,6 +189,27 @@ def test_help_is_quick_because_it_imports_nothing_heavy():
     assert done.stderr.strip() == "[]"
 
 
+@pytest.mark.parametrize("probing", [["--no-probe"], []], ids=["alone", "beside a probe"])
+def test_ingest_loads_neither_frames_nor_arrow(tmp_path, probing):
+    script = (
+        "import sys\nfrom quantstore import cli\n"
+        "try:\n    cli.main(sys.argv[1:])\n"
+        "finally:\n"
+        "    print(sorted({'pandas', 'pyarrow', 'http.client'} & {*sys.modules}))"
+    )
+    path = next(path for path in demo_paths() if path.stem == "digits-plain")
+    arguments = ["--db", tmp_path / "new.duckdb", "ingest", path, *probing]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=ENVIRONMENT,
+    )
+    assert "int8_tensor: " in done.stderr, "the verdicts were asked for, too"
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

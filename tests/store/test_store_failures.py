@@ -180,9 +180,9 @@ import json, os, resource, sys
 from pathlib import Path
 from quantstore import store
 from quantstore.errors import StoreError
-from quantstore.store.arrow import load_arrow
+from quantstore.store.rows import load_numpy
 # Python itself may be out of reach for somebody else.
-load_arrow()
+load_numpy()
 
 def attempt(path, room_bytes):
     if room_bytes is None:

@@ -1,0 +1,151 @@
+"""Records in, rows of a table out, through numpy arrays that DuckDB reads where they lie.
+
+Neither pandas nor pyarrow is loaded for it: importing them takes longer than a small model takes.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+if TYPE_CHECKING:
+    from quantstore.records import Array
+
+
+def load_numpy() -> None:
+    """Load the library, which :func:`insert` would otherwise do while the store is locked."""
+    import numpy.ma  # noqa: F401
+
+
+def insert(connection: duckdb.DuckDBPyConnection, table: str, columns: "dict[str, Any]") -> None:
+    """Append columns to a table by name.
+
+    Args:
+        columns: all of one length, each an array or a list. What a list holds is a number, a bool,
+            text, a date, bytes, an array, a sequence of text or of numbers, or None. NaN and
+            infinities, which mean "not defined", become NULL.
+    """
+    import numpy as np
+
+    incoming: dict[str, Array] = {}
+    expressions, joins = [], []
+    with ExitStack() as registered:
+        # Objects are text. DuckDB would otherwise guess a type from a sample of them.
+        connection.execute("set pandas_analyze_sample = 0")
+        for name, values in columns.items():
+            sample = next((value for value in values if value is not None), None)
+            if isinstance(sample, np.ndarray):
+                # numpy has no column of lists: every item has a row of its own on the way.
+                _register(connection, registered, f"items_of_{name}", _items(values))
+                joins.append(
+                    f"left join (select incoming_row, list(item order by place) as {name}"
+                    f" from items_of_{name} group by incoming_row) using (incoming_row)"
+                )
+                incoming["incoming_row"] = np.arange(len(values))
+                expressions.append(f"coalesce({name}, []) as {name}")
+            elif isinstance(sample, list | tuple):
+                incoming[name] = _column(
+                    [None if value is None else json.dumps(value) for value in values]
+                )
+                expressions.append(f"{name}::json as {name}")
+            elif isinstance(sample, bytes):
+                incoming[name] = _column(
+                    [None if value is None else value.hex() for value in values]
+                )
+                expressions.append(f"unhex({name}) as {name}")
+            else:
+                incoming[name] = _column(values)
+                expressions.append(name)
+        _register(connection, registered, "incoming", incoming)
+        if joins:
+            # A join may bring the rows in any order.
+            joins.append("order by incoming_row")
+        listed, joined = ", ".join(expressions), " ".join(joins)
+        connection.execute(f"insert into {table} by name select {listed} from incoming {joined}")
+
+
+def _register(
+    connection: duckdb.DuckDBPyConnection,
+    registered: ExitStack,
+    name: str,
+    columns: "dict[str, Array]",
+) -> None:
+    """Let statements read columns under a name until ``registered`` is closed."""
+    connection.register(name, columns)
+
+    def unregister() -> None:
+        # After a failure the transaction answers nothing but a rollback.
+        with suppress(duckdb.TransactionException):
+            connection.unregister(name)
+
+    registered.callback(unregister)
+
+
+def _items(arrays: "Sequence[Array]") -> "dict[str, Array]":
+    """The items of arrays below one another, with the row and the place of each."""
+    import numpy as np
+
+    items = np.concatenate(arrays)
+    return {
+        "incoming_row": np.repeat(np.arange(len(arrays)), [len(array) for array in arrays]),
+        "place": np.arange(len(items)),
+        "item": _column(items),
+    }
+
+
+def _column(values: Any) -> "Array":
+    """An array as DuckDB reads it, with a mask where a value is missing or not defined."""
+    import numpy as np
+
+    if isinstance(values, np.ndarray):
+        column, is_missing = values, np.zeros(len(values), dtype=np.bool_)
+    else:
+        is_missing = np.array([value is None for value in values], dtype=np.bool_)
+        present = [value for value in values if value is not None]
+        if not present or isinstance(present[0], str | datetime):
+            column = np.empty(len(values), dtype=object)
+            column[:] = values
+            return column
+        dense = np.array(present)
+        column = np.zeros(len(values), dtype=dense.dtype)
+        column[~is_missing] = dense
+    if column.dtype.kind == "f":
+        is_missing |= ~np.isfinite(column)
+    return np.ma.MaskedArray(column, mask=is_missing) if is_missing.any() else column
+
+
+def columns_of(records: Sequence[Any]) -> dict[str, list[Any]]:
+    """Records as columns, by the name of their fields; a mapping is a column for each key.
+
+    Fields that belong to other tables (``records.NO_COLUMN``) are left out.
+    """
+    columns: dict[str, list[Any]] = {}
+    for field in dataclasses.fields(records[0]):
+        if not field.metadata.get("is_column", True):
+            continue
+        values = [getattr(record, field.name) for record in records]
+        if isinstance(values[0], Mapping):
+            columns |= {name: [figures[name] for figures in values] for name in values[0]}
+        else:
+            columns[field.name] = values
+    return columns
+
+
+def stacked(layers: "Sequence[tuple[int, Any]]") -> "dict[str, Any]":
+    """Columns of several layers below one another, with the key of the layer beside each row."""
+    import numpy as np
+
+    stacked: dict[str, Any] = {}
+    sizes = [len(columns.channel) for _, columns in layers]
+    stacked["layer_id"] = np.repeat(np.array([i for i, _ in layers], dtype=np.int64), sizes)
+    for field in dataclasses.fields(layers[0][1]):
+        layer_columns = [getattr(columns, field.name) for _, columns in layers]
+        if isinstance(layer_columns[0], np.ndarray):
+            stacked[field.name] = np.concatenate(layer_columns)
+        else:
+            stacked[field.name] = np.repeat(np.array(layer_columns, dtype=object), sizes)
+    return stacked
