@@ -87,9 +87,9 @@ _WAYS_ALWAYS_RUN = ("grid_db", "weights_db", "activations_db", "neither_db")
 
 def audit_record(
     row: Mapping[Any, Any],
-    layers: pd.DataFrame,
-    tensors: pd.DataFrame,
-    outputs: pd.DataFrame | None = None,
+    layers: "pd.DataFrame",
+    tensors: "pd.DataFrame",
+    outputs: "pd.DataFrame | None" = None,
 ) -> AuditRecord:
     """A row of ``queries.audits`` with its parts as what the sentences about an audit are made of.
 
@@ -119,7 +119,7 @@ def audit_record(
     )
 
 
-def audit_layer_names(layers: pd.DataFrame) -> dict[int, str]:
+def audit_layer_names(layers: "pd.DataFrame") -> dict[int, str]:
     """What the layers of ``queries.audit_layers`` are called, by depth in the int8 file."""
     return {
         depth: str(name)
@@ -128,7 +128,7 @@ def audit_layer_names(layers: pd.DataFrame) -> dict[int, str]:
     }
 
 
-def _depths(layers: pd.DataFrame) -> list[int]:
+def _depths(layers: "pd.DataFrame") -> list[int]:
     return [
         -1 - position if pd.isna(depth) else int(depth)
         for position, depth in enumerate(layers["int8_depth"])
