@@ -46,6 +46,7 @@ def staircase(
     x_axis = alt.Axis(
         tickCount=6,
         grid=False,
+        labelFlush=True,
         labelExpr="replace(datum.label, '-', '\u2212')",
         title="output SQNR on unseen inputs, dB",
     )

@@ -73,16 +73,16 @@ def app(db: Path, port: int | None, headless: bool, address: str, with_demo: boo
     "--target",
     type=NameChoice(list(TARGETS)),
     metavar="TARGET",
-    help=f"Judge for this target. One of: {', '.join(TARGETS)}. [default: what the app shows]",
+    help=f"Judge for this target. One of: {', '.join(TARGETS)}."
+    " [default: the target that the app shows]",
 )
 @port_option
-@click.option("--no-browser", is_flag=True, help="Print the address of the page instead.")
+@click.option("--no-browser", is_flag=True, help="Print the address instead of opening a browser.")
 @everywhere
 def open_(db: Path, model: str, target: str | None, port: int | None, no_browser: bool) -> int:
     """Open the page of MODEL in the browser.
 
-    The app is started unless one runs for this store already, on PORT if you name one. An app that
-    was started here runs until you press Ctrl-C.
+    If no app is running for this store, one is started and runs until you press Ctrl-C.
 
     \b
     Examples:

@@ -67,7 +67,7 @@ DEFAULT_RELEASE = 16
     default=DEFAULT_RELEASE,
     show_default=True,
     metavar="N",
-    help="Leave N roundings out one at a time, half of them weights, and measure the gain.",
+    help="Undo N roundings one at a time, half of them of weights, and measure the gain.",
 )
 @format_option
 @everywhere
@@ -91,7 +91,7 @@ def audit(
     FLOAT and INT8 are files, or names of stored models. Layers are paired by their weights, tensors
     by the graph. Both files run on the same inputs: the int8 file in float arithmetic, with the
     integer kernels of this computer, with its weights alone and with its activations alone. Then
-    the worst roundings are left out one at a time.
+    the worst roundings are undone one at a time.
 
     Tables show layers and tensors, the largest gain first; csv shows the layers, json everything.
     The result is stored; files that are not stored yet are ingested.

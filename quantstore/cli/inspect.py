@@ -181,7 +181,7 @@ def models(db: Path, target: str, style: str) -> None:
 
 @commands.command(position=30)
 @click.argument("model", type=ModelName())
-@scheme_option
+@scheme_option("Judge layers under")
 @click.option(
     "--sort",
     metavar="COLUMN",
@@ -303,7 +303,7 @@ def compare(
 @commands.command(position=50)
 @click.argument("before", type=ModelName())
 @click.argument("after", type=ModelName())
-@scheme_option
+@scheme_option("Judge layers under")
 @click.option("--all", "is_whole", is_flag=True, help="Show unchanged layers as well.")
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Show only the first N rows."

@@ -14,7 +14,7 @@ from quantstore.wording import units
 @click.argument("model", type=ModelName())
 @everywhere
 def remove(db: Path, model: str) -> None:
-    """Remove MODEL and everything measured of it from the store.
+    """Remove MODEL and all its measurements from the store.
 
     \b
     Example:

@@ -169,7 +169,7 @@ def rescue(
 
     With --inputs noise the result is a proposal: no quantized model is written.
 
-    A table shows the steps, the tensors and weights that left int8, and the files; csv shows the
+    A table shows the steps, what runs outside int8, and the files; csv shows the
     steps, json everything. If the goal is not reached, the best model is written and the exit code
     is 1.
 

@@ -208,14 +208,16 @@ def _logged(command: CommandFunction) -> CommandFunction:
     return run  # type: ignore[return-value]
 
 
-scheme_option = click.option(
-    "--scheme",
-    type=NameChoice(list(SCHEMES)),
-    default=DEFAULT_SCHEME.name,
-    show_default=True,
-    metavar="SCHEME",
-    help=f"Judge layers under this scheme. One of: {', '.join(SCHEMES)}.",
-)
+def scheme_option(does: str) -> Callable[[CommandFunction], CommandFunction]:
+    """One scheme; ``does``: what the command does with it."""
+    return click.option(
+        "--scheme",
+        type=NameChoice(list(SCHEMES)),
+        default=DEFAULT_SCHEME.name,
+        show_default=True,
+        metavar="SCHEME",
+        help=f"{does} this scheme. One of: {', '.join(SCHEMES)}.",
+    )
 
 
 target_option = click.option(

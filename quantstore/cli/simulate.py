@@ -52,7 +52,7 @@ NO_FILE = "no such file"
     type=NameChoice(list(TARGETS)),
     help="Quantize as this target does. Replaces --scheme and --mode.",
 )
-@scheme_option
+@scheme_option("Quantize under")
 @click.option(
     "--mode",
     type=click.Choice(["weights", "activations", "both"]),
@@ -106,7 +106,7 @@ NO_FILE = "no such file"
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="Limit the CPU time of --sensitivity, and of --goal to as much again.",
+    help="Limit the CPU time of --sensitivity; --goal may take the same time again.",
 )
 @click.option(
     "--no-pictures",
@@ -225,6 +225,7 @@ def _drift_frame(done: "Done") -> "pd.DataFrame":
 def _say_simulation(done: "Done") -> None:
     """What the table does not say, the result before all."""
     from quantstore.run.drift import collapse
+    from quantstore.wording import failures
     from quantstore.wording.changed_answers import changes
     from quantstore.wording.units import NO_BREAK_SPACE
 
@@ -234,7 +235,7 @@ def _say_simulation(done: "Done") -> None:
     if done.was_ingested:
         say(f"also stored {done.model}")
     if record.failure:
-        say(f"no value: {record.failure}")
+        say(f"no value: {failures.reason(record.failure)}")
     else:
         say(f"output SQNR {record.output_sqnr_db:.1f} dB, compared: {record.compared}")
         if not math.isnan(record.deciding_sqnr_db):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from quantstore.errors import printable
 from quantstore.schemes import SCHEMES, TARGETS, Scheme
+from quantstore.wording import failures
 from quantstore.wording.columns import NOTHING, Cell, Column, Row, band_at
 from quantstore.wording.frames import figure_or_none
 from quantstore.wording.text import listed
@@ -57,7 +58,7 @@ def not_probed(runs: Sequence[Row]) -> str:
 def _failure(run: Row) -> str:
     if run["input_source"] != NOISE or not isinstance(run["failure"], str):
         return ""
-    return printable(run["failure"]).rstrip(".")
+    return failures.reason(run["failure"])
 
 
 def conditions(probes: Sequence[Row]) -> str:
@@ -138,11 +139,11 @@ def probe_failures(runs: Sequence[Row]) -> list[str]:
 
 def _inputs(run: Row) -> Cell:
     failure = run["failure"]
-    is_failed = isinstance(failure, str)
-    return Cell(
-        text=printable(str(run["input_source"])),
-        small=printable(failure) if is_failed else counted(int(run["sample_count"]), "sample"),
-    )
+    if isinstance(failure, str):
+        small = failures.reason(failure)
+    else:
+        small = counted(int(run["sample_count"]), "sample")
+    return Cell(text=printable(str(run["input_source"])), small=small)
 
 
 def _top1(run: Row) -> Cell:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from quantstore.errors import printable
 from quantstore.records import SimulationRecord
 from quantstore.schemes import TARGETS
+from quantstore.wording import failures
 from quantstore.wording.columns import Cell, Column, Row, band_at
 from quantstore.wording.frames import figure_or_none, names_or_none
 from quantstore.wording.rescues import is_written, rescued_db
@@ -49,7 +50,7 @@ def missing_figures(
         kept_db: the earlier figures that stay, by target.
     """
     return tuple(
-        f"{record.target}: {printable(record.failure)}"
+        f"{record.target}: {failures.reason(record.failure)}"
         + (
             f"; the earlier value of {kept_db[record.target]:.1f} dB is kept"
             if record.target in kept_db
@@ -89,7 +90,7 @@ def target_rows(
 def _missing_because(row: Row) -> str:
     if figure_or_none(row["output_sqnr_db"]) is not None:
         return ""
-    return f"Not measured: {printable(str(row['failure'])).rstrip('.')}."
+    return f"Not measured: {failures.reason(str(row['failure']))}."
 
 
 def target_columns(rows: Sequence[Row]) -> list[Column]:

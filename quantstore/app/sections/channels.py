@@ -130,9 +130,9 @@ def _stretch(layer_id: int, known_channels: int, order: charts.ChannelOrder) -> 
 
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
         st.slider(
-            "Zoom: channels from and to"
+            "Zoom: first and last channel"
             if order == charts.ORDERS[0]
-            else "Zoom: places from and to, widest first",
+            else "Zoom: first and last rank, widest first",
             0,
             known_channels - 1,
             key=key,
