@@ -665,10 +665,10 @@ def ingest(
     jobs: int | None = None,
     progress: "Callable[[IngestResult], None] | None" = None,
 ) -> "list[IngestResult]":
-    """Measure ONNX files and store what comes out, as ``quantstore ingest`` does.
+    """Measure model files and store what comes out, as ``quantstore ingest`` does.
 
     Args:
-        paths: files, folders (searched for ``*.onnx`` at every depth) or patterns.
+        paths: files, folders (searched for ``*.onnx`` and ``*.tflite``), or patterns.
         store: by default the one that the command line uses in this folder; created if need be.
         name: what to call the model; for one file only.
         replace: measure anew what is stored already.

@@ -141,3 +141,12 @@ def shared_models() -> Path:
     if not models.is_dir():
         pytest.skip("the real models are absent (../shared/models, or QUANTSTORE_SHARED)")
     return models
+
+
+@pytest.fixture(scope="session")
+def shared_pairs(shared_models) -> Path:
+    """The folder of networks in two formats, beside the real models."""
+    pairs = shared_models.parent / "pairs"
+    if not pairs.is_dir():
+        pytest.skip("the networks in two formats are absent (../shared/pairs)")
+    return pairs

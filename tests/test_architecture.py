@@ -42,6 +42,7 @@ OWNERS = {
     "onnx": {"graph", "run", "rescuing", "auditing"},
     "onnx_ir": {"graph", "run", "rescuing", "auditing"},
     "google": {"graph"},
+    "tflite": {"graph.tflite.schema"},
     "onnxruntime": {"run.runtime"},
     "PIL": {"run.inputs", "run.pictures", "run.thumbnails", "charts.answers"},
     "altair": {"charts"},

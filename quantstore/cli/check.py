@@ -196,13 +196,15 @@ class _Held:
 
     def name_of(self, name_or_path: str) -> str:
         """The name in the store of what somebody gave; whether the store holds it shows later."""
+        from quantstore.pipeline.files import is_model_file
+
         if name_or_path not in self._names:
             path = Path(name_or_path)
-            is_onnx = path.suffix.lower() == ".onnx"
-            if is_onnx and path.is_file():
+            is_model = is_model_file(path)
+            if is_model and path.is_file():
                 self._names[name_or_path] = self._ingested(path)
             else:
-                if (is_onnx or len(path.parts) > 1) and not path.exists():
+                if (is_model or len(path.parts) > 1) and not path.exists():
                     self._require(name_or_path)
                 self._names[name_or_path] = name_or_path
         return self._names[name_or_path]

@@ -50,11 +50,11 @@ def ingest(
     probe_seconds: float | None,
     as_json: bool,
 ) -> int:
-    """Measure ONNX files and store the results.
+    """Measure model files and store the results.
 
-    PATH is a file, a folder (searched for *.onnx at every depth) or a pattern in quotes. Files
-    whose content is already stored are skipped. If a file fails, the others are still measured, and
-    the exit code is 1.
+    PATH is an ONNX or TensorFlow Lite file, a folder (searched for *.onnx and *.tflite at every
+    depth) or a pattern in quotes. Files whose content is already stored are skipped. If a file
+    fails, the others are still measured, and the exit code is 1.
 
     \b
     Examples:

@@ -1,9 +1,10 @@
-"""ONNX file in, layers out. The only package that knows onnx and onnx-ir."""
+"""A model file in, layers out: ONNX, and TensorFlow Lite in ONNX's terms."""
 
 import quantstore.graph.deferred  # noqa: F401 - before onnx_ir
 from quantstore.graph.file import ModelFile, open_model, require_unchanged
 from quantstore.graph.findings import Finding, of_layer, of_model
 from quantstore.graph.flow import Flow, flow_of
+from quantstore.graph.formats import open_any
 from quantstore.graph.pairs import find_pairs
 from quantstore.graph.unread import Unread
 from quantstore.graph.walk import (
@@ -28,6 +29,7 @@ __all__ = [
     "flow_of",
     "of_layer",
     "of_model",
+    "open_any",
     "open_model",
     "read_layer",
     "read_or_reason",

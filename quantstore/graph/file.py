@@ -19,7 +19,13 @@ from quantstore.errors import MissingWeightsError, ModelFileError
 from quantstore.graph.checker import complaint_of
 from quantstore.graph.functions import unfold
 from quantstore.graph.limits import require_bounded, require_room, subgraphs
-from quantstore.graph.signature import HEAD_BYTES, refuse_other_formats, refuse_text
+from quantstore.graph.signature import (
+    HEAD_BYTES,
+    ONNX,
+    TENSORFLOW_LITE,
+    refuse_other_formats,
+    refuse_text,
+)
 from quantstore.graph.sparse import make_dense
 from quantstore.graph.tensors import data_path, dimensions, external_tensors
 
@@ -28,8 +34,12 @@ _AGAIN = "export or download the model again"
 NO_ONNX_FILE = "not an ONNX file, or a truncated one"
 NAME_IS_NO_TEXT = "the graph contains a name that is not valid text"
 _DATA_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
-# A protobuf message cannot be longer.
+# A protobuf message cannot be longer, nor a flatbuffer.
 _MOST_BYTES = (1 << 31) - 1
+_SMALLER = {
+    ONNX: "save the model with its weights as external data",
+    TENSORFLOW_LITE: "ingest the network as an ONNX file with external data",
+}
 # Versions count from 1; the store keeps them in 32 bits.
 _MOST_VERSION = (1 << 31) - 1
 # Files that only look like files: reading one can wait for ever, or never end.
@@ -50,6 +60,8 @@ class ModelFile:
     """A parsed file. ``sha256`` and ``file_bytes`` include the external data files.
 
     ``complaint`` is what onnx.checker objects to, empty where it accepts the model.
+    ``unrunnable`` is why quantstore reads the layers of this file and cannot run it, empty where it
+    can: the network is then ``model`` itself.
     """
 
     path: Path
@@ -61,6 +73,7 @@ class ModelFile:
     model: ir.Model
     data_files: tuple[DataFile, ...] = ()
     complaint: str = ""
+    unrunnable: str = ""
 
 
 def open_model(path: Path) -> ModelFile:
@@ -70,7 +83,7 @@ def open_model(path: Path) -> ModelFile:
         ModelFileError: no such file, not readable, no ONNX, or more than a machine can follow.
         MissingWeightsError: external data that is missing or lies outside the model's folder.
     """
-    content = _read(path)
+    content = read_content(path)
     digest, file_bytes = hashlib.sha256(), len(content)
     # Beside the parsing: neither needs the other, and each takes about as long.
     hashing = threading.Thread(target=digest.update, args=(content,))
@@ -131,18 +144,32 @@ def require_unchanged(file: ModelFile) -> None:
             raise _changed(data_file.path)
 
 
-def _read(path: Path) -> bytes:
+def head_of(path: Path) -> bytes:
+    """The first bytes of a file; none of one that cannot be read: whoever opens it says so."""
+    try:
+        with _opened(path) as stream:
+            return stream.read(HEAD_BYTES)
+    except (OSError, ValueError, ModelFileError):
+        return b""
+
+
+def read_content(path: Path, *, file_format: str = ONNX) -> bytes:
+    """A whole file that is expected to have a format.
+
+    Raises:
+        ModelFileError: it cannot be read, is too large, or has another format.
+    """
     try:
         if path.is_dir():
             raise ModelFileError("is a folder", "check the path")
         with _opened(path) as stream:
             size = os.fstat(stream.fileno()).st_size
             head = stream.read(HEAD_BYTES)
-            refuse_other_formats(head)
+            if file_format == ONNX:
+                refuse_other_formats(head)
             if size > _MOST_BYTES:
                 raise ModelFileError(
-                    "ONNX files cannot be larger than 2 GiB",
-                    "save the model with its weights as external data",
+                    f"{file_format} files cannot be larger than 2 GiB", _SMALLER[file_format]
                 )
             # As much as there was at first: a file that grows for ever must come to an end.
             content = head + stream.read(max(0, size - len(head)))

@@ -20,6 +20,8 @@ from quantstore.graph.attributes import integer, text
 # quantizer write.
 STANDARD_DOMAINS = ("", "ai.onnx")
 MICROSOFT = "com.microsoft"
+# Operators of TensorFlow Lite that keep their names; see graph/tflite.
+TFLITE = "tflite"
 
 
 _AxisFinder = Callable[[ir.Node, int], int | None]
@@ -332,6 +334,19 @@ WITHOUT_WEIGHTS = frozenset(
     (
         *("DecoderMaskedMultiHeadAttention", "GroupQueryAttention", "MultiHeadAttention"),
         *("PackedMultiHeadAttention", "RotaryEmbedding", "SparseAttention"),
+    )
+)
+
+
+# Operators of TensorFlow Lite that may have weights, and that are not read.
+UNREAD_OF_TFLITE = frozenset(
+    (
+        *("BIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN", "EMBEDDING_LOOKUP_SPARSE"),
+        *("LSTM", "RNN", "STABLEHLO_CONVOLUTION", "STABLEHLO_DOT_GENERAL", "SVDF"),
+        # Those whose weights take a form that is not read.
+        *("BATCH_MATMUL", "CONV_2D", "CONV_3D", "CONV_3D_TRANSPOSE", "DEPTHWISE_CONV_2D"),
+        *("FULLY_CONNECTED", "TRANSPOSE_CONV", "UNIDIRECTIONAL_SEQUENCE_LSTM"),
+        "UNIDIRECTIONAL_SEQUENCE_RNN",
     )
 )
 

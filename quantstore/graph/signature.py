@@ -1,6 +1,6 @@
-"""What a file is that is no ONNX model, told from its first bytes, so that we can name it."""
+"""What a file is, told from its first bytes: which reader it needs, or what we cannot read."""
 
-from quantstore.errors import ModelFileError
+from quantstore.errors import RUNS_ONNX_ONLY, ModelFileError
 
 # The longest part of a file that is looked at: a Git LFS pointer fits whole.
 HEAD_BYTES = 1024
@@ -10,14 +10,19 @@ _CONVERT = "convert it to ONNX, or export the original model to ONNX"
 _UNPACK = "unpack it and ingest the .onnx file inside"
 _DOWNLOAD = "download the file itself"
 
+# Formats that are read, as sentences call them.
+ONNX = "ONNX"
+TENSORFLOW_LITE = "TensorFlow Lite"
+
 KERAS_FILE = "an HDF5 file, as Keras writes (.h5)"
 
+_TFLITE = (4, b"TFL3")
 # At an offset these bytes, and what they say.
 _MAGIC = (
     (0, b"version https://git-lfs.github.com/spec/", "a Git LFS pointer to it",
      "fetch the file with: git lfs pull"),
     (0, b"GGUF", "a GGUF file, as llama.cpp uses", _EXPORT),
-    (4, b"TFL3", "a TensorFlow Lite model", "convert it with tf2onnx"),
+    (*_TFLITE, "a TensorFlow Lite model", RUNS_ONNX_ONLY),
     (4, b"ORTM", "an onnxruntime .ort model", "ingest the .onnx file that it was made from"),
     (0, b"\x89HDF\r\n\x1a\n", KERAS_FILE, "export it with tf2onnx"),
     (0, b"\x93NUMPY", "a NumPy array", _EXPORT),
@@ -39,6 +44,12 @@ _IN_ZIP = (
     (b"config.json", "a Keras model (.keras)", "export it to ONNX with model.export"),
     (b".npy", "a NumPy archive (.npz)", _EXPORT),
 )
+
+
+def is_tflite(head: bytes) -> bool:
+    """Whether a file that begins so is a TensorFlow Lite model."""
+    offset, magic = _TFLITE
+    return head[offset : offset + len(magic)] == magic
 
 
 def refuse_other_formats(head: bytes) -> None:

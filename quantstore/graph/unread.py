@@ -14,7 +14,9 @@ from quantstore.graph.constants import find_constant
 from quantstore.graph.operators import (
     MICROSOFT,
     STANDARD_DOMAINS,
+    TFLITE,
     UNREAD,
+    UNREAD_OF_TFLITE,
     WITHOUT_WEIGHTS,
     Operator,
     is_known_operator,
@@ -83,4 +85,6 @@ def _why_unknown(node: ir.Node) -> str:
         return "" if is_known_operator(node.op_type) else "of an operator that ONNX does not have"
     if node.domain == MICROSOFT and node.op_type in UNREAD | WITHOUT_WEIGHTS:
         return ""
+    if node.domain == TFLITE:
+        return f"of {NOT_READ_YET}" if node.op_type in UNREAD_OF_TFLITE else ""
     return f"of an operator of domain {node.domain}, which is not read"

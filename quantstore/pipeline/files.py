@@ -3,10 +3,18 @@
 import glob
 from collections.abc import Iterable
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from quantstore.errors import ModelFileError
 from quantstore.pipeline.outcome import IngestResult
+
+# What files of the formats that are read are called.
+MODEL_SUFFIXES = (".onnx", ".tflite")
+
+
+def is_model_file(name: str | PurePath) -> bool:
+    """Whether a file of this name is a model."""
+    return PurePath(name).suffix.lower() in MODEL_SUFFIXES
 
 
 def demo_paths() -> list[Path]:
@@ -16,7 +24,7 @@ def demo_paths() -> list[Path]:
 
 
 def find_files(patterns: Iterable[str]) -> tuple[list[Path], list[IngestResult]]:
-    """The ONNX files that paths, folders (searched recursively) and globs stand for.
+    """The model files that paths, folders (searched recursively) and globs stand for.
 
     Returns:
         The files, each once, and a failed result for every pattern that stands for none.
@@ -58,8 +66,8 @@ def _matches(pattern: str) -> tuple[list[Path], str]:
         raise ValueError("it contains a null character")
     path = Path(pattern).expanduser()
     if path.is_dir():
-        model_files = sorted(p for p in path.rglob("*") if p.suffix.lower() == ".onnx")
-        return model_files, "the folder holds no .onnx file"
+        model_files = sorted(p for p in path.rglob("*") if is_model_file(p))
+        return model_files, f"the folder holds no {' or '.join(MODEL_SUFFIXES)} file"
     if path.exists() or not glob.has_magic(pattern):
         return [path], ""
     return [Path(p) for p in sorted(glob.glob(str(path), recursive=True))], "no file matches"
@@ -67,6 +75,6 @@ def _matches(pattern: str) -> tuple[list[Path], str]:
 
 def name_of(path: Path) -> str:
     """A model is named after its file; ``model.onnx`` says nothing, its folder does."""
-    if path.name.lower() == "model.onnx":
+    if is_model_file(path) and path.stem.lower() == "model":
         return path.resolve().parent.name or path.stem
     return path.stem

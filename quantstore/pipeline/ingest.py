@@ -91,7 +91,7 @@ def _kept(result: IngestResult, file: graph.ModelFile, store_path: Path) -> Inge
 
 
 def _opened(path: Path, attempt: Attempt) -> graph.ModelFile:
-    file = graph.open_model(path)
+    file = graph.open_any(path)
     logger.info("read %s in %.3f s: sha256 %s", path, attempt.seconds, file.sha256)
     return file
 

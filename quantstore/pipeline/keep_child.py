@@ -49,7 +49,7 @@ def content_of(path: Path, *, keep_if: str | None = None, store_path: Path | Non
 
 
 def _answer(request: dict[str, Any], _reply: Reply) -> dict[str, Any]:
-    file = graph.open_model(Path(request["path"]))
+    file = graph.open_any(Path(request["path"]))
     if file.sha256 == request["keep_if"]:
         kept.keep(file, Path(request["store_path"]))
     return {"sha256": file.sha256}

@@ -30,7 +30,7 @@ from quantstore.pipeline.outcome import (
 from quantstore.process import pool
 from quantstore.process.memory import peak_bytes_with_children
 from quantstore.records import EqualizationRecord, FindingRecord, LayerRecords, SimulationRecord
-from quantstore.run.probe import Prober
+from quantstore.run.probe import Prober, untested
 from quantstore.schemes import DEFAULT_SCHEME, INT8_CHANNEL_SYMMETRIC
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def content_of(path: Path) -> str:
         ModelFileError: the file cannot be read as a model.
     """
     with enough_memory():
-        return graph.open_model(path).sha256
+        return graph.open_any(path).sha256
 
 
 def measure_file(
@@ -78,7 +78,7 @@ def measure_file(
     """
     attempt = Attempt.begin(path)
     choices = IngestChoices(fold=fold, jobs=jobs, plan=plan, probe=False)
-    return measure(graph.open_model(path), choices, attempt, report)
+    return measure(graph.open_any(path), choices, attempt, report)
 
 
 def measure(
@@ -92,7 +92,7 @@ def measure(
     survey = graph.survey(file)
     sites, left_out = graph.within_limits(survey.sites)
     work = _MeasuringInput(file, sites, choices)
-    if prober is not None and choices.probe:
+    if prober is not None and choices.probe and not file.unrunnable:
         # Beside the measuring, which leaves a core idle now and then.
         prober.start(file.path, fold=choices.fold, seconds=choices.probe_seconds)
     tasks = _tasks(work)
@@ -129,7 +129,9 @@ def measure(
     flow = graph.flow_of(file, [work.sites[site_index] for site_index in depth_of])
     probes: tuple[SimulationRecord, ...] = ()
     of_run: tuple[FindingRecord, ...] = ()
-    if prober is not None and choices.probe:
+    if prober is not None and choices.probe and file.unrunnable:
+        probes = untested(file.unrunnable)
+    elif prober is not None and choices.probe:
         if report is not None:
             total = len(work.sites)
             report(IngestProgress(total, total, bytes_total, bytes_total, is_probing=True))

@@ -19,6 +19,8 @@ from typing import Any
 import onnx
 
 from quantstore.errors import ModelFileError
+from quantstore.graph.file import head_of
+from quantstore.graph.signature import refuse_other_formats
 
 # Prefix of the properties of a node.
 PREFIX = "quantstore."
@@ -121,8 +123,9 @@ def open_original(path: Path) -> Original:
     """Read a file that was read before; its graph is what it was then.
 
     Raises:
-        ModelFileError: it is gone, or was changed meanwhile.
+        ModelFileError: it is gone, was changed meanwhile, or is no ONNX file.
     """
+    refuse_other_formats(head_of(path))
     try:
         return Original(onnx.load_model(str(path), load_external_data=False))
     except OSError as error:

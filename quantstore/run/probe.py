@@ -50,6 +50,11 @@ def probe(
         return prober.result()
 
 
+def untested(reason: str, asked: Sequence[Probed] = PLAN) -> tuple[SimulationRecord, ...]:
+    """The rows of a model that cannot be run; ``failure`` is the reason in each."""
+    return tuple(_records(asked, [], reason))
+
+
 class Prober:
     """A process that probes one model after another, or a new one where the last was killed.
 

@@ -4,7 +4,7 @@ import math
 import shlex
 from dataclasses import dataclass, replace
 
-from quantstore.errors import printable
+from quantstore.errors import RUNS_ONNX_ONLY, printable
 from quantstore.schemes import DEFAULT_TARGET, TARGETS
 from quantstore.wording.units import NO_BREAK_SPACE, counted, db, share, spaced, with_minus
 
@@ -161,11 +161,12 @@ def _untested_because(facts: ModelFacts) -> str:
 def verdict_sentence(facts: ModelFacts) -> str:
     """The verdict on one line: ``broken: output SQNR 7 dB, estimated with noise``.
 
-    What is untested comes with the command that measures it, where the model has a name.
+    What is untested comes with the command that measures it, where the model has a name and can
+    be run.
     """
     if facts.is_untested:
         sentence = f"{UNTESTED}: {_untested_because(facts)}"
-        if facts.model:
+        if facts.model and RUNS_ONNX_ONLY not in sentence:
             sentence += f"; measure it with: {command(facts)}"
         return sentence.replace(NO_BREAK_SPACE, " ")
     cell = verdict(facts)

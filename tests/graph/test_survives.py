@@ -95,7 +95,6 @@ POINTER = (
         (POINTER, "a Git LFS pointer", "git lfs pull"),
         (zipped("archive/data.pkl", "archive/data/0"), "a PyTorch file", "torch.onnx.export"),
         (pickle.dumps({"weight": [1.0]}, protocol=2), "a Python pickle", "torch.onnx.export"),
-        (b"\x1c\0\0\0TFL3" + bytes(100), "a TensorFlow Lite model", "tf2onnx"),
         (safetensors(), "a safetensors file", "export"),
         (b"GGUF\x03\0\0\0" + bytes(100), "a GGUF file", "export"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), KERAS_FILE, "tf2onnx"),
@@ -133,7 +132,7 @@ def test_a_file_beyond_what_protobuf_can_hold_is_not_even_read(tmp_path):
 def test_a_pipe_in_place_of_the_model_does_not_make_it_wait(tmp_path):
     path = tmp_path / "pipe.onnx"
     os.mkfifo(path)
-    with pytest.raises(ModelFileError, match="no plain file"):
+    with pytest.raises(ModelFileError, match="not a regular file"):
         open_model(path)
 
 
@@ -467,7 +466,7 @@ def test_a_system_file_is_refused_even_where_the_folder_is_the_root(monkeypatch,
     folder.mkdir()
     monkeypatch.setattr(graph.file, "_SYSTEM_FOLDERS", (folder,))
     model = with_data(tmp_path, "proc/w.bin", location="proc/w.bin")
-    with pytest.raises(MissingWeightsError, match="part of the system"):
+    with pytest.raises(MissingWeightsError, match="system file"):
         open_model(save(model, tmp_path / "m.onnx"))
 
 

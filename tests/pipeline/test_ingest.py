@@ -546,7 +546,7 @@ def test_what_stands_for_no_file_is_a_failure_of_its_own(tree):
         (empty, "failed"),
         (pattern, "failed"),
     ]
-    assert "holds no .onnx file" in failures[0].error
+    assert "holds no .onnx or .tflite file" in failures[0].error
     assert "no file matches" in failures[1].error
 
 

@@ -3,6 +3,7 @@
 import io
 import zipfile
 from collections.abc import Iterable
+from pathlib import PurePath
 
 import streamlit as st
 
@@ -48,7 +49,9 @@ def section(origin: Origin, target: Target) -> None:
     path = kept.file_at_hand(origin.source, origin.sha256, store_path) if is_offered else None
     is_at_hand = path is not None
     is_changed = is_at_hand and freshness.all_fresh([origin])[origin.model].is_changed
-    has_file = is_at_hand and not is_changed
+    # Other formats have nothing to annotate; their layers are drawn by name all the same.
+    is_onnx = PurePath(origin.source).suffix.lower() != ".tflite"
+    has_file = is_at_hand and is_onnx and not is_changed
 
     # Only on the click, and outside the script: store and file may have changed meanwhile.
     def graph_facts() -> overlays.GraphFacts:
@@ -88,7 +91,7 @@ def section(origin: Origin, target: Target) -> None:
                 key=f"overlay_{ending}",
                 help=explained,
             )
-    if has_file:
+    if has_file or not is_onnx:
         return
     if is_changed:
         st.caption(CHANGED)

@@ -16,12 +16,15 @@ from quantstore import settings
 from quantstore.app.queue import FILES
 from quantstore.app.uploads import Upload
 from quantstore.app.widgets import arrivals, reach
+from quantstore.pipeline.files import is_model_file
 
 _COPY_BYTES = 1 << 20
 
 LABEL = "Upload ONNX files"
 DATA_FILES_TOO = "External data files: select them together with the .onnx file."
-NO_MODEL_IN_UPLOAD = "the upload has no .onnx file; select the model together with its data files"
+NO_MODEL_IN_UPLOAD = (
+    "the upload has no .onnx or .tflite file; select the model together with its data files"
+)
 IS_AN_ARCHIVE = "archives are not supported; unpack the archive and upload the .onnx file"
 TWO_OF_A_NAME = (
     "the upload has two models of this name, and data files; upload each model with its own data"
@@ -144,7 +147,7 @@ def bare_name(name: str) -> str:
 
 def is_model(name: str) -> bool:
     """Whether a file of this name is a model."""
-    return PurePath(name).suffix.lower() == ".onnx"
+    return is_model_file(name)
 
 
 def write(file: Uploaded, target: Path) -> None:

@@ -15,7 +15,7 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 TITLE = "Will your model survive int8?"
 ADD_EXAMPLES = "Add the example models"
-NO_MODEL_YET = "The store has no models yet. Drop .onnx files anywhere on this page."
+NO_MODEL_YET = "The store has no models yet. Drop .onnx or .tflite files anywhere on this page."
 
 
 def add_examples() -> None:
