@@ -121,6 +121,8 @@ def audit_record(
 
 def audit_layer_names(layers: "pd.DataFrame") -> dict[int, str]:
     """What the layers of ``queries.audit_layers`` are called, by depth in the int8 file."""
+    import pandas as pd
+
     return {
         depth: str(name)
         for depth, name in zip(_depths(layers), layers["layer"], strict=True)
@@ -129,6 +131,8 @@ def audit_layer_names(layers: "pd.DataFrame") -> dict[int, str]:
 
 
 def _depths(layers: "pd.DataFrame") -> list[int]:
+    import pandas as pd
+
     return [
         -1 - position if pd.isna(depth) else int(depth)
         for position, depth in enumerate(layers["int8_depth"])
@@ -137,6 +141,8 @@ def _depths(layers: "pd.DataFrame") -> list[int]:
 
 def _values(record: type, row: Mapping[Any, Any]) -> dict[str, Any]:
     """The columns of a record out of a row: NaN for a figure that is missing, else None."""
+    import pandas as pd
+
     values: dict[str, Any] = {}
     for field in dataclasses.fields(record):
         if not field.metadata.get("is_column", True):
