@@ -2,11 +2,13 @@
 
 import contextlib
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from quantstore import settings
 from quantstore.cli.names import ModelName, NameChoice
 from quantstore.cli.output import (
     Talk,
@@ -27,7 +29,7 @@ from quantstore.cli.root import (
 )
 from quantstore.errors import printable, unwritable
 from quantstore.schemes import ALL_TARGETS, DEFAULT_TARGET, SCHEMES, TARGETS, target_of
-from quantstore.wording import units, verdicts
+from quantstore.wording import audits, units, verdicts
 from quantstore.wording.text import listed
 
 if TYPE_CHECKING:
@@ -336,7 +338,13 @@ def diff(
 
     with store.reading(db) as connection:
         changed = queries.revision_changes(connection, before, after, scheme)
+        integers = queries.integer_models(connection, [before, after])
         bands = _bands(connection)
+    if len(integers) == 1:
+        (int8_model,) = integers
+        _point_to_audit(int8_model, before if after == int8_model else after, db)
+        if style == "table":
+            return
     frame = matching.worst_first(changed)
     if not is_whole:
         frame = frame[frame["outcome"] != "unchanged"]
@@ -346,6 +354,14 @@ def diff(
         for sentence in sentences:
             say(sentence.replace(units.NO_BREAK_SPACE, " "))
         say(f"{scheme}; {bands}")
+
+
+def _point_to_audit(int8_model: str, float_model: str, db: Path) -> None:
+    """Say that layers of an int8 and of a float model tell nothing, and what does."""
+    command = settings.command(shlex.join(("audit", float_model, int8_model)), db)
+    say(f"{audits.instead_of_a_diff(int8_model, float_model)}.")
+    say(audits.DIFF_POINTS_HERE)
+    say(f"Run: {printable(command)} --inputs FOLDER")
 
 
 @commands.command(position=60)

@@ -64,12 +64,28 @@ def _verdicts(models: list[str], target: str | None = None) -> tuple[str, dict[s
         summaries as (
             from model_summary
             where list_contains($models, model)
+        ),
+        audited as (
+            select distinct on (int8.model)
+                int8.model,
+                audits.grid_db as audited_db,
+                coalesce(floats.model, audits.float_file) as audited_against
+            from audits
+            join models as int8 on int8.model_id = audits.int8_model_id
+            left join models as floats on floats.model_id = audits.float_model_id
+            where audits.failure is null and list_contains($models, int8.model)
+            order by audits.created_at desc, audits.audit_id desc
         )
-        select judged.*, folded, layer_count, weight_count, file_bytes, layers_already_quantized,
+        select judged.*, audited_against, audited_db, audited_bands.band as audited_band,
+            folded, layer_count, weight_count, file_bytes, layers_already_quantized,
             max_weight_range, median_weight_range, channel_spread_p90_bits,
             (select min(lower_db) from bands where lower_db > output_sqnr_db) as next_limit_db
         from judged
         join summaries using (model)
+        left join audited using (model)
+        asof left join bands as audited_bands
+            on if(audited_against is null, null, coalesce(audited_db, 'infinity'))
+                >= audited_bands.lower_db
         order by lower(model), model, list_position($targets, judged.target)
         """,
         {
@@ -119,6 +135,9 @@ def _facts(row: Mapping[Any, Any], is_missing: Callable[[Any], bool]) -> ModelFa
         decision_f1=value_of("decision_f1"),
         provisional=value_of("provisional"),
         rescued_db=value_of("rescued_db"),
+        audited_against=value_of("audited_against"),
+        audited_db=value_of("audited_db"),
+        audited_band=value_of("audited_band"),
     )
 
 

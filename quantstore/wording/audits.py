@@ -40,8 +40,12 @@ NO_SINGLE_CAUSE = (
     " error builds up over the network, so look at the kind of quantization, not at one layer."
 )
 DIFF_POINTS_HERE = (
-    "One of the two models is float and the other one int8. The int8 weights are rounded a second"
-    " time here, which says nothing of what int8 costs. An audit measures that"
+    "One of the two models is float and the other one int8. A comparison of layers rounds the int8"
+    " weights a second time, which says nothing of what int8 costs. An audit measures that."
+)
+FOR_AN_INT8_MODEL = (
+    "The values on this page are those of a second rounding. An audit against the float file tells"
+    " what int8 costs."
 )
 # The six ways in which the outputs are computed, by the column of their values.
 PAIRING_CHECK = "neither_db"
@@ -238,8 +242,17 @@ def kept(value: float | None) -> str:
 
 
 def audited(grid_db: float | None, float_name: str) -> str:
-    """``Audited: 18.6 dB of rtmdet-nano``, for the cell of a matrix."""
-    return f"Audited: {db(grid_db)} of {printable(float_name)}"
+    """``audited: 18.6 dB of rtmdet-nano``, for the cell of a matrix; None where it is exact."""
+    value = "exact, as" if grid_db is None else f"{db(grid_db)} of"
+    return f"audited: {value} {printable(float_name)}"
+
+
+def instead_of_a_diff(int8_name: str, float_name: str) -> str:
+    """The headline where somebody compares an int8 model with a float one, layer by layer."""
+    return (
+        f"{printable(int8_name)} is int8 and {printable(float_name)} is float: an audit compares"
+        " them"
+    )
 
 
 def _finite(figure: float) -> float | None:

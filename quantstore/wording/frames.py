@@ -87,11 +87,13 @@ _WAYS_ALWAYS_RUN = ("grid_db", "weights_db", "activations_db", "neither_db")
 
 def audit_record(
     row: Mapping[Any, Any],
-    layers: "pd.DataFrame",
-    tensors: "pd.DataFrame",
+    layers: "pd.DataFrame | None" = None,
+    tensors: "pd.DataFrame | None" = None,
     outputs: "pd.DataFrame | None" = None,
 ) -> AuditRecord:
     """A row of ``queries.audits`` with its parts as what the sentences about an audit are made of.
+
+    Its headline needs no parts.
 
     A layer that the store no longer holds has a negative depth, which no other layer has:
     :func:`audit_layer_names` names it all the same.
@@ -105,11 +107,11 @@ def audit_record(
             "notes": tuple(names_or_none(row["notes"])),
             "layers": tuple(
                 AuditLayerRecord(**_values(AuditLayerRecord, layer) | {"int8_depth": depth})
-                for depth, layer in zip(_depths(layers), layers.to_dict("records"), strict=True)
+                for depth, layer in (() if layers is None else _by_depth(layers))
             ),
             "tensors": tuple(
                 AuditTensorRecord(**_values(AuditTensorRecord, tensor))
-                for tensor in tensors.to_dict("records")
+                for tensor in (() if tensors is None else tensors.to_dict("records"))
             ),
             "outputs": tuple(
                 AuditOutputRecord(**_values(AuditOutputRecord, output))
@@ -124,18 +126,19 @@ def audit_layer_names(layers: "pd.DataFrame") -> dict[int, str]:
     import pandas as pd
 
     return {
-        depth: str(name)
-        for depth, name in zip(_depths(layers), layers["layer"], strict=True)
-        if not pd.isna(name)
+        depth: str(layer["layer"])
+        for depth, layer in _by_depth(layers)
+        if not pd.isna(layer["layer"])
     }
 
 
-def _depths(layers: "pd.DataFrame") -> list[int]:
+def _by_depth(layers: "pd.DataFrame") -> list[tuple[int, Mapping[Any, Any]]]:
+    """Each layer with its depth in the int8 file."""
     import pandas as pd
 
     return [
-        -1 - position if pd.isna(depth) else int(depth)
-        for position, depth in enumerate(layers["int8_depth"])
+        (-1 - position if pd.isna(layer["int8_depth"]) else int(layer["int8_depth"]), layer)
+        for position, layer in enumerate(layers.to_dict("records"))
     ]
 
 

@@ -120,7 +120,8 @@ def model_headline(facts: ModelFacts, per_channel: ModelFacts | None, target: Ta
     """
     state = facts.verdict[0].upper() + facts.verdict[1:]
     if facts.is_on_its_own_grid:
-        return f"{STORED_SO[0].upper()}{STORED_SO[1:]}: {LOSS_UNKNOWN}"
+        mark = ":" if facts.audited_against is None else ";"
+        return f"{STORED_SO[0].upper()}{STORED_SO[1:]}{mark} {facts.stored_loss}"
     if facts.is_untested:
         return f"{state} with {target.title}: {verdict(facts).evidence}"
     sentence = f"{state} with {target.title}: "

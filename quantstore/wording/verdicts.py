@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from quantstore.errors import RUNS_ONNX_ONLY, printable
 from quantstore.schemes import DEFAULT_TARGET, TARGETS
+from quantstore.wording.audits import audited
 from quantstore.wording.units import NO_BREAK_SPACE, counted, db, share, spaced, with_minus
 
 # Of a model that was measured with --no-fold.
@@ -49,6 +50,17 @@ class ModelFacts:
     decision_f1: float | None = None
     provisional: str | None = None  # why the value is provisional
     rescued_db: float | None = None  # of the file that the latest rescue wrote
+    # Of an int8 model whose file was held against its float file, by the latest audit.
+    audited_against: str | None = None  # the float model
+    audited_db: float | None = None  # None where nothing is lost
+    audited_band: str | None = None
+
+    @property
+    def stored_loss(self) -> str:
+        """What is known of the loss that an int8 file has as it is stored."""
+        if self.audited_against is None:
+            return LOSS_UNKNOWN
+        return audited(self.audited_db, self.audited_against)
 
     @property
     def was_run(self) -> bool:
@@ -86,7 +98,8 @@ class ModelFacts:
 class VerdictCell:
     """What a cell of the verdict matrix says: ``band`` colours it, ``evidence`` says why.
 
-    ``rescued`` is what a rescue reached, empty where there was none.
+    ``rescued`` is what a rescue reached, ``audited`` what an audit found of an int8 file; both are
+    empty where there was none.
     """
 
     band: str
@@ -94,6 +107,7 @@ class VerdictCell:
     addition: str = ""
     evidence: str = ""
     rescued: str = ""
+    audited: str = ""
 
 
 MODES = {
@@ -112,14 +126,18 @@ PROVISIONAL = "provisional"
 def verdict(facts: ModelFacts) -> VerdictCell:
     """The verdict on one model under one target, with what it rests on."""
     rescued = "" if facts.rescued_db is None else f"Rescued: {db(facts.rescued_db)}"
-    return replace(_verdict(facts), rescued=rescued)
+    loss = "" if facts.audited_against is None else facts.stored_loss
+    cell = _verdict(facts)
+    # Where it is the evidence it is not told twice.
+    loss = "" if loss == cell.evidence else f"{loss[:1].upper()}{loss[1:]}"
+    return replace(cell, rescued=rescued, audited=loss)
 
 
 def _verdict(facts: ModelFacts) -> VerdictCell:
     if facts.is_untested:
         return VerdictCell(UNTESTED, UNTESTED, "", _untested_because(facts))
     if facts.is_on_its_own_grid:
-        return VerdictCell("fine", STORED_SO, "", LOSS_UNKNOWN)
+        return VerdictCell(facts.audited_band or "fine", STORED_SO, "", facts.stored_loss)
     if not facts.was_run:
         by_weights = weights_verdict(facts.layers_broken, facts.layers_at_risk)
         return VerdictCell(facts.verdict, by_weights.text, by_weights.addition, NOT_RUN)

@@ -11,7 +11,7 @@ import pytest
 from quantstore import queries, store
 from quantstore.app.pages import audit as page
 from quantstore.app.queue import Job, RunQueue
-from quantstore.app.sections import audit_form, run_form
+from quantstore.app.sections import audit_form, audits, run_form
 from quantstore.app.widgets import inputs_box, pickers, reach
 from quantstore.auditing.choices import DEFAULT_RELEASE, AuditChoices
 from quantstore.pipeline.files import demo_paths
@@ -346,3 +346,59 @@ def test_what_fails_in_the_child_is_a_sentence_and_stores_nothing(
     assert job.message
     with store.reading(path) as con:
         assert queries.audits(con).empty
+
+
+# Where other pages point here
+
+
+def links(app):
+    """Labels of the links on a page, with the query that each carries."""
+    return {
+        link.proto.label: str(link.proto.query_string)
+        for link in app.get("page_link")
+        if link.proto.label in (audits.OPEN, audits.START)
+    }
+
+
+def test_revisions_of_an_int8_and_a_float_model_point_to_an_audit(open_app, path):
+    app = open_app(path, "revisions", before=FLOAT, after=INT8)
+    assert fails(app) == []
+    assert app.header[0].value.replace("\\", "") == wording.instead_of_a_diff(INT8, FLOAT)
+    assert wording.DIFF_POINTS_HERE in said(app)
+    assert links(app) == {audits.START: f"model={INT8}&float={FLOAT}"}
+    assert not app.get("vega_lite_chart")
+
+
+@pytest.mark.slow
+def test_revisions_show_the_audit_of_both_where_there_is_one(open_app, path):
+    key = audited(path, INT8, FLOAT)
+    app = open_app(path, "revisions", before=INT8, after=FLOAT)
+    assert links(app) == {audits.OPEN: f"model={INT8}&audit={key}"}
+    assert "keeps 18.5 dB of" in said(app)
+
+
+def test_the_page_of_an_int8_model_shows_its_audit_or_the_way_to_one(open_app, path):
+    app = open_app(path, "model", model=INT8)
+    assert links(app) == {audits.START: f"model={INT8}"}
+    assert wording.FOR_AN_INT8_MODEL in said(app)
+    key = audited(path, INT8, FLOAT)
+    for model in (INT8, FLOAT):
+        app = open_app(path, "model", model=model)
+        assert fails(app) == []
+        assert links(app) == {audits.OPEN: f"model={INT8}&audit={key}"}
+        assert f"At risk: {INT8} keeps 18.5 dB of {FLOAT} on 6 inputs." in said(app)
+    assert links(open_app(path, "model", model="digits-plain")) == {}
+
+
+def test_a_cell_of_compare_says_what_the_audit_found(open_app, path):
+    audited(path, INT8, FLOAT)
+    app = open_app(path, "compare")
+    assert fails(app) == []
+    (matrix,) = (
+        data["rows"]
+        for data in (json.loads(part.proto.json or "null") for part in app.get("bidi_component"))
+        if data and "targets" in data
+    )
+    told = {row["name"]: {cell["rescued"] for cell in row["cells"]} for row in matrix}
+    assert told.pop(INT8) == {f"Audited: 18.5\u00a0dB of {FLOAT}"}
+    assert set().union(*told.values()) == {""}

@@ -42,8 +42,9 @@ from quantstore.store.imports import IS_NO_EXPORT
 from quantstore.store.labelling import name_is_taken
 from quantstore.store.models import NO_MODEL_NAMED
 from quantstore.store.statements import ONE_SELECT
+from quantstore.wording import audits
 from tests.support.graphs import conv_model, gaussian, save
-from tests.support.runs import a_run, add
+from tests.support.runs import a_run, add, audited
 
 COMMANDS = tuple(cli.commands.commands)
 DEMO_MODELS = ["digits-plain", "digits-rescaled", "digits-separable", "digits-separable-unfolded"]
@@ -750,6 +751,22 @@ def test_diff_shows_unchanged_layers_on_demand(ask):
     alike = "diff", "digits-separable", "digits-separable-unfolded", "--format", "json"
     assert strict_json(ask(*alike)) == []
     assert {row["outcome"] for row in strict_json(ask(*alike, "--all"))} == {"unchanged"}
+
+
+def test_diff_of_an_int8_and_a_float_model_points_to_an_audit(run, demo_store, tmp_path):
+    path = shutil.copy(demo_store, tmp_path / "mixed.duckdb")
+    int8, other = "digits-separable", "digits-rescaled"
+    audited(path, int8, other)
+    code, out, err = run("--db", path, "diff", other, int8)
+    assert (code, out) == (0, "")
+    assert audits.instead_of_a_diff(int8, other) in err
+    assert audits.DIFF_POINTS_HERE in err
+    assert f"audit {other} {int8} --inputs" in err
+    # Whoever asks for data gets it, with the same words.
+    code, out, err = run("--db", path, "diff", other, int8, "--format", "json")
+    assert code == 0
+    assert strict_json(out)
+    assert audits.DIFF_POINTS_HERE in err
 
 
 def test_diff_of_a_model_that_is_not_there(run, demo_store):

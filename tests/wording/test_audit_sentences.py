@@ -6,9 +6,11 @@ import math
 import pytest
 
 from quantstore.graph.findings.base import MOST_GAP_DB
-from quantstore.wording import audits
+from quantstore.schemes import TARGETS
+from quantstore.wording import audits, headlines, verdicts
 from quantstore.wording.columns import Interval
 from quantstore.wording.units import NO_BREAK_SPACE
+from quantstore.wording.verdicts import ModelFacts
 from tests.support.runs import an_audit, an_audited_layer, an_audited_tensor
 
 NAMES = {0: "conv0", 1: "conv1"}
@@ -150,3 +152,38 @@ def test_names_out_of_a_file_are_made_visible():
 def test_a_grid_and_the_values_on_it_share_one_axis():
     assert Interval((0.0, 50.0), (-50.0, 150.0), "").bars == ((0.25, 0.25), (0.0, 1.0))
     assert Interval(None, (1.0, 1.0), "").bars == (None, (0.0, 0.0))
+
+
+# What verdicts say of an int8 model that was audited.
+
+AUDITED = ModelFacts(
+    verdict="fine",
+    evidence="run",
+    is_already_quantized=True,
+    output_sqnr_db=90.0,
+    audited_against="net",
+    audited_db=6.5,
+    audited_band="broken",
+)
+
+
+def test_a_cell_of_an_audited_file_has_its_loss_and_its_band():
+    cell = verdicts.verdict(AUDITED)
+    assert (cell.band, cell.text) == ("broken", verdicts.STORED_SO)
+    assert plain(cell.evidence) == "audited: 6.5 dB of net"
+    # It is not told twice.
+    assert cell.audited == ""
+    unknown = verdicts.verdict(dataclasses.replace(AUDITED, audited_against=None))
+    assert unknown.evidence == verdicts.LOSS_UNKNOWN
+
+
+def test_under_another_target_the_loss_of_an_audited_file_stands_below_the_verdict():
+    cell = verdicts.verdict(dataclasses.replace(AUDITED, output_sqnr_db=8.0, verdict="broken"))
+    assert plain(cell.audited) == "Audited: 6.5 dB of net"
+    exact = dataclasses.replace(AUDITED, output_sqnr_db=8.0, audited_db=None)
+    assert verdicts.verdict(exact).audited == "Audited: exact, as net"
+
+
+def test_the_headline_of_an_audited_file_on_its_own_grid_names_the_loss():
+    headline = headlines.model_headline(AUDITED, None, TARGETS[AUDITED.target])
+    assert plain(headline) == "Already stored in this format; audited: 6.5 dB of net"

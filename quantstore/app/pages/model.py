@@ -6,7 +6,16 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
-from quantstore.app.sections import answers, findings, network, overlays, probe, targets, ways_on
+from quantstore.app.sections import (
+    answers,
+    audits,
+    findings,
+    network,
+    overlays,
+    probe,
+    targets,
+    ways_on,
+)
 from quantstore.app.widgets import (
     address,
     colours,
@@ -68,6 +77,7 @@ def _draw(con: Connection, name: str, target: Target) -> None:
     st.header(model_headline(facts, per_channel, target), anchor=False)
     if sentence := verdict_line(facts):
         st.markdown(notes.escaped(sentence))
+    audits.of_model(con, name, is_integer=facts.is_already_quantized)
     rescues = queries.stored_rescues(con, name)
     answers.section(facts, [queries.model_facts(row) for row in by_target.values()], rescues)
     (origin,) = queries.origins(con, [name])

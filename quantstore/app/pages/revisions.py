@@ -7,6 +7,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from quantstore import queries
+from quantstore.app.sections import audits
 from quantstore.app.widgets import (
     address,
     colours,
@@ -58,6 +59,12 @@ def main() -> None:
         if before == after:
             headline.header(SAME_MODEL_TWICE, anchor=False)
             st.caption("Choose a different model on one side.")
+            return
+        integers = queries.integer_models(con, [before, after])
+        if len(integers) == 1:
+            (int8_model,) = integers
+            float_model = before if after == int8_model else after
+            audits.instead_of_a_diff(con, headline, int8_model, float_model)
             return
         changed = queries.revision_changes(con, before, after, scheme.name)
         verdicts = queries.verdicts(con, [before, after])

@@ -569,7 +569,8 @@ def verdict_matrix(
         rows: ``model`` (None on the page of the model itself), ``name``, ``title``, ``facts``,
             ``caveat`` (a line of its own) and ``cells`` with ``band``, ``text``, ``more``,
             ``glyph`` (before the words), ``evidence`` (what they rest on), ``rescued`` (what a
-            rescue reached, or nothing), ``tip`` and ``counts`` (pairs of band and layers).
+            rescue reached or an audit found, or nothing), ``tip`` and ``counts`` (pairs of band
+            and layers).
         on_click: reads ``st.session_state[key].clicked``: ``{"model"?: ..., "target"?: ...}``, or
             ``{"sort": ...}``.
         sort: ``options`` (pairs of value and words) and the ``chosen`` value; None for no choice.

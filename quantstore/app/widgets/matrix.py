@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from quantstore import queries
-from quantstore.app.widgets import address, components, navigation
+from quantstore.app.widgets import address, components, navigation, pickers
 from quantstore.errors import printable
 from quantstore.schemes import TARGETS, Target
 from quantstore.wording.headlines import model_size
@@ -47,7 +47,9 @@ def verdict_matrix(
                     "more": verdict_cell.addition,
                     "glyph": UNTESTED_GLYPH if model_facts.is_untested else "",
                     "evidence": verdict_cell.evidence,
-                    "rescued": verdict_cell.rescued,
+                    "rescued": "; ".join(
+                        filter(None, (verdict_cell.rescued, verdict_cell.audited))
+                    ),
                     "tip": _tip(model_facts),
                     "counts": list(queries.layers_by_band(cell).items()),
                 }
@@ -102,7 +104,10 @@ def in_matrix(verdicts: pd.DataFrame, target: Target) -> pd.DataFrame:
 def _tip(facts: ModelFacts) -> str:
     """What a cell rests on, in a sentence; a matrix sets it as text."""
     if facts.is_on_its_own_grid:
-        return "The file already stores integers in this format: rounding them again loses nothing."
+        stored = (
+            "The file already stores integers in this format: rounding them again loses nothing"
+        )
+        return f"{stored}. {pickers.capital(facts.stored_loss)}."
     sentence = verdict_sentence(facts)
     tip = f"{sentence[0].upper()}{sentence[1:]}."
     if facts.is_already_quantized:
