@@ -21,19 +21,19 @@ def of_model(con: Connection, model: str, *, is_integer: bool) -> None:
     """The latest audit of an int8 model, or those of the int8 files made from a float one."""
     audits = queries.audits(con, model)
     if not is_integer:
-        made = audits[audits["float_model"] == model].drop_duplicates("int8_model")
-        for row in made.head(MOST_FILES).to_dict("records"):
-            _found(row)
+        int8_audits = audits[audits["float_model"] == model].drop_duplicates("int8_model")
+        for row in int8_audits.head(MOST_FILES).to_dict("records"):
+            _latest(row)
         return
-    own = audits[audits["int8_model"] == model]
-    if own.empty:
+    own_audits = audits[audits["int8_model"] == model]
+    if own_audits.empty:
         st.caption(wording.FOR_AN_INT8_MODEL)
         navigation.link("audit", START, query_params={"model": model}, width="content")
     else:
-        _found(own.iloc[0].to_dict())
+        _latest(own_audits.iloc[0].to_dict())
 
 
-def _found(row: Row) -> None:
+def _latest(row: Row) -> None:
     st.markdown(markdown(headline(row)))
     key = str(row["audit_id"])
     navigation.link(
@@ -52,21 +52,21 @@ def headline(row: Row) -> str:
 
 
 def instead_of_a_diff(
-    con: Connection, place: DeltaGenerator, int8_model: str, float_model: str
+    con: Connection, title: DeltaGenerator, int8_model: str, float_model: str
 ) -> None:
     """In place of a comparison by layers: the audit of both, or the way to one.
 
     Args:
-        place: of the headline.
+        title: where the headline stands.
     """
     audits = queries.audits(con, int8_model)
     of_both: pd.DataFrame = audits[
         (audits["int8_model"] == int8_model) & (audits["float_model"] == float_model)
     ]
-    place.header(markdown(wording.instead_of_a_diff(int8_model, float_model)), anchor=False)
+    title.header(markdown(wording.instead_of_a_diff(int8_model, float_model)), anchor=False)
     st.markdown(wording.DIFF_POINTS_HERE)
     if of_both.empty:
         both = {"model": int8_model, "float": float_model}
         navigation.link("audit", START, query_params=both, width="content")
     else:
-        _found(of_both.iloc[0].to_dict())
+        _latest(of_both.iloc[0].to_dict())
