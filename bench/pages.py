@@ -36,6 +36,7 @@ from quantstore import store  # noqa: E402
 from quantstore.app.page_list import PAGES, page_named  # noqa: E402
 from quantstore.pipeline import runs  # noqa: E402
 from quantstore.pipeline.ingest import ingest_file  # noqa: E402
+from quantstore.store.totals import add_totals  # noqa: E402
 
 # How far the channels of the models that are copied spread, from none to a lot.
 SPREADS = (0.2, 0.4, 0.7, 1.1)
@@ -248,6 +249,7 @@ def _copy(con: store.Connection, bases: list[int], numbers: range) -> None:
             order by new_layer_id
             """
         )
+    add_totals(con._connection, [key for (key,) in con.rows("select new_model_id from new_models")])
     _copy_runs(con)
     con.rows("drop table new_models")
     con.rows("drop table new_layers")

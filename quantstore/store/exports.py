@@ -21,7 +21,7 @@ from quantstore.store.beside import room_beside
 from quantstore.store.connection import BATCH_ROWS, Connection, reading
 from quantstore.store.models import find_model
 from quantstore.store.schema import SCHEMA_VERSION, schema_sql
-from quantstore.store.tables import ALL_TABLES, OF_MODELS
+from quantstore.store.tables import ALL_TABLES, DERIVED, OF_MODELS
 from quantstore.version import __version__
 
 if TYPE_CHECKING:
@@ -176,7 +176,8 @@ _OF_SOME_MODELS = {
 def _leading_columns() -> dict[str, str]:
     """The column by which each table's rows belong to a model; absent where they belong to all."""
     by_table = {
-        table.name: table.points_to[0][0] if table.points_to else "model_id" for table in OF_MODELS
+        table.name: table.points_to[0][0] if table.points_to else "model_id"
+        for table in (*OF_MODELS, *DERIVED)
     }
     return by_table | {"ingests": "model"}
 

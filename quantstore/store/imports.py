@@ -33,6 +33,7 @@ from quantstore.store.labelling import Labels, labels
 from quantstore.store.models import free_name, remove_model
 from quantstore.store.schema import SCHEMA_VERSION, create_schema
 from quantstore.store.tables import ALL_TABLES, OF_MODELS, Table
+from quantstore.store.totals import add_totals
 from quantstore.version import __version__
 
 if TYPE_CHECKING:
@@ -508,11 +509,12 @@ class _Merge:
         """Everything, parents before their children."""
         names = self._choose()
         if names:
-            self._register("models", list(names), model=list(names.values()))
+            model_ids = self._register("models", list(names), model=list(names.values()))
             for table in [name for name in _SEQUENCES if name != "models"]:
                 self._renumber(table)
             for whole in OF_MODELS:
                 self._insert(whole)
+            add_totals(self._duck, model_ids)
             self._label()
         self._insert_ingests()
         return self._summary
@@ -570,7 +572,8 @@ class _Merge:
         ]
         self._register(table, old)
 
-    def _register(self, table: str, old: list[int], **extra_columns: list[str]) -> None:
+    def _register(self, table: str, old: list[int], **extra_columns: list[str]) -> list[int]:
+        """Give the rows with these keys new ones, which it returns, in ``new_<table>``."""
         import pyarrow as pa
 
         sequence = _SEQUENCES[table]
@@ -582,6 +585,7 @@ class _Merge:
         ]
         columns = {"old_id": pa.array(old, pa.int64()), "new_id": pa.array(new, pa.int64())}
         self._duck.register(f"new_{table}", pa.table(columns | extra_columns))
+        return new
 
     def _insert(self, table: Table) -> None:
         """Take over the rows of a table that belong to the models to take over."""

@@ -26,6 +26,7 @@ from quantstore.store.schema import (
     now,
     schema_sql,
 )
+from quantstore.store.totals import renew_totals
 from quantstore.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -199,6 +200,7 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"drop table temp.kept_{table}")
     _renew_comments(connection, comments, staying)
     fill_registries(connection)
+    renew_totals(connection)
     if lacks_measures:
         connection.execute("update models set measures_version = 0")
     connection.executemany(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from quantstore.errors import UnknownModelError, hint_for
 from quantstore.store.connection import Connection
 from quantstore.store.rows import columns_of, insert, stacked
+from quantstore.store.totals import add_totals
 
 if TYPE_CHECKING:
     from quantstore.records import (
@@ -136,6 +137,7 @@ def add_model(
         if rows:
             columns = columns_of([record for _, record in rows])
             insert(duck, table, columns | {"layer_id": [i for i, _ in rows]})
+    add_totals(duck, [model_id])
     if equalization:
         columns = columns_of(equalization)
         columns["layer_id"] = [layer_ids[depth] for depth in columns.pop("depth")]
@@ -447,7 +449,7 @@ CHILDREN_OF_SIMULATIONS = (
 # In this order: what is known of the layers of a model goes before them, and the model last.
 CHILDREN_OF_MODELS = (
     *("findings", "graph_edges", "graph_points", "sensitivities", "simulations", "rescues"),
-    *("layers", "models"),
+    *("layer_totals", "layers", "models"),
 )
 CHILDREN_OF_LAYERS = (
     "channels",

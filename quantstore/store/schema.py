@@ -11,7 +11,7 @@ import duckdb
 from quantstore.errors import DamagedStoreError, MissingStoreError, NewerStoreError, OlderStoreError
 from quantstore.numerics.measures import MEASURES, lacking
 from quantstore.schemes import SCHEMES, TARGETS
-from quantstore.store.tables import OF_MODELS
+from quantstore.store.tables import DERIVED, OF_MODELS
 from quantstore.version import __version__
 
 SCHEMA_VERSION = 5
@@ -190,7 +190,7 @@ def lacks_tables(connection: duckdb.DuckDBPyConnection) -> bool:
         connection.execute("from main.layers limit 0")
     except duckdb.CatalogException:
         return False
-    listed = ", ".join(f"main.{table.name}" for table in OF_MODELS)
+    listed = ", ".join(f"main.{table.name}" for table in (*OF_MODELS, *DERIVED))
     try:
         # Quicker than asking DuckDB what tables it knows.
         connection.execute(f"select 1 from {listed} limit 0")

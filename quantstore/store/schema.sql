@@ -213,6 +213,36 @@ comment on column errors.channels_below_10db is 'Channels whose SQNR is below 10
 comment on column errors.input_channel_sqnr_p10_db is 'SQNR of the weights that read an input channel, in dB: what nine in ten input channels reach, dead ones left out; NULL where it is infinite or was not measured. Measured under int8 per tensor and per channel, symmetric, for convolutions and matrix products that are not depthwise.';
 comment on column errors.input_channels_below_10db is 'Input channels whose weights have an SQNR below 10 dB, dead ones left out; NULL where it was not measured.';
 
+-- Grain: one row per model, scheme and operator family.
+create table layer_totals (
+    model_id integer not null,
+    scheme varchar not null,
+    op_family varchar not null,
+    channel_count bigint not null,
+    channels_below_10db bigint not null,
+    weight_count bigint not null,
+    worst_layer varchar not null,
+    worst_depth integer not null,
+    worst_zeroed_fraction double not null,
+    channel_sqnr_p10_db double[] not null,
+    weight_sums bigint[] not null
+);
+
+comment on table layer_totals is
+'One row per model, scheme and operator family: what errors says of these layers together, so that verdicts need not read every layer. Derived from errors and layers whenever a model is written; an import computes it anew.';
+comment on column layer_totals.channel_count is 'Channels of these layers.';
+comment on column layer_totals.channels_below_10db is
+'Channels of these layers whose SQNR is below 10 dB.';
+comment on column layer_totals.weight_count is 'Weights of these layers.';
+comment on column layer_totals.worst_layer is
+'Layer with the lowest channel_sqnr_p10_db; of equals the one that loses more weights, then the first.';
+comment on column layer_totals.worst_depth is 'Position of the worst layer.';
+comment on column layer_totals.worst_zeroed_fraction is 'zeroed_fraction of the worst layer.';
+comment on column layer_totals.channel_sqnr_p10_db is
+'channel_sqnr_p10_db of each layer, in dB, lowest first; infinite where errors has NULL. Bands are counted from it, so that they can be changed.';
+comment on column layer_totals.weight_sums is
+'Weights of each layer and of those before it in channel_sqnr_p10_db.';
+
 -- Grain: one row per layer, int8 scheme and output channel.
 create table channel_errors (
     layer_id integer not null,
@@ -1184,51 +1214,66 @@ intervals as (
     select band, lower_db, lead(lower_db, 1, 'nan') over (order by lower_db) as upper_db
     from bands
 ),
-judged_layers as (
+edges as (
     select
-        models.model,
-        layers.model_id,
-        layer_scheme,
-        rounds_linear_only,
-        not rounds_linear_only or layers.op_family in ('linear', 'recurrent') as is_rounded,
-        -- An exact layer has no finite SQNR: it counts as infinitely good.
-        coalesce(errors.channel_sqnr_p10_db, 'infinity') as p10_db,
-        errors.channel_sqnr_p10_db,
-        errors.channels_below_10db,
-        errors.zeroed_fraction,
-        layers.layer,
-        layers.depth,
-        layers.channel_count,
-        layers.weight_count
-    from errors
-    join (select distinct layer_scheme, rounds_linear_only from scopes) as by_scheme
-        on by_scheme.layer_scheme = errors.scheme
-    join layers using (layer_id)
-    join models using (model_id)
+        max(lower_db) filter (band = 'broken') as broken_db,
+        max(upper_db) filter (band = 'broken') as broken_end_db,
+        max(lower_db) filter (band = 'at risk') as at_risk_db,
+        max(upper_db) filter (band = 'at risk') as at_risk_end_db,
+        max(lower_db) filter (band = 'watch') as watch_db,
+        max(upper_db) filter (band = 'watch') as watch_end_db,
+        max(lower_db) filter (band = 'fine') as fine_db,
+        max(upper_db) filter (band = 'fine') as fine_end_db
+    from intervals
+),
+banded as (
+    select
+        layer_totals.*,
+        channel_sqnr_p10_db as p10_db,
+        len(list_filter(p10_db, lambda db: db < broken_db)) as layers_below_broken,
+        len(list_filter(p10_db, lambda db: db >= broken_db and db < broken_end_db))
+            as layers_broken,
+        len(list_filter(p10_db, lambda db: db >= at_risk_db and db < at_risk_end_db))
+            as layers_at_risk,
+        len(list_filter(p10_db, lambda db: db >= watch_db and db < watch_end_db))
+            as layers_watch,
+        len(list_filter(p10_db, lambda db: db >= fine_db and db < fine_end_db)) as layers_fine,
+        coalesce(weight_sums[layers_below_broken + layers_broken], 0)
+            - coalesce(weight_sums[layers_below_broken], 0) as broken_weights
+    from edges, layer_totals
+    semi join scopes on scopes.layer_scheme = layer_totals.scheme
 ),
 per_scheme as (
     select
         model,
         layer_scheme,
         rounds_linear_only,
-        count(*) filter (is_rounded and band = 'broken') as layers_broken,
-        count(*) filter (is_rounded and band = 'at risk') as layers_at_risk,
-        count(*) filter (is_rounded and band = 'watch') as layers_watch,
-        count(*) filter (is_rounded and band = 'fine') as layers_fine,
+        coalesce(sum(layers_broken) filter (is_rounded), 0)::bigint as layers_broken,
+        coalesce(sum(layers_at_risk) filter (is_rounded), 0)::bigint as layers_at_risk,
+        coalesce(sum(layers_watch) filter (is_rounded), 0)::bigint as layers_watch,
+        coalesce(sum(layers_fine) filter (is_rounded), 0)::bigint as layers_fine,
         coalesce(sum(channels_below_10db) filter (is_rounded), 0)::bigint as channels_below_10db,
         coalesce(sum(channel_count) filter (is_rounded), 0)::bigint as channel_count,
         -- Ties are common at 0 dB: the layer that loses more weights is the worse one.
-        first(layer order by p10_db, zeroed_fraction desc, depth) filter (is_rounded)
-            as worst_layer,
-        min(channel_sqnr_p10_db) filter (is_rounded) as worst_channel_sqnr_p10_db,
+        first(
+            worst_layer
+            order by p10_db[1], worst_zeroed_fraction desc, worst_depth
+        ) filter (is_rounded) as worst_layer,
+        nullif(min(p10_db[1]) filter (is_rounded), 'infinity') as worst_channel_sqnr_p10_db,
         coalesce(
-            sum(weight_count) filter (is_rounded and band = 'broken')
-                / sum(weight_count) filter (is_rounded),
+            sum(broken_weights) filter (is_rounded)
+                / sum(of_scopes.weight_count) filter (is_rounded),
             0
         ) as broken_weight_share,
         model_id
-    from judged_layers
-    join intervals on p10_db >= lower_db and p10_db < upper_db
+    from (
+        select
+            *, not rounds_linear_only or op_family in ('linear', 'recurrent') as is_rounded
+        from banded
+        join (select distinct layer_scheme, rounds_linear_only from scopes) as by_scheme
+            on by_scheme.layer_scheme = banded.scheme
+    ) as of_scopes
+    join models using (model_id)
     group by model_id, model, layer_scheme, rounds_linear_only
 ),
 figures as (

@@ -74,7 +74,10 @@ OF_MODELS = (
     Table("audit_outputs", keys=(("audit_id", "output", "part"),), points_to=_AUDIT),
 )
 
+# What is computed from these: an export carries it, an import computes it anew.
+DERIVED = (Table("layer_totals", keys=(("model_id", "scheme", "op_family"),), points_to=_MODEL),)
+
 # What belongs to the store as a whole.
 OF_THE_STORE = ("store_info", "schemes", "targets", "bands", "ingests")
 
-ALL_TABLES = (*(table.name for table in OF_MODELS), *OF_THE_STORE)
+ALL_TABLES = (*(table.name for table in (*OF_MODELS, *DERIVED)), *OF_THE_STORE)

@@ -13,6 +13,7 @@ from quantstore.app.sections.compare_charts import WHAT_A_DOT_DOES, _box, _box_i
 from quantstore.app.sections.facets import NO_MODEL_PASSES
 from quantstore.app.sections.filters import LayerFilter
 from quantstore.app.widgets import pickers
+from quantstore.store.totals import renew_totals
 from tests.support.runs import a_run, add
 from tests.support.visits import opened, trusting_no_chart, unopened
 
@@ -185,6 +186,7 @@ def many_models(demo_store, tmp_path_factory):
                 " from errors where layer_id < 1000",
                 {"copy": copy},
             )
+        renew_totals(con._connection)
     return path
 
 

@@ -26,6 +26,7 @@ from quantstore.numerics.measure_layer import measure_layer
 from quantstore.numerics.measures import MEASURES
 from quantstore.schemes import INT8_SCHEMES, SCHEMES, TARGETS
 from quantstore.store.connection import IN_USE_BY_PROCESS, IN_USE_HERE
+from quantstore.store.totals import renew_totals
 from tests.support.runs import a_rescue, a_run, a_sensitivity, a_tensor
 
 GAUSSIAN = np.random.default_rng(1).normal(size=(10, 40)).astype(np.float32)
@@ -751,6 +752,7 @@ def store_of_one_layer(empty_store, tmp_path_factory):
 def test_the_limits_of_the_bands(store_of_one_layer, p10_db, expected):
     with store.writing(store_of_one_layer) as connection:
         connection.rows("update errors set channel_sqnr_p10_db = ?", [p10_db])
+        renew_totals(connection._connection)
         bands = connection.rows("select distinct band from layer_errors")
         verdicts = connection.rows("select distinct verdict from verdicts")
     assert bands == [(expected,)]

@@ -10,6 +10,7 @@ from quantstore import queries, store
 from quantstore.records import NOTHING_ROUNDED, OutputRecord
 from quantstore.schemes import TARGETS
 from quantstore.store.schema import schema_sql
+from quantstore.store.totals import renew_totals
 from tests.support.runs import CHANNEL, TENSOR, a_run, add
 
 MODEL = "digits-plain"
@@ -42,6 +43,7 @@ def judge(path):
                 " (select layer_id from layers where model_id = ?)",
                 [worst_p10_db, model_id],
             )
+            renew_totals(con._connection)
             for minute, run in enumerate(runs):
                 add(con, MODEL, a_run(**{"scheme": CHANNEL, "minute": minute, **run}))
             columns = f"verdict, evidence, mode, output_sqnr_db, {columns}"
