@@ -6,6 +6,7 @@ inputs. What the float file itself gives on the samples is what all of them are 
 """
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,15 @@ import onnx_ir as ir
 
 from quantstore import graph
 from quantstore.auditing.choices import AuditChoices
-from quantstore.auditing.layers import AuditedLayer, AuditedPair, layers_of, pair_layers
-from quantstore.auditing.tensors import PairedTensors, pair_tensors
+from quantstore.auditing.layers import (
+    MOST_RELATIVE_ERROR,
+    AuditedLayer,
+    AuditedPair,
+    layers_of,
+    pair_layers,
+)
+from quantstore.auditing.tensors import PairedTensors, bias_behind, pair_tensors
+from quantstore.auditing.weights import Rescaling, relative_error, rescaling
 from quantstore.errors import RunError
 from quantstore.graph import Site
 from quantstore.graph.fold import values_of
@@ -40,6 +48,7 @@ from quantstore.run.probe_figures import NO_FLOAT_OUTPUT_DEPENDS
 from quantstore.run.restore import StoredGrid
 from quantstore.run.runtime import Session
 from quantstore.run.workplace import Workplace
+from quantstore.wording.units import NO_BREAK_SPACE, counted
 
 NOT_FLOAT = "is an integer model itself"
 NOT_QUANTIZED = "holds no integer weights and rounds no activations"
@@ -47,6 +56,12 @@ OTHER_INPUTS = "the two files have different inputs"
 # A tensor of the float file and its partner agree that far where nothing is rounded; a pair that
 # does not is none. What remains are biases, which the int8 file holds as integers.
 LEAST_AGREEMENT_DB = 20.0
+# Rounding to 8 bits leaves less than this of a difference; factors of channels leave more.
+LEAST_RELATIVE_ERROR = 0.02
+# Factors that leave so much of a difference do not explain it.
+EXPLAINED = 0.5
+# What the files must agree better with rescaled weights.
+LEAST_GAIN_DB = 1.0
 FROM_ANOTHER = "audit an int8 file against the float file that it was made from"
 WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
 
@@ -117,11 +132,12 @@ class AuditBench:
             position: LayerKey.of(site)
             for position, site in _places(layer.site for layer in self.int8_layers).items()
         }
-        restored = {
+        self._restored = restored = {
             self._key_at[position]: site
             for position, site in _places(graph.find_sites(self.after.file)).items()
             if position in self._key_at
         }
+        self.rescaling_of: dict[LayerKey, Rescaling] = {}
         self.tensors: PairedTensors = pair_tensors(
             self.before.model,
             self.after.model,
@@ -143,15 +159,9 @@ class AuditBench:
         # By the name of weights, that of their bias, and what the int8 file has there.
         self.bias_of: dict[str, str] = {}
         self._int8_biases: dict[str, Array] = {}
-        self.network = self._network(ends)
-        self.grids = self._grids()
-        placed = Placement(
-            activations=tuple(self.grids),
-            weights=tuple(self.network.slot_of),
-            # They are fed as well; nothing is rounded anew.
-            biases=tuple(Bias(name, "", slot) for slot, name in self.bias_of.items()),
-        )
-        self.emulator = Emulator(self.network, [placed], [self.grid_plan])
+        apart = self._taken_apart(ends)
+        self._put_together(apart)
+        self._follow_rescaling(apart)
 
     # Inputs and points
 
@@ -290,8 +300,8 @@ class AuditBench:
 
     # The network and its plans
 
-    def _network(self, ends: list[ir.Value]) -> Network:
-        """The int8 file in float arithmetic, with the float file's weights."""
+    def _taken_apart(self, ends: list[ir.Value]) -> Network:
+        """The int8 file in float arithmetic, its weights apart from its graph."""
         # A graph names an output once.
         stored_grids.end_at(self.after.model, list(dict.fromkeys(ends)))
         stored_grids.fix_input_shapes(self.after.model, self.fed_samples[0])
@@ -304,6 +314,10 @@ class AuditBench:
             for position, site in _places(slot.site for slot in apart.slot_of.values()).items()
             if position in self._key_at
         }
+        return apart
+
+    def _put_together(self, apart: Network) -> None:
+        """The network of both files: the int8 file's graph, the float file's weights and biases."""
         floats: dict[str, Array] = {}
         biases: dict[str, Array] = {}
         for pair in self.pairs:
@@ -317,20 +331,68 @@ class AuditBench:
             if bias is not None and float_bias is not None:
                 self.bias_of[name] = str(bias.name)
                 biases[str(bias.name)] = float_bias
-        for tensor in apart.model.graph.initializer:
+        model = onnx.ModelProto()
+        model.CopyFrom(apart.model)
+        for tensor in model.graph.initializer:
             if tensor.name in biases:
                 stored = onnx.numpy_helper.to_array(tensor)
-                float_bias = biases[tensor.name].reshape(stored.shape).astype(stored.dtype)
+                float_bias = np.broadcast_to(biases[tensor.name].ravel(), stored.ravel().shape)
+                float_bias = float_bias.reshape(stored.shape).astype(stored.dtype)
                 self._int8_biases[tensor.name] = stored
                 tensor.CopyFrom(onnx.numpy_helper.from_array(float_bias, tensor.name))
-        return dataclasses.replace(apart, constants={**apart.constants, **floats})
+        self.network = dataclasses.replace(
+            apart, model=model, constants={**apart.constants, **floats}
+        )
+        self.grids = stored_grids.in_network(self.after.grids, self.network)
+        placed = Placement(
+            activations=tuple(self.grids),
+            weights=tuple(self.network.slot_of),
+            # They are fed as well; nothing is rounded anew.
+            biases=tuple(Bias(name, "", slot) for slot, name in self.bias_of.items()),
+        )
+        self.emulator = Emulator(self.network, [placed], [self.grid_plan])
+
+    def _follow_rescaling(self, apart: Network) -> None:
+        """Rescale the float weights as the int8 file does, if that brings the two files together.
+
+        Factors that cancel between layers (equalization, smooth quantization) change nothing that
+        is computed. A scale that is wrong does, and stays.
+        """
+        best: dict[LayerKey, Rescaling] = {}
+        best_db = math.nan
+        # What the graph says is exact. What the weights say has their rounding in it.
+        for factors in (self._rescalings(is_exact=True), self._rescalings(is_exact=False)):
+            if factors.keys() <= best.keys():
+                continue
+            if math.isnan(best_db):
+                best_db = self.db(Plan())
+            self.rescaling_of = factors
+            self._put_together(apart)
+            rescaled_db = self.db(Plan())
+            if rescaled_db >= best_db + LEAST_GAIN_DB:
+                best, best_db = factors, rescaled_db
+        if self.rescaling_of != best:
+            self.rescaling_of = best
+            self._put_together(apart)
+        if not best:
+            return
+        layers = counted(len(best), "layer").replace(NO_BREAK_SPACE, " ")
+        self.notes.append(
+            f"The int8 file rescales the channels of {layers} (equalization or smooth"
+            " quantization). Their float weights were rescaled likewise."
+        )
 
     def _float_bias(self, pair: AuditedPair) -> Array | None:
         """What the float file adds behind a layer; None where something else is folded into it."""
-        node = pair.before.site.node
         if pair.is_folded and pair.before.is_folded:
             return None
-        return values_of(node.inputs[2], self.before.file.opset) if len(node.inputs) > 2 else None
+        bias = bias_behind(pair.before.site.node, self.before.file.opset)
+        factors = self.rescaling_of.get(LayerKey.of(pair.after.site))
+        if bias is None:
+            return np.zeros(1, np.float32)
+        if factors is None or not factors.scales_outputs:
+            return bias
+        return np.asarray(bias.ravel() * factors.rows, np.float32)
 
     def _as_in_float_file(self, pair: AuditedPair, slot: twin.Slot) -> Array:
         """The float weights of a pair, as the node of the int8 file reads its own."""
@@ -341,11 +403,67 @@ class AuditBench:
         return np.array(twin.as_read(weights, slot.site, int8_layer), dtype=slot.dtype, order="C")
 
     def float_weights(self, pair: AuditedPair) -> Floats:
-        """Effective weights of the float file as the int8 file should hold them."""
+        """Effective weights of the float file as the int8 file should hold them.
+
+        Channels that the int8 file rescales are rescaled.
+        """
+        weights = self._weights_as_they_are(pair)
+        factors = self.rescaling_of.get(LayerKey.of(pair.after.site))
+        return weights if factors is None else factors.applied(weights)
+
+    def _weights_as_they_are(self, pair: AuditedPair) -> Floats:
         layer = graph.read_layer(self.before.file, pair.before.site, fold=pair.is_folded)
         if layer is None:
             raise _unreadable(pair.before)
         return layer.weights
+
+    def _rescalings(self, *, is_exact: bool) -> dict[LayerKey, Rescaling]:
+        """Of layers whose weights differ by factors of their channels: these factors.
+
+        Args:
+            is_exact: whether a Mul in front of the layer must say them.
+        """
+        explained = {}
+        for pair in self.pairs:
+            if pair.relative_error < LEAST_RELATIVE_ERROR:
+                continue
+            key = LayerKey.of(pair.after.site)
+            weights, stored = self._weights_as_they_are(pair), self.stored_weights(pair.after)
+            factors = self._factors_before(key, pair)
+            if factors is not None:
+                # Weights that are broken besides stay far from the file's; they come nearer.
+                if relative_error(factors.applied(weights), stored) < pair.relative_error:
+                    explained[key] = factors
+            elif not is_exact:
+                factors = rescaling(weights, stored, pair.before.input_count)
+                remaining = relative_error(factors.applied(weights), stored)
+                if remaining < min(EXPLAINED * pair.relative_error, MOST_RELATIVE_ERROR):
+                    explained[key] = factors
+        return explained
+
+    def _factors_before(self, key: LayerKey, pair: AuditedPair) -> Rescaling | None:
+        """The factors that a Mul in front of a layer of the int8 file undoes; None without one."""
+        roundings = {node for grid in self.after.grids for node in grid.nodes}
+        value = self._restored[key].node.inputs[0] if key in self._restored else None
+        node = None if value is None else value.producer()
+        while node is not None and node in roundings:
+            value = node.inputs[0]
+            node = None if value is None else value.producer()
+        if node is None or node.op_type != "Mul":
+            return None
+        arrays = [values_of(operand, self.after.file.opset) for operand in node.inputs]
+        constant = next((array for array in arrays if array is not None), None)
+        if constant is None or not constant.all():
+            return None
+        factors = 1 / constant.astype(np.float64).ravel()
+        row_count, inputs = pair.before.matrix_shape[0], pair.before.input_count
+        if factors.size == inputs:
+            return Rescaling(np.ones(row_count), factors, scales_outputs=False)
+        # A depthwise convolution: each input channel has rows of its own.
+        if inputs == 1 and row_count % factors.size == 0:
+            rows = np.repeat(factors, row_count // factors.size)
+            return Rescaling(rows, np.ones(1), scales_outputs=False)
+        return None
 
     def stored_weights(self, layer: AuditedLayer) -> Floats:
         """Effective weights of the int8 file."""
@@ -353,10 +471,6 @@ class AuditBench:
         if read is None:
             raise _unreadable(layer)
         return read.weights
-
-    def _grids(self) -> dict[str, StoredGrid]:
-        """By the name of what is rounded, the grid; of several behind one tensor, each."""
-        return stored_grids.in_network(self.after.grids, self.network)
 
     @cached_property
     def grid_plan(self) -> dict[str, ActivationGrid]:

@@ -43,15 +43,16 @@ _SUFFIXES = (
 class AuditedLayer:
     """A layer of one of the files; its weights are read again when they are needed.
 
-    ``depth`` counts as the store does. ``is_folded``: what follows is multiplied in. ``sample``:
-    some of its effective weights, ``raw_sample``
-    the same without what is folded into them, both in the order of the matrix of weights.
+    ``depth`` counts as the store does. ``input_count``: channels that a row of its matrix reads.
+    ``is_folded``: what follows is multiplied in. ``sample``: some of its effective weights,
+    ``raw_sample`` the same without what is folded into them, in the order of the matrix.
     """
 
     depth: int
     site: Site
     family: str
     matrix_shape: tuple[int, int]
+    input_count: int
     stored_scheme: str | None
     is_folded: bool
     sample: Doubles = field(repr=False)
@@ -103,6 +104,7 @@ def layers_of(file: ModelFile) -> list[AuditedLayer]:
                 site=site,
                 family=layer.op_family,
                 matrix_shape=(rows, columns),
+                input_count=columns // _kernel_size(layer),
                 stored_scheme=layer.stored_scheme,
                 is_folded=is_folded,
                 sample=sample,
@@ -204,6 +206,12 @@ def _relative_error(weights: Doubles, others: Doubles) -> float:
     if energy == 0:
         return 0.0 if error == 0 else math.inf
     return math.sqrt(error / energy)
+
+
+def _kernel_size(layer: Layer) -> int:
+    """How many weights an input channel has in each output channel."""
+    is_convolution = layer.op_family in ("conv", "conv_transpose")
+    return math.prod(layer.shape[2:]) if is_convolution else 1
 
 
 def _sample(layer: Layer) -> Doubles:

@@ -76,7 +76,7 @@ def pair_tensors(
         layers: pairs, each with the node of ``after`` that the layer is of.
     """
     first = _Graph(before, frozenset())
-    second = _Graph(after, frozenset(grid.clip for grid in grids))
+    second = _Graph(after, frozenset(node for grid in grids for node in grid.nodes))
     pairing = _Pairing(first, second)
     named = {value.name: value for value in second.inputs}
     for index, value in enumerate(first.inputs):
@@ -315,3 +315,14 @@ def _behind_bias(value: ir.Value, graph: _Graph) -> ir.Value | None:
             return None
         value = reader.outputs[0]
     return None
+
+
+def bias_behind(node: ir.Node, opset: int | None) -> Array | None:
+    """What a layer of a float graph adds, itself or in the Add that follows; None for nothing."""
+    if _has_bias(node):
+        return values_of(node.inputs[2], opset)
+    reader = only_consumer(node.outputs[0])
+    if reader is None or reader.op_type != "Add":
+        return None
+    arrays = [values_of(value, opset) for value in reader.inputs]
+    return next((array for array in arrays if array is not None), None)

@@ -16,6 +16,8 @@ WeightRounding = Literal["plain", "clipped", "changed"]
 _SLACK = 0.02
 # So many weights beyond half a step are a method at work, fewer are the seams of a conversion.
 _LEAST_CHANGED = 0.001
+# Factors change no more after these.
+_TURNS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,65 @@ def weight_figures(weights: Floats, stored: Floats, stored_scheme: str | None) -
         scale_ratio=ratio,
         rounding=rounding,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaling:
+    """Factors of the rows (output channels) and columns (input channels) of a matrix of weights.
+
+    ``scales_outputs``: whether the bias is multiplied by ``rows`` as well. It is not where these
+    undo what stands in front of a depthwise convolution.
+    """
+
+    rows: Doubles
+    columns: Doubles
+    scales_outputs: bool = True
+
+    def applied(self, weights: Floats) -> Floats:
+        """The weights, each multiplied by its two factors."""
+        columns = np.repeat(self.columns, weights.shape[1] // self.columns.size)
+        scaled = weights * self.rows[:, np.newaxis] * columns
+        return np.asarray(scaled, np.float32)
+
+
+def rescaling(weights: Floats, stored: Floats, input_count: int) -> Rescaling:
+    """The factors with which float weights come nearest to stored ones, by least squares.
+
+    Equalization and smooth quantization multiply the channels between two layers by factors that
+    cancel. One side of the factors is found for a given other side, in turns, which never makes the
+    error larger (alternating least squares).
+
+    Args:
+        weights: ``(output channels, weights per channel)``, of the float file.
+        stored: the same of the int8 file.
+        input_count: input channels; a channel's weights lie side by side.
+    """
+    shape = (weights.shape[0], input_count, -1)
+    before = np.nan_to_num(weights.astype(np.float64)).reshape(shape)
+    after = np.nan_to_num(stored.astype(np.float64)).reshape(shape)
+    products = np.einsum("oik,oik->oi", before, after)
+    energies = np.einsum("oik,oik->oi", before, before)
+    rows, columns = np.ones(shape[0]), np.ones(input_count)
+    for _ in range(_TURNS):
+        rows = _ratio_of(products @ columns, energies @ columns**2)
+        columns = _ratio_of(rows @ products, rows**2 @ energies)
+    return Rescaling(rows, columns)
+
+
+def _ratio_of(products: Doubles, energies: Doubles) -> Doubles:
+    """1 where there is nothing to go by."""
+    is_known = energies > 0
+    return np.where(is_known, products / np.where(is_known, energies, 1), 1.0)
+
+
+def relative_error(weights: Floats, stored: Floats) -> float:
+    """``|W' - W| / |W|``; infinite where all weights are zero and the others are not."""
+    before = np.nan_to_num(weights.astype(np.float64))
+    difference = np.nan_to_num(stored.astype(np.float64)) - before
+    energy, error = float(np.vdot(before, before)), float(np.vdot(difference, difference))
+    if energy == 0:
+        return 0.0 if error == 0 else math.inf
+    return math.sqrt(error / energy)
 
 
 def _scheme_of(stored_scheme: str | None) -> Scheme | None:

@@ -53,6 +53,17 @@ _MOVING = (
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelGrids:
+    """Grids of the channels of a tensor, in a shape that broadcasts against it; as NNCF writes them
+    in front of depthwise convolutions.
+    """
+
+    scale: Floats
+    lowest: Floats
+    highest: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class StoredGrid:
     """Where a file rounds an activation, and on which grid.
 
@@ -60,6 +71,7 @@ class StoredGrid:
     ``source`` to the ends of the grid, or lets it pass where the grid is found at run time (then
     ``scale`` is 0). ``lowest`` and ``highest`` count from the zero point. ``file_tensor``: what the
     file calls the rounded tensor, which holds codes of ``code_type`` where ``has_codes``.
+    ``channels``: where each channel has a grid of its own; ``scale`` is the largest of them then.
     """
 
     source: ir.Value
@@ -71,6 +83,14 @@ class StoredGrid:
     file_tensor: str
     has_codes: bool
     code_type: ir.DataType = ir.DataType.UINT8
+    channels: "ChannelGrids | None" = None
+
+    @property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """What stands in place of the rounding: of channels, a Max and a Min."""
+        above = self.clip.inputs[0] if self.channels is not None else None
+        maximum = None if above is None else above.producer()
+        return (self.clip,) if maximum is None else (maximum, self.clip)
 
     @property
     def is_dynamic(self) -> bool:
@@ -165,7 +185,13 @@ class _Restored:
                     continue
                 activation_scale = _far_constant(_input(rounded, 1))
                 activation_zero = _far_constant(_input(rounded, 2))
-                if activation_scale is None or activation_scale.size != 1:
+                if activation_scale is None:
+                    continue
+                if activation_scale.size != 1:
+                    limited = self._limited_by_channel(node, rounded, activation_scale)
+                    if limited is not None:
+                        _hand_over(node.outputs[0], limited)
+                        self.count += 1
                     continue
                 new = self._clipped(
                     rounded.inputs[0],
@@ -346,6 +372,46 @@ class _Restored:
                 )
             )
         return clip.outputs[0]
+
+    def _limited_by_channel(self, node: ir.Node, rounded: ir.Node, scale: Array) -> ir.Value | None:
+        """The same where each channel has a grid; None where nobody knows how the channels lie."""
+        value, zero_point = rounded.inputs[0], _far_constant(_input(rounded, 2))
+        rank = None if value is None or value.shape is None else len(value.shape)
+        if value is None or rank is None or scale.ndim != 1:
+            return None
+        axis = integer(rounded, "axis", 1) % rank
+        shape = [-1 if index == axis else 1 for index in range(rank)]
+        limits = np.iinfo(np.uint8 if zero_point is None else zero_point.dtype)
+        zero = np.zeros(1) if zero_point is None else zero_point.astype(np.float64)
+        grids = ChannelGrids(
+            *(
+                np.broadcast_to(part, scale.shape).reshape(shape).astype(np.float32)
+                for part in (scale, limits.min - zero, limits.max - zero)
+            )
+        )
+        low, high = (
+            self._new("bound", np.asarray(grids.scale * ends, np.float32))
+            for ends in (grids.lowest, grids.highest)
+        )
+        above = ir.node("Max", [value, low])
+        between = ir.node("Min", [above.outputs[0], high])
+        for new in (above, between):
+            self._main.insert_before(rounded, new)
+        widest = int(np.argmax(scale))
+        self.grids.append(
+            StoredGrid(
+                source=value,
+                clip=between,
+                scale=float(scale[widest]),
+                zero_point=int(np.ravel(zero)[0]),
+                lowest=float(grids.lowest.ravel()[widest]),
+                highest=float(grids.highest.ravel()[widest]),
+                file_tensor=str(node.outputs[0].name),
+                has_codes=False,
+                channels=grids,
+            )
+        )
+        return between.outputs[0]
 
     def _rounded_at_run_time(self, quantizer: ir.Node) -> ir.Value | None:
         """What a DynamicQuantizeLinear rounds, behind a node at which it can be rounded again."""

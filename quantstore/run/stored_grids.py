@@ -56,9 +56,10 @@ def open_rounding(path: Path) -> twin.FloatModel:
     grids = []
     for grid in model.grids:
         clip = makers.get(str(grid.clip.outputs[0].name))
-        source = None if clip is None else clip.inputs[0]
-        if clip is not None and source is not None:
-            grids.append(dataclasses.replace(grid, clip=clip, source=source))
+        if clip is not None:
+            moved = dataclasses.replace(grid, clip=clip)
+            source = moved.nodes[0].inputs[0]
+            grids.append(dataclasses.replace(moved, source=source or grid.source))
     file = dataclasses.replace(model.file, model=raised, opset=LOWEST_QDQ_OPSET)
     return twin.FloatModel(file, model.was_quantized, tuple(grids))
 
@@ -76,11 +77,15 @@ def kept_bounds(grid: StoredGrid) -> Bounds:
 
 
 def set_bounds(model: ir.Model, grid: StoredGrid, bounds: Bounds) -> None:
-    """Limit what is not rounded to these instead of the ends of its grid, in position."""
-    for index, end in ((1, bounds.low), (2, bounds.high)):
+    """Limit what is not rounded to these instead of the ends of its grid, in place."""
+    positions = (1, 2) if grid.channels is None else (1, 1)
+    for reader, index, end in (
+        (grid.nodes[0], positions[0], bounds.low),
+        (grid.nodes[-1], positions[1], bounds.high),
+    ):
         name = f"quantstore_limit_{len(model.graph.initializers)}"
         limit = np.array(np.clip(end, -_FLOAT32_MAX, _FLOAT32_MAX), np.float32)
-        grid.clip.replace_input_with(index, new_constant(model.graph, name, limit))
+        reader.replace_input_with(index, new_constant(model.graph, name, limit))
 
 
 def end_at(
@@ -121,14 +126,17 @@ def in_network(grids: Iterable[StoredGrid], network: Network) -> dict[str, Store
 
 def plan_of(grids: Mapping[str, StoredGrid]) -> dict[str, ActivationGrid]:
     """The same as an emulator wants them."""
-    return {
-        name: AT_RUN_TIME
-        if grid.is_dynamic
-        else ActivationGrid(
-            *(np.array([part], np.float32) for part in (grid.scale, grid.lowest, grid.highest))
-        )
-        for name, grid in grids.items()
-    }
+    return {name: _activation_grid(grid) for name, grid in grids.items()}
+
+
+def _activation_grid(grid: StoredGrid) -> ActivationGrid:
+    if grid.is_dynamic:
+        return AT_RUN_TIME
+    if grid.channels is not None:
+        return ActivationGrid(grid.channels.scale, grid.channels.lowest, grid.channels.highest)
+    return ActivationGrid(
+        *(np.array([part], np.float32) for part in (grid.scale, grid.lowest, grid.highest))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +160,8 @@ def figures_of(observed: Observed | None, grid: StoredGrid) -> GridFigures:
     if observed is None or observed.range is None:
         return GridFigures(math.nan, math.nan)
     low, high = observed.range.ends
-    if grid.is_dynamic or observed.histogram is None or not observed.histogram.rows.any():
+    has_one_grid = not grid.is_dynamic and grid.channels is None
+    if not has_one_grid or observed.histogram is None or not observed.histogram.rows.any():
         return GridFigures(low, high)
     values = observed.histogram.centers
     counts = observed.histogram.rows[0].astype(np.float64)
