@@ -12,7 +12,7 @@ from quantstore.auditing.audit import audit
 from quantstore.auditing.choices import Audit, AuditChoices
 from quantstore.errors import RunError
 from quantstore.run.runtime import Session
-from tests.support.graphs import save
+from tests.support.graphs import node, save
 from tests.support.pairs import (
     initializer,
     inputs_file,
@@ -137,6 +137,46 @@ def test_weights_of_an_equalized_parent_are_paired_by_their_names(folder, float_
     record = audit(float_path, path, inputs, AuditChoices(release=0)).record
     assert [layer.matched_by for layer in record.layers][:2] == ["name", "name"]
     assert record.paired_layers == LAYER_COUNT
+
+
+def test_factors_that_a_mul_in_front_undoes_are_followed(folder, float_path, inputs):
+    model = small_network()
+    # Smooth quantization: the input of the product is divided, its weights are multiplied.
+    factors = np.linspace(0.2, 5, 8, dtype=np.float32)
+    set_initializer(model, "hidden.w", initializer(model, "hidden.w") * factors[:, None])
+    model.graph.initializer.append(numpy_helper.from_array(1 / factors, "smooth"))
+    position = next(at for at, one in enumerate(model.graph.node) if one.name == "hidden")
+    model.graph.node[position].input[0] = "smoothed"
+    model.graph.node.insert(position, node("Mul", ["flat", "smooth"], ["smoothed"], "smooth_mul"))
+    smooth = save(model, folder / "smooth.onnx")
+    path = quantized(smooth, folder / "smooth-int8.onnx", "qdq")
+    record = audit(float_path, path, inputs, AuditChoices(release=0)).record
+    assert record.neither_db > 100
+    assert any("rescales the channels of 1 layer " in note for note in record.notes)
+
+
+def test_a_grid_for_each_channel_is_rounded_and_let_go_like_any_other(
+    folder, float_path, int8_path, inputs
+):
+    model = onnx.load(int8_path)
+    tensor = next(
+        one.input[0]
+        for one in model.graph.node
+        if one.op_type == "QuantizeLinear" and one.input[0].startswith("relu6")
+    )
+    scale, zero = (initializer(model, f"{tensor}_{part}") for part in ("scale", "zero_point"))
+    spread = np.linspace(1, 1.5, 8, dtype=np.float32)
+    set_initializer(model, f"{tensor}_scale", scale.reshape(1) * spread)
+    set_initializer(model, f"{tensor}_zero_point", np.repeat(zero.reshape(1), 8))
+    for one in model.graph.node:
+        if f"{tensor}_scale" in one.input:
+            del one.attribute[:]
+            one.attribute.append(onnx.helper.make_attribute("axis", 1))
+    path = save(onnx.shape_inference.infer_shapes(model), folder / "by-channel.onnx")
+    record = audit(float_path, path, inputs, AuditChoices(release=0)).record
+    assert record.neither_db > 100
+    assert record.paired_tensors == record.rounded_tensors
+    assert record.grid_db == pytest.approx(independent_db(float_path, path), abs=0.3)
 
 
 def test_codes_that_were_changed_on_purpose_are_told_from_plain_rounding(
