@@ -31,7 +31,10 @@ _STAYS = frozenset(
         *("Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
     )
 )
-_LARGEST_OF_ALL = frozenset(("Concat", "Max", "Mean", "Min"))
+_LARGEST_OF_ALL = frozenset(("Concat", "Max", "Mean", "Min", "Where"))
+# The bound of their first input counts, and the numbers of the second, which must be constant.
+_BY_CONSTANT = frozenset(("Div", "Pow"))
+_COMBINES = frozenset(("Add", "Mul", "Sqrt", "Sub", "Sum")) | _LARGEST_OF_ALL | _BY_CONSTANT
 _MOST_LEVELS = 64
 _MOST_VALUES = 1 << 22
 
@@ -92,8 +95,17 @@ def _computed(
         return _clipped(node, opset)
     if node.op_type in _STAYS:
         return _largest(node.inputs[0], opset, settled, level + 1)
+    if node.op_type not in _COMBINES:
+        return None
+    # The condition of a Where is no part of what it gives.
     sources = node.inputs[1:] if node.op_type == "Where" else node.inputs
-    bounds = [_largest(source, opset, settled, level + 1) for source in sources]
+    bounds: list[float] = []
+    for source in sources[:1] if node.op_type in _BY_CONSTANT else sources:
+        bound = _largest(source, opset, settled, level + 1)
+        if bound is None:
+            # What else it is made of does not matter, and may be the whole network.
+            return None
+        bounds.append(bound)
     return _combined(node, bounds, opset)
 
 
@@ -112,11 +124,11 @@ def _clipped(node: ir.Node, opset: int | None) -> float | None:
     return largest if largest < 1e30 else None
 
 
-def _combined(node: ir.Node, bounds: Sequence[float | None], opset: int | None) -> float | None:
-    """Of several operands, each with its bound."""
-    if node.op_type in ("Div", "Pow"):
+def _combined(node: ir.Node, bounds: Sequence[float], opset: int | None) -> float | None:
+    """What a node of ``_COMBINES`` makes of the bounds of its operands."""
+    if node.op_type in _BY_CONSTANT:
         first, second = bounds[0], constant_values(node.inputs[1], opset)
-        if first is None or second is None:
+        if second is None:
             return None
         if node.op_type == "Div":
             smallest = float(np.abs(second).min())
@@ -124,15 +136,8 @@ def _combined(node: ir.Node, bounds: Sequence[float | None], opset: int | None) 
         if second.min() < 0:
             return None
         return max(math.pow(first, float(second.max())), math.pow(first, float(second.min())))
-    finite = [bound for bound in bounds if bound is not None]
-    if len(finite) != len(bounds):
-        return None
     if node.op_type == "Mul":
-        return math.prod(finite)
-    if node.op_type in ("Add", "Sub", "Sum"):
-        return sum(finite)
-    if node.op_type == "Sqrt":
-        return math.sqrt(finite[0])
-    if node.op_type in _LARGEST_OF_ALL or node.op_type == "Where":
-        return max(finite)
-    return None
+        return math.prod(bounds)
+    if node.op_type in _LARGEST_OF_ALL:
+        return max(bounds)
+    return math.sqrt(bounds[0]) if node.op_type == "Sqrt" else sum(bounds)
