@@ -54,7 +54,7 @@ def note_on(shown: "Sequence[AnswerRecord]", input_count: int) -> str:
     """What the pictures show, and of which inputs."""
     which = "The inputs whose outputs changed most, and a typical one."
     if len(shown) == input_count:
-        which = "All inputs, those first whose outputs changed most." if input_count > 1 else ""
+        which = "All inputs, largest change first." if input_count > 1 else ""
     return f"{_NOTES.get(shown[0].form, MAP_NOTE)} {which}".strip()
 
 

@@ -201,7 +201,7 @@ def test_the_main_path_works_by_keyboard_alone(visit, full_app) -> None:
     visitor.turn_to("/sql")
     visitor.shows("rows in")
     editor = page.locator("textarea").first
-    visitor.tab_to("SQL statement")
+    visitor.tab_to("SQL query")
     page.keyboard.press("Control+A")
     page.keyboard.type("select count(*) as layers_here from model_layers")
     page.keyboard.press("Control+Enter")

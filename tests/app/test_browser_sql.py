@@ -20,7 +20,7 @@ def sql(visit, full_app: str) -> Visitor:
 
 
 def box(visitor: Visitor):
-    return visitor.page.get_by_role("textbox", name="SQL statement")
+    return visitor.page.get_by_role("textbox", name="SQL query")
 
 
 def options(visitor: Visitor) -> list[str]:

@@ -153,7 +153,7 @@ def test_a_note_says_which_inputs_are_shown():
     rows = [row(rank=rank) for rank in range(1, 6)]
     assert words.note_on(rows, 12).startswith(words.BOX_NOTE)
     assert words.note_on(rows, 12).endswith("and a typical one.")
-    assert words.note_on(rows, 5).endswith("those first whose outputs changed most.")
+    assert words.note_on(rows, 5).endswith("largest change first.")
     assert words.note_on([row("energy")], 1) == words.MAP_NOTE
 
 

@@ -84,7 +84,7 @@ const build = (root) => {
     box.wrap = "off";
     box.setAttribute("autocapitalize", "off");
     box.setAttribute("autocomplete", "off");
-    box.setAttribute("aria-label", "SQL statement");
+    box.setAttribute("aria-label", "SQL query");
     box.setAttribute("aria-autocomplete", "list");
     box.setAttribute("aria-haspopup", "listbox");
     box.setAttribute("aria-controls", "suggestions");

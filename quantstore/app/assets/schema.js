@@ -48,7 +48,7 @@ export default function ({ data, parentElement }) {
     search.placeholder = "Find a table or column";
     search.setAttribute("aria-label", search.placeholder);
     const rows = data.things.map((thing) => [thing, drawThing(thing)]);
-    const none = element("p", "small", "Nothing has this in its name.");
+    const none = element("p", "small", "No table or column name contains this text.");
     const filter = () => {
         const wanted = search.value.trim().toLowerCase();
         let shown = 0;

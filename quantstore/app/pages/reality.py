@@ -148,7 +148,7 @@ def _headline(correlations: dict[str, Correlation], models: int, scheme: Scheme,
 def _correlation_text(correlation: Correlation) -> str:
     """``Spearman −0.77, n = 15``."""
     if correlation.rho is None:
-        few = "too few models" if correlation.n < LEAST_PAIRS else "all models are equal"
+        few = "Too few models" if correlation.n < LEAST_PAIRS else "All models are equal"
         return f"{few}, n{NO_BREAK_SPACE}={NO_BREAK_SPACE}{correlation.n}"
     return f"{_spearman(correlation)}, n{NO_BREAK_SPACE}={NO_BREAK_SPACE}{correlation.n}"
 

@@ -207,7 +207,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
         const button = element("button");
         for (const line of target.lines) button.appendChild(element("div", "", line));
         button.setAttribute("aria-pressed", String(target.name === data.chosen));
-        button.title = "Judge every page by " + target.title;
+        button.title = "Judge all pages for " + target.title;
         button.dataset.place = JSON.stringify([null, target.name]);
         grid[0].push(button);
         button.onclick = () => setTriggerValue("clicked", { target: target.name });
@@ -273,7 +273,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
             }
             button.appendChild(strip);
             const layers = cell.counts.map(([name, count]) => `${count} ${name}`).join(", ");
-            button.title = (cell.tip ? cell.tip + " " : "") + "Layers by their weights: " + layers;
+            button.title = (cell.tip ? cell.tip + " " : "") + "Layers by weights: " + layers;
             const target = data.targets[index];
             button.dataset.place = JSON.stringify([row.name, target.name]);
             buttons.push(button);
@@ -281,7 +281,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
                 "aria-label",
                 `${row.title}, ${target.title}: ${cell.text} ${cell.more}; `
                 + `${cell.evidence}; ${cell.rescued ? cell.rescued + "; " : ""}`
-                + `layers by their weights: ${layers}`);
+                + `layers by weights: ${layers}`);
             button.onclick = () => setTriggerValue(
                 "clicked", { model: row.name, target: target.name });
             box.appendChild(button);
