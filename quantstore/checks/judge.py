@@ -5,48 +5,32 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from quantstore import queries, store
+from quantstore.checks import audited
 from quantstore.checks.limits import Limits, fits
+from quantstore.checks.outcome import (
+    FINDINGS,
+    TOLD_SEVERITIES,
+    Check,
+    CheckedFinding,
+    CheckOutcome,
+    Offender,
+    db,
+)
 from quantstore.queries import matching
 from quantstore.queries.checks import LayerFigures, WeightsAlone
 from quantstore.schemes import TARGETS
 from quantstore.wording import units, verdicts
 from quantstore.wording.verdicts import ModelFacts
 
-CheckOutcome = Literal["pass", "fail", "not measured"]
-
 # Beyond this, and where weights come back exactly, nothing but float rounding is lost.
 LOSSLESS_DB = 100.0
 # So many names stand in a sentence; beyond, only their number is told.
 NAMES_IN_A_NOTE = 5
-
-
-# The name of the check of what the file gives away.
-FINDINGS = "findings"
-# Findings of this severity fail a model: figures are missing or mean nothing.
-FAILING_SEVERITIES = ("problem", "error")
-# Those that are told at all; the others are good to know.
-TOLD_SEVERITIES = (*FAILING_SEVERITIES, "warning")
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedFinding:
-    """What the file gives away, with its remedy; ``layers`` are the names of the first ones."""
-
-    kind: str
-    severity: str
-    message: str
-    remedy: str
-    layers: tuple[str, ...] = ()
-    layer_count: int = 0
-
-    @property
-    def fails(self) -> bool:
-        return self.severity in FAILING_SEVERITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +39,7 @@ class Subject:
 
     ``facts`` are those of the target, None where no target is judged; ``target_layers`` the layers
     under the target's scheme, None where ``layers`` are; ``weights_alone`` what its outputs reach
-    where only the weights are rounded.
+    where only the weights are rounded; ``audit`` that against the float model of the limits.
     """
 
     model: str
@@ -65,54 +49,7 @@ class Subject:
     weights_alone: WeightsAlone | None = None
     findings: Sequence[CheckedFinding] = ()
     target_layers: Sequence[LayerFigures] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Offender:
-    """A layer beyond a limit. ``value`` is in the unit of its check, ``baseline`` likewise.
-
-    ``baseline`` is infinite where the weights of the baseline's layer come back exactly, and None
-    where nothing is compared.
-    """
-
-    layer: str
-    operand: str
-    value: float
-    baseline: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """What became of one limit.
-
-    ``check`` is the limit by the name of its option. ``value`` is what was found and ``limit`` what
-    is allowed, both in ``unit``; None where there is no such number, infinite where nothing is
-    lost. ``offenders`` come worst first. ``notes`` say what somebody should know besides.
-    ``target`` is None where layers are judged, which know schemes only.
-    """
-
-    model: str
-    scheme: str
-    target: str | None = None
-    check: str
-    outcome: CheckOutcome
-    message: str
-    value: float | None = None
-    limit: float | None = None
-    unit: str = ""
-    offenders: tuple[Offender, ...] = ()
-    notes: tuple[str, ...] = ()
-    findings: tuple[CheckedFinding, ...] = ()
-
-    @property
-    def under(self) -> str:
-        """What it is judged under: the target, else the scheme; empty for findings."""
-        return "" if self.check == FINDINGS else self.target or self.scheme
-
-    @property
-    def is_held(self) -> bool:
-        """Whether the check passes; what was not measured does not."""
-        return self.outcome == "pass"
+    audit: audited.AuditSubject | None = None
 
 
 def run(connection: store.Connection, limits: Mapping[str, Limits]) -> list[Check]:
@@ -174,6 +111,7 @@ def read_subject(connection: store.Connection, model: str, limits: Limits) -> Su
             for row in queries.model_findings(connection, model).to_dict("records")
         ],
         of_weights,
+        None if limits.audit is None else audited.read(connection, model, limits.audit),
     )
 
 
@@ -204,6 +142,8 @@ def judge(subject: Subject, limits: Limits, baseline: Subject | None = None) -> 
         if baseline is None:
             raise ValueError(f"the baseline {limits.baseline!r} must be given as well")
         checks.append(assessment.regression(baseline, limits.max_regression_db))
+    if limits.audit is not None:
+        checks += audited.judge(subject.model, subject.scheme, limits, subject.audit)
     return [*checks, *findings]
 
 
@@ -582,11 +522,6 @@ def _drop_db(before_db: float, now_db: float) -> float:
 def _by_p10(layers: Iterable[LayerFigures]) -> tuple[Offender, ...]:
     worst_first = sorted(layers, key=lambda layer: layer.p10_db)
     return tuple(Offender(layer.layer, layer.operand, layer.p10_db) for layer in worst_first)
-
-
-def db(value: float) -> str:
-    """``9.9 dB``, in ASCII for logs; never a limit that the figure misses."""
-    return f"{units.tenths(value):.1f} dB" if math.isfinite(value) else "exact"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -35,6 +35,12 @@ class Limits:
         max_channels_below_10db: most channels, over all layers, below 10 dB.
         baseline: a model of the store; no layer may be worse than the layer of that name there.
         max_regression_db: by so much a layer may be worse than the baseline's, in dB.
+        audit: the float model that an int8 model was made from; the latest audit of both is judged.
+        min_audit_db: least SQNR that the int8 file keeps of the float file, in dB.
+        max_integer_gap_db: by so much integer kernels may keep less than float arithmetic, in dB.
+        max_saturated_share: most values of a tensor beyond the ends of its grid, from 0 to 1.
+        min_audit_layer_db: least SQNR of stored weights against float weights that 90 % of channels
+            of every layer reach, in dB.
         exclude: names of layers, or patterns with ``*``, ``?`` and ``[...]``, that are left out.
 
     Raises:
@@ -53,6 +59,11 @@ class Limits:
     max_channels_below_10db: int | None = None
     baseline: str | None = None
     max_regression_db: float = REGRESSION_DB
+    audit: str | None = None
+    min_audit_db: float | None = None
+    max_integer_gap_db: float | None = None
+    max_saturated_share: float | None = None
+    min_audit_layer_db: float | None = None
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -60,6 +71,8 @@ class Limits:
             value = getattr(self, name)
             if value is not None:
                 _require(name, list(value) if name == "exclude" else value, _dashed(name))
+        if self.audit is None and self.limits_audit:
+            raise LimitsError(NEEDS_AUDIT, "name the float model: audit")
 
     @property
     def judged_target(self) -> Target | None:
@@ -79,6 +92,11 @@ class Limits:
         return TARGETS[self.target or DEFAULT_TARGET.name].layer_scheme.name
 
     @property
+    def limits_audit(self) -> bool:
+        """Whether a value of an audit is limited."""
+        return any(getattr(self, name) is not None for name in OF_AUDITS)
+
+    @property
     def are_none(self) -> bool:
         """Whether nothing is limited, so that the verdict decides."""
         limits = (
@@ -88,10 +106,14 @@ class Limits:
             self.max_at_risk_layers,
             self.max_channels_below_10db,
             self.baseline,
+            self.audit,
         )
         return all(limit is None for limit in limits)
 
 
+# Limits that an audit is held to.
+OF_AUDITS = ("min_audit_db", "max_integer_gap_db", "max_saturated_share", "min_audit_layer_db")
+NEEDS_AUDIT = f"{', '.join(name.replace('_', '-') for name in OF_AUDITS)} are limits of an audit"
 LIMIT_NAMES = tuple(spec.name for spec in dataclasses.fields(Limits))
 
 
@@ -221,7 +243,7 @@ def _checked(table: Mapping[str, Any], where: str, path: Path) -> Iterator[tuple
             raise LimitsError(f"{path}: there is no limit {where}.{key}", hint)
         if value is not False:
             _require(name, value, f"{path}: {where}.{key}")
-        if name == "baseline" and isinstance(value, str) and value.endswith(".onnx"):
+        if name in ("baseline", "audit") and isinstance(value, str) and value.endswith(".onnx"):
             # As every path in a file, it starts at the file.
             value = str(path.parent / value)
         if name == "exclude" and value is not False:
@@ -248,7 +270,10 @@ NO_NEGATIVE_DB = "a number of dB, 0 or more"
 WHOLE_NUMBER = "a whole number, 0 or more"
 MODEL_NAME = "the name of a model"
 LAYER_PATTERNS = "a list of names or patterns of layers"
+SHARE = "a share from 0 to 1"
 _DB = (_is_number, NUMBER_OF_DB)
+_MODEL = (lambda value: isinstance(value, str) and value != "", MODEL_NAME)
+_LOSS = (lambda value: _is_number(value) and cast("float", value) >= 0, NO_NEGATIVE_DB)
 _COUNT = (_is_count, WHOLE_NUMBER)
 _ACCEPTED: dict[str, tuple[Callable[[object], bool], str]] = {
     "target": (lambda value: value in list(TARGETS), f"one of {', '.join(TARGETS)}"),
@@ -259,11 +284,16 @@ _ACCEPTED: dict[str, tuple[Callable[[object], bool], str]] = {
     "max_broken_layers": _COUNT,
     "max_at_risk_layers": _COUNT,
     "max_channels_below_10db": _COUNT,
-    "baseline": (lambda value: isinstance(value, str) and value != "", MODEL_NAME),
-    "max_regression_db": (
-        lambda value: _is_number(value) and cast("float", value) >= 0,
-        NO_NEGATIVE_DB,
+    "baseline": _MODEL,
+    "max_regression_db": _LOSS,
+    "audit": _MODEL,
+    "min_audit_db": _DB,
+    "max_integer_gap_db": _LOSS,
+    "max_saturated_share": (
+        lambda value: _is_number(value) and 0 <= cast("float", value) <= 1,
+        SHARE,
     ),
+    "min_audit_layer_db": _DB,
     "exclude": (_is_list_of_text, LAYER_PATTERNS),
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from xml.etree import ElementTree
 
-from quantstore.checks.judge import Check, CheckedFinding, Offender, db
+from quantstore.checks.outcome import Check, CheckedFinding, Offender, db
 from quantstore.errors import printable
 
 # What a log shows of the layers beyond a limit; JSON has all of them.
@@ -134,6 +134,8 @@ def _finding(finding: CheckedFinding) -> str:
 def _offender(offender: Offender, unit: str) -> str:
     if unit == "channels":
         return f"{offender.value:>5,.0f} channels  {offender.layer}"
+    if unit == "share":
+        return f"{offender.value:>7.1%}  {offender.layer}"
     was = "" if offender.baseline is None else f" ({db(offender.baseline)} in the baseline)"
     return f"{db(offender.value):>9}  {offender.layer}{was}"
 
@@ -143,6 +145,7 @@ def _object(check: Check) -> dict[str, object]:
         "model": check.model,
         "target": check.target,
         "scheme": check.scheme,
+        "audit": check.audit,
         "check": check.check,
         "outcome": check.outcome,
         "value": _finite(check.value),

@@ -10,7 +10,9 @@ import click
 from quantstore.cli import terminal
 from quantstore.cli.names import ModelName, NameChoice
 from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, emit, say
+from quantstore.cli.preprocessing import preprocessing, preprocessing_options
 from quantstore.cli.root import commands, everywhere
+from quantstore.cli.stages import showing_stages
 from quantstore.errors import (
     MissingStoreError,
     QuantstoreError,
@@ -86,6 +88,46 @@ NO_FILE = "there is no file"
     " channels reach). [default: 1]",
 )
 @click.option(
+    "--audit",
+    type=ModelName(or_file=True),
+    metavar="FLOAT",
+    help="Judge the latest audit of each int8 MODEL against this float model. If there is none, it"
+    " is made. Without a limit of audits, a broken file fails.",
+)
+@click.option(
+    "--min-audit-db",
+    type=float,
+    metavar="DB",
+    help="Require that the int8 file keeps this SQNR of --audit.",
+)
+@click.option(
+    "--max-integer-gap-db",
+    type=float,
+    metavar="DB",
+    help="Allow integer kernels to keep at most this much less than float arithmetic.",
+)
+@click.option(
+    "--max-saturated-share",
+    type=float,
+    metavar="SHARE",
+    help="Allow at most this share of the values of a tensor beyond its grid, as in 0.01.",
+)
+@click.option(
+    "--min-audit-layer-db",
+    type=float,
+    metavar="DB",
+    help="Require this SQNR of stored against float weights for 90 % of the channels of each"
+    " layer.",
+)
+@click.option(
+    "--inputs",
+    default="noise",
+    show_default=True,
+    metavar="FOLDER|FILE|noise",
+    help="Make an audit on these inputs if there is none.",
+)
+@preprocessing_options
+@click.option(
     "--exclude",
     multiple=True,
     metavar="LAYER",
@@ -120,6 +162,13 @@ def check(
     config_path: Path | None,
     style: str,
     output: Path | None,
+    inputs: str,
+    preprocess: str,
+    size: str | None,
+    mean: str | None,
+    std: str | None,
+    scale: float | None,
+    color: str | None,
     **options: Any,
 ) -> int:
     """Check each MODEL against limits; exit with 1 if one fails.
@@ -142,6 +191,7 @@ def check(
       quantstore check rtmdet-nano --target int8_tensor
       quantstore check build/model.onnx --min-sqnr-db 20 --max-broken-layers 0
       quantstore check model --baseline released --max-regression-db 2
+      quantstore check model-int8.onnx --audit model.onnx --min-audit-db 20 --inputs photos/
       quantstore check model --format junit --output quantstore.xml
     """
     from quantstore import checks, store
@@ -155,6 +205,7 @@ def check(
             and config.limits(name, chosen_limits).baseline is None
         ):
             raise click.UsageError("--max-regression-db needs a --baseline")
+    prepared = preprocessing(preprocess, size=size, mean=mean, std=std, scale=scale, color=color)
     held = _Held(db)
     limits = {}
     for name in names:
@@ -164,6 +215,9 @@ def check(
             model_limits = dataclasses.replace(
                 model_limits, baseline=held.name_of(model_limits.baseline)
             )
+        if model_limits.audit is not None:
+            model_limits = dataclasses.replace(model_limits, audit=held.name_of(model_limits.audit))
+            _audit(db, model, str(model_limits.audit), inputs, prepared)
         limits[model] = model_limits
     with store.reading(db) as connection:
         results = checks.run(connection, limits)
@@ -179,6 +233,24 @@ def check(
     source = f"; limits from {config.path}" if config.path else ""
     say(f"{len(limits) - len(failed)} of {counted(len(limits), 'model')} within limits{source}")
     return SOME_FAILED if failed else OK
+
+
+def _audit(db: Path, model: str, float_model: str, inputs: str, preprocess: Any) -> None:
+    """See to it that there is an audit of both."""
+    from quantstore import store
+    from quantstore.checks import audited
+    from quantstore.pipeline import audits
+
+    with store.reading(db) as connection:
+        for name in (model, float_model):
+            store.find_model(connection, name)
+        if audited.read(connection, model, float_model) is not None:
+            return
+    float_file, int8_file = (audits.file_of(name, db) for name in (float_model, model))
+    choices = audits.AuditChoices(preprocess=preprocess)
+    with showing_stages(printable(f"{model} against {float_model}")) as report:
+        audits.run(float_file, int8_file, db, inputs, choices, report)
+    say(f"audited {model} against {float_model} on {inputs}")
 
 
 def _print(content: str, style: str) -> None:

@@ -97,12 +97,17 @@ def sentences(record: "AuditRecord", layer_names: Mapping[int, str]) -> Iterator
     """
     if record.failure is not None:
         return
-    yield _blame(record)
-    yield from _common_causes(record)
-    yield from causes(record, layer_names)
+    yield from reasons(record, layer_names)
     yield _pairing(record)
     if _is_noise(record):
         yield ON_NOISE
+
+
+def reasons(record: "AuditRecord", layer_names: Mapping[int, str]) -> Iterator[str]:
+    """Why the file loses what it loses: who is to blame, what many share, what costs most."""
+    yield _blame(record)
+    yield from _common_causes(record)
+    yield from causes(record, layer_names)
 
 
 def _blame(record: "AuditRecord") -> str:
