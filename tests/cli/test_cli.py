@@ -430,6 +430,8 @@ def test_ingest_tells_scripts_what_became_of_each_file(run, tmp_path, plain_mode
         "seconds",
         "error",
         "runs_removed",
+        "is_linked",
+        "keep_failure",
     ]
     assert stored["path"] == str(plain_model)
     assert (stored["model"], stored["outcome"], stored["layers"]) == ("digits-plain", "stored", 6)

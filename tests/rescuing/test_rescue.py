@@ -14,6 +14,7 @@ import pytest
 from quantstore.errors import InputsError, RunError
 from quantstore.rescuing import openvino
 from quantstore.rescuing.choices import Rescue, RescueChoices
+from quantstore.rescuing.opening import WAS_QUANTIZED
 from quantstore.rescuing.rescue import (
     NO_REMEDY_ALLOWED,
     NO_REMEDY_HELPED,
@@ -260,7 +261,7 @@ def test_test_inputs_can_come_from_elsewhere(tmp_path, photos):
     path = wreck(tmp_path / "net.onnx")
     record = rescued(path, photos, test_inputs=others)
     assert (record.calibration_count, record.validation_count, record.test_count) == (11, 5, 5)
-    with pytest.raises(InputsError, match="noise says nothing"):
+    with pytest.raises(InputsError, match="a test on noise is meaningless"):
         rescued(path, photos, test_inputs="noise")
 
 
@@ -268,7 +269,7 @@ def test_few_inputs_are_said_to_be_few(tmp_path):
     few = str(inputs_file(tmp_path / "few.npz", count=4))
     record = rescued(wreck(tmp_path / "net.onnx"), few)
     assert (record.calibration_count, record.validation_count, record.test_count) == (3, 3, 1)
-    assert any("There are 4 inputs only" in note for note in record.notes)
+    assert any("There are only 4 inputs" in note for note in record.notes)
 
 
 def test_noise_gives_a_proposal_and_no_quantized_file(tmp_path):
@@ -315,7 +316,7 @@ def test_inputs_of_another_shape_are_a_sentence(tmp_path):
 def test_a_model_that_is_quantized_already_is_refused(tmp_path, photos):
     path = wreck(tmp_path / "net.onnx")
     record = rescued(path, photos, output=str(tmp_path / "out"))
-    with pytest.raises(RunError, match="computes with integers already"):
+    with pytest.raises(RunError, match=WAS_QUANTIZED):
         rescued(named(record, "rescued"), photos)
 
 
@@ -382,7 +383,7 @@ def test_an_input_that_was_searched_on_is_no_test(tmp_path, count, shares):
     record = rescued(wreck(tmp_path / "net.onnx"), few)
     assert (record.calibration_count, record.validation_count, record.test_count) == shares
     assert any(
-        f"{'one input' if count == 1 else f'{count} inputs'} only" in note for note in record.notes
+        f"only {'one input' if count == 1 else f'{count} inputs'}" in note for note in record.notes
     )
 
 
