@@ -37,7 +37,7 @@ def six_values(record: AuditRecord, limits: Mapping[str, float], palette: Palett
     x_axis = alt.Axis(
         tickCount=6,
         labelExpr="replace(datum.label, '-', '\u2212')",
-        title="SQNR against the float file, worst output, dB",
+        title="output SQNR, dB",
     )
     names = {
         str(row): textwrap.wrap(title, LINE_LETTERS, max_lines=2)

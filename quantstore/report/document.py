@@ -21,6 +21,7 @@ from quantstore.schemes import BLOCK_SIZE, DEFAULT_TARGET, TARGETS, Scheme, Targ
 from quantstore.store import Connection
 from quantstore.version import __version__
 from quantstore.wording import (
+    audit_tables,
     drift,
     explanations,
     findings,
@@ -45,6 +46,7 @@ CountProgress = Callable[[int, int], None]
 Pairs = list[tuple[str, str, bool]]
 # What templates take words from.
 _WORDS = {
+    "audit_tables": audit_tables,
     "drift": drift,
     "explanations": explanations,
     "findings": findings,

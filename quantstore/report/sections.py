@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from quantstore import queries
+from quantstore.charts import audit as audit_charts
 from quantstore.charts import drift as drift_charts
 from quantstore.charts import rescue as rescue_charts
 from quantstore.charts.model import layer_map
@@ -23,6 +24,8 @@ from quantstore.rescuing.terms import RESCUE_TARGETS
 from quantstore.schemes import DEFAULT_SCHEME, TARGETS, Scheme, Target
 from quantstore.store import Connection
 from quantstore.wording import (
+    audit_tables,
+    audits,
     drift,
     findings,
     frames,
@@ -116,6 +119,7 @@ def section(connection: Connection, subject: ModelSubject) -> dict[str, Any]:
         "verdict_line": verdict_line(facts),
         "weights_line": weights_line(row, facts),
         **_answers(facts, list(facts_by_target.values()), stored),
+        **_audits(connection, subject),
         "targets": _targets(connection, subject.name, stored),
         **_runs(connection, subject),
         "map_title": stories.map_heading(row["layers_broken"]),
@@ -205,6 +209,71 @@ def _layers(connection: Connection, subject: ModelSubject) -> list[Listing]:
         ),
     ]
     return [table for table in listed if table.rows]
+
+
+def _audits(connection: Connection, subject: ModelSubject) -> dict[str, Any]:
+    """The latest audit of an int8 model in full; of a float one, a line for each int8 file."""
+    stored_audits = queries.audits(connection, subject.name)
+    own_audits = stored_audits[stored_audits["int8_model"] == subject.name].to_dict("records")
+    int8_files = stored_audits[stored_audits["int8_model"] != subject.name].drop_duplicates(
+        "int8_model"
+    )
+    return {
+        "audit": _audit(connection, subject, own_audits[0]) if own_audits else None,
+        "int8_files": [_audit_headline(row) for row in int8_files.to_dict("records")],
+    }
+
+
+def _audit_headline(row: Row) -> str:
+    band = row["band"] if isinstance(row["band"], str) else None
+    record = frames.audit_record(row)
+    return audits.headline(record, str(row["int8_model"]), str(row["float_model"]), band)
+
+
+def _audit(connection: Connection, subject: ModelSubject, row: Row) -> dict[str, Any]:
+    audit_id = int(row["audit_id"])
+    parts = [
+        question(connection, audit_id)
+        for question in (queries.audit_layers, queries.audit_tensors, queries.audit_outputs)
+    ]
+    record = frames.audit_record(row, *parts)
+    layer_rows, tensor_rows, output_rows = (part.to_dict("records") for part in parts)
+    tables = [
+        Listing(
+            title=audit_tables.LAYERS,
+            caption=audit_tables.LAYERS_NOTE,
+            columns=audit_tables.LAYER_COLUMNS,
+            rows=layer_rows[:MOST_ROWS],
+        ),
+        Listing(
+            title=audit_tables.TENSORS,
+            caption=audit_tables.TENSORS_NOTE,
+            columns=audit_tables.TENSOR_COLUMNS,
+            rows=tensor_rows[:MOST_ROWS],
+        ),
+        Listing(
+            title=audit_tables.OUTPUTS,
+            columns=audit_tables.output_columns(record),
+            rows=output_rows,
+        ),
+    ]
+    left_out = [
+        f"Largest gains and losses only: {len(rows) - MOST_ROWS:,} more {noun} are left out."
+        for rows, noun in ((layer_rows, "layers"), (tensor_rows, "tensors"))
+        if len(rows) > MOST_ROWS
+    ]
+    return {
+        "headline": _audit_headline(row),
+        "sentences": list(audits.sentences(record, frames.audit_layer_names(parts[0]))),
+        "notes": [*record.notes, audits.inputs_sentence(record), *left_out],
+        "chart": record.failure is None
+        and figure(
+            audit_charts.six_values(record, subject.limits, PROPERTIES),
+            key=f"audit-{subject.number}",
+            alt=subject.alt(audit_tables.WAYS),
+        ),
+        "tables": [table for table in tables if table.rows],
+    }
 
 
 def _drift(connection: Connection, subject: ModelSubject) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -23,6 +24,7 @@ from quantstore.records import AnswerRecord, FindingRecord
 from quantstore.report import document, figures
 from quantstore.schemes import DEFAULT_SCHEME, INT8_SCHEMES, TARGETS
 from quantstore.wording import (
+    audit_tables,
     findings,
     headlines,
     layers,
@@ -38,7 +40,7 @@ from tests.support.facts import finding
 from tests.support.graphs import gaussian, make_model
 from tests.support.profiles import profiles
 from tests.support.reports import Reader, write
-from tests.support.runs import a_run, add, probed
+from tests.support.runs import a_run, add, an_audit, an_audited_tensor, audited, probed
 
 PAIR = ["digits-plain", "digits-rescaled"]
 NASTY = {
@@ -196,6 +198,34 @@ def test_a_provisional_value_comes_with_its_reason(demo_store, tmp_path):
     text = Reader(write(path, ["digits-plain"])).text
     assert "fine: 41 dB estimated with noise, provisional" in text
     assert text.count("tokens <b> cannot be imitated") == 2
+
+
+def test_an_int8_model_comes_with_its_latest_audit(demo_store, tmp_path):
+    path = shutil.copy(demo_store, tmp_path / "audited.duckdb")
+    int8, other = "digits-separable", "digits-rescaled"
+    tensors = (
+        *an_audit().tensors,
+        an_audited_tensor(NASTY["script"], grid_low=math.nan, seen_low=math.nan),
+    )
+    audited(path, int8, other, an_audit(grid_db=5.5))
+    audited(path, int8, other, an_audit(minute=1, tensors=tensors))
+    reader = Reader(write(path, [int8]))
+    assert f"At risk: {int8} keeps 18.5 dB of {other} on 6 inputs." in reader.text
+    assert "5.5 dB of" not in reader.text
+    for words in (
+        audit_tables.WAYS_NOTE,
+        audit_tables.LAYERS_NOTE,
+        audit_tables.TENSORS_NOTE,
+        "grid 0 to 127.5",
+        "Images resized to 8x8",
+        f"Audited: 18.5 dB of {other}",
+    ):
+        assert words in reader.text
+    assert "audit-1" in reader.charts()
+    # Of the float model, one line for each of its int8 files.
+    reader = Reader(write(path, [other]))
+    assert f"At risk: {int8} keeps 18.5 dB of {other} on 6 inputs." in reader.text
+    assert audit_tables.WAYS_NOTE not in reader.text
 
 
 def test_findings_come_with_their_remedies(demo_store, tmp_path):
