@@ -43,6 +43,7 @@ OWNERS = {
     "onnx_ir": {"graph", "run", "rescuing", "auditing"},
     "google": {"graph"},
     "tflite": {"graph.tflite.schema"},
+    "ai_edge_litert": {"run.litert"},
     "onnxruntime": {"run.runtime"},
     "PIL": {"run.inputs", "run.pictures", "run.thumbnails", "charts.answers"},
     "altair": {"charts"},

@@ -16,12 +16,15 @@ from quantstore.auditing.activations import drift_db, grid_figures
 from quantstore.auditing.bench import LEAST_AGREEMENT_DB, AuditBench, KeptDb
 from quantstore.auditing.choices import Audit, AuditChoices
 from quantstore.auditing.layers import AuditedPair
+from quantstore.auditing.lite import LiteAudit
+from quantstore.auditing.rows import NO_WEIGHTS, output_records
 from quantstore.auditing.weights import WeightFigures, weight_figures
 from quantstore.errors import RunError
+from quantstore.graph.file import head_of
 from quantstore.graph.findings.base import MOST_GAP_DB
+from quantstore.graph.signature import is_tflite
 from quantstore.records import (
     AuditLayerRecord,
-    AuditOutputRecord,
     AuditRecord,
     AuditTensorRecord,
 )
@@ -57,11 +60,15 @@ def audit(
         RunError: the files are no float file and its int8 version, or onnxruntime refuses one.
     """
     choices = choices or AuditChoices()
+    report = report or (lambda _: None)
+    formats = {is_tflite(head_of(path)) for path in (float_path, int8_path)}
+    if len(formats) > 1:
+        raise RunError(*TWO_FORMATS)
     with tempfile.TemporaryDirectory(prefix="quantstore-") as folder:
+        if True in formats:
+            return LiteAudit(float_path, int8_path, inputs, choices, Path(folder), report).answer()
         clock = Clock()
-        bench = AuditBench(
-            float_path, int8_path, inputs, choices, Path(folder), report or (lambda _: None)
-        )
+        bench = AuditBench(float_path, int8_path, inputs, choices, Path(folder), report)
         return _Audited(bench, choices, clock).answer()
 
 
@@ -116,7 +123,7 @@ class _Audited:
                 notes=tuple(bench.notes),
                 layers=tuple(self._layer_records(of_weights)),
                 tensors=tuple(self._tensor_records(of_grids, drift)),
-                outputs=tuple(_output_records(figures)),
+                outputs=tuple(output_records({way: kept.parts for way, kept in figures.items()})),
             ),
         )
 
@@ -196,7 +203,7 @@ class _Audited:
         for layer in self._bench.int8_layers:
             key = LayerKey.of(layer.site)
             pair = pair_of.get(key)
-            figures = of_weights.get(key, _NO_WEIGHTS)
+            figures = of_weights.get(key, NO_WEIGHTS)
             slot = self._bench.slot_of.get(key, "")
             yield AuditLayerRecord(
                 float_depth=None if pair is None else pair.before.depth,
@@ -236,11 +243,14 @@ class _Audited:
             )
 
 
+TWO_FORMATS = (
+    "one file is a TensorFlow Lite model and the other is not",
+    "name two files of one format",
+)
 NO_INTEGER_FORM = (
     "The int8 file was run in float arithmetic alone: it has branches or loops, or codes where the"
     " files are compared."
 )
-_NO_WEIGHTS = WeightFigures(math.nan, math.nan, math.nan, math.nan, math.nan, None)
 
 
 def _noise_to_signal(sqnr_db: float) -> float:
@@ -251,23 +261,3 @@ def _noise_to_signal(sqnr_db: float) -> float:
 def _worst(suspects: list[_Suspect], count: int) -> list[_Suspect]:
     noisy = [suspect for suspect in suspects if suspect.noise_to_signal > 0]
     return sorted(noisy, key=lambda suspect: -suspect.noise_to_signal)[: max(count, 0)]
-
-
-def _output_records(figures: Mapping[str, KeptDb]) -> Iterator[AuditOutputRecord]:
-    def kept_db(way: str, index: int) -> float:
-        judged_parts = figures[way].parts
-        return judged_parts[index].figure_db if judged_parts else math.nan
-
-    for index, judged in enumerate(figures["grid"].parts):
-        yield AuditOutputRecord(
-            output=judged.record.output,
-            part=judged.record.part,
-            point=judged.record.point or "",
-            decides=judged.record.decides,
-            grid_db=kept_db("grid", index),
-            integer_db=kept_db("integer", index),
-            exact_db=kept_db("exact", index),
-            weights_db=kept_db("weights", index),
-            activations_db=kept_db("activations", index),
-            neither_db=kept_db("neither", index),
-        )

@@ -105,7 +105,8 @@ def sentences(record: "AuditRecord", layer_names: Mapping[int, str]) -> Iterator
 
 def reasons(record: "AuditRecord", layer_names: Mapping[int, str]) -> Iterator[str]:
     """Why the file loses what it loses: who is to blame, what many share, what costs most."""
-    yield _blame(record)
+    if not math.isnan(record.weights_db):
+        yield _blame(record)
     yield from _common_causes(record)
     yield from causes(record, layer_names)
 
@@ -208,6 +209,8 @@ def _pairing(record: "AuditRecord") -> str:
     tensors = f"{record.paired_tensors} of {counted(record.rounded_tensors, 'rounded tensor')}"
     agreement = db(_finite(record.neither_db))
     paired = f"{layers} and {tensors} have their partner in the float file."
+    if math.isnan(record.neither_db):
+        return paired
     if record.neither_db < TELLING_AGREEMENT_DB:
         return (
             f"{paired} Without any rounding the two files still differ ({agreement}): judge single"

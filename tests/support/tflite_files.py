@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.graphs import gaussian
+
 tflite = pytest.importorskip("tflite", reason="the extra tflite is not installed")
 flatbuffers = pytest.importorskip("flatbuffers", reason="the extra tflite is not installed")
 
@@ -256,3 +258,86 @@ def one_layer(
         inputs=["x"],
         outputs=["y"],
     )
+
+
+# A float network, and the int8 file that a converter makes of it.
+
+_SHAPES = {"x": (1, 8, 8, 3), "h": (1, 6, 6, 8), "g": (1, 4, 4, 8), "flat": (1, 128), "y": (1, 5)}
+
+
+def weights_of_pair() -> dict[str, np.ndarray]:
+    """Weights and biases: a convolution, a depthwise one, a matrix."""
+    return {
+        "w_h": gaussian(8, 3, 3, 3) / 5,
+        "b_h": gaussian(8, seed=1) / 10,
+        "w_g": gaussian(1, 3, 3, 8, seed=2) / 3,
+        "b_g": gaussian(8, seed=3) / 10,
+        "w_y": gaussian(5, 128, seed=4) / 11,
+        "b_y": gaussian(5, seed=5) / 10,
+    }
+
+
+def _network_of_pair(tensors: Sequence[T], *, is_int8: bool) -> Graph:
+    end = "_int8" if is_int8 else ""
+    relu = CONV | {"FusedActivationFunction": 1}
+    quantizing = [Op(code="QUANTIZE", inputs=["x"], outputs=["x_int8"])] if is_int8 else []
+    restoring = [Op(code="DEQUANTIZE", inputs=["y_int8"], outputs=["y"])] if is_int8 else []
+    layers = [
+        Op(code="CONV_2D", inputs=[f"x{end}", "w_h", "b_h"], outputs=[f"h{end}"],
+           options="Conv2DOptions", settings=relu),
+        Op(code="DEPTHWISE_CONV_2D", inputs=[f"h{end}", "w_g", "b_g"], outputs=[f"g{end}"],
+           options="DepthwiseConv2DOptions", settings=relu | {"DepthMultiplier": 1}),
+        Op(code="RESHAPE", inputs=[f"g{end}", "shape"], outputs=[f"flat{end}"]),
+        Op(code="FULLY_CONNECTED", inputs=[f"flat{end}", "w_y", "b_y"], outputs=[f"y{end}"],
+           options="FullyConnectedOptions"),
+    ]  # fmt: skip
+    return Graph(
+        tensors=[*tensors, T(name="shape", values=np.array([1, 128], np.int32))],
+        operators=[*quantizing, *layers, *restoring],
+        inputs=["x"],
+        outputs=["y"],
+    )
+
+
+def float_of_pair() -> Graph:
+    tensors = [T(name=name, shape=shape) for name, shape in _SHAPES.items()]
+    constants = [T(name=name, values=array) for name, array in weights_of_pair().items()]
+    return _network_of_pair([*tensors, *constants], is_int8=False)
+
+
+def int8_of_pair(
+    ranges: Mapping[str, tuple[float, float]], scale_of: Mapping[str, float] | None = None
+) -> Graph:
+    """The same in int8.
+
+    Args:
+        ranges: lowest and highest value of each tensor, that its grid reaches.
+        scale_of: of a tensor of weights, how many times too large its scale is.
+    """
+    grids = {}
+    for name in _SHAPES:
+        low, high = (min(ranges[name][0], 0.0), max(ranges[name][1], 0.0))
+        scale = (high - low) / 255
+        grids[name] = (scale, int(np.rint(-128 - low / scale)))
+    # What a reshaped tensor holds lies on the same grid.
+    grids["flat"] = grids["g"]
+    tensors = [T(name=name, shape=_SHAPES[name]) for name in ("x", "y")]
+    tensors += [
+        T(name=f"{name}_int8", shape=shape, dtype="INT8", scale=[grids[name][0]],
+          zero_point=[grids[name][1]])
+        for name, shape in _SHAPES.items()
+    ]  # fmt: skip
+    weights = weights_of_pair()
+    for name, source, axis in (("h", "x", 0), ("g", "h", 3), ("y", "flat", None)):
+        w = weights[f"w_{name}"]
+        axes = tuple(index for index in range(w.ndim) if index != axis)
+        step = np.abs(w).max(axis=axes, keepdims=True) / 127
+        step = step * (scale_of or {}).get(f"w_{name}", 1.0)
+        codes = np.clip(np.rint(w / step), -127, 127).astype(np.int8)
+        of_bias = step.ravel() * grids[source][0]
+        bias = np.rint(weights[f"b_{name}"] / of_bias).astype(np.int32)
+        tensors += [
+            T(name=f"w_{name}", values=codes, scale=step.ravel(), axis=axis or 0),
+            T(name=f"b_{name}", values=bias, scale=of_bias),
+        ]
+    return _network_of_pair(tensors, is_int8=True)

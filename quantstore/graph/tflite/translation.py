@@ -102,6 +102,8 @@ class _Translation:
             "EMBEDDING_LOOKUP": self._lookup,
             **dict.fromkeys(_GATES, self._recurrent),
             **dict.fromkeys(_ACTIVATIONS, self._activation),
+            # The same values, in codes or not.
+            **dict.fromkeys(("QUANTIZE", "DEQUANTIZE"), self._activation),
         }
 
     def graph(self) -> ir.Graph:
@@ -272,7 +274,7 @@ class _Translation:
     def _activation(self, operator: LiteOperator) -> None:
         if not self._has(operator, 1):
             return self._unknown(operator)
-        op_type = _ACTIVATIONS[operator.code]
+        op_type = _ACTIVATIONS.get(operator.code, "Identity")
         self._add(operator, op_type, [self._value(operator.inputs[0])])
         return None
 
