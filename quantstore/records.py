@@ -538,6 +538,10 @@ class AuditOutputRecord:
     neither_db: float
 
 
+# What ran an audit of TensorFlow Lite files, where others have the release of onnxruntime.
+LITERT = "LiteRT"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
     """A row of ``audits``: what an int8 file keeps of the float file that it was made from.
@@ -573,6 +577,11 @@ class AuditRecord:
     layers: tuple[AuditLayerRecord, ...] = field(default=(), metadata=NO_COLUMN)
     tensors: tuple[AuditTensorRecord, ...] = field(default=(), metadata=NO_COLUMN)
     outputs: tuple[AuditOutputRecord, ...] = field(default=(), metadata=NO_COLUMN)
+
+    @property
+    def was_taken_apart(self) -> bool:
+        """Whether weights and activations were run alone; LiteRT runs a file as it is."""
+        return not self.onnxruntime_version.startswith(LITERT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from quantstore.charts.common import AnyChart, band_colour, styled, tooltip
 from quantstore.charts.compare import room
 from quantstore.charts.palette import Palette
 from quantstore.records import AuditRecord
-from quantstore.wording.audits import PAIRING_CHECK, WAY_TITLES, ways
+from quantstore.wording.audits import PAIRING_CHECK, way_titles, ways
 from quantstore.wording.units import db
 
 # Height of a bar with its gap, and of the axis, in px.
@@ -92,7 +92,7 @@ def _frame(record: AuditRecord, limits: Mapping[str, float]) -> pd.DataFrame:
     columns = [column for column in ways(record) if not math.isnan(getattr(record, column))]
     frame = pd.DataFrame({"column": columns})
     frame["row"] = range(len(frame))
-    frame["title"] = [WAY_TITLES[column] for column in columns]
+    frame["title"] = [way_titles(record)[column] for column in columns]
     frame["value"] = [float(getattr(record, column)) for column in columns]
     frame["said"] = [db(value) for value in frame["value"]]
     frame["band"] = [

@@ -100,6 +100,7 @@ def audit(
     Examples:
       quantstore audit model.onnx model-int8.onnx --inputs photos/ --preprocess imagenet
       quantstore audit model.onnx vendor.onnx --inputs test.npz --release 40 --format json
+      quantstore audit model.tflite model-int8.tflite --inputs photos/
     """
     from quantstore.pipeline import audits
 

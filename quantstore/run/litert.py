@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from quantstore.errors import RunError
-from quantstore.records import Array, Floats
+from quantstore.records import LITERT, Array, Floats
 from quantstore.run.inputs import ModelInput
 
 NOT_INSTALLED = "LiteRT, which runs TensorFlow Lite files, is not installed"
@@ -25,7 +25,7 @@ _PACKAGE = "ai-edge-litert"
 
 def version() -> str:
     """What runs, as the store has it."""
-    return f"LiteRT {metadata.version(_PACKAGE)}"
+    return f"{LITERT} {metadata.version(_PACKAGE)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -896,7 +896,8 @@ comment on column audits.saturates is
 'Whether the integer kernels lose more than 1 dB to sums that saturate.';
 comment on column audits.seconds is 'How long it took, in seconds.';
 comment on column audits.cpu_seconds is 'CPU time of the same, in seconds.';
-comment on column audits.onnxruntime_version is 'The onnxruntime that ran both files.';
+comment on column audits.onnxruntime_version is
+'The onnxruntime that ran both files, or LiteRT and its release where they are TensorFlow Lite.';
 comment on column audits.created_at is 'When it was done (UTC).';
 comment on column audits.failure is 'Why it has no values; NULL where it has some.';
 comment on column audits.notes is 'What there is to know of it, in sentences.';

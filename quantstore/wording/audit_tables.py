@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from quantstore.errors import printable
-from quantstore.wording.audits import PAIRING_CHECK, WAY_TITLES, ways
+from quantstore.wording.audits import PAIRING_CHECK, way_titles, ways
 from quantstore.wording.columns import NOTHING, Cell, Column, Interval, Row, Span, band_at
 from quantstore.wording.frames import figure_or_none
 from quantstore.wording.units import db, share, times, weight
@@ -192,12 +192,14 @@ def output_columns(record: "AuditRecord") -> Sequence[Column]:
             small="; ".join([*where, *([] if row["decides"] else ["does not decide"])]),
         )
 
+    short_ways = SHORT_WAYS if record.was_taken_apart else SHORT_LITERT_WAYS
+
     def way(column: str) -> Column:
         return Column(
-            title=SHORT_WAYS[column],
+            title=short_ways[column],
             is_number=True,
             is_wide=column in ("exact_db", PAIRING_CHECK),
-            help=WAY_TITLES[column],
+            help=way_titles(record)[column],
             # What is missing in a way that was run lost nothing.
             cell=lambda row: Cell(text=db(figure_or_none(row[column]))),
         )
@@ -213,3 +215,4 @@ SHORT_WAYS = {
     "activations_db": "activations only",
     PAIRING_CHECK: "no rounding",
 }
+SHORT_LITERT_WAYS = {"grid_db": "reference kernels", "integer_db": "this computer"}

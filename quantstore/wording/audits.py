@@ -57,6 +57,11 @@ WAY_TITLES = {
     "activations_db": "int8 activations only",
     PAIRING_CHECK: "no rounding (checks the pairing)",
 }
+# TensorFlow Lite files are run as they are.
+LITERT_TITLES = {
+    "grid_db": "with LiteRT's reference kernels",
+    "integer_db": "with LiteRT's kernels for this computer",
+}
 
 
 def headline(
@@ -222,8 +227,15 @@ def _pairing(record: "AuditRecord") -> str:
     )
 
 
+def way_titles(record: "AuditRecord") -> Mapping[str, str]:
+    """What its values are called, by column."""
+    return WAY_TITLES if record.was_taken_apart else LITERT_TITLES
+
+
 def ways(record: "AuditRecord") -> Sequence[str]:
     """The columns of the values that were measured, in the order they are shown in."""
+    if not record.was_taken_apart:
+        return list(LITERT_TITLES)
     kernels = ("integer_db", "exact_db")
     were_run = not all(math.isnan(getattr(record, column)) for column in kernels)
     return [column for column in WAY_TITLES if were_run or column not in kernels]
@@ -231,14 +243,18 @@ def ways(record: "AuditRecord") -> Sequence[str]:
 
 def figures(record: "AuditRecord") -> Sequence[tuple[str, float]]:
     """The six values with their titles, in dB; those that were not measured are left out."""
-    return [(WAY_TITLES[column], getattr(record, column)) for column in ways(record)]
+    titles = way_titles(record)
+    return [(titles[column], getattr(record, column)) for column in ways(record)]
 
 
 def inputs_sentence(record: "AuditRecord") -> str:
     """Which inputs, where the outputs were compared, and how long it took."""
+    runtime = printable(record.onnxruntime_version)
+    if record.was_taken_apart:
+        runtime = f"onnxruntime {runtime}"
     return (
         f"Inputs: {printable(record.input_source)}. Compared: {printable(record.compared)}."
-        f" {seconds(record.seconds)}, onnxruntime {printable(record.onnxruntime_version)}."
+        f" {seconds(record.seconds)}, {runtime}."
     )
 
 

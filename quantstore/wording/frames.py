@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from quantstore.records import (
+    LITERT,
     AnswerRecord,
     AuditLayerRecord,
     AuditOutputRecord,
@@ -83,6 +84,8 @@ def answer_record(row: Mapping[Any, Any]) -> AnswerRecord:
 
 # Missing where nothing is lost; the other two are missing where the file was not run so, too.
 _WAYS_ALWAYS_RUN = ("grid_db", "weights_db", "activations_db", "neither_db")
+# Of a file that is run as it is.
+_WAYS_OF_LITERT = ("grid_db", "integer_db", "exact_db")
 
 
 def audit_record(
@@ -100,7 +103,9 @@ def audit_record(
     """
     values = _values(AuditRecord, row)
     if values["failure"] is None:
-        values |= {name: _finite_or(row[name], math.inf) for name in _WAYS_ALWAYS_RUN}
+        is_by_litert = str(row["onnxruntime_version"]).startswith(LITERT)
+        names = _WAYS_OF_LITERT if is_by_litert else _WAYS_ALWAYS_RUN
+        values |= {name: _finite_or(row[name], math.inf) for name in names}
     return AuditRecord(
         **values
         | {

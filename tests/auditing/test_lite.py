@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from quantstore import store
+from quantstore import queries, store
 from quantstore.auditing import lite
 from quantstore.auditing.audit import TWO_FORMATS, audit
 from quantstore.auditing.choices import AuditChoices
@@ -14,6 +14,7 @@ from quantstore.errors import RunError
 from quantstore.pipeline import audits
 from quantstore.run import litert
 from quantstore.wording import audits as wording
+from quantstore.wording import frames
 from tests.support.graphs import conv_model, save
 from tests.support.tflite_files import float_of_pair, int8_of_pair, saved
 
@@ -167,6 +168,13 @@ def test_an_audit_is_stored_beside_both_models(float_file, folder, ranges, input
         tensors = con.rows("select count(*) from audit_tensors")
     assert grid_db == pytest.approx(done.audit.record.grid_db)
     assert weights_db is None
+    # What comes back from the store says the same as what went in.
+    with store.reading(path) as con:
+        row = queries.audits(con, "int8").iloc[0]
+    read = frames.audit_record(row)
+    assert wording.figures(read) == wording.figures(done.audit.record)
+    assert [title for title, _ in wording.figures(read)] == [*wording.LITERT_TITLES.values()]
+    assert "onnxruntime" not in wording.inputs_sentence(read)
     assert (layers, tensors) == ([(3,)], [(5,)])
 
 
