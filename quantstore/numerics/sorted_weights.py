@@ -3,10 +3,11 @@
 The weights that fall to level c form one run [i, j) of the sorted weights, and their squared error
 is S2 - 2 c S1 + (j - i) c^2 with S1 and S2 the sums of x and x^2 over the run. Searching the
 boundaries between levels costs less than a pass over the weights, which makes a hundred clipping
-thresholds cheap.
+thresholds cheap. Where clipping costs so much more than rounding that it does not matter how the
+weights lie between two levels, not even the boundaries are needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -24,7 +25,9 @@ CLIPPING_BITS = (8, 4)
 FEW_WEIGHTS = 1 << 11
 # Beyond so many weights running sums are kept in strides.
 MANY_WEIGHTS = 1 << 16
-SUM_STRIDE = 8
+SUM_STRIDE, SQUARE_STRIDE = 8, 64
+# An estimated squared error is at most this share off: 0.005 dB.
+_ESTIMATE_SHARE = 10**0.0005 - 1
 _PIECE_WEIGHTS = 1 << 16
 
 
@@ -173,7 +176,7 @@ def clipping_curves(
     curves, best = [], {}
     for bits in CLIPPING_BITS:
         top = (1 << (bits - 1)) - 1
-        squares = squared_error(as_stored(cuts / top), np.full(len(cuts), -top), 2 * top)
+        squares = _symmetric_errors(squared_error, cuts, top)
         best_index = int(np.argmin(squares))
         best[bits, True] = float(cuts[best_index])
         curves.append(curve(bits, "tensor", THRESHOLDS, sqnr_db(energy, squares), best_index))
@@ -185,22 +188,66 @@ def clipping_curves(
         # A range clipped on both sides ends half between two codes: only the scale that the grid
         # itself divides by says which.
         lowest = np.rint(lows / np.where(exact < SMALLEST_SCALE, 1, exact))
-        best[bits, False] = float(cuts[_least(squared_error, scales, lowest, most)])
+        # A grid ends no further than half a step beyond the threshold.
+        least = squared_error.sums.beyond(cuts + scales * 0.500001)[0]
+        best_place = _least(squared_error, scales, lowest, most, least, best_index)
+        best[bits, False] = float(cuts[best_place])
     return curves, best
 
 
-def _least(squared_error: "_GridErrors", scales: Doubles, lowest: Doubles, steps: int) -> int:
+def _symmetric_errors(squared_error: "_GridErrors", cuts: Doubles, top: int) -> Doubles:
+    """Squared error of symmetric grids that end at ``cuts``, to 0.005 dB; the least one exactly.
+
+    What is clipped loses its distance from the end. A weight in between loses at most s^2 / 4, and
+    s^2 / 12 on average where weights lie evenly between levels: where even the former hardly shows
+    beside what is clipped, the latter will do.
+    """
+    scales, lowest = as_stored(cuts / top), np.full(len(cuts), -top)
+    clipped, within = squared_error.sums.beyond(scales * top)
+    rounded = within * scales**2 / 12
+    squares: Doubles = clipped + rounded
+    is_exact = 2 * rounded > _ESTIMATE_SHARE * squares
+    is_exact |= cuts / top < SMALLEST_SCALE
+    is_exact[-1] = True
+    squares[is_exact] = squared_error(scales[is_exact], lowest[is_exact], 2 * top)
+    # None that is estimated may be less than the least, nor be taken for it.
+    in_doubt = ~is_exact & (clipped <= squares[is_exact].min())
+    if in_doubt.any():
+        squares[in_doubt] = squared_error(scales[in_doubt], lowest[in_doubt], 2 * top)
+    return squares
+
+
+def _least(
+    squared_error: "_GridErrors",
+    scales: Doubles,
+    lowest: Doubles,
+    steps: int,
+    at_least: Doubles,
+    candidate: int,
+) -> int:
     """The threshold with the least squared error.
 
     Among many weights the error hardly ripples: the neighbourhood of the best of every fourth
     threshold is searched, which is the best of all but where two valleys are almost as deep.
+
+    Args:
+        at_least: of each threshold, what it costs in any case.
+        candidate: a threshold that is probably good: what costs more in any case is not tried.
     """
+
+    def best_of(places: Counts) -> int:
+        return int(places[np.argmin(squared_error(scales[places], lowest[places], steps))])
+
+    nearby = np.array([candidate])
+    allowed = squared_error(scales[nearby], lowest[nearby], steps)[0]
     places = np.arange(len(scales))
-    if squared_error.ordered.size > FEW_WEIGHTS:
-        coarse = np.append(places[::4], places[-1])
-        around = int(coarse[np.argmin(squared_error(scales[coarse], lowest[coarse], steps))])
-        places = places[max(0, around - 3) : around + 4]
-    return int(places[np.argmin(squared_error(scales[places], lowest[places], steps))])
+    is_tried = at_least <= allowed
+    is_tried[candidate] = True
+    if squared_error.ordered.size <= FEW_WEIGHTS:
+        return best_of(places[is_tried])
+    is_coarse = (places % 4 == 0) | (places == candidate) | (places == places[-1])
+    around = best_of(places[is_tried & is_coarse])
+    return best_of(places[max(0, around - 3) : around + 4])
 
 
 class _GridErrors:
@@ -208,7 +255,7 @@ class _GridErrors:
 
     def __init__(self, ordered: Floats) -> None:
         self.ordered = ordered
-        self.sums = _RunningSums(ordered) if ordered.size > FEW_WEIGHTS else None
+        self.sums = _RunningSums(ordered)
 
     def __call__(self, scales: Doubles, lowest: Doubles, steps: int) -> Doubles:
         """Squared error of each grid.
@@ -218,7 +265,7 @@ class _GridErrors:
             lowest: the lowest level of each grid, in scales; a whole number.
             steps: how many scales the highest level lies above the lowest.
         """
-        if self.sums is not None:
+        if self.ordered.size > FEW_WEIGHTS:
             return self.sums.squared_error(scales, lowest, steps)
         column, bottom = (values[:, np.newaxis].astype(np.float32) for values in (scales, lowest))
         ratio = self.ordered / column
@@ -236,38 +283,54 @@ class _GridErrors:
 
 
 class _RunningSums:
-    """Sums of sorted weights up to any position, in float64, and the errors that follow from them.
+    """Sums of sorted weights and their squares up to any position, in float64, and what follows.
 
     Of many weights every 8th sum is kept, and what lies between is added when it is asked for:
-    all of them would cost more to allocate than everything else here takes.
+    all of them would cost more to allocate than everything else here takes. Of the squares, which
+    few ask for, it is every 64th.
     """
 
     def __init__(self, ordered: Floats) -> None:
         self.ordered = ordered
-        self.stride = 1 if ordered.size <= MANY_WEIGHTS else SUM_STRIDE
-        first = [np.zeros(1)]
-        self.energy = 0.0
+        is_small = ordered.size <= MANY_WEIGHTS
+        self.strides = {1: 1 if is_small else SUM_STRIDE, 2: 1 if is_small else SQUARE_STRIDE}
+        first, second = [np.zeros(1)], [np.zeros(1)]
         for start in range(0, ordered.size, _PIECE_WEIGHTS):
             wide = ordered[start : start + _PIECE_WEIGHTS].astype(np.float64)
-            first.append(self._strided(wide))
-            self.energy += float(np.einsum("i,i->", wide, wide))
-        self.first = np.cumsum(np.concatenate(first))
+            first += _summed(wide, 1, self.strides[1])
+            second += _summed(wide, 2, self.strides[2])
+        self.sums = {1: np.cumsum(np.concatenate(first)), 2: np.cumsum(np.concatenate(second))}
+        self.energy = float(self.sums[2][-1])
 
-    def _strided(self, values: Doubles) -> Doubles:
-        if self.stride == 1:
-            return values
-        return np.add.reduceat(values, np.arange(0, values.size, self.stride))
-
-    def up_to(self, index: Counts) -> Doubles:
-        """Sum of the weights below each position."""
-        if self.stride == 1:
-            return self.first[index]
-        block = index // SUM_STRIDE
-        places = (block * SUM_STRIDE)[..., np.newaxis] + np.arange(SUM_STRIDE)
+    def up_to(self, index: Counts, power: int = 1) -> Doubles:
+        """Sum of the weights below each position, or of their squares."""
+        running, stride = self.sums[power], self.strides[power]
+        if stride == 1:
+            return running[index]
+        block = index // stride
+        places = (block * stride)[..., np.newaxis] + np.arange(stride)
         partial_block = self.ordered[np.minimum(places, self.ordered.size - 1)].astype(np.float64)
         partial_block[places >= index[..., np.newaxis]] = 0
-        sums: Doubles = self.first[block] + partial_block.sum(axis=-1)
+        sums: Doubles = running[block] + (partial_block**power).sum(axis=-1)
         return sums
+
+    def beyond(self, limits: Doubles) -> tuple[Doubles, Counts]:
+        """What clipping at each limit costs, squared and summed, and how many weights stay within.
+
+        A weight x beyond the limit t loses (|x| - t)^2.
+        """
+        # Next to a limit it does not matter on which side of it float32 puts a weight.
+        with np.errstate(over="ignore"):
+            edges = limits.astype(np.float32)
+        lower = np.searchsorted(self.ordered, -edges)
+        upper = np.searchsorted(self.ordered, edges, "right")
+        end = np.array([self.ordered.size])
+        total = [self.up_to(end, power) - self.up_to(upper, power) for power in (1, 2)]
+        magnitudes = total[0] - self.up_to(lower)
+        squares = total[1] + self.up_to(lower, 2)
+        within = upper - lower
+        lost = squares - 2 * limits * magnitudes + limits**2 * (end - within)
+        return np.maximum(lost, 0), within
 
     def squared_error(self, scales: Doubles, lowest: Doubles, steps: int) -> Doubles:
         """Squared error of grids; arguments as for :class:`_GridErrors`.
@@ -290,3 +353,14 @@ class _RunningSums:
         # Levels far beyond all weights, as a degenerate scale has, would cancel everything.
         total[scales > 2 * abs_max(self.ordered)] = self.energy
         return total
+
+
+def _summed(values: Doubles, power: int, stride: int) -> Iterator[Doubles]:
+    """Sums of values, or of their squares, over each stride; the last one may be shorter."""
+    if stride == 1:
+        yield values**power
+        return
+    whole = values.size // stride * stride
+    for part in (values[:whole].reshape(-1, stride), values[np.newaxis, whole:]):
+        if part.size:
+            yield np.einsum("ij->i", part) if power == 1 else np.einsum("ij,ij->i", part, part)

@@ -18,7 +18,12 @@ from quantstore.numerics.quantization import (
     sqnr_db,
     summarize_channels,
 )
-from quantstore.numerics.sorted_weights import FEW_WEIGHTS, THRESHOLDS
+from quantstore.numerics.sorted_weights import (
+    FEW_WEIGHTS,
+    MANY_WEIGHTS,
+    THRESHOLDS,
+    clipping_curves,
+)
 from quantstore.numerics.sweep import CHANNEL_THRESHOLDS, FINE_DB, sweep
 from quantstore.pipeline.files import demo_paths
 from quantstore.schemes import BLOCK_SIZE, SCHEMES, Scheme
@@ -289,6 +294,33 @@ def test_clipping_and_bits_needed_are_what_trying_everything_finds(make, height,
     found = swept(weights)
     check_clipping(weights, found)
     check_bits_needed(weights, found)
+
+
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+@settings(max_examples=2, phases=[Phase.generate])
+@given(
+    size=st.sampled_from([FEW_WEIGHTS, FEW_WEIGHTS + 1, MANY_WEIGHTS + 11]),
+    seed=st.integers(0, 2**32),
+)
+def test_a_clipping_curve_that_is_partly_estimated_is_the_plain_one(make, size, seed):
+    weights = make(np.random.default_rng(seed), (1, size)).astype(np.float32)
+    ordered = sorted_weights(weights)
+    abs_max = abs_max_of(weights)
+    if abs_max > LARGEST / 4 or abs_max < 1000 * TINY:
+        # There the definition itself is what the ends of float32 make of it.
+        return
+    energy = float(np.sum(ordered.astype(np.float64) ** 2))
+    curves, best = clipping_curves(ordered, energy)
+    cuts = [float(cut) for cut in THRESHOLDS * abs_max]
+    for curve in curves:
+        scheme = Scheme("trial", curve.bits, "tensor", is_symmetric=True, clip="mse")
+        squares = plain_errors(weights, [scheme] * len(cuts), cuts)[1].sum(axis=1)
+        # 0.005 dB, and what float32 itself leaves open.
+        assert_same_db(curve.sqnr_db, sqnr_db(energy, squares), 0.006, f"{curve.bits} bits")
+        place = int(np.flatnonzero(curve.best_threshold == THRESHOLDS)[0])
+        noise = FLOAT32_STEP * np.sqrt(energy)
+        assert np.sqrt(squares[place]) <= np.sqrt(squares.min()) * (1 + 5e-5) + noise
+        assert best[curve.bits, True] == pytest.approx(cuts[place])
 
 
 # --- by hand -----------------------------------------------------------------------------------
