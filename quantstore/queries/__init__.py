@@ -44,6 +44,7 @@ from quantstore.queries.layers import (
     layer_histogram,
     layer_rescues,
     layer_schemes,
+    ranked_layers,
     worst_layers,
 )
 from quantstore.queries.lookup import find_layer
@@ -174,6 +175,7 @@ __all__ = [
     "origins",
     "passing",
     "rank_of_models",
+    "ranked_layers",
     "ranking",
     "reality",
     "recent_ingests",

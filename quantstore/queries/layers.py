@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from quantstore.layer import DEAD_SHARE
+from quantstore.queries.lookup import model_key
 from quantstore.schemes import SCHEMES
 from quantstore.store import Connection
 from quantstore.wording.causes import NARROW_CHANNEL_SHARE
@@ -53,16 +54,14 @@ def worst_layers(con: Connection, model: str, scheme: str) -> "pd.DataFrame":
             where scheme = $per_channel
         ),
         sparks as (
-            select layer_id, list(channels order by bin) as spark
-            from (
-                select grid.layer_id, bin, count(channel_errors.channel) as channels
-                from (select layer_id, unnest(range($bins)) as bin from chosen) as grid
-                left join channel_errors
-                    on channel_errors.layer_id = grid.layer_id
-                    and channel_errors.scheme = $scheme
-                    and least(floor(coalesce(sqnr_db, 1e9) / $bin_db), $bins - 1) = bin
-                group by grid.layer_id, bin
-            )
+            select
+                layer_id,
+                histogram(
+                    least(floor(coalesce(sqnr_db, 1e9) / $bin_db), $bins - 1)::integer
+                ) as counts
+            from channel_errors
+            semi join chosen using (layer_id)
+            where scheme = $scheme
             group by layer_id
         ),
         living as (
@@ -94,7 +93,9 @@ def worst_layers(con: Connection, model: str, scheme: str) -> "pd.DataFrame":
             channel_spread_bits, symmetric_span_over_rms,
             coalesce(flattened_channels, 0) as flattened_channels,
             coalesce(narrow_channels, 0) as narrow_channels,
-            per_channel_p10_db, spark
+            per_channel_p10_db,
+            list_transform(range($bins), lambda bin: coalesce(counts[bin::integer], 0)::bigint)
+                as spark
         from chosen
         join (
             select layer_id, channel_spread_bits, symmetric_span_over_rms from model_layers
@@ -114,6 +115,24 @@ def worst_layers(con: Connection, model: str, scheme: str) -> "pd.DataFrame":
             "narrow": NARROW_CHANNEL_SHARE,
             "dead": DEAD_SHARE,
         },
+    )
+
+
+def ranked_layers(con: Connection, model: str, scheme: str) -> "pd.DataFrame":
+    """One row per layer of a model, as :func:`worst_layers` ranks them: what names it, no more."""
+    return con.frame(
+        """
+        select
+            row_number() over (
+                order by channel_sqnr_p10_db nulls last, zeroed_fraction desc, depth
+            ) as rank,
+            layer_id, layer, operand, depth
+        from layers
+        join errors using (layer_id)
+        where model_id = $model_id and scheme = $scheme
+        order by rank
+        """,
+        {"model_id": model_key(con, model), "scheme": scheme},
     )
 
 
@@ -159,25 +178,21 @@ def layer_schemes(con: Connection, layer_id: int) -> "pd.DataFrame":
     """
     return con.frame(
         """
-        with kept as (
-            select distinct scheme
+        with sparks as (
+            select
+                scheme,
+                histogram(
+                    least(floor(coalesce(sqnr_db, 1e9) / $bin_db), $bins - 1)::integer
+                ) as counts
             from channel_errors
             where layer_id = $layer_id
-        ),
-        sparks as (
-            select scheme, list(channels order by bin) as spark
-            from (
-                select grid.scheme, bin, count(channel_errors.channel) as channels
-                from (select scheme, unnest(range($bins)) as bin from kept) as grid
-                left join channel_errors
-                    on channel_errors.scheme = grid.scheme
-                    and channel_errors.layer_id = $layer_id
-                    and least(floor(coalesce(sqnr_db, 1e9) / $bin_db), $bins - 1) = bin
-                group by grid.scheme, bin
-            )
             group by scheme
         )
-        select layer_errors.*, spark
+        select
+            layer_errors.*,
+            case when counts is not null then
+                list_transform(range($bins), lambda bin: coalesce(counts[bin::integer], 0)::bigint)
+            end as spark
         from layer_errors
         left join sparks using (scheme)
         where layer_id = $layer_id
@@ -279,23 +294,32 @@ def layer_channel_facts(con: Connection, layer_id: int, scheme: str) -> dict[str
 
     ``known_channels`` hold a finite weight, ``zero_channels`` nothing but zeros. ``largest_abs``
     is the largest absolute weight, in ``largest_channel``; ``typical_abs`` the median over the
-    channels. ``bands`` counts the known channels by their own band under the scheme.
+    channels. ``flattened_channels`` round to zero, ``narrow_channels`` are narrow beside the layer,
+    dead ones left out. ``bands`` counts the known channels by their own band under the scheme.
     """
     frame = con.frame(
         """
-        with own as (
-            select channel, greatest(-weight_min, weight_max) as abs_max
+        with whole as (
+            select abs_max from layers where layer_id = $layer_id
+        ),
+        own as (
+            select
+                channel,
+                greatest(-weight_min, weight_max) as abs_max,
+                abs_max >= $dead * (select abs_max from whole) as is_alive,
+                weight_range < $narrow * (select abs_max from whole) as is_narrow
             from channels
             where layer_id = $layer_id and weight_min is not null
         ),
+        rounded as (
+            select coalesce(sqnr_db, 'infinity') as known_db, zeroed_fraction, is_alive
+            from channel_errors
+            join own using (channel)
+            where layer_id = $layer_id and scheme = $scheme
+        ),
         judged as (
             select band, count(*) as channels
-            from (
-                select coalesce(sqnr_db, 'infinity') as known_db
-                from channel_errors
-                join own using (channel)
-                where layer_id = $layer_id and scheme = $scheme
-            )
+            from rounded
             asof join bands on known_db >= bands.lower_db
             group by band
         )
@@ -305,10 +329,18 @@ def layer_channel_facts(con: Connection, layer_id: int, scheme: str) -> dict[str
             arg_max(channel, abs_max) as largest_channel,
             max(abs_max) as largest_abs,
             median(abs_max) as typical_abs,
+            (select count(*) from rounded where is_alive and zeroed_fraction = 1)
+                as flattened_channels,
+            count(*) filter (is_alive and is_narrow) as narrow_channels,
             (select map(list(band), list(channels)) from judged) as bands
         from own
         """,
-        {"layer_id": layer_id, "scheme": scheme},
+        {
+            "layer_id": layer_id,
+            "scheme": scheme,
+            "narrow": NARROW_CHANNEL_SHARE,
+            "dead": DEAD_SHARE,
+        },
     )
     return {str(name): value for name, value in frame.iloc[0].to_dict().items()}
 

@@ -4,6 +4,15 @@ from quantstore.errors import UnknownLayerError, hint_for
 from quantstore.store import Connection, find_model
 
 
+def model_key(con: Connection, model: str) -> int | None:
+    """The key of a model; None, which no row has, where the store does not hold it.
+
+    DuckDB finds the rows of a key at once, those of a name only after it has read every row.
+    """
+    key: int | None = con.value("select model_id from models where model = ?", [model])
+    return key
+
+
 def find_layer(con: Connection, model: str, layer: str, operand: str | None = None) -> int:
     """The key of a layer.
 

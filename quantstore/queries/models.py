@@ -49,21 +49,33 @@ def verdicts(
     Args:
         target: this one only.
     """
-    return con.frame(*_verdicts(model_names(con) if models is None else models, target))
+    return con.frame(*_verdicts(con, models, target))
 
 
-def _verdicts(models: list[str], target: str | None = None) -> tuple[str, dict[str, object]]:
+def _verdicts(
+    con: Connection, models: list[str] | None, target: str | None = None
+) -> tuple[str, dict[str, object]]:
     """The statement behind :func:`verdicts`, with its parameters."""
+    ids = [
+        model_id
+        for (model_id,) in con.rows(
+            "select model_id from models where $models is null or list_contains($models, model)",
+            {"models": models},
+        )
+    ]
     return (
         """
-        -- Both views answer for a few models at once; joined first, they would for all.
+        -- Both views answer for a few models at once; joined first, they would for all. DuckDB
+        -- carries the limits of a key into every part of a view, a list of keys into some.
         with judged as (
             from verdicts
-            where list_contains($models, model) and ($target is null or target = $target)
+            where model_id between $first and $last
+                and list_contains($ids, model_id)
+                and ($target is null or target = $target)
         ),
         summaries as (
             from model_summary
-            where list_contains($models, model)
+            where model_id between $first and $last and list_contains($ids, model_id)
         ),
         audited as (
             select distinct on (int8.model)
@@ -73,7 +85,7 @@ def _verdicts(models: list[str], target: str | None = None) -> tuple[str, dict[s
             from audits
             join models as int8 on int8.model_id = audits.int8_model_id
             left join models as floats on floats.model_id = audits.float_model_id
-            where audits.failure is null and list_contains($models, int8.model)
+            where audits.failure is null and list_contains($ids, audits.int8_model_id)
             order by audits.created_at desc, audits.audit_id desc
         )
         select judged.*, audited_against, audited_db, audited_bands.band as audited_band,
@@ -89,7 +101,9 @@ def _verdicts(models: list[str], target: str | None = None) -> tuple[str, dict[s
         order by lower(model), model, list_position($targets, judged.target)
         """,
         {
-            "models": models,
+            "ids": ids,
+            "first": min(ids, default=None),
+            "last": max(ids, default=None),
             "target": target,
             "targets": list(TARGETS),
         },
@@ -105,7 +119,8 @@ def model_facts(row: Mapping[Any, Any]) -> ModelFacts:
 
 def verdict_facts(con: Connection, model: str) -> list[ModelFacts]:
     """What words need of the verdicts on one model, one per target, without loading pandas."""
-    return [_facts(row, lambda value: value is None) for row in con.records(*_verdicts([model]))]
+    rows = con.records(*_verdicts(con, [model]))
+    return [_facts(row, lambda value: value is None) for row in rows]
 
 
 def _facts(row: Mapping[Any, Any], is_missing: Callable[[Any], bool]) -> ModelFacts:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from quantstore.queries.lookup import model_key
 from quantstore.schemes import TARGETS
 from quantstore.store import Connection
 from quantstore.wording.drift import FALLS_FROM_DB
@@ -39,27 +40,28 @@ def model_runs(con: Connection, model: str) -> "pd.DataFrame":
     """
     return con.frame(
         """
+        -- First of all, for a mark and an asof join look at every row.
+        with own as (from simulations where model_id = $model_id)
         select
-            simulations.* exclude (model_id)
+            own.* exclude (model_id)
                 replace (coalesce(deciding_sqnr_db, output_sqnr_db) as output_sqnr_db),
             band,
-            simulation_id in (select simulation_id from activation_errors) as has_drift
-        from simulations
+            simulation_id in (
+                select simulation_id from activation_errors semi join own using (simulation_id)
+            ) as has_drift
+        from own
         asof left join bands
-            on coalesce(deciding_sqnr_db, simulations.output_sqnr_db) >= bands.lower_db
-        where model_id = (select model_id from models where model = $model)
-            and (
-                input_source <> 'noise'
-                or target is null
-                or list_contains($of_their_scheme, target)
-            )
+            on coalesce(deciding_sqnr_db, own.output_sqnr_db) >= bands.lower_db
+        where input_source <> 'noise'
+            or target is null
+            or list_contains($of_their_scheme, target)
         qualify row_number() over (
             partition by scheme, mode, input_source, if(input_source = 'noise', null, target)
             order by failure is null desc, created_at desc, simulation_id desc
         ) = 1
         order by input_source = 'noise' desc, input_source, scheme, mode
         """,
-        {"model": model, "of_their_scheme": OF_THEIR_SCHEME},
+        {"model_id": model_key(con, model), "of_their_scheme": OF_THEIR_SCHEME},
     )
 
 
@@ -78,7 +80,7 @@ def model_targets(con: Connection, model: str) -> "pd.DataFrame":
         from simulations
         asof left join bands
             on coalesce(deciding_sqnr_db, simulations.output_sqnr_db) >= bands.lower_db
-        where model_id = (select model_id from models where model = $model)
+        where model_id = $model_id
             and input_source = 'noise'
             and target is not null
         qualify row_number() over (
@@ -87,7 +89,7 @@ def model_targets(con: Connection, model: str) -> "pd.DataFrame":
         ) = 1
         order by target
         """,
-        {"model": model},
+        {"model_id": model_key(con, model)},
     )
 
 

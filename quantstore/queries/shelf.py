@@ -101,10 +101,8 @@ def origins(con: Connection, models: Sequence[str] | None = None) -> list[Origin
             schemes
         from models
         left join (
-            -- Every layer has a row for every scheme.
-            select model_id, list(scheme) as schemes
-            from (select model_id, min(layer_id) as layer_id from layers group by model_id)
-            join errors using (layer_id)
+            select model_id, list(distinct scheme) as schemes
+            from layer_totals
             group by model_id
         ) using (model_id)
         where $models is null or list_contains($models, model)

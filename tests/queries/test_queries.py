@@ -277,6 +277,21 @@ def test_what_stands_out_among_channels_is_counted_where_they_lie(many_channels)
     assert facts["bands"]["broken"] == 399
 
 
+@pytest.mark.parametrize("model", ["digits-plain", "digits-rescaled"])
+def test_what_a_layer_is_asked_alone_is_what_all_layers_are_asked_together(demo_store, model):
+    with store.reading(demo_store) as con:
+        worst = queries.worst_layers(con, model, SCHEMES[0])
+        ranked = queries.ranked_layers(con, model, SCHEMES[0])
+        columns = ["flattened_channels", "narrow_channels"]
+        for row in worst.to_dict("records"):
+            facts = queries.layer_channel_facts(con, row["layer_id"], SCHEMES[0])
+            assert [facts[column] for column in columns] == [row[column] for column in columns]
+            schemes = queries.layer_schemes(con, row["layer_id"]).set_index("scheme")
+            assert list(schemes.loc[SCHEMES[0], "spark"]) == list(row["spark"])
+            assert sum(row["spark"]) == row["channel_count"]
+    pd.testing.assert_frame_equal(ranked, worst[ranked.columns])
+
+
 def test_channels_come_a_page_at_a_time_in_the_order_asked_for(many_channels):
     def rows(**options):
         with store.reading(many_channels) as con:

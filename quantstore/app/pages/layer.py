@@ -76,14 +76,14 @@ def main() -> None:
             # store would change which those are.
             by_damage = stores.worst_first(con, pickers_widgets.target())
             model = pickers_widgets.pick_model(by_damage, is_always_written=True)
-            ranked = queries.worst_layers(con, model, scheme.name)
+            ranked = queries.ranked_layers(con, model, scheme.name)
             row = _pick_layer(model, ranked)
         with top:
             _ways_out(model, row, ranked)
         _say_missing(model)
         if not has_channels:
             st.info(no_channels_under(chosen_scheme))
-        _draw(con, row, ranked, scheme)
+        _draw(con, int(row["layer_id"]), ranked, scheme)
 
 
 def no_channels_under(scheme: Scheme) -> str:
@@ -94,9 +94,12 @@ def no_channels_under(scheme: Scheme) -> str:
     )
 
 
-def _draw(con: Connection, row: dict[Any, Any], ranked: pd.DataFrame, scheme: Scheme) -> None:
-    layer_id = int(row["layer_id"])
+def _draw(con: Connection, layer_id: int, ranked: pd.DataFrame, scheme: Scheme) -> None:
     details = queries.layer_details(con, layer_id)
+    schemes = queries.layer_schemes(con, layer_id)
+    channel_facts = queries.layer_channel_facts(con, layer_id, scheme.name)
+    (errors,) = schemes[schemes["scheme"] == scheme.name].to_dict("records")
+    row: dict[Any, Any] = {**details, **errors, **channel_facts}
     limits = queries.band_limits(con)
     _heading(row, details, scheme, len(ranked))
     findings.of_layer(queries.layer_findings(con, layer_id))
@@ -109,14 +112,9 @@ def _draw(con: Connection, row: dict[Any, Any], ranked: pd.DataFrame, scheme: Sc
     grid = None
     if not scheme.is_per_channel:
         grid = codes.shared_grid(row["weight_min"], row["weight_max"], scheme)
-    channels.section(con, details, scheme, grid, limits)
+    channels.section(con, details, channel_facts, scheme, grid, limits)
     _codes(histogram, row, details, scheme, grid)
-    _rescue(
-        queries.layer_schemes(con, layer_id),
-        scheme,
-        limits,
-        queries.layer_bits_needed(con, layer_id),
-    )
+    _rescue(schemes, scheme, limits, queries.layer_bits_needed(con, layer_id))
     clipping.section(queries.layer_clipping(con, layer_id), int(row["channel_count"]))
     neighbours = queries.layer_equalization(con, layer_id, DEFAULT_SCHEME.name)
     equalization.section(neighbours, details, _opener(ranked))

@@ -38,6 +38,7 @@ ONE_SCHEME, ALL_SCHEMES = "chosen scheme", "all int8 schemes"
 def section(
     con: Connection,
     details: dict[str, Any],
+    facts: dict[str, Any],
     scheme: Scheme,
     grid: Grid | None,
     limits: dict[str, float],
@@ -46,10 +47,10 @@ def section(
 
     Args:
         details: as ``queries.layer_details`` gives them; the layer has a finite weight.
+        facts: as ``queries.layer_channel_facts`` gives them.
         grid: None where every channel has one of its own.
     """
     layer_id = int(details["layer_id"])
-    facts = queries.layer_channel_facts(con, layer_id, scheme.name)
     known_channels = int(facts["known_channels"])
     st.space("small")
     st.header(TITLE, anchor=False)
