@@ -95,7 +95,7 @@ class _AuditAssessment:
         return self._check(
             name,
             is_held=kept_db >= least_db,
-            message=f"{self._kept()}; at least {least_db:g} dB wanted",
+            message=f"{self._kept()}; at least {least_db:g} dB required",
             value=kept_db,
             limit=least_db,
             notes=self._reasons(),
@@ -115,7 +115,7 @@ class _AuditAssessment:
             is_held=gap_db <= most_db,
             message=(
                 f"{db(record.grid_db)} in float arithmetic, {db(record.integer_db)} with integer"
-                f" kernels; at most {most_db:g} dB less wanted"
+                f" kernels; at most {most_db:g} dB less allowed"
             ),
             value=gap_db,
             limit=most_db,

@@ -92,19 +92,19 @@ NO_FILE = "there is no file"
     type=ModelName(or_file=True),
     metavar="FLOAT",
     help="Judge the latest audit of each int8 MODEL against this float model. If there is none, it"
-    " is made. Without a limit of audits, a broken file fails.",
+    " is made. Without a limit for audits, a broken file fails.",
 )
 @click.option(
     "--min-audit-db",
     type=float,
     metavar="DB",
-    help="Require that the int8 file keeps this SQNR of --audit.",
+    help="Require this output SQNR of the int8 file against --audit.",
 )
 @click.option(
     "--max-integer-gap-db",
     type=float,
     metavar="DB",
-    help="Allow integer kernels to keep at most this much less than float arithmetic.",
+    help="Allow integer kernels to lose at most this much more than float arithmetic.",
 )
 @click.option(
     "--max-saturated-share",

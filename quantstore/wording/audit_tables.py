@@ -24,15 +24,15 @@ WAYS, LAYERS, TENSORS, OUTPUTS = (
     "By output",
 )
 WAYS_NOTE = (
-    "SQNR of the worst output that decides, against the float file. Longer bars are better. The"
-    " last bar is the int8 file without any rounding: it must come near the float file."
+    "SQNR of the worst deciding output against the float file. Longer bars are better. The last bar"
+    " is the int8 file without any rounding, which must be close to the float file."
 )
 LAYERS_NOTE = (
-    "Largest gain first, then the worst weights. Gain: what the outputs gain with float weights in"
+    "Largest gain first, then the worst weights. Gain: output SQNR gained with float weights in"
     " this layer; only the worst layers are tried. Values: 90 % of channels reach this SQNR."
 )
 TENSORS_NOTE = (
-    "Largest gain first, then the largest loss. Gain: what the outputs gain with this tensor in"
+    "Largest gain first, then the largest loss. Gain: output SQNR gained with this tensor in"
     " float. Picture: the grid of the file (grey bar) and the range of the values on these inputs"
     " (line)."
 )
@@ -168,7 +168,8 @@ TENSOR_COLUMNS = (
     Column(
         title="SQNR on the grid",
         is_number=True,
-        help="Of rounding the float tensor; below: with as many codes over the best range",
+        is_wide=True,
+        help="SQNR of the rounded float tensor; below: with as many codes over the best range",
         cell=_on_grid,
     ),
     Column(

@@ -25,27 +25,27 @@ TELLING_SATURATION = 0.001
 TELLING_AGREEMENT_DB = 40.0
 
 WHAT_IT_IS = (
-    "An audit holds an int8 file against the float file that it was made from. It runs both on the"
-    " same inputs and measures what int8 costs: with the grid of the file, with the integer kernels"
-    " of this computer, with int8 weights only and with int8 activations only. Then it leaves the"
-    " worst roundings out one at a time, which shows what really matters at the outputs."
+    "An audit compares an int8 file with the float file that it was made from. It runs both on the"
+    " same inputs and measures the loss in float arithmetic, with the integer kernels of this"
+    " computer, with int8 weights only and with int8 activations only. Then it undoes the worst"
+    " roundings one at a time, which shows which of them matter at the outputs."
 )
-NO_ACTIVATIONS = "The int8 file rounds no activations: the weights alone lose it."
+NO_ACTIVATIONS = "The int8 file rounds no activations, so its weights cause the loss."
 ON_NOISE = (
     "Both files ran on noise. Audit them on your own inputs before you change anything: ranges that"
-    " saturate on noise may fit what the network was made for."
+    " saturate on noise may fit real inputs."
 )
 NO_SINGLE_CAUSE = (
-    "No single rounding explains the loss: none of those released one at a time gains 1 dB. The"
-    " error builds up over the network, so look at the kind of quantization, not at one layer."
+    "No single rounding explains the loss: undoing any one of the worst gains less than 1 dB. The"
+    " error builds up over the network, so change the kind of quantization, not a single layer."
 )
 DIFF_POINTS_HERE = (
-    "One of the two models is float and the other one int8. A comparison of layers rounds the int8"
-    " weights a second time, which says nothing of what int8 costs. An audit measures that."
+    "One of the two models is float and the other is int8. A comparison of layers would round the"
+    " int8 weights a second time, which does not show what int8 costs. An audit measures that."
 )
 FOR_AN_INT8_MODEL = (
-    "The values on this page are those of a second rounding. An audit against the float file tells"
-    " what int8 costs."
+    "The values on this page show a second rounding. An audit against the float file measures what"
+    " int8 costs."
 )
 # The six ways in which the outputs are computed, by the column of their values.
 PAIRING_CHECK = "neither_db"
@@ -77,8 +77,13 @@ def headline(
     if record.failure is not None:
         return f"The audit of {int8_name} failed: {printable(record.failure)}"
     if not math.isfinite(record.grid_db):
-        return f"{verdict}{int8_name} answers exactly as {float_name} on {_inputs(record)}."
-    kept = f"{verdict}{int8_name} keeps {db(record.grid_db)} of {float_name} on {_inputs(record)}"
+        return (
+            f"{verdict}{int8_name} gives exactly the answers of {float_name} on {_inputs(record)}."
+        )
+    kept = (
+        f"{verdict}{int8_name} has an output SQNR of {db(record.grid_db)} against {float_name} on"
+        f" {_inputs(record)}"
+    )
     if record.saturates:
         kept += (
             f", but {db(_finite(record.integer_db))} on this computer, whose integer sums saturate"
@@ -117,19 +122,19 @@ def reasons(record: "AuditRecord", layer_names: Mapping[int, str]) -> Iterator[s
 
 
 def _blame(record: "AuditRecord") -> str:
-    """Who loses it: weights, activations, or both."""
+    """What causes the loss: weights, activations, or both."""
     weights, activations = record.weights_db, record.activations_db
     if not record.rounded_tensors:
         return NO_ACTIVATIONS
     alone = (
-        f"the outputs keep {db(_finite(weights))} with int8 weights only and"
+        f"output SQNR is {db(_finite(weights))} with int8 weights only and"
         f" {db(_finite(activations))} with int8 activations only."
     )
     if record.grid_db >= NOTHING_LOST_DB or math.isnan(record.grid_db):
         return f"Neither weights nor activations lose much: {alone}"
     if abs(weights - activations) < SHARED_DB:
         return f"Weights and activations share the loss: {alone}"
-    return f"The {'weights' if weights < activations else 'activations'} lose it: {alone}"
+    return f"The {'weights' if weights < activations else 'activations'} cause the loss: {alone}"
 
 
 def _common_causes(record: "AuditRecord") -> Iterator[str]:
@@ -189,7 +194,7 @@ def layer_cause(layer: "AuditLayerRecord", name: str | None) -> str:
     if layer.per_channel_p10_db - layer.stored_p10_db >= SHARED_DB:
         return (
             f"{cost}: their channels share one scale. With a scale per channel, 90{NO_BREAK_SPACE}%"
-            f" of the channels would keep {db(_finite(layer.per_channel_p10_db))} instead of"
+            f" of the channels would reach {db(_finite(layer.per_channel_p10_db))} instead of"
             f" {db(_finite(layer.stored_p10_db))}."
         )
     return f"{cost}."
@@ -206,20 +211,20 @@ def tensor_cause(tensor: "AuditTensorRecord") -> str:
             f"{cost}: its grid is wider than its values need"
             f" ({share(tensor.used_share)} of it is used)."
         )
-    return f"{cost}: even the best range would not help, its values need more bits."
+    return f"{cost}: even the best range would not help; its values need more bits."
 
 
 def _pairing(record: "AuditRecord") -> str:
     layers = f"{record.paired_layers} of {counted(record.int8_layers, 'layer')}"
     tensors = f"{record.paired_tensors} of {counted(record.rounded_tensors, 'rounded tensor')}"
     agreement = db(_finite(record.neither_db))
-    paired = f"{layers} and {tensors} have their partner in the float file."
+    paired = f"{layers} and {tensors} are paired with the float file."
     if math.isnan(record.neither_db):
         return paired
     if record.neither_db < TELLING_AGREEMENT_DB:
         return (
-            f"{paired} Without any rounding the two files still differ ({agreement}): judge single"
-            " layers with care."
+            f"{paired} Without any rounding the two files still differ ({agreement}), so"
+            " values of single layers may be wrong."
         )
     return (
         f"{paired} Without any rounding the two files agree to {agreement}, which proves the"
@@ -266,8 +271,8 @@ def kept(value: float | None) -> str:
 
 
 def audited(grid_db: float | None, float_name: str) -> str:
-    """``audited: 18.6 dB of rtmdet-nano``, for the cell of a matrix; None where it is exact."""
-    value = "exact, as" if grid_db is None else f"{db(grid_db)} of"
+    """``audited: 18.6 dB against rtmdet-nano``, for a matrix; None where it is exact."""
+    value = "same answers as" if grid_db is None else f"{db(grid_db)} against"
     return f"audited: {value} {printable(float_name)}"
 
 

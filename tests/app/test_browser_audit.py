@@ -35,7 +35,7 @@ def test_a_file_is_audited_from_the_page(visit, full_app, served, int8_file) -> 
     visitor.shows(f"No audit of {INT8} yet")
     visitor.shows(wording.WHAT_IT_IS[:60])
     assert visitor.violations() == []
-    page.get_by_role("spinbutton", name="Roundings to release").fill("4")
+    page.get_by_role("spinbutton", name="Roundings to undo").fill("4")
     page.get_by_role("button", name="Audit", exact=True).click()
     visitor.shows("audit against")
     expect(page.get_by_role("heading", name=re.compile(f"{INT8} keeps"))).to_be_visible(

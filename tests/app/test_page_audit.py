@@ -386,7 +386,10 @@ def test_the_page_of_an_int8_model_shows_its_audit_or_the_way_to_one(open_app, p
         app = open_app(path, "model", model=model)
         assert fails(app) == []
         assert links(app) == {audits.OPEN: f"model={INT8}&audit={key}"}
-        assert f"At risk: {INT8} keeps 18.5 dB of {FLOAT} on 6 inputs." in said(app)
+        assert (
+            f"At risk: {INT8} has an output SQNR of 18.5 dB against {FLOAT} on 6 inputs."
+            in said(app)
+        )
     assert links(open_app(path, "model", model="digits-plain")) == {}
 
 
@@ -400,5 +403,5 @@ def test_a_cell_of_compare_says_what_the_audit_found(open_app, path):
         if data and "targets" in data
     )
     told = {row["name"]: {cell["rescued"] for cell in row["cells"]} for row in matrix}
-    assert told.pop(INT8) == {f"Audited: 18.5\u00a0dB of {FLOAT}"}
+    assert told.pop(INT8) == {f"Audited: 18.5\u00a0dB against {FLOAT}"}
     assert set().union(*told.values()) == {""}

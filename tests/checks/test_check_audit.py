@@ -39,7 +39,9 @@ def only(record, **limits):
 def test_without_a_limit_the_file_must_not_be_broken(band, outcome):
     check = only(an_audit(), band=band)
     assert (check.check, check.outcome, check.value) == ("audit", outcome, 18.5)
-    assert check.message == f"{band}: net-int8 keeps 18.5 dB of net on 6 inputs"
+    assert (
+        check.message == f"{band}: net-int8 has an output SQNR of 18.5 dB against net on 6 inputs"
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_the_file_keeps_so_much_of_its_float_file(grid_db, outcome):
 
 def test_what_fails_names_who_is_to_blame():
     notes = only(an_audit(), min_audit_db=20).notes
-    assert notes[0].startswith("The weights lose it: ")
+    assert notes[0].startswith("The weights cause the loss: ")
     assert any("weights of conv1 cost 7.5 dB" in note for note in notes)
     assert any("Tensor h costs 1.5 dB" in note for note in notes)
     assert only(an_audit(), min_audit_db=10).notes == ()
@@ -140,7 +142,7 @@ def test_an_audit_is_made_once_where_there_is_none(run, demo_store, tmp_path, mo
     asked = ("--db", path, "check", INT8, "--audit", demo(FLOAT), "--min-audit-db", "20")
     code, out, err = run(*asked, "--inputs", "photos")
     assert code == 1
-    assert "keeps 18.5 dB" in out
+    assert "output SQNR of 18.5 dB" in out
     assert f"audited {INT8} against {FLOAT} on photos" in err
     code, out, err = run(*asked[:-1], "10")
     assert "pass" in out

@@ -578,7 +578,7 @@ def stored_too_narrow():
 def test_a_stored_grid_that_is_too_narrow_is_named_with_its_share():
     saturation, rounding = registry.of_run(stored_too_narrow())
     assert "sum ends at -1 and 1, with 22.4% of its values beyond" in saturation.message
-    assert "keeps 5.4 dB of what its own weights give" in rounding.message
+    assert "leave an output SQNR of 5.4 dB" in rounding.message
     assert "quantstore audit FLOAT INT8" in rounding.remedy
 
 

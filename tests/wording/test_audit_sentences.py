@@ -34,18 +34,21 @@ def test_the_gap_of_integer_kernels_is_the_one_of_the_finding():
 
 
 def test_the_headline_says_what_is_kept_of_which_file_on_which_inputs():
-    assert headline() == "net-int8 keeps 18.5 dB of net on 6 inputs."
-    assert headline("at risk") == "At risk: net-int8 keeps 18.5 dB of net on 6 inputs."
+    assert headline() == "net-int8 has an output SQNR of 18.5 dB against net on 6 inputs."
+    assert (
+        headline("at risk")
+        == "At risk: net-int8 has an output SQNR of 18.5 dB against net on 6 inputs."
+    )
     assert headline(input_source="noise, image-like").endswith("on 6 noise inputs.")
     assert headline("fine", grid_db=math.inf) == (
-        "Fine: net-int8 answers exactly as net on 6 inputs."
+        "Fine: net-int8 gives exactly the answers of net on 6 inputs."
     )
 
 
 def test_sums_that_saturate_stand_in_the_headline():
     assert headline(saturates=True, integer_db=11.5) == (
-        "net-int8 keeps 18.5 dB of net on 6 inputs, but 11.5 dB on this computer, whose integer"
-        " sums saturate."
+        "net-int8 has an output SQNR of 18.5 dB against net on 6 inputs, but 11.5 dB on"
+        " this computer, whose integer sums saturate."
     )
 
 
@@ -56,13 +59,13 @@ def test_a_failure_is_the_headline_and_has_no_sentences():
 
 def test_who_loses_it_comes_first_then_the_causes_then_the_pairing():
     assert said(an_audit()) == [
-        "The weights lose it: the outputs keep 19.5 dB with int8 weights only and 26.5 dB with int8"
-        " activations only.",
+        "The weights cause the loss: output SQNR is 19.5 dB with int8 weights only and 26.5 dB with"
+        " int8 activations only.",
         "1 tensor has values beyond the grid: calibrate the int8 file on inputs like these.",
         "The weights of conv1 cost 7.5 dB at the outputs: their scale is 1.3× as large as they"
         " need.",
         "Tensor h costs 1.5 dB at the outputs: 12 % of its values lie beyond its grid.",
-        "10 of 10 layers and 2 of 2 rounded tensors have their partner in the float file. Without"
+        "10 of 10 layers and 2 of 2 rounded tensors are paired with the float file. Without"
         " any rounding the two files agree to 70.5 dB, which proves the pairing.",
     ]
 
@@ -70,8 +73,8 @@ def test_who_loses_it_comes_first_then_the_causes_then_the_pairing():
 @pytest.mark.parametrize(
     ("weights_db", "activations_db", "beginning"),
     [
-        (19.5, 26.5, "The weights lose it: "),
-        (26.5, 19.5, "The activations lose it: "),
+        (19.5, 26.5, "The weights cause the loss: "),
+        (26.5, 19.5, "The activations cause the loss: "),
         (21.5, 22.5, "Weights and activations share the loss: "),
     ],
 )
@@ -107,8 +110,9 @@ def test_a_loss_without_a_single_cause_is_told_as_such():
 
 def test_files_that_differ_without_any_rounding_are_told():
     assert said(an_audit(neither_db=20.5))[-1] == (
-        "10 of 10 layers and 2 of 2 rounded tensors have their partner in the float file. Without"
-        " any rounding the two files still differ (20.5 dB): judge single layers with care."
+        "10 of 10 layers and 2 of 2 rounded tensors are paired with the float file. Without"
+        " any rounding the two files still differ (20.5 dB), so values of single layers may"
+        " be wrong."
     )
 
 
@@ -170,7 +174,7 @@ AUDITED = ModelFacts(
 def test_a_cell_of_an_audited_file_has_its_loss_and_its_band():
     cell = verdicts.verdict(AUDITED)
     assert (cell.band, cell.text) == ("broken", verdicts.STORED_SO)
-    assert plain(cell.evidence) == "audited: 6.5 dB of net"
+    assert plain(cell.evidence) == "audited: 6.5 dB against net"
     # It is not told twice.
     assert cell.audited == ""
     unknown = verdicts.verdict(dataclasses.replace(AUDITED, audited_against=None))
@@ -179,11 +183,11 @@ def test_a_cell_of_an_audited_file_has_its_loss_and_its_band():
 
 def test_under_another_target_the_loss_of_an_audited_file_stands_below_the_verdict():
     cell = verdicts.verdict(dataclasses.replace(AUDITED, output_sqnr_db=8.0, verdict="broken"))
-    assert plain(cell.audited) == "Audited: 6.5 dB of net"
+    assert plain(cell.audited) == "Audited: 6.5 dB against net"
     exact = dataclasses.replace(AUDITED, output_sqnr_db=8.0, audited_db=None)
     assert verdicts.verdict(exact).audited == "Audited: exact, as net"
 
 
 def test_the_headline_of_an_audited_file_on_its_own_grid_names_the_loss():
     headline = headlines.model_headline(AUDITED, None, TARGETS[AUDITED.target])
-    assert plain(headline) == "Already stored in this format; audited: 6.5 dB of net"
+    assert plain(headline) == "Already stored in this format; audited: 6.5 dB against net"

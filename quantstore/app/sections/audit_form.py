@@ -21,7 +21,7 @@ NO_FLOAT = (
     "The store has no float model. Add the float file in the sidebar: upload it, or enter its path."
 )
 NOT_LISTED = "A file that is not listed: upload it in the sidebar, or enter its path there."
-PROPOSED = "Float models whose layers fit best come first."
+PROPOSED = "Float models with the most similar layers come first."
 ON_NOISE_HINT = (
     "Noise needs no data and shows roughly what int8 costs. Your own inputs show the actual cost."
 )
@@ -82,13 +82,13 @@ def draw(con: Connection, model: str, partner: str = "") -> None:
                 "Maximum samples", 1, 1000, run_form.DEFAULT_SAMPLES, key="audit_samples"
             )
             release = st.number_input(
-                "Roundings to release",
+                "Roundings to undo",
                 0,
                 1000,
                 DEFAULT_RELEASE,
                 key="audit_release",
-                help="So many roundings are left out one at a time, the worst first, half of them"
-                " weights. Each costs one more run.",
+                help="Undo this many roundings one at a time, the worst first, half of them of"
+                " weights. Each takes one more run.",
             )
         is_sent = st.form_submit_button("Audit", type="primary", icon=":material/fact_check:")
     if not is_sent or float_file is None or int8_file is None:
@@ -146,7 +146,7 @@ def _file(origin: Origin) -> model_files.FileAtHand | None:
 def explain_and_offer(con: Connection, model: str, partner: str = "") -> None:
     """The page before there is an audit: what it would show, and the form."""
     notes.note(
-        "Both files run on this computer, in a separate process. They may be of any tool:"
+        "Both files run on this computer, in a separate process. They may come from any tool:"
         " onnxruntime, NNCF, Vitis, ModelOpt or your vendor's."
     )
     st.space("small")

@@ -10,10 +10,10 @@ def _look(figures: RunFigures) -> Iterator[Sentences]:
     if not isinstance(figures, StoredRoundingFigures) or math.isnan(figures.output_sqnr_db):
         return
     yield Sentences(
-        f"As stored, the int8 file keeps {figures.output_sqnr_db:.1f} dB of what its own weights"
-        " give with float activations (estimated with noise). What its weights lost when they were"
-        " rounded is unknown without the float file.",
-        "Audit the file against the float file it was made from: quantstore audit FLOAT INT8.",
+        f"The stored activation grids leave an output SQNR of {figures.output_sqnr_db:.1f} dB,"
+        " compared with the same weights and float activations (estimated with noise). The loss of"
+        " the weights is unknown without the float file.",
+        "Audit the file against the float file that it was made from: quantstore audit FLOAT INT8.",
     )
 
 
@@ -21,7 +21,7 @@ STORED_ROUNDING = OfRun(
     name="stored rounding",
     severity="note",
     meaning=(
-        "The file rounds activations on grids of its own: what it keeps of its own"
+        "The file rounds activations on stored grids; the output SQNR against the same"
         " weights with float activations (measured by running both on noise)."
     ),
     look=_look,

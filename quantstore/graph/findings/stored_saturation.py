@@ -28,8 +28,8 @@ def _look(figures: RunFigures) -> Iterator[Sentences]:
     others = len(figures.saturated) - MOST_NAMED
     more = f"; {others} more" if others > 0 else ""
     yield Sentences(
-        f"Stored activation grids are too narrow (estimated with noise): {named}{more}. The outputs"
-        f" keep {figures.output_sqnr_db:.1f} dB.",
+        f"Stored activation grids are too narrow (estimated with noise): {named}{more}. Output"
+        f" SQNR is {figures.output_sqnr_db:.1f} dB.",
         "Calibrate the file again on real inputs, with a wider range for these tensors.",
     )
 
@@ -38,9 +38,8 @@ STORED_SATURATION = OfRun(
     name="stored saturation",
     severity="warning",
     meaning=(
-        "Values lie beyond the stored grids of activations, and the file as stored"
-        " keeps less than 20 dB of its own weights with float activations (measured on"
-        " noise)."
+        "Values lie beyond the stored grids of activations, and the output SQNR is"
+        " below 20 dB against the same weights with float activations (measured on noise)."
     ),
     look=_look,
 )
