@@ -185,7 +185,7 @@ def test_under_another_target_the_loss_of_an_audited_file_stands_below_the_verdi
     cell = verdicts.verdict(dataclasses.replace(AUDITED, output_sqnr_db=8.0, verdict="broken"))
     assert plain(cell.audited) == "Audited: 6.5 dB against net"
     exact = dataclasses.replace(AUDITED, output_sqnr_db=8.0, audited_db=None)
-    assert verdicts.verdict(exact).audited == "Audited: exact, as net"
+    assert verdicts.verdict(exact).audited == "Audited: same answers as net"
 
 
 def test_the_headline_of_an_audited_file_on_its_own_grid_names_the_loss():
