@@ -67,7 +67,7 @@ LITERT_TITLES = {
 def headline(
     record: "AuditRecord", int8_name: str, float_name: str, band: str | None = None
 ) -> str:
-    """``At risk: int8.onnx keeps 18.6 dB of float.onnx on 6 inputs, 11.4 dB on this computer.``
+    """``At risk: a.onnx has an output SQNR of 18.6 dB against b.onnx on 6 inputs.``
 
     Args:
         band: of the value in float arithmetic; None to leave it out.

@@ -374,7 +374,7 @@ def test_revisions_show_the_audit_of_both_where_there_is_one(open_app, path):
     key = audited(path, INT8, FLOAT)
     app = open_app(path, "revisions", before=INT8, after=FLOAT)
     assert links(app) == {audits.OPEN: f"model={INT8}&audit={key}"}
-    assert "keeps 18.5 dB of" in said(app)
+    assert "has an output SQNR of 18.5" in said(app)
 
 
 def test_the_page_of_an_int8_model_shows_its_audit_or_the_way_to_one(open_app, path):

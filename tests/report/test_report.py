@@ -210,7 +210,9 @@ def test_an_int8_model_comes_with_its_latest_audit(demo_store, tmp_path):
     audited(path, int8, other, an_audit(grid_db=5.5))
     audited(path, int8, other, an_audit(minute=1, tensors=tensors))
     reader = Reader(write(path, [int8]))
-    assert f"At risk: {int8} keeps 18.5 dB of {other} on 6 inputs." in reader.text
+    assert (
+        f"At risk: {int8} has an output SQNR of 18.5 dB against {other} on 6 inputs." in reader.text
+    )
     assert "5.5 dB of" not in reader.text
     for words in (
         audit_tables.WAYS_NOTE,
@@ -218,13 +220,15 @@ def test_an_int8_model_comes_with_its_latest_audit(demo_store, tmp_path):
         audit_tables.TENSORS_NOTE,
         "grid 0 to 127.5",
         "Images resized to 8x8",
-        f"Audited: 18.5 dB of {other}",
+        f"Audited: 18.5 dB against {other}",
     ):
         assert words in reader.text
     assert "audit-1" in reader.charts()
     # Of the float model, one line for each of its int8 files.
     reader = Reader(write(path, [other]))
-    assert f"At risk: {int8} keeps 18.5 dB of {other} on 6 inputs." in reader.text
+    assert (
+        f"At risk: {int8} has an output SQNR of 18.5 dB against {other} on 6 inputs." in reader.text
+    )
     assert audit_tables.WAYS_NOTE not in reader.text
 
 
