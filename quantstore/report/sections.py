@@ -266,6 +266,7 @@ def _audit(connection: Connection, subject: ModelSubject, row: Row) -> dict[str,
         "headline": _audit_headline(row),
         "sentences": list(audits.sentences(record, frames.audit_layer_names(parts[0]))),
         "notes": [*record.notes, audits.inputs_sentence(record), *left_out],
+        "ways_note": audit_tables.ways_note(record),
         "chart": record.failure is None
         and figure(
             audit_charts.six_values(record, subject.limits, PROPERTIES),

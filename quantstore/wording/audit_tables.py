@@ -23,9 +23,12 @@ WAYS, LAYERS, TENSORS, OUTPUTS = (
     "Activation grids against the values seen",
     "By output",
 )
+LITERT_WAYS_NOTE = (
+    "SQNR of the worst deciding output against the float file. Longer bars are better."
+)
 WAYS_NOTE = (
-    "SQNR of the worst deciding output against the float file. Longer bars are better. The last bar"
-    " is the int8 file without any rounding, which must be close to the float file."
+    f"{LITERT_WAYS_NOTE} The last bar is the int8 file without any rounding, which must be close"
+    " to the float file."
 )
 LAYERS_NOTE = (
     "Largest gain first, then the worst weights. Gain: output SQNR gained with float weights in"
@@ -49,6 +52,11 @@ ROUNDING_HELP = (
     " the grid. Changed: weights were moved, for example by bias correction or training."
 )
 SCALE_HELP = "Scale in the file over the scale of plain min-max rounding, median over the channels"
+
+
+def ways_note(record: "AuditRecord") -> str:
+    """How to read the values at the outputs; LiteRT runs no file without its rounding."""
+    return WAYS_NOTE if record.was_taken_apart else LITERT_WAYS_NOTE
 
 
 def _decibels(value: object) -> Cell:

@@ -13,8 +13,8 @@ from quantstore.auditing.choices import AuditChoices
 from quantstore.errors import RunError
 from quantstore.pipeline import audits
 from quantstore.run import litert
+from quantstore.wording import audit_tables, frames, units
 from quantstore.wording import audits as wording
-from quantstore.wording import frames
 from tests.support.graphs import conv_model, save
 from tests.support.tflite_files import float_of_pair, int8_of_pair, saved
 
@@ -102,7 +102,7 @@ def test_no_sentence_speaks_of_what_was_not_measured(plain):
         wording.headline(plain, "int8.tflite", "float.tflite"),
         *wording.sentences(plain, {}),
     ]
-    assert "keeps" in sentences[0]
+    assert units.db(plain.grid_db) in sentences[0]
     assert [sentence for sentence in sentences if "nan" in sentence] == []
 
 
@@ -175,6 +175,7 @@ def test_an_audit_is_stored_beside_both_models(float_file, folder, ranges, input
     assert wording.figures(read) == wording.figures(done.audit.record)
     assert [title for title, _ in wording.figures(read)] == [*wording.LITERT_TITLES.values()]
     assert "onnxruntime" not in wording.inputs_sentence(read)
+    assert audit_tables.ways_note(read) == audit_tables.LITERT_WAYS_NOTE
     assert (layers, tensors) == ([(3,)], [(5,)])
 
 

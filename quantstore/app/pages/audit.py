@@ -163,7 +163,7 @@ def _band(row: dict[Any, Any], record: AuditRecord) -> str | None:
 def _ways(record: AuditRecord, limits: dict[str, float]) -> None:
     st.space("small")
     st.header(tables.WAYS, anchor=False)
-    st.caption(tables.WAYS_NOTE)
+    st.caption(tables.ways_note(record))
     drawing.chart(
         charts.six_values(record, limits, colours.palette()),
         key="audit_ways",
