@@ -160,7 +160,7 @@ def test_no_rows_is_an_answer(page):
     app = page(asked="select model from models where false")
     assert headline(app) == "0 rows"
     assert not app.dataframe
-    assert any("nothing matches" in caption.value for caption in app.caption)
+    assert any("returned no rows" in caption.value for caption in app.caption)
 
 
 def test_a_wrong_statement_is_explained_and_shown_where_it_is_wrong(page):

@@ -2,7 +2,6 @@
 
 import io
 import re
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -57,13 +56,15 @@ TOO_LONG_FOR_A_LINK = (
 def main() -> None:
     """Draw the page. A statement in the address runs at once: it can only read."""
     with stores.open_store() as con:
+        # The process that answers takes longest to start: it does while the page is drawn.
+        statement = _statement()
+        begun = _begin(statement) if statement.strip() else None
         schema = _schema(queries.schema(con))
     st.title("SQL")
     with st.container(horizontal=True, gap="large", key="sql_page"):
         with st.container(key="sql_main"):
-            # What is typed is known once the box is drawn, and the box says whether something runs.
-            statement = _editor(schema)
-            _result(statement)
+            _editor(schema, statement)
+            _result(statement, begun)
         with st.container(key="sql_schema"):
             _tables(schema, statement)
 
@@ -71,10 +72,14 @@ def main() -> None:
 # The statement
 
 
-def _editor(schema: list[dict[str, Any]]) -> str:
-    """Examples, the box, what was asked before; returns the statement to answer."""
+def _statement() -> str:
+    """The statement to answer; callbacks have put into the address what was typed or chosen."""
     address.link("query", default=next(iter(EXAMPLES.values())))
-    statement = str(st.session_state["query"])
+    return str(st.session_state["query"])
+
+
+def _editor(schema: list[dict[str, Any]], statement: str) -> None:
+    """Examples, the box, what was asked before."""
     # The example that is in the editor is the one that is marked, however it got there.
     st.session_state["example"] = next(
         (name for name, text in EXAMPLES.items() if text == statement.strip()), None
@@ -106,7 +111,6 @@ def _editor(schema: list[dict[str, Any]]) -> str:
     if len(quote(statement)) > LONGEST_LINK_BYTES:
         address.leave_out("query")
         st.caption(TOO_LONG_FOR_A_LINK)
-    return statement
 
 
 def _sent() -> None:
@@ -133,11 +137,11 @@ def _put(statement: str) -> None:
 # The answer
 
 
-def _result(statement: str) -> None:
-    if not statement.strip():
+def _result(statement: str, begun: Running[Answer] | Outcome | None) -> None:
+    if begun is None:
         st.info("Write a query above, or start from an example.")
         return
-    outcome = _outcome(statement)
+    outcome = _outcome(statement, begun)
     if outcome is None:
         _waiting()
         return
@@ -184,53 +188,55 @@ def _result(statement: str) -> None:
         )
 
 
-def _outcome(statement: str) -> Outcome | None:
-    """The answer, kept until the statement or the store changes, or somebody asks again.
+def _begin(statement: str) -> Running[Answer] | Outcome:
+    """Ask, or look after what was asked already.
 
-    None while it is under way.
-
-    Raises:
-        StoreError: the frame shows it.
+    An answer is kept until the statement or the store changes, or somebody asks again.
     """
     path = settings.store_path()
     asked = (statement, str(path.absolute()), store.stamp(path))
     is_sent = st.session_state.pop("sql_is_sent", False)
-    cached = st.session_state.get("sql_outcome")
+    cached: tuple[object, Outcome] | None = st.session_state.get("sql_outcome")
     if cached is not None and cached[0] == asked and not is_sent:
-        kept: Outcome = cached[1]
-        return kept
-    outcome = _ask(path, statement, asked, is_new=is_sent)
-    if outcome is not None:
-        st.session_state["sql_outcome"] = (asked, outcome)
-        _remember(statement, outcome)
-    return outcome
-
-
-def _ask(path: Path, statement: str, asked: object, *, is_new: bool) -> Outcome | None:
-    """Ask, or look after what was asked already; None while it is under way."""
+        return cached[1]
     pending: tuple[object, Running[Answer]] | None = st.session_state.get("sql_question")
-    if pending is not None and (is_new or pending[0] != asked):
+    if pending is not None and not is_sent and pending[0] == asked:
+        return pending[1]
+    if pending is not None:
         pending[1].cancel()
-        pending = None
+        del st.session_state["sql_question"]
     try:
         if len(statement) > LONGEST_STATEMENT:
             raise RejectedQueryError(
                 f"the query is longer than {LONGEST_STATEMENT:,} characters",
                 "run it with: quantstore sql",
             )
-        if pending is not None:
-            question = pending[1]
-        else:
-            question = console.start(
-                path, statement, row_limit=ROW_LIMIT, timeout_seconds=TIMEOUT_SECONDS
-            )
+        question = console.start(
+            path, statement, row_limit=ROW_LIMIT, timeout_seconds=TIMEOUT_SECONDS
+        )
     except RejectedQueryError as error:
+        st.session_state["sql_outcome"] = (asked, error)
+        _remember(statement, error)
         return error
     st.session_state["sql_question"] = (asked, question)
-    if not question.is_over(console.PATIENCE_SECONDS):
+    return question
+
+
+def _outcome(statement: str, begun: Running[Answer] | Outcome) -> Outcome | None:
+    """The answer; None while it is under way.
+
+    Raises:
+        StoreError: the frame shows it.
+    """
+    if not isinstance(begun, Running):
+        return begun
+    if not begun.is_over(console.PATIENCE_SECONDS):
         return None
-    del st.session_state["sql_question"]
-    return console.outcome(question)
+    asked, _ = st.session_state.pop("sql_question")
+    outcome = console.outcome(begun)
+    st.session_state["sql_outcome"] = (asked, outcome)
+    _remember(statement, outcome)
+    return outcome
 
 
 def _waiting() -> None:
