@@ -21,6 +21,7 @@ input[type=checkbox] {
 input:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 tr.marked td { background: color-mix(in srgb, var(--grid) 45%, transparent); }
 .name { overflow-wrap: anywhere; min-width: 150px; }
+.name > button { display: inline-block; min-height: 24px; min-width: 24px; }
 .name > .open { font-weight: 600; }
 .name > .edit {
     margin-left: 8px; font-size: 12px; color: var(--muted);
