@@ -33,7 +33,7 @@ def test_what_nobody_is_called_is_said():
     results = SearchResults(NOTHING, NOTHING, NOTHING)
     assert shown(results, "zzz\n") == {
         "groups": [],
-        "hint": "No model, layer or tag holds “zzz\\n”.",
+        "hint": "No model, layer or tag contains “zzz\\n”.",
     }
 
 

@@ -25,6 +25,7 @@ from quantstore.records import NOTHING_ROUNDED, FindingRecord
 from quantstore.run.plan import PLAN, Probed
 from quantstore.run.probe import Prober, probe
 from quantstore.schemes import DEFAULT_TARGET, TARGETS
+from quantstore.wording.failures import reason
 from tests.support.graphs import conv_model, save
 from tests.support.runs import a_run, add
 
@@ -151,7 +152,7 @@ def test_where_there_is_nothing_to_round_no_figure_is_missing(path, answering):
     answering(failure=NOTHING_ROUNDED[1])
     result = probes.probe_model(MODEL, path, TARGET.name)
     assert result.is_complete
-    assert result.notes == (f"{TARGET.name}: {NOTHING_ROUNDED[1]}",)
+    assert result.notes == (f"{TARGET.name}: {reason(NOTHING_ROUNDED[1])}",)
 
 
 def test_a_reason_gives_way_to_a_later_reason_and_to_a_figure(path, answering):
