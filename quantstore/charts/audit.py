@@ -33,6 +33,8 @@ def six_values(record: AuditRecord, limits: Mapping[str, float], palette: Palett
     judged = frame["column"] != PAIRING_CHECK
     low, high = _domain(frame["value"][judged])
     frame["end"] = frame["value"].clip(low, high)
+    # Bars of negative values run to the left; their labels stand to the right of them all the same.
+    frame["label_at"] = frame["end"].clip(lower=0)
     x_scale = alt.Scale(domain=[low, high], nice=False)
     x_axis = alt.Axis(
         tickCount=6,
@@ -77,9 +79,9 @@ def six_values(record: AuditRecord, limits: Mapping[str, float], palette: Palett
     chart = alt.layer(
         bars(frame[judged], color=band_colour(palette)),
         bars(frame[~judged]),
-        alt.Chart(frame[["row", "end", "said"]])
+        alt.Chart(frame[["row", "label_at", "said"]])
         .mark_text(align="left", dx=6, fontSize=12, color=palette.text, aria=False)
-        .encode(x=alt.X("end:Q", scale=x_scale, axis=x_axis), y=y, text=alt.Text("said:N")),
+        .encode(x=alt.X("label_at:Q", scale=x_scale, axis=x_axis), y=y, text=alt.Text("said:N")),
     )
     return styled(
         chart.properties(padding=room(right=50)),
