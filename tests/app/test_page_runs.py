@@ -390,7 +390,7 @@ def test_no_run_chosen_is_no_failure(open_app, drifted):
     app = open_app(path, "drift", runs=[str(keys[0])])
     app.multiselect(key="runs").set_value([]).run()
     assert fails(app) == []
-    assert app.header[0].value == "Which runs?"
+    assert app.header[0].value == "Choose a run"
 
 
 def test_sensitivity_is_held_against_the_ranking_by_weights(open_app, own_drifted):
