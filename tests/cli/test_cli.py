@@ -390,15 +390,15 @@ def test_ingest_says_that_another_name_is_not_given_and_how_to_give_it(run, plai
 def test_ingest_says_which_runs_go_with_what_is_replaced(run, plain_model):
     run("ingest", plain_model)
     for number, said in (
-        (1, "1 run of its former content is"),
-        (2, "2 runs of its former content are"),
+        (1, "1 run"),
+        (2, "2 runs"),
     ):
         with store.writing(Path("quantstore.duckdb")) as con:
             for _ in range(number):
                 add(con, "digits-plain", a_run(source="12 images"))
         other = demo_paths()[number]
         _, _, err = run("ingest", other, "--name", "digits-plain", "--replace")
-        assert err.splitlines()[0].endswith(f"; {said} gone")
+        assert err.splitlines()[0].endswith(f"; removed {said} of its earlier content")
 
 
 @with_a_store_here
