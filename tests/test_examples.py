@@ -83,6 +83,7 @@ def test_the_table_gives_the_size_and_the_number_of_layers(file):
 
 
 @every_file
+@pytest.mark.slow
 def test_the_table_gives_the_float_accuracy(file, test_split):
     assert documented()[file]["Float"] == f"{accuracy(file, test_split):.2%}"
 

@@ -38,9 +38,9 @@ def test_a_file_is_audited_from_the_page(visit, full_app, served, int8_file) -> 
     page.get_by_role("spinbutton", name="Roundings to undo").fill("4")
     page.get_by_role("button", name="Audit", exact=True).click()
     visitor.shows("audit against")
-    expect(page.get_by_role("heading", name=re.compile(f"{INT8} keeps"))).to_be_visible(
-        timeout=60_000
-    )
+    expect(
+        page.get_by_role("heading", name=re.compile(f"{INT8} has an output SQNR"))
+    ).to_be_visible(timeout=60_000)
     visitor.shows("done: ")
     visitor.settle()
     visitor.shows(tables.LAYERS)

@@ -87,7 +87,7 @@ def test_a_click_in_the_schema_goes_where_the_cursor_is(sql) -> None:
     sql.page.get_by_role("button", name="Insert worst_layer, text").first.click()
     expect(box(sql)).to_have_value("select worst_layer from verdicts")
     expect(box(sql)).to_be_focused()
-    sql.page.get_by_role("button", name="Run").click()
+    sql.page.get_by_role("button", name="Run", exact=True).click()
     sql.shows(re.compile(r"\d+\srows in"))
     sql.leaves_no_trace()
 
@@ -99,7 +99,7 @@ def test_a_slow_statement_is_cancelled_while_the_page_stays_usable(sql) -> None:
     sql.shows("of 30 seconds")
     box(sql).press_sequentially(" -- still here")
     sql.page.get_by_role("button", name="Cancel").click()
-    sql.shows("Cancelled. Run it again")
+    sql.shows("Cancelled. Run the query again")
     sql.settle()
     expect(box(sql)).to_have_value(f"{ENDLESS} -- still here")
     sql.page.get_by_role("button", name="History").click()

@@ -33,6 +33,7 @@ def drag(page, path: Path, *kinds: str) -> None:
     page.evaluate(DRAG, [list(kinds), path.name, base64.b64encode(path.read_bytes()).decode()])
 
 
+@pytest.mark.slow
 def test_a_file_dropped_anywhere_opens_its_model(visit, empty_app) -> None:
     visitor = visit(empty_app)
     page = visitor.page

@@ -62,6 +62,7 @@ def a_picture(seed=0):
     return stream.getvalue()
 
 
+@pytest.mark.slow
 def test_an_upload_is_run_from_the_file_that_is_chosen_again(open_app, path, asked):
     app = open_app(path, "drift", model=MODEL)
     assert run_form.NOT_AT_HAND in texts(app)

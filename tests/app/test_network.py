@@ -49,6 +49,7 @@ def rows_in(tree):
         yield from rows_in(row["children"])
 
 
+@pytest.mark.slow
 def test_picture_and_list_show_the_same_with_the_band_of_each_layer(page, demo_store):
     drawing = drawing_of(page())
     with store.reading(demo_store) as con:

@@ -187,6 +187,7 @@ def removed(models):
     undo.remove_models(models)
 
 
+@pytest.mark.slow
 def test_removed_models_come_back_with_their_runs_labels_and_copies(path, monkeypatch, tmp_path):
     monkeypatch.setenv("QUANTSTORE_DB", str(path))
     upload = Path(

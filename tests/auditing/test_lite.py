@@ -157,6 +157,7 @@ def test_without_inputs_both_files_run_on_noise(audited, ranges):
     assert math.isfinite(record.grid_db)
 
 
+@pytest.mark.slow
 def test_an_audit_is_stored_beside_both_models(float_file, folder, ranges, inputs, tmp_path):
     path = tmp_path / "s.duckdb"
     int8_file = saved(folder / "int8.tflite", int8_of_pair(ranges))

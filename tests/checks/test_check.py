@@ -695,6 +695,7 @@ def test_limits_come_from_the_pyproject_above(run, demo_store, tmp_path, monkeyp
     assert "tool.quantstore.check.min-sqnr; did you mean min-sqnr-db?" in err
 
 
+@pytest.mark.slow
 def test_a_file_is_ingested_first_unless_it_is_stored(run, tmp_path):
     plain = demo_paths()[0]
     copy = tmp_path / "net.onnx"

@@ -136,6 +136,7 @@ def demo(name):
     return next(path for path in demo_paths() if path.stem == name)
 
 
+@pytest.mark.slow
 def test_an_audit_is_made_once_where_there_is_none(run, demo_store, tmp_path, monkeypatch):
     fake_audit.install(tmp_path / "fake", monkeypatch)
     path = shutil.copy(demo_store, tmp_path / "s.duckdb")

@@ -191,6 +191,7 @@ def test_help_is_quick_because_it_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize("probing", [["--no-probe"], []], ids=["alone", "beside a probe"])
+@pytest.mark.slow
 def test_ingest_loads_neither_frames_nor_arrow(tmp_path, probing):
     script = (
         "import sys\nfrom quantstore import cli\n"

@@ -67,6 +67,7 @@ def answering(monkeypatch):
     return answer
 
 
+@pytest.mark.slow
 def test_a_table_has_a_row_for_each_default_target(run):
     code, out, err = run("probe", MODEL)
     assert (code, err) == (0, "")

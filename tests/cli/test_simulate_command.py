@@ -11,6 +11,7 @@ from quantstore import cli, store
 from quantstore.pipeline.files import demo_paths
 
 
+@pytest.mark.slow
 def test_a_target_and_a_goal_are_those_of_the_run(demo_store, tmp_path, capsys):
     path = shutil.copy(demo_store, tmp_path / "own.duckdb")
     file = next(path for path in demo_paths() if path.stem == "digits-rescaled")

@@ -105,6 +105,7 @@ def test_a_chart_has_all_of_its_rows_however_many():
     assert len(rows) == 6000
 
 
+@pytest.mark.slow
 def test_importing_the_interface_loads_no_chart(demo_store):
     program = (
         "import sys, quantstore\n"

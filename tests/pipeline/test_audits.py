@@ -58,11 +58,13 @@ def test_an_audit_is_stored_with_layers_tensors_and_outputs_of_both_models(path,
     assert outputs["output"].tolist() == ["y"]
 
 
+@pytest.mark.slow
 def test_models_that_are_not_stored_are_ingested(tmp_path, files):
     done = audited(tmp_path / "new.duckdb", files)
     assert done.ingested == ("net", "net-int8")
 
 
+@pytest.mark.slow
 def test_an_audit_moves_with_a_new_measurement_of_its_model(path, files):
     done = audited(path, files)
     ingest_file(files[1], path, IngestChoices(probe=False, name="net-int8", replace=True))
@@ -71,6 +73,7 @@ def test_an_audit_moves_with_a_new_measurement_of_its_model(path, files):
         assert queries.audit_layers(con, done.audit_id)["int8_depth"].notna().all()
 
 
+@pytest.mark.slow
 def test_without_its_float_model_an_audit_still_says_what_it_was_of(path, files):
     done = audited(path, files)
     with store.writing(path) as con:
@@ -82,6 +85,7 @@ def test_without_its_float_model_an_audit_still_says_what_it_was_of(path, files)
     assert layers["float_layer"].isna().all()
 
 
+@pytest.mark.slow
 def test_an_audit_goes_with_its_int8_model(path, files):
     audited(path, files)
     with store.writing(path) as con:
@@ -90,6 +94,7 @@ def test_an_audit_goes_with_its_int8_model(path, files):
         assert rows(path, f"select count(*) from {table}") == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_failure_stores_nothing(path, files):
     with pytest.raises(RunError, match="integer model itself"):
         audits.run(files[1], files[1], path, files[2])
@@ -108,6 +113,7 @@ def test_both_sides_are_named_by_file_or_by_model(path, files):
         audits.file_of("net", path)
 
 
+@pytest.mark.slow
 def test_what_is_infinite_or_unknown_is_null(path, files):
     done = audited(path, files)
     assert math.isfinite(done.audit.record.grid_db)

@@ -621,6 +621,7 @@ def test_a_first_file_that_fails_makes_no_store(tmp_path, no_store):
     assert [file.name for file in tmp_path.iterdir()] == ["broken.onnx"]
 
 
+@pytest.mark.slow
 def test_files_measured_by_other_processes_leave_rows_too(two_processes):
     path, _ = two_processes
     first, *others = (file.stem for file in demo_paths())

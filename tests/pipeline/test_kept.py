@@ -44,6 +44,7 @@ def at_hand(path: Path, model: str):
     return kept.file_at_hand(origin.source, origin.sha256, path)
 
 
+@pytest.mark.slow
 def test_a_kept_upload_can_be_run_later_and_another_cannot(path, tmp_path):
     uploaded(path, tmp_path / "u", keep=True)
     uploaded(path, tmp_path / "u", keep=False, file=RESCALED)
@@ -137,6 +138,7 @@ def test_a_path_given_later_becomes_the_file_of_an_upload(path, tmp_path):
     assert origin_of(path, "digits-plain").source == str(PLAIN)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_chosen_again_is_known_by_its_content(path, tmp_path):
     uploaded(path, tmp_path / "u", keep=False)
     content = origin_of(path, "digits-plain").sha256

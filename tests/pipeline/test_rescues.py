@@ -88,6 +88,7 @@ def test_a_model_that_is_not_stored_is_ingested(path):
     assert rows(path, "select model from rescues join models using (model_id)") == ["digits-plain"]
 
 
+@pytest.mark.slow
 def test_another_rescue_takes_the_place_of_the_files_and_leaves_the_others(path):
     Path("out").mkdir()
     Path("out", "notes.txt").write_text("mine")

@@ -71,7 +71,7 @@ class Sql(Ingest):
     """A statement that somebody typed."""
 
     killed = "the query needs more memory than it may have; ask for fewer rows"
-    silent = "the query crashed DuckDB; the store is unharmed"
+    silent = "the query crashed DuckDB; the store is intact"
 
     def start(self):
         self.running = statement.start(

@@ -329,6 +329,7 @@ def test_progress_is_told_model_by_model(demo_store):
 
 
 @pytest.mark.parametrize("which", ["page", "nasty_page"])
+@pytest.mark.slow
 def test_nothing_leads_outside(which, request):
     reader = Reader(request.getfixturevalue(which))
     for tag, given in reader.tags:

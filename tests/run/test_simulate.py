@@ -449,6 +449,7 @@ def test_a_branch_chosen_by_a_number_is_quantized_too(tmp_path):
 # In a process of its own, and in the store
 
 
+@pytest.mark.slow
 def test_a_run_is_stored_and_its_model_is_ingested(model, arrays, tmp_path):
     path = tmp_path / "store.duckdb"
     said = []

@@ -245,6 +245,7 @@ def test_what_outputs_of_earlier_runs_reached_decides(tmp_path):
 
 
 @every_older
+@pytest.mark.slow
 def test_a_verdict_that_rested_on_weights_alone_is_untested(name, tmp_path):
     path = unpacked(name, tmp_path)
     with duckdb.connect(path) as connection:

@@ -39,6 +39,7 @@ def inserted(sql_type, values):
 
 @pytest.mark.parametrize("sql_type", KINDS)
 @given(data=st.data())
+@pytest.mark.slow
 def test_every_kind_of_cell_comes_back_as_it_was(sql_type, data):
     cells = st.none() | KINDS[sql_type]
     values = data.draw(st.lists(cells, min_size=1, max_size=6))

@@ -113,6 +113,7 @@ def test_totals_are_written_with_a_model_and_leave_with_it(path):
         assert stored_figures(con) == recomputed(con)
 
 
+@pytest.mark.slow
 def test_an_import_believes_no_totals_of_others(path, tmp_path):
     with store.writing(path) as con:
         con.rows("update layer_totals set channel_sqnr_p10_db = [55], worst_layer = 'none'")
