@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from onnx import TensorProto, defs, helper, numpy_helper
 
 from quantstore import queries, store
-from quantstore.app.sections import findings as findings_section
 from quantstore.graph import findings as registry
 from quantstore.graph import walk
 from quantstore.graph.bias import BiasOverflow, bias_overflows
@@ -30,6 +29,7 @@ from quantstore.graph.findings.base import (
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
 from quantstore.pipeline.outcome import IngestChoices
+from quantstore.wording import findings as findings_wording
 from tests.support.graphs import conv_model, gaussian, make_model, node, save
 from tests.support.visits import fails, texts
 
@@ -704,7 +704,7 @@ def test_the_model_page_lists_them_and_escapes_names(open_app, tmp_path):
     app = open_app(stored(tmp_path, broken_model()), "model", model="net")
     assert fails(app) == []
     said = texts(app)
-    assert findings_section.HEADING in said
+    assert findings_wording.HEADING in said
     assert old_opset.opset_in_words(11) in said
     assert "&lt;b&gt;&amp;\\x1b second" in said
 
@@ -721,4 +721,4 @@ def test_the_layer_page_says_what_is_wrong_with_this_layer(open_app, tmp_path):
 def test_a_model_without_findings_has_no_list(open_app, tmp_path):
     app = open_app(stored(tmp_path, conv_model()), "model", model="net")
     assert fails(app) == []
-    assert findings_section.HEADING not in texts(app)
+    assert findings_wording.HEADING not in texts(app)

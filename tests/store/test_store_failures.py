@@ -282,7 +282,7 @@ def test_no_place_to_write_is_said_and_changes_nothing(attempts, case):
 def test_a_database_without_a_table_is_no_store_yet_and_becomes_one(path):
     """An earlier release that was killed while it made a store left such a file."""
     duckdb.connect(path).close()
-    assert "not a store yet" in complaint(MissingStoreError, path)
+    assert "is an empty database, not a quantstore" in complaint(MissingStoreError, path)
     with store.writing(path):
         pass
     assert size_of_store(path) == 3

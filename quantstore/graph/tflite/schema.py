@@ -81,6 +81,13 @@ class LiteOperator:
             return default if self.options is None else int(getattr(self.options, name)())
 
 
+# What reading at a wrong offset ends in; a union that holds nothing is None (AttributeError).
+_UNREADABLE = (
+    *(struct.error, IndexError, ValueError, TypeError),
+    *(OverflowError, AssertionError, AttributeError),
+)
+
+
 @contextmanager
 def refusing_damage() -> Iterator[None]:
     """Turn what the library stumbles over in a damaged file into a sentence.
@@ -90,7 +97,7 @@ def refusing_damage() -> Iterator[None]:
     """
     try:
         yield
-    except (struct.error, IndexError, ValueError, TypeError, OverflowError, AssertionError) as e:
+    except _UNREADABLE as e:
         # flatbuffers checks no offset: it fails in as many ways as one can be wrong.
         raise ModelFileError(f"{DAMAGED} ({type(e).__name__}: {str(e)[:100]})", _AGAIN) from e
 
