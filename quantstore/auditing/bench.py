@@ -5,6 +5,7 @@ and its grids are inputs (``run.emulator``), so that every figure of an audit is
 inputs. What the float file itself gives on the samples is what all of them are held against.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections import Counter
@@ -28,7 +29,7 @@ from quantstore.auditing.layers import (
 )
 from quantstore.auditing.tensors import PairedTensors, bias_behind, pair_tensors
 from quantstore.auditing.weights import Rescaling, relative_error, rescaling
-from quantstore.errors import RunError
+from quantstore.errors import QuantstoreError, RunError
 from quantstore.graph import Site
 from quantstore.graph.fold import values_of
 from quantstore.records import Array, Floats
@@ -114,11 +115,13 @@ class AuditBench:
         )
         self.notes: list[str] = []
         self.work.say("reading", 0, 1)
-        self.before = twin.open_float(float_path)
+        with _naming(float_path):
+            self.before = twin.open_float(float_path)
         if self.before.was_quantized:
             raise RunError(f"{float_path.name} {NOT_FLOAT}", "name the float file first")
-        self._file = graph.open_model(int8_path)
-        self.after = stored_grids.open_rounding(int8_path)
+        with _naming(int8_path):
+            self._file = graph.open_model(int8_path)
+            self.after = stored_grids.open_rounding(int8_path)
         self.float_layers = layers_of(self.before.file)
         self.int8_layers = layers_of(self._file)
         if not self.after.was_quantized and all(
@@ -585,6 +588,16 @@ def _renamed(float_points: Points, named: Mapping[str, str]) -> Points:
         for part in float_points.parts
     )
     return Points(tuple(named.values()), float_points.description, point_parts)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let what is wrong with one of the two files begin with its name."""
+    try:
+        yield
+    except QuantstoreError as error:
+        error.args = (f"{path.name}: {error}",)
+        raise
 
 
 def _unreadable(layer: AuditedLayer) -> RunError:

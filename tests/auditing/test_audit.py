@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from quantstore.auditing.audit import audit
 from quantstore.auditing.choices import Audit, AuditChoices
-from quantstore.errors import RunError
+from quantstore.errors import ModelFileError, RunError
 from quantstore.run.runtime import Session
 from tests.support.graphs import node, save
 from tests.support.pairs import (
@@ -261,6 +261,14 @@ def test_files_that_are_no_pair_are_refused_in_a_sentence(folder, float_path, in
     other = save(model, folder / "other.onnx")
     with pytest.raises(RunError, match="only 0 of 5 layers have a counterpart"):
         audit(other, int8_path, inputs)
+
+
+def test_what_is_wrong_with_a_file_begins_with_its_name(folder, float_path, int8_path, inputs):
+    text = folder / "text.onnx"
+    text.write_text("hello")
+    for pair in ((text, int8_path), (float_path, text)):
+        with pytest.raises(ModelFileError, match=r"^text\.onnx: not an ONNX file"):
+            audit(*pair, inputs)
 
 
 def test_an_audit_crosses_to_another_process_whole(float_path, int8_path, inputs):
