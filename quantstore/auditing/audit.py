@@ -17,7 +17,7 @@ from quantstore.auditing.bench import LEAST_AGREEMENT_DB, AuditBench, KeptDb
 from quantstore.auditing.choices import Audit, AuditChoices
 from quantstore.auditing.layers import AuditedPair
 from quantstore.auditing.lite import LiteAudit
-from quantstore.auditing.rows import NO_WEIGHTS, output_records
+from quantstore.auditing.rows import NO_WEIGHTS, layer_record, output_records
 from quantstore.auditing.weights import WeightFigures, weight_figures
 from quantstore.errors import RunError
 from quantstore.graph.file import head_of
@@ -205,20 +205,7 @@ class _Audited:
             pair = pair_of.get(key)
             figures = of_weights.get(key, NO_WEIGHTS)
             slot = self._bench.slot_of.get(key, "")
-            yield AuditLayerRecord(
-                float_depth=None if pair is None else pair.before.depth,
-                int8_depth=layer.depth,
-                matched_by=None if pair is None else pair.matched_by,
-                relative_error=math.nan if pair is None else pair.relative_error,
-                stored_scheme=layer.stored_scheme,
-                stored_sqnr_db=figures.stored_sqnr_db,
-                stored_p10_db=figures.stored_p10_db,
-                plain_p10_db=figures.plain_p10_db,
-                per_channel_p10_db=figures.per_channel_p10_db,
-                scale_ratio=figures.scale_ratio,
-                rounding=figures.rounding,
-                released_gain_db=self._gain_of.get(slot, math.nan),
-            )
+            yield layer_record(layer, pair, figures, self._gain_of.get(slot, math.nan))
 
     def _tensor_records(
         self, of_grids: Mapping[str, GridFigures], drift: Mapping[str, float]

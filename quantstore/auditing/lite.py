@@ -18,7 +18,7 @@ import onnx_ir as ir
 from quantstore import graph
 from quantstore.auditing.choices import Audit, AuditChoices
 from quantstore.auditing.layers import layers_of, pair_layers
-from quantstore.auditing.rows import NO_WEIGHTS, output_records
+from quantstore.auditing.rows import NO_WEIGHTS, layer_record, output_records
 from quantstore.auditing.tensors import pair_tensors
 from quantstore.auditing.weights import WeightFigures, weight_figures
 from quantstore.errors import RunError
@@ -330,20 +330,7 @@ class LiteAudit:
         for layer in self._int8_layers:
             pair = pair_of.get(layer.depth)
             figures = weights.get(layer.depth, NO_WEIGHTS)
-            yield AuditLayerRecord(
-                float_depth=None if pair is None else pair.before.depth,
-                int8_depth=layer.depth,
-                matched_by=None if pair is None else pair.matched_by,
-                relative_error=math.nan if pair is None else pair.relative_error,
-                stored_scheme=layer.stored_scheme,
-                stored_sqnr_db=figures.stored_sqnr_db,
-                stored_p10_db=figures.stored_p10_db,
-                plain_p10_db=figures.plain_p10_db,
-                per_channel_p10_db=figures.per_channel_p10_db,
-                scale_ratio=figures.scale_ratio,
-                rounding=figures.rounding,
-                released_gain_db=math.nan,
-            )
+            yield layer_record(layer, pair, figures, math.nan)
 
     def _tensor_records(self) -> Iterator[AuditTensorRecord]:
         for tensor in self._tensors:

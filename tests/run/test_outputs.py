@@ -291,7 +291,7 @@ def test_a_run_counts_decisions_and_names_what_to_leave_out(tmp_path):
     assert classes.decision_f1 > 0.9
     assert again.record.tail_sqnr_db < 10
     (note,) = [each for each in found.notes if "--exclude join" in each]
-    assert "remain" in note
+    assert "0% of the scores" in note
 
 
 def test_what_the_remedy_names_can_be_excluded(tmp_path):
