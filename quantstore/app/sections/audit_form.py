@@ -48,7 +48,6 @@ def draw(con: Connection, model: str, partner: str = "") -> None:
     names = queries.model_names(con)
     if not integers or len(integers) == len(names):
         st.markdown(NO_FLOAT if integers else NO_INT8)
-        st.code(command(), language=None, width="content", wrap_lines=True)
         return
     int8, floats = _sides(con, model, partner, integers)
     chosen = {"float": floats, "int8": int8}
@@ -152,5 +151,5 @@ def explain_and_offer(con: Connection, model: str, partner: str = "") -> None:
     st.space("small")
     draw(con, model, partner)
     if run_form.is_offered():
-        st.markdown("or in a terminal")
+        st.markdown("Or in a terminal:")
         st.code(command(), language=None, width="content", wrap_lines=True)
