@@ -109,6 +109,7 @@ def add(path: Path, measured: MeasuredModel, number: int) -> None:
         folded=measured.folded,
         source=str(measured.path),
         file_bytes=measured.file_bytes,
+        file_format=measured.file_format,
         producer=measured.producer,
         ir_version=measured.ir_version,
         opset=measured.opset,

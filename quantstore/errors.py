@@ -9,9 +9,6 @@ traceback.
 
 from collections.abc import Iterable
 
-# Why a model whose layers were read is not tested: part of a refusal, and of an untested verdict.
-RUNS_ONNX_ONLY = "only ONNX files are run: export the network to ONNX to test it"
-
 # Characters of a message; the longest of our own, with names from real models, have about 400.
 _LONGEST = 800
 

@@ -31,6 +31,7 @@ class ModelRecord:
     folded: bool
     source: str
     file_bytes: int
+    file_format: str
     producer: str | None
     ir_version: int | None
     opset: int | None

@@ -22,7 +22,7 @@ TESTS = ROOT / "tests"
 # from lines above its own; those that share a line know nothing of one another.
 LAYERS = """
     errors version schemes layer records answers
-    settings
+    settings file_formats
     process numerics graph
     store run wording
     queries console rescuing auditing

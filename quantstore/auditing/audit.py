@@ -20,9 +20,9 @@ from quantstore.auditing.lite import LiteAudit
 from quantstore.auditing.rows import NO_WEIGHTS, layer_record, output_records
 from quantstore.auditing.weights import WeightFigures, weight_figures
 from quantstore.errors import RunError
+from quantstore.file_formats.signature import is_tflite
 from quantstore.graph.file import head_of
 from quantstore.graph.findings.base import MOST_GAP_DB
-from quantstore.graph.signature import is_tflite
 from quantstore.records import (
     AuditLayerRecord,
     AuditRecord,

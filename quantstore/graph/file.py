@@ -16,16 +16,15 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from quantstore.errors import MissingWeightsError, ModelFileError
-from quantstore.graph.checker import complaint_of
-from quantstore.graph.functions import unfold
-from quantstore.graph.limits import require_bounded, require_room, subgraphs
-from quantstore.graph.signature import (
+from quantstore.file_formats import ONNX, TENSORFLOW_LITE, FileFormat
+from quantstore.file_formats.signature import (
     HEAD_BYTES,
-    ONNX,
-    TENSORFLOW_LITE,
     refuse_other_formats,
     refuse_text,
 )
+from quantstore.graph.checker import complaint_of
+from quantstore.graph.functions import unfold
+from quantstore.graph.limits import require_bounded, require_room, subgraphs
 from quantstore.graph.sparse import make_dense
 from quantstore.graph.tensors import data_path, dimensions, external_tensors
 
@@ -37,8 +36,8 @@ _DATA_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.
 # A protobuf message cannot be longer, nor a flatbuffer.
 _MOST_BYTES = (1 << 31) - 1
 _SMALLER = {
-    ONNX: "save the model with its weights as external data",
-    TENSORFLOW_LITE: "ingest the network as an ONNX file with external data",
+    ONNX.name: "save the model with its weights as external data",
+    TENSORFLOW_LITE.name: "ingest the network as an ONNX file with external data",
 }
 # Versions count from 1; the store keeps them in 32 bits.
 _MOST_VERSION = (1 << 31) - 1
@@ -60,8 +59,7 @@ class ModelFile:
     """A parsed file. ``sha256`` and ``file_bytes`` include the external data files.
 
     ``complaint`` is what onnx.checker objects to, empty where it accepts the model.
-    ``unrunnable`` is why quantstore reads the layers of this file and cannot run it, empty where it
-    can: the network is then ``model`` itself.
+    A format that cannot be run says why: only of an ONNX file ``model`` is the network itself.
     """
 
     path: Path
@@ -73,7 +71,7 @@ class ModelFile:
     model: ir.Model
     data_files: tuple[DataFile, ...] = ()
     complaint: str = ""
-    unrunnable: str = ""
+    file_format: FileFormat = ONNX
 
 
 def open_model(path: Path) -> ModelFile:
@@ -153,7 +151,7 @@ def head_of(path: Path) -> bytes:
         return b""
 
 
-def read_content(path: Path, *, file_format: str = ONNX) -> bytes:
+def read_content(path: Path, *, file_format: FileFormat = ONNX) -> bytes:
     """A whole file that is expected to have a format.
 
     Raises:
@@ -169,7 +167,8 @@ def read_content(path: Path, *, file_format: str = ONNX) -> bytes:
                 refuse_other_formats(head)
             if size > _MOST_BYTES:
                 raise ModelFileError(
-                    f"{file_format} files cannot be larger than 2 GiB", _SMALLER[file_format]
+                    f"{file_format.name} files cannot be larger than 2 GiB",
+                    _SMALLER[file_format.name],
                 )
             # As much as there was at first: a file that grows for ever must come to an end.
             content = head + stream.read(max(0, size - len(head)))

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
+from quantstore.file_formats.signature import is_tflite
 from quantstore.graph.file import ModelFile, head_of, open_model
-from quantstore.graph.signature import is_tflite
 from quantstore.graph.tflite import open_tflite
 
 
 def open_any(path: Path) -> ModelFile:
     """Read the graph of a file, whatever of the formats that are read it has.
 
-    Only an ONNX file can be run: see :attr:`ModelFile.unrunnable`.
+    Only an ONNX file can be run: see ``file_formats``.
 
     Raises:
         ModelFileError: no such file, not readable, of a format that is not read, or more than a

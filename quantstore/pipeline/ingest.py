@@ -238,6 +238,7 @@ def _write(measured: MeasuredModel, store_path: Path, choices: IngestChoices) ->
             folded=measured.folded,
             source=choices.source or str(measured.path.resolve()),
             file_bytes=measured.file_bytes,
+            file_format=measured.file_format,
             producer=measured.producer,
             ir_version=measured.ir_version,
             opset=measured.opset,

@@ -92,7 +92,7 @@ def measure(
     survey = graph.survey(file)
     sites, left_out = graph.within_limits(survey.sites)
     work = _MeasuringInput(file, sites, choices)
-    if prober is not None and choices.probe and not file.unrunnable:
+    if prober is not None and choices.probe and not file.file_format.why_not_run:
         # Beside the measuring, which leaves a core idle now and then.
         prober.start(file.path, fold=choices.fold, seconds=choices.probe_seconds)
     tasks = _tasks(work)
@@ -129,8 +129,8 @@ def measure(
     flow = graph.flow_of(file, [work.sites[site_index] for site_index in depth_of])
     probes: tuple[SimulationRecord, ...] = ()
     of_run: tuple[FindingRecord, ...] = ()
-    if prober is not None and choices.probe and file.unrunnable:
-        probes = untested(file.unrunnable)
+    if prober is not None and file.file_format.why_not_run:
+        probes = untested(file.file_format.why_not_run)
     elif prober is not None and choices.probe:
         if report is not None:
             total = len(work.sites)
@@ -144,6 +144,7 @@ def measure(
         sha256=file.sha256,
         folded=choices.fold,
         file_bytes=file.file_bytes,
+        file_format=file.file_format.name,
         producer=file.producer,
         ir_version=file.ir_version,
         opset=file.opset,

@@ -61,6 +61,7 @@ class MeasuredModel:
     sha256: str
     folded: bool
     file_bytes: int
+    file_format: str
     producer: str | None
     ir_version: int | None
     opset: int | None

@@ -79,6 +79,7 @@ class Origin:
     model: str
     source: str
     file_bytes: int
+    file_format: str
     sha256: str
     folded: bool
     ingested_at: datetime
@@ -94,6 +95,7 @@ def origins(con: Connection, models: Sequence[str] | None = None) -> list[Origin
             model,
             source,
             file_bytes,
+            file_format,
             sha256,
             folded,
             ingested_at,

@@ -19,8 +19,8 @@ from typing import Any
 import onnx
 
 from quantstore.errors import ModelFileError
+from quantstore.file_formats.signature import refuse_other_formats
 from quantstore.graph.file import head_of
-from quantstore.graph.signature import refuse_other_formats
 
 # Prefix of the properties of a node.
 PREFIX = "quantstore."

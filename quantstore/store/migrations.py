@@ -47,6 +47,11 @@ _WHENS = " ".join(
 _TARGET_OF_KEPT = f"case {_WHENS} end"
 # What is known of rows that lack a column, by table and column: expressions over the row.
 _KNOWN_OF_EARLIER = {
+    "models": {
+        "file_format": (
+            "case when lower(source) like '%.tflite' then 'TensorFlow Lite' else 'ONNX' end"
+        ),
+    },
     "simulations": {
         "target": (
             "case when input_source = 'noise' or coalesce(calibration, 'minmax') = 'minmax'"

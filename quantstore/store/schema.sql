@@ -30,6 +30,7 @@ create table models (
     folded boolean not null,
     source varchar not null,
     file_bytes bigint not null,
+    file_format varchar not null default 'ONNX',
     producer varchar,
     ir_version integer,
     opset integer,
@@ -53,6 +54,7 @@ comment on column models.sha256 is 'SHA-256 of the file, continued over each ext
 comment on column models.folded is 'Whether BatchNormalization was folded into the weights (not with --no-fold).';
 comment on column models.source is 'Path or upload name the model was read from.';
 comment on column models.file_bytes is 'Size of the file and its external data, in bytes.';
+comment on column models.file_format is 'ONNX, QONNX, TensorFlow Lite, safetensors or GGUF. Only ONNX files are run.';
 comment on column models.producer is 'Program that wrote the file, with its version, as the file says.';
 comment on column models.ir_version is 'Version of the ONNX file format.';
 comment on column models.opset is 'Version of the default ONNX operator set.';
@@ -1494,6 +1496,7 @@ select
     count(*) filter (layers.already_quantized) as layers_already_quantized,
     models.folded,
     models.file_bytes,
+    models.file_format,
     models.producer,
     models.ir_version,
     models.opset,

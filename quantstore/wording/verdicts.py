@@ -4,7 +4,8 @@ import math
 import shlex
 from dataclasses import dataclass, replace
 
-from quantstore.errors import RUNS_ONNX_ONLY, printable
+from quantstore.errors import printable
+from quantstore.file_formats import FORMATS
 from quantstore.schemes import DEFAULT_TARGET, TARGETS
 from quantstore.wording.audits import audited
 from quantstore.wording.units import NO_BREAK_SPACE, counted, db, share, spaced, with_minus
@@ -71,6 +72,15 @@ class ModelFacts:
     def is_untested(self) -> bool:
         """Whether the target has no value, and nothing less proves a loss."""
         return self.verdict == UNTESTED
+
+    @property
+    def can_be_run(self) -> bool:
+        """Whether its target may still get a value: the format of the file is one that is run."""
+        return all(
+            self.reason != file_format.why_not_run
+            for file_format in FORMATS.values()
+            if file_format.why_not_run
+        )
 
     @property
     def is_on_its_own_grid(self) -> bool:
@@ -184,7 +194,7 @@ def verdict_sentence(facts: ModelFacts) -> str:
     """
     if facts.is_untested:
         sentence = f"{UNTESTED}: {_untested_because(facts)}"
-        if facts.model and RUNS_ONNX_ONLY not in sentence:
+        if facts.model and facts.can_be_run:
             sentence += f"; measure it with: {command(facts)}"
         return sentence.replace(NO_BREAK_SPACE, " ")
     cell = verdict(facts)

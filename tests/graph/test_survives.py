@@ -22,10 +22,10 @@ from quantstore.errors import (
     QuantstoreError,
     printable,
 )
+from quantstore.file_formats.signature import KERAS_FILE
 from quantstore.graph import open_model, walk
 from quantstore.graph.checker import complaint_of
 from quantstore.graph.file import NAME_IS_NO_TEXT, NO_ONNX_FILE
-from quantstore.graph.signature import KERAS_FILE
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
 from tests.support.graphs import (

@@ -13,7 +13,8 @@ import pytest
 from onnx import helper
 
 from quantstore import graph, store
-from quantstore.errors import RUNS_ONNX_ONLY, ModelFileError, NoLayersError
+from quantstore.errors import ModelFileError, NoLayersError
+from quantstore.file_formats import RUNS_ONNX_ONLY
 from quantstore.pipeline.files import find_files, name_of
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file

@@ -27,6 +27,7 @@ def measured(path, name="net"):
         model=name,
         source=str(path),
         file_bytes=path.stat().st_size,
+        file_format="ONNX",
         sha256=content_of(path),
         folded=True,
         ingested_at=utc_now() + AN_HOUR,

@@ -244,6 +244,14 @@ def test_what_outputs_of_earlier_runs_reached_decides(tmp_path):
     assert ask(path, "select distinct tail_sqnr_db, provisional from simulations") == [(None, None)]
 
 
+def test_the_format_of_an_earlier_model_is_that_of_its_file(tmp_path):
+    path = unpacked("5", tmp_path)
+    with duckdb.connect(path) as connection:
+        connection.execute("update models set source = '/m/Net.TFLITE'")
+    store.update(path)
+    assert ask(path, "select file_format from models") == [("TensorFlow Lite",)]
+
+
 @every_older
 @pytest.mark.slow
 def test_a_verdict_that_rested_on_weights_alone_is_untested(name, tmp_path):

@@ -71,6 +71,7 @@ def model_record(name="net", **changes):
         folded=True,
         source=f"{name}.onnx",
         file_bytes=1000,
+        file_format="ONNX",
         producer=None,
         ir_version=8,
         opset=17,

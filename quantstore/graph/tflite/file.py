@@ -5,9 +5,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from quantstore.errors import RUNS_ONNX_ONLY
+from quantstore.file_formats import TENSORFLOW_LITE
 from quantstore.graph.file import ModelFile, read_content
-from quantstore.graph.signature import TENSORFLOW_LITE
 from quantstore.graph.tflite.schema import Schema
 from quantstore.graph.tflite.translation import translated
 
@@ -28,5 +27,5 @@ def open_tflite(path: Path) -> ModelFile:
         ir_version=None,
         opset=None,
         model=ir.Model(translated(schema), ir_version=10),
-        unrunnable=RUNS_ONNX_ONLY,
+        file_format=TENSORFLOW_LITE,
     )

@@ -1,6 +1,7 @@
 """What a file is, told from its first bytes: which reader it needs, or what we cannot read."""
 
-from quantstore.errors import RUNS_ONNX_ONLY, ModelFileError
+from quantstore.errors import ModelFileError
+from quantstore.file_formats import HAS_NO_GRAPH, RUNS_ONNX_ONLY
 
 # The longest part of a file that is looked at: a Git LFS pointer fits whole.
 HEAD_BYTES = 1024
@@ -10,10 +11,6 @@ _CONVERT = "convert it to ONNX, or export the original model to ONNX"
 _UNPACK = "unpack it and ingest the .onnx file inside"
 _DOWNLOAD = "download the file itself"
 
-# Formats that are read, as sentences call them.
-ONNX = "ONNX"
-TENSORFLOW_LITE = "TensorFlow Lite"
-
 KERAS_FILE = "an HDF5 file, as Keras writes (.h5)"
 
 _TFLITE = (4, b"TFL3")
@@ -21,7 +18,7 @@ _TFLITE = (4, b"TFL3")
 _MAGIC = (
     (0, b"version https://git-lfs.github.com/spec/", "a Git LFS pointer to it",
      "fetch the file with: git lfs pull"),
-    (0, b"GGUF", "a GGUF file, as llama.cpp uses", _EXPORT),
+    (0, b"GGUF", "a GGUF file", HAS_NO_GRAPH),
     (*_TFLITE, "a TensorFlow Lite model", RUNS_ONNX_ONLY),
     (4, b"ORTM", "an onnxruntime .ort model", "ingest the .onnx file that it was made from"),
     (0, b"\x89HDF\r\n\x1a\n", KERAS_FILE, "export it with tf2onnx"),
@@ -72,7 +69,7 @@ def refuse_other_formats(head: bytes) -> None:
         )
     # The length of a header, then the header, in JSON.
     if head[8:10] == b'{"' and 0 < int.from_bytes(head[:8], "little") < 1 << 32:
-        raise _refusal("a safetensors file: weights without a graph", _EXPORT)
+        raise _refusal("a safetensors file", HAS_NO_GRAPH)
 
 
 def refuse_text(head: bytes) -> None:

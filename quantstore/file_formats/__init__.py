@@ -1,0 +1,73 @@
+"""The formats of model files that are read: what each is called, and whether it can be run."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePath
+
+RUNS_ONNX_ONLY = "only ONNX files are run: export the network to ONNX to test it"
+HAS_NO_GRAPH = (
+    "a file without a graph cannot be run: export the network to ONNX with torch.onnx.export or"
+    " optimum to test it"
+)
+RUNS_NO_QONNX = (
+    "the quantizers of QONNX are not run: convert the file to QDQ (qonnx-convert --output-style"
+    " qcdq) to test it"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFormat:
+    """A format, and what can be done with a file of it.
+
+    Attributes:
+        name: the column ``file_format`` of ``models``.
+        suffixes: how names of such files end, in lower case.
+        extra: of quantstore, which reads it; empty where none is needed.
+        why_not_run: why a target cannot be measured, a part of a sentence; empty where it can.
+        has_graph: whether the file says how its layers are connected.
+    """
+
+    name: str
+    suffixes: tuple[str, ...] = ()
+    extra: str = ""
+    why_not_run: str = ""
+    has_graph: bool = True
+
+    @property
+    def install(self) -> str:
+        """The command that installs what reads it."""
+        return f"pip install 'quantstore[{self.extra}]'"
+
+
+ONNX = FileFormat(name="ONNX", suffixes=(".onnx",))
+QONNX = FileFormat(name="QONNX", why_not_run=RUNS_NO_QONNX)
+TENSORFLOW_LITE = FileFormat(
+    name="TensorFlow Lite", suffixes=(".tflite",), extra="tflite", why_not_run=RUNS_ONNX_ONLY
+)
+SAFETENSORS = FileFormat(
+    name="safetensors",
+    suffixes=(".safetensors", ".safetensors.index.json"),
+    extra="safetensors",
+    why_not_run=HAS_NO_GRAPH,
+    has_graph=False,
+)
+GGUF = FileFormat(
+    name="GGUF", suffixes=(".gguf",), extra="gguf", why_not_run=HAS_NO_GRAPH, has_graph=False
+)
+FORMATS = {
+    file_format.name: file_format
+    for file_format in (ONNX, QONNX, TENSORFLOW_LITE, SAFETENSORS, GGUF)
+}
+SUFFIXES = tuple(suffix for file_format in FORMATS.values() for suffix in file_format.suffixes)
+
+
+def why_not_run(format_name: str) -> str:
+    """Why a model of a format cannot be run; empty where it can, or where nobody knows."""
+    file_format = FORMATS.get(format_name)
+    return "" if file_format is None else file_format.why_not_run
+
+
+def has_suffix(name: str | PurePath, suffixes: Iterable[str] = SUFFIXES) -> bool:
+    """Whether a name ends as those of a format do, with something in front."""
+    lowered = PurePath(name).name.lower()
+    return any(lowered.endswith(suffix) and lowered != suffix for suffix in suffixes)
