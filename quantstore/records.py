@@ -596,3 +596,22 @@ class LayerRecords:
     clipping: tuple[ClippingRecord, ...]
     bits_needed: tuple[BitsNeededRecord, ...]
     histogram: HistogramRecord | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecords:
+    """Everything known about one model, as one transaction writes it.
+
+    ``instead_of``: the key of the stored model of the same content that goes; what people ran on
+    it stays. ``ingest``: what is to be said of the file.
+    """
+
+    model: ModelRecord
+    layers: tuple[LayerRecords, ...]
+    equalization: tuple[EqualizationRecord, ...] = ()
+    graph_points: tuple[GraphPointRecord, ...] = ()
+    graph_edges: tuple[GraphEdgeRecord, ...] = ()
+    probes: tuple[SimulationRecord, ...] = ()
+    findings: tuple[FindingRecord, ...] = ()
+    ingest: IngestRecord | None = None
+    instead_of: int | None = None

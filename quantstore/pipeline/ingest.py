@@ -40,7 +40,7 @@ from quantstore.pipeline.outcome import (
 )
 from quantstore.process import logs, pool
 from quantstore.process.memory import peak_bytes_with_children
-from quantstore.records import IngestRecord, ModelRecord
+from quantstore.records import IngestRecord, ModelRecord, ModelRecords
 from quantstore.run.probe import Prober
 from quantstore.store.labelling import name_is_taken
 from quantstore.version import __version__
@@ -251,16 +251,21 @@ def _write(measured: MeasuredModel, store_path: Path, choices: IngestChoices) ->
             tags=labels.tags,
             note=labels.note,
         )
-        model_id = store.add_model(
-            connection, record, measured.layers, measured.equalization, instead_of=former_id
-        )
-        store.add_graph(connection, model_id, measured.graph_points, measured.graph_edges)
-        for simulation in measured.probes:
-            store.add_simulation(connection, model_id, simulation)
-        store.add_findings(connection, model_id, measured.findings)
         outcome: IngestOutcome = "replaced" if replaced else "stored"
-        ended = measured.attempt.ended(outcome, model=record.model, peak_bytes=measured.peak_bytes)
-        store.add_ingest(connection, ended)
+        whole = ModelRecords(
+            model=record,
+            layers=measured.layers,
+            equalization=measured.equalization,
+            graph_points=measured.graph_points,
+            graph_edges=measured.graph_edges,
+            probes=measured.probes,
+            findings=measured.findings,
+            ingest=measured.attempt.ended(
+                outcome, model=record.model, peak_bytes=measured.peak_bytes
+            ),
+            instead_of=former_id,
+        )
+        store.write_models(connection, [whole])
     logger.info("%s %s after %.3f s", outcome, record.model, measured.attempt.seconds)
     return IngestResult(
         path=str(measured.path),

@@ -39,7 +39,6 @@ from quantstore.store.models import (
     add_audit,
     add_findings,
     add_float_set,
-    add_graph,
     add_ingest,
     add_model,
     add_rescue,
@@ -54,6 +53,7 @@ from quantstore.store.models import (
     replace_findings,
     replace_probe,
     set_source,
+    write_models,
 )
 from quantstore.store.removal import RemovedRun, remove_run, restore_run
 from quantstore.store.schema import SCHEMA_VERSION, STORAGE_VERSION
@@ -82,7 +82,6 @@ __all__ = [
     "add_audit",
     "add_findings",
     "add_float_set",
-    "add_graph",
     "add_ingest",
     "add_model",
     "add_rescue",
@@ -113,5 +112,6 @@ __all__ = [
     "set_tags",
     "stamp",
     "update",
+    "write_models",
     "writing",
 ]

@@ -1,8 +1,11 @@
 """Write a model and what is known about it into the open store, take one out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+import duckdb
 
 from quantstore.errors import UnknownModelError, hint_for
 from quantstore.store.connection import Connection
@@ -16,11 +19,10 @@ if TYPE_CHECKING:
         EqualizationRecord,
         FindingRecord,
         FloatSetRecord,
-        GraphEdgeRecord,
-        GraphPointRecord,
         IngestRecord,
         LayerRecords,
         ModelRecord,
+        ModelRecords,
         RescueRecord,
         SensitivityRecord,
         SimulationRecord,
@@ -91,36 +93,96 @@ def free_name(taken: Iterable[str], preferred_name: str, sha256: str) -> str:
     return name
 
 
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The key of a model, and those of its layers by their depth."""
+
+    model_id: int
+    layer_ids: Mapping[int | None, int]
+
+
+def _keys_of(connection: Connection, model_id: int) -> _Keys:
+    rows = connection.rows("select depth, layer_id from layers where model_id = ?", [model_id])
+    return _Keys(model_id, dict(rows))
+
+
+def _new_keys(connection: Connection, sequence: str, count: int) -> list[int]:
+    rows = connection.rows(f"select nextval('{sequence}') from range(?)", [count])
+    return [key for (key,) in rows]
+
+
 def add_model(
     connection: Connection,
     record: "ModelRecord",
     measures: "Sequence[LayerRecords]",
     equalization: "Sequence[EqualizationRecord]" = (),
-    *,
-    instead_of: int | None = None,
 ) -> int:
-    """Write a whole model inside the open transaction; returns its key.
+    """Write a model and its layers inside the open transaction; returns its key."""
+    from quantstore.records import ModelRecords
 
-    Args:
-        instead_of: the model of the same content that goes; what people ran on it stays.
+    whole = ModelRecords(model=record, layers=tuple(measures), equalization=tuple(equalization))
+    return write_models(connection, [whole])[0]
+
+
+def write_models(connection: Connection, models: "Sequence[ModelRecords]") -> list[int]:
+    """Write whole models inside the open transaction; returns their keys.
+
+    Every table is written once for all of them, which costs little more than writing one model.
+    They are all there once the transaction commits. If it fails, none of them is.
+
+    Raises:
+        ConstraintException: two of them, or one of them and one that is stored, have the same name
+            or content.
     """
     duck = connection._connection
-    if instead_of is not None:
-        # Its content and its name are free from here on, and its layers are still known.
-        connection.rows("delete from models where model_id = ?", [instead_of])
-    model_id = int(connection.value("select nextval('model_ids')"))
-    insert(duck, "models", columns_of([record]) | {"model_id": [model_id]})
-    layer_ids = [
-        row[0]
-        for row in connection.rows("select nextval('layer_ids') from range(?)", [len(measures)])
+    for whole in models:
+        if whole.instead_of is not None:
+            # Its content and its name are free from here on, and its layers are still known.
+            connection.rows("delete from models where model_id = ?", [whole.instead_of])
+    layers = [measured for whole in models for measured in whole.layers]
+    model_ids = _new_keys(connection, "model_ids", len(models))
+    layer_ids = _new_keys(connection, "layer_ids", len(layers))
+    new_keys = iter(layer_ids)
+    keyed = [
+        (_Keys(model_id, dict(enumerate(islice(new_keys, len(whole.layers))))), whole)
+        for model_id, whole in zip(model_ids, models, strict=True)
     ]
+    if models:
+        columns = columns_of([whole.model for whole in models])
+        insert(duck, "models", columns | {"model_id": model_ids})
+    if layers:
+        owner_ids = [keys.model_id for keys, whole in keyed for _ in whole.layers]
+        _insert_layers(duck, layers, layer_ids, owner_ids)
+    add_totals(duck, model_ids)
+    for table in _DEPTHS:
+        _insert_of_models(
+            duck, table, [(keys, row) for keys, whole in keyed for row in getattr(whole, table)]
+        )
+    _insert_simulations(
+        connection, [(keys.model_id, probe) for keys, whole in keyed for probe in whole.probes]
+    )
+    _insert_ingests(connection, [whole.ingest for whole in models if whole.ingest is not None])
+    for keys, whole in keyed:
+        if whole.instead_of is not None:
+            _move_runs(connection, whole.instead_of, keys.model_id)
+            remove_model(connection, whole.instead_of)
+    return model_ids
+
+
+def _insert_layers(
+    duck: duckdb.DuckDBPyConnection,
+    layers: "Sequence[LayerRecords]",
+    layer_ids: Sequence[int],
+    model_ids: Sequence[int],
+) -> None:
+    """Write layers and everything that is known about each of them."""
     insert(
         duck,
         "layers",
-        columns_of([measured.layer for measured in measures])
-        | {"layer_id": layer_ids, "model_id": [model_id] * len(measures)},
+        columns_of([measured.layer for measured in layers])
+        | {"layer_id": layer_ids, "model_id": model_ids},
     )
-    with_ids = list(zip(layer_ids, measures, strict=True))
+    with_ids = list(zip(layer_ids, layers, strict=True))
     insert(duck, "channels", stacked([(i, m.channels) for i, m in with_ids]))
     insert(
         duck,
@@ -137,16 +199,31 @@ def add_model(
         if rows:
             columns = columns_of([record for _, record in rows])
             insert(duck, table, columns | {"layer_id": [i for i, _ in rows]})
-    add_totals(duck, [model_id])
-    if equalization:
-        columns = columns_of(equalization)
-        columns["layer_id"] = [layer_ids[depth] for depth in columns.pop("depth")]
-        columns["partner_layer_id"] = [layer_ids[depth] for depth in columns.pop("partner_depth")]
-        insert(duck, "equalization", columns)
-    if instead_of is not None:
-        _move_runs(connection, instead_of, model_id)
-        remove_model(connection, instead_of)
-    return model_id
+
+
+# The fields of records that name a layer by its depth, by table, and the columns for its key.
+_DEPTHS = {
+    "equalization": {"depth": "layer_id", "partner_depth": "partner_layer_id"},
+    "graph_points": {"depth": "layer_id"},
+    "graph_edges": {},
+    "findings": {"depth": "layer_id"},
+}
+
+
+def _insert_of_models(
+    duck: duckdb.DuckDBPyConnection, table: str, rows: "Sequence[tuple[_Keys, Any]]"
+) -> None:
+    """Write records, each beside the keys of its model, to a table of ``_DEPTHS``."""
+    if not rows:
+        return
+    columns = columns_of([record for _, record in rows])
+    for field, column in _DEPTHS[table].items():
+        of_layers = zip(rows, columns.pop(field), strict=True)
+        columns[column] = [keys.layer_ids.get(depth) for (keys, _), depth in of_layers]
+    if table != "equalization":
+        # Its layers say which model it belongs to.
+        columns["model_id"] = [keys.model_id for keys, _ in rows]
+    insert(duck, table, columns)
 
 
 def set_source(connection: Connection, model: str, source: str) -> None:
@@ -237,30 +314,10 @@ def _move_runs(connection: Connection, old: int, new: int) -> None:
 
 def add_findings(connection: Connection, model_id: int, records: "Sequence[FindingRecord]") -> None:
     """Write what the graph and the weights of a model give away."""
-    if not records:
-        return
-    ids = dict(connection.rows("select depth, layer_id from layers where model_id = ?", [model_id]))
-    columns = columns_of(records)
-    columns["layer_id"] = [None if depth is None else ids[depth] for depth in columns.pop("depth")]
-    columns["model_id"] = [model_id] * len(records)
-    insert(connection._connection, "findings", columns)
-
-
-def add_graph(
-    connection: Connection,
-    model_id: int,
-    points: "Sequence[GraphPointRecord]",
-    edges: "Sequence[GraphEdgeRecord]",
-) -> None:
-    """Write what flows between the layers of a model."""
-    ids = dict(connection.rows("select depth, layer_id from layers where model_id = ?", [model_id]))
-    columns = columns_of(points)
-    columns["layer_id"] = [ids.get(depth) for depth in columns.pop("depth")]
-    columns["model_id"] = [model_id] * len(points)
-    insert(connection._connection, "graph_points", columns)
-    if edges:
-        columns = columns_of(edges) | {"model_id": [model_id] * len(edges)}
-        insert(connection._connection, "graph_edges", columns)
+    if records:
+        keys = _keys_of(connection, model_id)
+        rows = [(keys, record) for record in records]
+        _insert_of_models(connection._connection, "findings", rows)
 
 
 def replace_findings(
@@ -277,11 +334,15 @@ def replace_findings(
     add_findings(connection, model_id, records)
 
 
-def add_ingest(connection: Connection, record: "IngestRecord") -> int:
-    """Write what became of one file that somebody tried to ingest; returns its key."""
-    ingest_id = int(connection.value("select nextval('ingest_ids')"))
-    insert(connection._connection, "ingests", columns_of([record]) | {"ingest_id": [ingest_id]})
-    return ingest_id
+def add_ingest(connection: Connection, record: "IngestRecord") -> None:
+    """Write what became of one file that somebody tried to ingest."""
+    _insert_ingests(connection, [record])
+
+
+def _insert_ingests(connection: Connection, records: "Sequence[IngestRecord]") -> None:
+    if records:
+        keys = {"ingest_id": _new_keys(connection, "ingest_ids", len(records))}
+        insert(connection._connection, "ingests", columns_of(records) | keys)
 
 
 def add_simulation(
@@ -291,20 +352,35 @@ def add_simulation(
     activation_errors: "Sequence[ActivationErrorRecord]" = (),
 ) -> int:
     """Write a run of a model with its outputs, answers and drifting tensors; returns its key."""
-    duck = connection._connection
-    simulation_id = int(connection.value("select nextval('simulation_ids')"))
-    keys = {"simulation_id": [simulation_id], "model_id": [model_id]}
-    insert(duck, "simulations", columns_of([record]) | keys)
-    if record.outputs:
-        output_keys = {"simulation_id": [simulation_id] * len(record.outputs)}
-        insert(duck, "simulation_outputs", columns_of(record.outputs) | output_keys)
-    if record.answers:
-        answer_keys = {"simulation_id": [simulation_id] * len(record.answers)}
-        insert(duck, "simulation_answers", columns_of(record.answers) | answer_keys)
+    (simulation_id,) = _insert_simulations(connection, [(model_id, record)])
     if activation_errors:
         run_keys = {"simulation_id": [simulation_id] * len(activation_errors)}
-        insert(duck, "activation_errors", columns_of(activation_errors) | run_keys)
+        columns = columns_of(activation_errors) | run_keys
+        insert(connection._connection, "activation_errors", columns)
     return simulation_id
+
+
+def _insert_simulations(
+    connection: Connection, runs: "Sequence[tuple[int, SimulationRecord]]"
+) -> list[int]:
+    """Write runs with outputs and answers, each beside the key of its model; returns their keys."""
+    if not runs:
+        return []
+    duck = connection._connection
+    simulation_ids = _new_keys(connection, "simulation_ids", len(runs))
+    columns = columns_of([record for _, record in runs])
+    columns |= {"simulation_id": simulation_ids, "model_id": [model_id for model_id, _ in runs]}
+    insert(duck, "simulations", columns)
+    with_keys = [(key, run) for key, (_, run) in zip(simulation_ids, runs, strict=True)]
+    children: dict[str, list[tuple[int, Any]]] = {
+        "simulation_outputs": [(key, part) for key, run in with_keys for part in run.outputs],
+        "simulation_answers": [(key, answer) for key, run in with_keys for answer in run.answers],
+    }
+    for table, rows in children.items():
+        if rows:
+            columns = columns_of([record for _, record in rows])
+            insert(duck, table, columns | {"simulation_id": [key for key, _ in rows]})
+    return simulation_ids
 
 
 def replace_probe(

@@ -431,6 +431,93 @@ def test_nothing_remains_of_a_model_that_fails_in_the_middle(add, ask, path):
     assert row_counts(ask) == before
 
 
+def whole_model(name, *tensors, **changes):
+    """A model with a row in every table that is written with it."""
+    ingest = records.IngestRecord(
+        path=f"{name}.onnx",
+        model=name,
+        outcome="stored",
+        message="",
+        started_at=datetime(2026, 1, 2),
+        finished_at=datetime(2026, 1, 2),
+        seconds=0.5,
+        peak_bytes=None,
+        quantstore_version="0",
+    )
+    whole = records.ModelRecords(
+        model=model_record(name),
+        layers=tuple(measured(*tensors)),
+        equalization=(
+            records.EqualizationRecord(
+                depth=0,
+                partner_depth=1,
+                scheme="int8_tensor_symmetric",
+                channel_sqnr_p10_before_db=10.0,
+                channel_sqnr_p10_after_db=20.0,
+            ),
+        ),
+        graph_points=(
+            records.GraphPointRecord(point=0, role="input", name="x", op_type=None, depth=None),
+            records.GraphPointRecord(point=1, role="layer", name="conv0", op_type="Conv", depth=0),
+        ),
+        graph_edges=(records.GraphEdgeRecord(source_point=0, target_point=1, operators="{}"),),
+        probes=(a_run(), a_run(outputs=tuple(records.OutputRecord(output=name) for name in "yz"))),
+        findings=tuple(
+            records.FindingRecord(
+                depth=depth, kind="old opset", severity="note", message=name, remedy=""
+            )
+            for depth in (None, 1)
+        ),
+        ingest=ingest,
+    )
+    return dataclasses.replace(whole, **changes)
+
+
+def test_models_written_together_have_the_rows_that_they_have_when_written_one_by_one(
+    path, tmp_path
+):
+    models = [whole_model("a", GAUSSIAN, UNEVEN), whole_model("b", UNEVEN, ON_GRID, GAUSSIAN)]
+    one_by_one = Path(shutil.copy(path, tmp_path / "one_by_one.duckdb"))
+    with store.writing(path) as connection:
+        assert store.write_models(connection, models) == [1, 2]
+    for whole in models:
+        with store.writing(one_by_one) as connection:
+            store.write_models(connection, [whole])
+    tables = {table: f"from {table} order by all" for table in row_counts(asker(path))}
+    together, apart = (
+        {table: asker(file)(sql) for table, sql in tables.items()} for file in (path, one_by_one)
+    )
+    assert together == apart
+    written = ("layers", "errors", "equalization", "graph_edges", "findings", "ingests")
+    assert all(len(together[table]) >= 2 for table in (*written, "simulation_outputs"))
+    assert orphans(asker(path)) == []
+
+
+def test_of_models_written_together_all_are_there_or_none(path, add, ask):
+    add(GAUSSIAN)
+    before = row_counts(ask)
+    (sound,) = measured(GAUSSIAN)
+    nameless = dataclasses.replace(sound.errors[0], scheme=None)
+    broken = dataclasses.replace(sound, errors=(nameless,))
+    for last in (
+        whole_model("c", GAUSSIAN, UNEVEN, layers=(sound, broken)),
+        # A name that is taken, by a model that is stored and by one of the same batch.
+        whole_model("net", GAUSSIAN, UNEVEN),
+        whole_model("a", GAUSSIAN, UNEVEN),
+    ):
+        models = [whole_model("a", GAUSSIAN, UNEVEN), whole_model("b", UNEVEN, GAUSSIAN), last]
+        with pytest.raises(duckdb.ConstraintException), store.writing(path) as connection:
+            store.write_models(connection, models)
+        assert row_counts(ask) == before
+
+
+def test_writing_no_model_writes_nothing(path, ask):
+    before = row_counts(ask)
+    with store.writing(path) as connection:
+        assert store.write_models(connection, []) == []
+    assert row_counts(ask) == before
+
+
 def test_a_block_that_raises_changes_nothing(add, ask, path):
     add(GAUSSIAN)
     with contextlib.suppress(ZeroDivisionError), store.writing(path) as connection:
