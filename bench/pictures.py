@@ -23,7 +23,7 @@ from rescue import digits  # noqa: E402
 
 from quantstore.pipeline import audits, rescues  # noqa: E402
 from quantstore.pipeline.files import demo_paths  # noqa: E402
-from quantstore.pipeline.ingest import ingest_many  # noqa: E402
+from quantstore.pipeline.fleet import ingest_many  # noqa: E402
 from quantstore.rescuing.choices import RescueChoices  # noqa: E402
 
 SIZE = {"width": 1280, "height": 1000}

@@ -40,6 +40,8 @@ from quantstore.wording import frames, verdicts
 from quantstore.wording.units import counted
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     import pyarrow as pa
 
     from quantstore.charts.common import AnyChart
@@ -663,6 +665,7 @@ def ingest(
     probe: bool = True,
     probe_seconds: float | None = None,
     jobs: int | None = None,
+    executor: "Executor | None" = None,
     progress: "Callable[[IngestResult], None] | None" = None,
 ) -> "list[IngestResult]":
     """Measure model files and store what comes out, as ``quantstore ingest`` does.
@@ -676,6 +679,8 @@ def ingest(
         probe: run each model and its int8 version on noise as well.
         probe_seconds: of CPU time for that, each model; 60 by default.
         jobs: files to measure at the same time, by default one per core.
+        executor: measures instead of this machine: any :class:`concurrent.futures.Executor`, such
+            as that of a Dask client. This process alone writes to the store.
         progress: is called with the result of each file, as soon as it is certain.
 
     Returns:
@@ -684,10 +689,11 @@ def ingest(
 
     Raises:
         StoreError: the store cannot be used.
+        QuantstoreError: the executor takes no more files; what was finished is stored.
         ValueError: a name for several files.
     """
     from quantstore.pipeline.files import find_files
-    from quantstore.pipeline.ingest import ingest_many
+    from quantstore.pipeline.fleet import ingest_many
     from quantstore.pipeline.outcome import IngestChoices
 
     target = store if isinstance(store, Store) else open_store(store)
@@ -699,7 +705,7 @@ def ingest(
     if probe_seconds is not None:
         choices = dataclasses.replace(choices, probe_seconds=probe_seconds)
     results_by_path = {}
-    for result in chain(failures, ingest_many(files, target.path, choices, jobs)):
+    for result in chain(failures, ingest_many(files, target.path, choices, jobs, executor)):
         results_by_path[result.path] = result
         if progress is not None:
             progress(result)

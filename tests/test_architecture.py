@@ -198,6 +198,17 @@ def test_imports_never_run_in_a_circle_inside_a_package_either():
     assert circle_in(arrows) == []
 
 
+def test_a_worker_knows_no_store():
+    """What is sent to other machines: they may have none in reach, and must not open one."""
+    reached, waiting = set(), {"pipeline.worker"}
+    while waiting:
+        module = waiting.pop()
+        reached.add(module)
+        waiting |= {name for name in imports_of(EVERY_MODULE[module])[0] if name != FACE} - reached
+    assert "run.probe" in reached
+    assert {name for name in reached if is_inside(name, {"store", "queries"})} == set()
+
+
 def test_the_root_holds_at_most_ten_modules():
     assert len(list(PACKAGE.glob("*.py"))) <= 10
 

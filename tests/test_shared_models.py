@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from quantstore import store
 from quantstore.errors import MissingWeightsError
 from quantstore.layer import Layer
-from quantstore.pipeline.ingest import _write
+from quantstore.pipeline.ingest import written
 from quantstore.pipeline.measure_file import measure_file
 from quantstore.pipeline.outcome import IngestChoices, MeasuredModel
 from quantstore.schemes import BLOCK_SIZE, INT8_SCHEMES, SCHEMES
@@ -113,7 +113,8 @@ def ask(shared_models, tmp_path_factory):
     path = tmp_path_factory.mktemp("real") / "real.duckdb"
     for name in ("rtmdet-nano", "yolov10n-quant"):
         # What the weights say; what comes out of the networks is told in test_probe.py.
-        _write(measured(shared_models / f"{name}.onnx"), path, IngestChoices(probe=False))
+        file = shared_models / f"{name}.onnx"
+        written([(file, measured(file))], path, IngestChoices(probe=False))
 
     def rows(sql, *parameters):
         with store.reading(path) as connection:

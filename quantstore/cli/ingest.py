@@ -112,7 +112,7 @@ def _ingested(
     failures: "Iterable[IngestResult]" = (),
 ) -> "list[IngestResult]":
     """Ingest and say what became of each file, those that failed before included."""
-    from quantstore.pipeline.ingest import ingest_many
+    from quantstore.pipeline.fleet import ingest_many
 
     results = []
     with Talk() as talk:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -79,8 +79,8 @@ class MeasuredModel:
 class Attempt:
     """A file that somebody tries to ingest: what it is called and when that began.
 
-    ``clock`` is :func:`time.perf_counter` at the beginning; every process of a machine agrees on it
-    where several work on the same files.
+    ``clock`` is :func:`time.perf_counter` at the beginning. An attempt that travels to another
+    process, or to another machine with clocks of its own, goes on there as old as it was.
     """
 
     path: str
@@ -91,6 +91,9 @@ class Attempt:
     def begin(cls, path: Path, source: str | None = None) -> "Attempt":
         """It begins now; ``source`` is what the store says of its origin, by default its path."""
         return cls(path=source or str(path), started_at=now(), clock=time.perf_counter())
+
+    def __reduce__(self) -> "tuple[Callable[[str, float], Attempt], tuple[str, float]]":
+        return _begun_earlier, (self.path, self.seconds)
 
     @property
     def seconds(self) -> float:
@@ -117,6 +120,38 @@ class Attempt:
             peak_bytes=peak_bytes,
             quantstore_version=__version__,
         )
+
+
+def _begun_earlier(path: str, seconds: float) -> Attempt:
+    started_at = now() - timedelta(seconds=seconds)
+    return Attempt(path=path, started_at=started_at, clock=time.perf_counter() - seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredContent:
+    """A file whose content need not be measured, because the store holds it."""
+
+    path: Path
+    attempt: Attempt
+    peak_bytes: int | None
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A file that cannot be measured, and why, in one sentence.
+
+    ``traceback`` is empty unless the reason is a bug.
+    """
+
+    attempt: Attempt
+    peak_bytes: int | None
+    sentence: str
+    traceback: str = ""
+
+
+# What a file turned out to be, before anything of it is written.
+Examined = MeasuredModel | StoredContent | Refusal
 
 
 def now() -> datetime:

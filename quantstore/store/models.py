@@ -57,26 +57,40 @@ class StoredModel:
 
 def model_with_content(connection: Connection, sha256: str, folded: bool) -> StoredModel | None:
     """The model with this content; None where it is new."""
+    return models_with_content(connection, folded, [sha256]).get(sha256)
+
+
+def models_with_content(
+    connection: Connection, folded: bool, contents: "Sequence[str] | None" = None
+) -> dict[str, StoredModel]:
+    """The models that hold some contents, by their SHA-256; all models where none are named."""
     rows = connection.rows(
         """
-        select
-            model_id,
-            model,
-            measures_version,
-            -- Every layer has a row for every scheme.
-            (select list(scheme) from errors where layer_id = first_layer_id) as schemes
-        from models
-        join (
-            select model_id, min(layer_id) as first_layer_id from layers group by model_id
-        ) using (model_id)
-        where sha256 = ? and folded = ?
+        with chosen as (
+            select model_id, model, sha256, measures_version
+            from models
+            where folded = $folded and ($contents is null or list_contains($contents, sha256))
+        ),
+        -- Every layer has a row for every scheme.
+        first_layers as (
+            select model_id, min(layer_id) as layer_id
+            from layers semi join chosen using (model_id)
+            group by model_id
+        ),
+        measured as (
+            select model_id, list(scheme) as schemes
+            from errors join first_layers using (layer_id)
+            group by model_id
+        )
+        select sha256, model_id, model, measures_version, coalesce(schemes, [])
+        from chosen join first_layers using (model_id) left join measured using (model_id)
         """,
-        [sha256, folded],
+        {"folded": folded, "contents": contents},
     )
-    if not rows:
-        return None
-    model_id, model, measures_version, schemes = rows[0]
-    return StoredModel(model_id, model, measures_version, tuple(schemes or ()))
+    return {
+        sha256: StoredModel(model_id, model, measures_version, tuple(schemes))
+        for sha256, model_id, model, measures_version, schemes in rows
+    }
 
 
 def free_name(taken: Iterable[str], preferred_name: str, sha256: str) -> str:

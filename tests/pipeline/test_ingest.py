@@ -20,7 +20,7 @@ from quantstore.errors import (
 )
 from quantstore.numerics.measure_layer import MEASURES_VERSION
 from quantstore.numerics.measures import MEASURES
-from quantstore.pipeline import ingest
+from quantstore.pipeline import fleet, ingest
 from quantstore.pipeline.files import demo_paths, find_files
 from quantstore.pipeline.measure_file import NO_WEIGHT
 from quantstore.pipeline.outcome import IngestChoices, IngestProgress
@@ -38,7 +38,7 @@ def ingest_file(path, store_path, choices=None, **more):
 
 def ingest_many(paths, store_path, choices=None, **more):
     choices = dataclasses.replace(choices or IngestChoices(), probe=False)
-    return ingest.ingest_many(paths, store_path, choices, **more)
+    return fleet.ingest_many(paths, store_path, choices, **more)
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from quantstore.errors import MissingRuntimeError, ModelFileError
 from quantstore.graph import open_model
 from quantstore.numerics.quantization import round_trip
 from quantstore.pipeline.files import demo_paths
-from quantstore.pipeline.ingest import ingest_file, ingest_many
+from quantstore.pipeline.fleet import ingest_many
+from quantstore.pipeline.ingest import ingest_file
 from quantstore.run import noise, probe, twin
 from quantstore.run.comparison import NO_OUTPUT_DEPENDS, Reference, is_not_a_number, sqnr_db
 from quantstore.run.plan import PLAN, Probed
