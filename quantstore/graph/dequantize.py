@@ -80,9 +80,12 @@ def weight_scale(node: ir.Node) -> ir.Value | None:
     """The constant factor of the inner Mul that rescales the integer product.
 
     The form is onnxruntime's ``quantize_dynamic``: DynamicQuantizeLinear, ConvInteger or
-    MatMulInteger, Cast, Mul(product, Mul(x_scale, w_scale)).
+    MatMulInteger, Cast, Mul(product, Mul(x_scale, w_scale)). Its early releases add the bias of a
+    convolution in between, in integers.
     """
     cast = _only_follower(node)
+    if cast is not None and cast.op_type == "Add":
+        cast = _only_follower(cast)
     if cast is None or cast.op_type != "Cast":
         return None
     rescale = _only_follower(cast)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from quantstore.graph.attributes import integer, number
+from quantstore.graph.constants import constant_tensor
 from quantstore.graph.fold import values_of
 from quantstore.run.noise import names_a_state
 
@@ -217,6 +218,8 @@ class _Search:
         self._opset = model.opset_imports.get("") or model.opset_imports.get("ai.onnx")
         # Values that depend on the inputs' data, not on their shapes alone.
         self._live = {value for value in main.inputs if value.const_value is None}
+        # Integers that no float has touched, such as lengths and shapes: rounding changes none.
+        self._exact = {value for value in self._live if value.dtype not in FLOATS}
         # Values behind a selection.
         self._selected: set[ir.Value] = set()
         self._selecting: dict[str, None] = {}
@@ -229,13 +232,29 @@ class _Search:
         # Nodes come in topological order.
         for node in main:
             if node.op_type in ("Shape", "Size"):
+                self._exact.update(node.outputs)
                 continue
             read = list(_read_by(node))
+            is_exact = self._is_exact(node, read)
+            if is_exact:
+                self._exact.update(node.outputs)
             if not any(value in self._live for value in read):
                 continue
             self._live.update(node.outputs)
+            if is_exact:
+                continue
             if node.op_type in SELECTING or any(value in self._selected for value in read):
                 self._selected.update(node.outputs)
+
+    def _is_exact(self, node: ir.Node, read: Sequence[ir.Value]) -> bool:
+        """Whether integers are computed from integers, and from shapes."""
+        if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+            return False
+        if node.op_type == "Cast":
+            return read[0] in self._exact and ir.DataType(integer(node, "to", 0)) not in FLOATS
+        if node.op_type in ("DequantizeLinear", "ConstantOfShape"):
+            return False
+        return bool(read) and all(value in self._exact or _holds_integers(value) for value in read)
 
     def points(self) -> list[ir.Value]:
         """What to compare, each value once."""
@@ -377,7 +396,10 @@ class _Search:
 
     def _is_comparable(self, value: ir.Value) -> bool:
         # An input is the same in both models.
-        return value in self._live and value.producer() is not None and value.dtype in FLOATS
+        return self._is_float(value) and value.producer() is not None
+
+    def _is_float(self, value: ir.Value) -> bool:
+        return value in self._live and value not in self._exact and value.dtype in FLOATS
 
     def _is_state(self, output: ir.Value) -> bool:
         """Whether an output is fed back: an input that is called a state has its shape."""
@@ -427,7 +449,7 @@ class _Search:
         for read in _read_by(node):
             if read in self._selected:
                 yield from self._before_selection(read, seen, selecting)
-            elif read in self._live and read.dtype in FLOATS:
+            elif self._is_float(read):
                 yield read
 
     def _stripped(self, value: ir.Value, *, is_selected: bool) -> tuple[_Leaf, ...]:
@@ -739,6 +761,11 @@ def _read_by(node: ir.Node) -> Iterator[ir.Value]:
         if attribute.type == ir.AttributeType.GRAPH:
             for inner in attribute.as_graph().all_nodes():
                 yield from (value for value in inner.inputs if value is not None)
+
+
+def _holds_integers(value: ir.Value) -> bool:
+    tensor = constant_tensor(value)
+    return tensor is not None and tensor.dtype not in FLOATS
 
 
 def _listed(names: Sequence[str] | dict[str, None]) -> str:

@@ -1,7 +1,8 @@
 """A model that computes with integers, back in float arithmetic: in place, one form at a time.
 
-Three forms are known: dynamic quantization (ConvInteger, MatMulInteger), pairs of QuantizeLinear
-and DequantizeLinear (QDQ), and the operators that take scales along (QLinearConv and its kin).
+Four forms are known: dynamic quantization (ConvInteger, MatMulInteger), pairs of QuantizeLinear
+and DequantizeLinear (QDQ), the operators that take scales along (QLinearConv and its kin), and
+those that dequantize for themselves (DynamicQuantizeLSTM, QAttention and others).
 Weights become the floats they stand for. Where the file stores the range of an activation, a Clip
 to that range stays: saturation is part of what the network computes. Rounding of activations goes;
 the grids that it used are returned, for those who put it back (``auditing``).
@@ -17,10 +18,62 @@ from onnx_ir.passes import common as passes
 from quantstore.graph.attributes import integer, number
 from quantstore.graph.constants import constant_tensor
 from quantstore.graph.dequantize import weight_scale
+from quantstore.graph.operators import MICROSOFT
 from quantstore.graph.tensors import read_array
 from quantstore.records import Array, Floats
 
 _DYNAMIC = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Codes:
+    """Where an operator has stored weights: indices of codes, scale and zero point.
+
+    ``axis``: that scales run along, where there are several. ``is_transposed``: the last two axes
+    stand the other way round in the float operator.
+    """
+
+    index: int
+    scale: int
+    zero_point: int
+    axis: int
+    is_transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Fused:
+    """An operator that dequantizes for itself. ``takes``: its inputs that the float operator has,
+    in that order, None where it has one that this operator lacks. ``data``: which of them is
+    rounded, and ``bias``: which is added, where the float operator does not add it.
+    """
+
+    op_type: str
+    domain: str
+    codes: tuple[_Codes, ...]
+    takes: tuple[int | None, ...]
+    data: int | None = 0
+    bias: int | None = None
+
+
+# Inputs as https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md has them.
+_FUSED = {
+    "DynamicQuantizeMatMul": _Fused("MatMul", "", (_Codes(1, 2, 3, -1),), (0, 1), bias=4),
+    "MatMulIntegerToFloat": _Fused("MatMul", "", (_Codes(1, 3, 5, -1),), (0, 1), bias=6),
+    "DynamicQuantizeLSTM": _Fused(
+        "LSTM",
+        "",
+        (_Codes(1, 8, 9, 0, is_transposed=True), _Codes(2, 10, 11, 0, is_transposed=True)),
+        tuple(range(8)),
+    ),
+    "QAttention": _Fused("Attention", MICROSOFT, (_Codes(1, 4, 7, -1),), (0, 1, 2, 5, 8)),
+    "QEmbedLayerNormalization": _Fused(
+        "EmbedLayerNormalization",
+        MICROSOFT,
+        tuple(_Codes(index, index + 6, index + 11, 0) for index in range(2, 7)),
+        tuple(range(8)),
+        data=None,
+    ),
+}
 _SCALED = {"QLinearConv": "Conv", "QLinearMatMul": "MatMul"}
 # By the operator: what it computes, and where its output's scale stands; the zero point is next.
 # https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
@@ -118,6 +171,7 @@ def float_arithmetic(model: ir.Model) -> tuple[StoredGrid, ...] | None:
     restored.dynamic()
     restored.pairs()
     restored.scaled()
+    restored.fused()
     if not restored.count:
         return None
     passes.RemoveUnusedNodesPass()(model)
@@ -152,18 +206,78 @@ class _Restored:
             source = node.inputs[0].producer() if node.inputs[0] is not None else None
             if scale is None or codes is None or source is None:
                 continue
-            zero = node.inputs[3] if len(node.inputs) > 3 else None
             axis = 0 if node.op_type == "ConvInteger" else codes.ndim - 1
-            weights = _floats(codes, scale, _constant(zero), axis)
+            weights = _floats(codes, scale, _constant(_input(node, 3)), axis)
             # weight_scale has seen this chain.
-            rescaled = _only_user(_only_user(node))
+            cast, bias = _only_user(node), None
+            if cast.op_type == "Add":
+                bias = _bias_in_integers(cast, node.outputs[0])
+                if bias is None or node.op_type != "ConvInteger":
+                    continue
+                cast = _only_user(cast)
+            operands = [self._rounded_at_run_time(source), self._new("weights", weights)]
             new = ir.node(
                 _DYNAMIC[node.op_type],
-                [self._rounded_at_run_time(source), self._new("weights", weights)],
+                operands if bias is None else [*operands, self._new("bias", bias)],
                 attributes=dict(node.attributes),
                 name=node.name,
             )
-            self._replace(rescaled, new)
+            self._replace(_only_user(cast), new)
+
+    def fused(self) -> None:
+        """Operators that take float or integer data and stored weights, and give floats."""
+        for node in list(self._main):
+            form = _FUSED.get(node.op_type)
+            if form is None or node.domain != MICROSOFT:
+                continue
+            stored = {part.index: self._stored(node, part) for part in form.codes}
+            data = self._data_of_fused(node, form)
+            if None in stored.values() or (data is None and form.data is not None):
+                continue
+            operands: dict[int | None, ir.Value | None] = {
+                index: stored.get(index, value) for index, value in enumerate(node.inputs)
+            }
+            operands[form.data] = data
+            new = ir.node(
+                form.op_type,
+                [None if index is None else operands.get(index) for index in form.takes],
+                domain=form.domain,
+                attributes=dict(node.attributes),
+                num_outputs=len(node.outputs),
+                name=node.name,
+            )
+            bias = None if form.bias is None else _input(node, form.bias)
+            if bias is None:
+                self._replace(node, new)
+                continue
+            self._main.insert_before(node, new)
+            self._replace(node, ir.node("Add", [new.outputs[0], bias]))
+
+    def _stored(self, node: ir.Node, part: _Codes) -> ir.Value | None:
+        codes, scale = _constant(_input(node, part.index)), _constant(_input(node, part.scale))
+        if codes is None or scale is None:
+            return None
+        zero = _constant(_input(node, part.zero_point))
+        if scale.ndim > 1:
+            # Of a recurrent layer: one for each direction and channel.
+            offset = 0 if zero is None else np.reshape(zero, (scale.shape[0], 1, -1))
+            floats = (codes.astype(np.float32) - offset) * scale[:, None]
+            weights = floats.astype(np.float32)
+        else:
+            weights = _floats(codes, scale, zero, part.axis)
+        turned = np.swapaxes(weights, -1, -2) if part.is_transposed else weights
+        return self._new("weights", turned)
+
+    def _data_of_fused(self, node: ir.Node, form: _Fused) -> ir.Value | None:
+        """The float data, behind a node at which it can be rounded as the file does."""
+        value = None if form.data is None else _input(node, form.data)
+        if value is None or value in self._float_of:
+            return None if value is None else self._float_of[value]
+        source = value.producer()
+        if source is not None and source.op_type == "DynamicQuantizeLinear":
+            return self._rounded_at_run_time(source)
+        # The others take floats, and round them at run time by themselves.
+        return self._rounded_at_run_time(node) if form.op_type != "Attention" else None
 
     def pairs(self) -> None:
         """DequantizeLinear, of a stored tensor or of what a QuantizeLinear has just rounded."""
@@ -325,7 +439,8 @@ class _Restored:
 
     def _replace(self, old: ir.Node, new: ir.Node) -> None:
         self._main.insert_before(old, new)
-        _hand_over(old.outputs[0], new.outputs[0])
+        for before, after in zip(old.outputs, new.outputs, strict=True):
+            _hand_over(before, after)
         self.count += 1
 
     def _new(self, purpose: str, array: Array) -> ir.Value:
@@ -449,6 +564,19 @@ def _floats(codes: Array, scale: Array, zero_point: Array | None, axis: int) -> 
 
     floats: Array = (codes.astype(np.float32) - along(zero)) * along(scale.astype(np.float32))
     return floats.astype(np.float32)
+
+
+def _bias_in_integers(added: ir.Node, product: ir.Value) -> Array | None:
+    """The bias in floats that early releases of ``quantize_dynamic`` round at run time: Div by the
+    scale of the sums, Floor, Cast, Reshape, Add. None where something else is added.
+    """
+    other = next((value for value in added.inputs if value is not product), None)
+    for op_type in ("Reshape", "Cast", "Floor", "Div"):
+        node = None if other is None else other.producer()
+        if node is None or node.op_type != op_type:
+            return None
+        other = node.inputs[0]
+    return _constant(other)
 
 
 def _input(node: ir.Node, index: int) -> ir.Value | None:

@@ -137,7 +137,9 @@ def lift_weights(model: FloatModel, *, fold: bool = True) -> Lifted:
         depth += 1
         slot_index = len(slots)
         weights = values_of(site.constant.value, model.file.opset)
-        if weights is None or weights.shape != layer.shape:
+        # Codes whose scale is another input of the node: floats in their place would be cut off.
+        holds_codes = weights is not None and np.issubdtype(weights.dtype, np.integer)
+        if weights is None or weights.shape != layer.shape or holds_codes:
             packed.append(site.name)
             continue
         if not site.is_stored:

@@ -262,3 +262,35 @@ def test_many_sums_that_meet_are_looked_through_in_no_time():
 def test_outputs_that_no_input_reaches_are_no_points():
     found = cut(parsed([node("Relu", ["w"], ["y"])]))
     assert (found.names, found.description) == ((), "nothing")
+
+
+def test_a_selection_among_lengths_is_none():
+    """As PyTorch sorts the sequences of a recurrent layer: rounding changes no length."""
+    nodes = [
+        node("Cast", ["lengths"], ["counts"], to=TensorProto.INT64),
+        node("Shape", ["counts"], ["how_many"]),
+        node("TopK", ["counts", "how_many"], ["sorted", "order"]),
+        node("Gather", ["scores", "order"], ["y"], axis=0),
+    ]
+    inputs = (("x", [1, 4]), ("lengths", [1]))
+    found = points_of(*nodes, inputs=inputs, kinds={"lengths": TensorProto.INT32})
+    assert found == (("y",), "the outputs")
+
+
+def test_a_selection_among_floats_made_of_lengths_stays_one():
+    nodes = [
+        node("Cast", ["lengths"], ["counts"], to=TensorProto.FLOAT),
+        node("Shape", ["counts"], ["how_many"]),
+        node("TopK", ["counts", "how_many"], ["sorted", "order"]),
+        node("Gather", ["scores", "order"], ["y"], axis=0),
+    ]
+    inputs = (("x", [1, 4]), ("lengths", [1]))
+    names, words = points_of(*nodes, inputs=inputs, kinds={"lengths": TensorProto.INT32})
+    assert set(names) == {"counts", "scores"}
+    assert words == "the last tensors before TopK"
+
+
+def test_a_table_that_indices_pick_from_is_compared():
+    nodes = [node("Gather", ["w", "ids"], ["rows"]), node("MatMul", ["rows", "w"], ["y"])]
+    found = cut(parsed(nodes, inputs=(("ids", [3]),), kinds={"ids": TensorProto.INT64}))
+    assert found.names == ("y",)
