@@ -671,7 +671,7 @@ def ingest(
     """Measure model files and store what comes out, as ``quantstore ingest`` does.
 
     Args:
-        paths: files, folders (searched for ``*.onnx`` and ``*.tflite``), or patterns.
+        paths: files, folders (searched for files of every format that is read), or patterns.
         store: by default the one that the command line uses in this folder; created if need be.
         name: what to call the model; for one file only.
         replace: measure anew what is stored already.

@@ -43,6 +43,8 @@ OWNERS = {
     "onnx_ir": {"graph", "run", "rescuing", "auditing"},
     "google": {"graph"},
     "tflite": {"graph.tflite.schema"},
+    "safetensors": {"graph.weights.safetensors"},
+    "gguf": {"graph.weights.gguf"},
     "ai_edge_litert": {"run.litert"},
     "onnxruntime": {"run.runtime"},
     "PIL": {"run.inputs", "run.pictures", "run.thumbnails", "charts.answers"},

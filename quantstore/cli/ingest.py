@@ -52,9 +52,9 @@ def ingest(
 ) -> int:
     """Measure model files and store the results.
 
-    PATH is an ONNX or TensorFlow Lite file, a folder (searched for *.onnx and *.tflite at every
-    depth) or a pattern in quotes. Files whose content is already stored are skipped. If a file
-    fails, the others are still measured, and the exit code is 1.
+    PATH is an ONNX, TensorFlow Lite, safetensors or GGUF file, a folder (searched for such files
+    at every depth) or a pattern in quotes. Files whose content is already stored are skipped. If a
+    file fails, the others are still measured, and the exit code is 1.
 
     \b
     Examples:

@@ -1,8 +1,13 @@
 """The formats of model files that are read: what each is called, and whether it can be run."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
+
+# How a file is called that says which tensors lie in which other files, and one of those.
+INDEX_SUFFIX = ".safetensors.index.json"
+PART_NAME = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}\.safetensors", re.IGNORECASE)
 
 RUNS_ONNX_ONLY = "only ONNX files are run: export the network to ONNX to test it"
 HAS_NO_GRAPH = (
@@ -46,7 +51,7 @@ TENSORFLOW_LITE = FileFormat(
 )
 SAFETENSORS = FileFormat(
     name="safetensors",
-    suffixes=(".safetensors", ".safetensors.index.json"),
+    suffixes=(".safetensors", INDEX_SUFFIX),
     extra="safetensors",
     why_not_run=HAS_NO_GRAPH,
     has_graph=False,
@@ -65,6 +70,12 @@ def why_not_run(format_name: str) -> str:
     """Why a model of a format cannot be run; empty where it can, or where nobody knows."""
     file_format = FORMATS.get(format_name)
     return "" if file_format is None else file_format.why_not_run
+
+
+def any_of(suffixes: Iterable[str]) -> str:
+    """``.onnx, .tflite or .gguf``, without those that another one ends as well."""
+    *others, last = (suffix for suffix in suffixes if suffix != INDEX_SUFFIX)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def has_suffix(name: str | PurePath, suffixes: Iterable[str] = SUFFIXES) -> bool:

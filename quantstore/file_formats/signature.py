@@ -1,7 +1,9 @@
 """What a file is, told from its first bytes: which reader it needs, or what we cannot read."""
 
+import re
+
 from quantstore.errors import ModelFileError
-from quantstore.file_formats import HAS_NO_GRAPH, RUNS_ONNX_ONLY
+from quantstore.file_formats import HAS_NO_GRAPH, ONNX, RUNS_ONNX_ONLY, FileFormat
 
 # The longest part of a file that is looked at: a Git LFS pointer fits whole.
 HEAD_BYTES = 1024
@@ -12,13 +14,20 @@ _UNPACK = "unpack it and ingest the .onnx file inside"
 _DOWNLOAD = "download the file itself"
 
 KERAS_FILE = "an HDF5 file, as Keras writes (.h5)"
+PYTORCH_FILE = "a PyTorch file (.pt, .pth, .bin)"
+# Whoever loads such a file runs the code in it.
+_FROM_PYTORCH = "export it with torch.onnx.export, or save its weights as safetensors"
 
 _TFLITE = (4, b"TFL3")
+_GGUF = (0, b"GGUF")
+# The length of a header, then the header, in JSON.
+_SAFETENSORS = (8, b'{"')
+_LONGEST_HEADER = 1 << 32
 # At an offset these bytes, and what they say.
 _MAGIC = (
     (0, b"version https://git-lfs.github.com/spec/", "a Git LFS pointer to it",
      "fetch the file with: git lfs pull"),
-    (0, b"GGUF", "a GGUF file", HAS_NO_GRAPH),
+    (*_GGUF, "a GGUF file", HAS_NO_GRAPH),
     (*_TFLITE, "a TensorFlow Lite model", RUNS_ONNX_ONLY),
     (4, b"ORTM", "an onnxruntime .ort model", "ingest the .onnx file that it was made from"),
     (0, b"\x89HDF\r\n\x1a\n", KERAS_FILE, "export it with tf2onnx"),
@@ -34,9 +43,9 @@ _MAGIC = (
 )  # fmt: skip
 # Names of members that tell one zip archive from another.
 _IN_ZIP = (
-    (b"/data.pkl", "a PyTorch file (.pt, .pth)", "export it with torch.onnx.export"),
-    (b"/version", "a PyTorch file (.pt, .pth)", "export it with torch.onnx.export"),
-    (b"/byteorder", "a PyTorch file (.pt, .pth)", "export it with torch.onnx.export"),
+    (b"/data.pkl", PYTORCH_FILE, _FROM_PYTORCH),
+    (b"/version", PYTORCH_FILE, _FROM_PYTORCH),
+    (b"/byteorder", PYTORCH_FILE, _FROM_PYTORCH),
     (b"metadata.json", "a Keras model (.keras)", "export it to ONNX with model.export"),
     (b"config.json", "a Keras model (.keras)", "export it to ONNX with model.export"),
     (b".npy", "a NumPy archive (.npz)", _EXPORT),
@@ -45,31 +54,74 @@ _IN_ZIP = (
 
 def is_tflite(head: bytes) -> bool:
     """Whether a file that begins so is a TensorFlow Lite model."""
-    offset, magic = _TFLITE
+    return _begins(head, *_TFLITE)
+
+
+def is_gguf(head: bytes) -> bool:
+    """Whether a file that begins so is a GGUF file."""
+    return _begins(head, *_GGUF)
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file that begins so is a safetensors file."""
+    header_length = int.from_bytes(head[:8], "little")
+    return _begins(head, *_SAFETENSORS) and 0 < header_length < _LONGEST_HEADER
+
+
+def _begins(head: bytes, offset: int, magic: bytes) -> bool:
     return head[offset : offset + len(magic)] == magic
 
 
-def refuse_other_formats(head: bytes) -> None:
+def refuse_other_formats(head: bytes, expected: FileFormat = ONNX) -> None:
     """Refuse a file that another program's first bytes give away.
 
     Raises:
         ModelFileError: naming the format, and how to get a model out of it.
     """
     for offset, magic, description, remedy in _MAGIC:
-        if head[offset : offset + len(magic)] == magic:
-            raise _refusal(description, remedy)
+        if _begins(head, offset, magic):
+            raise _refusal(description, remedy, expected)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         members = ((description, remedy) for name, description, remedy in _IN_ZIP if name in head)
-        raise _refusal(*next(members, ("a zip archive", _UNPACK)))
+        raise _refusal(*next(members, ("a zip archive", _UNPACK)), expected)
     # A pickle of protocol 2 to 5; older PyTorch files are several in a row.
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         raise _refusal(
-            "a Python pickle, as older PyTorch files are (.pt, .pth)",
-            "export it with torch.onnx.export",
+            "a Python pickle, as older PyTorch files are (.pt, .pth, .bin)", _FROM_PYTORCH
         )
-    # The length of a header, then the header, in JSON.
-    if head[8:10] == b'{"' and 0 < int.from_bytes(head[:8], "little") < 1 << 32:
+    if is_safetensors(head):
         raise _refusal("a safetensors file", HAS_NO_GRAPH)
+
+
+def refuse_other_messages(head: bytes) -> None:
+    """Refuse messages of protobuf that are no model of ONNX, once parsing has failed.
+
+    Raises:
+        ModelFileError: naming the format, and how to get a model out of it.
+    """
+    # A version, then a message whose length takes up to five bytes, then the first field in it: in
+    # a SavedModel a graph, with its facts in front; in Core ML the description of an input.
+    if message := _VERSION_AND_MESSAGE.match(head):
+        if message["first"] == b"\x12" and message["version"] == b"\x01":
+            raise _refusal(
+                "a TensorFlow SavedModel (.pb)", "convert its folder to ONNX with tf2onnx"
+            )
+        if message["first"] == b"\n":
+            raise _refusal("a Core ML model (.mlmodel)", "export the original model to ONNX")
+    if _GRAPH_NODE.match(head):
+        raise _refusal("a TensorFlow graph (.pb)", "convert it to ONNX with tf2onnx")
+
+
+_LENGTH = rb"[\x80-\xff]{0,4}[\x00-\x7f]"
+_VERSION_AND_MESSAGE = re.compile(
+    rb"\x08(?P<version>[\x01-\x7f])\x12" + _LENGTH + rb"\n" + _LENGTH + rb"(?P<first>[\n\x12])",
+    re.DOTALL,
+)
+# A node with its name and its operator, as frozen graphs begin.
+_GRAPH_NODE = re.compile(
+    rb"\n" + _LENGTH + rb"\n" + _LENGTH + rb"[\x20-\x7e]+\x12" + _LENGTH + rb"[A-Z][A-Za-z0-9]+",
+    re.DOTALL,
+)
 
 
 def refuse_text(head: bytes) -> None:
@@ -94,5 +146,6 @@ def refuse_text(head: bytes) -> None:
     raise _refusal("a text file", "check that this is the right file")
 
 
-def _refusal(description: str, remedy: str) -> ModelFileError:
-    return ModelFileError(f"not an ONNX file, but {description}", remedy)
+def _refusal(description: str, remedy: str, expected: FileFormat = ONNX) -> ModelFileError:
+    article = "an" if expected == ONNX else "a"
+    return ModelFileError(f"not {article} {expected.name} file, but {description}", remedy)

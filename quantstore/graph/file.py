@@ -6,7 +6,8 @@ import os
 import stat
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,7 @@ from quantstore.file_formats import ONNX, TENSORFLOW_LITE, FileFormat
 from quantstore.file_formats.signature import (
     HEAD_BYTES,
     refuse_other_formats,
+    refuse_other_messages,
     refuse_text,
 )
 from quantstore.graph.checker import complaint_of
@@ -109,7 +111,7 @@ def open_model(path: Path) -> ModelFile:
         tensor.base_dir = path.parent
         data_file = data_path(tensor, path.parent)
         if data_file not in data_files:
-            data_files[data_file] = _hashed(data_file, digest)
+            data_files[data_file] = hash_external(data_file, digest)
             file_bytes += data_files[data_file].length
         require_room(tensor.name, math.prod(dimensions(tensor)), data_files[data_file].length)
     unfold(model)
@@ -157,21 +159,57 @@ def read_content(path: Path, *, file_format: FileFormat = ONNX) -> bytes:
     Raises:
         ModelFileError: it cannot be read, is too large, or has another format.
     """
+    with _refusing_unreadable(path), _opened(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        head = stream.read(HEAD_BYTES)
+        if file_format == ONNX:
+            refuse_other_formats(head)
+        if size > _MOST_BYTES:
+            raise ModelFileError(
+                f"{file_format.name} files cannot be larger than 2 GiB",
+                _SMALLER.get(file_format.name, _AGAIN),
+            )
+        # As much as there was at first: a file that grows for ever must come to an end.
+        content = head + stream.read(max(0, size - len(head)))
+    if not content:
+        raise ModelFileError("the file is empty", _AGAIN)
+    if len(content) < size:
+        raise ModelFileError(BECAME_SHORTER, "try again")
+    return content
+
+
+def hash_file(path: Path, digest: "hashlib._Hash") -> DataFile:
+    """A model file of any length, its content added to the digest.
+
+    Raises:
+        ModelFileError: it cannot be read.
+    """
+    with _refusing_unreadable(path), _opened(path) as stream:
+        status = os.fstat(stream.fileno())
+        if not status.st_size:
+            raise ModelFileError("the file is empty", _AGAIN)
+        if not _is_hashed(stream, status.st_size, digest):
+            raise ModelFileError(BECAME_SHORTER, "try again")
+    return DataFile(path, status.st_size, _stamp(status))
+
+
+BECAME_SHORTER = "the file became shorter while it was read"
+
+
+def _is_hashed(stream: BinaryIO, length: int, digest: "hashlib._Hash") -> bool:
+    """Add so many bytes to the digest; says whether there were as many."""
+    while length and (chunk := stream.read(min(length, _CHUNK_BYTES))):
+        digest.update(chunk)
+        length -= len(chunk)
+    return not length
+
+
+@contextmanager
+def _refusing_unreadable(path: Path) -> Iterator[None]:
     try:
         if path.is_dir():
             raise ModelFileError("is a folder", "check the path")
-        with _opened(path) as stream:
-            size = os.fstat(stream.fileno()).st_size
-            head = stream.read(HEAD_BYTES)
-            if file_format == ONNX:
-                refuse_other_formats(head)
-            if size > _MOST_BYTES:
-                raise ModelFileError(
-                    f"{file_format.name} files cannot be larger than 2 GiB",
-                    _SMALLER[file_format.name],
-                )
-            # As much as there was at first: a file that grows for ever must come to an end.
-            content = head + stream.read(max(0, size - len(head)))
+        yield
     except FileNotFoundError as error:
         raise ModelFileError("does not exist", "check the path") from error
     except OSError as error:
@@ -182,11 +220,6 @@ def read_content(path: Path, *, file_format: FileFormat = ONNX) -> bytes:
         raise ModelFileError(f"cannot be read ({error})", "check the path") from error
     except MemoryError as error:
         raise ModelFileError("does not fit into memory", "free some memory") from error
-    if not content:
-        raise ModelFileError("the file is empty", _AGAIN)
-    if len(content) < size:
-        raise ModelFileError("the file became shorter while it was read", "try again")
-    return content
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -207,8 +240,12 @@ def _opened(path: Path) -> BinaryIO:
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
-def _hashed(path: Path, digest: "hashlib._Hash") -> DataFile:
-    """A file of external weights, its content added to the digest."""
+def hash_external(path: Path, digest: "hashlib._Hash") -> DataFile:
+    """A file of external weights, its content added to the digest.
+
+    Raises:
+        MissingWeightsError: it cannot be read.
+    """
     if any(path.is_relative_to(folder) for folder in _SYSTEM_FOLDERS):
         raise MissingWeightsError(
             f"external data {path} is a system file, not a file of weights",
@@ -217,17 +254,14 @@ def _hashed(path: Path, digest: "hashlib._Hash") -> DataFile:
     try:
         with _opened(path) as stream:
             before = os.fstat(stream.fileno())
-            bytes_left = before.st_size
-            while bytes_left and (chunk := stream.read(min(bytes_left, _CHUNK_BYTES))):
-                digest.update(chunk)
-                bytes_left -= len(chunk)
+            is_whole = _is_hashed(stream, before.st_size, digest)
     except OSError as error:
         raise MissingWeightsError(
             f"external data {path.name} cannot be read ({error.strerror})"
         ) from error
     except ModelFileError as error:
         raise MissingWeightsError(f"external data {path.name} {error}", error.hint) from error
-    if bytes_left:
+    if not is_whole:
         raise _changed(path)
     return DataFile(path, before.st_size, _stamp(before))
 
@@ -246,12 +280,14 @@ def _parse(content: bytes) -> onnx.ModelProto:
         proto = onnx.load_model_from_string(content)
     except DecodeError as error:
         refuse_text(head)
+        refuse_other_messages(head)
         raise ModelFileError(NO_ONNX_FILE, _AGAIN) from error
     except MemoryError as error:
         raise ModelFileError("does not fit into memory", "free some memory") from error
     # Protobuf skips what it does not know, so that almost any short text can pass as a message.
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.initializer):
         refuse_text(head)
+        refuse_other_messages(head)
     if not proto.HasField("graph") or not proto.graph.node:
         raise ModelFileError("not an ONNX file: it contains no graph", _AGAIN)
     return proto

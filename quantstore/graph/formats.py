@@ -2,9 +2,16 @@
 
 from pathlib import Path
 
-from quantstore.file_formats.signature import is_tflite
+from quantstore.file_formats import SAFETENSORS, has_suffix
+from quantstore.file_formats.signature import (
+    is_gguf,
+    is_safetensors,
+    is_tflite,
+    refuse_other_formats,
+)
 from quantstore.graph.file import ModelFile, head_of, open_model
 from quantstore.graph.tflite import open_tflite
+from quantstore.graph.weights import open_gguf, open_safetensors
 
 
 def open_any(path: Path) -> ModelFile:
@@ -17,4 +24,14 @@ def open_any(path: Path) -> ModelFile:
             machine can follow.
         MissingWeightsError: external data that is missing or lies outside the model's folder.
     """
-    return open_tflite(path) if is_tflite(head_of(path)) else open_model(path)
+    head = head_of(path)
+    if is_tflite(head):
+        return open_tflite(path)
+    if is_gguf(head):
+        return open_gguf(path)
+    if is_safetensors(head) or has_suffix(path, SAFETENSORS.suffixes):
+        if not is_safetensors(head):
+            # A pointer of Git LFS bears the name of the file that it stands for.
+            refuse_other_formats(head, SAFETENSORS)
+        return open_safetensors(path)
+    return open_model(path)

@@ -22,6 +22,11 @@ STANDARD_DOMAINS = ("", "ai.onnx")
 MICROSOFT = "com.microsoft"
 # Operators of TensorFlow Lite that keep their names; see graph/tflite.
 TFLITE = "tflite"
+# What a file without a graph holds besides layers; see graph/weights.
+LOOSE = "weights"
+NORMALIZATION, TENSOR = "BatchNormalization", "Tensor"
+# Quantizers, as FINN, hls4ml and Brevitas write them; see graph/qonnx.py.
+QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 
 
 _AxisFinder = Callable[[ir.Node, int], int | None]

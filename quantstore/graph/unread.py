@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from quantstore.graph.constants import find_constant
 from quantstore.graph.operators import (
+    LOOSE,
     MICROSOFT,
     STANDARD_DOMAINS,
     TFLITE,
@@ -25,6 +26,7 @@ from quantstore.graph.operators import (
 from quantstore.graph.origins import constants_behind, is_kernel, tensors_of
 
 NOT_READ_YET = "an operator that is not read yet"
+PURPOSE_UNKNOWN = "whose name and shape do not say what it is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ def _why_unknown(node: ir.Node) -> str:
         return "" if is_known_operator(node.op_type) else "of an operator that ONNX does not have"
     if node.domain == MICROSOFT and node.op_type in UNREAD | WITHOUT_WEIGHTS:
         return ""
+    if node.domain == LOOSE:
+        return PURPOSE_UNKNOWN
     if node.domain == TFLITE:
         return f"of {NOT_READ_YET}" if node.op_type in UNREAD_OF_TFLITE else ""
     return f"of an operator of domain {node.domain}, which is not read"

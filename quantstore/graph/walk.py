@@ -19,6 +19,7 @@ from quantstore.graph.grid import stored_on_grid
 from quantstore.graph.operators import MICROSOFT, UNREAD, Operand, Operator, operator_of
 from quantstore.graph.origins import tensors_of, value_count
 from quantstore.graph.packed import READERS
+from quantstore.graph.stored import dtype_name, stored_of
 from quantstore.graph.tensors import FLOAT_TYPES, INTEGER_TYPES, dimensions, is_float
 from quantstore.graph.unread import NOT_READ_YET, Unread, out_of_reach
 from quantstore.layer import Layer
@@ -193,7 +194,7 @@ def read_or_reason(file: ModelFile, site: Site, *, fold: bool = True) -> Layer |
         op_type=node.op_type,
         op_family=site.operator.family,
         weight_name=site.tensor.name or site.name,
-        weight_dtype=site.tensor.dtype.numpy().name,
+        weight_dtype=dtype_name(site.tensor),
         shape=shape,
         channel_axis=axis,
         group_count=group_count,
@@ -248,6 +249,9 @@ def _weights(file: ModelFile, site: Site) -> tuple[Floats, Stored] | tuple[Float
     if constant.dequantizer is not None:
         scale = values_of(constant.dequantizer.inputs[1], file.opset)
         return weights, stored_by(constant.dequantizer, site.tensor, scale)
+    marked = stored_of(site.tensor)
+    if marked is not None:
+        return weights, marked
     if site.tensor.dtype in INTEGER_TYPES:
         # Dequantized by arithmetic of the graph: no single factor is its scale.
         return weights, stored_as(site.tensor.dtype, None)

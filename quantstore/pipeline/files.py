@@ -6,15 +6,30 @@ from importlib import resources
 from pathlib import Path, PurePath
 
 from quantstore.errors import ModelFileError
+from quantstore.file_formats import INDEX_SUFFIX, PART_NAME, SUFFIXES, any_of, has_suffix
 from quantstore.pipeline.outcome import IngestResult
-
-# What files of the formats that are read are called.
-MODEL_SUFFIXES = (".onnx", ".tflite")
 
 
 def is_model_file(name: str | PurePath) -> bool:
-    """Whether a file of this name is a model."""
-    return PurePath(name).suffix.lower() in MODEL_SUFFIXES
+    """Whether a file of this name is a model, or a part of one."""
+    return has_suffix(name)
+
+
+def without_parts(paths: Iterable[Path]) -> list[Path]:
+    """The models among files: what an index among them stands for is left out."""
+    listed = list(paths)
+    indexed = {path.with_name(path.name[: -len(INDEX_SUFFIX)]) for path in listed if is_index(path)}
+
+    def is_part(path: Path) -> bool:
+        part = PART_NAME.fullmatch(path.name)
+        return part is not None and path.with_name(part["stem"]) in indexed
+
+    return [path for path in listed if not is_part(path)]
+
+
+def is_index(name: str | PurePath) -> bool:
+    """Whether a file of this name says which tensors lie in which other files."""
+    return has_suffix(name, (INDEX_SUFFIX,))
 
 
 def demo_paths() -> list[Path]:
@@ -66,8 +81,8 @@ def _matches(pattern: str) -> tuple[list[Path], str]:
         raise ValueError("it contains a null character")
     path = Path(pattern).expanduser()
     if path.is_dir():
-        model_files = sorted(p for p in path.rglob("*") if is_model_file(p))
-        return model_files, f"the folder holds no {' or '.join(MODEL_SUFFIXES)} file"
+        model_files = without_parts(sorted(p for p in path.rglob("*") if is_model_file(p)))
+        return model_files, f"the folder holds no {any_of(SUFFIXES)} file"
     if path.exists() or not glob.has_magic(pattern):
         return [path], ""
     return [Path(p) for p in sorted(glob.glob(str(path), recursive=True))], "no file matches"
@@ -75,6 +90,7 @@ def _matches(pattern: str) -> tuple[list[Path], str]:
 
 def name_of(path: Path) -> str:
     """A model is named after its file; ``model.onnx`` says nothing, its folder does."""
-    if is_model_file(path) and path.stem.lower() == "model":
-        return path.resolve().parent.name or path.stem
-    return path.stem
+    stem = path.name[: -len(INDEX_SUFFIX)] if is_index(path) else path.stem
+    if is_model_file(path) and stem.lower() == "model":
+        return path.resolve().parent.name or stem
+    return stem

@@ -15,7 +15,7 @@ from pathlib import Path
 from quantstore import store
 from quantstore.errors import QuantstoreError, StoreError
 from quantstore.graph.file import ModelFile
-from quantstore.pipeline.files import file_of, is_model_file
+from quantstore.pipeline.files import file_of, is_model_file, without_parts
 
 SUFFIX = ".models"
 _CONTENT = re.compile(r"[0-9a-f]{64}")
@@ -51,7 +51,7 @@ def kept_file(store_path: Path, sha256: str) -> Path | None:
         return None
     with contextlib.suppress(OSError):
         # Data lies beside it, and may be called anything but this.
-        paths = sorted((folder_of(store_path) / sha256).iterdir())
+        paths = without_parts(sorted((folder_of(store_path) / sha256).iterdir()))
         return next((path for path in paths if is_model_file(path) and path.is_file()), None)
     return None
 

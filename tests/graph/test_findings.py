@@ -32,6 +32,7 @@ from quantstore.pipeline.outcome import IngestChoices
 from quantstore.wording import findings as findings_wording
 from tests.support.graphs import conv_model, gaussian, make_model, node, save
 from tests.support.visits import fails, texts
+from tests.support.weight_files import normalization, save_tensors
 
 
 def quiet(model):
@@ -46,7 +47,10 @@ def found(tmp_path):
     """The findings of a model, as (kind, severity, layer's depth)."""
 
     def run(model, **options):
-        path = save(quiet(model), tmp_path / "m.onnx")
+        if isinstance(model, dict):
+            path = save_tensors(tmp_path / "m.safetensors", model)
+        else:
+            path = save(quiet(model), tmp_path / "m.onnx")
         return measure_file(path, jobs=1, **options).findings
 
     return run
@@ -592,6 +596,8 @@ EXAMPLES = {
     ("left out", "model"): more_channels_than_the_store_takes,
     ("not finite", "layer"): lambda: holding(np.nan),
     ("unread", "model"): whole_numbers,
+    ("no graph", "model"): lambda: {"fc.weight": gaussian(5, 8)},
+    ("unfolded", "model"): lambda: {"fc.weight": gaussian(5, 8)} | normalization("bn", 5),
     ("dead channel", "layer"): lambda: with_bias(nearly_dead(), [1, 1, 1, 1]),
     ("bias overflow", "layer"): tiny_layer,
     ("lost inputs", "layer"): half_of_its_inputs,

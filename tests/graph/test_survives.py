@@ -6,7 +6,6 @@ Every hostile file here is small; what it asks for is not.
 import io
 import os
 import pickle
-import struct
 import time
 import zipfile
 
@@ -74,9 +73,35 @@ def zipped(*names):
     return stream.getvalue()
 
 
-def safetensors():
-    header = b'{"weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
-    return struct.pack("<Q", len(header)) + header + b"\0\0\0\0"
+def message(*fields):
+    """A message of protobuf: fields by number, whole numbers, or bytes with their length."""
+    return b"".join(
+        bytes([number << 3]) + bytes([value])
+        if isinstance(value, int)
+        else bytes([number << 3 | 2]) + varint(len(value)) + value
+        for number, value in fields
+    )
+
+
+def varint(number):
+    low, rest = number & 127, number >> 7
+    return bytes([low | 128]) + varint(rest) if rest else bytes([low])
+
+
+def saved_model():
+    """The beginning of a SavedModel: its version, a graph with what it says of itself."""
+    operators = message((1, message((1, b"AddV2"))))
+    facts = message((2, operators), (4, b"serve"), (5, b"2.19.0"))
+    return message((1, 1), (2, message((1, facts), (2, bytes(300)))))
+
+
+def core_ml():
+    feature = message((1, b"image"), (3, bytes(20)))
+    return message((1, 5), (2, message((1, feature))), (18, bytes(300)))
+
+
+def frozen_graph():
+    return message((1, message((1, b"input"), (2, b"Placeholder"), (5, bytes(40))))) * 3
 
 
 POINTER = (
@@ -94,9 +119,13 @@ POINTER = (
         (b"<!DOCTYPE html><html><body>404</body></html>", "a web page", "download"),
         (POINTER, "a Git LFS pointer", "git lfs pull"),
         (zipped("archive/data.pkl", "archive/data/0"), "a PyTorch file", "torch.onnx.export"),
+        (zipped("archive/data.pkl", "archive/data/0"), "a PyTorch file", "safetensors"),
         (pickle.dumps({"weight": [1.0]}, protocol=2), "a Python pickle", "torch.onnx.export"),
-        (safetensors(), "a safetensors file", "export"),
-        (b"GGUF\x03\0\0\0" + bytes(100), "a GGUF file", "export"),
+        (pickle.dumps({"weight": [1.0]}, protocol=5), "a Python pickle", "safetensors"),
+        (saved_model(), "a TensorFlow SavedModel", "tf2onnx"),
+        (frozen_graph(), "a TensorFlow graph", "tf2onnx"),
+        (core_ml(), "a Core ML model", "ONNX"),
+        (b'<?xml version="1.0"?>\n<net name="a" version="11">', "an OpenVINO model", ".onnx"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), KERAS_FILE, "tf2onnx"),
         (zipped("metadata.json", "config.json", "model.weights.h5"), "a Keras model", "export"),
         (zipped("arr_0.npy"), "a NumPy archive", "export"),

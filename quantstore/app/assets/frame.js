@@ -69,11 +69,13 @@ function keepPlaces(page) {
 }
 
 // The files below what was dropped. A model.onnx in a folder is named after the folder.
+const UNNAMED = /^model(\.(onnx|tflite|safetensors|gguf))$/i;
+
 async function filesOf(entry, folder = "") {
     if (entry.isFile) {
         const file = await new Promise((take, fail) => entry.file(take, fail));
-        const isNamedAfterFolder = folder && file.name.toLowerCase() === "model.onnx";
-        return [isNamedAfterFolder ? new File([file], `${folder}.onnx`) : file];
+        const unnamed = folder && UNNAMED.exec(file.name);
+        return [unnamed ? new File([file], `${folder}${unnamed[1]}`) : file];
     }
     const reader = entry.createReader();
     const files = [];

@@ -15,6 +15,7 @@ from quantstore.app.uploads import Upload
 from quantstore.app.widgets import upload_box
 from quantstore.errors import QuantstoreError
 from quantstore.pipeline import keep_child, kept
+from quantstore.pipeline.files import without_parts
 from quantstore.wording.text import markdown
 from quantstore.wording.units import file_size
 
@@ -24,7 +25,7 @@ CHOOSE_OR_ENTER = (
     "To run it, choose the file again, together with its external data, or enter its path in the"
     " sidebar."
 )
-ONE_MODEL = "Choose one .onnx file, with its external data."
+ONE_MODEL = "Choose one model file, with its external data or parts."
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def _taken(files: Sequence[upload_box.Uploaded], model: str, sha256: str, *, kee
         upload = Upload(sum(file.size for file in files))
         upload.folder.mkdir()
         names = [upload_box.bare_name(file.name) for file in files]
-        models = [name for name in names if upload_box.is_model(name)]
+        models = without_parts(Path(name) for name in names if upload_box.is_model(name))
         if len(models) != 1 or len({*names}) < len(names):
             return ONE_MODEL
         for name, file in zip(names, files, strict=True):
@@ -126,9 +127,9 @@ def _taken(files: Sequence[upload_box.Uploaded], model: str, sha256: str, *, kee
     except kept.UnkeptError as error:
         return markdown(error.sentence)
     except QuantstoreError as error:
-        return markdown(f"{models[0]}: {error.sentence}")
+        return markdown(f"{path.name}: {error.sentence}")
     if content != sha256:
-        return _not_this_one(models[0], model, content)
+        return _not_this_one(path.name, model, content)
     _chosen_files()[sha256] = _ChosenFile(path, upload)
     return ""
 

@@ -16,16 +16,19 @@ from quantstore import settings
 from quantstore.app.queue import FILES
 from quantstore.app.uploads import Upload
 from quantstore.app.widgets import arrivals, reach
-from quantstore.pipeline.files import is_model_file
+from quantstore.file_formats import SUFFIXES, any_of
+from quantstore.pipeline.files import is_model_file, without_parts
 
 _COPY_BYTES = 1 << 20
 
-LABEL = "Upload ONNX files"
-DATA_FILES_TOO = "External data files: select them together with the .onnx file."
-NO_MODEL_IN_UPLOAD = (
-    "the upload has no .onnx or .tflite file; select the model together with its data files"
+LABEL = "Upload model files"
+DATA_FILES_TOO = (
+    "External data files and parts of a model: select them together with the model file."
 )
-IS_AN_ARCHIVE = "archives are not supported; unpack the archive and upload the .onnx file"
+NO_MODEL_IN_UPLOAD = (
+    f"the upload has no {any_of(SUFFIXES)} file; select the model together with its data files"
+)
+IS_AN_ARCHIVE = "archives are not supported; unpack the archive and upload the model file"
 TWO_OF_A_NAME = (
     "the upload has two models of this name, and data files; upload each model with its own data"
 )
@@ -137,7 +140,7 @@ def copied(files: Iterable[Uploaded], folder: Path) -> list[Path]:
             models.append(target)
     if not models and not refused_names:
         FILES.refuse(", ".join(counts), NO_MODEL_IN_UPLOAD)
-    return models
+    return without_parts(models)
 
 
 def bare_name(name: str) -> str:

@@ -9,13 +9,14 @@ from quantstore.app.page_list import Page
 from quantstore.app.queue import FILES
 from quantstore.app.widgets import arrivals, navigation, reach, upload_box
 from quantstore.app.widgets.colours import theme
+from quantstore.file_formats import SUFFIXES, any_of
 from quantstore.pipeline.files import demo_paths
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 TITLE = "Will your model survive int8?"
 ADD_EXAMPLES = "Add the example models"
-NO_MODEL_YET = "The store has no models yet. Drop .onnx or .tflite files anywhere on this page."
+NO_MODEL_YET = f"The store has no models yet. Drop {any_of(SUFFIXES)} files anywhere on this page."
 
 
 def add_examples() -> None:

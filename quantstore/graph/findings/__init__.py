@@ -25,8 +25,10 @@ from quantstore.graph.findings.invalid import INVALID
 from quantstore.graph.findings.large_mask import LARGE_MASK
 from quantstore.graph.findings.left_out import LEFT_OUT
 from quantstore.graph.findings.lone_normalization import LONE_NORMALIZATION
+from quantstore.graph.findings.loose_normalization import LOOSE_NORMALIZATION
 from quantstore.graph.findings.lost_inputs import LOST_INPUTS
 from quantstore.graph.findings.mixed_output import MIXED_OUTPUT
+from quantstore.graph.findings.no_graph import NO_GRAPH
 from quantstore.graph.findings.not_finite import NOT_FINITE
 from quantstore.graph.findings.not_folded import NOT_FOLDED
 from quantstore.graph.findings.not_learned import NOT_LEARNED
@@ -60,6 +62,8 @@ FINDING_KINDS: tuple[OfModel | OfLayer | OfRun, ...] = (
     LEFT_OUT,
     NOT_FINITE,
     UNREAD,
+    NO_GRAPH,
+    LOOSE_NORMALIZATION,
     DEAD_CHANNEL,
     BIAS_OVERFLOW,
     LOST_INPUTS,
