@@ -61,9 +61,20 @@ def released(folder: Path) -> Path:
     return folder
 
 
-def probed(package_folder: Path, model: Path, asked: str) -> Cost:
-    """Run the probe of one version: ``everything``, or its ``targets`` alone."""
-    environment = {**os.environ, "PYTHONPATH": str(package_folder)}
+def probed(package_folder: Path, model: Path, asked: str, compiled: Path) -> Cost:
+    """Run the probe of one version: ``everything``, or its ``targets`` alone.
+
+    Args:
+        compiled: folder for bytecode.
+    """
+    path = os.environ.get("PYTHONPATH")
+    # Compiled modules are kept, as where packages are installed, beside no sources of anybody's.
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(package_folder), *filter(None, [path])]),
+        "PYTHONPYCACHEPREFIX": str(compiled),
+    }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
         [sys.executable, "-c", PROBE, str(model), asked],
         env=environment,
@@ -114,6 +125,7 @@ def main() -> None:
             "this": (ROOT, "everything"),
             "this, targets alone": (ROOT, "targets"),
         }
+        compiled = Path(folder, "compiled")
         for model in asked.models or default_models():
             print(model.stem, file=sys.stderr, flush=True)
             costs: dict[str, list[Cost]] = {name: [] for name in versions}
@@ -121,7 +133,7 @@ def main() -> None:
             for turn in range(asked.rounds + 1):
                 for name in list(versions)[:: 1 if turn % 2 else -1]:
                     package_folder, figures = versions[name]
-                    cost = probed(package_folder, model.absolute(), figures)
+                    cost = probed(package_folder, model.absolute(), figures, compiled)
                     if turn:
                         costs[name].append(cost)
             before = median([cost.cpu_seconds for cost in costs["0.1.0"]])

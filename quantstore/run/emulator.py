@@ -2,7 +2,8 @@
 
 Every tensor that some target rounds is followed by a rounding whose grid is fed like an input, and
 so are the weights: bits, ranges, placement, one layer alone, other weights are other numbers to
-feed, never another graph.
+feed, never another graph. A caller that always rounds the same tensors in the same way, with one
+set of weights or another, has a faster one (:class:`FixedEmulator`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from quantstore.run.grids import ActivationGrid
 from quantstore.run.network import Network
 from quantstore.run.nodes import subgraphs
 from quantstore.run.placement import Placement
-from quantstore.run.roundings import GridInputs
+from quantstore.run.roundings import FixedGrids, GridInputs
 from quantstore.run.runtime import Feeds, Session
 
 _FLOAT = onnx.TensorProto.FLOAT
@@ -93,6 +94,49 @@ class Emulator:
             yield self._session.run({**fed, **sample}, self.outputs)
 
 
+class FixedEmulator:
+    """One network whose activations always lie on the same grids; its weights are fed.
+
+    It computes what :class:`Emulator` computes, bit for bit, in less time: bytes are rounded by
+    QuantizeLinear and DequantizeLinear, and nothing passes a rounding that is switched off.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        placed: Placement,
+        grids: Mapping[str, ActivationGrid],
+        observed: Iterable[str] = (),
+    ) -> None:
+        """Build the session.
+
+        Args:
+            placed: the placement of the plans to come.
+            grids: theirs.
+            observed: further tensors that :meth:`run` may be asked for.
+
+        Raises:
+            RunError: onnxruntime refuses the graph.
+        """
+        self._constants = fed_constants(network, [placed])
+        model = _with_roundings(network.model, FixedGrids(grids), self._constants)
+        self._outputs = tuple(rounded(name) if name in grids else name for name in network.outputs)
+        declared = {value.name for value in model.graph.output}
+        model.graph.output.extend(
+            onnx.ValueInfoProto(name=name) for name in observed if name not in declared
+        )
+        self._session = Session(model, is_optimized=False)
+
+    def run(self, plan: Plan, sample: Feeds, observed: Sequence[str] = ()) -> list[Array]:
+        """The compared tensors under a plan with these grids, and behind them those observed.
+
+        Raises:
+            RunError: onnxruntime stops.
+        """
+        fed = {**self._constants, **plan.constants, **sample}
+        return self._session.run(fed, (*self._outputs, *observed))
+
+
 def rounded(name: str) -> str:
     """What a tensor is called behind its rounding."""
     return f"{name}/quantstore_rounded"
@@ -134,14 +178,14 @@ def model_of(graph: onnx.GraphProto, like: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _with_roundings(
-    model: onnx.ModelProto, inputs: GridInputs, constants: Mapping[str, Array]
+    model: onnx.ModelProto, roundings: GridInputs | FixedGrids, constants: Mapping[str, Array]
 ) -> onnx.ModelProto:
     """The graph with a rounding behind each tensor that has a grid, read by all behind it."""
-    chosen = frozenset(inputs.names)
+    chosen = frozenset(roundings.names)
     graph = onnx.GraphProto(name=model.graph.name)
-    inputs.declare(graph)
+    roundings.declare(graph)
     declare_constants(graph, model, constants)
-    graph.node.extend(_rounding_nodes(model.graph, inputs, chosen))
+    graph.node.extend(_rounding_nodes(model.graph, roundings, chosen))
     for value in model.graph.output:
         is_rounded = value.name in chosen
         # Without a type: the runtime infers it.
@@ -150,12 +194,12 @@ def _with_roundings(
 
 
 def _rounding_nodes(
-    graph: Any, inputs: GridInputs, chosen: frozenset[str]
+    graph: Any, roundings: GridInputs | FixedGrids, chosen: frozenset[str]
 ) -> Iterator[onnx.NodeProto]:
     """The nodes of a graph, each tensor followed by its rounding, in bodies as well."""
     for value in graph.input:
         if value.name in chosen:
-            yield from inputs.rounding(value.name, value.name, rounded(value.name))
+            yield from roundings.rounding(value.name, value.name, rounded(value.name))
     for node in graph.node:
         copied = onnx.NodeProto()
         copied.CopyFrom(node)
@@ -163,7 +207,7 @@ def _rounding_nodes(
             if name in chosen:
                 copied.input[index] = rounded(name)
         for body in subgraphs(copied):
-            nodes = list(_rounding_nodes(body, inputs, chosen))
+            nodes = list(_rounding_nodes(body, roundings, chosen))
             del body.node[:]
             body.node.extend(nodes)
             for value in body.output:
@@ -172,4 +216,4 @@ def _rounding_nodes(
         yield copied
         for name in node.output:
             if name in chosen:
-                yield from inputs.rounding(name, name, rounded(name))
+                yield from roundings.rounding(name, name, rounded(name))

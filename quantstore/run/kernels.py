@@ -8,14 +8,12 @@ says what is lost, and estimates whether other processors would lose something.
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from quantstore.graph.findings.base import MOST_GAP_DB, KernelFigures
 from quantstore.numerics.patches import windows
@@ -23,11 +21,14 @@ from quantstore.numerics.saturation import Saturation, saturation
 from quantstore.records import Array
 from quantstore.run import qdq_file
 from quantstore.run.comparison import Reference
-from quantstore.run.emulator import Plan
+from quantstore.run.emulator import Plan, rounded
+from quantstore.run.grids import ActivationGrid
 from quantstore.run.network import Network
-from quantstore.run.nodes import Node, attribute, consumers, name_of, producers
+from quantstore.run.nodes import Node, attribute, consumers, name_of
 from quantstore.run.placement import Placement
 from quantstore.run.plans import Rounding
+from quantstore.run.qdq_file import pair_grids
+from quantstore.run.roundings import byte_codes, has_byte_codes
 from quantstore.run.runtime import Feeds, Session
 
 # Instructions that add uint8 x int8 products in 32 bits, by their names in Linux.
@@ -87,6 +88,7 @@ def measure(
     reference: Reference,
     folder: Path,
     *,
+    clamped: Mapping[str, Saturation],
     float_arithmetic_db: float = math.nan,
     may_saturate: bool | None = None,
 ) -> KernelFigures:
@@ -96,6 +98,7 @@ def measure(
         placed, rounding: what ``planned`` was made of.
         reference: what the float network gives on ``samples``.
         folder: for files; nobody else writes there.
+        clamped: by the layer, as :func:`clamped_layers` has them.
         float_arithmetic_db: the figure of the emulator, where it is there already; the file is not
             run in float arithmetic then.
         may_saturate: whether the kernels of this processor may; None looks at the processor.
@@ -105,8 +108,7 @@ def measure(
     """
     if not has_mixed_products(rounding):
         return KernelFigures(float_arithmetic_db=float_arithmetic_db)
-    model = qdq_file.qdq_model(network, placed, rounding, planned)
-    layer, worst = _most_clamped(model, samples[0], folder)
+    layer, worst = _most_clamped(clamped)
     if not (can_saturate(cpuinfo()) if may_saturate is None else may_saturate):
         return KernelFigures(
             float_arithmetic_db=float_arithmetic_db,
@@ -119,6 +121,7 @@ def measure(
         session = Session(file, has_integer_kernels=has_integer_kernels)
         return reference.median_db(session.run(sample, network.outputs) for sample in samples)
 
+    model = qdq_file.qdq_model(network, placed, rounding, planned)
     path = qdq_file.save(model, folder / "kernels.onnx")
     in_floats = float_arithmetic_db
     if math.isnan(in_floats):
@@ -141,49 +144,52 @@ def measure(
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A node that multiplies codes: ``data`` names computed uint8, ``weights`` are int8."""
+    """A node that multiplies codes: those of the tensor ``data`` by int8 ``weights``.
+
+    ``grid``: of the data. ``observed``: the tensor of a ``FixedEmulator`` that holds it, as bytes
+    or as the floats that stand for them.
+    """
 
     node: Node
     data: str
-    zero_point: int
+    grid: ActivationGrid
+    observed: str
     weights: Array
 
+    @property
+    def zero_point(self) -> int:
+        return int(-self.grid.lowest[0])
 
-def _most_clamped(
-    model: onnx.ModelProto, sample: Feeds, folder: Path
-) -> tuple[str | None, Saturation]:
+    def codes(self, tensor: Array) -> Array:
+        """The codes of the data, of the observed tensor."""
+        if tensor.dtype == np.uint8:
+            return tensor
+        codes: Array = (np.rint(tensor / self.grid.scale[0]) - self.grid.lowest[0]).astype(np.uint8)
+        return codes
+
+
+def _most_clamped(clamped: Mapping[str, Saturation]) -> tuple[str | None, Saturation]:
     """The layer that loses most on a processor without VNNI, None where none does."""
-    saturations = clamped_layers(model, sample, folder)
-    clamped = {name: layer for name, layer in saturations.items() if layer.share > 0}
-    if not clamped:
+    losing = {name: layer for name, layer in clamped.items() if layer.share > 0}
+    if not losing:
         return None, Saturation(0.0, math.inf)
-    worst = min(clamped, key=lambda name: clamped[name].sqnr_db)
-    return worst, clamped[worst]
+    worst = min(losing, key=lambda name: losing[name].sqnr_db)
+    return worst, losing[worst]
 
 
-def clamped_layers(model: onnx.ModelProto, sample: Feeds, folder: Path) -> dict[str, Saturation]:
-    """What a processor without VNNI makes of each layer of a QDQ file, on a part of its output.
+def clamped_layers(
+    multiplied: Iterable[Product], tensors: Mapping[str, Array]
+) -> dict[str, Saturation]:
+    """What a processor without VNNI makes of each layer, on a part of its output.
 
-    Raises:
-        RunError: onnxruntime refuses the file or stops.
+    Args:
+        tensors: by the name of what a product observes, of one sample.
     """
-    multiplied = list(products(model))
-    if not multiplied:
-        return {}
-    names = tuple(dict.fromkeys(product.data for product in multiplied))
-    observed = onnx.ModelProto()
-    observed.CopyFrom(model)
-    del observed.graph.output[:]
-    # Without a type: the runtime infers it.
-    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    path = qdq_file.save(observed, folder / "codes.onnx")
-    session = Session(path, is_optimized=False)
-    codes = dict(zip(names, session.run(sample, names), strict=True))
     return {
         name_of(product.node): saturation(
             *matrices(
                 product,
-                codes[product.data],
+                product.codes(tensors[product.observed]),
                 most_rows=_MOST_ROWS,
                 most_columns=_MOST_COLUMNS,
             ),
@@ -193,35 +199,54 @@ def clamped_layers(model: onnx.ModelProto, sample: Feeds, folder: Path) -> dict[
     }
 
 
-def products(model: onnx.ModelProto) -> Iterator[Product]:
-    """Every MatMul, Gemm and Conv that onnxruntime runs as an integer operator of both types."""
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    made_by, readers = producers(model), consumers(model)
-    for node in model.graph.node:
-        if node.op_type not in ("MatMul", "Gemm", "Conv"):
+def observed_tensors(network: Network, placed: Placement, planned: Plan) -> tuple[str, ...]:
+    """The tensors of a ``FixedEmulator`` that :func:`products` observe, whatever the weights."""
+    pairs = _multiplying(network, placed, planned)
+    return tuple(dict.fromkeys(_observed(node, planned) for node, _ in pairs))
+
+
+def products(network: Network, placed: Placement, planned: Plan) -> Iterator[Product]:
+    """Every MatMul, Gemm and Conv that onnxruntime runs as an integer operator of both types.
+
+    Args:
+        placed: what ``planned`` was made of, a plan that :func:`has_mixed_products`.
+    """
+    for node, grid in _multiplying(network, placed, planned):
+        name = node.input[1]
+        values, slot = planned.constants[name], network.slot_of.get(name)
+        integers = qdq_file.weight_integers(values, planned.constant_grids[name], slot)
+        # What has to be brought into shape behind DequantizeLinear is no operand of integers.
+        if integers is not None and integers.shape is None:
+            yield Product(node, node.input[0], grid, _observed(node, planned), integers.codes)
+
+
+def _observed(node: Node, planned: Plan) -> str:
+    name = node.input[0]
+    grid = planned.grids.get(name)
+    if grid is None:
+        # It only moves values of a rounded tensor, and is not rounded again.
+        return str(name)
+    return byte_codes(rounded(name)) if has_byte_codes(grid) else rounded(name)
+
+
+def _multiplying(
+    network: Network, placed: Placement, planned: Plan
+) -> Iterator[tuple[Node, ActivationGrid]]:
+    """The nodes whose data has codes, and the grid of the data."""
+    grids = {name: grid for name, (_, grid) in pair_grids(network, placed, planned).items()}
+    readers = consumers(network.model)
+    for node in network.model.graph.node:
+        if node.op_type not in ("MatMul", "Gemm", "Conv") or node.input[0] not in grids:
             continue
-        data, weights = (made_by.get(name) for name in node.input[:2])
-        if data is None or weights is None:
+        name = node.input[1]
+        if name in placed.constants or name not in planned.constant_grids:
             continue
-        if not data.op_type == weights.op_type == "DequantizeLinear":
-            continue
-        stored = constants.get(weights.input[0])
-        quantized = made_by.get(data.input[0])
-        if (
-            stored is None
-            or stored.data_type != onnx.TensorProto.INT8
-            or quantized is None
-            or quantized.op_type != "QuantizeLinear"
-        ):
-            continue
-        array = numpy_helper.to_array(stored)
         if node.op_type == "Conv" and (
-            _is_depthwise(node, array) or not _is_requantized(node, readers)
+            _is_depthwise(node, network.constant(name)) or not _is_requantized(node, grids, readers)
         ):
             # Depthwise kernels add in 32 bits; without a result to round, a Conv stays in float.
             continue
-        zero_point = int(numpy_helper.to_array(constants[data.input[2]]))
-        yield Product(node, data.input[0], zero_point, array)
+        yield node, grids[node.input[0]]
 
 
 def _is_depthwise(node: Node, weights: Array) -> bool:
@@ -229,16 +254,14 @@ def _is_depthwise(node: Node, weights: Array) -> bool:
     return bool(weights.shape[1] == 1 and weights.shape[0] == group_count)
 
 
-def _is_requantized(node: Node, readers: Mapping[str, list[Node]]) -> bool:
+def _is_requantized(node: Node, grids: Collection[str], readers: Mapping[str, list[Node]]) -> bool:
     """Whether a rounding follows a node, with at most a Relu or Clip in between."""
-    for _ in range(2):
-        following = readers.get(node.output[0], [])
-        if any(reader.op_type == "QuantizeLinear" for reader in following):
-            return True
-        if len(following) != 1 or following[0].op_type not in ("Relu", "Clip"):
-            return False
-        node = following[0]
-    return False
+    if node.output[0] in grids:
+        return True
+    following = readers.get(node.output[0], [])
+    if len(following) != 1 or following[0].op_type not in ("Relu", "Clip"):
+        return False
+    return following[0].output[0] in grids
 
 
 def matrices(

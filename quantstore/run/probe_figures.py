@@ -18,6 +18,7 @@ import onnx
 from quantstore.errors import QuantstoreError, RunError
 from quantstore.graph.findings import of_run
 from quantstore.graph.findings.base import DecoderFigures, KernelFigures
+from quantstore.numerics.saturation import Saturation
 from quantstore.records import (
     INTEGERS_ON_GRID,
     ROUNDS_NOTHING,
@@ -30,12 +31,13 @@ from quantstore.run import decoder, kernels, noise, outputs, points, states, twi
 from quantstore.run.clock import Clock
 from quantstore.run.comparison import Reference
 from quantstore.run.decoder import Decoder
-from quantstore.run.emulator import Emulator, Plan
+from quantstore.run.emulator import FixedEmulator, Plan
 from quantstore.run.faint_channels import faint_channels
 from quantstore.run.inputs import Samples
+from quantstore.run.kernels import Product
 from quantstore.run.network import Network
 from quantstore.run.outputs import JudgedPart
-from quantstore.run.placement import placement
+from quantstore.run.placement import Placement, placement
 from quantstore.run.plan import Probed
 from quantstore.run.plans import Planner, Rounding
 from quantstore.run.points import Points
@@ -258,16 +260,19 @@ class _Trial:
         self._heads: tuple[tuple[Array, ...], ...] = ()
         self._was_quantized = was_quantized
         self._last_plan: dict[str, Plan] = {}
+        self._last_emulator: tuple[Placement, FixedEmulator] | None = None
+        # By the target: what sums of a sample would saturate elsewhere, layer by layer.
+        self._clamped: dict[str, dict[str, Saturation]] = {}
+        targets = [probed.target for probed in asked if probed.target is not None]
+        # Targets that differ in their weights alone have one placement, and one emulator.
+        alike = {(target.placement, target.activations): target for target in targets}
+        placements = {key: placement(ready.network, target) for key, target in alike.items()}
         self._placements = {
-            probed.target.name: placement(ready.network, probed.target)
-            for probed in asked
-            if probed.target is not None
+            target.name: placements[target.placement, target.activations] for target in targets
         }
         # Those that round activations as well.
         self._rounding = {
-            probed.target.name: probed.target.activations
-            for probed in asked
-            if probed.target is not None and probed.target.activations is not None
+            target.name: target.activations for target in targets if target.activations is not None
         }
         # The target that findings are made for.
         rounding = [*self._rounding]
@@ -284,13 +289,34 @@ class _Trial:
             kept = self._weights_alone(probed)
             on_grid = INTEGERS_ON_GRID if self._was_quantized else WEIGHTS_ON_GRID
             return kept, on_grid if kept.output_sqnr_db > EXACT_DB else None
-        plan = self._plan(probed.target)
-        samples, reference = self._compared
-        actual = list(self._emulator.run(plan, samples))
+        _, reference = self._compared
+        actual = self._rounded(probed.target)
         kept = self._kept(reference, actual)
         if kept.output_sqnr_db > EXACT_DB:
             return kept, ROUNDS_NOTHING
         return self._to_the_end(probed.target, kept, actual), None
+
+    def _rounded(self, target: Target) -> list[list[Array]]:
+        """What the network gives under a target, sample by sample."""
+        placed, plan = self._placements[target.name], self._plan(target)
+        samples, _ = self._compared
+        if self._last_emulator is None or self._last_emulator[0] is not placed:
+            self._last_emulator = None
+            observed = kernels.observed_tensors(self._network, placed, plan)
+            self._last_emulator = (
+                placed,
+                FixedEmulator(self._network, placed, plan.grids, observed),
+            )
+        _, emulator = self._last_emulator
+        multiplied: tuple[Product, ...] = ()
+        if self._has_estimate(target):
+            multiplied = tuple(kernels.products(self._network, placed, plan))
+        observed = tuple(dict.fromkeys(product.observed for product in multiplied))
+        first = emulator.run(plan, samples[0], observed)
+        count = len(first) - len(observed)
+        tensors = dict(zip(observed, first[count:], strict=True))
+        self._clamped[target.name] = kernels.clamped_layers(multiplied, tensors)
+        return [first[:count], *(emulator.run(plan, sample) for sample in samples[1:])]
 
     def _kept(self, reference: Reference, actual: Sequence[Sequence[Array]]) -> _Kept:
         """What the outputs keep at the heads."""
@@ -350,14 +376,8 @@ class _Trial:
             yield from (finding.record() for finding in of_run(shown))
 
     def _kernel_figures(self, probed: Probed, output_sqnr_db: float) -> KernelFigures | None:
-        """What integer kernels make of a target whose products saturate on some processors.
-
-        A processor that cannot saturate is asked once, for what others would lose.
-        """
-        if probed.target is None or not kernels.has_mixed_products(Rounding.of(probed.target)):
-            return None
-        may_saturate = kernels.can_saturate(kernels.cpuinfo())
-        if not may_saturate and probed.target is not DEFAULT_TARGET:
+        """What integer kernels make of a target whose products saturate on some processors."""
+        if probed.target is None or not self._has_estimate(probed.target):
             return None
         placed, rounding = self._placements[probed.target.name], Rounding.of(probed.target)
         samples, reference = self._compared
@@ -370,13 +390,26 @@ class _Trial:
                 samples,
                 reference,
                 self._folder,
+                clamped=self._clamped[probed.target.name],
                 float_arithmetic_db=output_sqnr_db,
-                may_saturate=may_saturate,
+                may_saturate=self._may_saturate,
             )
         except RunError as error:
             # No file, no kernels: the figure stands, it is of float arithmetic.
             logger.info("integer kernels under %s: %s", probed.target.name, error.sentence)
             return None
+
+    def _has_estimate(self, target: Target) -> bool:
+        """Whether what products of a target saturate is asked.
+
+        A processor that cannot saturate is asked once, for what others would lose.
+        """
+        is_asked = self._may_saturate or target is DEFAULT_TARGET
+        return is_asked and kernels.has_mixed_products(Rounding.of(target))
+
+    @cached_property
+    def _may_saturate(self) -> bool:
+        return kernels.can_saturate(kernels.cpuinfo())
 
     def _plan(self, target: Target) -> Plan:
         """The plan of a target, kept until another one is asked for: it holds all weights."""
@@ -399,14 +432,6 @@ class _Trial:
         fed = {**self._network.constants, **rounded}
         session, names = self._network.session, self._network.outputs
         return self._kept(reference, [session.run({**fed, **sample}, names) for sample in samples])
-
-    @cached_property
-    def _emulator(self) -> Emulator:
-        grids = [
-            self._planner.activations(self._placements[name], activations)
-            for name, activations in self._rounding.items()
-        ]
-        return Emulator(self._network, [self._placements[name] for name in self._rounding], grids)
 
     @cached_property
     def _planner(self) -> Planner:

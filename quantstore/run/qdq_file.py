@@ -85,7 +85,7 @@ def qdq_model(
             writer.add_constant(tensor.name, network.float_constants[tensor.name], placed)
         else:
             writer.graph.initializer.append(tensor)
-    writer.add_nodes(_grids(network, placed, planned))
+    writer.add_nodes(pair_grids(network, placed, planned))
     return writer.model()
 
 
@@ -132,7 +132,7 @@ def _is_plain(scheme: Scheme) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Integers:
+class Integers:
     """A constant as DequantizeLinear reads it.
 
     ``scale``: one number, or one for each index of ``axis``. ``shape``: what comes out has to be
@@ -146,7 +146,7 @@ class _Integers:
     shape: tuple[int, ...] | None = None
 
 
-def _grids(
+def pair_grids(
     network: Network, placed: Placement, planned: Plan
 ) -> dict[str, tuple[str, ActivationGrid]]:
     """By the tensor that gets a pair: the tensor or constant whose grid it has, and the grid."""
@@ -266,7 +266,7 @@ class _Writer:
 
     def _integers(
         self, name: str, values: Array, array: Array, placed: Placement
-    ) -> _Integers | None:
+    ) -> Integers | None:
         """A constant's codes; None where the plan leaves it in float or no grid holds it."""
         grid = self.planned.constant_grids.get(name)
         if grid is None or name not in self.planned.constants or values.dtype != np.float32:
@@ -277,14 +277,12 @@ class _Writer:
             dtype = self._dtype(grid)
             zero_point = 0 if self._is_signed else int(-grid.lowest[0])
             codes = np.rint(values / grid.scale[0]) + zero_point
-            return _Integers(codes.astype(dtype), grid.scale.reshape(()), zero_point)
-        integers = _weights(values, grid, self.network.slot_of.get(name))
+            return Integers(codes.astype(dtype), grid.scale.reshape(()), zero_point)
+        integers = weight_integers(values, grid, self.network.slot_of.get(name))
         if integers is None or not self.weights_unsigned:
             return integers
         shifted = (integers.codes.astype(np.int16) + UNSIGNED_ZERO_POINT).astype(np.uint8)
-        return _Integers(
-            shifted, integers.scale, UNSIGNED_ZERO_POINT, integers.axis, integers.shape
-        )
+        return Integers(shifted, integers.scale, UNSIGNED_ZERO_POINT, integers.axis, integers.shape)
 
     def _dtype(self, grid: ActivationGrid) -> np.dtype[Any]:
         """What activations on a grid are stored as."""
@@ -409,16 +407,16 @@ def _is_wide(grid: ActivationGrid) -> bool:
     return float(np.max(grid.highest - grid.lowest)) > _MOST_CODES_OF_8_BITS
 
 
-def _bias(array: Array, grid: ActivationGrid) -> _Integers | None:
+def _bias(array: Array, grid: ActivationGrid) -> Integers | None:
     """A bias as int32; None where its scales belong to no axis of it."""
     codes = bias_codes(array, grid.scale).astype(np.int32).reshape(array.shape)
     if grid.scale.size == 1:
-        return _Integers(codes, grid.scale.reshape(()), 0)
+        return Integers(codes, grid.scale.reshape(()), 0)
     axes = [axis for axis, size in enumerate(array.shape) if size == array.size]
-    return _Integers(codes, grid.scale, 0, axes[0]) if axes else None
+    return Integers(codes, grid.scale, 0, axes[0]) if axes else None
 
 
-def _weights(values: Array, grid: ActivationGrid, slot: twin.Slot | None) -> _Integers | None:
+def weight_integers(values: Array, grid: ActivationGrid, slot: twin.Slot | None) -> Integers | None:
     """Weights as int8; None where no scale for each channel leads to these numbers."""
     scale = grid.scale
     axis, shape, stored = None, None, values
@@ -450,7 +448,7 @@ def _weights(values: Array, grid: ActivationGrid, slot: twin.Slot | None) -> _In
         is_on_grid = np.abs(steps - codes) <= _OFF_GRID_STEPS
     if not (is_on_grid & (np.abs(codes) <= grid.highest.max())).all():
         return None
-    return _Integers(codes.astype(np.int8), scale, 0, axis, shape)
+    return Integers(codes.astype(np.int8), scale, 0, axis, shape)
 
 
 def _with_shape(value: onnx.ValueInfoProto, network: Network) -> onnx.ValueInfoProto:

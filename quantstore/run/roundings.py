@@ -1,4 +1,4 @@
-"""Nodes that round a tensor to a grid, and the inputs of the graph that their grids come from.
+"""Nodes that round a tensor to a grid, which is fed (:class:`GridInputs`) or constant.
 
 The rounding is that of QuantizeLinear and DequantizeLinear, in float32::
 
@@ -101,23 +101,98 @@ class GridInputs:
         if grid in self.dynamic:
             yield from _fed_or_found(grid, source, result)
             scale, lowest, highest = _taken(result)
-        step = [f"{result}/{word}" for word in ("steps", "from_below", "clipped", "lifted", "code")]
-        clip = [("Clip", [step[0], lowest, highest], step[2])]
-        if grid in self.wide:
-            # Clip takes one number for all.
-            clip = [("Max", [step[0], lowest], step[1]), ("Min", [step[1], highest], step[2])]
-        for op_type, inputs, output in (
-            ("Div", [source, scale], step[0]),
-            *clip,
-            ("Add", [step[2], magic], step[3]),
-            ("Sub", [step[3], magic], step[4]),
-            ("Mul", [step[4], scale], result),
-        ):
-            yield onnx.NodeProto(op_type=op_type, input=inputs, output=[output])
+        numbers = (scale, lowest, highest, magic)
+        yield from _steps(numbers, source, result, is_wide=grid in self.wide)
 
     @property
     def _narrow(self) -> list[str]:
         return [name for name in self.names if name not in self.wide]
+
+
+@dataclass(frozen=True, slots=True)
+class FixedGrids:
+    """Grids that are constants of a graph: what has one is rounded in every run."""
+
+    grids: Mapping[str, ActivationGrid]
+
+    @property
+    def names(self) -> Sequence[str]:
+        return tuple(self.grids)
+
+    def declare(self, graph: onnx.GraphProto) -> None:
+        """Add the constants that the roundings read, in place."""
+        constants: dict[str, Array] = {}
+        for name, grid in self.grids.items():
+            scale, lowest, highest, magic = _input_names(name)
+            if has_byte_codes(grid):
+                zero_point = -grid.lowest.reshape(())
+                constants |= {
+                    scale: grid.scale.reshape(()),
+                    lowest: zero_point.astype(np.uint8),
+                }
+            elif grid.is_dynamic:
+                constants |= {
+                    **{part: np.array([number], np.float32) for part, number in _NUMBERS.items()},
+                    magic: MAGIC.reshape(1),
+                }
+            else:
+                numbers = (grid.scale, grid.lowest, grid.highest, MAGIC.reshape(1))
+                constants |= dict(zip((scale, lowest, highest, magic), numbers, strict=True))
+        graph.initializer.extend(
+            numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()
+        )
+
+    def rounding(self, name: str, source: str, result: str) -> Iterator[onnx.NodeProto]:
+        """The nodes that round ``source`` to the grid of a name and call it ``result``."""
+        grid, numbers = self.grids[name], _input_names(name)
+        if has_byte_codes(grid):
+            codes = byte_codes(result)
+            for op_type, inputs, output in (
+                ("QuantizeLinear", [source, *numbers[:2]], codes),
+                ("DequantizeLinear", [codes, *numbers[:2]], result),
+            ):
+                yield onnx.NodeProto(op_type=op_type, input=inputs, output=[output])
+            return
+        if grid.is_dynamic:
+            at = f"{result}/found/"
+            shape = helper.make_tensor("", onnx.TensorProto.INT64, [1], [1])
+            yield helper.make_node("Constant", [], [f"{at}shape"], value=shape)
+            yield from _range_nodes(at, source)
+            numbers = [*(at + part for part in _PARTS[:3]), numbers[3]]
+        yield from _steps(numbers, source, result, is_wide=grid.scale.size > 1)
+
+
+def has_byte_codes(grid: ActivationGrid) -> bool:
+    """Whether a grid has one scale and the codes of uint8, counted from a zero point."""
+    if grid.scale.size > 1 or grid.is_dynamic:
+        return False
+    lowest, highest = float(grid.lowest[0]), float(grid.highest[0])
+    return highest - lowest == _NUMBERS[_CODES] and -_NUMBERS[_CODES] <= lowest <= 0
+
+
+def byte_codes(result: str) -> str:
+    """What the codes of a tensor are called that :class:`FixedGrids` rounds with bytes."""
+    return f"{result}/codes"
+
+
+def _steps(
+    numbers: Sequence[str], source: str, result: str, *, is_wide: bool
+) -> Iterator[onnx.NodeProto]:
+    """The formula of this module, step by step; ``numbers``: names in the order of ``_PARTS``."""
+    scale, lowest, highest, magic = numbers
+    step = [f"{result}/{word}" for word in ("steps", "from_below", "clipped", "lifted", "code")]
+    clip = [("Clip", [step[0], lowest, highest], step[2])]
+    if is_wide:
+        # Clip takes one number for all.
+        clip = [("Max", [step[0], lowest], step[1]), ("Min", [step[1], highest], step[2])]
+    for op_type, inputs, output in (
+        ("Div", [source, scale], step[0]),
+        *clip,
+        ("Add", [step[2], magic], step[3]),
+        ("Sub", [step[3], magic], step[4]),
+        ("Mul", [step[4], scale], result),
+    ):
+        yield onnx.NodeProto(op_type=op_type, input=inputs, output=[output])
 
 
 def _numbers(grid: ActivationGrid) -> tuple[Floats, Floats, Floats, Floats]:
@@ -130,13 +205,38 @@ def _input_names(grid: str) -> list[str]:
 
 
 def _fed_or_found(grid: str, source: str, result: str) -> Iterator[onnx.NodeProto]:
-    """Scale, lowest and highest code: as they are fed, or where that scale is 0 of the tensor.
+    """Scale, lowest and highest code: as they are fed, or where that scale is 0 of the tensor."""
+    fed = _input_names(grid)[:3]
+    at = f"{result}/found/"
+    passed = [
+        onnx.NodeProto(op_type="Identity", input=[part], output=[f"{at}fed_{word}"])
+        for part, word in zip(fed, _PARTS, strict=False)
+    ]
+    shape = numpy_helper.from_array(np.ones(1, np.int64), f"{at}shape")
+    yield onnx.NodeProto(op_type="Equal", input=[fed[0], _ZERO], output=[f"{at}is_asked"])
+    yield helper.make_node(
+        "If",
+        [f"{at}is_asked"],
+        _taken(result),
+        then_branch=helper.make_graph(
+            _range_nodes(at, source),
+            "found",
+            [],
+            [_number(at + part) for part in _PARTS[:3]],
+            [shape],
+        ),
+        else_branch=helper.make_graph(
+            passed, "fed", [], [_number(f"{at}fed_{part}") for part in _PARTS[:3]]
+        ),
+    )
+
+
+def _range_nodes(at: str, source: str) -> list[onnx.NodeProto]:
+    """The nodes that find scale, lowest and highest code of a tensor; names begin with ``at``.
 
     https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html
     """
-    fed = _input_names(grid)[:3]
-    at = f"{result}/found/"
-    dynamic_nodes = [
+    return [
         onnx.NodeProto(op_type=op_type, input=inputs, output=[at + output])
         for op_type, inputs, output in (
             ("ReduceMin", [source], "min"),
@@ -154,23 +254,6 @@ def _fed_or_found(grid: str, source: str, result: str) -> Iterator[onnx.NodeProt
             ("Add", [f"{at}lowest", _CODES], "highest"),
         )
     ]
-    passed = [
-        onnx.NodeProto(op_type="Identity", input=[part], output=[f"{at}fed_{word}"])
-        for part, word in zip(fed, _PARTS, strict=False)
-    ]
-    shape = numpy_helper.from_array(np.ones(1, np.int64), f"{at}shape")
-    yield onnx.NodeProto(op_type="Equal", input=[fed[0], _ZERO], output=[f"{at}is_asked"])
-    yield helper.make_node(
-        "If",
-        [f"{at}is_asked"],
-        _taken(result),
-        then_branch=helper.make_graph(
-            dynamic_nodes, "found", [], [_number(at + part) for part in _PARTS[:3]], [shape]
-        ),
-        else_branch=helper.make_graph(
-            passed, "fed", [], [_number(f"{at}fed_{part}") for part in _PARTS[:3]]
-        ),
-    )
 
 
 def _taken(result: str) -> list[str]:

@@ -8,9 +8,10 @@ here knows a store.
 import logging
 import math
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from quantstore.run.comparison import Reference
 from quantstore.run.decisions import Decisions, decisions
 from quantstore.run.decoder import Decoder
 from quantstore.run.drift import measure_drift
-from quantstore.run.emulator import Emulator, Plan
+from quantstore.run.emulator import Emulator, FixedEmulator, Plan
 from quantstore.run.feeding import ChosenSamples, choose_samples
 from quantstore.run.inputs import Samples
 from quantstore.run.layers import LayerKey
@@ -49,7 +50,7 @@ from quantstore.run.plans import Planner, Rounding
 from quantstore.run.points import Points
 from quantstore.run.probe_figures import EXACT_DB
 from quantstore.run.ranges import SENTINEL, observe
-from quantstore.run.runtime import version
+from quantstore.run.runtime import Feeds, version
 from quantstore.run.sensitivity import Bench, Budget, units_of
 from quantstore.run.subject import PreparedModel
 from quantstore.run.tail import HeadFigures, Tail, WholeFile
@@ -124,9 +125,7 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     planner = _planner(work, prepared, placed, chosen.calibration, keep)
     scheme = None if choices.mode == "activations" else target.scheme
     plan = planner.plan(placed, Rounding(scheme, target.activations))
-    grids = planner.grids(placed, target.activations) if target.activations else {}
-    emulator = Emulator(prepared, [placed], [plan.grids])
-    figures = _figures(work, emulator, plan, samples, compared)
+    figures = _figures(work, placed, plan, samples, compared)
     judgement = _Judgement()
     if figures.failure is None:
         judgement = _judgement(
@@ -140,26 +139,30 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
             is_real=inputs != NOISE,
         )
     deciding_db, tail_db = judgement.deciding_db, judgement.tail_db
-    activation_errors: tuple[ActivationErrorRecord, ...] = ()
-    if choices.drift:
-        local = with_local_twins(prepared, placed, plan, grids)
-        activation_errors = measure_drift(
-            emulator,
-            plan,
-            local,
-            samples,
-            work.folder,
-            work.steps("comparing tensors"),
-            order=order,
-        )
     now = datetime.now(UTC).replace(tzinfo=None)
+    activation_errors: tuple[ActivationErrorRecord, ...] = ()
     sensitivities = Sensitivities()
-    if choices.sensitivity:
-        stored = {
-            slot: (key.name, depth_of[key]) for slot, key in layer_of.items() if key in depth_of
-        }
-        units = units_of(emulator, placed, plan, stored)
-        sensitivities = _sensitivities(work, Bench(emulator, plan, samples, units), samples, now)
+    if choices.drift or choices.sensitivity:
+        # They switch roundings off, one or all.
+        emulator = Emulator(prepared, [placed], [plan.grids])
+        if choices.drift:
+            grids = planner.grids(placed, target.activations) if target.activations else {}
+            activation_errors = measure_drift(
+                emulator,
+                plan,
+                with_local_twins(prepared, placed, plan, grids),
+                samples,
+                work.folder,
+                work.steps("comparing tensors"),
+                order=order,
+            )
+        if choices.sensitivity:
+            stored = {
+                slot: (key.name, depth_of[key]) for slot, key in layer_of.items() if key in depth_of
+            }
+            units = units_of(emulator, placed, plan, stored)
+            bench = Bench(emulator, plan, samples, units)
+            sensitivities = _sensitivities(work, bench, samples, now)
     return Simulation(
         sha256=sha256,
         folded=choices.fold,
@@ -422,17 +425,23 @@ def returns_no_number(model: str, output: str, sample_count: int) -> str:
 
 
 def _figures(
-    work: Workplace, emulator: Emulator, plan: Plan, samples: Samples, compared: PreparedModel
+    work: Workplace, placed: Placement, plan: Plan, samples: Samples, compared: PreparedModel
 ) -> _Figures:
-    names = compared.points.names
-    expected = list(_returned(work, emulator, Plan(), samples, "running the float model"))
+    network, names = compared.network, compared.points.names
+
+    def in_float(sample: Feeds) -> list[Array]:
+        return network.session.run(network.fed(sample), network.outputs)
+
+    expected = list(_returned(work, in_float, samples, "running the float model"))
     for name, count in _not_numbers(names, expected):
         raise RunError(
             returns_no_number("float", name, count),
             "check the preprocessing of the inputs",
         )
     reference = Reference(names, expected)
-    actual = list(_returned(work, emulator, plan, samples, "running the quantized model"))
+    emulator = FixedEmulator(network, placed, plan.grids)
+    quantized = partial(emulator.run, plan)
+    actual = list(_returned(work, quantized, samples, "running the quantized model"))
     decided = decisions(samples, expected, actual) if compared.holds_scores else Decisions()
     for name, count in _not_numbers(names, actual):
         sentence = returns_no_number("quantized", name, count)
@@ -445,11 +454,11 @@ def _figures(
 
 
 def _returned(
-    work: Workplace, emulator: Emulator, plan: Plan, samples: Samples, stage: str
+    work: Workplace, run: Callable[[Feeds], list[Array]], samples: Samples, stage: str
 ) -> Iterator[list[Array]]:
-    feeds = (samples[index] for index in range(len(samples)))
-    for done, arrays in enumerate(emulator.run(plan, feeds), start=1):
-        work.say(stage, done, len(samples))
+    for index in range(len(samples)):
+        arrays = run(samples[index])
+        work.say(stage, index + 1, len(samples))
         yield arrays
 
 

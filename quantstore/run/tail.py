@@ -17,7 +17,7 @@ from quantstore.records import Array
 from quantstore.run import grids, outputs
 from quantstore.run.choices import Calibration
 from quantstore.run.decoder import Decoder, Share
-from quantstore.run.emulator import Emulator
+from quantstore.run.emulator import FixedEmulator
 from quantstore.run.inputs import Samples
 from quantstore.run.nodes import name_of
 from quantstore.run.outputs import JudgedPart
@@ -212,9 +212,9 @@ class _Run:
         )
         planner = Planner(decoder.network, observed, self.tail.calibration)
         plan = planner.plan(placed, Rounding.of(target))
-        emulator = Emulator(decoder.network, [placed], [plan.grids])
+        emulator = FixedEmulator(decoder.network, placed, plan.grids)
         handed = [
-            dict(zip(decoder.ends, arrays, strict=True)) for arrays in emulator.run(plan, fed)
+            dict(zip(decoder.ends, emulator.run(plan, sample), strict=True)) for sample in fed
         ]
         if target.placement == "everywhere":
             ranges = {name: item.range for name, item in observed.items() if item.range is not None}

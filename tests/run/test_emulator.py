@@ -12,13 +12,13 @@ from onnx.reference import ReferenceEvaluator
 from quantstore.numerics.quantization import round_trip
 from quantstore.pipeline.files import demo_paths
 from quantstore.run.comparison import sqnr_db
-from quantstore.run.emulator import Emulator, Plan
+from quantstore.run.emulator import Emulator, FixedEmulator, Plan
 from quantstore.run.grids import AT_RUN_TIME, ActivationGrid, grids_of, of_channels
 from quantstore.run.nodes import every_node, name_of
 from quantstore.run.placement import RECURRENT, placement
 from quantstore.run.plans import Rounding
 from quantstore.run.ranges import Range
-from quantstore.run.roundings import GridInputs
+from quantstore.run.roundings import FixedGrids, GridInputs, has_byte_codes
 from quantstore.run.runtime import Session
 from quantstore.schemes import INT8_SCHEMES, TARGETS, Activations, Target
 from tests.support.graphs import float_value, gaussian, make_model, node
@@ -113,6 +113,24 @@ def test_a_tensor_without_a_grid_passes_as_it_is(x):
     (found,) = ONE_FOR_ALL.run({"x": x, **GridInputs(["x"]).fed({})})
     # Equal are 0 and -0 as well.
     np.testing.assert_array_equal(found, x)
+
+
+numbers = arrays.arrays(
+    np.float32,
+    arrays.array_shapes(max_dims=3, max_side=6),
+    elements=st.floats(width=32, allow_nan=False),
+)
+
+
+@pytest.mark.parametrize("name", CODES)
+@given(x=numbers, scale=scales, share=st.floats(0, 1))
+def test_a_grid_that_is_constant_rounds_as_one_that_is_fed(name, x, scale, share):
+    _, _, lowest, highest = CODES[name]
+    grid = counted_from(int(lowest + share * (highest - lowest)), scale, lowest, highest)
+    assert has_byte_codes(grid) == (name != "uint16")
+    (found,) = rounding_session(FixedGrids({"x": grid})).run({"x": x})
+    (expected,) = ONE_FOR_ALL.run({"x": x, **GridInputs(["x"]).fed({"x": grid})})
+    np.testing.assert_array_equal(found, expected)
 
 
 WIDE = GridInputs(["x"], wide={"x": (4, 1)})
@@ -291,6 +309,20 @@ def test_a_scale_for_each_channel_saves_what_a_depthwise_convolution_reads(tmp_p
         found = [y for (y,) in trial.emulated(target)]
         quiet = sqnr_db(np.stack(expected)[:, :, 0], np.stack(found)[:, :, 0])
         assert (quiet > 20) == is_saved
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("file", ["digits-separable", "silero-vad"])
+def test_grids_that_are_constants_give_what_those_that_are_fed_give(name, file, path_of, tmp_path):
+    """Bit for bit but for the sign of zeros, under every target."""
+    target = TARGETS[name]
+    trial = trial_of_file(path_of(file), tmp_path)
+    placed, plan = trial.placed(target), trial.plan_of(target)
+    fixed = FixedEmulator(trial.network, placed, plan.grids)
+    fed = Emulator(trial.network, [placed], [plan.grids])
+    for sample, expected in zip(trial.test, fed.run(plan, trial.test), strict=True):
+        for one, other in zip(fixed.run(plan, sample), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_the_order_of_targets_and_what_ran_before_change_nothing(path_of, tmp_path):

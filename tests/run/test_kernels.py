@@ -10,8 +10,9 @@ from quantstore.graph.findings import of_run
 from quantstore.graph.findings.base import MOST_GAP_DB
 from quantstore.pipeline.files import demo_paths
 from quantstore.run import kernels, qdq_file
+from quantstore.run.emulator import FixedEmulator
 from quantstore.run.runtime import Session
-from tests.support.clamping import run_without_vnni
+from tests.support.clamping import products_of_file, run_without_vnni
 from tests.support.graphs import float_value, gaussian, make_model, node
 from tests.support.planned import trial_on, trial_on_noise
 
@@ -88,6 +89,20 @@ def float_db(trial, model):
     )
 
 
+def products_of(trial):
+    return list(kernels.products(trial.network, trial.placed, trial.plan))
+
+
+def clamped_layers_of(trial):
+    """What the first sample shows of every layer."""
+    if not kernels.has_mixed_products(trial.rounding):
+        return {}
+    names = kernels.observed_tensors(trial.network, trial.placed, trial.plan)
+    emulator = FixedEmulator(trial.network, trial.placed, trial.plan.grids, names)
+    arrays = emulator.run(trial.plan, trial.samples[0], names)[-len(names) :]
+    return kernels.clamped_layers(products_of(trial), dict(zip(names, arrays, strict=True)))
+
+
 def figures_of(trial, tmp_path, **options):
     return kernels.measure(
         trial.network,
@@ -97,6 +112,7 @@ def figures_of(trial, tmp_path, **options):
         trial.samples,
         trial.reference,
         tmp_path,
+        clamped=clamped_layers_of(trial),
         **options,
     )
 
@@ -110,7 +126,7 @@ def test_clamped_sums_lose_a_network_that_float_arithmetic_keeps(saturating):
 def test_the_same_weights_as_uint8_lose_nothing(saturating):
     model = file_of(saturating, weights_unsigned=True)
     # Nothing there is multiplied as uint8 with int8.
-    assert list(kernels.products(model)) == []
+    assert list(products_of_file(model)) == []
     assert float_db(saturating, model) == pytest.approx(
         float_db(saturating, file_of(saturating)), abs=0.01
     )
@@ -144,7 +160,7 @@ def test_but_for_the_clamping_the_model_of_the_processor_computes_what_onnxrunti
     draw = [{"x": random.normal(size=(2, 6, 9, 8)).astype(np.float32)} for _ in range(4)]
     trial = trial_on(model, ("y",), draw[:2], draw[2:], "int8_channel", tmp_path)
     written = file_of(trial)
-    assert [one.node.name for one in kernels.products(written)] == ["conv", "gemm"]
+    assert [one.node.name for one in products_of_file(written)] == ["conv", "gemm"]
     step = float(trial.plan.grids["y"].scale[0])
     for sample in trial.samples:
         (expected,) = Session(written, is_optimized=False).run(sample)
@@ -182,7 +198,7 @@ def test_a_processor_that_saturates_is_found_out_and_the_cure_is_proven(
     class WithoutVnni(Session):
         def __init__(self, path, *, has_integer_kernels=False, is_optimized=True):
             super().__init__(path, is_optimized=is_optimized)
-            self._model = kernels.onnx.load(path) if has_integer_kernels else None
+            self._model = onnx.load(path) if has_integer_kernels else None
 
         def run(self, feeds, outputs=None):
             if self._model is None:
@@ -231,8 +247,7 @@ def test_without_uint8_times_int8_there_is_nothing_to_measure(tmp_path, target):
 
 def test_depthwise_layers_and_those_without_a_rounded_result_are_no_such_products(tmp_path):
     path = next(path for path in demo_paths() if path.stem == "digits-separable")
-    everywhere = file_of(trial_on_noise(path, "int8_channel", tmp_path))
-    names = [one.node.name for one in kernels.products(everywhere)]
+    names = [one.node.name for one in products_of(trial_on_noise(path, "int8_channel", tmp_path))]
     assert names
     assert not any("depthwise" in name for name in names)
 
@@ -245,5 +260,39 @@ def test_a_convolution_whose_result_is_not_rounded_stays_in_float(tmp_path):
         trial_on(model, ("y",), draw[:2], draw[2:], target, tmp_path)
         for target in ("int8_channel", "int8_channel_fused")
     )
-    assert len(list(kernels.products(file_of(everywhere)))) == 1
-    assert list(kernels.products(file_of(fused))) == []
+    assert len(products_of(everywhere)) == 1
+    assert products_of(fused) == []
+
+
+def test_products_and_their_codes_are_those_of_the_file_that_is_written(saturating, tmp_path):
+    """A tensor that only moves values of a rounded one has its codes, too."""
+    model = make_model(
+        [
+            node("Conv", ["x", "w"], ["h"], "conv", pads=[1, 1, 1, 1]),
+            node("Relu", ["h"], ["r"], "relu"),
+            node("MaxPool", ["r"], ["p"], "pool", kernel_shape=[2, 2], strides=[2, 2]),
+            node("Conv", ["p", "v"], ["c"], "conv behind the pool"),
+            node("Flatten", ["c"], ["f"], "flatten"),
+            node("Gemm", ["f", "u", "b"], ["y"], "gemm", transB=1),
+        ],
+        {
+            "w": abs(gaussian(4, 3, 3, 3)),
+            "v": abs(gaussian(6, 4, 2, 2)),
+            "u": abs(gaussian(5, 54)),
+            "b": gaussian(5),
+        },
+    )
+    model.graph.input[0].CopyFrom(float_value("x", [1, 3, 8, 8]))
+    draw = [{"x": abs(gaussian(1, 3, 8, 8, seed=seed))} for seed in range(4)]
+    for trial in (saturating, trial_on(model, ("y",), draw[:2], draw[2:], "int8_tensor", tmp_path)):
+        written = file_of(trial)
+        of_file = list(products_of_file(written))
+        assert [one.node.name for one in products_of(trial)] == [one.node.name for one in of_file]
+        observed = onnx.ModelProto.FromString(written.SerializeToString())
+        del observed.graph.output[:]
+        names = list(dict.fromkeys(one.observed for one in of_file))
+        observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        arrays = Session(observed, is_optimized=False).run(trial.samples[0], names)
+        expected = kernels.clamped_layers(of_file, dict(zip(names, arrays, strict=True)))
+        assert clamped_layers_of(trial) == expected
+        assert any(layer.share > 0 for layer in expected.values())

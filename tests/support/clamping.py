@@ -5,7 +5,8 @@ import onnx
 from onnx import numpy_helper
 
 from quantstore.numerics.saturation import clamped_product
-from quantstore.run.kernels import matrices, products
+from quantstore.run.grids import ActivationGrid
+from quantstore.run.kernels import Product, matrices
 from quantstore.run.nodes import consumers, producers, read_by
 from quantstore.run.runtime import Session
 
@@ -13,10 +14,54 @@ from quantstore.run.runtime import Session
 _MOST_SUMS = 1 << 24
 
 
+def products_of_file(model):
+    """Every MatMul, Gemm and Conv of a QDQ file that is run on bytes of both signs."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    made_by, readers = producers(model), consumers(model)
+    for node in model.graph.node:
+        if node.op_type not in ("MatMul", "Gemm", "Conv"):
+            continue
+        data, weights = (made_by.get(name) for name in node.input[:2])
+        if data is None or weights is None:
+            continue
+        if not data.op_type == weights.op_type == "DequantizeLinear":
+            continue
+        stored, quantized = constants.get(weights.input[0]), made_by.get(data.input[0])
+        if stored is None or stored.data_type != onnx.TensorProto.INT8:
+            continue
+        if quantized is None or quantized.op_type != "QuantizeLinear":
+            continue
+        array = numpy_helper.to_array(stored)
+        if node.op_type == "Conv" and (
+            _is_depthwise(node, array) or not _is_requantized(node, readers)
+        ):
+            continue
+        scale, zero_point = (numpy_helper.to_array(constants[name]) for name in data.input[1:3])
+        lowest = np.array([-float(zero_point)], np.float32)
+        grid = ActivationGrid(scale.reshape(1), lowest, lowest + 255)
+        yield Product(node, data.input[0], grid, data.input[0], array)
+
+
+def _is_depthwise(node, weights):
+    group_count = next((one.i for one in node.attribute if one.name == "group"), 1)
+    return weights.shape[1] == 1 and weights.shape[0] == group_count
+
+
+def _is_requantized(node, readers):
+    for _ in range(2):
+        following = readers.get(node.output[0], [])
+        if any(reader.op_type == "QuantizeLinear" for reader in following):
+            return True
+        if len(following) != 1 or following[0].op_type not in ("Relu", "Clip"):
+            return False
+        node = following[0]
+    return False
+
+
 def run_without_vnni(model, sample, names, multiply=clamped_product):
     """Tensors of a QDQ file, its products of uint8 and int8 clamped as VPMADDUBSW clamps them."""
     tensors = dict(sample)
-    for product in products(model):
+    for product in products_of_file(model):
         name = product.node.output[0]
         codes, unclamped = _computed(model, tensors, [product.data, name])
         tensors[name] = _result(model, product, codes, unclamped, multiply)
