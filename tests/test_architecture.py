@@ -54,6 +54,8 @@ OWNERS = {
     "click": {"cli"},
     "tabulate": {"wording.tables"},
     "jinja2": {"report"},
+    "dask": {"pipeline.cluster"},
+    "distributed": {"pipeline.cluster"},
     # Arrays, and frames of them: below the store there are no frames, except for what a chart shows
     # of one layer.
     "numpy": {
@@ -311,6 +313,7 @@ HEAVY = {
     "pyarrow",
     "altair",
     "streamlit",
+    "distributed",
 }
 
 

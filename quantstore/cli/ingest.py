@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from quantstore.errors import QuantstoreError, printable
 from quantstore.wording import units
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from quantstore.pipeline.outcome import IngestChoices, IngestProgress, IngestResult
 
 
@@ -37,6 +40,16 @@ if TYPE_CHECKING:
     help="Do not run the model on noise. The model stays untested unless its weights prove a loss.",
 )
 @probe_seconds_option
+@click.option(
+    "--executor",
+    type=click.Choice(["dask"]),
+    help="Measure on the workers of a Dask cluster. [default: on this machine]",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Scheduler of the cluster. [default: start one on this machine, with --jobs workers]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result of each file as JSON.")
 @everywhere
 def ingest(
@@ -48,6 +61,8 @@ def ingest(
     no_fold: bool,
     no_probe: bool,
     probe_seconds: float | None,
+    executor: str | None,
+    scheduler: str | None,
     as_json: bool,
 ) -> int:
     """Measure model files and store the results.
@@ -62,6 +77,7 @@ def ingest(
       quantstore ingest models/ --jobs 4
       quantstore ingest "runs/*/best.onnx" --json | jq '.[] | select(.error)'
       quantstore ingest model.onnx --name rtmdet-s-epoch300 --replace
+      quantstore ingest /mnt/zoo --executor dask --scheduler tcp://10.0.0.5:8786
     """
     from quantstore.pipeline.files import find_files
     from quantstore.pipeline.outcome import IngestChoices
@@ -71,10 +87,15 @@ def ingest(
         raise click.UsageError(f"--name is for one file, and these are {len(files)}")
     if no_probe and probe_seconds is not None:
         raise click.UsageError("--probe-seconds and --no-probe exclude each other")
+    if scheduler is not None and executor is None:
+        raise click.UsageError("--scheduler needs --executor dask")
+    if scheduler is not None and jobs is not None:
+        raise click.UsageError("--jobs is for this machine: the scheduler has its own workers")
     choices = IngestChoices(name=name, replace=replace, fold=not no_fold, probe=not no_probe)
     if probe_seconds is not None:
         choices = dataclasses.replace(choices, probe_seconds=probe_seconds)
-    results = [*failures, *_ingested(files, db, choices, jobs, failures)]
+    with _executor_for(files, executor, scheduler, jobs) as workers:
+        results = [*failures, *_ingested(files, db, choices, jobs, failures, workers)]
     if as_json:
         print_lines([dataclasses.asdict(result) for result in results])
     return SOME_FAILED if any(result.outcome == "failed" for result in results) else OK
@@ -104,12 +125,26 @@ def demo(db: Path) -> int:
     return code
 
 
+@contextmanager
+def _executor_for(
+    files: list[Path], executor: str | None, scheduler: str | None, jobs: int | None
+) -> "Iterator[Executor | None]":
+    if executor is None or not files:
+        yield None
+        return
+    from quantstore.pipeline.cluster import dask_executor
+
+    with dask_executor(scheduler, jobs) as workers:
+        yield workers
+
+
 def _ingested(
     files: list[Path],
     db: Path,
     choices: "IngestChoices",
     jobs: int | None,
     failures: "Iterable[IngestResult]" = (),
+    executor: "Executor | None" = None,
 ) -> "list[IngestResult]":
     """Ingest and say what became of each file, those that failed before included."""
     from quantstore.pipeline.fleet import ingest_many
@@ -120,8 +155,8 @@ def _ingested(
             talk.say(_sentence(failure, db, choices.name))
         finished = (
             _ingest_alone(files[0], db, choices, talk)
-            if len(files) == 1
-            else ingest_many(files, db, choices, jobs)
+            if len(files) == 1 and executor is None
+            else ingest_many(files, db, choices, jobs, executor)
         )
         for result in finished:
             results.append(result)

@@ -244,8 +244,9 @@ def _loss(error: Exception) -> QuantstoreError:
 
 
 def _summary(error: Exception) -> str:
-    first_line = (str(error).strip() or "no message").splitlines()[0]
-    return printable(f"{type(error).__name__}: {first_line}")
+    # Engines go on with advice of their own.
+    first_sentence = (str(error).strip() or "no message").splitlines()[0].split(". ")[0]
+    return printable(f"{type(error).__name__}: {first_sentence}")
 
 
 @contextmanager
