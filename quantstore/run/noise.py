@@ -20,8 +20,9 @@ from quantstore.records import Array, Floats
 from quantstore.run import dimensions, pictures, readers, tokens, waveforms
 from quantstore.run.runtime import Feeds
 
-# ``constant``: the same for every model, a mask of ones. ``number``: nothing is known of it.
-InputContent = Literal["image", "sound", "bytes", "tokens", "constant", "state", "number"]
+# ``constant``: the same for every model, a mask of ones. ``length``: how much of another input
+# holds data. ``number``: nothing is known of it.
+InputContent = Literal["image", "sound", "bytes", "tokens", "constant", "length", "state", "number"]
 
 # Sides of a square image, tried in this order where a model leaves them open.
 IMAGE_SIDES = (320, 224, 256, 640, 416, 512, 128, 64, 32)
@@ -61,6 +62,7 @@ CANNOT_BE_IMITATED = "noise cannot imitate the inputs of this network; run it on
 _STATES = ("state", "hidden", "cell", "memory", "cache", "past")
 _SHORT_STATES = ("h", "c", "h0", "c0", "hn", "cn", "hx", "cx", "h_0", "c_0", "h_in", "c_in")
 _RATES = ("sr", "sample_rate", "sampling_rate")
+_SOUNDS = ("waveform", "wav", "audio", "speech", "pcm", "signal")
 _FEATURES = ("mel", "mfcc", "fbank", "spec", "feat", "embed", "latent")
 
 
@@ -105,7 +107,7 @@ PIXELS = Scale.up_to(255.0)
 class Input:
     """An input with every dimension decided, and what fills it.
 
-    ``limit``: integers stay below it. ``scale``: of images.
+    ``limit``: integers stay below it, and a length is one less. ``scale``: of images.
     """
 
     name: str
@@ -137,15 +139,39 @@ def choices(model: ir.Model) -> Iterator[tuple[Input, ...]]:
     values = [value for value in model.graph.inputs if value.const_value is None]
     opset = model.opset_imports.get("")
     for sizes in _sizes_together(values):
-        yield tuple(
-            _decided(value, IMAGE_SIDES[0], SEQUENCE_LENGTHS[0], opset, sizes) for value in values
+        yield _with_lengths(
+            values,
+            [
+                _decided(value, IMAGE_SIDES[0], SEQUENCE_LENGTHS[0], opset, sizes)
+                for value in values
+            ],
         )
     for length in SEQUENCE_LENGTHS:
         for side in IMAGE_SIDES:
-            inputs = tuple(_decided(value, side, length, opset) for value in values)
+            inputs = _with_lengths(
+                values, [_decided(value, side, length, opset) for value in values]
+            )
             if inputs not in seen:
                 seen.add(inputs)
                 yield inputs
+
+
+def _with_lengths(declared: Sequence[ir.Value], inputs: Sequence[Input]) -> tuple[Input, ...]:
+    """The inputs, each length that of the longest open axis: nothing of a sample is padding."""
+    open_sizes = [
+        size
+        for graph_input, model_input in zip(declared, inputs, strict=True)
+        for fixed, size in zip((graph_input.shape or ())[1:], model_input.shape[1:], strict=False)
+        if not isinstance(fixed, int)
+    ]
+    sizes = open_sizes or [size for model_input in inputs for size in model_input.shape[1:]]
+    length = max(sizes, default=1)
+    return tuple(
+        dataclasses.replace(model_input, limit=length + 1)
+        if model_input.content == "length"
+        else model_input
+        for model_input in inputs
+    )
 
 
 def _sizes_together(values: Sequence[ir.Value]) -> Iterator[dict[str, int]]:
@@ -260,8 +286,10 @@ def _drawn(model_input: Input, random: np.random.Generator, first: int) -> Itera
     """One sample after another of an input, without end."""
     shape, dtype = model_input.shape, model_input.dtype
     if model_input.content == "sound":
-        for rows in waveforms.windows(random, math.prod(shape[:-1]), shape[-1]):
-            yield rows.reshape(shape).astype(dtype)
+        axis = int(np.argmax(shape))
+        others = (*shape[:axis], *shape[axis + 1 :])
+        for rows in waveforms.windows(random, math.prod(others), shape[axis]):
+            yield np.moveaxis(rows.reshape(*others, -1), -1, axis).astype(dtype)
     for index in itertools.count(first):
         match model_input.content:
             case "image":
@@ -270,6 +298,8 @@ def _drawn(model_input: Input, random: np.random.Generator, first: int) -> Itera
                 yield np.zeros(shape, dtype)
             case "constant":
                 yield np.full(shape, _constant(model_input.name, dtype), dtype)
+            case "length":
+                yield np.full(shape, model_input.limit - 1, dtype)
             case "bytes":
                 is_binary = index % tokens.BINARY_EVERY == tokens.BINARY_EVERY - 1
                 drawn = (tokens.binary if is_binary else tokens.text)(random, shape)
@@ -312,6 +342,18 @@ def names_a_state(name: str) -> bool:
     """Whether an input is the state of a recurrent network, by its name."""
     last = name.lower().rsplit("/", 1)[-1]
     return last in _SHORT_STATES or any(word in last for word in _STATES)
+
+
+def _names_sound(name: str) -> bool:
+    lower = name.lower()
+    return any(word in lower for word in _SOUNDS) and not any(word in lower for word in _FEATURES)
+
+
+def _names_a_length(lower: str) -> bool:
+    """``input_lengths``, ``waveforms_lens``, ``seq_len``."""
+    return any(
+        word in ("len", "lens", "length", "lengths") for word in lower.replace("/", "_").split("_")
+    ) or lower.endswith(("length", "lengths"))
 
 
 def _has_channels_last(shape: tuple[int, ...] | list[int | None]) -> bool:
@@ -362,6 +404,8 @@ def _decided(
     elif names_a_state(name) or not dims:
         fill = [1] * len(dims)
     else:
+        if _names_sound(name) and len(dims) <= 3:
+            length = max(length, waveforms.LASTING)
         fill = [1] + [length] * (len(dims) - 1)
     shape = tuple(size or chosen for size, chosen in zip(dims, fill, strict=True))
     dtype = np.dtype((value.dtype or ir.DataType.FLOAT).numpy())
@@ -402,11 +446,14 @@ def _content(
     if is_plane and not is_named_features and (_is_float(dtype) or dtype == np.uint8):
         return "image"
     if _is_float(dtype):
-        is_row = bool(shape) and shape[-1] >= SHORTEST_SOUND
-        is_sound = is_row and len(shape) <= 3 and math.prod(shape[:-1]) <= MOST_SOUND_ROWS
+        longest = max(shape, default=0)
+        is_row = longest >= SHORTEST_SOUND and longest in (shape[-1], *shape[1:2])
+        is_sound = is_row and len(shape) <= 3 and math.prod(shape) <= MOST_SOUND_ROWS * longest
         return "sound" if is_sound and not (is_linear or is_named_features) else "number"
     if lower in _RATES or "token_type" in lower or "segment" in lower:
         return "constant"
+    if rows is None and math.prod(shape) == 1 and _names_a_length(lower):
+        return "length"
     if rows in BYTE_ROWS or (dtype == np.uint8 and (rows is None or rows >= 128)):
         return "bytes"
     return "number" if rows is None else "tokens"

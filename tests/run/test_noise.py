@@ -132,6 +132,13 @@ LINEAR = (node("MatMul", ["x", "w"], ["y"]),)
         ("x", [1, 3, 32, 32], TensorProto.UINT8, (), None, "image"),
         ("x", [1, 4096], TensorProto.FLOAT, (), None, "sound"),
         ("x", [1, 2, 4096], TensorProto.FLOAT, (), None, "sound"),
+        ("x", [1, 4096, 1], TensorProto.FLOAT, (), None, "sound"),
+        ("x", [1, 4096, 80], TensorProto.FLOAT, (), None, "number"),
+        ("waveforms", [None, None], TensorProto.FLOAT, (), None, "sound"),
+        ("waveforms_lens", [None], TensorProto.INT64, (), None, "length"),
+        ("input_lengths", [1], TensorProto.INT32, (), None, "length"),
+        ("x.length", [1], TensorProto.INT64, (), None, "length"),
+        ("lenient", [1], TensorProto.INT64, (), None, "number"),
         ("x", [1, 512], TensorProto.FLOAT, LINEAR, 512, "number"),
         ("x", [1, 80, 3000], TensorProto.FLOAT, (), None, "number"),
         ("mel", [1, 1, 80, 100], TensorProto.FLOAT, (), None, "number"),
@@ -150,6 +157,25 @@ LINEAR = (node("MatMul", ["x", "w"], ["y"]),)
 def test_name_shape_and_readers_tell_what_an_input_holds(name, shape, type_, nodes, rows, kind):
     weights = {} if rows is None else {"table": gaussian(rows, 2), "w": gaussian(rows, 2)}
     assert first_choice(shape, *nodes, kind=type_, weights=weights, name=name).content == kind
+
+
+def test_a_length_is_that_of_the_open_axis_so_that_nothing_is_padding():
+    model = parsed(
+        [node("Relu", ["x"], ["y"])],
+        inputs={"x": [None, 80, None], "x_lens": [None]},
+        kinds={"x_lens": TensorProto.INT64},
+    )
+    features, length = next(noise.choices(model))
+    assert features.shape == (1, 80, 64)
+    assert drawn(length)[0].tolist() == [64]
+
+
+def test_a_sound_with_its_channel_last_is_the_same_sound():
+    first, last = (
+        drawn(Input("x", shape, np.dtype("float32"), "sound"))[0]
+        for shape in ((1, 600), (1, 600, 1))
+    )
+    np.testing.assert_array_equal(last[..., 0], first)
 
 
 def sentence(*kinds, size=100):
