@@ -82,9 +82,9 @@ def thresholds(threshold_count: str, path: str) -> Callable[[], object]:
     def work() -> None:
         for depth, layer in enumerate(layers):
             curves = measure_layer(layer, depth).clipping
-            if len(curves[0].thresholds) != requested_count:
+            if len(curves[0].sqnr_db) != requested_count:
                 raise SystemExit(
-                    f"{requested_count} thresholds asked for, {len(curves[0].thresholds)} used"
+                    f"{requested_count} thresholds asked for, {len(curves[0].sqnr_db)} used"
                 )
 
     return work

@@ -36,6 +36,7 @@ from quantstore import store  # noqa: E402
 from quantstore.app.page_list import PAGES, page_named  # noqa: E402
 from quantstore.pipeline import runs  # noqa: E402
 from quantstore.pipeline.ingest import ingest_file  # noqa: E402
+from quantstore.store.rows import DB_DECIMALS  # noqa: E402
 from quantstore.store.totals import add_totals  # noqa: E402
 
 # How far the channels of the models that are copied spread, from none to a lot.
@@ -236,9 +237,9 @@ def _copy(con: store.Connection, bases: list[int], numbers: range) -> None:
         changed += ["new_model_id as model_id"] if table == "layers" else []
         changed += [f"{name} * stretch as {name}" for name in columns if name in STRETCHED]
         changed += [
-            f"greatest(0, {name} + shift_db) as {name}"
+            f"round(greatest(0, {name} + shift_db), {DB_DECIMALS}) as {name}"
             for name in columns
-            if name.endswith("sqnr_db") or name.startswith("channel_sqnr_")
+            if name.endswith("_db")
         ]
         con.rows(
             f"""

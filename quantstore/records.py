@@ -75,7 +75,7 @@ class LayerRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelColumns:
-    """The rows of ``channels`` that belong to one layer; one entry per channel."""
+    """The rows of ``stored_channels`` that belong to one layer; one entry per channel."""
 
     channel: Counts
     weight_min: Doubles
@@ -85,15 +85,15 @@ class ChannelColumns:
     q3: Doubles
     whisker_high: Doubles
     weight_max: Doubles
-    weight_range: Doubles
     mean: Doubles
     std: Doubles
     outlier_count: Counts
+    nonzero_count: Counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorRecord:
-    """A row of ``errors``."""
+    """A row of ``stored_errors``."""
 
     scheme: str
     mse: float
@@ -111,12 +111,11 @@ class ErrorRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelErrorColumns:
-    """The rows of ``channel_errors`` that belong to one layer and scheme; one entry per channel."""
+    """What one int8 scheme does to each channel of a layer: its columns in ``stored_channels``."""
 
     scheme: str
-    channel: Counts
     sqnr_db: Doubles
-    zeroed_fraction: Doubles
+    zeroed_count: Counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,13 +129,17 @@ class HistogramRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClippingRecord:
-    """A row of ``clipping``."""
+    """A row of ``stored_clipping``.
+
+    ``sqnr_db`` at thresholds in equal ratios, from ``lowest_threshold`` to 1, as shares of the
+    largest absolute weight. ``best_point`` counts from 1.
+    """
 
     bits: int
     measure: str
-    thresholds: Doubles
+    lowest_threshold: float
+    best_point: int
     sqnr_db: Doubles
-    best_threshold: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

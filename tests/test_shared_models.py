@@ -422,8 +422,8 @@ def assert_stored_errors(measures, known, scheme, returned, codes=None):
     for columns in measures.channel_errors:
         if columns.scheme == scheme.name:
             assert_same_db(columns.sqnr_db, channel_db, note)
-            fraction = zeroed / np.maximum(1, known.nonzero)
-            assert np.array_equal(columns.zeroed_fraction, fraction), note
+            assert np.array_equal(columns.zeroed_count, zeroed), note
+            assert np.array_equal(measures.channels.nonzero_count, known.nonzero), note
     return is_judged
 
 

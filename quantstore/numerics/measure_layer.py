@@ -76,18 +76,17 @@ def measure_layer(layer: Layer, depth: int, plan: SweepPlan = FULL_PLAN) -> Laye
             q3=distribution.channels.q3,
             whisker_high=distribution.channels.whisker_high,
             weight_max=distribution.channels.maximum,
-            weight_range=distribution.channels.range,
             mean=distribution.channel_mean,
             std=distribution.channel_std,
             outlier_count=distribution.channels.outlier_count,
+            nonzero_count=swept.nonzero_count,
         ),
         errors=_error_records(swept, inputs, plan),
         channel_errors=tuple(
             ChannelErrorColumns(
                 scheme=name,
-                channel=channel,
                 sqnr_db=swept.channel_sqnr_db[swept.names.index(name)],
-                zeroed_fraction=swept.channel_zeroed_fraction(name),
+                zeroed_count=swept.zeroed_count[swept.names.index(name)],
             )
             for name in INT8_SCHEMES
             if name in swept.names
@@ -96,9 +95,9 @@ def measure_layer(layer: Layer, depth: int, plan: SweepPlan = FULL_PLAN) -> Laye
             ClippingRecord(
                 bits=curve.bits,
                 measure=curve.measure,
-                thresholds=curve.thresholds,
+                lowest_threshold=float(curve.thresholds[0]),
+                best_point=1 + curve.thresholds.tolist().index(curve.best_threshold),
                 sqnr_db=curve.sqnr_db,
-                best_threshold=curve.best_threshold,
             )
             for curve in swept.clipping
         ),

@@ -97,12 +97,6 @@ class Sweep:
         fraction: Doubles = self.zeroed_count.sum(axis=1) / max(1, int(self.nonzero_count.sum()))
         return fraction
 
-    def channel_zeroed_fraction(self, name: str) -> Doubles:
-        """Share of each channel's non-zero weights that come back as 0."""
-        zeroed = self.zeroed_count[self.names.index(name)]
-        fraction: Doubles = zeroed / np.maximum(1, self.nonzero_count)
-        return fraction
-
     @property
     def errors(self) -> dict[str, RoundTripError]:
         """The same figures in the form that the plain definition gives them."""

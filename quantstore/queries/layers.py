@@ -445,12 +445,18 @@ def layer_clipping(con: Connection, layer_id: int) -> "pd.DataFrame":
             select * from clipping where layer_id = $layer_id
         ),
         points as (
-            select bits, measure, unnest(thresholds) as threshold, unnest(sqnr_db) as sqnr_db
+            select
+                bits,
+                measure,
+                best_threshold,
+                unnest(thresholds) as threshold,
+                unnest(sqnr_db) as sqnr_db
             from curves
             union all
             select
                 channels.bits,
                 channels.measure,
+                channels.best_threshold,
                 tensor.best_threshold,
                 case channels.measure
                     when 'channel_p10' then channel_sqnr_p10_db
@@ -459,7 +465,7 @@ def layer_clipping(con: Connection, layer_id: int) -> "pd.DataFrame":
             from curves as channels
             join curves as tensor on tensor.bits = channels.bits and tensor.measure = 'tensor'
             join errors
-                -- Said of the table itself: only what is filtered by a layer is found at once.
+                -- Said of its rows themselves: only what is filtered by a layer is found at once.
                 on errors.layer_id = $layer_id
                 and errors.scheme = 'int8_tensor_symmetric_mse'
             where channels.measure in ('channel_p10', 'channel_median')
@@ -470,7 +476,9 @@ def layer_clipping(con: Connection, layer_id: int) -> "pd.DataFrame":
             bits, measure, threshold, sqnr_db,
             row_number() over (
                 partition by bits, measure
-                order by coalesce(sqnr_db, 'infinity') desc, threshold
+                -- Rounded values tie.
+                order by
+                    coalesce(sqnr_db, 'infinity') desc, threshold <> best_threshold, threshold
             ) = 1 as is_best
         from points
         order by bits desc, measure, threshold

@@ -38,6 +38,7 @@ from quantstore.store.schema import (
     schema_version,
 )
 from quantstore.store.statements import JSON_MESSAGE, only_select, relation, representable
+from quantstore.store.totals import renew_totals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -268,6 +269,7 @@ def _bring_up_to_date(connection: duckdb.DuckDBPyConnection, path: Path) -> Path
         if lacks_registered(connection):
             with _transaction(connection):
                 fill_registries(connection)
+                renew_totals(connection)
         return None
     if version is None and is_empty(connection):
         with _transaction(connection):

@@ -356,7 +356,7 @@ def _wrong_values(
     # Every column is counted, so that every page of the file is read before our store is open.
     counts = [f'count("{column}")' for column in columns]
     counts += [
-        f'count(*) filter (not isfinite("{column}"))' if data_type == "DOUBLE" else "0"
+        f'count(*) filter (not isfinite("{column}"))' if data_type in ("DOUBLE", "FLOAT") else "0"
         for column, (data_type, _) in columns.items()
     ]
     listed = ", ".join(counts)
@@ -414,7 +414,7 @@ _COHERENCE = (
     ),
     (
         "select model, layer, channel_count, count(channel) from incoming_layers"
-        " join incoming_models using (model_id) left join incoming_channels using (layer_id)"
+        " join incoming_models using (model_id) left join incoming_stored_channels using (layer_id)"
         " group by layer_id, model, layer, channel_count"
         " having count(channel) <> channel_count limit 1",
         "the layer {1} of the model {0} is incomplete: {3} of its {2} channels are there",
@@ -477,8 +477,7 @@ _COHERENCE = (
 )
 
 _SCHEMES_USED = """
-    select scheme from incoming_errors
-    union select scheme from incoming_channel_errors
+    select scheme from incoming_stored_errors
     union select scheme from incoming_simulations
     union select scheme from incoming_sensitivities
     union select scheme from incoming_equalization

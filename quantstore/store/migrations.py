@@ -16,7 +16,8 @@ from pathlib import Path
 import duckdb
 
 from quantstore.errors import StoreError
-from quantstore.schemes import TARGETS, target_of
+from quantstore.schemes import INT8_SCHEMES, TARGETS, target_of
+from quantstore.store.rows import DB_DECIMALS
 from quantstore.store.schema import (
     SCHEMA_VERSION,
     STORAGE_VERSION,
@@ -64,6 +65,60 @@ _KNOWN_OF_EARLIER = {
         "unit": "(select layer from main.layers where layers.layer_id = kept.layer_id)",
         "unit_kind": "'layer'",
     },
+}
+
+_ROUNDED = f"round(columns('_db$'), {DB_DECIMALS}) as '\\0'"
+_BY_SCHEME = ",\n".join(
+    f"round(max(sqnr_db) filter (scheme = '{name}'), {DB_DECIMALS}) as {name}_sqnr_db,"
+    f" max(zeroed_fraction) filter (scheme = '{name}') as {name}_zeroed_fraction"
+    for name in INT8_SCHEMES
+)
+_IS_WHOLE = " and ".join(
+    f"abs({fraction} * n - round({fraction} * n)) < 1e-6"
+    for fraction in (f"coalesce({name}_zeroed_fraction, 0)" for name in INT8_SCHEMES)
+)
+_ZEROED_COUNTS = ", ".join(
+    f"round({name}_zeroed_fraction * nonzero_count)::bigint as {name}_zeroed_count, {name}_sqnr_db"
+    for name in INT8_SCHEMES
+)
+# Tables that take the place of others, whose names are views now: a query for their rows.
+_FORMER = {
+    "stored_errors": (
+        f"select columns(lambda name: not ends_with(name, '_db')), {_ROUNDED} from main.errors"
+    ),
+    # How many weights of a channel are not 0 is not known. With the smallest number that makes a
+    # whole number of every share, the shares stay what they were.
+    "stored_channels": f"""
+        with by_scheme as (
+            select layer_id, channel, {_BY_SCHEME}
+            from main.channel_errors
+            group by layer_id, channel
+        ),
+        counted as (
+            select
+                channels.* exclude (weight_range),
+                by_scheme.* exclude (layer_id, channel),
+                layers.weight_count // layers.channel_count as n,
+                case
+                    when {_IS_WHOLE} then n
+                    else coalesce(list_min(list_filter(range(1, n), lambda n: {_IS_WHOLE})), n)
+                end as nonzero_count
+            from main.channels
+            join main.layers using (layer_id)
+            left join by_scheme using (layer_id, channel)
+        )
+        select *, {_ZEROED_COUNTS}
+        from counted
+        order by layer_id, channel
+        """,
+    "stored_clipping": f"""
+        select
+            layer_id, bits, measure,
+            thresholds[1] as lowest_threshold,
+            list_position(thresholds, best_threshold) as best_point,
+            list_transform(sqnr_db, lambda db: round(db, {DB_DECIMALS})) as sqnr_db
+        from main.clipping
+        """,
 }
 
 
@@ -154,12 +209,14 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
     statements = [statement.query for statement in connection.extract_statements(schema_sql())]
     comments = [statement for statement in statements if _CREATION.search(statement) is None]
     creations = [creation for creation in map(_CREATION.search, statements) if creation is not None]
-    for creation in creations:
-        if creation["kind"] == "view":
-            connection.execute(f"drop view if exists {creation['name']}")
-
     lacks_measures = bool(lacking_measures(connection))
     stored_tables = _tables(connection)
+    views = {
+        creation["name"]: creation.string for creation in creations if creation["kind"] == "view"
+    }
+    for name in views:
+        if name not in stored_tables:
+            connection.execute(f"drop view if exists {name}")
     with duckdb.connect(":memory:") as fresh:
         for creation in creations:
             fresh.execute(creation.string)
@@ -189,7 +246,7 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
         is_there = creation["name"] in (
             sequences if creation["kind"] == "sequence" else staying
         ) or (creation["kind"] == "into" and creation["name"] in stored_tables)
-        if not is_there:
+        if creation["kind"] != "view" and not is_there:
             connection.execute(creation.string)
 
     for table in to_refill:
@@ -203,6 +260,13 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
         listed = ", ".join(expressions)
         connection.execute(f"insert into {table} by name select {listed} from kept_{table} as kept")
         connection.execute(f"drop table temp.kept_{table}")
+    for table in _FORMER.keys() - stored_tables.keys():
+        _take_over(connection, table, columns[table])
+    for name, statement in views.items():
+        if name in stored_tables:
+            # Another table has its rows by now.
+            connection.execute(f"drop table main.{name}")
+        connection.execute(statement)
     _renew_comments(connection, comments, staying)
     fill_registries(connection)
     renew_totals(connection)
@@ -216,6 +280,14 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
             ["updated_at", now()],
         ],
     )
+
+
+def _take_over(connection: duckdb.DuckDBPyConnection, table: str, columns: list[str]) -> None:
+    """Fill a new table with the rows of those that it takes the place of."""
+    statement = _FORMER[table]
+    cursor = connection.execute(f"from ({statement}) limit 0")
+    listed = ", ".join(name for name, *_ in cursor.description or () if name in columns)
+    connection.execute(f"insert into {table} by name select {listed} from ({statement})")
 
 
 def _renew_comments(

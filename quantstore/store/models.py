@@ -1,7 +1,7 @@
 """Write a model and what is known about it into the open store, take one out."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +9,13 @@ import duckdb
 
 from quantstore.errors import UnknownModelError, hint_for
 from quantstore.store.connection import Connection
-from quantstore.store.rows import columns_of, insert, stacked
+from quantstore.store.rows import columns_of, insert, rounded_db, stacked
 from quantstore.store.totals import add_totals
 
 if TYPE_CHECKING:
     from quantstore.records import (
         ActivationErrorRecord,
+        Array,
         AuditRecord,
         EqualizationRecord,
         FindingRecord,
@@ -197,22 +198,29 @@ def _insert_layers(
         | {"layer_id": layer_ids, "model_id": model_ids},
     )
     with_ids = list(zip(layer_ids, layers, strict=True))
-    insert(duck, "channels", stacked([(i, m.channels) for i, m in with_ids]))
-    insert(
-        duck,
-        "channel_errors",
-        stacked([(i, part) for i, m in with_ids for part in m.channel_errors]),
-    )
+    channels = stacked([(i, _channel_columns(measured)) for i, measured in with_ids])
+    insert(duck, "stored_channels", rounded_db(channels))
     many: dict[str, list[tuple[int, Any]]] = {
-        "errors": [(i, error) for i, m in with_ids for error in m.errors],
-        "clipping": [(i, curve) for i, m in with_ids for curve in m.clipping],
+        "stored_errors": [(i, error) for i, m in with_ids for error in m.errors],
+        "stored_clipping": [(i, curve) for i, m in with_ids for curve in m.clipping],
         "bits_needed": [(i, bits) for i, m in with_ids for bits in m.bits_needed],
         "histograms": [(i, m.histogram) for i, m in with_ids if m.histogram is not None],
     }
     for table, rows in many.items():
         if rows:
-            columns = columns_of([record for _, record in rows])
+            columns = rounded_db(columns_of([record for _, record in rows]))
             insert(duck, table, columns | {"layer_id": [i for i, _ in rows]})
+
+
+def _channel_columns(measured: "LayerRecords") -> "dict[str, Array]":
+    """The columns of ``stored_channels`` by name; those of int8 schemes bear the scheme's name."""
+    columns = {
+        field.name: getattr(measured.channels, field.name) for field in fields(measured.channels)
+    }
+    for part in measured.channel_errors:
+        columns[f"{part.scheme}_sqnr_db"] = part.sqnr_db
+        columns[f"{part.scheme}_zeroed_count"] = part.zeroed_count
+    return columns
 
 
 # The fields of records that name a layer by its depth, by table, and the columns for its key.
@@ -542,10 +550,9 @@ CHILDREN_OF_MODELS = (
     *("layer_totals", "layers", "models"),
 )
 CHILDREN_OF_LAYERS = (
-    "channels",
-    "errors",
-    "channel_errors",
-    "clipping",
+    "stored_channels",
+    "stored_errors",
+    "stored_clipping",
     "bits_needed",
     "equalization",
     "histograms",

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from quantstore.records import Array
 
 
+# What is kept of a SQNR of the weights.
+DB_DECIMALS = 3
+
+
 def load_numpy() -> None:
     """Load the library, which :func:`insert` would otherwise do while the store is locked."""
     import numpy.ma  # noqa: F401
@@ -135,17 +139,35 @@ def columns_of(records: Sequence[Any]) -> dict[str, list[Any]]:
     return columns
 
 
-def stacked(layers: "Sequence[tuple[int, Any]]") -> "dict[str, Any]":
-    """Columns of several layers below one another, with the key of the layer beside each row."""
+def stacked(layers: "Sequence[tuple[int, Mapping[str, Array]]]") -> "dict[str, Array]":
+    """Columns of several layers below one another, with the key of the layer beside each row.
+
+    A column that a layer lacks is not defined there.
+    """
     import numpy as np
 
-    stacked: dict[str, Any] = {}
-    sizes = [len(columns.channel) for _, columns in layers]
-    stacked["layer_id"] = np.repeat(np.array([i for i, _ in layers], dtype=np.int64), sizes)
-    for field in dataclasses.fields(layers[0][1]):
-        layer_columns = [getattr(columns, field.name) for _, columns in layers]
-        if isinstance(layer_columns[0], np.ndarray):
-            stacked[field.name] = np.concatenate(layer_columns)
-        else:
-            stacked[field.name] = np.repeat(np.array(layer_columns, dtype=object), sizes)
-    return stacked
+    sizes = [len(columns["channel"]) for _, columns in layers]
+    names = dict.fromkeys(name for _, columns in layers for name in columns)
+    by_name: dict[str, Array] = {
+        name: np.concatenate(
+            [
+                columns[name] if name in columns else np.full(size, np.nan)
+                for (_, columns), size in zip(layers, sizes, strict=True)
+            ]
+        )
+        for name in names
+    }
+    return by_name | {"layer_id": np.repeat([layer_id for layer_id, _ in layers], sizes)}
+
+
+def rounded_db(columns: "dict[str, Any]") -> "dict[str, Any]":
+    """The columns, with every SQNR to 0.001 dB, which DuckDB keeps in half the room."""
+    import numpy as np
+
+    def rounded(values: Any) -> Any:
+        if isinstance(values[0], np.ndarray):
+            return [curve.round(DB_DECIMALS) for curve in values]
+        return np.round(np.asarray(values, dtype=np.float64), DB_DECIMALS)
+
+    in_db = [name for name in columns if name.endswith("_db")]
+    return columns | {name: rounded(columns[name]) for name in in_db}

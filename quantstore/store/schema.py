@@ -10,11 +10,11 @@ import duckdb
 
 from quantstore.errors import DamagedStoreError, MissingStoreError, NewerStoreError, OlderStoreError
 from quantstore.numerics.measures import MEASURES, lacking
-from quantstore.schemes import SCHEMES, TARGETS
+from quantstore.schemes import INT8_SCHEMES, SCHEMES, TARGETS
 from quantstore.store.tables import DERIVED, OF_MODELS
 from quantstore.version import __version__
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 # DuckDB 1.5 clients must be able to open what this release creates.
 STORAGE_VERSION = "v1.5.0"
@@ -78,16 +78,18 @@ def _hint_to_update(path: Path) -> str:
 def schema_sql() -> str:
     """The statements that make every table and view, with their comments."""
     sql = resources.files("quantstore.store").joinpath("schema.sql").read_text("utf-8")
-    return _MEASURES_LINE.sub(lambda line: _measures_sql(line["purpose"]), sql)
+    return _REGISTRY_LINE.sub(lambda line: _registry_sql(line["purpose"]), sql)
 
 
-# A line of schema.sql in whose stead stands something of every measure of a layer.
-_MEASURES_LINE = re.compile(
-    r"^ *-- numerics/measures\.py: (?P<purpose>.+); schema\.py fills it in\.$", re.MULTILINE
+# A line of schema.sql in whose stead stands something of every measure of a layer, or of every int8
+# scheme.
+_REGISTRY_LINE = re.compile(
+    r"^ *-- (?:numerics/measures|schemes)\.py: (?P<purpose>.+); schema\.py fills it in\.$",
+    re.MULTILINE,
 )
 
 
-def _measures_sql(purpose: str) -> str:
+def _registry_sql(purpose: str) -> str:
     match purpose:
         case "a column for each measure":
             return ",\n".join(
@@ -105,8 +107,35 @@ def _measures_sql(purpose: str) -> str:
                 for measure in MEASURES.values()
                 if measure.beside_errors
             )
+        case "columns of each int8 scheme":
+            return ",\n".join(
+                f"    {name}_sqnr_db float,\n    {name}_zeroed_count bigint"
+                for name in INT8_SCHEMES
+            )
+        case "comments on these columns":
+            return "\n".join(
+                f"comment on column stored_channels.{name}_sqnr_db is"
+                f" 'SQNR of the channel under {name}, in dB; NULL where it is exact.';\n"
+                f"comment on column stored_channels.{name}_zeroed_count is"
+                f" 'Weights of nonzero_count that come back as 0 under {name};"
+                " NULL where it was not measured.';"
+                for name in INT8_SCHEMES
+            )
+        case "the rows of each int8 scheme":
+            return "\nunion all\n".join(map(_channel_errors_sql, INT8_SCHEMES)) + ";"
         case _:
             raise ValueError(f"schema.sql asks for {purpose}")
+
+
+def _channel_errors_sql(scheme: str) -> str:
+    return f"""select
+    layer_id,
+    '{scheme}' as scheme,
+    channel,
+    round({scheme}_sqnr_db::double, 3) as sqnr_db,
+    coalesce({scheme}_zeroed_count / nullif(nonzero_count, 0), 0) as zeroed_fraction
+from stored_channels
+where {scheme}_zeroed_count is not null"""
 
 
 def _literal(text: str) -> str:

@@ -2,8 +2,12 @@
 --
 -- Run once, in one transaction, when a store is created. Keys are integers and every child carries
 -- its parent's key. There are no foreign keys (DuckDB then refuses to delete parent and child in
--- one transaction) and no keys on channels and channel_errors (they triple the insert time);
+-- one transaction) and no keys on stored_channels (they triple the insert time);
 -- tests/store/test_store.py holds the tables together instead.
+--
+-- Tables named stored_* hold what there is most of in as few bytes as it needs: measured values as
+-- float, SQNR to 0.001 dB, nothing that follows from other columns. The view without the prefix
+-- has it in full, in double precision; queries read the view.
 --
 -- A word means one thing everywhere: a column without a comment of its own takes the comment of
 -- the column of the same name that has one (schema.py copies it).
@@ -122,26 +126,31 @@ comment on column layers.attributes is 'Attributes of the node as JSON, such as 
 -- numerics/measures.py: a comment for each measure; schema.py fills it in.
 
 -- Grain: one row per output channel of a layer.
-create table channels (
+create table stored_channels (
     layer_id integer not null,
     channel integer not null,
-    weight_min double,
-    whisker_low double,
-    q1 double,
-    median double,
-    q3 double,
-    whisker_high double,
-    weight_max double,
-    weight_range double,
-    mean double,
-    std double,
-    outlier_count bigint not null
+    weight_min float,
+    whisker_low float,
+    q1 float,
+    median float,
+    q3 float,
+    whisker_high float,
+    weight_max float,
+    mean float,
+    std float,
+    outlier_count bigint not null,
+    nonzero_count bigint not null,
+    -- schemes.py: columns of each int8 scheme; schema.py fills it in.
 );
 
-comment on table channels is 'One row per output channel of a layer: its box plot.';
-comment on column channels.channel is 'Index of the output channel, from 0.';
-comment on column channels.whisker_low is 'Smallest weight inside Tukey''s fences.';
-comment on column channels.whisker_high is 'Largest weight inside Tukey''s fences.';
+comment on table stored_channels is
+'One row per output channel of a layer: what the views channels and channel_errors show.';
+comment on column stored_channels.channel is 'Index of the output channel, from 0.';
+comment on column stored_channels.whisker_low is 'Smallest weight inside Tukey''s fences.';
+comment on column stored_channels.whisker_high is 'Largest weight inside Tukey''s fences.';
+comment on column stored_channels.nonzero_count is
+'Weights of the channel that are finite and not 0; where an earlier release measured it, a number that zeroed_fraction is exact with.';
+-- schemes.py: comments on these columns; schema.py fills it in.
 
 -- Grain: one row per quantization scheme that is measured.
 create table schemes (
@@ -186,34 +195,35 @@ comment on column targets.placement is
 comment on column targets.description is 'What the target is, in full sentences.';
 
 -- Grain: one row per layer and scheme.
-create table errors (
+create table stored_errors (
     layer_id integer not null,
     scheme varchar not null,
+    -- Squares leave the range of float where weights do not.
     mse double,
-    max_abs_error double,
-    sqnr_db double,
-    zeroed_fraction double not null,
+    max_abs_error float,
+    sqnr_db float,
+    zeroed_fraction float not null,
     levels_used integer,
-    channel_sqnr_min_db double,
-    channel_sqnr_p10_db double,
-    channel_sqnr_median_db double,
+    channel_sqnr_min_db float,
+    channel_sqnr_p10_db float,
+    channel_sqnr_median_db float,
     channels_below_10db integer not null,
-    input_channel_sqnr_p10_db double,
+    input_channel_sqnr_p10_db float,
     input_channels_below_10db integer
 );
 
-comment on table errors is 'One row per layer and scheme: what the round trip through the scheme costs.';
-comment on column errors.mse is 'Mean squared error, in weight units squared.';
-comment on column errors.max_abs_error is 'Largest distance a weight moves, in weight units.';
-comment on column errors.sqnr_db is '10 log10(sum of squared weights / sum of squared errors), in dB; NULL where the error is exactly 0.';
-comment on column errors.zeroed_fraction is 'Share of the non-zero weights that come back as 0, from 0 to 1.';
-comment on column errors.levels_used is 'Distinct codes in use; NULL where channels have grids of their own.';
-comment on column errors.channel_sqnr_min_db is 'SQNR of the worst channel that is not dead, in dB; NULL where it is infinite.';
-comment on column errors.channel_sqnr_p10_db is 'SQNR that nine in ten channels reach, in dB, dead channels left out; NULL where it is infinite. The band rests on it.';
-comment on column errors.channel_sqnr_median_db is 'SQNR of the median channel, in dB, dead channels left out; NULL where it is infinite.';
-comment on column errors.channels_below_10db is 'Channels whose SQNR is below 10 dB, dead channels left out.';
-comment on column errors.input_channel_sqnr_p10_db is 'SQNR of the weights that read an input channel, in dB: what nine in ten input channels reach, dead ones left out; NULL where it is infinite or was not measured. Measured under int8 per tensor and per channel, symmetric, for convolutions and matrix products that are not depthwise.';
-comment on column errors.input_channels_below_10db is 'Input channels whose weights have an SQNR below 10 dB, dead ones left out; NULL where it was not measured.';
+comment on table stored_errors is 'One row per layer and scheme: what the view errors shows.';
+comment on column stored_errors.mse is 'Mean squared error, in weight units squared.';
+comment on column stored_errors.max_abs_error is 'Largest distance a weight moves, in weight units.';
+comment on column stored_errors.sqnr_db is '10 log10(sum of squared weights / sum of squared errors), in dB; NULL where the error is exactly 0.';
+comment on column stored_errors.zeroed_fraction is 'Share of the non-zero weights that come back as 0, from 0 to 1.';
+comment on column stored_errors.levels_used is 'Distinct codes in use; NULL where channels have grids of their own.';
+comment on column stored_errors.channel_sqnr_min_db is 'SQNR of the worst channel that is not dead, in dB; NULL where it is infinite.';
+comment on column stored_errors.channel_sqnr_p10_db is 'SQNR that nine in ten channels reach, in dB, dead channels left out; NULL where it is infinite. The band rests on it.';
+comment on column stored_errors.channel_sqnr_median_db is 'SQNR of the median channel, in dB, dead channels left out; NULL where it is infinite.';
+comment on column stored_errors.channels_below_10db is 'Channels whose SQNR is below 10 dB, dead channels left out.';
+comment on column stored_errors.input_channel_sqnr_p10_db is 'SQNR of the weights that read an input channel, in dB: what nine in ten input channels reach, dead ones left out; NULL where it is infinite or was not measured. Measured under int8 per tensor and per channel, symmetric, for convolutions and matrix products that are not depthwise.';
+comment on column stored_errors.input_channels_below_10db is 'Input channels whose weights have an SQNR below 10 dB, dead ones left out; NULL where it was not measured.';
 
 -- Grain: one row per model, scheme and operator family.
 create table layer_totals (
@@ -231,7 +241,7 @@ create table layer_totals (
 );
 
 comment on table layer_totals is
-'One row per model, scheme and operator family: what errors says of these layers together, so that verdicts need not read every layer. Derived from errors and layers whenever a model is written; an import computes it anew.';
+'One row per model, scheme of a target and operator family: what errors says of these layers together, so that verdicts need not read every layer. Derived from errors and layers whenever a model is written; an import computes it anew.';
 comment on column layer_totals.channel_count is 'Channels of these layers.';
 comment on column layer_totals.channels_below_10db is
 'Channels of these layers whose SQNR is below 10 dB.';
@@ -244,17 +254,6 @@ comment on column layer_totals.channel_sqnr_p10_db is
 'channel_sqnr_p10_db of each layer, in dB, lowest first; infinite where errors has NULL. Bands are counted from it, so that they can be changed.';
 comment on column layer_totals.weight_sums is
 'Weights of each layer and of those before it in channel_sqnr_p10_db.';
-
--- Grain: one row per layer, int8 scheme and output channel.
-create table channel_errors (
-    layer_id integer not null,
-    scheme varchar not null,
-    channel integer not null,
-    sqnr_db double,
-    zeroed_fraction double not null
-);
-
-comment on table channel_errors is 'One row per layer, int8 scheme and output channel.';
 
 -- Grain: one row per layer.
 create table histograms (
@@ -270,24 +269,25 @@ comment on column histograms.high is 'Right edge of the last bin, the largest we
 comment on column histograms.counts is 'Weights in each bin; a constant tensor has a single one.';
 
 -- Grain: one row per layer, bit width and measure.
-create table clipping (
+create table stored_clipping (
     layer_id integer not null,
     bits integer not null,
     measure varchar not null,
-    thresholds double[] not null,
-    sqnr_db double[] not null,
-    best_threshold double not null
+    lowest_threshold double not null,
+    best_point integer not null,
+    sqnr_db float[] not null
 );
 
-comment on table clipping is
-'One row per layer, bit width and measure: SQNR against the threshold where a symmetric per-tensor range is clipped.';
-comment on column clipping.bits is 'Bits per weight of the symmetric grid.';
-comment on column clipping.measure is
+comment on table stored_clipping is
+'One row per layer, bit width and measure: what the view clipping shows.';
+comment on column stored_clipping.bits is 'Bits per weight of the symmetric grid.';
+comment on column stored_clipping.measure is
 'What is measured: tensor, channel_p10 or channel_median; the last two for layers that are not fine.';
-comment on column clipping.thresholds is 'Clipping thresholds, as shares of the largest absolute weight.';
-comment on column clipping.sqnr_db is 'SQNR at each threshold, in dB.';
-comment on column clipping.best_threshold is
-'The threshold with the highest SQNR, as a share of the largest absolute weight.';
+comment on column stored_clipping.lowest_threshold is
+'The first clipping threshold; the others follow in equal ratios, up to 1.';
+comment on column stored_clipping.best_point is
+'Which threshold has the highest SQNR, counted from 1.';
+comment on column stored_clipping.sqnr_db is 'SQNR at each threshold, in dB.';
 
 -- Grain: one row per layer and granularity.
 create table bits_needed (
@@ -1030,6 +1030,76 @@ insert into bands values
     ('watch', 20, 'visible, usually harmless alone'),
     ('at risk', 10, 'one channel in ten is distorted; the sum over layers decides'),
     ('broken', '-infinity', 'one channel in ten is mostly noise');
+
+-- Grain: one row per output channel of a layer.
+create view channels as
+select
+    layer_id,
+    channel,
+    weight_min::double as weight_min,
+    whisker_low::double as whisker_low,
+    q1::double as q1,
+    median::double as median,
+    q3::double as q3,
+    whisker_high::double as whisker_high,
+    weight_max::double as weight_max,
+    weight_max::double - weight_min::double as weight_range,
+    mean::double as mean,
+    std::double as std,
+    outlier_count
+from stored_channels;
+
+comment on view channels is 'One row per output channel of a layer: its box plot.';
+
+-- Grain: one row per layer, int8 scheme and output channel.
+create view channel_errors as
+-- schemes.py: the rows of each int8 scheme; schema.py fills it in.
+
+comment on view channel_errors is 'One row per layer, int8 scheme and output channel.';
+
+-- Grain: one row per layer and scheme.
+create view errors as
+select
+    layer_id,
+    scheme,
+    mse,
+    max_abs_error::double as max_abs_error,
+    round(sqnr_db::double, 3) as sqnr_db,
+    zeroed_fraction::double as zeroed_fraction,
+    levels_used,
+    round(channel_sqnr_min_db::double, 3) as channel_sqnr_min_db,
+    round(channel_sqnr_p10_db::double, 3) as channel_sqnr_p10_db,
+    round(channel_sqnr_median_db::double, 3) as channel_sqnr_median_db,
+    channels_below_10db,
+    round(input_channel_sqnr_p10_db::double, 3) as input_channel_sqnr_p10_db,
+    input_channels_below_10db
+from stored_errors;
+
+comment on view errors is 'One row per layer and scheme: what the round trip through the scheme costs.';
+
+-- Grain: one row per layer, bit width and measure.
+create view clipping as
+select
+    layer_id,
+    bits,
+    measure,
+    list_transform(
+        range(1, len(stored_clipping.sqnr_db) + 1),
+        lambda point: pow(
+            lowest_threshold,
+            (len(stored_clipping.sqnr_db) - point) / (len(stored_clipping.sqnr_db) - 1)
+        )
+    ) as thresholds,
+    list_transform(stored_clipping.sqnr_db, lambda db: round(db::double, 3)) as sqnr_db,
+    thresholds[best_point] as best_threshold
+from stored_clipping;
+
+comment on view clipping is
+'One row per layer, bit width and measure: SQNR against the threshold where a symmetric per-tensor range is clipped.';
+comment on column clipping.thresholds is 'Clipping thresholds, as shares of the largest absolute weight.';
+comment on column clipping.sqnr_db is 'SQNR at each threshold, in dB.';
+comment on column clipping.best_threshold is
+'The threshold with the highest SQNR, as a share of the largest absolute weight.';
 
 -- Grain: one row per layer.
 create view model_layers as

@@ -27,10 +27,9 @@ OF_MODELS = (
     Table("models", keys=(("model_id",), ("model",), ("sha256", "folded"))),
     Table("layers", keys=(("layer_id",), ("model_id", "depth")), points_to=_MODEL),
     Table("simulations", keys=(("simulation_id",),), points_to=_MODEL),
-    Table("channels", keys=(("layer_id", "channel"),), points_to=_LAYER),
-    Table("errors", keys=(("layer_id", "scheme"),), points_to=_LAYER),
-    Table("channel_errors", keys=(("layer_id", "scheme", "channel"),), points_to=_LAYER),
-    Table("clipping", keys=(("layer_id", "bits", "measure"),), points_to=_LAYER),
+    Table("stored_channels", keys=(("layer_id", "channel"),), points_to=_LAYER),
+    Table("stored_errors", keys=(("layer_id", "scheme"),), points_to=_LAYER),
+    Table("stored_clipping", keys=(("layer_id", "bits", "measure"),), points_to=_LAYER),
     Table("bits_needed", keys=(("layer_id", "granularity"),), points_to=_LAYER),
     Table("histograms", keys=(("layer_id",),), points_to=_LAYER),
     Table(

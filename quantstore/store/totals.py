@@ -8,6 +8,10 @@ from collections.abc import Sequence
 
 import duckdb
 
+from quantstore.schemes import TARGETS
+
+# Nobody asks for a verdict under the others.
+_SCHEMES = sorted({target.layer_scheme.name for target in TARGETS.values()})
 _TOTALS = """
     insert into layer_totals by name
     with ranked as (
@@ -27,7 +31,8 @@ _TOTALS = """
             sum(weight_count) over severity as weight_sum
         from errors
         join layers using (layer_id)
-        where $models is null or list_contains($models, model_id)
+        where ($models is null or list_contains($models, model_id))
+            and list_contains($schemes, scheme)
         window severity as (
             partition by model_id, scheme, op_family
             order by p10_db, zeroed_fraction desc, depth
@@ -54,10 +59,10 @@ _TOTALS = """
 
 def add_totals(connection: duckdb.DuckDBPyConnection, model_ids: Sequence[int]) -> None:
     """Add up the layers of models that have none yet, inside the open transaction."""
-    connection.execute(_TOTALS, {"models": list(model_ids)})
+    connection.execute(_TOTALS, {"models": list(model_ids), "schemes": _SCHEMES})
 
 
 def renew_totals(connection: duckdb.DuckDBPyConnection) -> None:
     """Add up the layers of every model anew, inside the open transaction."""
     connection.execute("delete from layer_totals")
-    connection.execute(_TOTALS, {"models": None})
+    connection.execute(_TOTALS, {"models": None, "schemes": _SCHEMES})

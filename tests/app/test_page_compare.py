@@ -182,8 +182,9 @@ def many_models(demo_store, tmp_path_factory):
                 {"copy": copy},
             )
             con.rows(
-                "insert into errors by name select * replace (layer_id + 1000 * $copy as layer_id)"
-                " from errors where layer_id < 1000",
+                "insert into stored_errors by name"
+                " select * replace (layer_id + 1000 * $copy as layer_id)"
+                " from stored_errors where layer_id < 1000",
                 {"copy": copy},
             )
         renew_totals(con._connection)

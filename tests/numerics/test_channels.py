@@ -71,7 +71,7 @@ def test_their_rows_stay(layer_of):
     measures = measured(layer_of("Conv", with_dead()))
     rows = {columns.scheme: columns for columns in measures.channel_errors}
     assert set(rows) == set(INT8_SCHEMES)
-    assert rows[TENSOR].channel.tolist() == list(range(10))
+    assert measures.channels.channel.tolist() == list(range(10))
     assert rows[TENSOR].sqnr_db[[1, 6]].tolist() == [0, 0]
     assert measures.channels.channel.size == measures.layer.channel_count == 10
 

@@ -153,10 +153,11 @@ def test_what_equalization_could_give_a_model_counts_its_layers_by_band(pairs):
     path, ids = pairs
     with store.writing(path) as con:
         # The bands are those of the errors; here they agree with the forecasts.
-        con.rows("update errors set channel_sqnr_p10_db = 35 where scheme = ?", [SCHEMES[0]])
+        con.rows("update stored_errors set channel_sqnr_p10_db = 35 where scheme = ?", [SCHEMES[0]])
         for layer, value in ((0, 12), (1, 5), (2, 31), (3, 9.5)):
             con.rows(
-                "update errors set channel_sqnr_p10_db = ? where layer_id = ? and scheme = ?",
+                "update stored_errors set channel_sqnr_p10_db = ?"
+                " where layer_id = ? and scheme = ?",
                 [value, ids[layer], SCHEMES[0]],
             )
     with store.reading(path) as con:
@@ -214,29 +215,22 @@ def many_channels(demo_store, tmp_path_factory):
     path = tmp_path_factory.mktemp("many") / "many.duckdb"
     shutil.copy(demo_store, path)
     with store.writing(path) as con:
-        con.rows("delete from channels where layer_id = 1")
-        con.rows("delete from channel_errors where layer_id = 1")
+        con.rows("delete from stored_channels where layer_id = 1")
         con.rows(
             """
-            insert into channels by name
+            insert into stored_channels by name
             select
-                1 as layer_id, channel, -channel as weight_min, channel as weight_max,
-                2 * channel as weight_range, -channel / 2 as q1, 0 as median, channel / 2 as q3,
+                1 as layer_id, channel,
+                case when channel <> 7 then -channel end as weight_min, channel as weight_max,
+                -channel / 2 as q1, 0 as median, channel / 2 as q3,
                 -channel as whisker_low, channel as whisker_high, 0 as mean, channel as std,
-                1 as outlier_count
+                1 as outlier_count, 2048 as nonzero_count,
+                case when channel > 0 then (2048 - channel) / 40 end
+                    as int8_tensor_symmetric_sqnr_db,
+                channel as int8_tensor_symmetric_zeroed_count
             from range(2048) as channels (channel)
             """
         )
-        con.rows(
-            """
-            insert into channel_errors by name
-            select 1 as layer_id, scheme, channel, (2048 - channel) / 40 as sqnr_db,
-                channel / 2048 as zeroed_fraction
-            from range(2048) as channels (channel), (values ('int8_tensor_symmetric')) as s (scheme)
-            """
-        )
-        con.rows("update channels set weight_min = null where layer_id = 1 and channel = 7")
-        con.rows("update channel_errors set sqnr_db = null where layer_id = 1 and channel = 0")
     return path
 
 

@@ -22,8 +22,10 @@ from quantstore.errors import (
     UnknownModelError,
 )
 from quantstore.layer import Layer
+from quantstore.numerics.distribution import sorted_weights
 from quantstore.numerics.measure_layer import measure_layer
 from quantstore.numerics.measures import MEASURES
+from quantstore.numerics.sweep import sweep
 from quantstore.schemes import INT8_SCHEMES, SCHEMES, TARGETS
 from quantstore.store.connection import IN_USE_BY_PROCESS, IN_USE_HERE
 from quantstore.store.totals import renew_totals
@@ -212,11 +214,10 @@ WRITTEN_BY_NAME = {
 TABLE_OF = {
     "models": records.ModelRecord,
     "layers": records.LayerRecord,
-    "channels": records.ChannelColumns,
-    "errors": records.ErrorRecord,
-    "channel_errors": records.ChannelErrorColumns,
+    "stored_channels": records.ChannelColumns,
+    "stored_errors": records.ErrorRecord,
     "histograms": records.HistogramRecord,
-    "clipping": records.ClippingRecord,
+    "stored_clipping": records.ClippingRecord,
     "bits_needed": records.BitsNeededRecord,
     "ingests": records.IngestRecord,
 }
@@ -244,6 +245,13 @@ def test_the_fields_of_a_record_are_the_columns_of_its_table(columns_of, table):
     fields = [field.name for field in dataclasses.fields(TABLE_OF[table])]
     # The figures of a layer are columns by their own names.
     figures = list(MEASURES) if table == "layers" else []
+    if table == "stored_channels":
+        # So are those of each int8 scheme, with its name.
+        own = ("sqnr_db", "zeroed_count")
+        figures = [f"{scheme}_{name}" for scheme in INT8_SCHEMES for name in own]
+        assert {"scheme", *own} == {
+            field.name for field in dataclasses.fields(records.ChannelErrorColumns)
+        }
     assert columns_of[table] == key + [name for name in fields if name != "figures"] + figures
 
 
@@ -332,16 +340,16 @@ def test_a_model_arrives_with_everything_that_is_known_about_it(add, ask):
     counts = row_counts(ask)
     assert counts["models"] == 1
     assert counts["layers"] == counts["histograms"] == 2
-    assert counts["channels"] == 20
-    assert counts["errors"] == 2 * len(SCHEMES)
-    assert counts["channel_errors"] == 20 * len(INT8_SCHEMES)
+    assert counts["stored_channels"] == 20
+    assert counts["stored_errors"] == 2 * len(SCHEMES)
+    assert ask("select count(*) from channel_errors") == [(20 * len(INT8_SCHEMES),)]
     # Two widths each; the uneven layer is not fine, so that its channels have curves, too.
-    assert counts["clipping"] == 2 + 4
+    assert counts["stored_clipping"] == 2 + 4
     assert counts["bits_needed"] == 2 * 3
     assert orphans(ask) == []
 
 
-def test_figures_come_back_exactly(add, ask):
+def test_values_of_a_layer_come_back_exactly(add, ask):
     add(GAUSSIAN)
     (measures,) = measured(GAUSSIAN)
     (row,) = ask("select std, kurtosis, q1, outlier_count, shape, channel_axis from layers")
@@ -356,17 +364,101 @@ def test_figures_come_back_exactly(add, ask):
     )
     rows = ask("select scheme, mse, levels_used from errors order by all")
     assert rows == sorted((error.scheme, error.mse, error.levels_used) for error in measures.errors)
-    assert ask("select median from channels order by channel") == [
-        (median,) for median in measures.channels.median
-    ]
     assert ask("select counts from histograms") == [(measures.histogram.counts.tolist(),)]
-    curves = ask("select bits, measure, thresholds, sqnr_db, best_threshold from clipping")
-    assert curves == [
-        (c.bits, c.measure, c.thresholds.tolist(), c.sqnr_db.tolist(), c.best_threshold)
-        for c in measures.clipping
-    ]
     needed = ask("select granularity, bits from bits_needed")
     assert needed == [(record.granularity, record.bits) for record in measures.bits_needed]
+
+
+# What tables named stored_* hold: float32, and SQNR to 0.001 dB.
+FLOAT32 = {"rel": 2**-24, "abs": 0}
+IN_DB = {"rel": 1e-12, "abs": 0.0005}
+
+
+CHANNEL_COLUMNS = (
+    *("weight_min", "whisker_low", "q1", "median", "q3", "whisker_high", "weight_max"),
+    *("mean", "std", "outlier_count"),
+)
+
+
+def test_values_of_channels_come_back_in_single_precision(add, ask):
+    add(GAUSSIAN, UNEVEN)
+    columns = [measures.channels for measures in measured(GAUSSIAN, UNEVEN)]
+    for name in CHANNEL_COLUMNS:
+        stored = ask(f"select {name} from channels order by layer_id, channel")
+        expected = np.concatenate([getattr(part, name) for part in columns])
+        assert stored == [(pytest.approx(value, **FLOAT32),) for value in expected], name
+    ranges = ask("select weight_range from channels order by layer_id, channel")
+    expected = np.concatenate([part.weight_max - part.weight_min for part in columns])
+    assert ranges == [(value,) for value in expected]
+
+
+def test_errors_come_back_to_a_thousandth_of_a_decibel(add, ask):
+    add(GAUSSIAN, UNEVEN)
+    layers = measured(GAUSSIAN, UNEVEN)
+    in_order = [
+        error
+        for measures in layers
+        for error in sorted(measures.errors, key=lambda error: error.scheme)
+    ]
+    for name in ("sqnr_db", "channel_sqnr_min_db", "channel_sqnr_p10_db", "channel_sqnr_median_db"):
+        stored = ask(f"select {name} from errors order by layer_id, scheme")
+        assert stored == [(pytest.approx(getattr(error, name), **IN_DB),) for error in in_order]
+        # As it is written, without the noise of single precision.
+        assert stored == [(round(sqnr_db, 3),) for (sqnr_db,) in stored]
+    rows = ask(
+        "select scheme, sqnr_db, zeroed_fraction from channel_errors"
+        " order by layer_id, scheme, channel"
+    )
+    expected = [
+        (part.scheme, pytest.approx(sqnr_db, **IN_DB), zeroed / nonzero)
+        for measures in layers
+        for part in sorted(measures.channel_errors, key=lambda part: part.scheme)
+        for sqnr_db, zeroed, nonzero in zip(
+            part.sqnr_db, part.zeroed_count, measures.channels.nonzero_count, strict=True
+        )
+    ]
+    assert rows == expected
+    assert any(zeroed_fraction > 0 for _, _, zeroed_fraction in rows)
+
+
+def test_a_channel_of_zeros_loses_none_of_them(add, ask):
+    weights = GAUSSIAN.copy()
+    weights[3] = 0
+    add(weights)
+    assert ask("select distinct zeroed_fraction from channel_errors where channel = 3") == [(0,)]
+
+
+def test_a_filter_on_the_view_of_channel_errors_reads_one_scheme(add, path):
+    add(GAUSSIAN)
+    for filtered in (
+        "from channel_errors where layer_id = 1 and scheme = 'int8_channel_symmetric'",
+        "from channel_errors join layers using (layer_id)"
+        " where depth = 0 and scheme = 'int8_channel_symmetric'",
+    ):
+        with store.reading(path) as connection:
+            ((_, plan),) = connection.rows(f"explain {filtered}")
+        assert plan.count("stored_channels") == 1, plan
+        assert "int8_tensor_symmetric_sqnr_db" not in plan
+
+
+def test_clipping_curves_come_back_with_the_thresholds_that_were_tried(add, ask):
+    add(UNEVEN)
+    weights = layer(UNEVEN).by_output_channel()
+    curves = sweep(
+        weights, sorted_weights(weights), np.square(weights, dtype=np.float64).sum(axis=1)
+    ).clipping
+    rows = ask("select bits, measure, thresholds, sqnr_db, best_threshold from clipping")
+    assert {measure for _, measure, *_ in rows} == {"tensor", "channel_p10", "channel_median"}
+    assert rows == [
+        (
+            curve.bits,
+            curve.measure,
+            pytest.approx(curve.thresholds.tolist(), rel=1e-15),
+            pytest.approx(curve.sqnr_db.tolist(), **IN_DB),
+            pytest.approx(curve.best_threshold, rel=1e-15),
+        )
+        for curve in curves
+    ]
 
 
 def test_a_layer_without_a_weight_has_no_curve_and_an_exact_one_has_gaps(add, ask):
@@ -488,7 +580,7 @@ def test_models_written_together_have_the_rows_that_they_have_when_written_one_b
         {table: asker(file)(sql) for table, sql in tables.items()} for file in (path, one_by_one)
     )
     assert together == apart
-    written = ("layers", "errors", "equalization", "graph_edges", "findings", "ingests")
+    written = ("layers", "stored_errors", "equalization", "graph_edges", "findings", "ingests")
     assert all(len(together[table]) >= 2 for table in (*written, "simulation_outputs"))
     assert orphans(asker(path)) == []
 
@@ -549,7 +641,8 @@ def test_nan_and_infinity_become_null(add, ask, path):
     add(ON_GRID, np.zeros((2, 3)), np.full((2, 2), np.nan))
     doubles = ask(
         "select table_name, column_name from duckdb_columns()"
-        " where list_contains(?, table_name) and data_type = 'DOUBLE' and not internal",
+        " where list_contains(?, table_name) and data_type in ('DOUBLE', 'FLOAT')"
+        " and not internal",
         list(TABLE_OF),
     )
     assert len(doubles) > 30
@@ -839,7 +932,7 @@ def store_of_one_layer(empty_store, tmp_path_factory):
 )
 def test_the_limits_of_the_bands(store_of_one_layer, p10_db, expected):
     with store.writing(store_of_one_layer) as connection:
-        connection.rows("update errors set channel_sqnr_p10_db = ?", [p10_db])
+        connection.rows("update stored_errors set channel_sqnr_p10_db = ?", [p10_db])
         renew_totals(connection._connection)
         bands = connection.rows("select distinct band from layer_errors")
         verdicts = connection.rows("select distinct verdict from verdicts")

@@ -90,7 +90,7 @@ def test_verdicts_count_the_layers_that_the_tables_hold(path, seed):
             )
             for scheme in sorted({target.layer_scheme.name for target in TARGETS.values()}):
                 con.rows(
-                    "update errors set channel_sqnr_p10_db = ?, zeroed_fraction = ?"
+                    "update stored_errors set channel_sqnr_p10_db = ?, zeroed_fraction = ?"
                     " where layer_id = ? and scheme = ?",
                     [draw.choice(DECIBELS), draw.choice([0, 0.5]), layer_id, scheme],
                 )

@@ -481,7 +481,7 @@ def as_text(column):
 
 
 def broken_page(folder):
-    path = folder / "channels.parquet"
+    path = folder / "stored_channels.parquet"
     bytes_ = bytearray(path.read_bytes())
     bytes_[200:260] = bytes(60)
     path.write_bytes(bytes_)
@@ -509,7 +509,10 @@ HOSTILE = {
         lambda folder: (folder / "manifest.json").write_text("[" * 60_000),
         imports.IS_NO_EXPORT,
     ),
-    "no file": (lambda folder: (folder / "errors.parquet").unlink(), "no file errors.parquet"),
+    "no file": (
+        lambda folder: (folder / "stored_errors.parquet").unlink(),
+        "no file stored_errors",
+    ),
     "no Parquet": (
         lambda folder: (folder / "layers.parquet").write_text("layer,model\n"),
         "layers.parquet is not a Parquet file",
@@ -525,15 +528,15 @@ HOSTILE = {
         rewrite("layers", lambda r: r.append_column("depth", r["depth"])),
         "layers.parquet",
     ),
-    "wrong type": (rewrite("errors", as_text("mse")), "mse as VARCHAR, not as DOUBLE"),
+    "wrong type": (rewrite("stored_errors", as_text("mse")), "mse as VARCHAR, not as DOUBLE"),
     "no value": (rewrite("models", with_values("model", lambda _: None)), "without a model"),
     "not a number": (
-        rewrite("channels", with_values("q1", lambda _: float("nan"))),
+        rewrite("stored_channels", with_values("q1", lambda _: float("nan"))),
         imports.is_infinite("q1"),
     ),
     "not UTF-8": (rewrite("layers", not_utf8), "text that is not valid"),
     "two of a key": (
-        rewrite("errors", lambda r: pa.concat_tables([r, r.slice(0, 1)])),
+        rewrite("stored_errors", lambda r: pa.concat_tables([r, r.slice(0, 1)])),
         "same layer_id and scheme",
     ),
     "two models": (
@@ -552,9 +555,9 @@ HOSTILE = {
         rewrite("models", with_values("layer_count", lambda count: count + 1)),
         f"the model {PLAIN} is incomplete",
     ),
-    "part of a layer": (rewrite("channels", lambda r: r.slice(1)), "is incomplete"),
+    "part of a layer": (rewrite("stored_channels", lambda r: r.slice(1)), "is incomplete"),
     "unknown scheme": (
-        rewrite("errors", with_values("scheme", lambda _: "int3")),
+        rewrite("stored_errors", with_values("scheme", lambda _: "int3")),
         "the scheme int3",
     ),
     "unknown target": (
@@ -606,7 +609,7 @@ def test_a_zip_file_unpacks_to_known_files_only_and_to_no_flood(small_export, tm
     bomb = packed(small_export, tmp_path / "bomb.zip")
     with zipfile.ZipFile(bomb, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("../../escaped.txt", "x")
-        archive.writestr("errors.parquet", bytes(100_000_000))
+        archive.writestr("stored_errors.parquet", bytes(100_000_000))
     with pytest.raises(RefusedImportError, match="more data than any export"):
         store.merge(ours, bomb)
     assert not list(tmp_path.parent.glob("escaped.txt"))
@@ -624,10 +627,10 @@ FOREIGN = {
     "newer": (["update store_info set value = '999'"], "upgrade quantstore"),
     "a view for a table": (
         [
-            "alter table channels rename to hidden",
-            "create view channels as select * from hidden, range(1000000000000)",
+            "alter table stored_channels rename to hidden",
+            "create view stored_channels as select * from hidden, range(1000000000000)",
         ],
-        "no table channels",
+        "no table stored_channels",
     ),
     "a view for the version": (
         [
@@ -645,7 +648,7 @@ FOREIGN = {
         ],
         "computes a column",
     ),
-    "a column too few": (["alter table errors drop column mse"], "lacks the column mse"),
+    "a column too few": (["alter table stored_errors drop column mse"], "lacks the column mse"),
 }
 
 

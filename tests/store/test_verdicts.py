@@ -39,7 +39,7 @@ def judge(path):
             model_id = store.find_model(con, MODEL)
             con.rows("delete from simulations where model_id = ?", [model_id])
             con.rows(
-                "update errors set channel_sqnr_p10_db = ? where layer_id in"
+                "update stored_errors set channel_sqnr_p10_db = ? where layer_id in"
                 " (select layer_id from layers where model_id = ?)",
                 [worst_p10_db, model_id],
             )
