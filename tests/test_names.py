@@ -4,9 +4,8 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent.parent / "quantstore"
+from tests.support.sources import MODULES, PACKAGE, nodes_of, tree_of
 
 # They name the act of finding a thing, or nothing at all.
 VAGUE = {
@@ -53,8 +52,8 @@ def bindings(scope: ast.AST) -> Iterator[tuple[str, int]]:
 def test_few_bindings_are_vague() -> None:
     count = 0
     vague = []
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for name, line in bindings(ast.parse(path.read_text("utf-8"))):
+    for path in MODULES:
+        for name, line in bindings(tree_of(path)):
             count += 1
             if name.strip("_") in VAGUE:
                 vague.append(f"{path.relative_to(PACKAGE)}:{line} {name}")
@@ -80,8 +79,8 @@ class made: known = 1
 
 def test_a_type_name_means_one_thing() -> None:
     homes = defaultdict(list)
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.parse(path.read_text("utf-8")).body:
+    for path in MODULES:
+        for node in tree_of(path).body:
             if isinstance(node, ast.ClassDef):
                 name = node.name
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -98,8 +97,8 @@ def test_no_string_stands_alone() -> None:
     # The second line of a text in two lines without parentheses: nobody would ever read it.
     alone = [
         f"{path.relative_to(PACKAGE)}:{statement.lineno}"
-        for path in sorted(PACKAGE.rglob("*.py"))
-        for scope in ast.walk(ast.parse(path.read_text("utf-8")))
+        for path in MODULES
+        for scope in nodes_of(path)
         if isinstance(body := getattr(scope, "body", None), list)
         for before, statement in pairwise(body)
         if isinstance(statement, ast.Expr)
