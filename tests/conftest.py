@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis.internal.conjecture import providers
+from streamlit import delta_generator
 from streamlit.components.v2 import manifest_scanner
 
 import quantstore
 from quantstore import store
+from quantstore.charts.common import leave_parts_unchecked
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
@@ -75,16 +77,23 @@ def pytest_collection_finish() -> None:
             r"\.app\.(main|pages|sections|sidebar|start|widgets)\b|__main__|_child$", module.name
         ):
             importlib.import_module(module.name)
+    # As in the app; tests of charts hold the whole of each against its schema.
+    leave_parts_unchecked()
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def known_components() -> Iterator[None]:
-    """AppTest looks for components in every installed package, for every page; once is enough."""
+    """What AppTest looks for once more for every page; once is enough.
+
+    Components in every installed package; and whether a person types, to be warned that no server
+    runs, for which it looks at every module that is loaded.
+    """
     with pytest.MonkeyPatch.context() as patched:
         scan = manifest_scanner.scan_component_manifests
         patched.setattr(manifest_scanner, "scan_component_manifests", cache(scan))
+        patched.setattr(delta_generator, "_use_warning_has_been_displayed", True)
         yield
 
 
