@@ -1,7 +1,7 @@
 """A model file in, layers out: ONNX, and TensorFlow Lite in ONNX's terms."""
 
 import quantstore.graph.deferred  # noqa: F401 - before onnx_ir
-from quantstore.graph.file import ModelFile, open_model, require_unchanged
+from quantstore.graph.file import ModelFile, open_model, own_model, require_unchanged
 from quantstore.graph.findings import Finding, of_layer, of_model
 from quantstore.graph.flow import Flow, flow_of
 from quantstore.graph.formats import open_any
@@ -31,6 +31,7 @@ __all__ = [
     "of_model",
     "open_any",
     "open_model",
+    "own_model",
     "read_layer",
     "read_or_reason",
     "require_unchanged",

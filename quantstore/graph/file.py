@@ -76,8 +76,11 @@ class ModelFile:
     file_format: FileFormat = ONNX
 
 
-def open_model(path: Path) -> ModelFile:
+def open_model(path: Path, *, is_judged: bool = True) -> ModelFile:
     """Read the graph of an ONNX file, without its external weights.
+
+    Args:
+        is_judged: whether onnx.checker is asked what it objects to.
 
     Raises:
         ModelFileError: no such file, not readable, no ONNX, or more than a machine can follow.
@@ -95,16 +98,8 @@ def open_model(path: Path) -> ModelFile:
     del content
     _require_sound(proto)
     require_bounded(proto)
-    complaint = complaint_of(proto)
-    for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
-        _name_every_node(nodes)
-    _rename_repeated_outputs(proto.graph.node, _declared(proto.graph))
-    for function in proto.functions:
-        _rename_repeated_outputs(function.node, set(function.input))
-    for scope in (proto.graph, *proto.functions):
-        _drop_exotic_types(scope)
-    make_dense(proto)
-    model = _deserialized(proto)
+    complaint = complaint_of(proto) if is_judged else ""
+    model = _read(proto)
 
     data_files: dict[Path, DataFile] = {}
     for tensor in external_tensors(model):
@@ -126,6 +121,28 @@ def open_model(path: Path) -> ModelFile:
         model=model,
         data_files=tuple(data_files.values()),
         complaint=complaint,
+    )
+
+
+def own_model(proto: onnx.ModelProto, path: Path) -> ModelFile:
+    """A model that this process made, as :func:`open_model` reads one from a file.
+
+    Nobody needs to be protected from it, and nobody asks for its hash: ``sha256`` is empty.
+
+    Args:
+        path: of the model; its external weights lie beside it.
+    """
+    model = _read(proto)
+    for tensor in external_tensors(model):
+        tensor.base_dir = path.parent
+    return ModelFile(
+        path=path,
+        sha256="",
+        file_bytes=0,
+        producer=None,
+        ir_version=_version(proto.ir_version),
+        opset=_version(model.opset_imports.get("") or model.opset_imports.get("ai.onnx")),
+        model=model,
     )
 
 
@@ -291,6 +308,19 @@ def _parse(content: bytes) -> onnx.ModelProto:
     if not proto.HasField("graph") or not proto.graph.node:
         raise ModelFileError("not an ONNX file: it contains no graph", _AGAIN)
     return proto
+
+
+def _read(proto: onnx.ModelProto) -> ir.Model:
+    """The graph in onnx-ir's terms; the message is changed in place."""
+    for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
+        _name_every_node(nodes)
+    _rename_repeated_outputs(proto.graph.node, _declared(proto.graph))
+    for function in proto.functions:
+        _rename_repeated_outputs(function.node, set(function.input))
+    for scope in (proto.graph, *proto.functions):
+        _drop_exotic_types(scope)
+    make_dense(proto)
+    return _deserialized(proto)
 
 
 def _deserialized(proto: onnx.ModelProto) -> ir.Model:

@@ -28,7 +28,6 @@ from quantstore.run.network import Network
 from quantstore.run.nodes import Node, consumers, name_of
 from quantstore.run.placement import Bias, Placement
 from quantstore.run.plans import Rounding
-from quantstore.run.runtime import quantizable
 
 _HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 _IS_A_BUG = "report this as a bug of quantstore, with the model"
@@ -122,7 +121,7 @@ def whole_network(
             graph.outputs.append(values[name])
     names = tuple(str(value.name) for value in graph.outputs)
     folder.mkdir(parents=True, exist_ok=True)
-    floats = twin.open_float(quantizable(twin.to_proto(model), folder, fold=fold))
+    floats = networks.optimized(twin.to_proto(model), folder, fold=fold)
     _name_apart(floats.model.graph)
     network = networks.taken_apart(floats, names, fold=fold)
     missing = set(bench.network.outputs).difference(network.tensors)

@@ -34,9 +34,7 @@ def with_branches(network: Network, placed: Placement) -> tuple[Network, dict[st
     if not branches:
         return network, {}
     branched = with_identities(network.model, branches, readers_of)
-    tensors = {**network.tensors}
-    tensors |= {new: tensors[name] for new, name in branches.items() if name in tensors}
-    return dataclasses.replace(network, model=branched, tensors=tensors), branches
+    return dataclasses.replace(network, model=branched), branches
 
 
 def with_identities(

@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import helper
-from onnx_ir.passes import common as passes
 
 from quantstore.errors import QuantstoreError, RunError
 from quantstore.records import Array
@@ -22,7 +21,7 @@ from quantstore.run import network, twin
 from quantstore.run.network import Network
 from quantstore.run.nodes import name_of
 from quantstore.run.points import HEADS, SCORE_LIMIT, Part, Points, score_operator
-from quantstore.run.runtime import Feeds, Session, quantizable
+from quantstore.run.runtime import Feeds, Session
 
 _FLOAT = onnx.TensorProto.FLOAT
 # They only move values: what a part of their input is, a part of their output is.
@@ -92,16 +91,15 @@ def prepare(
     Raises:
         RunError: onnxruntime refuses the model.
     """
-    floats = twin.open_float(quantizable(model, folder, fold=fold))
+    floats = network.optimized(model, folder, fold=fold)
     behind = _split(floats, points) if points.ends else None
     ready = network.taken_apart(floats, points.names, fold=fold)
     if behind is None:
         return ready, None
-    path = folder / "decoder.onnx"
     try:
-        path.write_bytes(behind.SerializeToString())
         ends = tuple(value.name for value in behind.graph.output)
-        apart = network.taken_apart(twin.open_float(path), ends, fold=fold, needs_layers=False)
+        tail = twin.own_float_model(behind, folder / "decoder.onnx")
+        apart = network.taken_apart(tail, ends, fold=fold, needs_layers=False)
         return ready, Decoder(apart, points)
     except QuantstoreError:
         # The heads can be judged without it.
@@ -116,7 +114,6 @@ def _split(floats: twin.FloatModel, points: Points) -> onnx.ModelProto | None:
     model = _model_of(floats.model, ends, heads)
     for value in ends:
         graph.outputs.remove(value)
-    passes.RemoveUnusedNodesPass()(floats.model)
     return model
 
 

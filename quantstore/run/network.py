@@ -6,8 +6,9 @@ every layer then become inputs of the graph, so that one session runs any weight
 whose weights exceed the 2 GB of a protobuf file still fits.
 """
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from quantstore.records import Array, Doubles
 from quantstore.run import twin
 from quantstore.run.runtime import Feeds, Session, TensorFacts, quantizable
 from quantstore.schemes import Scheme
+
+logger = logging.getLogger(__name__)
 
 _FLOAT = onnx.TensorProto.FLOAT
 # Of constants that are no weights, larger ones are fed as well: a protobuf file has 2 GB of room.
@@ -42,7 +45,21 @@ class Network:
     floats: twin.FloatModel
     layers: twin.Lifted
     outputs: tuple[str, ...]
-    tensors: Mapping[str, TensorFacts] = field(repr=False)
+
+    @cached_property
+    def observing(self) -> Session:
+        """The network with every computed tensor of its main graph among the outputs."""
+        names = tuple(name for node in self.model.graph.node for name in node.output if name)
+        observed = onnx.ModelProto()
+        observed.CopyFrom(self.model)
+        del observed.graph.output[:]
+        observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        return Session(observed, is_optimized=False)
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorFacts]:
+        """Type and shape of these tensors: onnxruntime's own, for it always knows."""
+        return self.observing.facts()
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -81,6 +98,14 @@ class Network:
     def session(self) -> Session:
         """The network as it is; fed with :meth:`fed`."""
         return Session(self.model, is_optimized=False)
+
+    def require_runnable(self) -> None:
+        """Have onnxruntime refuse it now, if at all.
+
+        Raises:
+            RunError: onnxruntime refuses the model.
+        """
+        logger.debug("a network of %d tensors", len(self.tensors))
 
     def bytes_of(self, name: str) -> int:
         """How large a tensor is, as a guess where its shape is not known."""
@@ -122,7 +147,17 @@ def prepare(
     Raises:
         RunError: onnxruntime refuses the model.
     """
-    return taken_apart(twin.open_float(quantizable(model, folder, fold=fold)), outputs, fold=fold)
+    return taken_apart(optimized(model, folder, fold=fold), outputs, fold=fold)
+
+
+def optimized(model: onnx.ModelProto, folder: Path, *, fold: bool) -> twin.FloatModel:
+    """A float model after onnxruntime's basic optimizations.
+
+    Raises:
+        RunError: onnxruntime refuses the model.
+    """
+    path = quantizable(model, folder, fold=fold)
+    return twin.own_float_model(onnx.load_model(path, load_external_data=False), path)
 
 
 def taken_apart(
@@ -144,7 +179,9 @@ def taken_apart(
     twin.weights_as_inputs(floats, lifted.slots)
     model = twin.to_proto(floats)
     constants |= _large_constants_as_inputs(model)
-    return Network(model, constants, floats, lifted, outputs, _facts(model))
+    network = Network(model, constants, floats, lifted, outputs)
+    network.require_runnable()
+    return network
 
 
 def _large_constants_as_inputs(model: onnx.ModelProto) -> dict[str, Array]:
@@ -162,13 +199,3 @@ def _large_constants_as_inputs(model: onnx.ModelProto) -> dict[str, Array]:
         helper.make_tensor_value_info(name, _FLOAT, array.shape) for name, array in large.items()
     )
     return large
-
-
-def _facts(model: onnx.ModelProto) -> dict[str, TensorFacts]:
-    """Type and shape of every tensor of the main graph: onnxruntime's own, for it always knows."""
-    names = tuple(name for node in model.graph.node for name in node.output if name)
-    observed = onnx.ModelProto()
-    observed.CopyFrom(model)
-    del observed.graph.output[:]
-    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return Session(observed, is_optimized=False).facts()

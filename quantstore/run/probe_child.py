@@ -28,8 +28,8 @@ def answer(request: dict[str, Any], reply: Reply) -> None:
 
 
 # So many new objects make Python look for cycles; by default 700 do. A graph has tens of thousands,
-# which live as long as its model is probed.
-OBJECTS_PER_COLLECTION = 10_000
+# which live as long as its model is probed, and what is looked at is all that was imported as well.
+OBJECTS_PER_COLLECTION = 50_000
 
 if __name__ == "__main__":
     gc.set_threshold(OBJECTS_PER_COLLECTION)

@@ -5,7 +5,7 @@ left out and counted, for a grid that reaches them has no code left for anything
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,20 +155,38 @@ def observe(
             observed[name].add(sample[name])
     computed_names = [name for name in tensor_names if name in network.tensors]
     blocks = packed(computed_names, network.bytes_of, block_bytes)
+    computed = _computed(network, blocks, samples, folder, block_bytes)
+    for done, arrays in enumerate(computed, start=1):
+        for name, array in arrays.items():
+            observed[name].add(array)
+        if report is not None:
+            report(done, len(blocks) * len(samples))
+    in_bodies = frozenset(tensor_names).difference(inputs, computed_names)
+    _observe_in_bodies(network, in_bodies, samples, observed)
+    return {name: tensor for name, tensor in observed.items() if tensor.range is not None}
+
+
+def _computed(
+    network: Network,
+    blocks: Sequence[Sequence[str]],
+    samples: Samples,
+    folder: Path,
+    block_bytes: int,
+) -> Iterator[dict[str, Array]]:
+    """The tensors of each block for each sample, by name."""
+    if sum(map(network.bytes_of, network.tensors)) <= block_bytes:
+        # All of them fit at once: into the session that is there.
+        for names in blocks:
+            for index in range(len(samples)):
+                arrays = network.observing.run(network.fed(samples[index]), names)
+                yield dict(zip(names, arrays, strict=True))
+        return
     relay = Relay(network.model, blocks, folder, "ranges")
-    done = 0
     for indices in rounds(len(samples), lambda: relay.most_bytes):
         for number in range(len(blocks)):
             relay.open(number)
             for index in indices:
-                for name, array in relay.run(index, network.fed(samples[index])).items():
-                    observed[name].add(array)
-                done += 1
-                if report is not None:
-                    report(done, len(blocks) * len(samples))
-    in_bodies = frozenset(tensor_names).difference(inputs, computed_names)
-    _observe_in_bodies(network, in_bodies, samples, observed)
-    return {name: tensor for name, tensor in observed.items() if tensor.range is not None}
+                yield relay.run(index, network.fed(samples[index]))
 
 
 def _observe_in_bodies(

@@ -48,7 +48,7 @@ class FloatModel:
     file: graph.ModelFile
     was_quantized: bool
     grids: tuple[StoredGrid, ...] = ()
-    _kept_layers: dict[str, Layer | None] = field(default_factory=dict, repr=False)
+    _kept_layers: dict[str, Layer] = field(default_factory=dict, repr=False)
 
     @property
     def model(self) -> ir.Model:
@@ -82,7 +82,7 @@ def open_float(path: Path) -> FloatModel:
         ModelFileError: the file cannot be read.
         MissingWeightsError: external data is missing.
     """
-    return float_model(graph.open_model(path))
+    return float_model(graph.open_model(path, is_judged=False))
 
 
 def float_model(file: graph.ModelFile) -> FloatModel:
@@ -90,15 +90,31 @@ def float_model(file: graph.ModelFile) -> FloatModel:
     load_weights(file)
     model = file.model
     model.ir_version = max(LOWEST_IR_VERSION, model.ir_version)
-    for value in list(model.graph.inputs):
-        # An initializer that is an input too could be fed, so that nothing is folded into it.
-        if value.const_value is not None:
-            model.graph.inputs.remove(value)
+    _bind_initializers(model)
     in_single_precision(model)
     grids = float_arithmetic(model)
     _replace_image_scalers(model)
     passes.RemoveUnusedNodesPass()(model)
     return FloatModel(file, grids is not None, grids or ())
+
+
+def own_float_model(proto: onnx.ModelProto, path: Path) -> FloatModel:
+    """A model that this process made of a float model.
+
+    Args:
+        path: of the model; its external weights lie beside it.
+    """
+    file = graph.own_model(proto, path)
+    load_weights(file)
+    _bind_initializers(file.model)
+    return FloatModel(file, was_quantized=False)
+
+
+def _bind_initializers(model: ir.Model) -> None:
+    """An initializer that is an input too could be fed, so that nothing is folded into it."""
+    for value in list(model.graph.inputs):
+        if value.const_value is not None:
+            model.graph.inputs.remove(value)
 
 
 def to_proto(model: FloatModel | ir.Model) -> onnx.ModelProto:
@@ -129,7 +145,10 @@ def lift_weights(model: FloatModel, *, fold: bool = True) -> Lifted:
     slots: list[Slot] = []
     packed: list[str] = []
     main = model.model.graph
+    has_others = False
     depth = -1
+    # What nobody reads is no layer.
+    passes.RemoveUnusedNodesPass()(model.model)
     for site in graph.find_sites(model.file):
         layer = graph.read_layer(model.file, site, fold=fold)
         if layer is None:
@@ -143,14 +162,28 @@ def lift_weights(model: FloatModel, *, fold: bool = True) -> Lifted:
             packed.append(site.name)
             continue
         if not site.is_stored:
-            # The nodes that compute them have no reader any more, and are removed below.
             site = dataclasses.replace(site, constant=computed(weights, site.tensor.name))
         value = new_constant(main, _SLOT.format(slot_index), weights)
         factor = _factor(model.file, site, layer)
+        if (factor is not None) == (layer.batchnorm_folded or layer.mul_folded):
+            _keep(model, value, layer)
+        before = site.node.inputs[site.operand.index]
         site.node.replace_input_with(site.operand.index, value)
         slots.append(Slot(depth, site, value, factor, model.file.opset))
-    passes.RemoveUnusedNodesPass()(model.model)
+        if before is not None and _is_left_alone(before, main):
+            main.initializers.pop(str(before.name))
+        else:
+            has_others = True
+    if has_others:
+        # Nodes that computed weights, and what bodies held.
+        passes.RemoveUnusedNodesPass()(model.model)
     return Lifted(tuple(slots), tuple(packed))
+
+
+def _is_left_alone(value: ir.Value, main: ir.Graph) -> bool:
+    """Whether nobody reads an initializer of the main graph any more."""
+    is_stored = value.is_initializer() and value.graph is main
+    return is_stored and not value.uses() and not value.is_graph_output()
 
 
 def float_weights(slot: Slot) -> Array:
@@ -214,10 +247,16 @@ def layer_of(model: FloatModel, slot: Slot) -> Layer | None:
     if name in model._kept_layers:
         return model._kept_layers[name]
     layer = graph.read_layer(model.file, slot.site, fold=slot.factor is not None)
-    kept = sum(other.weights.nbytes for other in model._kept_layers.values() if other is not None)
-    if layer is not None and kept + layer.weights.nbytes <= KEPT_BYTES:
-        model._kept_layers[name] = layer
+    if layer is not None:
+        _keep(model, slot.value, layer)
     return layer
+
+
+def _keep(model: FloatModel, value: ir.Value, layer: Layer) -> None:
+    """Keep the layer of a slot while there is room."""
+    kept = sum(other.weights.nbytes for other in model._kept_layers.values())
+    if kept + layer.weights.nbytes <= KEPT_BYTES:
+        model._kept_layers[str(value.name)] = layer
 
 
 def raised(grid: Grid, least_scale: Doubles) -> Grid:

@@ -349,9 +349,13 @@ def test_a_network_collapses_where_its_layers_fall_below_ten_db():
 # The ranges that rounding needs
 
 
-def test_ranges_found_block_by_block_are_those_of_every_value(full_int8, tmp_path):
+@pytest.mark.parametrize("block_bytes", [1, ranges.BLOCK_BYTES])
+def test_ranges_block_by_block_or_all_at_once_are_those_of_every_value(
+    full_int8, tmp_path, block_bytes
+):
     names = ["x", "a", "b", "c", "d", "y"]
-    found = ranges.observe(full_int8.trial.network, names, samples(8), tmp_path, block_bytes=1)
+    trial = full_int8.trial
+    found = ranges.observe(trial.network, names, samples(8), tmp_path, block_bytes=block_bytes)
     feeds = [samples(8)[index] for index in range(8)]
     known = [{**everything(network(), feed), **feed} for feed in feeds]
     for name in names:

@@ -166,6 +166,31 @@ def test_every_layer_gets_weights_of_its_own_wherever_the_file_keeps_them(opened
     assert 20 < sqnr_db(before, outputs(model, x=x)[0]) < 60
 
 
+def test_weights_are_held_once_and_what_nobody_reads_is_no_layer(opened):
+    model = opened(
+        make_model(
+            [
+                node("Conv", ["x", "w"], ["h"], "first"),
+                node("Conv", ["h", "w"], ["y"], "second"),
+                node("Conv", ["h", "v"], ["z"], "dead"),
+            ],
+            {"w": gaussian(3, 3, 1, 1), "v": gaussian(4, 3, 1, 1)},
+        )
+    )
+    lifted = twin.lift_weights(model)
+    assert [slot.site.name for slot in lifted.slots] == ["first", "second"]
+    assert set(model.model.graph.initializers) == {slot.value.name for slot in lifted.slots}
+
+
+def test_a_model_of_our_own_is_read_as_its_file_would_be(opened, tmp_path):
+    made = make_model(
+        [node("Conv", ["x", "w"], ["h"]), node("Gemm", ["h", "v"], ["y"])],
+        {"w": gaussian(3, 3, 1, 1), "v": gaussian(3, 2)},
+    )
+    from_file = twin.to_proto(opened(made))
+    assert twin.to_proto(twin.own_float_model(made, tmp_path / "net.onnx")) == from_file
+
+
 def test_one_of_two_layers_that_share_weights_can_be_quantized_alone(opened):
     model = opened(shared())
     first, second = twin.lift_weights(model).slots
