@@ -384,6 +384,7 @@ def test_a_rescue_is_stored_and_its_files_are_where_they_were_asked_for(own, tmp
     assert own.rescues("digits-plain").empty
 
 
+@pytest.mark.slow
 def test_quantstore_rescue_is_a_function_whatever_was_imported():
     program = (
         "import quantstore.rescuing.rescue, quantstore.pipeline.rescues, quantstore\n"

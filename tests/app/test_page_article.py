@@ -41,6 +41,7 @@ def test_the_models_of_the_address_are_drawn(page):
     assert "no depthwise convolution" in texts(app)
 
 
+@pytest.mark.slow
 def test_a_model_beside_itself_is_drawn_once(page):
     app = page(ruined="digits-plain", spared="digits-plain")
     assert app.header[0].value == article.SAME_MODEL
@@ -55,6 +56,7 @@ def test_the_layer_of_the_article_is_found_by_its_name(page, demo_store, tmp_pat
     assert "The layer that the article shows." in texts(page(path))
 
 
+@pytest.mark.slow
 def test_a_layer_opens(page, demo_store):
     app = page()
     button = next(b for b in app.button if b.key.startswith("article_layer_"))

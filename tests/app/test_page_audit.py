@@ -377,6 +377,7 @@ def test_revisions_show_the_audit_of_both_where_there_is_one(open_app, path):
     assert "has an output SQNR of 18.5" in said(app)
 
 
+@pytest.mark.slow
 def test_the_page_of_an_int8_model_shows_its_audit_or_the_way_to_one(open_app, path):
     app = open_app(path, "model", model=INT8)
     assert links(app) == {audits.START: f"model={INT8}"}

@@ -104,6 +104,7 @@ def test_a_tag_chooses_the_models_and_what_there_is_to_pick_from(seen, tagged):
     assert "digits-separable" not in str(app.get("vega_lite_chart")[0].proto)
 
 
+@pytest.mark.slow
 def test_facets_are_counted_over_the_models_that_meet_the_others(seen, tagged):
     everything = seen(tagged)
     assert choices(everything, "verdict") == ["Broken (1)", "Untested (3)"]
@@ -143,6 +144,7 @@ def test_a_facet_and_models_are_chosen_together_and_let_go(page, tagged, monkeyp
     assert "tag" not in app.query_params
 
 
+@pytest.mark.slow
 def test_a_tag_that_is_gone_is_any_tag(seen, tagged):
     app = seen(tagged, tag="gone")
     assert len(matrix(app)["rows"]) == 4
@@ -317,7 +319,11 @@ def test_an_open_filter_lets_every_layer_through():
 
 
 @pytest.mark.parametrize(
-    ("shape", "measure"), [("Bars", "Outlier share"), ("Cumulative", "Tensor SQNR")]
+    ("shape", "measure"),
+    [
+        ("Bars", "Outlier share"),
+        pytest.param("Cumulative", "Tensor SQNR", marks=pytest.mark.slow),
+    ],
 )
 def test_every_shape_draws_and_says_what_it_shows(page, shape, measure, monkeypatch):
     trusting_no_chart(monkeypatch)

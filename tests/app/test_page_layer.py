@@ -273,6 +273,7 @@ def test_all_int8_schemes_show_the_sqnr_of_the_channels_one_below_the_other(seen
 # What helps
 
 
+@pytest.mark.slow
 def test_the_table_begins_with_the_schemes_that_matter_and_shows_all_on_demand(page):
     app = page(model=MODEL)
     assert list(rescue(app)) == [

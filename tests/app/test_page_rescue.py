@@ -436,6 +436,7 @@ def test_what_fails_in_the_child_is_a_sentence(tmp_path):
 # What can I do?
 
 
+@pytest.mark.slow
 def test_a_model_that_is_fine_gets_one_sentence(open_app, path):
     with store.writing(path) as con:
         add(con, MODEL, a_run(40.0, target="int8_tensor"))

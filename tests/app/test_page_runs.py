@@ -302,6 +302,7 @@ def test_drift_begins_with_the_model_and_the_scheme_looked_at(open_app, drifted)
     assert app.multiselect(key="runs").value == [str(keys[0])]
 
 
+@pytest.mark.slow
 def test_runs_are_called_and_chosen_by_target(open_app, own_drifted):
     path, keys = own_drifted
     with store.writing(path) as con:

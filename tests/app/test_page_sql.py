@@ -148,6 +148,7 @@ def test_a_statement_is_run_and_put_into_the_address(page):
     assert app.query_params["query"] == "select model from models order by model limit 3"
 
 
+@pytest.mark.slow
 def test_more_rows_than_the_limit_are_cut_and_said_to_be(page):
     app = page(asked="select * from range(20000)")
     assert headline(app) == "First 10,000 rows"
@@ -201,6 +202,7 @@ def test_an_empty_editor_asks_for_a_statement(page):
     assert "Write a query" in app.info[0].value
 
 
+@pytest.mark.slow
 def test_a_result_without_numbers_says_what_a_chart_needs(page):
     app = page(query="select model from models", view="Chart")
     assert plain(app.info[0].value) == NEEDS_NUMBERS
@@ -340,6 +342,7 @@ def test_without_a_store_the_page_says_how_to_begin(page, tmp_path):
     assert app.button(key="add_examples").label == ADD_EXAMPLES
 
 
+@pytest.mark.slow
 def test_an_empty_store_is_like_none(page, tmp_path):
     path = tmp_path / "empty.duckdb"
     with store.writing(path):

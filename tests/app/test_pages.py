@@ -169,6 +169,7 @@ def test_the_default_target_comes_first(seen):
     assert picker.options[0].lower() == DEFAULT_TARGET.title.lower()
 
 
+@pytest.mark.slow
 def test_an_address_of_an_earlier_release_names_a_scheme(seen):
     app = seen("compare", scheme="int8_tensor_symmetric")
     assert app.selectbox(key="target").value == "int8_tensor"
@@ -221,6 +222,7 @@ def test_model_says_what_equalization_and_more_bits_could_give(seen):
     assert remedies.EVERY_LAYER_IS_FINE in said
 
 
+@pytest.mark.slow
 def test_the_forecast_of_equalization_stays_with_the_scheme_it_is_for(seen):
     app = seen("model", model="digits-rescaled", target="int8_channel")
     assert "Equalization" not in texts(app)

@@ -88,6 +88,7 @@ def test_the_queue_works_again_after_a_cancel(queue, tmp_path):
     assert [job.state for job in finished(queue)] == ["cancelled", "done"]
 
 
+@pytest.mark.slow
 def test_a_file_that_vanished_is_a_sentence(queue, tmp_path):
     add(queue, tmp_path / "gone.onnx", tmp_path / "s.duckdb")
     (job,) = finished(queue)

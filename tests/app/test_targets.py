@@ -141,6 +141,7 @@ def test_from_elsewhere_a_command_is_shown(open_app, path, monkeypatch):
     assert app.code[0].value == f"quantstore --db {path} probe FILE --target all"
 
 
+@pytest.mark.slow
 def test_without_the_file_it_can_be_chosen_again(open_app, path, on_loopback):
     with store.writing(path) as con:
         con.rows("update models set source = 'upload a.onnx'")
@@ -197,6 +198,7 @@ def test_the_queue_measures_targets_and_stores_them(path):
         assert queries.model_targets(con, MODEL)["target"].tolist() == ["int8_dynamic"]
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_says_what_stayed_in_float(open_app, path):
     figure = a_figure("int8_channel", 20.0, source="12 images", float_layers=("<b>LSTM</b>",))
     with store.writing(path) as con:

@@ -96,6 +96,7 @@ def test_the_sidebar_shows_what_this_session_runs_and_links_to_its_result(
     assert "Open the run" in [link.proto.label for link in app.get("page_link")]
 
 
+@pytest.mark.slow
 def test_what_was_cut_off_is_measured_again(open_app, path, asked):
     with store.writing(path) as con:
         add(con, MODEL, a_run(None, failure="stopped after 60 s of CPU time"))
@@ -130,6 +131,7 @@ def test_a_run_on_noise_is_started_again_without_the_layers_it_falls_at(open_app
     assert choices["exclude"] == ("Conv_2", "Conv_1", "Conv_3")
 
 
+@pytest.mark.slow
 def test_a_run_on_own_inputs_fills_in_the_form_and_asks_for_them(open_app, path, asked):
     app = open_app(path, "drift", runs=[str(drifted(path, source="12 images from photos/"))])
     button(app, "without_steepest").click().run()

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from functools import cache
 
 import altair as alt
 import pandas as pd
@@ -59,6 +60,12 @@ CHARTS = {
 every_chart = pytest.mark.parametrize("draw", CHARTS.values(), ids=CHARTS)
 
 
+@cache
+def specification(filled, draw, theme):
+    """What a chart is in Vega-Lite, held against its schema, for all that look at it."""
+    return draw(filled, theme=theme, width=500).to_dict()
+
+
 def worst(filled):
     return filled.layers(RESCALED)["layer"][0]
 
@@ -69,11 +76,9 @@ def runs_of(filled):
 
 
 @every_chart
-@pytest.mark.parametrize("theme", PALETTES)
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_every_chart_is_valid_and_stands_alone(filled, draw, theme):
-    chart = draw(filled, theme=theme, width=500)
-    # Plainly: against the schema of Vega-Lite.
-    spec = chart.to_dict()
+    spec = specification(filled, draw, theme)
     assert spec["config"]["background"] == PALETTES[theme].background
     assert spec["title"]["text"] == spec["description"]
     assert spec["title"]["text"].isprintable()
@@ -88,7 +93,7 @@ def test_a_chart_whose_colours_are_bands_explains_them(filled, draw):
         for part in spec.get("layer", []) + spec.get("vconcat", []):
             yield from colours(part)
 
-    for colour in colours(draw(filled).to_dict()):
+    for colour in colours(specification(filled, draw, "light")):
         if colour.get("field") == "band":
             assert colour["scale"]["domain"] == list(BANDS)
             assert colour["legend"]["orient"] == "bottom"

@@ -137,7 +137,7 @@ def test_replace_puts_other_content_in_the_place_of_the_same_name(tmp_path, path
         )
 
 
-@pytest.mark.parametrize("name", [None, "renamed"])
+@pytest.mark.parametrize("name", [None, pytest.param("renamed", marks=pytest.mark.slow)])
 def test_what_people_ran_stays_with_the_content_that_is_measured_anew(tmp_path, path, name):
     file = model_file(tmp_path / "net.onnx")
     ingest_file(file, path)
@@ -307,7 +307,7 @@ def test_another_content_of_the_same_name_gets_a_piece_of_its_hash(tmp_path, pat
     assert names() == ["net", f"net-{sha256[:8]}"]
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "Model.ONNX"])
+@pytest.mark.parametrize("name", ["Model.ONNX", pytest.param("model.onnx", marks=pytest.mark.slow)])
 def test_a_file_called_model_is_named_after_its_folder(tmp_path, path, names, name):
     ingest_file(model_file(tmp_path / "mobilenet" / name), path)
     assert names() == ["mobilenet"]

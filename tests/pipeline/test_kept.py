@@ -20,8 +20,8 @@ RESCALED = next(path for path in demo_paths() if path.stem == "digits-rescaled")
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "s.duckdb"
+def path(tmp_path, empty_store):
+    return Path(shutil.copy(empty_store, tmp_path / "s.duckdb"))
 
 
 def uploaded(path: Path, folder: Path, *, keep: bool, file: Path = PLAIN):

@@ -81,6 +81,7 @@ def test_without_an_output_no_file_is_kept(path):
     assert len(rows(path, "select rescue_id from rescues")) == 1
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_stored_is_ingested(path):
     with store.writing(path) as con:
         store.remove_model(con, store.find_model(con, "digits-plain"))
@@ -113,7 +114,7 @@ def test_a_cancelled_rescue_leaves_no_file_and_no_row(path):
     [
         ("full", "the disk is full; free some room"),
         pytest.param("crash", CRASHED, marks=pytest.mark.slow),
-        ("killed", "there is not enough memory for the rescue"),
+        pytest.param("killed", "there is not enough memory for the rescue", marks=pytest.mark.slow),
         pytest.param("bug", "the rescue failed: ZeroDivisionError", marks=pytest.mark.slow),
         pytest.param("wrong", "there is no such folder: nowhere; check", marks=pytest.mark.slow),
     ],

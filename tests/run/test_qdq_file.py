@@ -87,8 +87,8 @@ def test_the_file_of_a_demo_model_is_the_plan_bit_for_bit(path, target, tmp_path
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        ("rtmdet-nano", "int8_channel"),
-        ("retinaface-mnet025", "int8_tensor"),
+        pytest.param("rtmdet-nano", "int8_channel", marks=pytest.mark.slow),
+        pytest.param("retinaface-mnet025", "int8_tensor", marks=pytest.mark.slow),
         ("ultraface-rfb320", "int8_channel_fused"),
         ("vit-pgd_2_3_16", "int8_channel"),
         pytest.param("silero-vad", "int8_channel", marks=pytest.mark.slow),

@@ -60,6 +60,7 @@ def test_a_new_store_has_it_with_its_comment(tmp_path, added):
     ]
 
 
+@pytest.mark.slow
 def test_who_reads_a_store_that_lacks_it_is_told_what_to_do(path, added, capsys):
     before = path.read_bytes()
     with pytest.raises(OlderStoreError) as caught, store.reading(path):

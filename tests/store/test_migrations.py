@@ -269,6 +269,7 @@ def test_runs_of_schema_2_are_given_the_target_that_does_the_same(tmp_path):
     assert ask(path, f"{units} join layers using (layer_id)") == [(True, "layer", None)]
 
 
+@pytest.mark.slow
 def test_a_run_with_other_ranges_was_for_no_target(tmp_path):
     path = unpacked("2-runs", tmp_path)
     with duckdb.connect(path) as connection:
@@ -280,6 +281,7 @@ def test_a_run_with_other_ranges_was_for_no_target(tmp_path):
     assert ask(path, "select target from simulations where calibration = 'entropy'") == [(None,)]
 
 
+@pytest.mark.slow
 def test_what_outputs_of_earlier_runs_reached_decides(tmp_path):
     path = unpacked("2-runs", tmp_path)
     store.update(path)
@@ -416,6 +418,7 @@ def the_button(app):
     return button
 
 
+@pytest.mark.slow
 def test_the_app_offers_to_update_it(app):
     assert app.error == app.exception == []
     assert app.title[0].value == NEEDS_UPDATE

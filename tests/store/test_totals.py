@@ -78,7 +78,9 @@ def stored_figures(con):
     return {(model, target): tuple(values) for model, target, *values in rows}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))]
+)
 def test_verdicts_count_the_layers_that_the_tables_hold(path, seed):
     # A seed each, not drawn values: what fails is a store, and shrinking it takes minutes.
     draw = random.Random(seed)
