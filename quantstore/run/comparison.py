@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from quantstore.errors import RunError
 from quantstore.numerics import quantization
-from quantstore.records import Array
+from quantstore.records import LOST_DB, Array
 
 NO_OUTPUT_DEPENDS = "no output depends on the inputs"
 
@@ -57,17 +57,19 @@ class Reference:
         Args:
             outputs: of the quantized model, for the same samples.
 
+        Returns:
+            ``LOST_DB`` where one of them is.
+
         Raises:
-            RunError: an output of the quantized model is not a number where the float one is, or
-                the float one is zero everywhere.
+            RunError: the float model gives zeros alone.
         """
         figures = [
             sqnr_db(expected[index], actual[index])
             for expected, actual in zip(self.expected, outputs, strict=True)
             for index in self._moving
         ]
-        if any(np.isnan(figure) for figure in figures):
-            raise RunError("an output of the quantized model is NaN or infinite")
+        if LOST_DB in figures:
+            return LOST_DB
         # An output of zeros alone has nothing to lose.
         figures = [figure for figure in figures if figure > -np.inf]
         if not figures:
@@ -79,13 +81,13 @@ def sqnr_db(expected: Array, actual: Array) -> float:
     """``10 log10(sum y^2 / sum (y' - y)^2)`` in dB, in float64, where the float output is finite.
 
     +infinity where nothing changed, -infinity where the float output is all zero and the other not,
-    NaN where the other is not finite.
+    ``LOST_DB`` where the other is NaN or infinite.
     """
     usable = _is_finite(expected)
     y = expected[usable].astype(np.float64)
     changed = actual[usable].astype(np.float64)
     if not np.isfinite(changed).all():
-        return np.nan
+        return LOST_DB
     return float(quantization.sqnr_db(np.sum(y**2), np.sum((changed - y) ** 2)))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantstore.numerics import quantization
-from quantstore.records import Array, Doubles, OutputRecord
+from quantstore.records import LOST_DB, Array, Doubles, OutputRecord
 from quantstore.run.points import Part
 
 # An output that no longer changes with the input keeps 0 dB of what varies. It is broken, and a
@@ -80,7 +80,7 @@ def _judged(
             decides=not part.is_state and not math.isnan(plain_db) and _moves(y),
         )
         kept_db = figure_db(part, plain_db, varying_db, is_real=is_real)
-        if part.decision == "set":
+        if part.decision == "set" and plain_db != LOST_DB:
             size = sum(tensor.size for sample in y for tensor in sample)
             kept_db = max(kept_db, least_db(f1, count, size))
         yield JudgedPart(part, record, kept_db)
@@ -136,7 +136,9 @@ def varying_energies(expected: Tensors, actual: Tensors) -> tuple[Doubles, Doubl
         usable = np.isfinite(y).all(axis=0)
         y, errors = y[:, usable], errors[:, usable]
         signals += np.square(y - y.mean(axis=0)).sum(axis=1)
-        noises += np.square(errors - errors.mean(axis=0)).sum(axis=1)
+        # An infinite error leaves NaN, which is no figure.
+        with np.errstate(invalid="ignore"):
+            noises += np.square(errors - errors.mean(axis=0)).sum(axis=1)
     return signals, noises
 
 
@@ -204,15 +206,15 @@ def _choices(tensor: Array, part: Part) -> Array:
 
 
 def _ratio_db(signal: float, noise: float) -> float:
-    if math.isnan(noise) or math.isinf(noise):
-        return math.nan
+    if not math.isfinite(noise):
+        return LOST_DB
     return float(quantization.sqnr_db(signal, noise))
 
 
 def _median(figures: Sequence[float]) -> float:
-    """NaN where one is; samples of zeros alone have nothing to lose."""
-    if any(math.isnan(figure) for figure in figures):
-        return math.nan
+    """``LOST_DB`` where one is; samples of zeros alone have nothing to lose."""
+    if LOST_DB in figures:
+        return LOST_DB
     figures = [figure for figure in figures if figure > -math.inf]
     return float(np.median(figures)) if figures else math.nan
 

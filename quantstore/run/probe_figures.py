@@ -17,10 +17,11 @@ import onnx
 
 from quantstore.errors import QuantstoreError, RunError
 from quantstore.graph.findings import of_run
-from quantstore.graph.findings.base import DecoderFigures, KernelFigures
+from quantstore.graph.findings.base import DecoderFigures, KernelFigures, LostFigures
 from quantstore.numerics.saturation import Saturation
 from quantstore.records import (
     INTEGERS_ON_GRID,
+    LOST_DB,
     ROUNDS_NOTHING,
     WEIGHTS_ON_GRID,
     Array,
@@ -35,6 +36,7 @@ from quantstore.run.emulator import FixedEmulator, Plan
 from quantstore.run.faint_channels import faint_channels
 from quantstore.run.inputs import Samples
 from quantstore.run.kernels import Product
+from quantstore.run.lost import first_lost
 from quantstore.run.network import Network
 from quantstore.run.outputs import JudgedPart
 from quantstore.run.placement import Placement, placement
@@ -259,6 +261,7 @@ class _Trial:
         self._calibration: Sequence[Feeds] = ()
         self._heads: tuple[tuple[Array, ...], ...] = ()
         self._was_quantized = was_quantized
+        self._has_named_lost = False
         self._last_plan: dict[str, Plan] = {}
         self._last_emulator: tuple[Placement, FixedEmulator] | None = None
         # By the target: what sums of a sample would saturate elsewhere, layer by layer.
@@ -334,7 +337,8 @@ class _Trial:
     def _to_the_end(self, target: Target, kept: _Kept, actual: Sequence[Sequence[Array]]) -> _Kept:
         """The same of the whole file, its decoder included."""
         samples, reference = self._compared
-        if self._decoder is None or not self._calibration:
+        is_lost = kept.output_sqnr_db == LOST_DB
+        if self._decoder is None or not self._calibration or is_lost:
             return kept
         heads = HeadFigures(
             self._calibration, self._heads, samples, reference.expected, tuple(actual)
@@ -354,6 +358,7 @@ class _Trial:
     def findings(self, probed: Probed, kept: _Kept) -> Iterator[FindingRecord]:
         """What figures show besides: decoders that lose, and integer kernels that saturate."""
         shown = (
+            self._lost(probed, kept),
             kept.tail,
             self._kernel_figures(probed, kept.output_sqnr_db),
             # They are the same for every target.
@@ -364,6 +369,16 @@ class _Trial:
         for figures_of_run in shown:
             if figures_of_run is not None:
                 yield from (finding.record() for finding in of_run(figures_of_run))
+
+    def _lost(self, probed: Probed, kept: _Kept) -> LostFigures | None:
+        """What makes an output NaN or infinite."""
+        if probed.target is None or kept.output_sqnr_db != LOST_DB or self._has_named_lost:
+            return None
+        # Targets differ little in that.
+        self._has_named_lost = True
+        samples, _ = self._compared
+        placed, plan = self._placements[probed.target.name], self._plan(probed.target)
+        return first_lost(self._network, placed, plan, samples)
 
     def stored_findings(self, path: Path) -> Iterator[FindingRecord]:
         """What the activations of an integer file lose as they are stored."""

@@ -20,6 +20,7 @@ from quantstore.errors import InputsError, RunError, hint_for
 from quantstore.graph.findings import of_run
 from quantstore.graph.findings.base import DecoderFigures
 from quantstore.records import (
+    LOST_DB,
     RETURNS_THE_SAME,
     ROUNDS_NOTHING,
     ActivationErrorRecord,
@@ -42,6 +43,7 @@ from quantstore.run.feeding import ChosenSamples, choose_samples
 from quantstore.run.inputs import Samples
 from quantstore.run.layers import LayerKey
 from quantstore.run.local import with_local_twins
+from quantstore.run.lost import first_lost
 from quantstore.run.network import Network
 from quantstore.run.nodes import every_node, name_of
 from quantstore.run.outputs import JudgedPart
@@ -127,7 +129,13 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     plan = planner.plan(placed, Rounding(scheme, target.activations))
     figures = _figures(work, placed, plan, samples, compared)
     judgement = _Judgement()
-    if figures.failure is None:
+    lost_notes: tuple[str, ...] = ()
+    if figures.output_sqnr_db == LOST_DB:
+        points, both = compared.points, (figures.expected, figures.actual)
+        judged = outputs.judged(points.parts, points.names, *both, is_real=inputs != NOISE)
+        judgement = _Judgement(judged)
+        lost_notes = _lost_notes(figures, prepared, placed, plan, points, samples)
+    elif figures.failure is None:
         judgement = _judgement(
             work,
             compared,
@@ -197,6 +205,7 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
             *notes,
             *chosen.notes,
             *_sentinel_notes(planner),
+            *lost_notes,
             *_decoder_notes(judgement.tail),
             *sensitivities.notes,
         ),
@@ -443,14 +452,29 @@ def _figures(
     quantized = partial(emulator.run, plan)
     actual = list(_returned(work, quantized, samples, "running the quantized model"))
     decided = decisions(samples, expected, actual) if compared.holds_scores else Decisions()
-    for name, count in _not_numbers(names, actual):
-        sentence = returns_no_number("quantized", name, count)
-        return _Figures(math.nan, sentence, decided)
     output_sqnr_db = reference.median_db(actual)
     if output_sqnr_db > EXACT_DB:
         is_empty = not plan.grids and not plan.constants
         return _Figures(math.nan, ROUNDS_NOTHING if is_empty else RETURNS_THE_SAME, decided)
     return _Figures(output_sqnr_db, None, decided, expected, actual)
+
+
+def _lost_notes(
+    figures: _Figures,
+    network: Network,
+    placed: Placement,
+    plan: Plan,
+    points: Points,
+    samples: Samples,
+) -> tuple[str, ...]:
+    """Which outputs are no numbers any more, and what makes them so."""
+    lost = [
+        returns_no_number("quantized", name, count)
+        for name, count in _not_numbers(points.names, figures.actual)
+    ]
+    culprit = first_lost(network, placed, plan, (samples[index] for index in range(len(samples))))
+    shown = [] if culprit is None else of_run(culprit)
+    return (*lost, *(f"{finding.message} {finding.remedy}" for finding in shown))
 
 
 def _returned(

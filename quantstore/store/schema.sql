@@ -454,7 +454,7 @@ comment on column simulations.sample_count is 'Inputs that were compared; those 
 comment on column simulations.calibration_count is
 'Inputs that the ranges of activations were found on; 0 where none were needed; NULL where it is not known.';
 comment on column simulations.output_sqnr_db is
-'SQNR at the outputs of the network, in dB: 10 log10(sum y^2 / sum (y'' - y)^2), median over outputs and samples; NULL where it has no value.';
+'SQNR at the outputs of the network, in dB: 10 log10(sum y^2 / sum (y'' - y)^2), median over outputs and samples; -100 where an output became NaN or infinite; NULL where it has no value.';
 comment on column simulations.deciding_sqnr_db is
 'SQNR that the verdict rests on, in dB: that of the worst output that decides, or tail_sqnr_db where that is lower; NULL where it has no value.';
 comment on column simulations.tail_sqnr_db is

@@ -20,6 +20,7 @@ from quantstore.numerics.quantization import round_trip
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.fleet import ingest_many
 from quantstore.pipeline.ingest import ingest_file
+from quantstore.records import LOST_DB
 from quantstore.run import noise, probe, twin
 from quantstore.run.comparison import NO_OUTPUT_DEPENDS, Reference, is_not_a_number, sqnr_db
 from quantstore.run.plan import PLAN, Probed
@@ -34,7 +35,7 @@ from quantstore.run.probe_figures import (
     Figure,
     figures,
 )
-from quantstore.run.runtime import CRASHED, NEEDS_MORE_MEMORY, NOT_INSTALLED, quantizable
+from quantstore.run.runtime import CRASHED, NEEDS_MORE_MEMORY, NOT_INSTALLED, Session, quantizable
 from quantstore.schemes import SCHEMES, TARGETS
 from tests.support.graphs import gaussian, make_model, node, save
 from tests.support.referees import quantize_file
@@ -215,7 +216,7 @@ def test_sqnr_counts_where_the_float_output_is_a_number():
     known = np.array([1, np.nan, -np.inf])
     assert sqnr_db(known, np.array([1.1, 5, 7])) == pytest.approx(20)
     assert sqnr_db(known, known) == math.inf
-    assert math.isnan(sqnr_db(np.ones(2), np.array([1, np.nan])))
+    assert sqnr_db(np.ones(2), np.array([1, np.nan])) == LOST_DB
 
 
 # --- no figure, and why ------------------------------------------------------------------------
@@ -240,6 +241,32 @@ def test_outputs_that_are_no_numbers_are_no_figure(tmp_path):
     path, _ = two_layers(tmp_path, first=weights)
     records = in_process(path)
     assert {one.failure for one in records} == {is_not_a_number("y")}
+
+
+def test_an_output_that_becomes_infinite_is_broken_and_the_operator_is_named(tmp_path):
+    """A probability that rounds to 0, in front of a Log; onnxruntime's quantizer does the same."""
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("Sigmoid", ["h"], ["p"]),
+        node("Log", ["p"], ["y"], "log"),
+    ]
+    model = make_model(nodes, {"w": 2.5 * gaussian(5, 8)}, opset=19, ir_version=9)
+    for size in (1, 5):
+        model.graph.input[0].type.tensor_type.shape.dim.add().dim_value = size
+    path = save(model, tmp_path / "net.onnx")
+    samples = [{"x": gaussian(1, 5, seed=seed)} for seed in range(24)]
+    written = Session(quantize_file(path, tmp_path / "int8.onnx", samples, per_channel=True))
+    assert any(np.isinf(written.run(sample)[0]).any() for sample in samples)
+    rows = list(figures(path, PLAN))
+    found = {row.target: row for row in rows if isinstance(row, Figure)}
+    assert found["int8_channel"].failure is None
+    assert found["int8_channel"].deciding_sqnr_db == LOST_DB
+    assert [row.sqnr_db for row in found["int8_channel"].outputs] == [LOST_DB]
+    assert found["int8_weights"].output_sqnr_db > 20
+    shown = [row for row in rows if getattr(row, "kind", "") == "infinite output"]
+    assert all("log (Log) is the first operator" in row.message for row in shown)
+    assert all("--exclude p" in row.remedy for row in shown)
+    assert len(shown) == 1
 
 
 def test_a_network_that_gives_zero_has_nothing_to_lose(tmp_path):

@@ -19,7 +19,7 @@ from quantstore.errors import CancelledError, InputsError, QuantstoreError, RunE
 from quantstore.numerics.quantization import round_trip
 from quantstore.pipeline import runs
 from quantstore.pipeline.files import demo_paths
-from quantstore.records import RETURNS_THE_SAME, ROUNDS_NOTHING
+from quantstore.records import LOST_DB, RETURNS_THE_SAME, ROUNDS_NOTHING
 from quantstore.run import noise, twin
 from quantstore.run.choices import Choices, Simulation
 from quantstore.run.feeding import how_shared
@@ -391,6 +391,23 @@ def test_outputs_that_are_no_numbers_are_refused(tmp_path, arrays):
     path = save(network(bias=np.float32([0, np.nan, 0, 0])), tmp_path / "nan.onnx")
     with pytest.raises(RunError, match=returns_no_number("float", "y", 8)):
         simulate(path, arrays, WEIGHTS)
+
+
+def test_outputs_that_become_infinite_are_broken_and_say_why(tmp_path):
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("Sigmoid", ["h"], ["p"]),
+        node("Log", ["p"], ["y"], "log"),
+    ]
+    model = make_model(nodes, {"w": 1.5 * gaussian(5, 8)})
+    model.graph.input[0].CopyFrom(float_value("x", ["batch", 5]))
+    np.savez(tmp_path / "x.npz", x=gaussian(8, 5))
+    path = save(model, tmp_path / "log.onnx")
+    found = simulate(path, str(tmp_path / "x.npz"), Choices(target="int8_channel"))
+    assert (found.record.output_sqnr_db, found.record.deciding_sqnr_db) == (LOST_DB, LOST_DB)
+    assert found.record.failure is None
+    assert any(note.startswith(returns_no_number("quantized", "y", 8)[:40]) for note in found.notes)
+    assert any("log (Log) is the first operator" in note for note in found.notes)
 
 
 def test_weights_that_lie_on_the_grid_already_are_not_called_fine(tmp_path, arrays):

@@ -10,6 +10,7 @@ from quantstore.graph.findings.base import (
     FaintFigures,
     Finding,
     KernelFigures,
+    LostFigures,
     MeasuredLayer,
     OfLayer,
     OfModel,
@@ -21,6 +22,7 @@ from quantstore.graph.findings.bias_overflow import BIAS_OVERFLOW
 from quantstore.graph.findings.dead_channel import DEAD_CHANNEL
 from quantstore.graph.findings.decoder import DECODER
 from quantstore.graph.findings.faint_channels import FAINT_CHANNELS
+from quantstore.graph.findings.infinite_output import INFINITE_OUTPUT
 from quantstore.graph.findings.invalid import INVALID
 from quantstore.graph.findings.large_mask import LARGE_MASK
 from quantstore.graph.findings.left_out import LEFT_OUT
@@ -48,6 +50,7 @@ __all__ = [
     "FaintFigures",
     "Finding",
     "KernelFigures",
+    "LostFigures",
     "OfLayer",
     "OfModel",
     "OfRun",
@@ -69,6 +72,7 @@ FINDING_KINDS: tuple[OfModel | OfLayer | OfRun, ...] = (
     LOST_INPUTS,
     LARGE_MASK,
     MIXED_OUTPUT,
+    INFINITE_OUTPUT,
     DECODER,
     SATURATES,
     STORED_SATURATION,

@@ -232,7 +232,22 @@ class StoredRoundingFigures:
     saturated: tuple[SaturatedTensor, ...] = ()
 
 
-RunFigures = KernelFigures | DecoderFigures | FaintFigures | StoredRoundingFigures
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostFigures:
+    """Where a network first computes NaN or infinity that it does not compute in float.
+
+    ``run.lost`` finds it.
+
+    Attributes:
+        tensor: what the node reads.
+    """
+
+    node: str
+    op_type: str
+    tensor: str
+
+
+RunFigures = KernelFigures | DecoderFigures | FaintFigures | StoredRoundingFigures | LostFigures
 Evidence = TypeVar("Evidence", SurveyedModel, MeasuredLayer, RunFigures)
 
 

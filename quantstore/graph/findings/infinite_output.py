@@ -1,0 +1,25 @@
+"""Outputs that become NaN or infinite in int8, and the operator that makes them so."""
+
+import shlex
+from collections.abc import Iterator
+
+from quantstore.graph.findings.base import LostFigures, OfRun, RunFigures, Sentences, short
+
+
+def _look(figures: RunFigures) -> Iterator[Sentences]:
+    if not isinstance(figures, LostFigures):
+        return
+    node, tensor = short(figures.node), short(figures.tensor)
+    yield Sentences(
+        f"In int8 the network returns NaN or infinity. {node} ({figures.op_type}) is the first"
+        f" operator to compute one: it reads {tensor}, whose small values round to 0.",
+        f"Keep {tensor} in float (--exclude {shlex.quote(figures.tensor)}).",
+    )
+
+
+INFINITE_OUTPUT = OfRun(
+    name="infinite output",
+    severity="warning",
+    meaning="Rounding makes an output NaN or infinite, which is finite in float (measured).",
+    look=_look,
+)
