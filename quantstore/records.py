@@ -547,6 +547,8 @@ class AuditOutputRecord:
 
 # What ran an audit of TensorFlow Lite files, where others have the release of onnxruntime.
 LITERT = "LiteRT"
+# What it says of an audit of weights alone.
+NOT_RUN = "not run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -584,6 +586,11 @@ class AuditRecord:
     layers: tuple[AuditLayerRecord, ...] = field(default=(), metadata=NO_COLUMN)
     tensors: tuple[AuditTensorRecord, ...] = field(default=(), metadata=NO_COLUMN)
     outputs: tuple[AuditOutputRecord, ...] = field(default=(), metadata=NO_COLUMN)
+
+    @property
+    def was_run(self) -> bool:
+        """Whether both files were run; else their weights alone were compared."""
+        return self.sample_count > 0
 
     @property
     def was_taken_apart(self) -> bool:

@@ -17,10 +17,12 @@ from quantstore.auditing.bench import LEAST_AGREEMENT_DB, AuditBench, KeptDb
 from quantstore.auditing.choices import Audit, AuditChoices
 from quantstore.auditing.layers import AuditedPair
 from quantstore.auditing.lite import LiteAudit
+from quantstore.auditing.loose import audit_weights
 from quantstore.auditing.rows import NO_WEIGHTS, layer_record, output_records
 from quantstore.auditing.weights import WeightFigures, weight_figures
 from quantstore.errors import RunError
-from quantstore.file_formats.signature import is_tflite
+from quantstore.file_formats import TENSORFLOW_LITE
+from quantstore.file_formats.signature import format_of
 from quantstore.graph.file import head_of
 from quantstore.graph.findings.base import MOST_GAP_DB
 from quantstore.records import (
@@ -61,11 +63,13 @@ def audit(
     """
     choices = choices or AuditChoices()
     report = report or (lambda _: None)
-    formats = {is_tflite(head_of(path)) for path in (float_path, int8_path)}
+    formats = {format_of(path, head_of(path)) for path in (float_path, int8_path)}
+    if not any(file_format.has_graph for file_format in formats):
+        return audit_weights(float_path, int8_path, report)
     if len(formats) > 1:
         raise RunError(*TWO_FORMATS)
     with tempfile.TemporaryDirectory(prefix="quantstore-") as folder:
-        if True in formats:
+        if TENSORFLOW_LITE in formats:
             return LiteAudit(float_path, int8_path, inputs, choices, Path(folder), report).answer()
         clock = Clock()
         bench = AuditBench(float_path, int8_path, inputs, choices, Path(folder), report)
@@ -231,8 +235,8 @@ class _Audited:
 
 
 TWO_FORMATS = (
-    "one file is a TensorFlow Lite model and the other is not",
-    "name two files of one format",
+    "the two files have different formats",
+    "name two ONNX files, two TensorFlow Lite files, or two files of weights (safetensors, GGUF)",
 )
 NO_INTEGER_FORM = (
     "The int8 file was run in float arithmetic alone: it has branches or loops, or codes where the"

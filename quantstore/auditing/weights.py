@@ -50,7 +50,14 @@ def weight_figures(weights: Floats, stored: Floats, stored_scheme: str | None) -
     energy = np.square(before, dtype=np.float64).sum()
     scheme = _scheme_of(stored_scheme)
     per_channel = None if scheme is None else SCHEMES.get(f"int{scheme.bits}_channel_symmetric")
-    rounding, ratio = _rounding_of(before, after, scheme, is_stored=stored_scheme is not None)
+    rounding, ratio = _rounding_of(
+        before,
+        after,
+        scheme,
+        is_stored=stored_scheme is not None,
+        # Each block of a channel has a grid of its own.
+        is_in_blocks="per block" in (stored_scheme or ""),
+    )
     return WeightFigures(
         stored_sqnr_db=float(sqnr_db(energy, np.square(error).sum())) if energy else math.nan,
         stored_p10_db=_p10_db(before, after),
@@ -148,14 +155,19 @@ def _p10_db(before: Floats, after: Floats) -> float:
 
 
 def _rounding_of(
-    before: Floats, after: Floats, scheme: Scheme | None, *, is_stored: bool
+    before: Floats,
+    after: Floats,
+    scheme: Scheme | None,
+    *,
+    is_stored: bool,
+    is_in_blocks: bool,
 ) -> tuple[WeightRounding | None, float]:
     """Whether each code is the nearest one, and how the scale compares to that of plain rounding.
 
     A weight further than half a step from its code was moved on purpose (bias correction,
     compensated rounding, training), unless its code is the last one of the grid.
     """
-    if not is_stored:
+    if not is_stored or is_in_blocks:
         return None, math.nan
     is_shared = scheme is not None and scheme.is_per_tensor
     rows = [(before.ravel(), after.ravel())] if is_shared else list(zip(before, after, strict=True))

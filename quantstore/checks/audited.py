@@ -15,6 +15,7 @@ from quantstore.wording.units import NO_BREAK_SPACE, share
 
 AUDIT = "audit"
 KERNELS_NOT_RUN = "the int8 file was not run with integer kernels"
+NOTHING_RUN = "the audit compared weights only, because neither file can be run"
 NO_GRID = "the int8 file rounds no activation on a grid of its own"
 NO_LAYER = "no layer of the int8 file has a partner in the float file"
 
@@ -72,10 +73,12 @@ class _AuditAssessment:
         self._model, self._scheme, self._limits = model, scheme, limits
         self._float_model = str(limits.audit)
         self._subject = subject
+        # The same, of files that were run.
+        self._run = subject if subject is not None and subject.record.was_run else None
 
     def band(self) -> Check:
         """Whether the file is broken as it is stored."""
-        subject = self._subject
+        subject = self._run
         if subject is None:
             return self._missing(AUDIT, None)
         return self._check(
@@ -89,9 +92,9 @@ class _AuditAssessment:
     def kept(self, least_db: float) -> Check:
         """What the outputs keep, in float arithmetic on the grids of the file."""
         name = "min-audit-db"
-        if self._subject is None:
+        if self._run is None:
             return self._missing(name, least_db)
-        kept_db = self._subject.record.grid_db
+        kept_db = self._run.record.grid_db
         return self._check(
             name,
             is_held=kept_db >= least_db,
@@ -104,9 +107,9 @@ class _AuditAssessment:
     def integer_gap(self, most_db: float) -> Check:
         """What the integer kernels of the computer that ran the audit lose beyond that."""
         name = "max-integer-gap-db"
-        if self._subject is None:
+        if self._run is None:
             return self._missing(name, most_db)
-        record = self._subject.record
+        record = self._run.record
         if math.isnan(record.integer_db):
             return self._check(name, is_held=None, message=KERNELS_NOT_RUN, limit=most_db)
         gap_db = 0.0 if math.isinf(record.integer_db) else record.grid_db - record.integer_db
@@ -124,12 +127,12 @@ class _AuditAssessment:
     def saturated(self, most_share: float) -> Check:
         """The largest share of values of a tensor that lie beyond the ends of its grid."""
         name = "max-saturated-share"
-        if self._subject is None:
+        if self._run is None:
             return self._missing(name, most_share)
         shares = sorted(
             (
                 (tensor.saturated_share, tensor.float_tensor or tensor.int8_tensor)
-                for tensor in self._subject.record.tensors
+                for tensor in self._run.record.tensors
                 if not math.isnan(tensor.saturated_share)
             ),
             key=lambda saturated: -saturated[0],
@@ -202,9 +205,8 @@ class _AuditAssessment:
         return names.get(layer.int8_depth, f"layer {layer.int8_depth + 1}")
 
     def _missing(self, name: str, limit: float | None) -> Check:
-        return self._check(
-            name, is_held=None, message=no_audit(self._model, self._float_model), limit=limit
-        )
+        message = no_audit(self._model, self._float_model) if self._subject is None else NOTHING_RUN
+        return self._check(name, is_held=None, message=message, limit=limit)
 
     def _check(
         self,

@@ -93,6 +93,8 @@ def audit(
     integer kernels of this computer, with its weights alone and with its activations alone. Then
     the worst roundings are undone one at a time.
 
+    Of two files of weights (safetensors, GGUF) only the weights are compared: they cannot be run.
+
     Tables show layers and tensors, the largest gain first; csv shows the layers, json everything.
     The result is stored; files that are not stored yet are ingested.
 
@@ -101,6 +103,7 @@ def audit(
       quantstore audit model.onnx model-int8.onnx --inputs photos/ --preprocess imagenet
       quantstore audit model.onnx vendor.onnx --inputs test.npz --release 40 --format json
       quantstore audit model.tflite model-int8.tflite --inputs photos/
+      quantstore audit model-F16.gguf model-Q4_K_M.gguf
     """
     from quantstore.pipeline import audits
 
@@ -152,8 +155,9 @@ def _print(done: "DoneAudit", db: Path, names: tuple[str, str], style: str) -> N
     for model in done.ingested:
         say(f"also stored {model}")
     peak = f", {done.peak_bytes / 1e6:,.0f} MB at the peak" if done.peak_bytes else ""
+    samples = f", {record.sample_count} samples" if record.was_run else ""
     say(
-        f"{record.input_source}, {record.sample_count} samples in {record.seconds:.1f} s{peak};"
+        f"{record.input_source}{samples} in {record.seconds:.1f} s{peak};"
         f" stored as audit {done.audit_id}"
     )
     layer_names = dict(zip(layers["int8_depth"], layers["layer"], strict=True))

@@ -1,9 +1,19 @@
 """What a file is, told from its first bytes: which reader it needs, or what we cannot read."""
 
 import re
+from pathlib import PurePath
 
 from quantstore.errors import ModelFileError
-from quantstore.file_formats import HAS_NO_GRAPH, ONNX, RUNS_ONNX_ONLY, FileFormat
+from quantstore.file_formats import (
+    GGUF,
+    HAS_NO_GRAPH,
+    ONNX,
+    RUNS_ONNX_ONLY,
+    SAFETENSORS,
+    TENSORFLOW_LITE,
+    FileFormat,
+    has_suffix,
+)
 
 # The longest part of a file that is looked at: a Git LFS pointer fits whole.
 HEAD_BYTES = 1024
@@ -50,6 +60,19 @@ _IN_ZIP = (
     (b"config.json", "a Keras model (.keras)", "export it to ONNX with model.export"),
     (b".npy", "a NumPy archive (.npz)", _EXPORT),
 )
+
+
+def format_of(name: str | PurePath, head: bytes) -> FileFormat:
+    """The format that a file seems to have; ONNX, which has no signature, where it has no other.
+
+    Args:
+        head: its first :data:`HEAD_BYTES`.
+    """
+    if is_tflite(head):
+        return TENSORFLOW_LITE
+    if is_gguf(head):
+        return GGUF
+    return SAFETENSORS if is_safetensors(head) or has_suffix(name, SAFETENSORS.suffixes) else ONNX
 
 
 def is_tflite(head: bytes) -> bool:

@@ -2,13 +2,8 @@
 
 from pathlib import Path
 
-from quantstore.file_formats import SAFETENSORS, has_suffix
-from quantstore.file_formats.signature import (
-    is_gguf,
-    is_safetensors,
-    is_tflite,
-    refuse_other_formats,
-)
+from quantstore.file_formats import GGUF, SAFETENSORS, TENSORFLOW_LITE
+from quantstore.file_formats.signature import format_of, is_safetensors, refuse_other_formats
 from quantstore.graph.file import ModelFile, head_of, open_model
 from quantstore.graph.tflite import open_tflite
 from quantstore.graph.weights import open_gguf, open_safetensors
@@ -25,11 +20,12 @@ def open_any(path: Path) -> ModelFile:
         MissingWeightsError: external data that is missing or lies outside the model's folder.
     """
     head = head_of(path)
-    if is_tflite(head):
+    file_format = format_of(path, head)
+    if file_format == TENSORFLOW_LITE:
         return open_tflite(path)
-    if is_gguf(head):
+    if file_format == GGUF:
         return open_gguf(path)
-    if is_safetensors(head) or has_suffix(path, SAFETENSORS.suffixes):
+    if file_format == SAFETENSORS:
         if not is_safetensors(head):
             # A pointer of Git LFS bears the name of the file that it stands for.
             refuse_other_formats(head, SAFETENSORS)

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 def audits(con: Connection, model: str | None = None) -> "pd.DataFrame":
     """One row per audit, the latest first: of an int8 model, of a float one, or of all.
 
-    ``float_model`` is NULL where the store does not hold the float file. ``band``: of ``grid_db``.
+    ``float_model`` is NULL where the store does not hold the float file. ``band``: of ``grid_db``,
+    NULL where the files were not run.
     """
     return con.frame(
         """
@@ -24,7 +25,11 @@ def audits(con: Connection, model: str | None = None) -> "pd.DataFrame":
         join models as int8 on int8.model_id = audits.int8_model_id
         left join models as floats on floats.model_id = audits.float_model_id
         asof left join bands
-            on if(audits.failure is null, coalesce(audits.grid_db, 'infinity'), null)
+            on if(
+                audits.failure is null and audits.sample_count > 0,
+                coalesce(audits.grid_db, 'infinity'),
+                null
+            )
                 >= bands.lower_db
         where $model is null or int8.model = $model or floats.model = $model
         order by audits.created_at desc, audits.audit_id desc

@@ -85,7 +85,8 @@ def _verdicts(
             from audits
             join models as int8 on int8.model_id = audits.int8_model_id
             left join models as floats on floats.model_id = audits.float_model_id
-            where audits.failure is null and list_contains($ids, audits.int8_model_id)
+            where audits.failure is null and audits.sample_count > 0
+                and list_contains($ids, audits.int8_model_id)
             order by audits.created_at desc, audits.audit_id desc
         )
         select judged.*, audited_against, audited_db, audited_bands.band as audited_band,

@@ -878,14 +878,15 @@ comment on column audits.float_file is 'Name of the float file.';
 comment on column audits.input_source is 'What both files were fed: a description of the inputs, or noise.';
 comment on column audits.input_shape is 'Shapes of the inputs.';
 comment on column audits.compared is 'Where the two files were compared, in words.';
-comment on column audits.sample_count is 'Inputs that both files were run on.';
+comment on column audits.sample_count is
+'Inputs that both files were run on; 0 where neither can be run: then only weights were compared, and every value at the outputs is NULL.';
 comment on column audits.float_layers is 'Layers of the float file.';
 comment on column audits.int8_layers is 'Layers of the int8 file.';
 comment on column audits.paired_layers is 'Layers of the int8 file whose float layer is known.';
 comment on column audits.rounded_tensors is 'Activations that the int8 file rounds.';
 comment on column audits.paired_tensors is 'Of these, activations whose float tensor is known.';
 comment on column audits.grid_db is
-'SQNR at the worst output of the int8 file in float arithmetic, in dB; NULL where nothing is lost.';
+'SQNR at the worst output of the int8 file in float arithmetic, in dB; NULL where nothing is lost, or where neither file was run (sample_count 0).';
 comment on column audits.integer_db is
 'The same with the integer kernels of the computer that ran the audit; NULL as well where they were not run.';
 comment on column audits.exact_db is
@@ -899,7 +900,7 @@ comment on column audits.saturates is
 comment on column audits.seconds is 'How long it took, in seconds.';
 comment on column audits.cpu_seconds is 'CPU time of the same, in seconds.';
 comment on column audits.onnxruntime_version is
-'The onnxruntime that ran both files, or LiteRT and its release where they are TensorFlow Lite.';
+'The onnxruntime that ran both files, or LiteRT and its release where they are TensorFlow Lite; not run where neither was.';
 comment on column audits.created_at is 'When it was done (UTC).';
 comment on column audits.failure is 'Why it has no values; NULL where it has some.';
 comment on column audits.notes is 'What there is to know of it, in sentences.';
@@ -1319,6 +1320,8 @@ banded as (
 per_scheme as (
     select
         model,
+        -- file_formats: without a graph, layers are told by their names, which proves no loss.
+        file_format not in ('safetensors', 'GGUF') as has_graph,
         layer_scheme,
         rounds_linear_only,
         coalesce(sum(layers_broken) filter (is_rounded), 0)::bigint as layers_broken,
@@ -1347,7 +1350,7 @@ per_scheme as (
             on by_scheme.layer_scheme = banded.scheme
     ) as of_scopes
     join models using (model_id)
-    group by model_id, model, layer_scheme, rounds_linear_only
+    group by model_id, model, file_format, layer_scheme, rounds_linear_only
 ),
 figures as (
     select
@@ -1475,8 +1478,8 @@ judged as (
         case
             when is_settled then band
             when sqnr_db is not null then case when band in ('broken', 'at risk') then band end
-            when layers_broken > 0 then 'broken'
-            when layers_at_risk > 0 then 'at risk'
+            when layers_broken > 0 and has_graph then 'broken'
+            when layers_at_risk > 0 and has_graph then 'at risk'
         end as proven_band
     from compared
     left join intervals on sqnr_db >= lower_db and sqnr_db < upper_db
@@ -1515,7 +1518,7 @@ left join outputs on outputs.simulation_id = judged.simulation_id;
 comment on view verdicts is
 'One row per model and target, measured or not: does the model survive, what says so, and how many layers are in which band.';
 comment on column verdicts.verdict is
-'broken, at risk, watch or fine: the band of the SQNR at the outputs. untested where the target has no value of its own and weights alone prove no loss: they can prove that a model is broken, never that it is fine.';
+'broken, at risk, watch or fine: the band of the SQNR at the outputs. untested where the target has no value of its own and weights alone prove no loss: they can prove that a model is broken, never that it is fine, and nothing at all where the file has no graph.';
 comment on column verdicts.evidence is
 'What the verdict rests on: run (the model was run on inputs of your own), probe (on noise) or weights (the worst layer; the model was not run).';
 comment on column verdicts.mode is

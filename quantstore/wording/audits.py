@@ -76,6 +76,8 @@ def headline(
     verdict = "" if band is None else f"{band[0].upper()}{band[1:]}: "
     if record.failure is not None:
         return f"The audit of {int8_name} failed: {printable(record.failure)}"
+    if not record.was_run:
+        return _weights_headline(record, int8_name, float_name)
     if not math.isfinite(record.grid_db):
         return (
             f"{verdict}{int8_name} gives exactly the answers of {float_name} on {_inputs(record)}."
@@ -89,6 +91,19 @@ def headline(
             f", but {db(_finite(record.integer_db))} on this computer, whose integer sums saturate"
         )
     return f"{kept}."
+
+
+def _weights_headline(record: "AuditRecord", int8_name: str, float_name: str) -> str:
+    """What weights alone say, where neither file was run."""
+    kept_db = sorted(
+        layer.stored_p10_db for layer in record.layers if math.isfinite(layer.stored_p10_db)
+    )
+    if not kept_db:
+        return f"No layer of {int8_name} differs from {float_name}, as far as weights are paired."
+    return (
+        f"In the median layer of {int8_name}, 90{NO_BREAK_SPACE}% of the channels keep at least"
+        f" {db(kept_db[len(kept_db) // 2])} of {float_name}; in the worst layer {db(kept_db[0])}."
+    )
 
 
 def _inputs(record: "AuditRecord") -> str:
@@ -107,10 +122,27 @@ def sentences(record: "AuditRecord", layer_names: Mapping[int, str]) -> Iterator
     """
     if record.failure is not None:
         return
+    if not record.was_run:
+        yield from _worst_weights(record, layer_names)
+        yield f"{_paired_layers(record)} are paired with the float file."
+        return
     yield from reasons(record, layer_names)
     yield _pairing(record)
     if _is_noise(record):
         yield ON_NOISE
+
+
+def _worst_weights(record: "AuditRecord", layer_names: Mapping[int, str]) -> Iterator[str]:
+    """The layers whose weights lose most."""
+    paired = [layer for layer in record.layers if math.isfinite(layer.stored_p10_db)]
+    worst = sorted(paired, key=lambda layer: layer.stored_p10_db)[:3]
+    if worst:
+        named = ", ".join(
+            f"{printable(layer_names.get(layer.int8_depth, f'layer {layer.int8_depth + 1}'))}"
+            f" ({printable(layer.stored_scheme or 'float')}, {db(layer.stored_p10_db)})"
+            for layer in worst
+        )
+        yield f"Lowest: {named}."
 
 
 def reasons(record: "AuditRecord", layer_names: Mapping[int, str]) -> Iterator[str]:
@@ -215,7 +247,7 @@ def tensor_cause(tensor: "AuditTensorRecord") -> str:
 
 
 def _pairing(record: "AuditRecord") -> str:
-    layers = f"{record.paired_layers} of {counted(record.int8_layers, 'layer')}"
+    layers = _paired_layers(record)
     tensors = f"{record.paired_tensors} of {counted(record.rounded_tensors, 'rounded tensor')}"
     agreement = db(_finite(record.neither_db))
     paired = f"{layers} and {tensors} are paired with the float file."
@@ -232,6 +264,10 @@ def _pairing(record: "AuditRecord") -> str:
     )
 
 
+def _paired_layers(record: "AuditRecord") -> str:
+    return f"{record.paired_layers} of {counted(record.int8_layers, 'layer')}"
+
+
 def way_titles(record: "AuditRecord") -> Mapping[str, str]:
     """What its values are called, by column."""
     return WAY_TITLES if record.was_taken_apart else LITERT_TITLES
@@ -239,6 +275,8 @@ def way_titles(record: "AuditRecord") -> Mapping[str, str]:
 
 def ways(record: "AuditRecord") -> Sequence[str]:
     """The columns of the values that were measured, in the order they are shown in."""
+    if not record.was_run:
+        return []
     if not record.was_taken_apart:
         return list(LITERT_TITLES)
     kernels = ("integer_db", "exact_db")
@@ -254,6 +292,8 @@ def figures(record: "AuditRecord") -> Sequence[tuple[str, float]]:
 
 def inputs_sentence(record: "AuditRecord") -> str:
     """Which inputs, where the outputs were compared, and how long it took."""
+    if not record.was_run:
+        return f"Weights only, nothing was run. {seconds(record.seconds)}."
     runtime = printable(record.onnxruntime_version)
     if record.was_taken_apart:
         runtime = f"onnxruntime {runtime}"
@@ -261,6 +301,11 @@ def inputs_sentence(record: "AuditRecord") -> str:
         f"Inputs: {printable(record.input_source)}. Compared: {printable(record.compared)}."
         f" {seconds(record.seconds)}, {runtime}."
     )
+
+
+def result_of(grid_db: float | None, sample_count: int) -> str:
+    """What came of an audit, in a word or two."""
+    return kept(grid_db) if sample_count else "weights only"
 
 
 def kept(value: float | None) -> str:

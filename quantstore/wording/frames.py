@@ -104,7 +104,9 @@ def audit_record(
     values = _values(AuditRecord, row)
     if values["failure"] is None:
         is_by_litert = str(row["onnxruntime_version"]).startswith(LITERT)
-        names = _WAYS_OF_LITERT if is_by_litert else _WAYS_ALWAYS_RUN
+        names: tuple[str, ...] = _WAYS_OF_LITERT if is_by_litert else _WAYS_ALWAYS_RUN
+        # What was not run has no values, which is not to say that nothing is lost.
+        names = names if row["sample_count"] else ()
         values |= {name: _finite_or(row[name], math.inf) for name in names}
     return AuditRecord(
         **values

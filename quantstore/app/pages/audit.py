@@ -71,9 +71,12 @@ def main() -> None:
     for note in record.notes:
         st.caption(markdown(pickers.capital(note)))
     st.caption(markdown(wording.inputs_sentence(record)))
-    if record.failure is None:
+    if record.failure is not None:
+        return
+    if record.was_run:
         _ways(record, limits)
-        _layers(layers)
+    _layers(layers)
+    if record.was_run:
         _tensors(tensors)
         _outputs(outputs, record)
 
@@ -148,7 +151,8 @@ def _title(row: dict[Any, Any]) -> str:
     """``rtmdet-int8 against rtmdet, 12 images from images/, 1 Dec 2026, 02:35: 18.6 dB``."""
     pair = f"{printable(str(row['int8_model']))} against {printable(str(row['float_model']))}"
     failed = isinstance(row["failure"], str)
-    result = "failed" if failed else wording.kept(frames.figure_or_none(row["grid_db"]))
+    grid_db = frames.figure_or_none(row["grid_db"])
+    result = "failed" if failed else wording.result_of(grid_db, int(row["sample_count"]))
     inputs = printable(str(row["input_source"]))
     return f"{pair}, {inputs}, {moment(row['created_at'])}: {result}"
 

@@ -103,7 +103,8 @@ def _status(job: Job) -> str:
             return f"no rescue: {printable(record.failure)}"
         return f"done: output SQNR {before_and_after(record.before_db, rescued_db(record))}"
     if job.state == "done" and RUNS.work_of(job) == "audit":
-        return f"done: {audits.kept(job.result.audit.record.grid_db)}"
+        record = job.result.audit.record
+        return f"done: {audits.result_of(record.grid_db, record.sample_count)}"
     if job.state == "done":
         return "; ".join(["done", *(printable(note) for note in job.result.notes)])
     return job.state
