@@ -183,7 +183,7 @@ def _copy(con: store.Connection, bases: list[int], numbers: range) -> None:
         """
         create temp table new_models as
         select
-            nextval('model_ids')::integer as new_model_id,
+            (hash(number) // 2)::bigint as new_model_id,
             $bases[1 + number % len($bases)] as model_id,
             printf('model-%04d', number + 1) as new_model,
             exp(0.5 * (random() - 0.5)) as stretch,
@@ -196,7 +196,8 @@ def _copy(con: store.Connection, bases: list[int], numbers: range) -> None:
         """
         create temp table new_layers as
         select
-            nextval('layer_ids')::integer as new_layer_id, layer_id, new_model_id, model_id,
+            (hash(new_model_id, layer_id) // 2)::bigint as new_layer_id,
+            layer_id, new_model_id, model_id,
             stretch * exp(0.2 * (random() - 0.5)) as stretch,
             shift_db + 4 * (random() - 0.5) as shift_db
         from (
@@ -262,8 +263,8 @@ def _copy_runs(con: store.Connection) -> None:
         """
         create temp table new_runs as
         select
-            nextval('simulation_ids')::integer as new_simulation_id, simulation_id, new_model_id,
-            shift_db
+            (hash(new_model_id, simulation_id) // 2)::bigint as new_simulation_id,
+            simulation_id, new_model_id, shift_db
         from (
             select new_models.*, simulation_id
             from new_models

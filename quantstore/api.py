@@ -476,7 +476,7 @@ class Store:
         """Take a run out: its values of every tensor, its outputs, its sensitivities.
 
         Args:
-            simulation_id: its key in the table ``simulations``, never used twice.
+            simulation_id: its key in the table ``simulations``.
 
         Raises:
             UnknownRunError: the store holds no such run.

@@ -615,8 +615,7 @@ class LayerRecords:
 class ModelRecords:
     """Everything known about one model, as one transaction writes it.
 
-    ``instead_of``: the key of the stored model of the same content that goes; what people ran on
-    it stays. ``ingest``: what is to be said of the file.
+    ``ingest``: what is to be said of the file.
     """
 
     model: ModelRecord
@@ -627,4 +626,3 @@ class ModelRecords:
     probes: tuple[SimulationRecord, ...] = ()
     findings: tuple[FindingRecord, ...] = ()
     ingest: IngestRecord | None = None
-    instead_of: int | None = None

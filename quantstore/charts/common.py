@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import altair as alt
+import pandas as pd
 from altair.utils import schemapi
 
 from quantstore.charts.palette import BANDS, Palette
@@ -40,6 +41,7 @@ def styled(chart: AnyChart, palette: Palette, **properties: Any) -> AnyChart:
     """
     for name, value in properties.items():
         chart[name] = value
+    _write_keys_as_text(chart, {})
     chart.config = {
         "font": FONT,
         "background": "transparent",
@@ -68,6 +70,27 @@ def styled(chart: AnyChart, palette: Palette, **properties: Any) -> AnyChart:
         "text": {"font": FONT},
     }
     return chart
+
+
+def _write_keys_as_text(chart: Any, written: dict[int, Any]) -> None:
+    """Make text of the keys that a click tells: JavaScript would round a number of 63 bits."""
+    for part in getattr(chart, "layer", None) or getattr(chart, "vconcat", None) or []:
+        _write_keys_as_text(part, written)
+    frame = chart.data
+    if not hasattr(frame, "columns"):
+        return
+    # Parts that share a frame go on sharing one.
+    if id(frame) not in written:
+        keys = [
+            column
+            for column in frame.columns
+            if str(column).endswith("_id") and frame[column].dtype.kind in "iu"
+        ]
+        texts = {
+            column: [None if key is pd.NA else str(key) for key in frame[column]] for column in keys
+        }
+        written[id(frame)] = frame.assign(**texts) if texts else frame
+    chart.data = written[id(frame)]
 
 
 def ready(chart: AnyChart) -> AnyChart:

@@ -63,9 +63,9 @@ def export(db: Path, folder: Path, models: tuple[str, ...], replace: bool) -> No
 def import_(db: Path, source: Path, replace: bool) -> None:
     """Import the models of another store: an export in DIR, its zip, or a DuckDB FILE.
 
-    Models with content that is already stored are skipped. If a name is taken by other content, the
-    imported model is named NAME-<first 8 digits of its sha256>. If anything is wrong with the
-    source, nothing is imported.
+    Models with content that is already stored are skipped; runs of them are imported. If a name is
+    taken by other content, the imported model is named NAME-<first 8 digits of its sha256>. If
+    anything is wrong with the source, nothing is imported.
 
     \b
     Examples:
@@ -82,6 +82,8 @@ def import_(db: Path, source: Path, replace: bool) -> None:
     outcomes = [f"imported {counted(len(summary.added), 'model')}"]
     if summary.already_stored:
         outcomes.append(f"{len(summary.already_stored)} already stored")
+    if summary.runs:
+        outcomes.append(f"{counted(summary.runs, 'run')} of stored models")
     say(", ".join(outcomes))
 
 

@@ -237,11 +237,11 @@ def _prepare(
     """
     requested_name = choices.name or name_of(measured.path)
     same_content = store.model_with_content(connection, measured.sha256, measured.folded)
-    former_id, former, replaced = None, None, same_content is not None
+    former, replaced = None, same_content is not None
     # What people wrote on a model outlives its figures; what they ran stays with the content.
     labels, runs_removed = store.Labels(), 0
     if same_content is not None:
-        former_id, former = same_content.model_id, same_content.model
+        former = same_content.model
         if not choices.replace and _is_current(same_content, choices):
             # Another process stored it while we measured.
             _add_ingest(connection, measured, "already stored", model=former)
@@ -289,7 +289,6 @@ def _prepare(
         probes=measured.probes,
         findings=measured.findings,
         ingest=measured.attempt.ended(outcome, model=record.model, peak_bytes=measured.peak_bytes),
-        instead_of=former_id,
     )
     logger.info("%s %s after %.3f s", outcome, record.model, measured.attempt.seconds)
     result = IngestResult(

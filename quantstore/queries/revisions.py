@@ -54,11 +54,13 @@ def likely_revisions(con: Connection) -> tuple[str, str] | None:
         from models as earlier
         join models as later
             on later.layer_count = earlier.layer_count
-            and later.model_id > earlier.model_id
+            and (later.ingested_at, later.model) > (earlier.ingested_at, earlier.model)
         order by
             abs(later.weight_count - earlier.weight_count) / later.weight_count,
-            later.model_id desc,
-            earlier.model_id desc
+            later.ingested_at desc,
+            earlier.ingested_at desc,
+            later.model,
+            earlier.model
         limit 1
         """
     )

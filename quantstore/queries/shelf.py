@@ -143,7 +143,7 @@ def recent_ingests(con: Connection, limit: int) -> "pd.DataFrame":
         """
         select path, model, outcome, message, finished_at, seconds, peak_bytes
         from ingests
-        order by ingest_id desc
+        order by finished_at desc, started_at desc, path
         limit ?
         """,
         [limit],

@@ -1,7 +1,7 @@
 """A store as a folder of Parquet files, one per table, for whoever has no DuckDB at hand.
 
 Parquet has one reader in every language, carries no code and is never locked. Keys stay as they
-are in the store: they hold the files of one export together, and mean nothing beyond it.
+are in the store: they are made from content, so that exports of several stores can be joined.
 """
 
 import json

@@ -29,28 +29,20 @@ from quantstore.store.exports import (
     read_manifest,
     write_tables,
 )
+from quantstore.store.keys import KEY_COLUMNS
 from quantstore.store.labelling import Labels, labels
 from quantstore.store.models import free_name, remove_model
 from quantstore.store.schema import SCHEMA_VERSION, create_schema
-from quantstore.store.tables import ALL_TABLES, OF_MODELS, Table
+from quantstore.store.tables import ALL_TABLES, INGESTS, OF_MODELS, Table
 from quantstore.store.totals import add_totals
 from quantstore.version import __version__
 
 if TYPE_CHECKING:
     from pyarrow import dataset
 
-# Attempts to ingest travel along; the other tables of a store describe our release, not the models.
-INGESTS = Table("ingests", keys=(("ingest_id",),))
+# The other tables of a store describe our release, not the models.
 INCOMING = (*OF_MODELS, INGESTS)
 
-# Tables whose keys are ours to give, and where they come from.
-_SEQUENCES = {
-    "models": "model_ids",
-    "layers": "layer_ids",
-    "simulations": "simulation_ids",
-    "rescues": "rescue_ids",
-    "audits": "audit_ids",
-}
 # Parquet is compressed: a zip that packs it a hundred times smaller holds something else.
 _LARGEST_PACKING = 100
 
@@ -60,21 +52,24 @@ class MergeSummary:
     """What became of the models of an import, by the names that they have in our store now.
 
     ``renamed`` holds the name over there and the name here. ``replaced`` holds the names of the
-    models that had to go.
+    models that had to go. ``runs`` counts runs, rescues and audits that were taken over for models
+    that were here already.
     """
 
     added: list[str] = field(default_factory=list)
     already_stored: list[str] = field(default_factory=list)
     renamed: list[tuple[str, str]] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
+    runs: int = 0
     ingests: int = 0
 
 
 def merge(path: Path, source: Path, *, replace: bool = False) -> MergeSummary:
-    """Take over every model of ``source`` that the store at ``path`` does not hold.
+    """Take over every model and run of ``source`` that the store at ``path`` does not hold.
 
-    A model is the same where its content and folding are. One whose name belongs to other content
-    here is called ``name-<first 8 of sha256>``. Everything happens in one transaction.
+    A model is the same where its content and folding are, and so is its key. One whose name belongs
+    to other content here is called ``name-<first 8 of sha256>``. Everything happens in one
+    transaction.
 
     Args:
         source: a folder that :func:`quantstore.store.export` wrote, a zip file of one, or the
@@ -387,16 +382,12 @@ def _wrong_keys(duck: duckdb.DuckDBPyConnection, table: Table) -> Iterator[str]:
         ).fetchall():
             yield f"{file} has two rows with the same {' and '.join(key)}"
     for column, parent in table.points_to:
-        parent_key = _key_of(parent)
+        parent_key = KEY_COLUMNS[parent]
         if duck.execute(
             f"from incoming_{name} select 1 where {column} not in"
             f" (select {parent_key} from incoming_{parent}) limit 1"
         ).fetchall():
             yield f"{file} has a {column} that is not in {parquet_name(parent)}"
-
-
-def _key_of(parent: str) -> str:
-    return next(table.keys[0][0] for table in OF_MODELS if table.name == parent)
 
 
 # Each row of an answer fills one sentence.
@@ -507,15 +498,12 @@ class _Merge:
     def run(self) -> MergeSummary:
         """Everything, parents before their children."""
         names = self._choose()
-        if names:
-            model_ids = self._register("models", list(names), model=list(names.values()))
-            for table in [name for name in _SEQUENCES if name != "models"]:
-                self._renumber(table)
-            for whole in OF_MODELS:
-                self._insert(whole)
-            add_totals(self._duck, model_ids)
-            self._label()
-        self._insert_ingests()
+        self._choose_rows(names)
+        for table in INCOMING:
+            self._insert(table)
+        self._summary.ingests = int(self._connection.value("select count(*) from new_ingests"))
+        add_totals(self._duck, list(names))
+        self._label()
         return self._summary
 
     def _choose(self) -> dict[int, str]:
@@ -554,62 +542,42 @@ class _Merge:
             )
         ]
 
-    def _renumber(self, table: str) -> None:
-        """Give the incoming rows of a table keys of ours, in the order of depth."""
-        column = _key_of(table)
-        model_column = next(
-            points_to for of in OF_MODELS if of.name == table for points_to, _ in of.points_to
-        )
-        # The keys of a model's layers and runs ascend with their order.
-        old = [
-            key
-            for (key,) in self._connection.rows(
-                f"select theirs.{column} from incoming_{table} as theirs"
-                f" join new_models on new_models.old_id = theirs.{model_column}"
-                f" order by new_models.new_id, theirs.{column}"
-            )
-        ]
-        self._register(table, old)
-
-    def _register(self, table: str, old: list[int], **extra_columns: list[str]) -> list[int]:
-        """Give the rows with these keys new ones, which it returns, in ``new_<table>``."""
+    def _choose_rows(self, names: dict[int, str]) -> None:
+        """The keys of what to take over, in ``new_<table>`` for each table that has keys."""
         import pyarrow as pa
 
-        sequence = _SEQUENCES[table]
-        new = [
-            key
-            for (key,) in self._connection.rows(
-                f"select nextval('{sequence}') from range(?)", [len(old)]
-            )
-        ]
-        columns = {"old_id": pa.array(old, pa.int64()), "new_id": pa.array(new, pa.int64())}
-        self._duck.register(f"new_{table}", pa.table(columns | extra_columns))
-        return new
+        columns = [pa.array(list(names), pa.int64()), pa.array(list(names.values()), pa.string())]
+        self._duck.register("new_models", pa.table(columns, ["model_id", "name"]))
+        for table, keys in _NEW_ROWS.items():
+            statement = f"create temporary table new_{table} as {keys}"
+            self._connection.rows(statement)
+        self._summary.runs = int(self._connection.value(_RUNS_OF_OTHERS))
 
     def _insert(self, table: Table) -> None:
-        """Take over the rows of a table that belong to the models to take over."""
-        keyed = ((_key_of(table.name), table.name),) if table.name in _SEQUENCES else ()
-        pointers = {column: f"by_{column}" for column, _ in (*keyed, *table.points_to)}
-        joins = " ".join(
-            # The first column says which rows come along; another one may be NULL.
-            f"{'left ' if number else ''}join new_{parent} as by_{column}"
-            f" on by_{column}.old_id = theirs.{column}"
-            for number, (column, parent) in enumerate((*keyed, *table.points_to))
-        )
-        changed = [f"{alias}.new_id as {column}" for column, alias in pointers.items()]
+        """Take over the rows of a table that belong to what was chosen."""
+        pointers = table.pointers()
+        leading, *others = pointers
+        # What a row points to besides may not be here.
+        changes = [
+            f"case when {column} in (select {KEY_COLUMNS[pointers[column]]}"
+            f" from main.{pointers[column]}) then {column} end as {column}"
+            for column in others
+        ]
         if table.name == "models":
-            changed.append("by_model_id.model as model")
-        order = ", ".join(
-            f"{pointers[column]}.new_id" if column in pointers else f"theirs.{column}"
-            for column in (table.keys[0] if table.keys else ())
-        )
+            changes.append(
+                "(select name from new_models where new_models.model_id = theirs.model_id) as model"
+            )
+        columns = f"* replace ({', '.join(changes)})" if changes else "*"
+        parent = pointers[leading]
+        is_new = f"{leading} in (select {KEY_COLUMNS[parent]} from new_{parent})"
+        # In the order of their keys: who asks for a layer reads one place.
+        order = ", ".join(table.keys[0] if table.keys else (leading,))
         statement = (
             f"insert into {table.name} by name"
-            f" select theirs.* replace ({', '.join(changed)})"
-            f" from incoming_{table.name} as theirs {joins}"
+            f" select {columns} from incoming_{table.name} as theirs"
+            f" where {_BELONG.get(table.name, is_new)} order by {order}"
         )
-        # In the order of their keys, as if measured here: who asks for a layer reads one place.
-        self._connection.rows(f"{statement} order by {order}" if order else statement)
+        self._connection.rows(statement)
 
     def _label(self) -> None:
         """What somebody here wrote on a model that had to go stays with the one that came."""
@@ -621,19 +589,59 @@ class _Merge:
                     [list(joined_labels.tags), joined_labels.note, name],
                 )
 
-    def _insert_ingests(self) -> None:
-        """Take over the attempts to ingest that are not here yet."""
-        columns = [column for column in _columns()["ingests"] if column != "ingest_id"]
-        listed = ", ".join(f"theirs.{column}" for column in columns)
-        same = " and ".join(
-            f"ours.{column} is not distinct from theirs.{column}" for column in columns
+
+def _runs_to_take(table: str, model_column: str, which: str = "true") -> str:
+    """The keys of runs of models to take over, and of those here that lack the run."""
+    key = KEY_COLUMNS[table]
+    return f"""
+        select {key}
+        from incoming_{table}
+        where {model_column} in (select model_id from new_models)
+            or (
+                {model_column} in (select model_id from models)
+                and {key} not in (select {key} from {table})
+                and {which}
+            )
+    """
+
+
+_NEW_ROWS = {
+    "layers": "select layer_id from incoming_layers semi join new_models using (model_id)",
+    # The probe belongs to the measurement of a model, which stays ours.
+    "simulations": _runs_to_take("simulations", "model_id", "input_source <> 'noise'"),
+    "rescues": _runs_to_take("rescues", "model_id"),
+    "audits": _runs_to_take("audits", "int8_model_id"),
+    "ingests": "select ingest_id from incoming_ingests anti join ingests using (ingest_id)",
+}
+_RUNS_OF_OTHERS = """
+    select
+        (
+            select count(*)
+            from incoming_simulations semi join new_simulations using (simulation_id)
+            anti join new_models using (model_id)
+        ) + (
+            select count(*) from incoming_rescues semi join new_rescues using (rescue_id)
+            anti join new_models using (model_id)
+        ) + (
+            select count(*) from incoming_audits semi join new_audits using (audit_id)
+            anti join new_models on new_models.model_id = int8_model_id
         )
-        statement = (
-            f"insert into ingests by name select nextval('ingest_ids') as ingest_id, {listed}"
-            f" from incoming_ingests as theirs"
-            f" where not exists (from ingests as ours where {same})"
+"""
+# What quantizing one unit at a time did belongs to a model and its inputs, and to no single run.
+_BELONG = {
+    "sensitivities": """
+        model_id in (select model_id from models)
+        and not exists (
+            from sensitivities as ours
+            where ours.model_id = theirs.model_id
+                and ours.scheme = theirs.scheme
+                and ours.mode = theirs.mode
+                and ours.kind = theirs.kind
+                and ours.input_source = theirs.input_source
+                and ours.target is not distinct from theirs.target
         )
-        self._summary.ingests = int(self._connection.value(statement))
+    """
+}
 
 
 def _refused(source: Path, reason: str) -> RefusedImportError:

@@ -3,7 +3,8 @@
 There is one description of the schema, schema.sql, and no list of changes beside it: tables that
 look as it says stay untouched, others are made anew and get their rows back by the names of
 columns, a new column its default or what is known of earlier releases (``_KNOWN_OF_EARLIER``).
-Views and comments are always made anew. Tables and views that somebody added to the file stay as
+Views and comments are always made anew. Keys were numbers once, counted in each store: those are
+replaced by keys from content (keys.py). Tables and views that somebody added to the file stay as
 they are. Models that lack a measure are marked to be measured anew when they are ingested again.
 """
 
@@ -17,6 +18,7 @@ import duckdb
 
 from quantstore.errors import StoreError
 from quantstore.schemes import INT8_SCHEMES, TARGETS, target_of
+from quantstore.store.keys import CONTENT, KEY_COLUMNS, key_of
 from quantstore.store.rows import DB_DECIMALS
 from quantstore.store.schema import (
     SCHEMA_VERSION,
@@ -27,6 +29,7 @@ from quantstore.store.schema import (
     now,
     schema_sql,
 )
+from quantstore.store.tables import DERIVED, INGESTS, OF_MODELS
 from quantstore.store.totals import renew_totals
 from quantstore.version import __version__
 
@@ -62,10 +65,11 @@ _KNOWN_OF_EARLIER = {
     },
     "sensitivities": {
         "target": _TARGET_OF_KEPT,
-        "unit": "(select layer from main.layers where layers.layer_id = kept.layer_id)",
+        "unit": "(select layer from kept_layers where kept_layers.layer_id = kept.layer_id)",
         "unit_kind": "'layer'",
     },
-}
+}  # Stores of earlier schemas counted their keys.
+_FIRST_WITH_KEYS_FROM_CONTENT = 8
 
 _ROUNDED = f"round(columns('_db$'), {DB_DECIMALS}) as '\\0'"
 _BY_SCHEME = ",\n".join(
@@ -98,13 +102,13 @@ _FORMER = {
             select
                 channels.* exclude (weight_range),
                 by_scheme.* exclude (layer_id, channel),
-                layers.weight_count // layers.channel_count as n,
+                kept_layers.weight_count // kept_layers.channel_count as n,
                 case
                     when {_IS_WHOLE} then n
                     else coalesce(list_min(list_filter(range(1, n), lambda n: {_IS_WHOLE})), n)
                 end as nonzero_count
             from main.channels
-            join main.layers using (layer_id)
+            join kept_layers using (layer_id)
             left join by_scheme using (layer_id, channel)
         )
         select *, {_ZEROED_COUNTS}
@@ -139,7 +143,7 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path, version: int) -> 
     backup = back_up(connection, path, version)
     connection.execute("begin")
     try:
-        _rebuild(connection)
+        _rebuild(connection, version)
         connection.execute("commit")
     except BaseException as error:
         with suppress(duckdb.Error):
@@ -205,7 +209,7 @@ def _remove(unfinished: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
+def _rebuild(connection: duckdb.DuckDBPyConnection, version: int) -> None:
     statements = [statement.query for statement in connection.extract_statements(schema_sql())]
     comments = [statement for statement in statements if _CREATION.search(statement) is None]
     creations = [creation for creation in map(_CREATION.search, statements) if creation is not None]
@@ -222,8 +226,6 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
             fresh.execute(creation.string)
         schema_tables = _tables(fresh)
         columns = {table: _columns(fresh, table) for table in schema_tables}
-    sequence_rows = connection.execute("select sequence_name from duckdb_sequences()").fetchall()
-    sequences = {name for (name,) in sequence_rows}
     staying = {
         table
         for table in stored_tables.keys() & schema_tables.keys()
@@ -243,25 +245,22 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
 
     for creation in creations:
         # A table that had rows keeps them: bands, for example, may have been changed by somebody.
-        is_there = creation["name"] in (
-            sequences if creation["kind"] == "sequence" else staying
-        ) or (creation["kind"] == "into" and creation["name"] in stored_tables)
+        is_there = creation["name"] in (stored_tables if creation["kind"] == "into" else staying)
         if creation["kind"] != "view" and not is_there:
             connection.execute(creation.string)
 
+    keys_were_counted = version < _FIRST_WITH_KEYS_FROM_CONTENT
     for table in to_refill:
-        kept_columns = _columns(connection, f"kept_{table}")
-        expressions = [_quoted(column) for column in kept_columns if column in columns[table]]
-        expressions += [
-            f"{expression} as {_quoted(column)}"
-            for column, expression in _KNOWN_OF_EARLIER.get(table, {}).items()
-            if column not in kept_columns
-        ]
-        listed = ", ".join(expressions)
-        connection.execute(f"insert into {table} by name select {listed} from kept_{table} as kept")
-        connection.execute(f"drop table temp.kept_{table}")
+        _refill(connection, table, columns[table], keys_were_counted=keys_were_counted)
     for table in _FORMER.keys() - stored_tables.keys():
         _take_over(connection, table, columns[table])
+    for table in to_refill:
+        connection.execute(f"drop table temp.kept_{table}")
+    if keys_were_counted:
+        for table in CONTENT:
+            connection.execute(f"drop table if exists temp.keys_of_{table}")
+            sequence = f"{table.removesuffix('s')}_ids"
+            connection.execute(f"drop sequence if exists main.{sequence}")
     for name, statement in views.items():
         if name in stored_tables:
             # Another table has its rows by now.
@@ -283,11 +282,73 @@ def _rebuild(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _take_over(connection: duckdb.DuckDBPyConnection, table: str, columns: list[str]) -> None:
-    """Fill a new table with the rows of those that it takes the place of."""
+    """Fill a new table with the rows of those that it takes the place of, all of layers.
+
+    They had counted keys whenever they were written.
+    """
     statement = _FORMER[table]
     cursor = connection.execute(f"from ({statement}) limit 0")
-    listed = ", ".join(name for name, *_ in cursor.description or () if name in columns)
-    connection.execute(f"insert into {table} by name select {listed} from ({statement})")
+    names = [name for name, *_ in cursor.description or () if name in columns]
+    listed = ", ".join("from_content as layer_id" if name == "layer_id" else name for name in names)
+    connection.execute(
+        f"insert into {table} by name select {listed} from ({statement}) as former"
+        " join keys_of_layers on counted = former.layer_id"
+    )
+
+
+def _refill(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    columns: list[str],
+    *,
+    keys_were_counted: bool,
+) -> None:
+    """Give a table that was made anew the rows that were kept of it."""
+    kept_columns = _columns(connection, f"kept_{table}")
+    expressions = {
+        column: f"kept.{_quoted(column)}" for column in kept_columns if column in columns
+    }
+    for column, expression in _KNOWN_OF_EARLIER.get(table, {}).items():
+        if column not in kept_columns:
+            expressions[column] = expression
+    rows = f"kept_{table} as kept"
+    pointers = _POINTERS.get(table, {}) if keys_were_counted else {}
+    # A key is made of keys of parents: its own column comes last. A row that belongs to nothing,
+    # for somebody deleted its parent by hand, stays behind.
+    parents = [column for column in pointers if pointers[column] != table]
+    for column in (*parents, *(pointers.keys() - parents)):
+        parent = pointers[column]
+        if parent == table:
+            _make_keys(connection, table, expressions, rows)
+        rows += f" {'' if column in parents[:1] else 'left '}join keys_of_{parent} as by_{column}"
+        rows += f" on by_{column}.counted = kept.{column}"
+        expressions[column] = f"by_{column}.from_content"
+    listed = ", ".join(
+        f"{expression} as {_quoted(column)}" for column, expression in expressions.items()
+    )
+    statement = f"insert into {table} by name select {listed} from {rows}"
+    connection.execute(statement)
+
+
+_POINTERS = {table.name: table.pointers() for table in (*OF_MODELS, *DERIVED, INGESTS)}
+
+
+def _make_keys(
+    connection: duckdb.DuckDBPyConnection, table: str, expressions: dict[str, str], rows: str
+) -> None:
+    """The keys from content of a table whose rows were counted, in ``keys_of_<table>``."""
+    import numpy as np
+
+    listed = ", ".join(expressions[column] for column in (KEY_COLUMNS[table], *CONTENT[table]))
+    statement = f"select {listed} from {rows}"
+    keys = [
+        (counted, key_of(table, content))
+        for counted, *content in connection.execute(statement).fetchall()
+    ]
+    counted, from_content = np.array(keys, dtype=np.int64).reshape(-1, 2).T.copy()
+    connection.register("made_keys", {"counted": counted, "from_content": from_content})
+    connection.execute(f"create temporary table keys_of_{table} as from made_keys")
+    connection.unregister("made_keys")
 
 
 def _renew_comments(

@@ -9,6 +9,7 @@ import duckdb
 
 from quantstore.errors import UnknownModelError, hint_for
 from quantstore.store.connection import Connection
+from quantstore.store.keys import KEY_COLUMNS, content_of, key_of
 from quantstore.store.rows import columns_of, insert, rounded_db, stacked
 from quantstore.store.totals import add_totals
 
@@ -121,9 +122,13 @@ def _keys_of(connection: Connection, model_id: int) -> _Keys:
     return _Keys(model_id, dict(rows))
 
 
-def _new_keys(connection: Connection, sequence: str, count: int) -> list[int]:
-    rows = connection.rows(f"select nextval('{sequence}') from range(?)", [count])
-    return [key for (key,) in rows]
+def _insert_keyed(
+    duck: duckdb.DuckDBPyConnection, table: str, columns: dict[str, list[Any]]
+) -> list[int]:
+    """Write rows whose keys are made from their content; returns the keys."""
+    keys = [key_of(table, content) for content in content_of(table, columns)]
+    insert(duck, table, columns | {KEY_COLUMNS[table]: keys})
+    return keys
 
 
 def add_model(
@@ -143,31 +148,37 @@ def write_models(connection: Connection, models: "Sequence[ModelRecords]") -> li
     """Write whole models inside the open transaction; returns their keys.
 
     Every table is written once for all of them, which costs little more than writing one model.
-    They are all there once the transaction commits. If it fails, none of them is.
+    They are all there once the transaction commits. If it fails, none of them is. An earlier
+    measurement of the same content goes; what people ran on it stays.
 
     Raises:
-        ConstraintException: two of them, or one of them and one that is stored, have the same name
-            or content.
+        ConstraintException: two of them have the same content, or the name of a model of other
+            content that is stored.
     """
+    if not models:
+        return []
     duck = connection._connection
-    for whole in models:
-        if whole.instead_of is not None:
-            # Its content and its name are free from here on, and its layers are still known.
-            connection.rows("delete from models where model_id = ?", [whole.instead_of])
-    layers = [measured for whole in models for measured in whole.layers]
-    model_ids = _new_keys(connection, "model_ids", len(models))
-    layer_ids = _new_keys(connection, "layer_ids", len(layers))
-    new_keys = iter(layer_ids)
+    columns = columns_of([whole.model for whole in models])
+    stored_ids = [
+        model_id
+        for (model_id,) in connection.rows(
+            "select model_id from models where list_contains($keys, model_id)",
+            {"keys": [key_of("models", content) for content in content_of("models", columns)]},
+        )
+    ]
+    for model_id in stored_ids:
+        _remove_measurement(connection, model_id)
+    model_ids = _insert_keyed(duck, "models", columns)
+    layers = [
+        (model_id, measured)
+        for model_id, whole in zip(model_ids, models, strict=True)
+        for measured in whole.layers
+    ]
+    new_keys = iter(_insert_layers(duck, layers))
     keyed = [
         (_Keys(model_id, dict(enumerate(islice(new_keys, len(whole.layers))))), whole)
         for model_id, whole in zip(model_ids, models, strict=True)
     ]
-    if models:
-        columns = columns_of([whole.model for whole in models])
-        insert(duck, "models", columns | {"model_id": model_ids})
-    if layers:
-        owner_ids = [keys.model_id for keys, whole in keyed for _ in whole.layers]
-        _insert_layers(duck, layers, layer_ids, owner_ids)
     add_totals(duck, model_ids)
     for table in _DEPTHS:
         _insert_of_models(
@@ -177,27 +188,25 @@ def write_models(connection: Connection, models: "Sequence[ModelRecords]") -> li
         connection, [(keys.model_id, probe) for keys, whole in keyed for probe in whole.probes]
     )
     _insert_ingests(connection, [whole.ingest for whole in models if whole.ingest is not None])
-    for keys, whole in keyed:
-        if whole.instead_of is not None:
-            _move_runs(connection, whole.instead_of, keys.model_id)
-            remove_model(connection, whole.instead_of)
+    for model_id in stored_ids:
+        _forget_lost_layers(connection, model_id)
     return model_ids
 
 
 def _insert_layers(
-    duck: duckdb.DuckDBPyConnection,
-    layers: "Sequence[LayerRecords]",
-    layer_ids: Sequence[int],
-    model_ids: Sequence[int],
-) -> None:
-    """Write layers and everything that is known about each of them."""
-    insert(
-        duck,
-        "layers",
-        columns_of([measured.layer for measured in layers])
-        | {"layer_id": layer_ids, "model_id": model_ids},
-    )
-    with_ids = list(zip(layer_ids, layers, strict=True))
+    duck: duckdb.DuckDBPyConnection, layers: "Sequence[tuple[int, LayerRecords]]"
+) -> list[int]:
+    """Write layers, each beside the key of its model, and everything known about each of them.
+
+    Returns:
+        Their keys.
+    """
+    if not layers:
+        return []
+    columns = columns_of([measured.layer for _, measured in layers])
+    columns["model_id"] = [model_id for model_id, _ in layers]
+    layer_ids = _insert_keyed(duck, "layers", columns)
+    with_ids = [(key, measured) for key, (_, measured) in zip(layer_ids, layers, strict=True)]
     channels = stacked([(i, _channel_columns(measured)) for i, measured in with_ids])
     insert(duck, "stored_channels", rounded_db(channels))
     many: dict[str, list[tuple[int, Any]]] = {
@@ -210,6 +219,7 @@ def _insert_layers(
         if rows:
             columns = rounded_db(columns_of([record for _, record in rows]))
             insert(duck, table, columns | {"layer_id": [i for i, _ in rows]})
+    return layer_ids
 
 
 def _channel_columns(measured: "LayerRecords") -> "dict[str, Array]":
@@ -275,63 +285,24 @@ def own_runs(connection: Connection, model: str) -> int:
     )
 
 
-def _move_runs(connection: Connection, old: int, new: int) -> None:
-    """Give what people ran on a model to its new measurement, which has a new probe."""
+def _forget_lost_layers(connection: Connection, model_id: int) -> None:
+    """Let runs of a model point only to layers that its new measurement found, too."""
+    key = {"model": model_id}
+    condition = "not in (select layer_id from layers where model_id = $model)"
     connection.rows(
-        "update simulations set model_id = ? where model_id = ? and input_source <> 'noise'",
-        [new, old],
+        f"delete from sensitivities where model_id = $model and layer_id {condition}", key
     )
-    connection.rows("update rescues set model_id = ? where model_id = ?", [new, old])
     connection.rows(
-        """
-        update rescue_units
-        set layer_id = new_layers.layer_id
-        from rescues, layers as old_layers
-        left join layers as new_layers
-            on new_layers.model_id = $new
-            and new_layers.layer = old_layers.layer
-            and new_layers.operand = old_layers.operand
-        where rescues.rescue_id = rescue_units.rescue_id
-            and rescues.model_id = $new
-            and old_layers.layer_id = rescue_units.layer_id
-            and old_layers.model_id = $old
-        """,
-        {"old": old, "new": new},
+        f"update rescue_units set layer_id = null where layer_id {condition} and rescue_id in"
+        " (select rescue_id from rescues where model_id = $model)",
+        key,
     )
     for side in ("int8", "float"):
         connection.rows(
-            f"update audits set {side}_model_id = ? where {side}_model_id = ?", [new, old]
+            f"update audit_layers set {side}_layer_id = null where {side}_layer_id {condition}"
+            f" and audit_id in (select audit_id from audits where {side}_model_id = $model)",
+            key,
         )
-        connection.rows(
-            f"""
-            update audit_layers
-            set {side}_layer_id = new_layers.layer_id
-            from layers as old_layers
-            left join layers as new_layers
-                on new_layers.model_id = $new
-                and new_layers.layer = old_layers.layer
-                and new_layers.operand = old_layers.operand
-            where old_layers.layer_id = audit_layers.{side}_layer_id
-                and old_layers.model_id = $old
-            """,
-            {"old": old, "new": new},
-        )
-    connection.rows(
-        "update sensitivities set model_id = ? where model_id = ? and layer_id is null", [new, old]
-    )
-    # An earlier release may have known another number of layers: by name, then, not by depth.
-    connection.rows(
-        """
-        update sensitivities
-        set model_id = new_layers.model_id, layer_id = new_layers.layer_id
-        from layers as old_layers
-        join layers as new_layers using (layer, operand)
-        where old_layers.layer_id = sensitivities.layer_id
-            and old_layers.model_id = $old
-            and new_layers.model_id = $new
-        """,
-        {"old": old, "new": new},
-    )
 
 
 def add_findings(connection: Connection, model_id: int, records: "Sequence[FindingRecord]") -> None:
@@ -363,8 +334,7 @@ def add_ingest(connection: Connection, record: "IngestRecord") -> None:
 
 def _insert_ingests(connection: Connection, records: "Sequence[IngestRecord]") -> None:
     if records:
-        keys = {"ingest_id": _new_keys(connection, "ingest_ids", len(records))}
-        insert(connection._connection, "ingests", columns_of(records) | keys)
+        _insert_keyed(connection._connection, "ingests", columns_of(records))
 
 
 def add_simulation(
@@ -389,10 +359,9 @@ def _insert_simulations(
     if not runs:
         return []
     duck = connection._connection
-    simulation_ids = _new_keys(connection, "simulation_ids", len(runs))
     columns = columns_of([record for _, record in runs])
-    columns |= {"simulation_id": simulation_ids, "model_id": [model_id for model_id, _ in runs]}
-    insert(duck, "simulations", columns)
+    columns["model_id"] = [model_id for model_id, _ in runs]
+    simulation_ids = _insert_keyed(duck, "simulations", columns)
     with_keys = [(key, run) for key, (_, run) in zip(simulation_ids, runs, strict=True)]
     children: dict[str, list[tuple[int, Any]]] = {
         "simulation_outputs": [(key, part) for key, run in with_keys for part in run.outputs],
@@ -486,9 +455,7 @@ def add_float_set(
 def add_rescue(connection: Connection, model_id: int, record: "RescueRecord") -> int:
     """Write a rescue of a model with all that belongs to it; returns its key."""
     duck = connection._connection
-    rescue_id = int(connection.value("select nextval('rescue_ids')"))
-    keys = {"rescue_id": [rescue_id], "model_id": [model_id]}
-    insert(duck, "rescues", columns_of([record]) | keys)
+    (rescue_id,) = _insert_keyed(duck, "rescues", columns_of([record]) | {"model_id": [model_id]})
     ids = dict(connection.rows("select depth, layer_id from layers where model_id = ?", [model_id]))
     if record.units:
         columns = columns_of(record.units)
@@ -513,14 +480,12 @@ def add_audit(
 ) -> int:
     """Write an audit with all that belongs to it; returns its key."""
     duck = connection._connection
-    audit_id = int(connection.value("select nextval('audit_ids')"))
-    keys: dict[str, list[object]] = {
-        "audit_id": [audit_id],
+    of_the_files: dict[str, list[Any]] = {
         "int8_model_id": [int8_model_id],
         "float_model_id": [float_model_id],
         "float_file": [float_file],
     }
-    insert(duck, "audits", columns_of([record]) | keys)
+    (audit_id,) = _insert_keyed(duck, "audits", columns_of([record]) | of_the_files)
     if record.layers:
         columns = columns_of(record.layers)
         for side, model_id in (("int8", int8_model_id), ("float", float_model_id)):
@@ -544,11 +509,8 @@ CHILDREN_OF_SIMULATIONS = (
     "float_sets",
 )
 
-# In this order: what is known of the layers of a model goes before them, and the model last.
-CHILDREN_OF_MODELS = (
-    *("findings", "graph_edges", "graph_points", "sensitivities", "simulations", "rescues"),
-    *("layer_totals", "layers", "models"),
-)
+# What was measured of a model; the layers and the model itself last, for others are found by them.
+_OF_A_MEASUREMENT = ("findings", "graph_edges", "graph_points", "layer_totals", "layers", "models")
 CHILDREN_OF_LAYERS = (
     "stored_channels",
     "stored_errors",
@@ -561,32 +523,9 @@ CHILDREN_OF_LAYERS = (
 
 def remove_model(connection: Connection, model_id: int) -> None:
     """Take a model and everything known about it out, inside the open transaction."""
-    # The names of tables are our own; only values come from outside.
-    for table in CHILDREN_OF_LAYERS:
-        connection.rows(
-            f"delete from {table} where layer_id in"
-            " (select layer_id from layers where model_id = ?)",
-            [model_id],
-        )
-    for table in CHILDREN_OF_SIMULATIONS:
-        connection.rows(
-            f"delete from {table} where simulation_id in"
-            " (select simulation_id from simulations where model_id = ?)",
-            [model_id],
-        )
-    for table in CHILDREN_OF_RESCUES:
-        connection.rows(
-            f"delete from {table} where rescue_id in"
-            " (select rescue_id from rescues where model_id = ?)",
-            [model_id],
-        )
-    for table in CHILDREN_OF_AUDITS:
-        connection.rows(
-            f"delete from {table} where audit_id in"
-            " (select audit_id from audits where int8_model_id = ?)",
-            [model_id],
-        )
-    connection.rows("delete from audits where int8_model_id = ?", [model_id])
+    _remove_runs(connection, CHILDREN_OF_SIMULATIONS, "simulations", "model_id = ?", model_id)
+    _remove_runs(connection, CHILDREN_OF_RESCUES, "rescues", "model_id = ?", model_id)
+    _remove_runs(connection, CHILDREN_OF_AUDITS, "audits", "int8_model_id = ?", model_id)
     # An audit says as much of an int8 file when the float file is gone from the store.
     connection.rows("update audits set float_model_id = null where float_model_id = ?", [model_id])
     connection.rows(
@@ -594,8 +533,37 @@ def remove_model(connection: Connection, model_id: int) -> None:
         " (select layer_id from layers where model_id = ?)",
         [model_id],
     )
-    for table in CHILDREN_OF_MODELS:
+    connection.rows("delete from sensitivities where model_id = ?", [model_id])
+    _remove_measurement(connection, model_id)
+
+
+def _remove_measurement(connection: Connection, model_id: int) -> None:
+    """Take out what was measured of a model, its probe included."""
+    # The names of tables are our own; only values come from outside.
+    for table in CHILDREN_OF_LAYERS:
+        connection.rows(
+            f"delete from {table} where layer_id in"
+            " (select layer_id from layers where model_id = ?)",
+            [model_id],
+        )
+    of_the_probe = "model_id = ? and input_source = 'noise'"
+    _remove_runs(connection, CHILDREN_OF_SIMULATIONS, "simulations", of_the_probe, model_id)
+    for table in _OF_A_MEASUREMENT:
         connection.rows(f"delete from {table} where model_id = ?", [model_id])
+
+
+def _remove_runs(
+    connection: Connection, children: Sequence[str], parent: str, condition: str, model_id: int
+) -> None:
+    """Take out runs of one kind with what belongs to them."""
+    column = KEY_COLUMNS[parent]
+    for table in children:
+        connection.rows(
+            f"delete from {table} where {column} in"
+            f" (select {column} from {parent} where {condition})",
+            [model_id],
+        )
+    connection.rows(f"delete from {parent} where {condition}", [model_id])
 
 
 def remove_model_named(connection: Connection, model: str) -> bool:

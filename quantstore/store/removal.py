@@ -39,6 +39,7 @@ _CONDITIONS = {
     **dict.fromkeys(CHILDREN_OF_SIMULATIONS, _ITS_ROWS),
     "simulations": _ITS_ROWS,
 }
+_IF_KNOWN = {"sensitivities": "layer_id is null or layer_id in (select layer_id from layers)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,10 @@ def remove_run(connection: Connection, simulation_id: int) -> RemovedRun:
 
 
 def restore_run(connection: Connection, removed: RemovedRun) -> bool:
-    """Put a run back under its old key; says whether that was possible.
+    """Put a run back; says whether that was possible.
 
-    It is not where the model was removed, or measured anew, meanwhile.
+    It is not where the model was removed meanwhile. Where it was measured anew, sensitivities of
+    layers that are no more stay away.
     """
     has_model = connection.value(
         "select count(*) > 0 from models where model_id = ?", [removed.model_id]
@@ -90,8 +92,9 @@ def restore_run(connection: Connection, removed: RemovedRun) -> bool:
     duck = connection._connection
     for table in reversed(_CONDITIONS):
         duck.register("removed_rows", removed.rows[table])
+        condition = _IF_KNOWN.get(table, "true")
         try:
-            duck.execute(f"insert into {table} by name from removed_rows")
+            duck.execute(f"insert into {table} by name from removed_rows where {condition}")
         finally:
             duck.unregister("removed_rows")
     return True

@@ -14,7 +14,7 @@ from quantstore.schemes import INT8_SCHEMES, SCHEMES, TARGETS
 from quantstore.store.tables import DERIVED, OF_MODELS
 from quantstore.version import __version__
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 # DuckDB 1.5 clients must be able to open what this release creates.
 STORAGE_VERSION = "v1.5.0"

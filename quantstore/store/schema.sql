@@ -1,9 +1,9 @@
 -- The store: tables, views, and a comment on each and on every column.
 --
--- Run once, in one transaction, when a store is created. Keys are integers and every child carries
--- its parent's key. There are no foreign keys (DuckDB then refuses to delete parent and child in
--- one transaction) and no keys on stored_channels (they triple the insert time);
--- tests/store/test_store.py holds the tables together instead.
+-- Run once, in one transaction, when a store is created. Keys are made from content (keys.py) and
+-- every child carries its parent's key. There are no foreign keys (DuckDB then refuses to delete
+-- parent and child in one transaction) and no keys on stored_channels (they triple the insert
+-- time); tests/store/test_store.py holds the tables together instead.
 --
 -- Tables named stored_* hold what there is most of in as few bytes as it needs: measured values as
 -- float, SQNR to 0.001 dB, nothing that follows from other columns. The view without the prefix
@@ -11,9 +11,6 @@
 --
 -- A word means one thing everywhere: a column without a comment of its own takes the comment of
 -- the column of the same name that has one (schema.py copies it).
-
-create sequence model_ids;
-create sequence layer_ids;
 
 -- Grain: one row per fact about this file.
 create table store_info (
@@ -28,7 +25,7 @@ comment on column store_info.value is 'The fact itself, as text.';
 
 -- Grain: one row per model file and folding choice.
 create table models (
-    model_id integer not null,
+    model_id bigint not null,
     model varchar not null,
     sha256 varchar not null,
     folded boolean not null,
@@ -52,7 +49,7 @@ create table models (
 );
 
 comment on table models is 'One row per model file and folding choice.';
-comment on column models.model_id is 'Key of the model; never used twice.';
+comment on column models.model_id is 'Key of the model: 63 bits of the SHA-256 of sha256 and folded, the same in every store.';
 comment on column models.model is 'Name of the model, unique; the file''s stem unless chosen otherwise.';
 comment on column models.sha256 is 'SHA-256 of the file, continued over each external data file in order of first use.';
 comment on column models.folded is 'Whether BatchNormalization was folded into the weights (not with --no-fold).';
@@ -73,8 +70,8 @@ comment on column models.note is 'What somebody wrote about the model; it surviv
 
 -- Grain: one row per weight operand of a node.
 create table layers (
-    layer_id integer not null,
-    model_id integer not null,
+    layer_id bigint not null,
+    model_id bigint not null,
     depth integer not null,
     layer varchar not null,
     module_path varchar,
@@ -100,7 +97,7 @@ create table layers (
 );
 
 comment on table layers is 'One row per weight operand of a node: where it is, how it is stored and what its effective weights look like.';
-comment on column layers.layer_id is 'Key of the layer; never used twice.';
+comment on column layers.layer_id is 'Key of the layer: 63 bits of the SHA-256 of model_id, layer and operand, the same in every store.';
 comment on column layers.model_id is 'The model the layer belongs to.';
 comment on column layers.depth is 'Position among the model''s layers in graph order, from 0.';
 comment on column layers.layer is 'Name of the node, or of its first output; repeated names carry #2, #3; inside a subgraph outer/attribute/inner.';
@@ -127,7 +124,7 @@ comment on column layers.attributes is 'Attributes of the node as JSON, such as 
 
 -- Grain: one row per output channel of a layer.
 create table stored_channels (
-    layer_id integer not null,
+    layer_id bigint not null,
     channel integer not null,
     weight_min float,
     whisker_low float,
@@ -196,7 +193,7 @@ comment on column targets.description is 'What the target is, in full sentences.
 
 -- Grain: one row per layer and scheme.
 create table stored_errors (
-    layer_id integer not null,
+    layer_id bigint not null,
     scheme varchar not null,
     -- Squares leave the range of float where weights do not.
     mse double,
@@ -227,7 +224,7 @@ comment on column stored_errors.input_channels_below_10db is 'Input channels who
 
 -- Grain: one row per model, scheme and operator family.
 create table layer_totals (
-    model_id integer not null,
+    model_id bigint not null,
     scheme varchar not null,
     op_family varchar not null,
     channel_count bigint not null,
@@ -257,7 +254,7 @@ comment on column layer_totals.weight_sums is
 
 -- Grain: one row per layer.
 create table histograms (
-    layer_id integer not null,
+    layer_id bigint not null,
     low double not null,
     high double not null,
     counts bigint[] not null
@@ -270,7 +267,7 @@ comment on column histograms.counts is 'Weights in each bin; a constant tensor h
 
 -- Grain: one row per layer, bit width and measure.
 create table stored_clipping (
-    layer_id integer not null,
+    layer_id bigint not null,
     bits integer not null,
     measure varchar not null,
     lowest_threshold double not null,
@@ -291,7 +288,7 @@ comment on column stored_clipping.sqnr_db is 'SQNR at each threshold, in dB.';
 
 -- Grain: one row per layer and granularity.
 create table bits_needed (
-    layer_id integer not null,
+    layer_id bigint not null,
     granularity varchar not null,
     bits integer
 );
@@ -304,8 +301,8 @@ comment on column bits_needed.bits is
 
 -- Grain: one row per layer and neighbour.
 create table equalization (
-    layer_id integer not null,
-    partner_layer_id integer not null,
+    layer_id bigint not null,
+    partner_layer_id bigint not null,
     scheme varchar not null,
     channel_sqnr_p10_before_db double,
     channel_sqnr_p10_after_db double
@@ -321,12 +318,12 @@ comment on column equalization.channel_sqnr_p10_after_db is
 
 -- Grain: one row per layer of a model, place where branches join, input, and for all outputs one.
 create table graph_points (
-    model_id integer not null,
+    model_id bigint not null,
     point integer not null,
     role varchar not null,
     name varchar not null,
     op_type varchar,
-    layer_id integer
+    layer_id bigint
 );
 
 comment on table graph_points is
@@ -343,7 +340,7 @@ comment on column graph_points.layer_id is
 
 -- Grain: one row per pair of places that values flow between.
 create table graph_edges (
-    model_id integer not null,
+    model_id bigint not null,
     source_point integer not null,
     target_point integer not null,
     operators varchar not null
@@ -358,8 +355,8 @@ comment on column graph_edges.operators is
 
 -- Grain: one row per finding.
 create table findings (
-    model_id integer not null,
-    layer_id integer,
+    model_id bigint not null,
+    layer_id bigint,
     kind varchar not null,
     severity varchar not null,
     message varchar not null,
@@ -377,10 +374,8 @@ comment on column findings.message is 'What was found, in full sentences.';
 comment on column findings.remedy is 'What to do about it.';
 
 -- Grain: one row per file that somebody tried to ingest, once a store was there.
-create sequence ingest_ids;
-
 create table ingests (
-    ingest_id integer not null,
+    ingest_id bigint not null,
     path varchar not null,
     model varchar,
     outcome varchar not null,
@@ -395,7 +390,7 @@ create table ingests (
 
 comment on table ingests is
 'One row per file that somebody tried to ingest: what became of it, failures included. What was cancelled or killed leaves no row.';
-comment on column ingests.ingest_id is 'Key of the attempt; never used twice.';
+comment on column ingests.ingest_id is 'Key of the attempt: 63 bits of the SHA-256 of path, times, outcome and message.';
 comment on column ingests.path is 'Path or upload name, as it was given.';
 comment on column ingests.model is 'Name of the model at that time; NULL where it failed. Removing the model leaves the row.';
 comment on column ingests.outcome is 'stored, replaced, already stored or failed.';
@@ -407,11 +402,9 @@ comment on column ingests.peak_bytes is
 'Largest resident memory so far of the process that measured, or of one that it started, in bytes; NULL where the system does not say.';
 
 -- Grain: one row per run of a model in float and quantized.
-create sequence simulation_ids;
-
 create table simulations (
-    simulation_id integer not null,
-    model_id integer not null,
+    simulation_id bigint not null,
+    model_id bigint not null,
     target varchar,
     scheme varchar not null,
     mode varchar not null,
@@ -437,7 +430,7 @@ create table simulations (
 
 comment on table simulations is
 'One row per run of a model, in float and quantized, on the same inputs. A row with input_source noise comes from the probe.';
-comment on column simulations.simulation_id is 'Key of the run; never used twice.';
+comment on column simulations.simulation_id is 'Key of the run: 63 bits of the SHA-256 of model_id, target, inputs, result and time, the same in every store.';
 comment on column simulations.target is 'Target that the run was for; NULL where it was for none.';
 comment on column simulations.mode is
 'What was quantized: weights, activations, or both. Most int8 hardware quantizes both.';
@@ -472,7 +465,7 @@ comment on column simulations.failure is 'Why output_sqnr_db has no value; NULL 
 
 -- Grain: one row per run and output, or part of an output.
 create table simulation_outputs (
-    simulation_id integer not null,
+    simulation_id bigint not null,
     output varchar not null,
     part varchar,
     point varchar,
@@ -503,7 +496,7 @@ comment on column simulation_outputs.decides is
 
 -- Grain: one row per run on somebody's inputs and input that was compared.
 create table simulation_answers (
-    simulation_id integer not null,
+    simulation_id bigint not null,
     input_name varchar not null,
     rank integer not null,
     sqnr_db double,
@@ -556,7 +549,7 @@ comment on column simulation_answers.picture is
 
 -- Grain: one row per run, tensor and kind of error.
 create table activation_errors (
-    simulation_id integer not null,
+    simulation_id bigint not null,
     depth integer not null,
     node_name varchar not null,
     op_type varchar not null,
@@ -610,8 +603,8 @@ comment on column activation_errors.quantized_counts is 'Values of the quantized
 
 -- Grain: one row per unit, scheme, mode, target, kind and inputs.
 create table sensitivities (
-    model_id integer not null,
-    layer_id integer,
+    model_id bigint not null,
+    layer_id bigint,
     target varchar,
     scheme varchar not null,
     mode varchar not null,
@@ -639,7 +632,7 @@ comment on column sensitivities.kind is
 
 -- Grain: one row per run, goal and unit.
 create table float_sets (
-    simulation_id integer not null,
+    simulation_id bigint not null,
     goal_db double not null,
     position integer not null,
     unit varchar not null,
@@ -658,11 +651,9 @@ comment on column float_sets.output_sqnr_db is
 'SQNR at the outputs with this unit and those before it in float, in dB, measured by a run; NULL where it has no value.';
 
 -- Grain: one row per rescue of a model.
-create sequence rescue_ids;
-
 create table rescues (
-    rescue_id integer not null,
-    model_id integer not null,
+    rescue_id bigint not null,
+    model_id bigint not null,
     target varchar not null,
     reach_db double not null,
     keep_macs double not null,
@@ -695,7 +686,7 @@ create table rescues (
 
 comment on table rescues is
 'One row per rescue: remedies were searched that keep a model under a target, files were written and run.';
-comment on column rescues.rescue_id is 'Key of the rescue; never used twice.';
+comment on column rescues.rescue_id is 'Key of the rescue: 63 bits of the SHA-256 of model_id, target, inputs and time, the same in every store.';
 comment on column rescues.target is 'Target that the model was rescued for.';
 comment on column rescues.reach_db is 'SQNR at the worst output that was asked for, in dB.';
 comment on column rescues.keep_macs is
@@ -735,7 +726,7 @@ comment on column rescues.notes is 'What there is to know of it, in sentences.';
 
 -- Grain: one row per rescue and step.
 create table rescue_steps (
-    rescue_id integer not null,
+    rescue_id bigint not null,
     step integer not null,
     remedy varchar not null,
     detail varchar not null,
@@ -767,11 +758,11 @@ comment on column rescue_steps.seconds is 'CPU time of the step, in seconds.';
 
 -- Grain: one row per rescue and unit.
 create table rescue_units (
-    rescue_id integer not null,
+    rescue_id bigint not null,
     unit varchar not null,
     kind varchar not null,
     node_name varchar,
-    layer_id integer,
+    layer_id bigint,
     noise_to_signal double,
     sensitivity_db double,
     macs bigint,
@@ -801,7 +792,7 @@ comment on column rescue_units.cause is 'Why a promoted unit loses so much; NULL
 
 -- Grain: one row per rescue and file.
 create table rescue_files (
-    rescue_id integer not null,
+    rescue_id bigint not null,
     path varchar not null,
     kind varchar not null,
     sha256 varchar not null,
@@ -817,7 +808,7 @@ comment on column rescue_files.bytes is 'Size of the file, in bytes.';
 
 -- Grain: one row per rescue and layer.
 create table rescue_drift (
-    rescue_id integer not null,
+    rescue_id bigint not null,
     depth integer not null,
     node_name varchar not null,
     op_type varchar not null,
@@ -836,12 +827,10 @@ comment on column rescue_drift.after_db is
 'SQNR of the tensor under the plan, in dB, over the test inputs; NULL where nothing is lost.';
 
 -- Grain: one row per audit of an int8 file.
-create sequence audit_ids;
-
 create table audits (
-    audit_id integer not null,
-    int8_model_id integer not null,
-    float_model_id integer,
+    audit_id bigint not null,
+    int8_model_id bigint not null,
+    float_model_id bigint,
     float_file varchar not null,
     input_source varchar not null,
     input_shape varchar not null,
@@ -870,7 +859,7 @@ create table audits (
 
 comment on table audits is
 'One row per audit: what an int8 file keeps of the float file that it was made from, in six ways.';
-comment on column audits.audit_id is 'Key of the audit; never used twice.';
+comment on column audits.audit_id is 'Key of the audit: 63 bits of the SHA-256 of int8_model_id, float_file, inputs and time, the same in every store.';
 comment on column audits.int8_model_id is 'The model of the int8 file.';
 comment on column audits.float_model_id is
 'The model of the float file; NULL where this store does not hold it.';
@@ -907,9 +896,9 @@ comment on column audits.notes is 'What there is to know of it, in sentences.';
 
 -- Grain: one row per audit and layer of the int8 file.
 create table audit_layers (
-    audit_id integer not null,
-    int8_layer_id integer,
-    float_layer_id integer,
+    audit_id bigint not null,
+    int8_layer_id bigint,
+    float_layer_id bigint,
     matched_by varchar,
     relative_error double,
     stored_scheme varchar,
@@ -947,7 +936,7 @@ comment on column audit_layers.released_gain_db is
 
 -- Grain: one row per audit and activation that the int8 file rounds.
 create table audit_tensors (
-    audit_id integer not null,
+    audit_id bigint not null,
     float_tensor varchar,
     int8_tensor varchar not null,
     scale double,
@@ -987,7 +976,7 @@ comment on column audit_tensors.released_gain_db is
 
 -- Grain: one row per audit, output and part.
 create table audit_outputs (
-    audit_id integer not null,
+    audit_id bigint not null,
     output varchar not null,
     part varchar,
     point varchar not null,

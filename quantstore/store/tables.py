@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from quantstore.store.keys import CONTENT, KEY_COLUMNS
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -14,6 +16,14 @@ class Table:
     name: str
     keys: tuple[tuple[str, ...], ...] = ()
     points_to: tuple[tuple[str, str], ...] = ()
+
+    def pointers(self) -> dict[str, str]:
+        """The columns that hold keys, the row's own among them, and the tables whose keys they are.
+
+        The first one says which model or run a row belongs to.
+        """
+        own_key = {KEY_COLUMNS[self.name]: self.name} if self.name in CONTENT else {}
+        return own_key | dict(self.points_to)
 
 
 _MODEL = (("model_id", "models"),)
@@ -75,6 +85,9 @@ OF_MODELS = (
 
 # What is computed from these: an export carries it, an import computes it anew.
 DERIVED = (Table("layer_totals", keys=(("model_id", "scheme", "op_family"),), points_to=_MODEL),)
+
+# Attempts to ingest travel along with models, and belong to none.
+INGESTS = Table("ingests", keys=(("ingest_id",),))
 
 # What belongs to the store as a whole.
 OF_THE_STORE = ("store_info", "schemes", "targets", "bands", "ingests")

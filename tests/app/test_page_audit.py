@@ -85,14 +85,14 @@ def demo(name):
 
 def test_the_page_opens_with_the_verdict_and_what_it_rests_on(open_app, path, monkeypatch):
     trusting_no_chart(monkeypatch)
-    audited(path, INT8, FLOAT)
+    audit_id = audited(path, INT8, FLOAT)
     app = open_app(path, "audit")
     assert fails(app) == []
     record = an_audit()
     expected = wording.headline(record, INT8, FLOAT, "at risk").replace("\u00a0", " ")
     assert app.header[0].value.replace("\\", "").replace("\u00a0", " ") == expected
     with store.reading(path) as con:
-        layers = [row["layer"] for row in queries.audit_layers(con, 1).to_dict("records")]
+        layers = [row["layer"] for row in queries.audit_layers(con, audit_id).to_dict("records")]
     for sentence in wording.sentences(record, dict(enumerate(reversed(layers)))):
         assert sentence.replace("\u00a0", " ") in said(app)
     assert "Images resized to 8x8" in said(app)

@@ -173,20 +173,22 @@ def many_models(demo_store, tmp_path_factory):
     with store.writing(path) as con:
         for copy in (1, 2, 3):
             con.rows(
-                "insert into models by name select * replace (model_id + 100 * $copy as model_id,"
+                "insert into models by name select * replace (model_id - $copy as model_id,"
                 " model || '-' || $copy as model, sha256 || $copy as sha256)"
-                " from models where model_id < 100",
+                " from models where length(sha256) = 64",
                 {"copy": copy},
             )
             con.rows(
-                "insert into layers by name select * replace (layer_id + 1000 * $copy as layer_id,"
-                " model_id + 100 * $copy as model_id) from layers where layer_id < 1000",
+                "insert into layers by name select * replace (layer_id - $copy as layer_id,"
+                " model_id - $copy as model_id) from layers"
+                " where model_id in (select model_id from models where length(sha256) = 64)",
                 {"copy": copy},
             )
             con.rows(
                 "insert into stored_errors by name"
-                " select * replace (layer_id + 1000 * $copy as layer_id)"
-                " from stored_errors where layer_id < 1000",
+                " select stored_errors.* replace (layer_id - $copy as layer_id)"
+                " from stored_errors join layers using (layer_id) join models using (model_id)"
+                " where length(sha256) = 64",
                 {"copy": copy},
             )
         renew_totals(con._connection)

@@ -543,11 +543,11 @@ def test_a_neighbour_opens_its_layer(page, demo_store, monkeypatch):
 
     monkeypatch.setattr(components, "table", table)
     rows = table_of(page(model=MODEL, layer=layer), equalization.NEIGHBOUR)["rows"]
-    assert partner_id in [row["key"] for row in rows]
+    assert str(partner_id) in [row["key"] for row in rows]
     assert partner in [row["cells"][0]["text"] for row in rows]
     (clicked,) = [on_click for key, on_click in clicks if key == "neighbours"]
     monkeypatch.setattr(
-        st, "session_state", {"neighbours": SimpleNamespace(clicked={"row": partner_id})}
+        st, "session_state", {"neighbours": SimpleNamespace(clicked={"row": str(partner_id)})}
     )
     clicked()
     assert opened == [("layer", partner)]

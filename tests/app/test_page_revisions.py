@@ -134,4 +134,4 @@ def test_along_the_network_the_chart_holds_every_layer_in_its_place(changed):
     chart = dumbbells(changed, LIGHT, LIMITS, order="depth")
     after = [*rows_of(chart, "after"), *rows_of(chart, "unchanged")]
     ids = [row["layer_id"] for row in sorted(after, key=lambda row: row["x"])]
-    assert ids == changed["layer_id_after"].tolist()
+    assert ids == changed["layer_id_after"].astype(str).tolist()

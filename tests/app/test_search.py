@@ -26,7 +26,7 @@ def test_the_best_group_comes_first_and_names_are_left_to_the_browser_to_escape(
     assert groups[0]["hits"] == [
         {"title": "edge", "small": "2\u00a0models", "target": {"tag": "edge"}}
     ]
-    assert groups[2]["hits"] == [{"title": "<b>edge", "small": "net", "target": {"layer": 7}}]
+    assert groups[2]["hits"] == [{"title": "<b>edge", "small": "net", "target": {"layer": "7"}}]
 
 
 def test_what_nobody_is_called_is_said():

@@ -204,7 +204,7 @@ def test_every_mark_opens_its_layer(chart):
     (parameter,) = spec["params"]
     assert parameter["name"] == "open_layer"
     assert parameter["select"]["fields"] == ["layer_id"]
-    assert set(rows_of(made, "layer_id")["layer_id"]) == set(TWO["layer_id"])
+    assert set(rows_of(made, "layer_id")["layer_id"]) == set(map(str, TWO["layer_id"]))
 
 
 def test_up_to_four_models_have_colours_of_their_own_beyond_that_one_stands_out():
@@ -334,7 +334,7 @@ def test_every_measure_can_be_drawn_and_every_mark_opens_its_layer(draw, label):
     frame = TWO.assign(**{measure.column: TWO.get(measure.column, [0.5, 1.0, 3.0, 12.0, 40.0])})
     made = draw(frame, measure, LIGHT)
     assert made.to_dict()["params"][0]["select"]["fields"] == ["layer_id"]
-    assert set(rows_of(made, "layer_id")["layer_id"]) == set(TWO["layer_id"])
+    assert set(rows_of(made, "layer_id")["layer_id"]) == set(map(str, TWO["layer_id"]))
 
 
 def test_of_many_cumulative_lines_the_one_that_stands_out_shows_its_dots():

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -108,7 +109,7 @@ def test_the_verdict_before_and_after_ends_it(run, answering):
     assert "note: Images resized to 320x320.\n" in err
     assert f"outlier channels: {CAUSE_SENTENCES['outlier channels']}\n" in err
     assert all(f"note: {sentence}\n" in err for sentence in limits(a_rescue()))
-    assert "stored as rescue 1\n" in err
+    assert re.search(r"stored as rescue \d+\n", err)
     assert NO_BREAK_SPACE not in err
 
 
@@ -127,14 +128,16 @@ def test_a_proposal_is_called_one(run, answering):
 
 
 def test_csv_has_the_steps_and_json_everything(run, answering):
-    answering()
+    answering(minute=1)
     _, out, _ = run("rescue", MODEL, "--inputs", "photos", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["remedy"] for row in rows] == ["placement", "depthwise", "ranges", "int16"]
     assert {(row["model"], row["target"]) for row in rows} == {(MODEL.stem, DEFAULT_TARGET.name)}
+    answering(minute=2)
     _, out, _ = run("rescue", MODEL, "--inputs", "photos", "--format", "json")
     (rescue,) = json.loads(out)
-    assert (rescue["rescue_id"], rescue["file_db"], rescue["reached"]) == (2, 24.75, True)
+    assert (rescue["file_db"], rescue["reached"]) == (24.75, True)
+    assert rescue["rescue_id"] > 0
     assert [step["remedy"] for step in rescue["steps"]] == [row["remedy"] for row in rows]
     assert [unit["unit"] for unit in rescue["units"]] == ["Relu_0", "conv0"]
     assert rescue["files"][0]["use"]

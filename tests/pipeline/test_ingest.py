@@ -60,7 +60,9 @@ def names(path):
 
     def model_names():
         with store.reading(path) as connection:
-            return [row[0] for row in connection.rows("select model from models order by model_id")]
+            return [
+                row[0] for row in connection.rows("select model from models order by ingested_at")
+            ]
 
     return model_names
 
@@ -303,7 +305,7 @@ def test_another_content_of_the_same_name_gets_a_piece_of_its_hash(tmp_path, pat
     ingest_file(model_file(tmp_path / "a" / "net.onnx", seed=1), path)
     ingest_file(model_file(tmp_path / "b" / "net.onnx", seed=2), path)
     with store.reading(path) as connection:
-        sha256 = connection.value("select sha256 from models order by model_id desc limit 1")
+        sha256 = connection.value("select sha256 from models order by ingested_at desc limit 1")
     assert names() == ["net", f"net-{sha256[:8]}"]
 
 
@@ -573,7 +575,7 @@ def test_a_path_that_no_system_accepts_is_a_sentence(pattern):
 def attempts_in(path):
     """The rows of ``ingests``, oldest first, as dicts."""
     with store.reading(path) as connection:
-        found = connection.rows("select ingests from ingests order by ingest_id")
+        found = connection.rows("select ingests from ingests order by finished_at")
         return [row for (row,) in found]
 
 

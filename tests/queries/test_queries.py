@@ -79,9 +79,13 @@ def test_a_node_with_several_operands_names_them(demo_store, tmp_path):
     with store.writing(path) as con:
         con.rows("update layers set layer = 'node' where depth < 2")
         con.rows("update layers set operand = 'R' where depth = 1")
-        first = con.value("select min(layer_id) from layers where depth = 0")
-        assert queries.layer_address(con, first)[1] == "node (W)"
-        assert queries.layer_address(con, first + 1)[1] == "node (R)"
+        model_id = con.value("select min(model_id) from models")
+        first, second = con.rows(
+            "select layer_id from layers where model_id = ? and depth < 2 order by depth",
+            [model_id],
+        )
+        assert queries.layer_address(con, *first)[1] == "node (W)"
+        assert queries.layer_address(con, *second)[1] == "node (R)"
 
 
 def test_a_chart_for_a_page_is_the_same_chart():
@@ -215,6 +219,9 @@ def many_channels(demo_store, tmp_path_factory):
     path = tmp_path_factory.mktemp("many") / "many.duckdb"
     shutil.copy(demo_store, path)
     with store.writing(path) as con:
+        (key,) = con.rows("select layer_id from layers order by model_id, depth limit 1")[0]
+        for table in ("layers", *store.CHILDREN_OF_LAYERS):
+            con.rows(f"update {table} set layer_id = 1 where layer_id = ?", [key])
         con.rows("delete from stored_channels where layer_id = 1")
         con.rows(
             """

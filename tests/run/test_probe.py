@@ -463,7 +463,7 @@ def stored(path):
     with store.reading(path) as connection:
         return connection.rows("""
             select model, scheme, target, output_sqnr_db, failure
-            from simulations join models using (model_id) order by simulation_id
+            from simulations join models using (model_id) order by simulations.rowid
         """)
 
 

@@ -190,7 +190,7 @@ def _row(pair: dict[Any, Any]) -> dict[str, Any]:
     if pair["layer_before"] != pair["layer_after"]:
         about.append(f"was {printable(str(pair['layer_before']))}")
     return {
-        "key": int(pair["layer_id_after"]),
+        "key": str(pair["layer_id_after"]),
         "cells": [
             {"text": printable(str(pair["layer"])), "small": "; ".join(about)},
             {"text": _said_change(pair["change_db"])},

@@ -87,7 +87,7 @@ def section(
 
 def _row(row: dict[Any, Any]) -> dict[str, Any]:
     return {
-        "key": int(row["partner_layer_id"]),
+        "key": str(row["partner_layer_id"]),
         "cells": [
             {"text": printable(str(row["partner"])), "small": _side(row)},
             {"band": row["band"], "small": db(row["before_db"])},

@@ -154,7 +154,10 @@ class _Picture:
         return {
             "item": f"b{item.number}" if is_block else f"p{item.number}",
             "block": item.number if is_block else None,
-            "layer": None if isinstance(item, Block) else item.layer_id,
+            # Text, for JavaScript would round a number of 63 bits.
+            "layer": None
+            if isinstance(item, Block) or item.layer_id is None
+            else str(item.layer_id),
             "band": self.band(item),
             "is_open": is_block and item.number in self.is_open,
             "verdict": "" if value is None else networks.in_db(value),

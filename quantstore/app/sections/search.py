@@ -65,7 +65,7 @@ def shown(results: queries.SearchResults, text: str) -> dict[str, Any]:
             "Layers",
             results.layers,
             [
-                _hit(hit.name, printable(hit.model), layer=hit.layer_id)
+                _hit(hit.name, printable(hit.model), layer=str(hit.layer_id))
                 for hit in results.layers.best
             ],
         ),
@@ -98,7 +98,7 @@ def _title(title: str, hits: queries.Hits) -> str:
     return f"{title}, {count(len(hits.best))} of {count(hits.total)}"
 
 
-def _hit(name: str, small: str, **target: str | int) -> dict[str, Any]:
+def _hit(name: str, small: str, **target: str) -> dict[str, Any]:
     return {"title": printable(name), "small": small, "target": target}
 
 

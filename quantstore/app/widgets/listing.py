@@ -22,11 +22,10 @@ def draw(
     Args:
         row_key: the name of the value that a click tells, which is the row's number if None.
         chosen: the value of ``row_key`` whose row stands out.
-        on_click: reads ``st.session_state[key].clicked``: ``{"row": value}``.
+        on_click: reads ``st.session_state[key].clicked``: ``{"row": value}``; a number is text.
     """
-    values = [
-        number if row_key is None else _plain(row[row_key]) for number, row in enumerate(rows)
-    ]
+    # Text: JavaScript would round a key of 63 bits.
+    values = [number if row_key is None else str(row[row_key]) for number, row in enumerate(rows)]
     components.table(
         columns=[
             {
@@ -49,11 +48,6 @@ def draw(
         key=key,
         on_click=on_click,
     )
-
-
-def _plain(value: Any) -> Any:
-    """A number out of a frame as Python's own, which JSON knows."""
-    return value.item() if hasattr(value, "item") else value
 
 
 def _cell(cell: Cell | None) -> dict[str, Any] | None:
