@@ -671,7 +671,8 @@ def ingest(
     """Measure model files and store what comes out, as ``quantstore ingest`` does.
 
     Args:
-        paths: files, folders (searched for files of every format that is read), or patterns.
+        paths: files, folders (searched for files of every format that is read), patterns, or URLs
+            of any of these, such as ``s3://bucket/folder``.
         store: by default the one that the command line uses in this folder; created if need be.
         name: what to call the model; for one file only.
         replace: measure anew what is stored already.
@@ -692,24 +693,25 @@ def ingest(
         QuantstoreError: the executor takes no more files; what was finished is stored.
         ValueError: a name for several files.
     """
-    from quantstore.pipeline.files import find_files
     from quantstore.pipeline.fleet import ingest_many
     from quantstore.pipeline.outcome import IngestChoices
+    from quantstore.pipeline.remote import find_models
 
     target = store if isinstance(store, Store) else open_store(store)
     path_list = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    files, failures = find_files([os.fspath(path) for path in path_list])
+    files, failures = find_models([os.fspath(path) for path in path_list])
     if name is not None and len(files) + len(failures) != 1:
         raise ValueError(f"a name is for one file, and these are {len(files) + len(failures)}")
     choices = IngestChoices(name=name, replace=replace, fold=fold, probe=probe)
     if probe_seconds is not None:
         choices = dataclasses.replace(choices, probe_seconds=probe_seconds)
-    results_by_path = {}
+    # URLs that differ in their tokens alone are told by the same text.
+    results_by_path: dict[str, list[IngestResult]] = {}
     for result in chain(failures, ingest_many(files, target.path, choices, jobs, executor)):
-        results_by_path[result.path] = result
+        results_by_path.setdefault(result.path, []).append(result)
         if progress is not None:
             progress(result)
-    return [*failures, *(results_by_path[str(path)] for path in files)]
+    return [*failures, *(results_by_path[str(path)].pop(0) for path in files)]
 
 
 def probe(

@@ -57,6 +57,7 @@ OWNERS = {
     "jinja2": {"report"},
     "dask": {"pipeline.cluster"},
     "distributed": {"pipeline.cluster"},
+    "fsspec": {"pipeline.remote"},
     # Arrays, and frames of them: below the store there are no frames, except for what a chart shows
     # of one layer.
     "numpy": {
@@ -311,6 +312,7 @@ HEAVY = {
     "altair",
     "streamlit",
     "distributed",
+    "fsspec",
 }
 
 

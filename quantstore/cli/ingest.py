@@ -2,7 +2,7 @@
 
 import dataclasses
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from quantstore.pipeline.outcome import IngestChoices, IngestProgress, IngestResult
+    from quantstore.pipeline.remote import ModelPath
 
 
 @commands.command(position=10)
@@ -68,8 +69,8 @@ def ingest(
     """Measure model files and store the results.
 
     PATH is an ONNX, TensorFlow Lite, safetensors or GGUF file, a folder (searched for such files
-    at every depth) or a pattern in quotes. Files whose content is already stored are skipped. If a
-    file fails, the others are still measured, and the exit code is 1.
+    at every depth), a pattern in quotes, or a URL of any of these. Files whose content is already
+    stored are skipped. If a file fails, the others are still measured, and the exit code is 1.
 
     \b
     Examples:
@@ -77,12 +78,12 @@ def ingest(
       quantstore ingest models/ --jobs 4
       quantstore ingest "runs/*/best.onnx" --json | jq '.[] | select(.error)'
       quantstore ingest model.onnx --name rtmdet-s-epoch300 --replace
-      quantstore ingest /mnt/zoo --executor dask --scheduler tcp://10.0.0.5:8786
+      quantstore ingest s3://zoo/detectors --executor dask --scheduler tcp://10.0.0.5:8786
     """
-    from quantstore.pipeline.files import find_files
     from quantstore.pipeline.outcome import IngestChoices
+    from quantstore.pipeline.remote import find_models
 
-    files, failures = find_files(paths)
+    files, failures = find_models(paths)
     if name is not None and len(files) + len(failures) != 1:
         raise click.UsageError(f"--name is for one file, and these are {len(files)}")
     if no_probe and probe_seconds is not None:
@@ -127,7 +128,7 @@ def demo(db: Path) -> int:
 
 @contextmanager
 def _executor_for(
-    files: list[Path], executor: str | None, scheduler: str | None, jobs: int | None
+    files: "Sequence[ModelPath]", executor: str | None, scheduler: str | None, jobs: int | None
 ) -> "Iterator[Executor | None]":
     if executor is None or not files:
         yield None
@@ -139,7 +140,7 @@ def _executor_for(
 
 
 def _ingested(
-    files: list[Path],
+    files: "Sequence[ModelPath]",
     db: Path,
     choices: "IngestChoices",
     jobs: int | None,
@@ -171,7 +172,7 @@ def _ingested(
 
 
 def _ingest_alone(
-    path: Path, db: Path, choices: "IngestChoices", talk: "Talk"
+    path: "ModelPath", db: Path, choices: "IngestChoices", talk: "Talk"
 ) -> "Iterator[IngestResult]":
     """One file, with progress by bytes of weights: layers differ too much in size."""
     from quantstore.errors import StoreError

@@ -5,6 +5,7 @@ from quantstore.graph.file import ModelFile, open_model, own_model, require_unch
 from quantstore.graph.findings import Finding, of_layer, of_model
 from quantstore.graph.flow import Flow, flow_of
 from quantstore.graph.formats import open_any
+from quantstore.graph.named_files import named_files
 from quantstore.graph.pairs import find_pairs
 from quantstore.graph.unread import Unread
 from quantstore.graph.walk import (
@@ -27,6 +28,7 @@ __all__ = [
     "find_pairs",
     "find_sites",
     "flow_of",
+    "named_files",
     "of_layer",
     "of_model",
     "open_any",

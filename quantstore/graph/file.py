@@ -146,6 +146,18 @@ def own_model(proto: onnx.ModelProto, path: Path) -> ModelFile:
     )
 
 
+def external_names(path: Path) -> list[str]:
+    """The names of external data in an ONNX file, each once; they may lead anywhere.
+
+    Raises:
+        ModelFileError: no such file, not readable, no ONNX, or more than a machine can follow.
+    """
+    proto = _parse(read_content(path))
+    _require_sound(proto)
+    require_bounded(proto)
+    return list(dict.fromkeys(str(tensor.location) for tensor in external_tensors(_read(proto))))
+
+
 def require_unchanged(file: ModelFile) -> None:
     """Refuse a model whose external weights are not those that were hashed.
 

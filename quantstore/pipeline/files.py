@@ -4,10 +4,13 @@ import glob
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path, PurePath
+from typing import TypeVar
 
 from quantstore.errors import ModelFileError
 from quantstore.file_formats import INDEX_SUFFIX, PART_NAME, SUFFIXES, any_of, has_suffix
 from quantstore.pipeline.outcome import IngestResult
+
+AnyPurePath = TypeVar("AnyPurePath", bound=PurePath)
 
 
 def is_model_file(name: str | PurePath) -> bool:
@@ -15,12 +18,12 @@ def is_model_file(name: str | PurePath) -> bool:
     return has_suffix(name)
 
 
-def without_parts(paths: Iterable[Path]) -> list[Path]:
+def without_parts(paths: Iterable[AnyPurePath]) -> list[AnyPurePath]:
     """The models among files: what an index among them stands for is left out."""
     listed = list(paths)
     indexed = {path.with_name(path.name[: -len(INDEX_SUFFIX)]) for path in listed if is_index(path)}
 
-    def is_part(path: Path) -> bool:
+    def is_part(path: AnyPurePath) -> bool:
         part = PART_NAME.fullmatch(path.name)
         return part is not None and path.with_name(part["stem"]) in indexed
 

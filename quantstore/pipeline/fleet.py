@@ -33,6 +33,7 @@ from quantstore.pipeline.outcome import (
     Refusal,
     StoredContent,
 )
+from quantstore.pipeline.remote import ModelPath
 from quantstore.pipeline.worker import packed, work_on
 from quantstore.process import logs, pool
 from quantstore.run.probe import Prober
@@ -54,7 +55,7 @@ Submit = Callable[..., "Future[Examined]"]
 
 
 def ingest_many(
-    paths: Iterable[Path],
+    paths: Iterable[ModelPath],
     store_path: Path,
     choices: IngestChoices | None = None,
     jobs: int | None = None,
@@ -101,7 +102,7 @@ def ingest_many(
 
 
 def _ingested_here(
-    path: Path, store_path: Path, choices: IngestChoices, prober: Prober
+    path: ModelPath, store_path: Path, choices: IngestChoices, prober: Prober
 ) -> IngestResult:
     """The result, or the failure of this one file as a result; a useless store stops everything."""
     try:
@@ -119,9 +120,11 @@ class _Fleet:
     ``is_broken``: the last executor takes nothing any more.
     """
 
-    def __init__(self, paths: Iterable[Path], store_path: Path, choices: IngestChoices) -> None:
+    def __init__(
+        self, paths: Iterable[ModelPath], store_path: Path, choices: IngestChoices
+    ) -> None:
         self.waiting = deque(paths)
-        self.lost: deque[Path] = deque()
+        self.lost: deque[ModelPath] = deque()
         self.is_broken = False
         self._store_path = store_path
         self._choices = choices
@@ -138,7 +141,7 @@ class _Fleet:
         Raises:
             QuantstoreError: the executor takes no more files, and is not broken.
         """
-        running: dict[Future[Examined], tuple[Path, Attempt]] = {}
+        running: dict[Future[Examined], tuple[ModelPath, Attempt]] = {}
         refused: Exception | None = None
         try:
             while running or (self.waiting and refused is None):
@@ -146,9 +149,7 @@ class _Fleet:
                 while self.waiting and refused is None and len(running) < at_most:
                     path = self.waiting[0]
                     try:
-                        future = submit(
-                            work_on, path.absolute(), self._choices, stored, __version__
-                        )
+                        future = submit(work_on, _whole(path), self._choices, stored, __version__)
                     except Exception as error:
                         # Whatever an engine raises. What is under way may still come.
                         refused = error
@@ -173,7 +174,7 @@ class _Fleet:
             ) from refused
 
     def _examined(
-        self, path: Path, attempt: Attempt, future: "Future[Examined]", is_alone: bool
+        self, path: ModelPath, attempt: Attempt, future: "Future[Examined]", is_alone: bool
     ) -> Examined | None:
         """What a worker found; None where the file comes again because the worker died."""
         try:
@@ -191,7 +192,7 @@ class _Fleet:
         attempt = dataclasses.replace(examined.attempt, path=attempt.path)
         return dataclasses.replace(examined, attempt=attempt)
 
-    def _stored_batch(self, batch: list[tuple[Path, Examined]]) -> Iterator[IngestResult]:
+    def _stored_batch(self, batch: list[tuple[ModelPath, Examined]]) -> Iterator[IngestResult]:
         for (path, examined), result in zip(batch, self._written(batch), strict=True):
             if isinstance(examined, MeasuredModel):
                 self._stored.add(examined.sha256)
@@ -202,7 +203,7 @@ class _Fleet:
             if result is not None:
                 yield result
 
-    def _written(self, batch: list[tuple[Path, Examined]]) -> list[IngestResult | None]:
+    def _written(self, batch: list[tuple[ModelPath, Examined]]) -> list[IngestResult | None]:
         """The results of a batch: one that cannot be written takes no other with it."""
         try:
             return written(batch, self._store_path, self._choices)
@@ -223,8 +224,13 @@ class _Fleet:
         return [result for single in batch for result in self._written([single])]
 
 
+def _whole(path: ModelPath) -> ModelPath:
+    """As a worker finds it, which has a working folder of its own."""
+    return path.absolute() if isinstance(path, Path) else path
+
+
 def _finished(
-    running: "dict[Future[Examined], tuple[Path, Attempt]]",
+    running: "dict[Future[Examined], tuple[ModelPath, Attempt]]",
 ) -> "list[Future[Examined]]":
     """At least one that is done, and those that are done soon after it, in their order."""
     done = wait(running, timeout=0).done

@@ -35,6 +35,7 @@ from quantstore.pipeline.outcome import (
     StoredContent,
     now,
 )
+from quantstore.pipeline.remote import ModelPath, RemoteModel, at_hand, is_url
 from quantstore.pipeline.worker import examine, opened
 from quantstore.process.memory import peak_bytes_with_children
 from quantstore.records import ModelRecord, ModelRecords
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 def ingest_file(
-    path: Path,
+    path: ModelPath,
     store_path: Path,
     choices: IngestChoices | None = None,
     report: IngestReporter | None = None,
@@ -70,7 +71,7 @@ def ingest_file(
         stack.enter_context(_recording_failure(path, attempt, store_path, choices))
         stack.enter_context(enough_memory())
         prober = prober or stack.enter_context(Prober())
-        file = opened(path, attempt)
+        file = opened(stack.enter_context(at_hand(path)), attempt)
         result = None
         while result is None:
             examined = examine(file, choices, attempt, is_stored, prober, report)
@@ -91,7 +92,7 @@ def _kept(result: IngestResult, file: graph.ModelFile, store_path: Path) -> Inge
 
 @contextmanager
 def _recording_failure(
-    path: Path, attempt: Attempt, store_path: Path, choices: IngestChoices
+    path: ModelPath, attempt: Attempt, store_path: Path, choices: IngestChoices
 ) -> Iterator[None]:
     """Write a row for a file that fails in the block; a store that cannot be used gets none."""
     try:
@@ -107,7 +108,7 @@ def _recording_failure(
 
 
 def written(
-    batch: Sequence[tuple[Path, Examined]], store_path: Path, choices: IngestChoices
+    batch: Sequence[tuple[ModelPath, Examined]], store_path: Path, choices: IngestChoices
 ) -> list[IngestResult | None]:
     """Write what became of files in one transaction: all of it or nothing.
 
@@ -127,7 +128,7 @@ def written(
     is_needed = len(unmeasured) < len(batch)
     try:
         with store.writing(store_path, may_create=is_needed) as connection:
-            results = _write(connection, [examined for _, examined in batch], choices)
+            results = _write(connection, batch, choices)
     except LockedStoreError:
         raise
     except StoreError as error:
@@ -144,16 +145,18 @@ def written(
 
 
 def _write(
-    connection: store.Connection, batch: Sequence[Examined], choices: IngestChoices
+    connection: store.Connection,
+    batch: Sequence[tuple[ModelPath, Examined]],
+    choices: IngestChoices,
 ) -> list[IngestResult | None]:
     results: list[IngestResult | None] = []
     prepared: list[ModelRecords] = []
-    for examined in batch:
+    for path, examined in batch:
         if isinstance(examined, Refusal):
             _add_ingest(connection, examined, "failed", message=examined.sentence)
             results.append(_unwritten(examined, {}))
         elif isinstance(examined, StoredContent):
-            results.append(_skip(connection, examined, choices))
+            results.append(_skip(connection, examined, choices, _source(path, choices)))
         else:
             contents = {whole.model.sha256 for whole in prepared}
             if contents and (choices.replace or examined.sha256 in contents):
@@ -161,7 +164,8 @@ def _write(
                 store.write_models(connection, prepared)
                 prepared.clear()
             names = {whole.model.model for whole in prepared}
-            result, whole = _prepare(connection, examined, choices, names)
+            source = _source(path, choices)
+            result, whole = _prepare(connection, examined, choices, source, names)
             results.append(result)
             if whole is not None:
                 prepared.append(whole)
@@ -169,8 +173,13 @@ def _write(
     return results
 
 
+def _source(path: ModelPath, choices: IngestChoices) -> str:
+    """What the store says of a model's origin."""
+    return choices.source or str(path if isinstance(path, RemoteModel) else path.resolve())
+
+
 def _skip(
-    connection: store.Connection, examined: StoredContent, choices: IngestChoices
+    connection: store.Connection, examined: StoredContent, choices: IngestChoices, source: str
 ) -> IngestResult | None:
     """Write that a file need not be measured; None where the store has lost its content."""
     stored_model = store.model_with_content(connection, examined.sha256, choices.fold)
@@ -178,7 +187,6 @@ def _skip(
         return None
     logger.info("already stored as %s: %s", stored_model.model, examined.path)
     _add_ingest(connection, examined, "already stored", model=stored_model.model)
-    source = choices.source or str(examined.path.resolve())
     return IngestResult(
         path=str(examined.path),
         outcome="already stored",
@@ -218,7 +226,7 @@ def _link(connection: store.Connection, model: str, source: str) -> bool:
     if file_of(source) is None:
         return False
     (origin,) = connection.rows("select source from models where model = ?", [model])
-    if file_of(origin[0]) is not None:
+    if is_url(origin[0]) or file_of(origin[0]) is not None:
         return False
     store.set_source(connection, model, source)
     return True
@@ -228,6 +236,7 @@ def _prepare(
     connection: store.Connection,
     measured: MeasuredModel,
     choices: IngestChoices,
+    source: str,
     names: set[str],
 ) -> tuple[IngestResult, ModelRecords | None]:
     """What becomes of a model, and what is to be written of it; what it replaces goes at once.
@@ -264,7 +273,7 @@ def _prepare(
         ),
         sha256=measured.sha256,
         folded=measured.folded,
-        source=choices.source or str(measured.path.resolve()),
+        source=source,
         file_bytes=measured.file_bytes,
         file_format=measured.file_format,
         producer=measured.producer,

@@ -88,7 +88,7 @@ class Attempt:
     clock: float
 
     @classmethod
-    def begin(cls, path: Path, source: str | None = None) -> "Attempt":
+    def begin(cls, path: object, source: str | None = None) -> "Attempt":
         """It begins now; ``source`` is what the store says of its origin, by default its path."""
         return cls(path=source or str(path), started_at=now(), clock=time.perf_counter())
 

@@ -16,6 +16,7 @@ from quantstore.errors import (
 )
 from quantstore.pipeline import kept
 from quantstore.pipeline.measure_file import content_of
+from quantstore.pipeline.remote import is_url
 from quantstore.store.models import NO_MODEL_NAMED
 
 
@@ -55,6 +56,8 @@ def file_of(
         happened = (
             "has been moved or deleted"
             if Path(origin.source).is_absolute()
+            else "is not on this computer"
+            if is_url(origin.source)
             else "was not kept after the upload"
         )
         raise ModelFileError(f"the file of {origin.model!r} {happened}: {origin.source}", if_gone)

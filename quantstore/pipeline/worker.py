@@ -22,6 +22,7 @@ from quantstore.pipeline.outcome import (
     Refusal,
     StoredContent,
 )
+from quantstore.pipeline.remote import ModelPath, at_hand
 from quantstore.process.memory import peak_bytes_with_children
 from quantstore.run.probe import Prober
 from quantstore.version import __version__
@@ -75,7 +76,7 @@ def packed(contents: Iterable[str]) -> bytes:
     return b"".join(bytes.fromhex(sha256) for sha256 in contents if _SHA256.fullmatch(sha256))
 
 
-def work_on(path: Path, choices: IngestChoices, stored: bytes, release: str) -> Examined:
+def work_on(path: ModelPath, choices: IngestChoices, stored: bytes, release: str) -> Examined:
     """What an executor is given, once for every file.
 
     Args:
@@ -87,9 +88,9 @@ def work_on(path: Path, choices: IngestChoices, stored: bytes, release: str) -> 
     """
     attempt = Attempt.begin(path, choices.source)
     try:
-        with enough_memory():
+        with enough_memory(), at_hand(path) as file_path:
             _require_release(release)
-            file = opened(path, attempt)
+            file = opened(file_path, attempt)
             # 32 bytes that fit somewhere between two others do not occur.
             return examine(
                 file,

@@ -124,6 +124,16 @@ def open_safetensors(path: Path) -> ModelFile:
 # Which tensors there are
 
 
+def index_names(path: Path) -> list[str]:
+    """The files that an index names, each once; they may lead anywhere.
+
+    Raises:
+        ModelFileError: it cannot be read, or is no index.
+    """
+    weight_map = _weight_map(read_content(path, file_format=SAFETENSORS))
+    return list(dict.fromkeys(weight_map.values()))
+
+
 def _weight_map(content: bytes) -> Mapping[str, str]:
     """The file of each tensor, as an index has it."""
     if len(content) > _LONGEST_INDEX:
