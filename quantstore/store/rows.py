@@ -1,10 +1,10 @@
-"""Records in, rows of a table out, through numpy arrays that DuckDB reads where they lie.
+"""Records in, rows of a table out: one by one, or many through numpy arrays.
 
 Neither pandas nor pyarrow is loaded for it: importing them takes longer than a small model takes.
 """
 
 import dataclasses
-import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime
@@ -15,6 +15,10 @@ import duckdb
 if TYPE_CHECKING:
     from quantstore.records import Array
 
+
+# Up to so many cells, rows that DuckDB converts one by one are written sooner than columns that it
+# plans a statement for.
+FEW_CELLS = 20_000
 
 # What is kept of a SQNR of the weights.
 DB_DECIMALS = 3
@@ -33,6 +37,47 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, columns: "dict[str
             text, a date, bytes, an array, a sequence of text or of numbers, or None. NaN and
             infinities, which mean "not defined", become NULL.
     """
+    samples = [
+        next((value for value in values if value is not None), None) for values in columns.values()
+    ]
+    holds_sequences = any(isinstance(sample, list | tuple | bytes) for sample in samples)
+    if holds_sequences or sum(map(_cell_count, columns.values())) <= FEW_CELLS:
+        _append(connection, table, columns)
+    else:
+        _insert_many(connection, table, columns)
+
+
+def _cell_count(values: Any) -> int:
+    import numpy as np
+
+    holds_arrays = len(values) > 0 and isinstance(values[0], np.ndarray)
+    return sum(map(len, values)) if holds_arrays else len(values)
+
+
+def _append(connection: duckdb.DuckDBPyConnection, table: str, columns: "dict[str, Any]") -> None:
+    import numpy as np
+
+    cells = [
+        _plain(values) if isinstance(values, np.ndarray) else map(_plain, values)
+        for values in columns.values()
+    ]
+    with connection.appender(table, columns=list(columns)) as appender:
+        appender.append_rows(zip(*cells, strict=True))
+
+
+def _plain(cell: Any) -> Any:
+    """A cell as Python has it; None where it is not defined."""
+    import numpy as np
+
+    if isinstance(cell, np.ndarray):
+        return list(map(_plain, cell.tolist())) if cell.dtype.kind == "f" else cell.tolist()
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+
+
+def _insert_many(
+    connection: duckdb.DuckDBPyConnection, table: str, columns: "dict[str, Any]"
+) -> None:
+    """Append columns of arrays, numbers, text and dates, which DuckDB reads where they lie."""
     import numpy as np
 
     incoming: dict[str, Array] = {}
@@ -41,8 +86,7 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, columns: "dict[str
         # Objects are text. DuckDB would otherwise guess a type from a sample of them.
         connection.execute("set pandas_analyze_sample = 0")
         for name, values in columns.items():
-            sample = next((value for value in values if value is not None), None)
-            if isinstance(sample, np.ndarray):
+            if isinstance(values[0], np.ndarray):
                 # numpy has no column of lists: every item has a row of its own on the way.
                 _register(connection, registered, f"items_of_{name}", _items(values))
                 joins.append(
@@ -51,16 +95,6 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, columns: "dict[str
                 )
                 incoming["incoming_row"] = np.arange(len(values))
                 expressions.append(f"coalesce({name}, []) as {name}")
-            elif isinstance(sample, list | tuple):
-                incoming[name] = _column(
-                    [None if value is None else json.dumps(value) for value in values]
-                )
-                expressions.append(f"{name}::json as {name}")
-            elif isinstance(sample, bytes):
-                incoming[name] = _column(
-                    [None if value is None else value.hex() for value in values]
-                )
-                expressions.append(f"unhex({name}) as {name}")
             else:
                 incoming[name] = _column(values)
                 expressions.append(name)
