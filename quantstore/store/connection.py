@@ -403,6 +403,8 @@ def _connect(
         if connection is not None:
             break
         time.sleep(LONGEST_PAUSE_SECONDS)
+    # DuckDB draws one in an interactive Python, over whatever the caller prints.
+    connection.execute("set enable_progress_bar = false")
     purpose = "reading" if read_only else "writing"
     logger.debug("opened %s for %s after %.3f s", path, purpose, time.monotonic() - started)
     return connection

@@ -305,6 +305,23 @@ def test_a_store_that_lacks_a_registered_row_gets_it_with_the_next_write(path, a
     assert ask(f"from {table}") == complete
 
 
+# Of ``python -c``, as of a prompt and a notebook, DuckDB thinks that somebody sits in front of it.
+ASK_FOR_PROGRESS = """
+import sys, duckdb
+from pathlib import Path
+from quantstore import store
+setting = "select current_setting('enable_progress_bar')"
+with store.reading(Path(sys.argv[1])) as reader:
+    print(reader.value(setting), duckdb.connect().execute(setting).fetchall())
+"""
+
+
+def test_no_progress_bar_is_drawn_over_what_a_caller_prints(empty_store):
+    command = [sys.executable, "-c", ASK_FOR_PROGRESS, empty_store]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["False", "[(True,)]"]
+
+
 def test_an_older_duckdb_can_open_a_new_store(ask_empty):
     ((tags,),) = ask_empty("select tags from duckdb_databases() where database_name = 'empty'")
     assert tags["storage_version"].startswith("v1.5")
