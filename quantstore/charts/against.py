@@ -10,7 +10,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from quantstore.charts.common import AnyChart, band_colour, opens_layer, styled, tooltip
+from quantstore.charts.common import MARKS, AnyChart, band_colour, opens_layer, styled, tooltip
 from quantstore.charts.compare import (
     ROOMY_MODELS,
     Domain,
@@ -135,6 +135,7 @@ def scatter(
             ),
             description=alt.Description("said:N"),
         )
+        .properties(name=MARKS)
         .add_params(opens_layer(), brush)
     )
     if up.column == "channel_sqnr_p10_db":
@@ -215,6 +216,7 @@ def by_depth(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyC
             ),
             description=alt.Description("said:N"),
         )
+        .properties(name=MARKS)
         .add_params(opens_layer()),
         alt.Chart(lines)
         .mark_text(align="left", dx=6, fontSize=11, color=palette.muted)

@@ -19,6 +19,10 @@ FONT = "Source Sans, Source Sans Pro, sans-serif"
 # What a click on a mark is called, on every chart whose marks are layers.
 CLICK = "open_layer"
 
+# The view of a chart that has parameters. Without a name Altair makes one of all that the view
+# holds: it writes out the rows, which takes as long as to draw them.
+MARKS = "marks"
+
 AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart
 
 

@@ -12,7 +12,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from quantstore.charts.common import AnyChart, band_colour, opens_layer, styled, tooltip
+from quantstore.charts.common import MARKS, AnyChart, band_colour, opens_layer, styled, tooltip
 from quantstore.charts.palette import BANDS, Palette
 from quantstore.numerics.measures import Axis
 from quantstore.wording import stories
@@ -175,6 +175,7 @@ def bricks(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyCha
             ),
             description=alt.Description("said:N"),
         )
+        .properties(name=MARKS)
         .add_params(click),
     ]
     if roomy:
@@ -307,6 +308,7 @@ def hanging_bars(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
             ),
             description=alt.Description("said:N"),
         )
+        .properties(name=MARKS)
         .add_params(opens_layer()),
         alt.Chart(labels)
         .mark_text(align="left", dx=6, fontSize=11, color=palette.muted)

@@ -10,7 +10,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from quantstore.charts.common import AnyChart, styled, tooltip
+from quantstore.charts.common import MARKS, AnyChart, styled, tooltip
 from quantstore.charts.palette import Palette
 from quantstore.wording.text import short_name
 from quantstore.wording.units import db, weight
@@ -113,6 +113,7 @@ def lines(
             opacity=alt.when(hover).then(alt.value(1)).otherwise(alt.value(0)),
             description=alt.Description("said:N"),
         )
+        .properties(name=MARKS)
         .add_params(
             hover,
             alt.selection_point(

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from quantstore.charts.codes import codes_between, codes_of, step_of, zero_code
-from quantstore.charts.common import AnyChart, band_colour, stacked, styled, tooltip
+from quantstore.charts.common import MARKS, AnyChart, band_colour, stacked, styled, tooltip
 from quantstore.charts.palette import BANDS, Palette
 from quantstore.numerics.quantization import Grid
 from quantstore.wording.units import (
@@ -139,7 +139,9 @@ def channel_boxes(
         layers += _boxes(columns, x, y, colour, palette, scale)
     hover = _hover(base, axis_x, palette)
     if can_zoom:
-        hover = hover.add_params(alt.selection_interval(name=ZOOM, encodings=["x"]))
+        hover = hover.properties(name=MARKS).add_params(
+            alt.selection_interval(name=ZOOM, encodings=["x"])
+        )
     layers.append(hover)
     if marks_outliers(channels, order):
         layers.append(

@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from quantstore.charts.common import AnyChart, band_colour, opens_layer, styled, tooltip
+from quantstore.charts.common import MARKS, AnyChart, band_colour, opens_layer, styled, tooltip
 from quantstore.charts.compare import HANG_FROM_DB, with_words
 from quantstore.charts.palette import Palette
 from quantstore.wording.verdicts import NINE_IN_TEN_REACH
@@ -67,6 +67,7 @@ def layer_map(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
             ),
             description=alt.Description("said:N"),
         )
+        .properties(name=MARKS)
         .add_params(opens_layer())
     )
     return styled(alt.layer(bars, columns), palette, height=250)

@@ -11,7 +11,7 @@ from typing import Literal
 import altair as alt
 import pandas as pd
 
-from quantstore.charts.common import AnyChart, band_colour, styled, tooltip
+from quantstore.charts.common import MARKS, AnyChart, band_colour, styled, tooltip
 from quantstore.charts.compare import (
     Measure,
     axis_of,
@@ -123,6 +123,7 @@ def scatter(
             ),
             description=alt.Description("said:N"),
         )
+        .properties(name=MARKS)
         .add_params(alt.selection_point(name=CLICK, fields=["model"], on="click", empty=False)),
     ]
     named = _with_room(frame, domain, (low, high), statistic)

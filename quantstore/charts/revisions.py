@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from quantstore.charts.common import AnyChart, opens_layer, styled, tooltip
+from quantstore.charts.common import MARKS, AnyChart, opens_layer, styled, tooltip
 from quantstore.charts.compare import band_tints, band_zones, room
 from quantstore.charts.palette import Palette
 from quantstore.queries.matching import from_to
@@ -176,6 +176,7 @@ def _dots(frame: pd.DataFrame, x: alt.X, y_scale: alt.Scale, palette: Palette) -
             ),
             description=alt.Description("said:N"),
         )
+        .properties(name=MARKS)
         .add_params(opens_layer())
     )
     return dots

@@ -7,7 +7,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from quantstore.charts.common import AnyChart, band_colour, opens_layer, styled, tooltip
+from quantstore.charts.common import MARKS, AnyChart, band_colour, opens_layer, styled, tooltip
 from quantstore.charts.compare import (
     Measure,
     axis_of,
@@ -76,6 +76,7 @@ def cumulative(
     dots = (
         base.mark_circle(size=18, cursor="pointer")
         .encode(opacity=alt.condition(alt.datum.is_shown, alt.value(1), alt.value(0)))
+        .properties(name=MARKS)
         .add_params(opens_layer())
     )
     layers = [
@@ -165,6 +166,7 @@ def ridges(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyCha
             ),
             description=alt.Description("said:N"),
         )
+        .properties(name=MARKS)
         .add_params(opens_layer()),
     )
     return styled(chart, palette, height=len(models) * RIDGE_PITCH + 56)
