@@ -33,14 +33,19 @@ def output_error(weights, codes, grid, inputs):
     return float(np.mean((inputs @ np.swapaxes(difference, 1, 2)) ** 2))
 
 
-@given(seed=st.integers(0, 10_000), groups=st.sampled_from([1, 3]))
-@settings(max_examples=40, deadline=None)
-def test_outputs_lose_less_than_by_rounding_to_the_nearest(seed, groups):
-    weights, inputs = layer(seed, groups=groups)
-    grid = grid_for(weights, CHANNEL)
-    codes = compensated_codes(weights, moments_of(inputs), grid)
-    nearest = quantize(weights, grid)
-    assert output_error(weights, codes, grid, inputs) < output_error(weights, nearest, grid, inputs)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_outputs_lose_less_than_by_rounding_to_the_nearest(groups):
+    """No law: what one input takes up may cost the next ones more, in one of 200 layers here."""
+    shares = []
+    for seed in range(40):
+        weights, inputs = layer(seed, groups=groups)
+        grid = grid_for(weights, CHANNEL)
+        codes = compensated_codes(weights, moments_of(inputs), grid)
+        nearest = quantize(weights, grid)
+        before = output_error(weights, nearest, grid, inputs)
+        shares.append(output_error(weights, codes, grid, inputs) / before)
+    assert np.median(shares) < 0.5
+    assert np.quantile(shares, 0.9) < 1
 
 
 @given(seed=st.integers(0, 10_000))

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper, numpy_helper
@@ -172,9 +172,13 @@ def dynamically_rounded(x):
 
 
 @given(x=tensors)
+@example(x=np.float32([6.38165e-40]))
 def test_a_grid_found_at_run_time_is_that_of_dynamic_quantize_linear(x):
     (found,) = AT_RUN_SESSION.run({"x": x, **AT_RUN.fed({"x": AT_RUN_TIME})})
-    np.testing.assert_array_equal(found, dynamically_rounded(x))
+    step = (x.max(initial=0) - x.min(initial=0)) / np.float32(255)
+    # A processor may take smaller steps for zero, and divide by them.
+    is_nothing = step < np.finfo(np.float32).tiny
+    np.testing.assert_array_equal(found, np.zeros_like(x) if is_nothing else dynamically_rounded(x))
 
 
 @given(x=tensors, scale=scales)
