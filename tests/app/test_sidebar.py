@@ -46,7 +46,7 @@ def queue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 def is_soon_empty(folder: Path) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and list(folder.iterdir()):
         time.sleep(0.01)
     return not list(folder.iterdir())

@@ -233,10 +233,10 @@ def test_a_store_held_by_a_writer_is_waited_for(demo_store, tmp_path):
         [sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdout.readline() == b"held\n"
-        timer = threading.Timer(0.6, holder.stdin.close)
+        timer = threading.Timer(2.5, holder.stdin.close)
         timer.start()
         # The wait for the lock does not count against the statement's own time.
-        answer = ask(path, "select count(*) from models", timeout_seconds=0.3)
+        answer = ask(path, "select count(*) from models", timeout_seconds=2)
         assert not timer.is_alive()
         holder.stdin = None
     assert answer.frame.iloc[0, 0] == 4
@@ -393,7 +393,7 @@ def test_what_nobody_would_write_ends_soon_with_an_answer_or_without(demo_store,
 
 
 def test_a_crash_of_duckdb_takes_down_nobody_else(demo_store):
-    assert "crashed" in refusal(demo_store, hostile.DEADLY[0], timeout_seconds=3).sentence
+    assert "crashed" in refusal(demo_store, hostile.DEADLY[0]).sentence
     assert value(demo_store, "select count(*) from models") == 4
 
 

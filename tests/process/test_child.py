@@ -125,7 +125,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_for_end(pid: int) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not is_alive(pid)
@@ -156,11 +156,11 @@ def test_it_answers_one_request_after_another(start):
 def test_work_can_be_shared_over_processes_that_it_forks(start):
     child = start()
     for _ in range(2):
-        assert asked(child, "share", ChildLimits(wall_seconds=20)) == [2, 4, 6]
+        assert asked(child, "share", ChildLimits(wall_seconds=60)) == [2, 4, 6]
 
 
 def test_what_it_runs_reads_no_requests(start):
-    assert asked(start(), "read", ChildLimits(wall_seconds=20)) == ""
+    assert asked(start(), "read", ChildLimits(wall_seconds=60)) == ""
 
 
 def test_a_result_that_is_no_json_is_a_bug_and_the_child_goes_on(start):
