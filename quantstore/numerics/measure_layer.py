@@ -86,7 +86,7 @@ def measure_layer(layer: Layer, depth: int, plan: SweepPlan = FULL_PLAN) -> Laye
             ChannelErrorColumns(
                 scheme=name,
                 sqnr_db=swept.channel_sqnr_db[swept.names.index(name)],
-                zeroed_count=swept.zeroed_count[swept.names.index(name)],
+                zeroed_count=swept.channel_zeroed_count[swept.names.index(name)],
             )
             for name in INT8_SCHEMES
             if name in swept.names

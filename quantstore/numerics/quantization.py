@@ -226,7 +226,8 @@ def float8_rounding(
     _, mantissa_bits, smallest_exponent = FLOAT_FORMATS[number]
     power = np.empty_like(values) if room is None else room
     np.bitwise_and(values.view(np.uint32), np.uint32(0x7F800000), out=power.view(np.uint32))
-    np.maximum(power, np.float32(2.0**smallest_exponent), out=power)
+    # With both ends numpy is twice as fast as with one.
+    power.clip(np.float32(2.0**smallest_exponent), np.float32(np.inf), out=power)
     power *= np.float32(1.5 * 2.0 ** (23 - mantissa_bits))
     rounded = np.add(values, power, out=out)
     rounded -= power

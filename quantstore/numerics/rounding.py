@@ -1,17 +1,19 @@
 """A layer rounded under many schemes in one pass: squared error, lost weights, largest error.
 
 The plain definition (``quantization``) walks over all weights once or twice per step. Here they
-are taken in pieces that stay in a core's cache, laid out as columns of 32 consecutive weights of
-one output channel, and every scheme is one short run of operations over each piece:
+are taken in pieces that stay in a core's cache, and every scheme is one short run of operations
+over each piece:
 
-    t = x / s,  r = round(t),  e = r - t,  sum e^2 per column, times s^2
+    t = x / s,  r = round(t),  e = r - t,  sum e^2, times s^2
 
-A column never crosses a channel, so that one layout serves scales per tensor, per channel and per
-block of 32. Small layers are rounded under several schemes at once, because a call then costs more
-than its work. A min-max grid needs no clipping but in rare ties, which are found by their extremes
-and done again by the definition; so are columns whose error is nothing but the rounding of ``t``.
+Long channels are taken as they lie, a row each. Short ones, and blocks of 32, are laid out as
+columns of up to 32 consecutive weights of one channel, so that every loop is long; small layers are
+then rounded under several schemes at once, because a call costs more than its work. A min-max grid
+needs no clipping but in rare ties, which are found by their extremes and done again by the
+definition; so are rows and columns whose error is nothing but the rounding of ``t``.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -29,10 +31,19 @@ from quantstore.numerics.quantization import (
     shared_ends,
 )
 from quantstore.records import Counts, Doubles, Floats
-from quantstore.schemes import BLOCK_SIZE, Format, Scheme
+from quantstore.schemes import BLOCK_SIZE, FLOAT_FORMATS, INT8_SCHEMES, Format, Scheme
 
 # Weights in a piece: it and two buffers of its size fit into a core's second cache.
 PIECE_WEIGHTS = 1 << 16
+# Channels of so many weights are taken as they lie, in a layer of so many; where more is asked than
+# squares, blocks are laid out anyway, and it takes more to be worth it.
+LONG_ROW, SOME_WEIGHTS, MANY_WEIGHTS = 48, 1 << 13, 1 << 17
+# Channels that are done by the definition at a time, where few are expected.
+MOST_TOGETHER = 16
+# So many squares of one row are summed in float32, in a dozen sums side by side.
+MOST_COLUMNS = 1 << 13
+# So many truths are counted at once, as the bits of one number.
+_WORD_BITS = 64
 
 # An error in codes below this share of the highest code may be nothing but float32's own rounding.
 _ROUNDING = 2.0**-21
@@ -47,7 +58,9 @@ class Rounded:
 
     ``squared_error`` (weight units squared, summed) and ``zeroed_count`` (weights that come back
     as 0, those that were 0 included) are ``(schemes, channels)``; ``largest_error`` in weight
-    units is ``(schemes,)``.
+    units is ``(schemes,)``. What one scale for the tensor does is read off the sorted weights
+    (``sorted_weights``): its largest error is 0 here, and so are its counts but those of the
+    schemes whose errors are kept channel by channel.
     """
 
     squared_error: Doubles
@@ -83,6 +96,7 @@ class Columns:
         # Ends of the channels' ranges, widened to include 0; the shared ones set the scales.
         own_low = weights.min(axis=1, initial=0).astype(np.float64)
         own_high = weights.max(axis=1, initial=0).astype(np.float64)
+        self.is_zero = (own_low == 0) & (own_high == 0)
         self.is_dead = dead_channels(own_low, own_high)
         self.low, self.high = shared_ends(own_low, own_high, sharing)
         self._width = max(1, PIECE_WEIGHTS // self.height)
@@ -141,16 +155,24 @@ def round_columns(
         squares_only: leave the other two figures out, which is quicker; they are 0 then.
     """
     cuts = np.full(len(schemes), np.inf) if thresholds is None else thresholds
+    shape = len(schemes), columns.channel_count
+    rounded = Rounded(np.zeros(shape), np.zeros(shape, dtype=np.int64), np.zeros(len(schemes)))
     order = sorted(range(len(schemes)), key=lambda index: _computation_key(schemes[index]))
-    sums = _Sums(columns, [schemes[index] for index in order], cuts[order], squares_only)
-    for piece in columns.pieces():
-        sums.add(piece)
-    sorted_back = np.argsort(order)
-    return Rounded(
-        sums.squared_error[sorted_back],
-        sums.zeroed_count[sorted_back],
-        sums.largest_error[sorted_back],
-    )
+    ways: dict[type[_Sums], list[int]] = {_ColumnSums: order}
+    least = SOME_WEIGHTS if squares_only else MANY_WEIGHTS
+    if columns.size >= LONG_ROW and columns.weights.size >= least:
+        ways = {_RowSums: [], _ColumnSums: []}
+        for index in order:
+            in_blocks = schemes[index].granularity == "block"
+            ways[_ColumnSums if in_blocks else _RowSums].append(index)
+    for way, places in ways.items():
+        if places:
+            sums = way(columns, [schemes[index] for index in places], cuts[places], squares_only)
+            sums.add_up()
+            rounded.squared_error[places] = sums.squared_error
+            rounded.zeroed_count[places] = sums.zeroed_count
+            rounded.largest_error[places] = sums.largest_error
+    return rounded
 
 
 def scales_of(
@@ -222,7 +244,7 @@ class _SchemeGroup:
 
 
 class _Sums:
-    """The sums while they grow, and the buffers that every piece uses again."""
+    """The sums while they grow, and the grids of every scheme."""
 
     def __init__(
         self, columns: Columns, schemes: list[Scheme], cuts: Doubles, squares_only: bool
@@ -236,6 +258,14 @@ class _Sums:
         self._numbers = _numbers(tuple(schemes))
         self._in_doubt = ((self._numbers.qmax * _ROUNDING) ** 2).astype(np.float32)
         self._squares_only = squares_only
+        self._is_counted = [
+            not squares_only and (not scheme.is_per_tensor or scheme.name in INT8_SCHEMES)
+            for scheme in schemes
+        ]
+        # No error is larger, in scales: half of the widest step, and what float32 adds to it.
+        self._most_error = np.array(
+            [_widest_step(scheme) / 2 + scheme.qmax * _ROUNDING for scheme in schemes]
+        )
         self._groups = _scheme_groups(tuple(schemes))
         granularities = [scheme.granularity for scheme in schemes]
         self._tensor = slice(0, granularities.count("tensor"))
@@ -260,15 +290,15 @@ class _Sums:
         self._channel_scale = self._unshared_scale(self._channel, columns.low, columns.high)
         self._channel_fragile = self._fragile(self._channel, columns.low, self._channel_scale)
 
-        width = max(1, PIECE_WEIGHTS // columns.height)
-        self._width = min(width, channels * columns.each)
-        # Small layers under several schemes at once, as many as fit into the buffers.
-        self._together = max(1, min(count, width // self._width))
-        most = columns.height * self._width * self._together
-        self._ratio, self._level = (np.empty(most, dtype=np.float32) for _ in range(2))
-        self._truth = np.empty(most, dtype=np.bool_)
+    def add_up(self) -> None:
+        """Round the whole layer under every scheme."""
+        raise NotImplementedError
+
+    def _make_room(self, weight_count: int) -> None:
+        """The buffers that every piece uses again."""
+        self._ratio, self._level = (np.empty(weight_count, dtype=np.float32) for _ in range(2))
         has_floats = not self._numbers.is_integer.all()
-        self._room = np.empty(most if has_floats else 0, dtype=np.float32)
+        self._room = np.empty(weight_count if has_floats else 0, dtype=np.float32)
 
     def _unshared_scale(self, rows: slice, low: Doubles, high: Doubles) -> Floats:
         """Scales ``(rows, n)`` of schemes without clipping."""
@@ -293,7 +323,155 @@ class _Sums:
             fragile[tied] |= np.abs(bottom - np.rint(bottom)) >= near
         return fragile if fragile.any() else None
 
-    def add(self, piece: _Piece) -> None:
+    def _by_definition(
+        self, row: int, values: Floats, low: Doubles, high: Doubles
+    ) -> tuple[Doubles, Bools]:
+        """What some weights lose under a scheme, as ``quantization`` has it, and which become 0.
+
+        Args:
+            low, high: ends of their ranges, one for all or one for each.
+        """
+        scheme = self._schemes[row]
+        scale, zero_point = (
+            figures.reshape(low.shape)
+            for figures in scales_of(low.ravel(), high.ravel(), [scheme], self._cuts[row : row + 1])
+        )
+        with np.errstate(over="ignore"):
+            ratio = values / scale
+            if scheme.number == "int":
+                codes = np.clip(np.rint(ratio) + zero_point, scheme.qmin, scheme.qmax)
+                returned = (codes - zero_point) * scale
+            else:
+                returned = float8_rounding(ratio, scheme.number) * scale
+        np.clip(returned, -LARGEST_WEIGHT, LARGEST_WEIGHT, out=returned)
+        return (returned - values).astype(np.float64), returned == 0
+
+
+class _RowSums(_Sums):
+    """Schemes with a scale per tensor or channel, over long channels as they lie."""
+
+    def add_up(self) -> None:
+        columns = self._columns
+        # Parts of one length, so that none is short.
+        width = -(-columns.size // -(-columns.size // MOST_COLUMNS))
+        together = max(1, min(columns.channel_count, PIECE_WEIGHTS // width))
+        self._make_room(together * width)
+        padded = -(-width // _WORD_BITS) * _WORD_BITS
+        self._truth = np.zeros((together, padded), dtype=np.bool_)
+        for first in range(0, columns.channel_count, together):
+            rows = slice(first, min(first + together, columns.channel_count))
+            for start in range(0, columns.size, width):
+                self._add(rows, columns.weights[rows, start : start + width])
+        if not self._squares_only:
+            for row in range(self._channel.start, self._channel.stop):
+                self.largest_error[row] = self._largest_error(row)
+
+    def _add(self, rows: slice, values: Floats) -> None:
+        """Round a piece of some channels under every scheme."""
+        shape = len(self._schemes), len(values)
+        squares = np.empty(shape, dtype=np.float32)
+        zeroed = np.zeros(shape, dtype=np.int64)
+        channel_scale = self._channel_scale[:, rows]
+        for group in self._groups:
+            for row in range(group.rows.start, group.rows.stop):
+                step = (
+                    self._tensor_scale[row]
+                    if group.is_shared
+                    else channel_scale[row - self._channel.start, :, np.newaxis]
+                )
+                level, ratio = self._round(values, group, row, step)
+                if self._is_counted[row]:
+                    zeroed[row] = self._zero_counts(level)
+                error = np.subtract(level, ratio, out=level)
+                np.vecdot(error, error, out=squares[row])
+
+        # As for columns: sums of nothing but the rounding of x / s.
+        again = squares <= self._in_doubt * values.shape[1]
+        if self._tensor_fragile is not None:
+            again[self._tensor] |= self._tensor_fragile
+        if self._channel_fragile is not None:
+            again[self._channel] |= self._channel_fragile[:, rows]
+        again &= ~self._columns.is_zero[rows]
+        sums = squares.astype(np.float64)
+        sums[self._tensor] *= self._tensor_scale.astype(np.float64) ** 2
+        sums[self._channel] *= channel_scale.astype(np.float64) ** 2
+        for row in np.flatnonzero(again.any(axis=1)).tolist():
+            where = again[row]
+            lost, is_zero = self._rows_by_definition(row, values[where], rows, where)
+            sums[row, where] = np.einsum("ij,ij->i", lost, lost)
+            zeroed[row, where] = np.count_nonzero(is_zero, axis=1)
+        self.squared_error[:, rows] += sums
+        if not self._squares_only:
+            self.zeroed_count[:, rows] += zeroed
+
+    def _rows_by_definition(
+        self, row: int, values: Floats, rows: slice, where: Bools | Counts
+    ) -> tuple[Doubles, Bools]:
+        """:meth:`_by_definition` of some of these channels."""
+        low, high = self._range
+        if self._schemes[row].is_per_channel:
+            ends = self._columns.low[rows], self._columns.high[rows]
+            low, high = (end[where, np.newaxis] for end in ends)
+        return self._by_definition(row, values, low, high)
+
+    def _largest_error(self, row: int) -> float:
+        """Of one scheme, from the few channels whose scale allows for it."""
+        limits = self._most_error[row] * self._channel_scale[row - self._channel.start]
+        order = np.argsort(-limits)
+        largest, taken = 0.0, 0
+        while taken < len(order) and limits[order[taken]] > largest:
+            # One channel says which others matter.
+            some = order[taken : taken + (MOST_TOGETHER if taken else 1)]
+            taken += len(some)
+            values = self._columns.weights[some]
+            lost, _ = self._rows_by_definition(row, values, slice(None), some)
+            largest = max(largest, float(np.abs(lost).max()))
+        return largest
+
+    def _round(
+        self, values: Floats, group: _SchemeGroup, row: int, scale: Floats
+    ) -> tuple[Floats, Floats]:
+        """``round(x / s)`` and ``x / s``."""
+        size = values.size
+        ratio, level = (room[:size].reshape(values.shape) for room in (self._ratio, self._level))
+        np.divide(values, scale, out=ratio)
+        if group.number == "int":
+            np.rint(ratio, out=level)
+        else:
+            float8_rounding(ratio, group.number, level, self._room[:size].reshape(values.shape))
+        if group.is_clipped:
+            level.clip(self._lowest[row], self._highest[row], out=level)
+        return level, ratio
+
+    def _zero_counts(self, level: Floats) -> Counts:
+        """How many levels of each row are 0."""
+        count, width = level.shape
+        truth = self._truth[:count]
+        truth[:, width:] = False
+        np.equal(level, 0, out=truth[:, :width])
+        words = np.packbits(truth.reshape(-1)).view(np.uint64)
+        counts: Counts = np.bitwise_count(words).reshape(count, -1).sum(axis=1, dtype=np.int64)
+        return counts
+
+
+class _ColumnSums(_Sums):
+    """Every scheme, over columns of up to 32 weights of a channel."""
+
+    def add_up(self) -> None:
+        columns = self._columns
+        width = max(1, PIECE_WEIGHTS // columns.height)
+        self._width = min(width, columns.channel_count * columns.each)
+        # Small layers under several schemes at once, as many as fit into the buffers.
+        self._together = max(1, min(len(self._schemes), width // self._width))
+        most = columns.height * self._width * self._together
+        self._make_room(most)
+        self._truth = np.empty(most, dtype=np.bool_)
+        for piece in columns.pieces():
+            self._add(piece)
+        # What fills up the last column of a channel is no weight.
+        self.zeroed_count[self._is_counted] -= columns.padding
+
+    def _add(self, piece: _Piece) -> None:
         """Round one piece under every scheme."""
         values, channels, each = piece.values, piece.channels, piece.each
         count, width = len(self._schemes), values.shape[1]
@@ -311,43 +489,50 @@ class _Sums:
             block_scale[...] = self._unshared_scale(self._block, bottom, top)
             block_fragile = self._fragile(self._block, bottom, block_scale)
 
+        first_unshared = self._unshared.start
         squares = np.empty((count, width), dtype=np.float32)
-        largest = np.empty((count, width), dtype=np.float32)
-        zeroed = np.empty((count, width), dtype=np.uint8)
+        zeroed = np.zeros((count, width), dtype=np.uint8)
+        largest = np.zeros(scale.shape, dtype=np.float32)
+        is_exceeded = self._is_exceeded(scale)
         for group in self._groups:
             for first in range(group.rows.start, group.rows.stop, self._together):
                 rows = slice(first, min(first + self._together, group.rows.stop))
-                step = (
-                    self._tensor_scale[rows]
-                    if group.is_shared
-                    else scale[first - self._unshared.start : rows.stop - self._unshared.start]
-                )
-                self._round(values, group, rows, step, squares, largest, zeroed)
+                own = slice(first - first_unshared, rows.stop - first_unshared)
+                step = self._tensor_scale[rows] if group.is_shared else scale[own]
+                level, ratio = self._round(values, group, rows, step)
+                if any(self._is_counted[rows]):
+                    truth = self._truth[: level.size].reshape(level.shape)
+                    np.equal(level, 0, out=truth)
+                    np.add.reduce(truth.view(np.uint8), axis=0, dtype=np.uint8, out=zeroed[rows])
+                np.subtract(level, ratio, out=level)
+                np.square(level, out=ratio)
+                np.add.reduce(ratio, axis=0, out=squares[rows])
+                if not group.is_shared and any(is_exceeded[own]):
+                    np.maximum.reduce(ratio, axis=0, out=largest[own])
 
         # Where the error in codes is no larger than the rounding of x / s, the weights may lie on
         # the grid exactly; the step of a float grid grows with the value, and so does the doubt.
-        again = (squares if self._squares_only else largest) <= self._in_doubt
+        again = squares <= self._in_doubt * len(values)
         if self._tensor_fragile is not None:
             again[self._tensor] |= self._tensor_fragile
         if self._channel_fragile is not None:
             again[self._channel] |= np.repeat(self._channel_fragile[:, channels], each, axis=1)
         if block_fragile is not None:
             again[self._block] |= block_fragile
-        reach = None
-        if not self._squares_only:
-            reach = np.sqrt(largest, out=largest)
-            reach[self._tensor] *= self._tensor_scale
-            reach[self._unshared] *= scale
+        largest = np.sqrt(largest, out=largest)
+        largest *= scale
         if again.any():
             again &= (low < 0) | (high > 0)
             for row in np.flatnonzero(again.any(axis=1)).tolist():
                 where = again[row]
-                exact_figures = self._by_definition(row, values[:, where], piece, where)
+                low_ends, high_ends = self._ends(row, piece, where, low, high)
+                lost, is_zero = self._by_definition(row, values[:, where], low_ends, high_ends)
                 squares[row, where] = 0
                 owner = np.flatnonzero(where) // each + channels.start
-                np.add.at(self.squared_error[row], owner, exact_figures[0])
-                if reach is not None:
-                    reach[row, where], zeroed[row, where] = exact_figures[1], exact_figures[2]
+                np.add.at(self.squared_error[row], owner, np.einsum("ij,ij->j", lost, lost))
+                zeroed[row, where] = np.count_nonzero(is_zero, axis=0)
+                if row >= first_unshared:
+                    largest[row - first_unshared, where] = np.abs(lost).max(axis=0)
 
         shared = slice(0, self._block.start)
         sums = _channel_sums(squares[shared], each)
@@ -357,57 +542,50 @@ class _Sums:
         if len(block_scale):
             wide = squares[self._block] * np.square(block_scale, dtype=np.float64)
             self.squared_error[self._block, channels] += _channel_sums(wide, each)
-        if reach is not None:
-            np.maximum(self.largest_error, reach.max(axis=1), out=self.largest_error)
+        if not self._squares_only:
             self.zeroed_count[:, channels] += _channel_counts(zeroed, each)
+            self._raise_largest(largest)
 
-    def _by_definition(
-        self, row: int, values: Floats, piece: _Piece, where: Bools
-    ) -> tuple[Doubles, Doubles, Bytes]:
-        """Squared error, largest error and zeros of some columns, as ``quantization`` has them.
+    def _is_exceeded(self, scale: Floats) -> list[bool]:
+        """Whether an error may exceed the largest so far, under each unshared scheme.
 
         Args:
-            values: those columns of the piece that ``where`` marks.
+            scale: of those schemes, ``(schemes, n)``.
         """
+        if self._squares_only or not len(scale):
+            return [False] * len(scale)
+        limits = self._most_error[self._unshared] * scale.max(axis=1)
+        exceeded: list[bool] = (limits > self.largest_error[self._unshared]).tolist()
+        return exceeded
+
+    def _raise_largest(self, errors: Floats) -> None:
+        """Errors of the unshared schemes, ``(schemes, n)``."""
+        largest = self.largest_error[self._unshared]
+        np.maximum(largest, errors.max(axis=1), out=largest)
+
+    def _ends(
+        self, row: int, piece: _Piece, where: Bools, low: Floats, high: Floats
+    ) -> tuple[Doubles, Doubles]:
+        """Ends of the ranges that set the scales of some columns, of which these are their own."""
         scheme = self._schemes[row]
         if scheme.is_per_tensor:
-            low, high = self._range
-        elif scheme.is_per_channel:
+            return self._range
+        if scheme.is_per_channel:
             ends = self._columns.low[piece.channels], self._columns.high[piece.channels]
-            low, high = (np.repeat(end, piece.each)[where] for end in ends)
-        else:
-            low = np.minimum(values.min(axis=0), 0).astype(np.float64)
-            high = np.maximum(values.max(axis=0), 0).astype(np.float64)
-        scale, zero_point = (
-            figures[0] for figures in scales_of(low, high, [scheme], self._cuts[row : row + 1])
+            first, last = (np.repeat(end, piece.each)[where] for end in ends)
+            return first, last
+        return (
+            np.minimum(low[where], 0).astype(np.float64),
+            np.maximum(high[where], 0).astype(np.float64),
         )
-        with np.errstate(over="ignore"):
-            ratio = values / scale
-            if scheme.number == "int":
-                codes = np.clip(np.rint(ratio) + zero_point, scheme.qmin, scheme.qmax)
-                returned = (codes - zero_point) * scale
-            else:
-                returned = float8_rounding(ratio, scheme.number) * scale
-        np.clip(returned, -LARGEST_WEIGHT, LARGEST_WEIGHT, out=returned)
-        zeros = np.count_nonzero(returned == 0, axis=0).astype(np.uint8)
-        error = (returned - values).astype(np.float64)
-        return np.einsum("ij,ij->j", error, error), np.abs(error).max(axis=0), zeros
 
     def _round(
-        self,
-        values: Floats,
-        group: _SchemeGroup,
-        rows: slice,
-        scale: Floats,
-        squares: Floats,
-        largest: Floats,
-        zeroed: Bytes,
-    ) -> None:
-        """``e = round(x / s) - x / s`` for some schemes; its squares and extremes per column."""
+        self, values: Floats, group: _SchemeGroup, rows: slice, scale: Floats
+    ) -> tuple[Floats, Floats]:
+        """``round(x / s)`` and ``x / s`` for some schemes, ``(height, schemes, columns)``."""
         height, width = values.shape
-        together = rows.stop - rows.start
-        shape = (height, together, width)
-        size = height * together * width
+        shape = (height, rows.stop - rows.start, width)
+        size = math.prod(shape)
         ratio, level = self._ratio[:size].reshape(shape), self._level[:size].reshape(shape)
         np.divide(values[:, np.newaxis], scale, out=ratio)
         if group.number == "int":
@@ -415,16 +593,16 @@ class _Sums:
         else:
             float8_rounding(ratio, group.number, level, self._room[:size].reshape(shape))
         if group.is_clipped:
-            np.clip(level, self._lowest[rows], self._highest[rows], out=level)
-        if not self._squares_only:
-            truth = self._truth[:size].reshape(shape)
-            np.equal(level, 0, out=truth)
-            np.add.reduce(truth.view(np.uint8), axis=0, dtype=np.uint8, out=zeroed[rows])
-        np.subtract(level, ratio, out=level)
-        np.square(level, out=ratio)
-        np.add.reduce(ratio, axis=0, out=squares[rows])
-        if not self._squares_only:
-            np.maximum.reduce(ratio, axis=0, out=largest[rows])
+            level.clip(self._lowest[rows], self._highest[rows], out=level)
+        return level, ratio
+
+
+def _widest_step(scheme: Scheme) -> float:
+    """The largest distance between two levels, in scales."""
+    if scheme.number == "int":
+        return 1.0
+    largest, mantissa_bits, _ = FLOAT_FORMATS[scheme.number]
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1 - mantissa_bits)
 
 
 @cache

@@ -13,7 +13,13 @@ from functools import cache
 
 import numpy as np
 
-from quantstore.numerics.quantization import SMALLEST_SCALE, float8_rounding, float8_values, sqnr_db
+from quantstore.numerics.quantization import (
+    LARGEST_WEIGHT,
+    SMALLEST_SCALE,
+    float8_rounding,
+    float8_values,
+    sqnr_db,
+)
 from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import Format, Scheme
 
@@ -66,43 +72,69 @@ def as_stored(scales: Doubles) -> Doubles:
 # --- levels in use -----------------------------------------------------------------------------
 
 
-def levels_used(
+@dataclass(frozen=True, slots=True)
+class TensorErrors:
+    """What schemes with one scale for the tensor do to its weights, ``(schemes,)`` each.
+
+    ``levels_used``: codes that at least one weight falls to. ``largest_error`` in weight units.
+    ``zeroed_count``: weights that come back as 0, those that were 0 included.
+    """
+
+    levels_used: Counts
+    largest_error: Doubles
+    zeroed_count: Counts
+
+
+def tensor_errors(
     ordered: Floats, schemes: Sequence[Scheme], scale: Floats, zero_point: Floats
-) -> Counts:
-    """How many codes of each scheme at least one weight falls to.
+) -> TensorErrors:
+    """What needs no weight but those at the ends of each run that falls to one level.
 
     Args:
         ordered: all finite weights, ascending.
-        schemes: with one scale for the tensor.
+        schemes: with one scale for the tensor, those of one number format side by side.
         scale, zero_point: of each scheme, ``(schemes,)``.
     """
+    count = len(schemes)
     if ordered.size == 0 or not schemes:
-        return np.zeros(len(schemes), dtype=np.int64)
+        nothing = np.zeros(count, dtype=np.int64)
+        return TensorErrors(nothing, np.full(count, np.nan), nothing)
     ladders = _ladders(tuple(schemes))
-    counts_up_to = np.empty(ladders.row.size, dtype=np.int64)
+    ends = np.empty(ladders.row.size, dtype=np.int64)
+    # Integer levels are counted from zero; a float format's zero point is 0.
+    shift = zero_point[ladders.row]
+    level, between = ladders.level - shift, ladders.between - shift
+    steps = scale[ladders.row]
     for number, span in ladders.slices.items():
-        row = ladders.row[span]
-        # Integer levels are counted from zero; a float format's zero point is 0.
-        shift = zero_point[row]
-        level, between = ladders.level[span] - shift, ladders.between[span] - shift
-        counts_up_to[span] = np.searchsorted(
-            ordered, _first_above(level, between, scale[row], number)
-        )
-    before = np.empty_like(counts_up_to)
-    before[1:] = counts_up_to[:-1]
-    before[ladders.starts] = 0
-    last = np.append(ladders.starts[1:], counts_up_to.size) - 1
-    used: Counts = np.add.reduceat((counts_up_to > before).astype(np.int64), ladders.starts)
-    used += counts_up_to[last] < ordered.size
-    return used
+        limits = _first_above(level[span], between[span], steps[span], number)
+        ends[span] = np.searchsorted(ordered, limits)
+    # What lies above the highest level falls to it.
+    last = np.append(ladders.starts[1:], ends.size) - 1
+    ends[last] = ordered.size
+    starts = np.empty_like(ends)
+    starts[1:] = ends[:-1]
+    starts[ladders.starts] = 0
+    is_used = ends > starts
+    with np.errstate(over="ignore"):
+        returned = level.astype(np.float32) * steps
+    np.clip(returned, -LARGEST_WEIGHT, LARGEST_WEIGHT, out=returned)
+    errors = np.maximum(
+        np.abs((returned - ordered[np.minimum(starts, ordered.size - 1)]).astype(np.float64)),
+        np.abs((returned - ordered[np.maximum(ends - 1, 0)]).astype(np.float64)),
+    )
+    return TensorErrors(
+        np.add.reduceat(is_used.astype(np.int64), ladders.starts),
+        np.maximum.reduceat(np.where(is_used, errors, 0), ladders.starts),
+        np.add.reduceat(np.where(returned == 0, ends - starts, 0), ladders.starts),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Ladders:
-    """Every level but the highest of several schemes, one after the other.
+    """Every level of several schemes, one after the other.
 
-    ``between`` lies halfway to the next level; ``row`` is the scheme's place, ``starts`` where it
-    begins, ``slices`` where the schemes of one number format lie.
+    ``between`` lies halfway to the next level, infinite behind the highest; ``row`` is the scheme's
+    place, ``starts`` where it begins, ``slices`` where the schemes of one number format lie.
     """
 
     level: Doubles
@@ -123,11 +155,11 @@ def _ladders(schemes: tuple[Scheme, ...]) -> _Ladders:
             if scheme.number == "int"
             else float8_values(scheme.number)
         )
-        levels.append(values[:-1])
-        between.append((values[:-1] + values[1:]) / 2)
+        levels.append(values)
+        between.append(np.append((values[:-1] + values[1:]) / 2, np.inf))
         starts.append(start)
         first = slices[scheme.number].start if scheme.number in slices else start
-        start += len(values) - 1
+        start += len(values)
         slices[scheme.number] = slice(first, start)
     row = np.repeat(np.arange(len(schemes)), [len(part) for part in levels])
     return _Ladders(np.concatenate(levels), np.concatenate(between), row, np.array(starts), slices)
@@ -138,7 +170,7 @@ def _first_above(level: Doubles, between: Doubles, scale: Floats, number: Format
 
     Dividing rounds, so that it lies within two float32 numbers of halfway to the next level.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         candidate = (between * scale).astype(np.float32)
         for _ in range(2):
             candidate = np.nextafter(candidate, np.float32(-np.inf))

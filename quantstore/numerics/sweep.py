@@ -21,7 +21,7 @@ from quantstore.numerics.sorted_weights import (
     abs_max,
     clipping_curves,
     curve,
-    levels_used,
+    tensor_errors,
 )
 from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import (
@@ -38,6 +38,8 @@ CHANNEL_THRESHOLDS: Doubles = np.geomspace(0.02, 1.0, 14)
 FINE_DB = 30.0
 DB_PER_BIT = 20 * math.log10(2)
 FEWEST_BITS, MOST_BITS = 2, 16
+# So far a sum of squares in float32 may be off.
+SUMMED_SHARE = 2.0**-18
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,10 @@ class Sweep:
     """Everything rounding does to one layer.
 
     Per scheme, ``(schemes,)`` in the order of ``names``: ``mse`` (weight units squared),
-    ``max_abs_error`` (weight units), ``sqnr_db``, ``zeroed_fraction``. Per scheme and channel,
-    ``(schemes, channels)``: ``squared_error`` (weight units squared, summed), ``zeroed_count``,
-    ``channel_sqnr_db``. Per channel: ``energy`` and ``nonzero_count``.
+    ``max_abs_error`` (weight units), ``sqnr_db``, ``zeroed_fraction`` and ``zeroed_count``, the
+    weights that were not 0 and came back as 0. Per scheme and channel, ``(schemes, channels)``:
+    ``squared_error`` (weight units squared, summed), ``channel_sqnr_db`` and, of all but tensor
+    schemes beyond int8, ``channel_zeroed_count``. Per channel: ``energy`` and ``nonzero_count``.
 
     ``bits_needed`` maps a granularity to the fewest bits (2 to 16, symmetric) with which nine in
     ten channels reach 30 dB, and three in four input channels 10 dB; None where 16 are not enough.
@@ -70,6 +73,7 @@ class Sweep:
     nonzero_count: Counts
     squared_error: Doubles
     zeroed_count: Counts
+    channel_zeroed_count: Counts
     max_abs_error: Doubles
     levels_used: Mapping[str, int]
     summaries: Mapping[str, ChannelSummary]
@@ -94,18 +98,23 @@ class Sweep:
     @cached_property
     def zeroed_fraction(self) -> Doubles:
         """Share of the non-zero weights that come back as 0; 0 where there is none."""
-        fraction: Doubles = self.zeroed_count.sum(axis=1) / max(1, int(self.nonzero_count.sum()))
+        fraction: Doubles = self.zeroed_count / max(1, int(self.nonzero_count.sum()))
         return fraction
 
     @property
     def errors(self) -> dict[str, RoundTripError]:
-        """The same figures in the form that the plain definition gives them."""
+        """The same figures in the form that the plain definition gives them.
+
+        Where zeros are not counted channel by channel, ``zeroed_count`` holds their sum alone.
+        """
         return {
             name: RoundTripError(
                 energy=self.energy,
                 squared_error=self.squared_error[row],
                 nonzero_count=self.nonzero_count,
-                zeroed_count=self.zeroed_count[row],
+                zeroed_count=self.channel_zeroed_count[row]
+                if self.channel_zeroed_count[row].sum() == self.zeroed_count[row]
+                else self.zeroed_count[row : row + 1],
                 weight_count=self.weight_count,
                 max_abs_error=float(self.max_abs_error[row]),
                 levels_used=self.levels_used.get(name),
@@ -140,20 +149,26 @@ def sweep(
         else np.where(np.isfinite(weights), weights, np.float32(0))
     )
     columns = Columns(clean, sharing)
-    nonzero = np.count_nonzero(clean, axis=1)
+    nonzero = np.full(columns.channel_count, columns.size)
+    if clean is not weights or np.searchsorted(ordered, 0) < np.searchsorted(ordered, 0, "right"):
+        nonzero = np.count_nonzero(clean, axis=1)
     names, schemes = tuple(plan.schemes), list(plan.schemes.values())
 
     needs_search = plan.is_full or any(scheme.clip == "mse" for scheme in schemes)
     curves, best = clipping_curves(ordered, float(energy.sum())) if needs_search else ([], {})
     cuts = np.array([best.get((scheme.bits, scheme.is_symmetric), np.inf) for scheme in schemes])
     rounded = round_columns(columns, schemes, cuts)
-
-    always_zero = columns.size + columns.padding - nonzero
-    zeroed = rounded.zeroed_count - always_zero
+    # Weights that were 0, or not finite, are none that were lost.
+    channel_zeroed = np.maximum(rounded.zeroed_count - (columns.size - nonzero), 0)
+    zeroed, largest_error = channel_zeroed.sum(axis=1), rounded.largest_error
+    of_tensor, levels_used = _of_tensor(columns, ordered, schemes, cuts)
+    for index, (largest, count) in of_tensor.items():
+        largest_error[index], zeroed[index] = largest, count - (weight_count - int(nonzero.sum()))
     # No weight moves further than to zero, and a channel of zeros has lost exactly its energy; the
-    # sums above know that to seven digits only.
-    squared_error = np.minimum(rounded.squared_error, energy)
-    squared_error = np.where(zeroed == nonzero, energy, squared_error)
+    # sums above know that to six digits only.
+    squared_error = np.where(
+        rounded.squared_error > energy * (1 - SUMMED_SHARE), energy, rounded.squared_error
+    )
     channel_sqnr = _channel_sqnr(energy, squared_error)
     summaries = dict(zip(names, summarize_rows(channel_sqnr, columns.is_dead), strict=True))
 
@@ -174,8 +189,9 @@ def sweep(
         nonzero_count=nonzero,
         squared_error=squared_error,
         zeroed_count=zeroed,
-        max_abs_error=rounded.largest_error if weight_count else np.full(len(names), np.nan),
-        levels_used=_levels_used(columns, ordered, schemes, cuts),
+        channel_zeroed_count=channel_zeroed,
+        max_abs_error=largest_error if weight_count else np.full(len(names), np.nan),
+        levels_used=levels_used,
         summaries=summaries,
         channel_sqnr_db=channel_sqnr,
         clipping=tuple(curves),
@@ -208,18 +224,27 @@ def _enough_for_inputs(
     return bits
 
 
-def _levels_used(
+def _of_tensor(
     columns: Columns, ordered: Floats, schemes: list[Scheme], cuts: Doubles
-) -> dict[str, int]:
+) -> tuple[dict[int, tuple[float, int]], dict[str, int]]:
+    """Of each tensor scheme, by its place, the largest error and how many weights become 0.
+
+    And, by its name, how many levels are used.
+    """
     indices = [index for index, scheme in enumerate(schemes) if scheme.is_per_tensor]
     indices.sort(key=lambda index: schemes[index].number)
     if not indices:
-        return {}
+        return {}, {}
     tensor_schemes = [schemes[index] for index in indices]
     low, high = columns.low.min(keepdims=True), columns.high.max(keepdims=True)
     scale, zero_point = scales_of(low, high, tensor_schemes, cuts[indices])
-    used = levels_used(ordered, tensor_schemes, scale[:, 0], zero_point[:, 0])
-    return dict(zip((scheme.name for scheme in tensor_schemes), used.tolist(), strict=True))
+    found = tensor_errors(ordered, tensor_schemes, scale[:, 0], zero_point[:, 0])
+    figures = zip(found.largest_error.tolist(), found.zeroed_count.tolist(), strict=True)
+    names = (scheme.name for scheme in tensor_schemes)
+    return (
+        dict(zip(indices, figures, strict=True)),
+        dict(zip(names, found.levels_used.tolist(), strict=True)),
+    )
 
 
 def _channel_clipping(columns: Columns, ordered: Floats, energy: Doubles) -> list[ClippingCurve]:
