@@ -92,6 +92,10 @@ def thresholds(threshold_count: str, path: str) -> Callable[[], object]:
 
 def _import_libraries() -> None:
     """Whatever an ingest may import on its way."""
+    from quantstore.process import instructions
+
+    # As the command line does, before numpy loads.
+    instructions.prefer_fast_sorting()
     import duckdb  # noqa: F401
     import numpy  # noqa: F401
     import onnx  # noqa: F401

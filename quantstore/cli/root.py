@@ -20,7 +20,7 @@ from quantstore.cli import shells
 from quantstore.cli.names import NameChoice
 from quantstore.cli.output import INTERRUPTED, OK, USAGE, complain, one_line
 from quantstore.errors import QuantstoreError, unwritable
-from quantstore.process import logs
+from quantstore.process import instructions, logs
 from quantstore.schemes import ALL_TARGETS, DEFAULT_SCHEME, DEFAULT_TARGET, SCHEMES, TARGETS
 from quantstore.version import __version__
 
@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     if shells.VARIABLE in os.environ:
         shells.prepare()
+    instructions.prefer_fast_sorting()
     with _watching_for_ctrl_c() as was_pressed:
         try:
             outcome = commands.main(

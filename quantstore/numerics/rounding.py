@@ -449,8 +449,8 @@ class _RowSums(_Sums):
         truth = self._truth[:count]
         truth[:, width:] = False
         np.equal(level, 0, out=truth[:, :width])
-        words = np.packbits(truth.reshape(-1)).view(np.uint64)
-        counts: Counts = np.bitwise_count(words).reshape(count, -1).sum(axis=1, dtype=np.int64)
+        bits = np.packbits(truth.reshape(-1)).view(np.uint64)
+        counts: Counts = np.bitwise_count(bits).reshape(count, -1).sum(axis=1, dtype=np.int64)
         return counts
 
 
@@ -497,8 +497,8 @@ class _ColumnSums(_Sums):
         for group in self._groups:
             for first in range(group.rows.start, group.rows.stop, self._together):
                 rows = slice(first, min(first + self._together, group.rows.stop))
-                own = slice(first - first_unshared, rows.stop - first_unshared)
-                step = self._tensor_scale[rows] if group.is_shared else scale[own]
+                unshared_rows = slice(first - first_unshared, rows.stop - first_unshared)
+                step = self._tensor_scale[rows] if group.is_shared else scale[unshared_rows]
                 level, ratio = self._round(values, group, rows, step)
                 if any(self._is_counted[rows]):
                     truth = self._truth[: level.size].reshape(level.shape)
@@ -507,8 +507,8 @@ class _ColumnSums(_Sums):
                 np.subtract(level, ratio, out=level)
                 np.square(level, out=ratio)
                 np.add.reduce(ratio, axis=0, out=squares[rows])
-                if not group.is_shared and any(is_exceeded[own]):
-                    np.maximum.reduce(ratio, axis=0, out=largest[own])
+                if not group.is_shared and any(is_exceeded[unshared_rows]):
+                    np.maximum.reduce(ratio, axis=0, out=largest[unshared_rows])
 
         # Where the error in codes is no larger than the rounding of x / s, the weights may lie on
         # the grid exactly; the step of a float grid grows with the value, and so does the doubt.

@@ -238,12 +238,12 @@ def _of_tensor(
     tensor_schemes = [schemes[index] for index in indices]
     low, high = columns.low.min(keepdims=True), columns.high.max(keepdims=True)
     scale, zero_point = scales_of(low, high, tensor_schemes, cuts[indices])
-    found = tensor_errors(ordered, tensor_schemes, scale[:, 0], zero_point[:, 0])
-    figures = zip(found.largest_error.tolist(), found.zeroed_count.tolist(), strict=True)
+    errors = tensor_errors(ordered, tensor_schemes, scale[:, 0], zero_point[:, 0])
+    figures = zip(errors.largest_error.tolist(), errors.zeroed_count.tolist(), strict=True)
     names = (scheme.name for scheme in tensor_schemes)
     return (
         dict(zip(indices, figures, strict=True)),
-        dict(zip(names, found.levels_used.tolist(), strict=True)),
+        dict(zip(names, errors.levels_used.tolist(), strict=True)),
     )
 
 

@@ -25,6 +25,7 @@ from typing import IO, Any, cast
 
 from quantstore import errors
 from quantstore.errors import QuantstoreError
+from quantstore.process import instructions
 from quantstore.process.limits import ChildLimits
 from quantstore.process.serve import MOST_CHUNK_BYTES, OUT_OF_MEMORY
 
@@ -113,7 +114,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=None if shows_errors and sys.stderr is not None else subprocess.DEVNULL,
             env={
-                **(os.environ if environment is None else environment),
+                **(_own_environment() if environment is None else environment),
                 "PYTHONPATH": _search_path(),
                 **(extra_environment or {}),
                 **({} if self._scratch is None else {"TMPDIR": self._scratch.name}),
@@ -324,6 +325,13 @@ def _scratch_folder() -> "tempfile.TemporaryDirectory[str] | None":
         # Removed when the interpreter ends, too: whoever interrupts does not wait for close().
         return tempfile.TemporaryDirectory(prefix="quantstore-", ignore_cleanup_errors=True)
     return None
+
+
+def _own_environment() -> dict[str, str]:
+    """That of this process; numpy, which may have loaded here already, can still be told there."""
+    environment = dict(os.environ)
+    instructions.prefer_fast_sorting(environment)
+    return environment
 
 
 def _search_path() -> str:
