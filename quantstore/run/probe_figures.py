@@ -47,7 +47,7 @@ from quantstore.run.ranges import Observed, observe
 from quantstore.run.runtime import Feeds, Session
 from quantstore.run.stored_grids import BRANCHING
 from quantstore.run.stored_rounding import stored_rounding
-from quantstore.run.tail import HeadFigures, Tail
+from quantstore.run.tail import FloatHeads, Tail
 from quantstore.schemes import DEFAULT_TARGET, Target
 
 logger = logging.getLogger(__name__)
@@ -97,9 +97,17 @@ class _Kept:
     """What the outputs keep: the median of all, row by row, and what a verdict takes."""
 
     output_sqnr_db: float = math.nan
-    rows: tuple[OutputRecord, ...] = ()
-    deciding_sqnr_db: float = math.nan
+    judged: tuple[JudgedPart, ...] = ()
     tail: DecoderFigures | None = None
+
+    @property
+    def rows(self) -> tuple[OutputRecord, ...]:
+        return tuple(row.record for row in self.judged)
+
+    @property
+    def deciding_sqnr_db(self) -> float:
+        heads_db = outputs.deciding_sqnr_db(self.judged)
+        return heads_db if self.tail is None else min(heads_db, self.tail.whole_file_db)
 
     @property
     def tail_sqnr_db(self) -> float:
@@ -257,9 +265,8 @@ class _Trial:
         self._network, self._inputs, self._folder = ready.network, ready.inputs, folder
         self._decoder, self._points = ready.decoder, compared
         self._first_outputs = ready.first_outputs
-        # Of the calibration: samples, and what the float network makes of them at its points.
-        self._calibration: Sequence[Feeds] = ()
-        self._heads: tuple[tuple[Array, ...], ...] = ()
+        # Known as soon as ranges are.
+        self._heads: FloatHeads | None = None
         self._was_quantized = was_quantized
         self._has_named_lost = False
         self._last_plan: dict[str, Plan] = {}
@@ -324,36 +331,23 @@ class _Trial:
     def _kept(self, reference: Reference, actual: Sequence[Sequence[Array]]) -> _Kept:
         """What the outputs keep at the heads."""
         output_sqnr_db = reference.median_db(actual)
-        judged = self._judged(reference, actual)
-        rows = tuple(row.record for row in judged)
-        return _Kept(output_sqnr_db, rows, outputs.deciding_sqnr_db(judged))
-
-    def _judged(
-        self, reference: Reference, actual: Sequence[Sequence[Array]]
-    ) -> tuple[JudgedPart, ...]:
         names = self._network.outputs
-        return outputs.judged(self._points.parts, names, reference.expected, actual, is_real=False)
+        judged = outputs.judged(
+            self._points.parts, names, reference.expected, actual, is_real=False
+        )
+        return _Kept(output_sqnr_db, judged)
 
     def _to_the_end(self, target: Target, kept: _Kept, actual: Sequence[Sequence[Array]]) -> _Kept:
         """The same of the whole file, its decoder included."""
-        samples, reference = self._compared
-        is_lost = kept.output_sqnr_db == LOST_DB
-        if self._decoder is None or not self._calibration or is_lost:
+        if self._heads is None or kept.output_sqnr_db == LOST_DB:
             return kept
-        heads = HeadFigures(
-            self._calibration, self._heads, samples, reference.expected, tuple(actual)
-        )
-        judge = Tail(self._decoder, target, heads, self._folder, is_real=False)
+        judge = Tail(self._heads, target, actual, is_real=False)
         try:
-            judged = self._judged(reference, actual)
-            figures = judge.figures(judged, has_remedy=target.name == self._default)
+            figures = judge.figures(kept.judged, has_remedy=target.name == self._default)
         except RunError as error:
             logger.info("decoder under %s: %s", target.name, error.sentence)
             return kept
-        if figures is None:
-            return kept
-        worst_db = min(kept.deciding_sqnr_db, figures.whole_file_db)
-        return dataclasses.replace(kept, deciding_sqnr_db=worst_db, tail=figures)
+        return dataclasses.replace(kept, tail=figures)
 
     def findings(self, probed: Probed, kept: _Kept) -> Iterator[FindingRecord]:
         """What figures show besides: decoders that lose, and integer kernels that saturate."""
@@ -468,15 +462,21 @@ class _Trial:
             by_channel=by_channel,
             keep=self._network.outputs if self._decoder is not None else (),
         )
-        self._keep_heads(drawn, observed)
+        self._heads = self._float_heads(drawn, observed)
         return Planner(self._network, observed)
 
-    def _keep_heads(self, drawn: Sequence[Feeds], observed: Mapping[str, Observed]) -> None:
-        """Keep what the float network gives on the calibration samples, for its decoder's."""
+    def _float_heads(
+        self, drawn: Sequence[Feeds], observed: Mapping[str, Observed]
+    ) -> FloatHeads | None:
+        """What the float network gives to its decoder; None without one."""
         kept = [observed[name].kept for name in self._network.outputs if name in observed]
-        if self._decoder is not None and len(kept) == len(self._network.outputs):
-            self._calibration = drawn
-            self._heads = tuple(zip(*(arrays or () for arrays in kept), strict=True))
+        if self._decoder is None or len(kept) < len(self._network.outputs):
+            return None
+        of_calibration = tuple(zip(*(arrays or () for arrays in kept), strict=True))
+        samples, reference = self._compared
+        return FloatHeads(
+            self._decoder, drawn, of_calibration, samples, reference.expected, self._folder
+        )
 
     @property
     def calibration_count(self) -> int:

@@ -55,7 +55,7 @@ from quantstore.run.ranges import SENTINEL, observe
 from quantstore.run.runtime import Feeds, version
 from quantstore.run.sensitivity import Bench, Budget, units_of
 from quantstore.run.subject import PreparedModel
-from quantstore.run.tail import HeadFigures, Tail, WholeFile
+from quantstore.run.tail import FloatHeads, Tail, WholeFile
 from quantstore.run.workplace import Workplace
 
 logger = logging.getLogger(__name__)
@@ -253,10 +253,9 @@ def _judgement(
     whole_file = None
     if compared.behind is not None:
         tail = Tail(
-            compared.behind,
+            _heads(work, compared.behind, planner, chosen, figures.expected),
             choices.rounded,
-            _heads(compared.behind, planner, chosen.calibration, chosen.compared, figures),
-            work.folder,
+            figures.actual,
             is_real=is_real,
             exclude=frozenset(excluded),
             calibration=choices.calibration,
@@ -275,8 +274,12 @@ def _judgement(
 
 
 def _heads(
-    behind: Decoder, planner: Planner, calibration: Samples, samples: Samples, figures: _Figures
-) -> HeadFigures:
+    work: Workplace,
+    behind: Decoder,
+    planner: Planner,
+    chosen: ChosenSamples,
+    expected: Sequence[Sequence[Array]],
+) -> FloatHeads:
     """What a decoder is run on: the heads, and of the samples what it reads besides."""
     kept: list[Sequence[Array]] = [
         observed.kept or ()
@@ -293,12 +296,13 @@ def _heads(
             for index in range(len(of))
         ]
 
-    return HeadFigures(
-        read(calibration),
+    return FloatHeads(
+        behind,
+        read(chosen.calibration),
         list(zip(*kept, strict=True)),
-        read(samples),
-        figures.expected,
-        figures.actual,
+        read(chosen.compared),
+        expected,
+        work.folder,
     )
 
 

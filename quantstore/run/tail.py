@@ -6,7 +6,8 @@ differ in is the decoder's own doing. Definitions: docs/method.md, section 8.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from quantstore.run.outputs import JudgedPart
 from quantstore.run.placement import placement
 from quantstore.run.plans import Planner, Rounding
 from quantstore.run.points import Join
-from quantstore.run.ranges import Range, observe
+from quantstore.run.ranges import Observed, Range, observe
 from quantstore.run.runtime import Feeds
 from quantstore.schemes import Activations, Target
 
@@ -41,19 +42,65 @@ LEAST_VARYING_DB = 3.0
 Handed = Sequence[Sequence[Array]]
 
 
-@dataclass(frozen=True, slots=True)
-class HeadFigures:
-    """What is known of the heads: of the calibration samples, and of those that are compared.
+@dataclass(frozen=True)
+class FloatHeads:
+    """What the float network gives at its heads, and what its decoder makes of that.
 
-    ``calibration``: what the float network gives; ``expected`` and ``actual``: what the float and
-    the rounded one give. Each with the samples themselves beside it.
+    It is the same for every target, and computed once.
+
+    ``calibration`` and ``expected``: of the calibration samples, and of those that are compared,
+    each with the samples themselves beside it. ``folder``: for files.
     """
 
+    decoder: Decoder
     calibration_samples: Sequence[Feeds]
     calibration: Handed
     samples: Sequence[Feeds]
     expected: Handed
-    actual: Handed
+    folder: Path
+    _observed: dict[tuple[bool, frozenset[str]], Mapping[str, Observed]] = field(
+        default_factory=dict, repr=False
+    )
+
+    def fed(self, heads: Handed) -> list[dict[str, Array]]:
+        """What the decoder is fed, sample by sample, where the heads give this."""
+        return [
+            self.decoder.fed(arrays, sample)
+            for arrays, sample in zip(heads, self.samples, strict=True)
+        ]
+
+    @cached_property
+    def handed(self) -> Handed:
+        """What the decoder makes of the heads that are compared.
+
+        Raises:
+            RunError: onnxruntime stops.
+        """
+        return [self.decoder.run(fed) for fed in self.fed(self.expected)]
+
+    def observed(
+        self, *, has_histograms: bool, by_channel: frozenset[str]
+    ) -> Mapping[str, Observed]:
+        """What the calibration samples show of every float tensor of the decoder.
+
+        Raises:
+            RunError: onnxruntime refuses the decoder, or stops.
+        """
+        key = has_histograms, by_channel
+        if key not in self._observed:
+            calibration = [
+                self.decoder.fed(arrays, sample)
+                for arrays, sample in zip(self.calibration, self.calibration_samples, strict=True)
+            ]
+            self._observed[key] = observe(
+                self.decoder.network,
+                sorted(self.decoder.network.float_tensors),
+                Samples("heads", len(calibration), lambda index: calibration[index]),
+                self.folder,
+                has_histograms=has_histograms,
+                by_channel=by_channel,
+            )
+        return self._observed[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +158,22 @@ class _Loss:
 
 @dataclass(frozen=True)
 class Tail:
-    """A decoder under a target; ``exclude``: names of what stays in float."""
+    """A decoder under a target.
 
-    decoder: Decoder
+    ``actual``: what the rounded network gives at the heads. ``exclude``: names of what stays in
+    float.
+    """
+
+    heads: FloatHeads
     target: Target
-    heads: HeadFigures
-    folder: Path
+    actual: Handed
     is_real: bool
     exclude: frozenset[str] = frozenset()
     calibration: Calibration = "minmax"
+
+    @property
+    def decoder(self) -> Decoder:
+        return self.heads.decoder
 
     def figures(
         self, judged: Sequence[JudgedPart], *, has_remedy: bool = True
@@ -139,12 +193,12 @@ class Tail:
     def whole_file(self, judged: Sequence[JudgedPart], *, has_remedy: bool = True) -> WholeFile:
         """The same with what is handed out; raises as :meth:`figures` does."""
         heads_db = outputs.deciding_sqnr_db(judged)
-        fed = self._fed(self.heads.actual)
-        expected = [self.decoder.run(item) for item in self._fed(self.heads.expected)]
-        kept = [self.decoder.run(item) for item in fed]
+        fed = self.heads.fed(self.actual)
+        expected = self.heads.handed
+        kept = [self.decoder.run(tensors) for tensors in fed]
         if self.target.activations is None or math.isnan(heads_db):
             return WholeFile(None, self._by_name(expected), self._by_name(kept))
-        shares = self.decoder.shares(self._fed(self.heads.expected)[0])
+        shares = self.decoder.shares(self.heads.fed(self.heads.expected)[0])
         run = _Run(self, shares, expected, kept, judged)
         handed = run.rounded(fed, self.exclude)
         losses = run.losses(handed)
@@ -166,12 +220,6 @@ class Tail:
 
     def _by_name(self, handed: Handed) -> list[dict[str, Array]]:
         return [dict(zip(self.decoder.ends, arrays, strict=True)) for arrays in handed]
-
-    def _fed(self, heads: Handed) -> list[dict[str, Array]]:
-        return [
-            self.decoder.fed(item, sample)
-            for item, sample in zip(heads, self.heads.samples, strict=True)
-        ]
 
 
 @dataclass(frozen=True)
@@ -196,19 +244,10 @@ class _Run:
         decoder, target = self.tail.decoder, self.tail.target
         excluded = frozenset(exclude)
         placed = placement(decoder.network, target, excluded)
-        calibration = [
-            decoder.fed(heads, sample)
-            for heads, sample in zip(
-                self.tail.heads.calibration, self.tail.heads.calibration_samples, strict=True
-            )
-        ]
-        observed = observe(
-            decoder.network,
-            [*placed.grid_of.values(), *sorted(placed.depthwise), *self._joined()],
-            Samples("heads", len(calibration), lambda index: calibration[index]),
-            self.tail.folder,
+        by_channel = self._activations.is_per_channel_at_depthwise
+        observed = self.tail.heads.observed(
             has_histograms=self.tail.calibration != "minmax",
-            by_channel=placed.depthwise if self._activations.is_per_channel_at_depthwise else (),
+            by_channel=placed.depthwise if by_channel else frozenset(),
         )
         planner = Planner(decoder.network, observed, self.tail.calibration)
         plan = planner.plan(placed, Rounding.of(target))
@@ -284,12 +323,6 @@ class _Run:
         for node in network.model.graph.node:
             if not rounded.isdisjoint((*node.input, *node.output)):
                 yield name_of(node)
-
-    def _joined(self) -> Iterator[str]:
-        names = self.tail.decoder.network
-        tensor_names = {*names.tensors, *names.inputs}
-        for join in self.tail.decoder.points.joins:
-            yield from (name for name in (*join.scores, *join.values) if name in tensor_names)
 
     def _join(
         self, handed: Sequence[dict[str, Array]], join: Join, ranges: Mapping[str, Range]
