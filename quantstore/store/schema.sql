@@ -1408,12 +1408,27 @@ outputs as (
     select
         simulation_id,
         arg_min(
-            case when part is null then output else output || ' (' || part || ')' end,
+            case
+                -- Behind the heads more is lost than a decoder may lose (3 dB), so that the part
+                -- that was worst at the heads is not to blame. 9.9 dB: see docs/method.md.
+                when tail_sqnr_db < heads_db - 3 then output || ' (decoder)'
+                when part is null then output
+                else output || ' (' || part || ')'
+            end,
             coalesce(least(sqnr_db, varying_sqnr_db), 'infinity')
         ) as worst_output,
         min(decision_f1) as decision_f1
-    from simulation_outputs
-    where decides
+    from (
+        select
+            simulation_outputs.*,
+            tail_sqnr_db,
+            min(least(sqnr_db, varying_sqnr_db + 9.9)) over (
+                partition by simulation_id
+            ) as heads_db
+        from simulation_outputs
+        join simulations using (simulation_id)
+        where decides
+    )
     group by simulation_id
 ),
 compared as (
@@ -1515,7 +1530,7 @@ comment on column verdicts.mode is
 comment on column verdicts.output_sqnr_db is
 'SQNR at the worst output that decides, in dB: the lower one of the target and of its weights alone; NULL where nothing was run or nothing is lost.';
 comment on column verdicts.worst_output is
-'Output with the lowest SQNR of those that decide, with its part in parentheses; NULL where outputs were not kept apart.';
+'Output with the lowest SQNR of those that decide, with its part in parentheses, (decoder) where what is behind the heads loses it; NULL where outputs were not kept apart.';
 comment on column verdicts.decision_f1 is
 'Lowest share of decisions that stay over the outputs that decide, from 0 to 1; NULL where it was not measured.';
 comment on column verdicts.sample_count is

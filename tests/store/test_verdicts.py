@@ -291,6 +291,23 @@ def test_the_worst_output_that_decides_is_named(judge):
     assert found[3:] == (6.0, "all (scores)", 0.4, "tokens cannot be imitated")
 
 
+@pytest.mark.parametrize(
+    ("tail_db", "named"),
+    [(30.0, "all (sizes)"), (27.5, "all (sizes)"), (0.1, "all (decoder)"), (None, "all (sizes)")],
+)
+def test_where_the_decoder_loses_it_the_part_that_was_worst_before_is_not_to_blame(
+    judge, tail_db, named
+):
+    outputs = (
+        OutputRecord(output="all", part="scores", sqnr_db=34.0, varying_sqnr_db=26.0),
+        OutputRecord(output="all", part="sizes", sqnr_db=30.0, varying_sqnr_db=25.0),
+    )
+    more = {} if tail_db is None else {"tail_sqnr_db": tail_db}
+    lowest_db = min(30.0, tail_db or 30.0)
+    run = full(33.0, deciding_sqnr_db=lowest_db, outputs=outputs, **more)
+    assert judge(run, columns="worst_output")[3:] == (pytest.approx(lowest_db, abs=1e-3), named)
+
+
 def test_targets_that_are_evidence_on_their_scheme_are_those_of_schemes_py(path):
     with store.writing(path) as con:
         con.rows("delete from simulations")
