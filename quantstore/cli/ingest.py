@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     from quantstore.pipeline.outcome import IngestChoices, IngestProgress, IngestResult
     from quantstore.pipeline.remote import ModelPath
+    from quantstore.process.child import Child
+
+# By name: to import it takes as long as that process takes to start.
+PROBE_CHILD = "quantstore.run.probe_child"
 
 
 @commands.command(position=10)
@@ -80,6 +84,8 @@ def ingest(
       quantstore ingest model.onnx --name rtmdet-s-epoch300 --replace
       quantstore ingest s3://zoo/detectors --executor dask --scheduler tcp://10.0.0.5:8786
     """
+    may_probe = not no_probe and executor is None
+    child = click.get_current_context().with_resource(early_child(paths if may_probe else ()))
     from quantstore.pipeline.outcome import IngestChoices
     from quantstore.pipeline.remote import find_models
 
@@ -96,7 +102,7 @@ def ingest(
     if probe_seconds is not None:
         choices = dataclasses.replace(choices, probe_seconds=probe_seconds)
     with _executor_for(files, executor, scheduler, jobs) as workers:
-        results = [*failures, *_ingested(files, db, choices, jobs, failures, workers)]
+        results = [*failures, *_ingested(files, db, choices, jobs, failures, workers, child)]
     if as_json:
         print_lines([dataclasses.asdict(result) for result in results])
     return SOME_FAILED if any(result.outcome == "failed" for result in results) else OK
@@ -127,6 +133,24 @@ def demo(db: Path) -> int:
 
 
 @contextmanager
+def early_child(paths: tuple[str, ...]) -> "Iterator[Child | None]":
+    """The process that runs a network, where one file is sure to want it.
+
+    It loads its libraries while this process loads its own, which takes each about as long.
+    """
+    if len(paths) != 1 or not (paths[0].endswith(".onnx") and Path(paths[0]).is_file()):
+        yield None
+        return
+    from quantstore.process.child import SINGLE_THREADED, Child
+
+    child = Child(PROBE_CHILD, has_scratch=True, extra_environment=SINGLE_THREADED)
+    try:
+        yield child
+    finally:
+        child.close()
+
+
+@contextmanager
 def _executor_for(
     files: "Sequence[ModelPath]", executor: str | None, scheduler: str | None, jobs: int | None
 ) -> "Iterator[Executor | None]":
@@ -146,6 +170,7 @@ def _ingested(
     jobs: int | None,
     failures: "Iterable[IngestResult]" = (),
     executor: "Executor | None" = None,
+    child: "Child | None" = None,
 ) -> "list[IngestResult]":
     """Ingest and say what became of each file, those that failed before included."""
     from quantstore.pipeline.fleet import ingest_many
@@ -155,7 +180,7 @@ def _ingested(
         for failure in failures:
             talk.say(_sentence(failure, db, choices.name))
         finished = (
-            _ingest_alone(files[0], db, choices, talk)
+            _ingest_alone(files[0], db, choices, talk, child)
             if len(files) == 1 and executor is None
             else ingest_many(files, db, choices, jobs, executor)
         )
@@ -172,12 +197,13 @@ def _ingested(
 
 
 def _ingest_alone(
-    path: "ModelPath", db: Path, choices: "IngestChoices", talk: "Talk"
+    path: "ModelPath", db: Path, choices: "IngestChoices", talk: "Talk", child: "Child | None"
 ) -> "Iterator[IngestResult]":
     """One file, with progress by bytes of weights: layers differ too much in size."""
     from quantstore.errors import StoreError
     from quantstore.pipeline.ingest import ingest_file
     from quantstore.pipeline.outcome import IngestResult
+    from quantstore.run.probe import Prober
 
     def report(progress: "IngestProgress") -> None:
         activity = printable(path.name)
@@ -186,7 +212,9 @@ def _ingest_alone(
         talk.progress(progress.bytes_done, progress.bytes_total, activity)
 
     try:
-        yield ingest_file(path, db, choices, report)
+        with Prober(child) as prober:
+            result = ingest_file(path, db, choices, report, prober)
+        yield result
     except StoreError:
         raise
     except QuantstoreError as error:

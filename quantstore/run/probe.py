@@ -60,12 +60,15 @@ class Prober:
 
     :meth:`start` returns at once, :meth:`result` waits; one model at a time. No thread runs in
     between, so that this process may fork. Any thread may :meth:`cancel`.
+
+    Args:
+        child: runs ``probe_child`` already, for the first model.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, child: Child | None = None) -> None:
         self._lock = threading.Lock()
         self._is_cancelled = False
-        self._child: Child | None = None
+        self._child = child
         self._is_asked = False
         self._seconds = SECONDS
         self._asked: Sequence[Probed] = PLAN

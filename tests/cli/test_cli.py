@@ -28,7 +28,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from quantstore import __version__, cli, queries, settings, store
-from quantstore.cli.ingest import FOR_THE_OTHER_NAME
+from quantstore.cli.ingest import FOR_THE_OTHER_NAME, PROBE_CHILD, early_child
 from quantstore.cli.inspect import FIRST_LOSS_UNKNOWN, NO_TARGET_UNDER, cut_after
 from quantstore.console.answer import READS_THE_STORE_ONLY
 from quantstore.errors import MissingStoreError, StoreError, UnknownModelError
@@ -36,6 +36,7 @@ from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.process import logs
+from quantstore.run import probe_child
 from quantstore.schemes import TARGETS
 from quantstore.store.connection import IN_USE_BY_PROCESS, IS_NO_DATABASE, NO_STORE
 from quantstore.store.imports import IS_NO_EXPORT
@@ -451,6 +452,19 @@ def test_ingest_measures_several_files_at_once(run):
 
 
 @with_a_store_here
+def test_the_process_that_probes_one_file_starts_early_and_ends_with_the_command(plain_model):
+    with early_child((str(plain_model),)) as child:
+        assert child.is_alive
+    assert not child.is_alive
+    assert probe_child.__name__ == PROBE_CHILD
+
+
+def test_no_process_starts_early_where_none_may_be_wanted(plain_model, tmp_path):
+    for paths in [(), (str(plain_model),) * 2, (str(tmp_path),), (str(tmp_path / "no.onnx"),)]:
+        with early_child(paths) as child:
+            assert child is None
+
+
 def test_ingest_names_one_file_and_no_more(run, tmp_path, plain_model):
     assert run("ingest", plain_model, "--name", "mine")[0] == 0
     assert rows_of(run("models", "--format", "csv")[1])[0]["model"] == "mine"

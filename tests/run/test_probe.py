@@ -20,8 +20,9 @@ from quantstore.numerics.quantization import round_trip
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.fleet import ingest_many
 from quantstore.pipeline.ingest import ingest_file
+from quantstore.process.child import Child
 from quantstore.records import LOST_DB
-from quantstore.run import noise, probe, twin
+from quantstore.run import noise, probe, probe_child, twin
 from quantstore.run.comparison import NO_OUTPUT_DEPENDS, Reference, is_not_a_number, sqnr_db
 from quantstore.run.plan import PLAN, Probed
 from quantstore.run.probe import Prober
@@ -340,6 +341,16 @@ def test_what_a_process_did_before_does_not_count_for_the_next_model(tmp_path):
             spent.append(sum(record.cpu_seconds for record in prober.result()))
     # The first one pays for what is imported.
     assert spent[1] < spent[0] / 2
+
+
+def test_a_process_that_was_started_before_is_the_one_that_probes(tmp_path):
+    path, _ = two_layers(tmp_path)
+    child = Child(probe_child.__name__, has_scratch=True)
+    with Prober(child) as prober:
+        prober.start(path)
+        assert all(record.failure is None for record in prober.result())
+        assert prober._child is child
+    assert not child.is_alive
 
 
 @pytest.fixture
