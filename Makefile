@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Its warnings are about how setuptools likes its settings; errors are shown.
 INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
 
-.PHONY: app test slow check docs bench bench-quick bench-pages bench-probe bench-rescue kill stress format clean bench-store attacks pictures
+.PHONY: app test slow check docs bench bench-quick bench-pages bench-probe bench-rescue kill stress fleet format clean bench-store attacks pictures
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app
 	$(BIN)/quantstore app --demo --port $(PORT)
@@ -58,6 +58,9 @@ kill: $(VENV)/test.stamp  ## kill -9 three hundred ingests, removes and migratio
 
 stress: $(VENV)/test.stamp  ## readers and writers on one store for two minutes; STRESS="--minutes 10"
 	$(BIN)/python bench/stress.py $(STRESS)
+
+fleet: $(VENV)/test.stamp  ## 200 models through a Dask cluster, a worker killed on the way; FLEET="--models 50"
+	$(BIN)/python bench/fleet.py $(FLEET)
 
 bench-store: $(VENV)/test.stamp  ## rows a second, open time, bytes of a model, compaction
 	$(BIN)/python bench/store.py

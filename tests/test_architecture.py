@@ -408,6 +408,18 @@ def test_requirements_are_the_dependencies_of_the_package():
     assert [line for line in required if line] == project()["project"]["dependencies"]
 
 
+def test_extras_are_tested_in_the_versions_that_they_promise():
+    extras = project()["project"]["optional-dependencies"]
+    tested = {line.split(";")[0].strip() for line in extras["test"]}
+    names = {re.split(r"[<>=!\[]", line)[0] for line in tested}
+    promised = {
+        line for extra, lines in extras.items() if extra not in ("test", "check") for line in lines
+    }
+    # What is not named here comes along with another one, or is skipped where it is missing.
+    assert {line for line in promised if re.split(r"[<>=!\[]", line)[0] in names} <= tested
+    assert {"dask", "remote"} <= {*extras}
+
+
 def test_every_package_is_packed():
     folders = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in MODULES}
     assert folders == set(project()["tool"]["setuptools"]["packages"])

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 # memory (a megabyte for most models).
 MOST_UNDER_WAY = 128
 # The same for each process of this machine: one that crashes takes those of all others along.
-UNDER_WAY_PER_PROCESS = 3
+UNDER_WAY_PER_PROCESS = 8
 # What is finished waits so long for more.
 GATHERING_SECONDS = 0.3
 # Readers wait while a batch is written: for a second at most.
