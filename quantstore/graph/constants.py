@@ -11,7 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from quantstore.graph.operators import MICROSOFT, STANDARD_DOMAINS
+from quantstore.graph.operators import (
+    MICROSOFT,
+    QONNX_DOMAINS,
+    QONNX_QUANTIZERS,
+    STANDARD_DOMAINS,
+)
 from quantstore.records import Array
 
 # What can be computed ahead: no state, no randomness, and work that is known before it is done.
@@ -60,7 +65,8 @@ class Constant:
 
     ``value`` is what is read, behind any Identity; ``tensor`` is the stored tensor that it is made
     of, the largest of several. ``is_stored``: the value is that tensor. ``dequantizer`` is the
-    DequantizeLinear that the tensor passes through, if any. ``is_rounded``: something on the way
+    DequantizeLinear that the tensor passes through, if any, and ``quantizer`` the quantizer of
+    QONNX on whose grid the value lies. ``is_rounded``: something on the way
     rounds to whole numbers.
     """
 
@@ -68,6 +74,7 @@ class Constant:
     tensor: ir.TensorProtocol
     is_stored: bool
     dequantizer: ir.Node | None = None
+    quantizer: ir.Node | None = None
     is_rounded: bool = False
 
 
@@ -117,6 +124,11 @@ def only_consumer(value: ir.Value) -> ir.Node | None:
 def is_dequantizer(node: ir.Node) -> bool:
     """Whether a node turns codes into numbers; onnxruntime's own domain has the operator too."""
     return node.op_type == "DequantizeLinear" and node.domain in (*STANDARD_DOMAINS, MICROSOFT)
+
+
+def is_qonnx_quantizer(node: ir.Node) -> bool:
+    """Whether a node rounds floats to a grid, and gives floats, as QONNX has it."""
+    return node.op_type in QONNX_QUANTIZERS and node.domain in QONNX_DOMAINS
 
 
 def is_quantizer(node: ir.Node) -> bool:
@@ -198,13 +210,16 @@ def _described(value: ir.Value) -> Constant | Opaque | None:
     if any(isinstance(source, Opaque) for source in sources) or not _is_foldable(node):
         return Opaque(node.op_type)
     # What is scaled or reshaped comes first; of terms and factors the largest is meant.
-    is_first = is_dequantizer(node) or node.op_type in SHAPING - {"Concat"}
+    is_quantized = is_qonnx_quantizer(node)
+    is_first = is_dequantizer(node) or is_quantized or node.op_type in SHAPING - {"Concat"}
     origin = sources[0] if is_first else max(sources, key=lambda source: source.tensor.size)
     return Constant(
         value,
         origin.tensor,
         is_stored=False,
         dequantizer=node if is_dequantizer(node) else origin.dequantizer,
+        # Arithmetic behind it would move the grid.
+        quantizer=node if is_quantized else origin.quantizer if node.op_type in SHAPING else None,
         is_rounded=_rounds(node) or any(source.is_rounded for source in sources),
     )
 
@@ -214,11 +229,11 @@ def _rounds(node: ir.Node) -> bool:
     if node.op_type == "Cast":
         target = node.attributes.get("to")
         return target is not None and ir.DataType(target.as_int()).is_integer()
-    return node.op_type in _ROUNDING
+    return node.op_type in _ROUNDING or is_qonnx_quantizer(node)
 
 
 def _is_foldable(node: ir.Node) -> bool:
-    if is_dequantizer(node):
+    if is_dequantizer(node) or is_qonnx_quantizer(node):
         return True
     return node.op_type in FOLDABLE_OPERATORS and node.domain in STANDARD_DOMAINS
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from quantstore.errors import MissingWeightsError, ModelFileError
-from quantstore.file_formats import ONNX, TENSORFLOW_LITE, FileFormat
+from quantstore.file_formats import ONNX, QONNX, TENSORFLOW_LITE, FileFormat
 from quantstore.file_formats.signature import (
     HEAD_BYTES,
     refuse_other_formats,
@@ -25,6 +25,7 @@ from quantstore.file_formats.signature import (
     refuse_text,
 )
 from quantstore.graph.checker import complaint_of
+from quantstore.graph.constants import is_qonnx_quantizer
 from quantstore.graph.functions import unfold
 from quantstore.graph.limits import require_bounded, require_room, subgraphs
 from quantstore.graph.sparse import make_dense
@@ -121,6 +122,7 @@ def open_model(path: Path, *, is_judged: bool = True) -> ModelFile:
         model=model,
         data_files=tuple(data_files.values()),
         complaint=complaint,
+        file_format=_format_of(model),
     )
 
 
@@ -346,6 +348,11 @@ def _deserialized(proto: onnx.ModelProto) -> ir.Model:
         raise ModelFileError(
             f"the graph cannot be read ({_innermost(error)})", "check it with onnx.checker"
         ) from error
+
+
+def _format_of(model: ir.Model) -> FileFormat:
+    """ONNX, unless it holds operators that only QONNX runs."""
+    return QONNX if any(map(is_qonnx_quantizer, model.graph.all_nodes())) else ONNX
 
 
 def _version(number: int | None) -> int | None:

@@ -18,9 +18,11 @@ from quantstore.graph.constants import (
     Constant,
     find_constant,
     is_dequantizer,
+    is_qonnx_quantizer,
     same_as,
 )
 from quantstore.graph.dequantize import dequantize
+from quantstore.graph.qonnx import quantized
 from quantstore.graph.tensors import read_array
 from quantstore.records import Array
 
@@ -119,6 +121,9 @@ def _computed(
         products = _products_of(node.op_type, arrays)
         if products > MOST_PRODUCTS:
             raise UnfoldableError(f"it takes {products:,} products, more than {MOST_PRODUCTS:,}")
+        if is_qonnx_quantizer(node):
+            with np.errstate(all="ignore"):
+                return [quantized(node, inputs)]
         size = _size_of(node.op_type, arrays)
         if size > most:
             raise UnfoldableError(f"it grows to {size:,} values, more than {most:,}")

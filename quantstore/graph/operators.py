@@ -26,7 +26,8 @@ TFLITE = "tflite"
 LOOSE = "weights"
 NORMALIZATION, TENSOR = "BatchNormalization", "Tensor"
 # Quantizers, as FINN, hls4ml and Brevitas write them; see graph/qonnx.py.
-QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
+QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas")
+QONNX_QUANTIZERS = frozenset(("Quant", "IntQuant", "BipolarQuant", "Trunc"))
 
 
 _AxisFinder = Callable[[ir.Node, int], int | None]

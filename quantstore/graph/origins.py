@@ -4,7 +4,13 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from quantstore.graph.constants import ELEMENTWISE, SHAPING, Constant, find_constant
+from quantstore.graph.constants import (
+    ELEMENTWISE,
+    SHAPING,
+    Constant,
+    find_constant,
+    is_qonnx_quantizer,
+)
 from quantstore.graph.operators import STANDARD_DOMAINS
 from quantstore.graph.tensors import FLOAT_TYPES, INTEGER_TYPES, dimensions
 
@@ -45,10 +51,12 @@ def constants_behind(value: ir.Value) -> Iterator[ir.Value]:
             yield current
             continue
         node = current.producer()
-        if (
-            node is None
-            or node.domain not in STANDARD_DOMAINS
-            or node.op_type not in ELEMENTWISE | SHAPING | {"Identity"}
+        if node is None or not (
+            is_qonnx_quantizer(node)
+            or (
+                node.domain in STANDARD_DOMAINS
+                and node.op_type in ELEMENTWISE | SHAPING | {"Identity"}
+            )
         ):
             continue
         for source in node.inputs:

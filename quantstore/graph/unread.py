@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from quantstore.graph.constants import find_constant
+from quantstore.graph.constants import find_constant, is_qonnx_quantizer
 from quantstore.graph.operators import (
     LOOSE,
     MICROSOFT,
@@ -86,6 +86,8 @@ def _why_unknown(node: ir.Node) -> str:
     if node.domain in STANDARD_DOMAINS:
         return "" if is_known_operator(node.op_type) else "of an operator that ONNX does not have"
     if node.domain == MICROSOFT and node.op_type in UNREAD | WITHOUT_WEIGHTS:
+        return ""
+    if is_qonnx_quantizer(node):
         return ""
     if node.domain == LOOSE:
         return PURPOSE_UNKNOWN

@@ -19,6 +19,7 @@ from quantstore.graph.grid import stored_on_grid
 from quantstore.graph.operators import MICROSOFT, UNREAD, Operand, Operator, operator_of
 from quantstore.graph.origins import tensors_of, value_count
 from quantstore.graph.packed import READERS
+from quantstore.graph.qonnx import stored_by as quantized_by
 from quantstore.graph.stored import dtype_name, stored_of
 from quantstore.graph.tensors import FLOAT_TYPES, INTEGER_TYPES, dimensions, is_float
 from quantstore.graph.unread import NOT_READ_YET, Unread, out_of_reach
@@ -255,6 +256,9 @@ def _weights(file: ModelFile, site: Site) -> tuple[Floats, Stored] | tuple[Float
     if site.tensor.dtype in INTEGER_TYPES:
         # Dequantized by arithmetic of the graph: no single factor is its scale.
         return weights, stored_as(site.tensor.dtype, None)
+    if constant.quantizer is not None:
+        parameters = [values_of(value, file.opset) for value in constant.quantizer.inputs[1:]]
+        return weights, quantized_by(constant.quantizer, [weights, *parameters])
     if constant.is_rounded:
         stored = stored_on_grid(weights, operand.channel_axis(node, weights.ndim))
         return (weights, None) if stored is None else (weights, stored)

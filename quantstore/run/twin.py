@@ -81,8 +81,14 @@ def open_float(path: Path) -> FloatModel:
     Raises:
         ModelFileError: the file cannot be read.
         MissingWeightsError: external data is missing.
+        RunError: it is of a format that cannot be run.
     """
-    return float_model(graph.open_model(path, is_judged=False))
+    file = graph.open_model(path, is_judged=False)
+    if file.file_format.why_not_run:
+        raise RunError(
+            f"{path.name} is a {file.file_format.name} file", file.file_format.why_not_run
+        )
+    return float_model(file)
 
 
 def float_model(file: graph.ModelFile) -> FloatModel:

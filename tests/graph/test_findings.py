@@ -592,6 +592,18 @@ def test_stored_grids_that_lose_little_get_no_warning():
     assert [finding.kind for finding in registry.of_run(figures)] == ["stored rounding"]
 
 
+def quantized_activations():
+    constants = {"s": np.float32(0.1), "z": np.float32(0), "b": np.float32(4), "w": gaussian(5, 3)}
+    domain = "qonnx.custom_op.general"
+    nodes = [
+        node("Quant", ["x", "s", "z", "b"], ["q"], "quantizer", domain=domain),
+        node("MatMul", ["q", "w"], ["y"], "layer"),
+    ]
+    model = make_model(nodes, {name: np.asarray(array) for name, array in constants.items()})
+    model.opset_import.append(helper.make_opsetid(domain, 1))
+    return model
+
+
 # By name and what they concern: a model, or what a run showed, of which such a finding is made.
 EXAMPLES = {
     ("left out", "model"): more_channels_than_the_store_takes,
@@ -610,6 +622,7 @@ EXAMPLES = {
     ("stored saturation", "model"): stored_too_narrow,
     ("stored rounding", "model"): stored_too_narrow,
     ("faint channels", "model"): lambda: FaintFigures(channels={"a": (3,)}, output_sqnr_db=80.0),
+    ("own quantizers", "model"): quantized_activations,
     ("not folded", "model"): lone_normalization,
     ("old opset", "model"): lambda: of_opset(11),
     ("not learned", "layer"): lambda: one_channel(np.arange(16)),

@@ -35,6 +35,7 @@ from quantstore.graph.findings.not_finite import NOT_FINITE
 from quantstore.graph.findings.not_folded import NOT_FOLDED
 from quantstore.graph.findings.not_learned import NOT_LEARNED
 from quantstore.graph.findings.old_opset import OLD_OPSET
+from quantstore.graph.findings.own_quantizers import OWN_QUANTIZERS
 from quantstore.graph.findings.saturates import SATURATES
 from quantstore.graph.findings.stored_rounding import STORED_ROUNDING
 from quantstore.graph.findings.stored_saturation import STORED_SATURATION
@@ -78,6 +79,7 @@ FINDING_KINDS: tuple[OfModel | OfLayer | OfRun, ...] = (
     STORED_SATURATION,
     STORED_ROUNDING,
     FAINT_CHANNELS,
+    OWN_QUANTIZERS,
     LONE_NORMALIZATION,
     OLD_OPSET,
     NOT_LEARNED,
