@@ -78,6 +78,12 @@ def any_of(suffixes: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
+def why_not_run_sentence(format_name: str) -> str:
+    """The same as a sentence of its own."""
+    reason = why_not_run(format_name)
+    return f"{reason[:1].upper()}{reason[1:]}." if reason else ""
+
+
 def has_suffix(name: str | PurePath, suffixes: Iterable[str] = SUFFIXES) -> bool:
     """Whether a name ends as those of a format do, with something in front."""
     lowered = PurePath(name).name.lower()

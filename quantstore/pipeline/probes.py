@@ -16,10 +16,12 @@ from quantstore.errors import (
     ModelFileError,
     OlderStoreError,
     QuantstoreError,
+    RunError,
     UnknownModelError,
     UnknownTargetError,
     hint_for,
 )
+from quantstore.file_formats import why_not_run
 from quantstore.graph.findings import FINDING_KINDS, OfRun
 from quantstore.pipeline import stored_files
 from quantstore.pipeline.ingest import ingest_file
@@ -166,6 +168,7 @@ def _probed(
 ) -> ProbedModel:
     report(Progress(READING, 0, 1))
     content, was_ingested = _located(model, store_path, report, file)
+    _require_runnable(content, store_path)
     asked = [Probed.of(target) for target in targets]
     if was_ingested:
         # In place of the probe that its ingest would have run.
@@ -198,6 +201,18 @@ def _probed(
         kept_db=kept_db,
         was_ingested=was_ingested,
     )
+
+
+def _require_runnable(content: _Content, store_path: Path) -> None:
+    """Refuse a model of a format that is not run; its targets say so already.
+
+    Raises:
+        RunError: with the reason.
+    """
+    with store.reading(store_path) as connection:
+        format_name = queries.file_format_of(connection, content.sha256)
+    if reason := why_not_run(format_name):
+        raise RunError(f"{content.path.name} is a {format_name} file", reason)
 
 
 def _store_findings(

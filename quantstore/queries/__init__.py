@@ -96,6 +96,7 @@ from quantstore.queries.search import Hit, Hits, SearchResults, search
 from quantstore.queries.shelf import (
     ModelOrder,
     Origin,
+    file_format_of,
     free_bytes,
     model_of_content,
     origins,
@@ -137,6 +138,7 @@ __all__ = [
     "drift_runs",
     "facet_counts",
     "facet_values",
+    "file_format_of",
     "find_layer",
     "float_set",
     "found_by_name",

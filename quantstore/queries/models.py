@@ -337,9 +337,9 @@ def model_bits_needed(con: Connection, model: str) -> dict[str, int | None]:
 
 
 def sources(con: Connection) -> "pd.DataFrame":
-    """One row per model: where its file was read from, and its content, by name."""
+    """One row per model: where its file was read from, its format and content, by name."""
     return con.frame(
-        "select model, source, sha256, folded from models order by lower(model), model"
+        "select model, source, file_format, sha256, folded from models order by lower(model), model"
     )
 
 

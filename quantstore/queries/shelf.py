@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
+from quantstore.file_formats import why_not_run_sentence
 from quantstore.store import Connection
 
 if TYPE_CHECKING:
@@ -86,6 +87,11 @@ class Origin:
     measures_version: int
     schemes: tuple[str, ...]
 
+    @property
+    def why_not_run(self) -> str:
+        """Why no target of the model can be measured, as a sentence; empty where one can."""
+        return why_not_run_sentence(self.file_format)
+
 
 def origins(con: Connection, models: Sequence[str] | None = None) -> list[Origin]:
     """Where each model was read from, by name; every model by default."""
@@ -121,6 +127,11 @@ def model_of_content(con: Connection, sha256: str, *, folded: bool) -> str | Non
         "select model from models where sha256 = ? and folded = ?", [sha256, folded]
     )
     return name
+
+
+def file_format_of(con: Connection, sha256: str) -> str:
+    """The format of the model with this content; empty where there is none."""
+    return str(con.value("select max(file_format) from models where sha256 = ?", [sha256]) or "")
 
 
 def tag_counts(con: Connection) -> dict[str, int]:

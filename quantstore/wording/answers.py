@@ -49,9 +49,15 @@ class Advice:
     rescue_id: int | None = None
 
 
-def opening(facts: ModelFacts) -> str:
-    """The sentence before the answers, all there is to say where none is needed."""
+def opening(facts: ModelFacts, why_not_run: str = "") -> str:
+    """The sentence before the answers, all there is to say where none is needed.
+
+    Args:
+        why_not_run: why no target can be measured, as a sentence; empty where one can.
+    """
     title = TARGETS[facts.target].title
+    if facts.is_untested and why_not_run:
+        return f"The effect of {title} on this model is unknown. {why_not_run}"
     if facts.is_untested:
         return (
             f"The effect of {title} on this model is unknown. Measure it below under Targets, or"

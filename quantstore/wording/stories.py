@@ -11,14 +11,17 @@ LONGEST_NAME = 40
 
 DIFFERENCES, DEPTH = "How the layers differ", "Where in the network"
 FROM_INPUT = "Input on the left, output on the right."
+WITHOUT_GRAPH = "In the order of the file, which has no graph."
 DEPTH_NOTE = (
     "Bars show the SQNR that 90 % of the layer's channels reach, measured down from 40 dB."
     " Longer bars are worse."
 )
 
 
-def map_heading(layers_broken: int) -> str:
+def map_heading(layers_broken: int, *, has_graph: bool = True) -> str:
     """What stands above the layers of a model from input to output."""
+    if not has_graph:
+        return "Every layer"
     return "Where it breaks" if layers_broken else "From input to output"
 
 

@@ -94,7 +94,9 @@ class ModelFacts:
     @property
     def says_more_on_one_line(self) -> bool:
         """Whether :func:`verdict_sentence` says more than the headline of a model."""
-        return self.is_untested or any(
+        if self.is_untested:
+            return self.can_be_run
+        return any(
             detail is not None for detail in (self.worst_output, self.decision_f1, self.provisional)
         )
 

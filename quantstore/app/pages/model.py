@@ -33,6 +33,7 @@ from quantstore.charts import compare, model
 from quantstore.charts.measures import CHANNEL_SPREAD, WEIGHT_RANGE, measure_of
 from quantstore.charts.palette import BANDS
 from quantstore.errors import printable
+from quantstore.file_formats import FORMATS, ONNX
 from quantstore.schemes import DEFAULT_SCHEME, Scheme, Target
 from quantstore.store import Connection
 from quantstore.wording import frames, stories, tables
@@ -79,8 +80,9 @@ def _draw(con: Connection, name: str, target: Target) -> None:
         st.markdown(notes.escaped(sentence))
     audits.of_model(con, name, is_integer=facts.is_already_quantized)
     rescues = queries.stored_rescues(con, name)
-    answers.section(facts, [queries.model_facts(row) for row in by_target.values()], rescues)
     (origin,) = queries.origins(con, [name])
+    all_facts = [queries.model_facts(row) for row in by_target.values()]
+    answers.section(facts, all_facts, rescues, origin.why_not_run)
     if facts.is_untested:
         ways_on.finish_test([origin], target, key="finish_test")
     st.space("small")
@@ -91,11 +93,14 @@ def _draw(con: Connection, name: str, target: Target) -> None:
     report_button.draw([name], target, key="report_model")
     runs = queries.model_runs(con, name)
     st.space("small")
-    if pickers.choice("Show", [LAYERS, NETWORK], key="show", label_is_hidden=True) == NETWORK:
+    has_graph = FORMATS.get(origin.file_format, ONNX).has_graph
+    views = [LAYERS, NETWORK]
+    if has_graph and pickers.choice("Show", views, key="show", label_is_hidden=True) == NETWORK:
         network.section(con, name, target, limits)
     else:
-        _layers(con, name, verdict_row, runs, target)
-    probe.section(runs, scheme)
+        _layers(con, name, verdict_row, runs, target, has_graph=has_graph)
+    if not origin.why_not_run:
+        probe.section(runs, scheme)
     figures = queries.model_targets(con, name)
     ways_on.measure_again(origin, figures)
     targets.section(origin, figures, rescues)
@@ -104,7 +109,13 @@ def _draw(con: Connection, name: str, target: Target) -> None:
 
 
 def _layers(
-    con: Connection, name: str, verdict_row: dict[Any, Any], runs: pd.DataFrame, target: Target
+    con: Connection,
+    name: str,
+    verdict_row: dict[Any, Any],
+    runs: pd.DataFrame,
+    target: Target,
+    *,
+    has_graph: bool,
 ) -> None:
     """Every layer: along the network, worst first, and how they spread."""
     scheme, limits = target.layer_scheme, queries.band_limits(con)
@@ -117,7 +128,7 @@ def _layers(
     hopes = []
     if scheme == DEFAULT_SCHEME:
         hopes = queries.model_equalization(con, name, scheme.name).to_dict("records")
-    _map(profiles, verdict_row, limits, runs, scheme)
+    _map(profiles, verdict_row, limits, runs, scheme, has_graph=has_graph)
     is_table = layers["op_family"] == "embedding"
     _worst(layers[~is_table], scheme, limits, model_remedies(hopes, bits_needed))
     if is_table.any():
@@ -131,13 +142,17 @@ def _map(
     limits: dict[str, float],
     runs: pd.DataFrame,
     scheme: Scheme,
+    *,
+    has_graph: bool,
 ) -> None:
-    st.header(stories.map_heading(verdict_row["layers_broken"]), anchor=False)
+    heading = stories.map_heading(verdict_row["layers_broken"], has_graph=has_graph)
+    st.header(heading, anchor=False)
     reason = activations_to_blame(runs.to_dict("records"), scheme)
     if reason is not None:
         st.markdown(reason)
         probe.drift_link(runs, key="why_drift")
-    st.caption(f"{stories.FROM_INPUT} {stories.DEPTH_NOTE} Click one to open the layer.")
+    order = stories.FROM_INPUT if has_graph else stories.WITHOUT_GRAPH
+    st.caption(f"{order} {stories.DEPTH_NOTE} Click one to open the layer.")
     worst = verdict_row["worst_layer"]
     drawing.clickable_chart(
         model.layer_map(profiles, colours.palette()),

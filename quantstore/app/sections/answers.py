@@ -25,7 +25,10 @@ ICONS: dict[AdviceKind, str] = {
 
 
 def section(
-    facts: ModelFacts, others: Sequence[ModelFacts], rescues: Sequence[StoredRescue]
+    facts: ModelFacts,
+    others: Sequence[ModelFacts],
+    rescues: Sequence[StoredRescue],
+    why_not_run: str,
 ) -> None:
     """Draw the section.
 
@@ -33,12 +36,15 @@ def section(
         facts: under the target that is looked at.
         others: the same model under every target.
         rescues: as ``queries.stored_rescues`` gives them.
+        why_not_run: as a sentence; empty where the model can be run.
     """
     st.header(HEADING, anchor=False)
-    sentence = opening(facts)
+    sentence = opening(facts, why_not_run)
     if sentence:
         st.markdown(markdown(sentence))
-    ranked = answers(facts, others, rescues, can_be_rescued=facts.target in RESCUE_TARGETS)
+    ranked = answers(
+        facts, others, rescues, can_be_rescued=facts.target in RESCUE_TARGETS and not why_not_run
+    )
     for number, answer in enumerate(ranked):
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
             st.markdown(

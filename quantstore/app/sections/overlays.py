@@ -3,13 +3,13 @@
 import io
 import zipfile
 from collections.abc import Iterable
-from pathlib import PurePath
 
 import streamlit as st
 
 from quantstore import settings, store
 from quantstore.app.widgets import downloads, reach
 from quantstore.charts.palette import BANDS, LIGHT
+from quantstore.file_formats import FORMATS, ONNX, QONNX
 from quantstore.pipeline import freshness, kept, overlays
 from quantstore.queries import Origin
 from quantstore.rescuing.overlay import BandScale, Original, open_original
@@ -41,6 +41,9 @@ def section(origin: Origin, target: Target) -> None:
     Args:
         origin: of the model, as the store has it.
     """
+    file_format = FORMATS.get(origin.file_format, ONNX)
+    if not file_format.has_graph:
+        return
     st.space("small")
     st.header(HEADING, anchor=False)
     st.caption(CAPTION)
@@ -50,7 +53,7 @@ def section(origin: Origin, target: Target) -> None:
     is_at_hand = path is not None
     is_changed = is_at_hand and freshness.all_fresh([origin])[origin.model].is_changed
     # Other formats have nothing to annotate; their layers are drawn by name all the same.
-    is_onnx = PurePath(origin.source).suffix.lower() != ".tflite"
+    is_onnx = file_format in (ONNX, QONNX)
     has_file = is_at_hand and is_onnx and not is_changed
 
     # Only on the click, and outside the script: store and file may have changed meanwhile.

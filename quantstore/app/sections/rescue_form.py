@@ -20,6 +20,7 @@ from quantstore.rescuing.terms import (
 from quantstore.run.inputs import PRESETS
 from quantstore.schemes import DEFAULT_TARGET, TARGETS, Target
 from quantstore.wording.rescues import step_title
+from quantstore.wording.text import markdown
 
 WHAT_IT_IS = (
     "A rescue tries remedies one after another to keep the model accurate on a target, and writes"
@@ -63,6 +64,9 @@ def draw(origin: Origin, target: Target) -> None:
         target: the one that is chosen at first, if it can be rescued.
     """
     model = origin.model
+    if origin.why_not_run:
+        st.markdown(markdown(origin.why_not_run))
+        return
     if not run_form.is_offered():
         st.caption(FROM_A_TERMINAL)
         st.code(command(target), language=None, width="content", wrap_lines=True)

@@ -10,6 +10,7 @@ from quantstore.app.queue import RUNS
 from quantstore.app.sections import runs_under_way
 from quantstore.app.widgets import inputs_box, model_files, notes, pickers, reach
 from quantstore.errors import printable
+from quantstore.file_formats import why_not_run_sentence
 from quantstore.run.inputs import PRESETS
 from quantstore.schemes import INT8_SCHEMES, TARGETS, Target
 from quantstore.wording.text import markdown
@@ -81,7 +82,15 @@ def draw(sources: pd.DataFrame, target: Target, *, first: str) -> None:
         st.caption(FROM_A_TERMINAL)
         st.code(command(target), language=None, width="content", wrap_lines=True)
         return
-    by_model = {str(row["model"]): row for row in sources.to_dict("records")}
+    rows = {str(row["model"]): row for row in sources.to_dict("records")}
+    reasons = {model: why_not_run_sentence(str(row["file_format"])) for model, row in rows.items()}
+    by_model = {model: row for model, row in rows.items() if not reasons[model]}
+    if reason := reasons.get(first) or ("" if by_model else next(iter(reasons.values()))):
+        st.markdown(markdown(reason))
+        if not by_model:
+            return
+        st.caption(OR_ANOTHER)
+        first = ""
     files = {
         model: file
         for model, row in by_model.items()

@@ -17,6 +17,7 @@ from quantstore.schemes import TARGETS
 from quantstore.wording import frames
 from quantstore.wording import targets as wording
 from quantstore.wording.answers import StoredRescue
+from quantstore.wording.text import markdown
 from quantstore.wording.units import counted
 
 MEASURE_OTHERS, MEASURE_AGAIN = "Measure the other targets", "Measure again"
@@ -72,7 +73,10 @@ def cut_off(figures: pd.DataFrame) -> list[str]:
 
 
 def _offer(origin: Origin, missing: list[str], *, is_new: bool) -> None:
-    """The button that measures what is missing, or how to do so elsewhere."""
+    """The button that measures what is missing, or how to do so elsewhere, or why not at all."""
+    if origin.why_not_run:
+        st.caption(markdown(origin.why_not_run))
+        return
     if not run_form.is_offered():
         st.caption(FROM_A_TERMINAL)
         command = settings.command("probe FILE --target all")

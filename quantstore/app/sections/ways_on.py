@@ -29,7 +29,7 @@ WORST_LAYERS = 3
 def finish_test(origins: Sequence[Origin], target: Target, *, key: str) -> None:
     """The button that measures a target of models that it was not measured for.
 
-    Nothing is drawn where no file is at hand.
+    Nothing is drawn where no file is at hand, or none of a format that is run.
     """
     if not run_form.is_offered() or target.name not in TARGETS:
         return
@@ -37,7 +37,9 @@ def finish_test(origins: Sequence[Origin], target: Target, *, key: str) -> None:
         st.caption(UNDER_WAY)
         return
     runnable = [
-        origin for origin in origins if model_files.find(origin.source, origin.sha256) is not None
+        origin
+        for origin in origins
+        if not origin.why_not_run and model_files.find(origin.source, origin.sha256) is not None
     ]
     if not runnable:
         return
@@ -65,6 +67,8 @@ def measure_again(origin: Origin, figures: pd.DataFrame) -> None:
     names = targets.cut_off(figures)
     if not names or not run_form.is_offered() or targets.is_under_way(origin.model):
         return
+    if origin.why_not_run:
+        return
     if model_files.find(origin.source, origin.sha256) is None:
         return
     st.button(
@@ -86,7 +90,13 @@ def from_matrix(con: Connection, facts: Sequence[ModelFacts], target: Target) ->
     untested = [each.model for each in facts if each.is_untested]
     if untested:
         finish_test(queries.origins(con, untested), target, key="finish_tests")
-    in_trouble = [each for each in facts if each.verdict in ("broken", "at risk")]
+    worse = [each for each in facts if each.verdict in ("broken", "at risk")]
+    can_run = {
+        origin.model
+        for origin in queries.origins(con, [each.model for each in worse])
+        if not origin.why_not_run
+    }
+    in_trouble = [each for each in worse if each.model in can_run]
     if in_trouble:
         worst = min(in_trouble, key=_severity)
         st.button(
