@@ -109,8 +109,11 @@ def origins(con: Connection, models: Sequence[str] | None = None) -> list[Origin
             schemes
         from models
         left join (
-            select model_id, list(distinct scheme) as schemes
-            from layer_totals
+            -- Every layer has a row for every scheme.
+            select model_id, list(scheme) as schemes
+            from errors
+            join layers using (layer_id)
+            where depth = 0
             group by model_id
         ) using (model_id)
         where $models is null or list_contains($models, model)
