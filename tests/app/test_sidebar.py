@@ -17,8 +17,10 @@ from quantstore.app import sidebar, uploads
 from quantstore.app.queue import FileQueue
 from quantstore.app.widgets import reach, upload_box
 from quantstore.pipeline.files import demo_paths
+from tests.support.graphs import gaussian
 from tests.support.queues import finished
 from tests.support.visits import ROOT
+from tests.support.weight_files import save_parts
 
 
 class Upload(io.BytesIO):
@@ -238,3 +240,11 @@ def test_the_box_for_paths_is_there_on_this_computer_only_and_its_absence_explai
     hint = app.sidebar.caption[0].value
     assert hint.endswith(upload_box.DATA_FILES_TOO)
     assert (upload_box.for_larger_files(200) in hint) is is_local
+
+
+def test_the_parts_of_a_model_are_one_job_with_its_index(tmp_path):
+    index = save_parts(tmp_path, {f"h.{n}.weight": gaussian(4, 5, seed=n) for n in range(4)})
+    files = [Upload(path.name, path.read_bytes()) for path in sorted(tmp_path.iterdir())]
+    folder = tmp_path / "upload"
+    assert upload_box.copied(files, folder) == [folder / index.name]
+    assert len(list(folder.iterdir())) == 3

@@ -14,6 +14,8 @@ from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import content_of
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.pipeline.probes import probe_model
+from tests.support.graphs import gaussian
+from tests.support.weight_files import save_parts
 
 PLAIN = next(path for path in demo_paths() if path.stem == "digits-plain")
 RESCALED = next(path for path in demo_paths() if path.stem == "digits-rescaled")
@@ -147,3 +149,16 @@ def test_a_file_that_is_chosen_again_is_known_by_its_content(path, tmp_path):
     assert keep_child.content_of(PLAIN, keep_if=content, store_path=path) == content
     assert list(kept.sizes(path)) == [content]
     assert kept.keep(open_model(PLAIN), path) == kept.kept_file(path, content)
+
+
+def test_a_model_in_parts_is_kept_with_all_of_them(path, tmp_path):
+    folder = tmp_path / "upload"
+    folder.mkdir()
+    index = save_parts(folder, {f"h.{n}.weight": gaussian(4, 5, seed=n) for n in range(4)})
+    choices = IngestChoices(source=f"upload {index.name}", probe=False, keep=True, name="parts")
+    ingest_file(index, path, choices)
+    shutil.rmtree(folder)
+    copy = at_hand(path, "parts")
+    assert copy is not None
+    assert copy.name == index.name
+    assert content_of(copy) == origin_of(path, "parts").sha256
