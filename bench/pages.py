@@ -172,6 +172,8 @@ def generate(path: Path, model_count: int, folder: Path) -> None:
     with store.writing(path) as con:
         for model_id in bases:
             store.remove_model(con, model_id)
+    # What the models that were copied took is room for nobody.
+    store.compact(path)
     elapsed = time.perf_counter() - started
     size = path.stat().st_size / 1e9
     print(f"\r{model_count:,} models in {elapsed:.0f} s, {size:.1f} GB", file=sys.stderr)

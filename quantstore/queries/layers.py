@@ -51,7 +51,15 @@ def worst_layers(con: Connection, model: str, scheme: str) -> "pd.DataFrame":
         per_channel as (
             select layer_id, channel_sqnr_p10_db as per_channel_p10_db
             from errors
+            semi join chosen using (layer_id)
             where scheme = $per_channel
+        ),
+        -- Of these layers first: what is asked of them afterwards would read every channel.
+        rounded as materialized (
+            select layer_id, channel, sqnr_db, zeroed_fraction
+            from channel_errors
+            semi join chosen using (layer_id)
+            where scheme = $scheme
         ),
         sparks as (
             select
@@ -59,9 +67,7 @@ def worst_layers(con: Connection, model: str, scheme: str) -> "pd.DataFrame":
                 histogram(
                     least(floor(coalesce(sqnr_db, 1e9) / $bin_db), $bins - 1)::integer
                 ) as counts
-            from channel_errors
-            semi join chosen using (layer_id)
-            where scheme = $scheme
+            from rounded
             group by layer_id
         ),
         living as (
@@ -75,9 +81,9 @@ def worst_layers(con: Connection, model: str, scheme: str) -> "pd.DataFrame":
         ),
         flattened as (
             select layer_id, count(*) as flattened_channels
-            from channel_errors
+            from rounded
             join living using (layer_id, channel)
-            where channel_errors.scheme = $scheme and channel_errors.zeroed_fraction = 1
+            where zeroed_fraction = 1
             group by layer_id
         ),
         narrow as (
