@@ -863,7 +863,7 @@ def test_sql_draws_a_plan_in_lines(ask):
             READS_THE_STORE_ONLY,
             marks=pytest.mark.slow,
         ),
-        ("select error(chr(27) || '[31m')", r"\x1b[31m"),
+        pytest.param("select error(chr(27) || '[31m')", r"\x1b[31m", marks=pytest.mark.slow),
     ],
 )
 def test_a_wrong_query_is_one_line_and_exit_code_1(run, demo_store, query, part):

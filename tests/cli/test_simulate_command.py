@@ -25,7 +25,10 @@ def test_a_target_and_a_goal_are_those_of_the_run(demo_store, tmp_path, capsys):
         assert con.value("select min(goal_db) from float_sets") == 20
 
 
-@pytest.mark.parametrize(("options", "picture_count"), [([], 3), (["--no-pictures"], 0)])
+@pytest.mark.parametrize(
+    ("options", "picture_count"),
+    [([], 3), pytest.param(["--no-pictures"], 0, marks=pytest.mark.slow)],
+)
 def test_what_int8_does_to_the_answers_is_said_and_kept(
     demo_store, tmp_path, capsys, options, picture_count
 ):

@@ -159,10 +159,22 @@ def test_what_is_said_has_one_word_in_colour_on_a_terminal_alone(variables, caps
 # Width.
 
 
-@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 140])
+def in_widths(command, quick, slow=()):
+    return [
+        *((command, width) for width in quick),
+        *(pytest.param(command, width, marks=pytest.mark.slow) for width in slow),
+    ]
+
+
 @pytest.mark.parametrize(
-    "command",
-    ["models", "layers digits-rescaled", "compare digits-plain digits-rescaled", "sql FROM"],
+    ("command", "width"),
+    [
+        *in_widths("models", (20, 40, 60, 80, 100, 140)),
+        *in_widths("layers digits-rescaled", (20, 40, 60, 80, 100, 140)),
+        *in_widths("compare digits-plain digits-rescaled", (20, 40, 60, 80, 100, 140)),
+        # Each starts a process.
+        *in_widths("sql FROM", (20, 80), (40, 60, 100, 140)),
+    ],
 )
 def test_no_line_of_a_table_is_wider_than_the_terminal(on_a_terminal, command, width):
     arguments = command.replace("FROM", "from_layers").split()

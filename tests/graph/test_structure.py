@@ -10,6 +10,7 @@ from quantstore.errors import ModelFileError
 from quantstore.graph import find_pairs, find_sites, open_model
 from quantstore.graph.functions import CANNOT_BE_FOLLOWED
 from quantstore.pipeline.ingest import ingest_file
+from quantstore.pipeline.outcome import IngestChoices
 from tests.support.graphs import (
     as_stored,
     float_value,
@@ -243,7 +244,7 @@ def test_layers_are_found_by_their_module(tmp_path):
     for one, module in zip(nodes, ("Stem.0", "head"), strict=True):
         helper.set_model_props(one, {"pkg.torch.onnx.name_scopes": f"['', '{module}', 'conv2d']"})
     path = save(make_model(nodes, {"w": gaussian(3, 3, 1)}), tmp_path / "m.onnx")
-    ingest_file(path, tmp_path / "s.duckdb")
+    ingest_file(path, tmp_path / "s.duckdb", IngestChoices(probe=False))
     with store.reading(tmp_path / "s.duckdb") as connection:
         layers = queries.worst_layers(connection, "m", "int8_tensor_symmetric")
     found = queries.found_by_name(layers, "stem")

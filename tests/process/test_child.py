@@ -457,7 +457,7 @@ import numpy as np
 from quantstore.process import memory
 if sys.argv[1] == "kept":
     memory.keep_freed()
-for _ in range(20):
+for _ in range(6):
     arrays = [np.ones(1 << 18) for _ in range(40)]
     del arrays
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
