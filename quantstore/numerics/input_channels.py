@@ -112,9 +112,11 @@ class InputChannels:
         scale = self._scales(scheme).astype(np.float32)[:, np.newaxis]
         if not scheme.is_per_tensor:
             scale = scale[first : first + len(rows)]
-        returned: Floats = np.rint(rows / scale)
+        returned: Floats = rows / scale
+        np.rint(returned, out=returned)
         returned *= scale
-        np.clip(returned, -LARGEST_WEIGHT, LARGEST_WEIGHT, out=returned)
+        if self._unit > LARGEST_WEIGHT / 4:
+            np.clip(returned, -LARGEST_WEIGHT, LARGEST_WEIGHT, out=returned)
         return returned
 
     def _sums(self, of: Callable[[Floats, int], Floats]) -> Doubles:
