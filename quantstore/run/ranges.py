@@ -159,6 +159,8 @@ def observe(
     for done, arrays in enumerate(computed, start=1):
         for name, array in arrays.items():
             observed[name].add(array)
+        # The next run makes as many.
+        arrays.clear()
         if report is not None:
             report(done, len(blocks) * len(samples))
     in_bodies = frozenset(tensor_names).difference(inputs, computed_names)
@@ -178,8 +180,8 @@ def _computed(
         # All of them fit at once: into the session that is there.
         for names in blocks:
             for index in range(len(samples)):
-                arrays = network.observing.run(network.fed(samples[index]), names)
-                yield dict(zip(names, arrays, strict=True))
+                feeds = network.fed(samples[index])
+                yield dict(zip(names, network.observing.run(feeds, names), strict=True))
         return
     relay = Relay(network.model, blocks, folder, "ranges")
     for indices in rounds(len(samples), lambda: relay.most_bytes):
