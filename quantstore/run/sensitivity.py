@@ -109,7 +109,7 @@ class Bench:
         self._references: dict[tuple[int, ...], tuple[list[Feeds], Reference]] = {}
 
     def without(self, units: Iterable[Unit], indices: Sequence[int]) -> float:
-        """SQNR at the outputs in dB with these units in float; NaN where they are no numbers."""
+        """SQNR at the outputs in dB with these units in float; ``LOST_DB`` where one is none."""
         names = [name for unit in units for name in unit.names]
         return self._figure(self.plan.without(names), indices)
 

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from quantstore.records import LOST_DB
 from quantstore.run.comparison import Reference
 from quantstore.run.emulator import Emulator
 from quantstore.run.sensitivity import (
@@ -172,13 +173,13 @@ def test_progress_counts_rows(small):
     assert said == [(done, 10) for done in range(1, 11)]
 
 
-def test_outputs_that_are_no_numbers_give_no_figure(small, monkeypatch):
+def test_outputs_that_are_no_numbers_are_lost(small, monkeypatch):
     monkeypatch.setattr(
         small.emulator, "run", lambda plan, samples: ([np.full((1, 3), np.nan)] for _ in samples)
     )
     expected = [[np.ones((1, 3))], [np.zeros((1, 3))]]
     small.bench._references[0, 1] = small.trial.test[:2], Reference(("y",), expected)
-    assert math.isnan(small.bench.without((), (0, 1)))
+    assert small.bench.without((), (0, 1)) == LOST_DB
 
 
 # --- budgets -----------------------------------------------------------------------------------

@@ -318,7 +318,6 @@ HARMLESS = [
     "from pragma_user_agent()",
     "from pragma_metadata_info()",
     "from pragma_platform()",
-    "select currval('model_ids')",
     "select txid_current()",
     "select parse_path('{folder}/secret.csv')",
 ]
