@@ -1,6 +1,6 @@
 """Every attack on the SQL console that we know of, each in a child process, as the page runs it.
 
-    python bench/attacks.py [--seconds 2] [--jobs 2]
+    python bench/attacks.py [--seconds 2] [--jobs 2] [--published]
 
 Prints how many of each kind were refused, stopped or answered, and how long the slowest took. Ends
 with 1 where one reached something, left a trace, took too long or ended the process that asked.
@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantstore import store
 from quantstore.console import statement
 from quantstore.console.answer import out_of_memory
 from quantstore.errors import RejectedQueryError
@@ -126,6 +127,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each statement")
     parser.add_argument("--jobs", type=int, default=2, help="statements at the same time")
     parser.add_argument("--only", help="one kind of attack")
+    parser.add_argument("--published", action="store_true", help="attack a published folder")
     options = parser.parse_args()
     os.environ["QUANTSTORE_TEST_SECRET"] = SECRET
     with tempfile.TemporaryDirectory() as temporary:
@@ -134,6 +136,9 @@ def main() -> int:
         for model in demo_paths():
             ingest_file(model, path, IngestChoices(probe=False))
         (folder / "secret.csv").write_text(SECRET)
+        if options.published:
+            store.publish(path, folder / "shared")
+            path = folder / "shared"
         return report(folder, path, options)
 
 

@@ -14,6 +14,8 @@ ENVIRONMENT_VARIABLE = "QUANTSTORE_DB"
 # By this the command that starts the app tells every thread and process of the app.
 WAIT_VARIABLE = "QUANTSTORE_WAIT"
 DEFAULT_STORE = "quantstore.duckdb"
+# By this file a folder is known as a published one.
+PUBLISHED_VIEWS = "published.duckdb"
 
 # Writers hold the store for milliseconds; a large migration may take some seconds.
 DEFAULT_WAIT_SECONDS = 30.0

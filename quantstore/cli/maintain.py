@@ -87,6 +87,32 @@ def import_(db: Path, source: Path, replace: bool) -> None:
     say(", ".join(outcomes))
 
 
+@commands.command(position=155)
+@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@everywhere
+def publish(db: Path, folder: Path) -> None:
+    """Add what the store holds to FOLDER, which many can read at once.
+
+    Writes one part with the models and runs that FOLDER lacks, as Parquet files. Several people can
+    publish into one folder at the same time. Read it with --db FOLDER.
+
+    \b
+    Examples:
+      quantstore publish /shared/models
+      quantstore app --db /shared/models
+    """
+    from quantstore import store
+
+    summary = store.publish(db, folder)
+    if summary.part is None:
+        say(f"{folder} already holds everything in {db}")
+        return
+    say(
+        f"published {counted(summary.models, 'model')} and {counted(summary.runs, 'run')}"
+        f" to {folder}, {_size(summary.file_bytes)}"
+    )
+
+
 @commands.command(position=160)
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 @click.option("--replace", is_flag=True, help="Overwrite FILE.")

@@ -116,6 +116,8 @@ def _store_path(
     context: click.Context, _parameter: click.Parameter, value: Path | None
 ) -> Path | None:
     """The store named after the command, else before it, else by the environment."""
+    if value is not None and value.is_dir() and not (value / settings.PUBLISHED_VIEWS).is_file():
+        raise click.BadParameter(f"{str(value)!r} is a directory, and not a published folder.")
     if context.parent is None:
         return value
     return value or context.parent.params["db"] or settings.store_path()
@@ -152,7 +154,7 @@ def _with_options(command: CommandFunction) -> CommandFunction:
     options = (
         click.option(
             "--db",
-            type=click.Path(dir_okay=False, path_type=Path),
+            type=click.Path(path_type=Path),
             metavar="FILE",
             callback=_store_path,
             help=f"Use this store. [default: ${settings.ENVIRONMENT_VARIABLE} or"

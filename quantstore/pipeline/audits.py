@@ -50,6 +50,7 @@ def start(
         Its progress is :class:`Progress`. Cancelled, it stores nothing, unless it was being written
         already.
     """
+    store.require_writable(store_path)
     child = Child(audit_child.__name__, has_scratch=True, extra_environment=SINGLE_THREADED)
 
     def work(report: Callable[[Any], None]) -> DoneAudit:

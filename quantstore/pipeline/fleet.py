@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
+from quantstore import store
 from quantstore.errors import QuantstoreError, StoreError, printable
 from quantstore.pipeline.ingest import ingest_file, stored_names, written
 from quantstore.pipeline.outcome import (
@@ -129,6 +130,7 @@ class _Fleet:
         self._store_path = store_path
         self._choices = choices
         # They travel along, so that no worker measures what the store holds.
+        store.require_writable(store_path)
         self._stored = set() if choices.replace else set(stored_names(store_path, choices))
 
     def results(self, submit: Submit, at_most: int) -> Iterator[IngestResult]:

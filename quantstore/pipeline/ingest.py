@@ -62,6 +62,8 @@ def ingest_file(
         QuantstoreError: the file cannot be read, or the store cannot be used.
     """
     choices = choices or IngestChoices()
+    # Before anything is measured for it.
+    store.require_writable(store_path)
     attempt = Attempt.begin(path, choices.source)
 
     def is_stored(sha256: str) -> bool:

@@ -117,6 +117,7 @@ def start(
         UnknownTargetError: there is no such target.
         QuantstoreError: no time to measure anything in.
     """
+    store.require_writable(store_path)
     chosen = targets_named(targets)
     if not seconds > 0:
         raise QuantstoreError(

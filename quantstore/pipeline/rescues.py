@@ -67,6 +67,7 @@ def start(path: Path, store_path: Path, inputs: str, choices: RescueChoices) -> 
         Its progress is :class:`Progress`. Cancelled, it stores nothing and leaves no file, unless
         it was being written already.
     """
+    store.require_writable(store_path)
     child = Child(rescue_child.__name__, has_scratch=True, extra_environment=SINGLE_THREADED)
     output = None if choices.output is None else Path(choices.output).absolute()
 

@@ -54,6 +54,7 @@ def start(
         Its progress is :class:`Progress`. Its thread reads what the child says and writes the
         store; cancelled, it stores nothing, unless it was being written already.
     """
+    store.require_writable(store_path)
     choices = choices or Choices()
     child = Child(simulate_child.__name__, has_scratch=True, extra_environment=SINGLE_THREADED)
 

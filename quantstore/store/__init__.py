@@ -56,6 +56,8 @@ from quantstore.store.models import (
     set_source,
     write_models,
 )
+from quantstore.store.published import published_folder, require_writable
+from quantstore.store.publishing import PublishSummary, publish
 from quantstore.store.removal import RemovedRun, remove_run, restore_run
 from quantstore.store.schema import SCHEMA_VERSION, STORAGE_VERSION
 
@@ -77,6 +79,7 @@ __all__ = [
     "Labels",
     "MergeSummary",
     "Parameters",
+    "PublishSummary",
     "RemovedRun",
     "StoreStamp",
     "StoredModel",
@@ -100,6 +103,8 @@ __all__ = [
     "model_with_content",
     "models_with_content",
     "own_runs",
+    "publish",
+    "published_folder",
     "reading",
     "remove_model",
     "remove_model_named",
@@ -107,6 +112,7 @@ __all__ = [
     "rename_model",
     "replace_findings",
     "replace_probe",
+    "require_writable",
     "restore_run",
     "sandbox",
     "set_note",

@@ -24,6 +24,12 @@ from quantstore.errors import (
 )
 from quantstore.store.gate import COURTESY_SECONDS, gate_of, turnstile
 from quantstore.store.migrations import migrate
+from quantstore.store.published import (
+    fenced_views,
+    published_folder,
+    require_writable,
+    shared_views,
+)
 from quantstore.store.rows import load_numpy
 from quantstore.store.schema import (
     SCHEMA_VERSION,
@@ -177,6 +183,13 @@ def together(
     path: Path, wait_seconds: float | None = None, config: ConnectionSettings = CONFIG
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """The file, open for reading beside others; its shape is for the caller to check."""
+    if (folder := published_folder(path)) is not None:
+        # Nobody locks a part: there is nothing to wait for.
+        is_fenced = config.get("enable_external_access") is False
+        views = (fenced_views if is_fenced else shared_views)(folder, dict(config))
+        with _translating(path, views):
+            yield views
+        return
     deadline = _deadline(wait_seconds)
     with gate_of(path).shared(deadline) as is_in:
         if not is_in:
@@ -237,6 +250,7 @@ def writing(
 @contextmanager
 def alone(path: Path, wait_seconds: float | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """The file, open for writing with nobody else in it; its shape is for the caller to check."""
+    require_writable(path)
     deadline = _deadline(wait_seconds)
     with gate_of(path).alone(deadline) as is_in:
         if not is_in:

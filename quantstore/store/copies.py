@@ -15,6 +15,7 @@ import duckdb
 from quantstore.errors import QuantstoreError, StoreError
 from quantstore.store.beside import room_beside
 from quantstore.store.connection import alone, missing_store, reading
+from quantstore.store.published import require_writable
 from quantstore.store.schema import STORAGE_VERSION, require_our_schema
 
 # Whoever opened the former file right before it was replaced asks for its lock within
@@ -38,6 +39,7 @@ def backup(path: Path, target: Path, *, replace: bool = False) -> CopySummary:
         QuantstoreError: ``target`` exists and ``replace`` is not set, is the store itself, or
             cannot be written.
     """
+    require_writable(path)
     _require_target(path, target, replace=replace)
     before = _file_bytes(path)
     with _successor(target) as fresh, reading(path) as connection:

@@ -147,15 +147,25 @@ def create_schema(connection: duckdb.DuckDBPyConnection) -> None:
     """Make every table and view, with their comments, in the open transaction."""
     connection.execute(schema_sql())
     hand_down_comments(connection)
+    describe_store(connection)
+
+
+def describe_store(connection: duckdb.DuckDBPyConnection) -> None:
+    """Fill the tables that say what this store and this release are."""
     connection.executemany(
         "insert into store_info values (?, ?)",
         [
-            ["schema_version", str(SCHEMA_VERSION)],
+            *map(list, store_facts().items()),
             ["created_by", f"quantstore {__version__}"],
             ["created_at", now()],
         ],
     )
     fill_registries(connection)
+
+
+def store_facts() -> dict[str, str]:
+    """The rows of ``store_info`` by which a store is one of this schema."""
+    return {"schema_version": str(SCHEMA_VERSION)}
 
 
 def now() -> str:

@@ -32,7 +32,22 @@ def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.State
         statement_type = duckdb.StatementType.SELECT
     if statement_type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
         raise RejectedQueryError(ONLY_SELECT, ONE_SELECT)
+    if statement_type == duckdb.StatementType.EXPLAIN:
+        # EXPLAIN ANALYZE runs what it explains.
+        only_select(connection, _explained(statements[0].query))
     return statements[0]
+
+
+def _explained(query: str) -> str:
+    """What comes behind EXPLAIN, ANALYZE and a list of options."""
+    offsets = [offset for offset, _ in duckdb.tokenize(query)]
+    depth = 0
+    for offset in offsets[1:]:
+        depth += (query[offset] == "(") - (query[offset] == ")")
+        is_option = depth > 0 or query[offset] == ")" or query[offset:].lower().startswith("analy")
+        if not is_option or _READS.match(query[offset:]):
+            return query[offset:]
+    return ""
 
 
 _READS = re.compile(r"[\s(]*(pivot|pivot_wider|from|select|with|explain)\b", re.IGNORECASE)
