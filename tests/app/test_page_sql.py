@@ -230,7 +230,7 @@ def test_every_table_and_view_is_listed_with_its_columns(seen, demo_store):
     listed = {(thing["name"], one["name"]) for thing in things for one in thing["columns"]}
     assert listed == set(zip(schema["thing"], schema["column_name"], strict=True))
     types = {one["name"]: one["type"] for thing in things for one in thing["columns"]}
-    assert types["sqnr_db"] == "double, dB"
+    assert types["sqnr_db"] == "float, dB"
     assert types["zeroed_fraction"] == "double, 0 to 1"
     # The editor completes the same names.
     assert [one["name"] for one in data_of(seen, "statement")["tables"]] == [

@@ -160,7 +160,7 @@ def test_the_time_of_a_probe_is_an_option_of_both_commands(run, answering, monke
 
     choices = []
 
-    def ingest_file(path, db, choice, report):
+    def ingest_file(path, db, choice, report, prober):
         choices.append(choice)
         return IngestResult(path=str(path), outcome="already stored", model=MODEL)
 
