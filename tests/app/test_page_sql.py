@@ -231,7 +231,7 @@ def test_every_table_and_view_is_listed_with_its_columns(seen, demo_store):
     assert listed == set(zip(schema["thing"], schema["column_name"], strict=True))
     types = {one["name"]: one["type"] for thing in things for one in thing["columns"]}
     assert types["sqnr_db"] == "float, dB"
-    assert types["zeroed_fraction"] == "double, 0 to 1"
+    assert types["zeroed_fraction"] == "float, 0 to 1"
     # The editor completes the same names.
     assert [one["name"] for one in data_of(seen, "statement")["tables"]] == [
         thing["name"] for thing in things
