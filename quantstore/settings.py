@@ -29,6 +29,16 @@ def store_path() -> Path:
     return Path(os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_STORE)
 
 
+def published_folder(path: Path) -> Path | None:
+    """The folder that a path names, by itself or by its file of views; None for any other path."""
+    folder = path.parent if path.name == PUBLISHED_VIEWS else path
+    try:
+        return folder if (folder / PUBLISHED_VIEWS).is_file() else None
+    except OSError:
+        # A name that no system accepts, too long for example.
+        return None
+
+
 def command(arguments: str, path: Path | None = None) -> str:
     """A command for a shell that acts on one store: ``quantstore --db FILE compact``.
 

@@ -116,11 +116,19 @@ def _store_path(
     context: click.Context, _parameter: click.Parameter, value: Path | None
 ) -> Path | None:
     """The store named after the command, else before it, else by the environment."""
-    if value is not None and value.is_dir() and not (value / settings.PUBLISHED_VIEWS).is_file():
+    if value is not None and _is_folder(value) and settings.published_folder(value) is None:
         raise click.BadParameter(f"{str(value)!r} is a directory, and not a published folder.")
     if context.parent is None:
         return value
     return value or context.parent.params["db"] or settings.store_path()
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        # A name that no system accepts; whoever opens it says what is wrong.
+        return False
 
 
 def _for_this_command(

@@ -56,7 +56,7 @@ from quantstore.store.models import (
     set_source,
     write_models,
 )
-from quantstore.store.published import published_folder, require_writable
+from quantstore.store.published import require_writable
 from quantstore.store.publishing import PublishSummary, publish
 from quantstore.store.removal import RemovedRun, remove_run, restore_run
 from quantstore.store.schema import SCHEMA_VERSION, STORAGE_VERSION
@@ -104,7 +104,6 @@ __all__ = [
     "models_with_content",
     "own_runs",
     "publish",
-    "published_folder",
     "reading",
     "remove_model",
     "remove_model_named",

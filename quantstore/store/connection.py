@@ -22,11 +22,11 @@ from quantstore.errors import (
     RejectedQueryError,
     StoreError,
 )
+from quantstore.settings import published_folder
 from quantstore.store.gate import COURTESY_SECONDS, gate_of, turnstile
 from quantstore.store.migrations import migrate
 from quantstore.store.published import (
     fenced_views,
-    published_folder,
     require_writable,
     shared_views,
 )

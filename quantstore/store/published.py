@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 
 from quantstore.errors import StoreError
-from quantstore.settings import PUBLISHED_VIEWS
+from quantstore.settings import PUBLISHED_VIEWS, published_folder
 from quantstore.store.schema import create_schema, describe_store, hand_down_comments, schema_sql
 from quantstore.store.tables import DERIVED, INGESTS, OF_MODELS, Table
 
@@ -24,12 +24,6 @@ PARTS = "part=*"
 PUBLISHED_TABLES = (*OF_MODELS, *DERIVED, INGESTS)
 
 IS_ONLY_READ = "is a published folder, which can only be read"
-
-
-def published_folder(path: Path) -> Path | None:
-    """The folder that a path names, by itself or by its file of views; None for any other path."""
-    folder = path.parent if path.name == VIEWS_FILE else path
-    return folder if (folder / VIEWS_FILE).is_file() else None
 
 
 def require_writable(path: Path) -> None:
