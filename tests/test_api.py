@@ -169,6 +169,7 @@ def test_a_diff_is_the_frame_of_the_revisions_page_the_worst_change_first(demo, 
     assert set(demo.diff(before, before)["outcome"]) == {"unchanged"}
 
 
+@pytest.mark.slow
 def test_a_report_is_a_file_to_send(demo, tmp_path):
     path = demo.report(["digits-plain", "digits-rescaled"], tmp_path / "digits.html")
     assert path == tmp_path / "digits.html"
@@ -188,6 +189,7 @@ def test_limits_that_are_none_are_a_sentence(demo):
     assert "Limits(min_sqnr_db=20)" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_check_takes_limits_of_python_and_of_a_file(demo, tmp_path):
     (check,) = demo.check("digits-rescaled")
     assert (check.check, check.outcome) == ("verdict", "not measured")
@@ -318,6 +320,7 @@ def test_a_file_that_is_no_store_shows_when_it_is_opened(tmp_path):
         quantstore.open_store(tmp_path / "notes.txt")
 
 
+@pytest.mark.slow
 def test_ingest_tells_what_became_of_each_file_in_their_order(tmp_path):
     models = quantstore.demo_models()
     seen = []
@@ -363,6 +366,7 @@ def test_an_unknown_target_is_an_error_that_names_the_others(demo, kind):
         demo.probe("digits-plain", "nope")
 
 
+@pytest.mark.slow
 def test_a_rescue_is_stored_and_its_files_are_where_they_were_asked_for(own, tmp_path, monkeypatch):
     fake_rescue.install(tmp_path / "in-the-child", monkeypatch)
     file = next(path for path in quantstore.demo_models() if path.stem == "digits-rescaled")

@@ -53,6 +53,7 @@ def test_an_upload_keeps_no_file_open_and_goes_with_its_model(tmp_path, monkeypa
     assert not again.folder.parent.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_file_locks")
 def test_readers_and_writers_of_one_store_still_wait_for_each_other(empty_store, tmp_path):
     path = tmp_path / "own.duckdb"

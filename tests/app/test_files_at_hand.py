@@ -113,6 +113,7 @@ def runnable(path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "key", "button"), [("drift", "run", "Run"), ("rescue", "rescue", "Rescue")]
 )

@@ -67,6 +67,7 @@ def test_picture_and_list_show_the_same_with_the_band_of_each_layer(page, demo_s
     assert drawing["summary"].startswith("Network of 10")
 
 
+@pytest.mark.slow
 def test_a_block_has_the_band_of_its_worst_layer(page):
     drawing = drawing_of(page())
     blocks = [row for row in rows_in(drawing["tree"]) if row["block"] is not None]
@@ -84,6 +85,7 @@ def test_without_a_run_the_page_says_where_to_start_one(page, label):
     assert {box["band"] for box in drawing_of(app)["boxes"]} == {None}
 
 
+@pytest.mark.slow
 def test_sensitivity_and_drift_colour_the_nodes_that_were_measured(page, own_store):
     with store.writing(own_store) as con:
         layer = queries.layer_profiles(con, [MODEL], TARGET.layer_scheme.name)["layer"][3]

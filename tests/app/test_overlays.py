@@ -44,6 +44,7 @@ def labels(app):
     return [one.label for one in app.get("download_button") if one.label in overlays.LABELS]
 
 
+@pytest.mark.slow
 def test_a_model_whose_file_is_there_is_handed_out_annotated(open_app, path, on_loopback):
     app = open_app(path, "model", model=MODEL)
     assert fails(app) == []
@@ -51,6 +52,7 @@ def test_a_model_whose_file_is_there_is_handed_out_annotated(open_app, path, on_
     assert overlays.NO_FILE not in texts(app)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_offered", [True, False])
 def test_what_is_handed_out_is_made_on_the_click(path, handed, monkeypatch, is_offered):
     monkeypatch.setenv("QUANTSTORE_DB", str(path))

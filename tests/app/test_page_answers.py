@@ -66,6 +66,7 @@ def text_of(app):
     return text.replace("\u00a0", " ").replace("\\", "")
 
 
+@pytest.mark.slow
 def test_both_answers_stand_side_by_side_with_the_difference_in_words(drift_page):
     app = drift_page((detected(), detected(2, is_shown=False, float_answer=None)))
     text = text_of(app)

@@ -20,6 +20,7 @@ def page(monkeypatch, demo_store):
     return open_page
 
 
+@pytest.mark.slow
 def test_the_examples_stand_for_the_models_of_the_article(page):
     app = page()
     assert app.selectbox(key="ruined").value == "digits-rescaled"
@@ -35,6 +36,7 @@ def test_the_examples_stand_for_the_models_of_the_article(page):
     assert "Missing: RTMDet-s, YOLOv10-N and Faster R-CNN" in texts(app).replace("\\", "")
 
 
+@pytest.mark.slow
 def test_the_models_of_the_address_are_drawn(page):
     app = page(ruined="digits-plain", spared="digits-rescaled")
     assert app.selectbox(key="ruined").value == "digits-plain"
@@ -48,6 +50,7 @@ def test_a_model_beside_itself_is_drawn_once(page):
     assert len(app.get("vega_lite_chart")) == 3
 
 
+@pytest.mark.slow
 def test_the_layer_of_the_article_is_found_by_its_name(page, demo_store, tmp_path):
     path = shutil.copy(demo_store, tmp_path / "named.duckdb")
     with store.writing(path) as con:

@@ -83,6 +83,7 @@ def demo(name):
 # What came of an audit
 
 
+@pytest.mark.slow
 def test_the_page_opens_with_the_verdict_and_what_it_rests_on(open_app, path, monkeypatch):
     trusting_no_chart(monkeypatch)
     audit_id = audited(path, INT8, FLOAT)
@@ -100,6 +101,7 @@ def test_the_page_opens_with_the_verdict_and_what_it_rests_on(open_app, path, mo
     assert set(listed(app)) == {"layer", "tensor", "output"}
 
 
+@pytest.mark.slow
 def test_layers_and_grids_come_with_their_values(open_app, path):
     audited(path, INT8, FLOAT)
     shown = listed(open_app(path, "audit"))
@@ -195,6 +197,7 @@ def test_an_audit_that_is_gone_is_said(open_app, path):
     assert [one.value for one in app.warning] == [pickers.not_in_store("audit numbered", "999")]
 
 
+@pytest.mark.slow
 def test_of_a_float_model_the_audits_of_its_int8_files_are_shown(open_app, path):
     key = audited(path, INT8, FLOAT)
     app = open_app(path, "audit", model=FLOAT)
@@ -202,6 +205,7 @@ def test_of_a_float_model_the_audits_of_its_int8_files_are_shown(open_app, path)
     assert app.selectbox(key="audit").value == str(key)
 
 
+@pytest.mark.slow
 def test_a_pair_without_an_audit_opens_the_form_with_both_chosen(open_app, path, on_loopback):
     audited(path, INT8, FLOAT)
     app = open_app(path, "audit", model=INT8, float="digits-plain")
@@ -230,6 +234,7 @@ def test_without_an_audit_the_page_says_what_one_is_and_offers_the_form(
     assert picked["FLOAT"] in (FLOAT, "digits-separable-unfolded")
 
 
+@pytest.mark.slow
 def test_an_audit_is_asked_for_with_what_was_chosen(open_app, path, asked, on_loopback, tmp_path):
     (tmp_path / "photos").mkdir()
     app = open_app(path, "audit", model=INT8, float=FLOAT)
@@ -275,6 +280,7 @@ def test_a_file_that_is_not_at_hand_is_chosen_again(open_app, path, on_loopback)
     assert button(app, "Audit") is None
 
 
+@pytest.mark.slow
 def test_without_an_int8_model_the_page_says_to_add_one(open_app, demo_store, on_loopback):
     app = open_app(demo_store, "audit")
     assert fails(app) == []
@@ -323,6 +329,7 @@ def start(queue, path, inputs):
     return job
 
 
+@pytest.mark.slow
 def test_what_an_audit_found_is_in_the_store(path, tmp_path, monkeypatch):
     fake_audit.install(tmp_path / "fake", monkeypatch)
     queue = RunQueue()
@@ -360,6 +367,7 @@ def links(app):
     }
 
 
+@pytest.mark.slow
 def test_revisions_of_an_int8_and_a_float_model_point_to_an_audit(open_app, path):
     app = open_app(path, "revisions", before=FLOAT, after=INT8)
     assert fails(app) == []
@@ -394,6 +402,7 @@ def test_the_page_of_an_int8_model_shows_its_audit_or_the_way_to_one(open_app, p
     assert links(open_app(path, "model", model="digits-plain")) == {}
 
 
+@pytest.mark.slow
 def test_a_cell_of_compare_says_what_the_audit_found(open_app, path):
     audited(path, INT8, FLOAT)
     app = open_app(path, "compare")

@@ -65,6 +65,7 @@ def test_the_matrix_is_sorted_as_the_address_says(seen):
     assert data["sort"]["chosen"] == "weights"
 
 
+@pytest.mark.slow
 def test_the_worst_verdict_comes_first_unless_somebody_sorts(seen):
     app = seen(sort="nonsense")
     assert matrix(app)["rows"][0]["model"] == "digits-rescaled"
@@ -92,6 +93,7 @@ def offered(app):
     return [one.key for one in app.button_group if one.key in queries.FACETS]
 
 
+@pytest.mark.slow
 def test_a_tag_chooses_the_models_and_what_there_is_to_pick_from(seen, tagged):
     app = seen(tagged, tag="edge")
     assert [row["model"] for row in matrix(app)["rows"]] == ["digits-rescaled", "digits-plain"]
@@ -117,6 +119,7 @@ def test_facets_are_counted_over_the_models_that_meet_the_others(seen, tagged):
     assert choices(both, "tag") == ["<b> (1)", "edge (1)"]
 
 
+@pytest.mark.slow
 def test_what_no_model_differs_in_is_no_facet(seen, tagged):
     # None of the examples stores integers, and none is known to survive a target.
     assert offered(seen(tagged)) == ["verdict", "operator", "tag"]

@@ -80,6 +80,7 @@ def worst_layer(demo_store, model=MODEL):
 every_scale = pytest.mark.parametrize("target", ["int8_tensor", "int8_channel"])
 
 
+@pytest.mark.slow
 @every_scale
 def test_an_address_restores_the_layer_and_the_target(seen, target):
     app = seen(model=MODEL, layer=LAYER, target=target)
@@ -125,6 +126,7 @@ def test_the_address_names_the_worst_layer_too(seen, demo_store):
     assert dict(app.query_params) == worst | {"target": "int8_tensor"}
 
 
+@pytest.mark.slow
 def test_an_unknown_layer_falls_back_to_the_worst_one_and_says_so(seen, demo_store):
     app = seen(model=MODEL, layer="<b>nope</b>")
     assert name_on(app) == worst_layer(demo_store)

@@ -39,6 +39,7 @@ def table_of(app, first):
     return None
 
 
+@pytest.mark.slow
 def test_what_would_rescue_a_layer_is_what_the_store_says(page, demo_store):
     table = table_of(page(columns=RESCUES), LAYER_AND_REMEDY)
     with store.reading(demo_store) as con:
@@ -84,6 +85,7 @@ def cells_of(app, key):
                 yield row[key]
 
 
+@pytest.mark.slow
 def test_an_untested_model_is_drawn_neither_good_nor_bad(page, untested_store):
     app = page(untested_store, model="digits-plain", target="int8_channel")
     assert app.header[0].value.startswith(f"Untested with {TARGETS['int8_channel'].title}: stopped")
@@ -107,6 +109,7 @@ def test_under_a_scheme_per_channel_its_remedies_are_others(page):
     assert {row["cells"][0]["small"] for row in table["rows"]} == {"fine as it is"}
 
 
+@pytest.mark.slow
 def test_two_operands_of_a_node_are_told_apart(page, demo_store, tmp_path):
     path = tmp_path / "several.duckdb"
     shutil.copy(demo_store, path)

@@ -96,6 +96,7 @@ def tables(app):
 # What came of a rescue
 
 
+@pytest.mark.slow
 def test_the_page_opens_with_the_verdict_before_and_after(open_app, path, rescued, monkeypatch):
     trusting_no_chart(monkeypatch)
     rescued()
@@ -256,6 +257,7 @@ def a_file(folder, name="net.rescued.onnx", content=b"model"):
     )
 
 
+@pytest.mark.slow
 def test_every_file_can_be_downloaded_with_the_line_that_uses_it(
     open_app, path, rescued, tmp_path, on_loopback
 ):
@@ -277,6 +279,7 @@ def test_an_empty_file_says_so(open_app, path, rescued, tmp_path, on_loopback):
     assert rescue_files.EMPTY in said(app)
 
 
+@pytest.mark.slow
 def test_a_file_with_another_content_is_not_handed_out(
     open_app, path, rescued, tmp_path, on_loopback
 ):

@@ -84,6 +84,7 @@ def probed(demo_store, tmp_path_factory):
 # Verdicts
 
 
+@pytest.mark.slow
 def test_compare_speaks_from_the_probe_and_says_so(probed):
     app = seen(probed, "compare")
     untested = finding("untested", reason="it was stopped")
@@ -96,6 +97,7 @@ def test_compare_speaks_from_the_probe_and_says_so(probed):
     assert notes.UNTESTED_NOTE in said(app)
 
 
+@pytest.mark.slow
 def test_a_run_on_own_inputs_is_shown_with_their_number(open_app, path):
     with store.writing(path) as con:
         add(con, "digits-plain", a_run(39.7, source="12 images", provisional="guess <b>"))
@@ -114,6 +116,7 @@ def test_without_a_run_compare_says_nothing_of_a_probe(demo_store):
     assert notes.WEIGHTS_NOTE in said(app)
 
 
+@pytest.mark.slow
 def test_a_model_opens_with_what_the_probe_found(probed):
     app = seen(probed, "model", model="digits-plain")
     headline = headlines.model_headline(
@@ -124,6 +127,7 @@ def test_a_model_opens_with_what_the_probe_found(probed):
     assert [b.label for b in app.button if b.key == "to_reality"]
 
 
+@pytest.mark.slow
 def test_a_model_that_its_activations_break_says_so_where_it_breaks(open_app, path):
     with store.writing(path) as con:
         add(con, "digits-plain", a_run(4.9))
@@ -157,11 +161,13 @@ def test_weights_that_suffer_too_are_not_let_off(open_app, path, weights_db, bot
     assert "It is the activations" not in said(open_app(path, "model", model="digits-plain"))
 
 
+@pytest.mark.slow
 def test_a_failed_probe_is_said_with_its_reason(probed):
     app = seen(probed, "model", model="digits-separable-unfolded")
     assert f"{run_words.PROBE_FAILED} it was stopped" in said(app)
 
 
+@pytest.mark.slow
 def test_a_model_that_was_not_run_says_how_to(demo_store):
     app = seen(demo_store, "model", model="digits-plain")
     assert run_words.NOT_RUN in said(app)

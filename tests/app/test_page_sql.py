@@ -164,6 +164,7 @@ def test_no_rows_is_an_answer(page):
     assert any("returned no rows" in caption.value for caption in app.caption)
 
 
+@pytest.mark.slow
 def test_a_wrong_statement_is_explained_and_shown_where_it_is_wrong(page):
     app = page(asked="select modell\nfrom models")
     (error,) = app.error
@@ -281,6 +282,7 @@ def test_an_answer_can_be_taken_along_in_three_forms(seen):
     assert [button.label for button in found] == ["CSV", "JSON", "Parquet"]
 
 
+@pytest.mark.slow
 def test_a_slow_statement_can_be_cancelled(page, monkeypatch):
     monkeypatch.setattr(statement, "PATIENCE_SECONDS", 0)
     app = page(

@@ -124,6 +124,7 @@ def test_one_model_is_enough_for_every_page(one_model_store, page):
     assert not any(b.key == "add_examples" for b in app.button)
 
 
+@pytest.mark.slow
 def test_compare_opens_with_the_answer(seen):
     app = seen("compare", target="int8_tensor")
     untested = [finding() for _ in range(3)]
@@ -134,6 +135,7 @@ def test_compare_opens_with_the_answer(seen):
     assert len(app.get("vega_lite_chart")) == 3
 
 
+@pytest.mark.slow
 def test_compare_shows_the_models_of_its_address(seen):
     app = seen("compare", models=["digits-plain", "digits-separable"])
     assert app.multiselect(key="models").value == ["digits-plain", "digits-separable"]
@@ -156,6 +158,7 @@ def test_what_was_picked_last_is_what_other_pages_show(open_app, demo_store):
     assert app.selectbox(key="model").value == "digits-plain"
 
 
+@pytest.mark.slow
 def test_a_target_in_the_address_is_the_target_of_the_page(seen):
     app = seen("compare", target="int8_weights")
     assert app.selectbox(key="target").value == "int8_weights"
@@ -291,6 +294,7 @@ def test_names_that_look_like_markup_show_as_themselves(open_app, demo_store, tm
         assert "<img" not in texts(app).replace("\\<img", "")
 
 
+@pytest.mark.slow
 def test_one_model_alone_is_designed_too(open_app, one_model_store):
     app = open_app(one_model_store, "compare", target="int8_tensor")
     assert fails(app) == []

@@ -144,6 +144,7 @@ def test_a_file_in_the_working_folder_is_not_taken_for_a_library(queue, tmp_path
     assert [job.state for job in finished(queue)] == ["done"]
 
 
+@pytest.mark.slow
 def test_a_file_that_takes_for_ever_is_stopped(queue, tmp_path, monkeypatch):
     monkeypatch.setattr("quantstore.pipeline.ingest_child.TIME_LIMIT_SECONDS", 0.01)
     add(queue, demo("digits-plain"), tmp_path / "s.duckdb")

@@ -177,6 +177,7 @@ def test_what_cannot_be_a_path_is_refused_in_words(queue, text):
     assert len(queue.snapshot()[0].name) < 100
 
 
+@pytest.mark.slow
 def test_a_path_that_leads_nowhere_is_shown_as_it_was_typed(queue, tmp_path):
     sidebar._queue_path(str(tmp_path / "gone.onnx"))
     assert [job.name for job in finished(queue)] == [str(tmp_path / "gone.onnx")]

@@ -72,6 +72,7 @@ def said(app):
     return texts(app).replace("\u00a0", " ").replace("\\", "")
 
 
+@pytest.mark.slow
 def test_every_target_has_a_row_and_what_is_measured_its_value(open_app, path):
     put(path, a_figure("int8_channel", 33.9), a_figure("int8_dynamic", None, failure=STOPPED))
     app = open_app(path, "model", model=MODEL)
@@ -86,6 +87,7 @@ def test_every_target_has_a_row_and_what_is_measured_its_value(open_app, path):
         assert (cell["text"], cell["small"]) == (name, TARGETS[name].description)
 
 
+@pytest.mark.slow
 def test_what_stayed_in_float_is_said_beside_the_value_and_named_once(open_app, path):
     names = (HOSTILE, *(f"/rnn/LSTM_{number}" for number in range(20)))
     put(
@@ -133,6 +135,7 @@ def test_where_only_reasons_are_left_they_are_tried_again(open_app, path, asked,
     assert "quantstore probe" not in said(app)
 
 
+@pytest.mark.slow
 def test_from_elsewhere_a_command_is_shown(open_app, path, monkeypatch):
     monkeypatch.setattr(run_form, "is_offered", lambda: False)
     app = open_app(path, "model", model=MODEL)
@@ -151,6 +154,7 @@ def test_without_the_file_it_can_be_chosen_again(open_app, path, on_loopback):
     assert model_files.CHOOSE_AGAIN in [box.label for box in app.get("file_uploader")]
 
 
+@pytest.mark.slow
 def test_a_job_is_shown_with_its_progress_and_can_be_cancelled(
     open_app, path, monkeypatch, on_loopback
 ):
@@ -173,6 +177,7 @@ def test_a_job_is_shown_with_its_progress_and_can_be_cancelled(
     assert cancelled == [1]
 
 
+@pytest.mark.slow
 def test_a_job_that_failed_says_why_and_may_be_asked_for_again(
     open_app, path, monkeypatch, on_loopback
 ):
@@ -184,6 +189,7 @@ def test_a_job_that_failed_says_why_and_may_be_asked_for_again(
     assert button(app)
 
 
+@pytest.mark.slow
 def test_the_queue_measures_targets_and_stores_them(path):
     queue = RunQueue()
     job_id = queue.add_probe(MODEL, path, ["int8_dynamic"])

@@ -36,6 +36,7 @@ def rows(app, part):
     raise AssertionError(f"no component has {part}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "part"), [("compare", "targets"), ("models", "marked")])
 def test_a_page_that_shows_both_tells_them_apart(both, page, part):
     found = rows(opened(page, both), part)

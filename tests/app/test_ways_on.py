@@ -76,6 +76,7 @@ def test_an_untested_target_is_tested_from_the_model_and_from_compare(open_app, 
     assert {targets[0] for _, targets in asked} == {"int8_channel"}
 
 
+@pytest.mark.slow
 def test_the_sidebar_shows_what_this_session_runs_and_links_to_its_result(
     open_app, path, monkeypatch
 ):
@@ -106,6 +107,7 @@ def test_what_was_cut_off_is_measured_again(open_app, path, asked):
     assert asked == [(MODEL, ["int8_tensor"])]
 
 
+@pytest.mark.slow
 def test_a_run_in_trouble_leads_to_its_rescue(open_app, path):
     key = drifted(path)
     app = open_app(path, "drift", runs=[str(key)], target="int8_tensor")
@@ -122,6 +124,7 @@ def test_a_run_that_is_fine_offers_no_rescue(open_app, path):
     assert button(app, "rescue_run") is None
 
 
+@pytest.mark.slow
 def test_a_run_on_noise_is_started_again_without_the_layers_it_falls_at(open_app, path, asked):
     app = open_app(path, "drift", runs=[str(drifted(path))])
     button(app, "without_steepest").click().run()

@@ -46,6 +46,7 @@ def labels(app):
     return [button.label for button in app.button]
 
 
+@pytest.mark.slow
 @every_model
 def test_the_page_of_the_model_says_why_and_offers_no_run(path, model):
     app = opened("model", path, model=model)

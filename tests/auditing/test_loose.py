@@ -163,6 +163,7 @@ def test_limits_on_outputs_are_open_and_those_on_layers_hold(stored):
     assert judged(min_audit_layer_db=40).outcome == "fail"
 
 
+@pytest.mark.slow
 def test_the_command_prints_layers_and_says_what_is_empty(pair, stored, capsys):
     assert cli.main(["audit", "F16", "Q4_0", "--db", str(stored)]) == 0
     printed = capsys.readouterr()
@@ -172,6 +173,7 @@ def test_the_command_prints_layers_and_says_what_is_empty(pair, stored, capsys):
     assert "weights only in" in printed.err
 
 
+@pytest.mark.slow
 def test_a_model_that_was_ingested_before_is_audited_by_its_name(pair, tmp_path):
     path = tmp_path / "s.duckdb"
     for file in pair:

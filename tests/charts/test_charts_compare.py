@@ -92,6 +92,7 @@ def crowd(count, decades, seed):
     return (10 ** np.random.default_rng(seed).uniform(-decades, decades, count)).tolist()
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20)
     | st.builds(crowd, st.integers(1, 200), st.floats(0, 6), st.integers(0, 2**32))

@@ -248,6 +248,7 @@ def test_no_command_at_all_shows_the_help(run):
 # Which store.
 
 
+@pytest.mark.slow
 def test_the_store_is_named_before_or_after_the_command_or_by_the_environment(
     run, demo_store, monkeypatch
 ):
@@ -403,6 +404,7 @@ def test_ingest_says_which_runs_go_with_what_is_replaced(run, plain_model):
         assert err.splitlines()[0].endswith(f"; removed {said} of its earlier content")
 
 
+@pytest.mark.slow
 @with_a_store_here
 def test_ingest_goes_on_after_a_failure_and_ends_with_1(run, tmp_path, plain_model):
     shutil.copy(plain_model, tmp_path / "good.onnx")
@@ -465,6 +467,7 @@ def test_no_process_starts_early_where_none_may_be_wanted(plain_model, tmp_path)
             assert child is None
 
 
+@pytest.mark.slow
 def test_ingest_names_one_file_and_no_more(run, tmp_path, plain_model):
     assert run("ingest", plain_model, "--name", "mine")[0] == 0
     assert rows_of(run("models", "--format", "csv")[1])[0]["model"] == "mine"
@@ -484,6 +487,7 @@ def test_ingest_refuses_a_name_that_is_taken_unless_told_to_replace(run, plain_m
     assert run("ingest", other, "--name", "digits-plain", "--replace")[0] == 0
 
 
+@pytest.mark.slow
 @with_a_store_here
 def test_ingest_leaves_batch_normalization_alone_if_told_to(run):
     (path,) = (p for p in demo_paths() if p.stem == "digits-separable-unfolded")
@@ -543,6 +547,7 @@ def test_a_progress_bar_shows_on_a_terminal_and_cleans_up(run, plain_model, monk
 # models
 
 
+@pytest.mark.slow
 def test_models_in_three_formats(ask):
     table = ask("models").splitlines()
     assert table[0].split()[:4] == ["model", "verdict", "output_sqnr_db", "evidence"]
@@ -674,6 +679,7 @@ def test_the_table_of_layers_names_its_scheme_and_its_provisional_bands(run, dem
     assert "2 of 10 layers under int8_tensor_symmetric; provisional bands: fine from 30 dB" in err
 
 
+@pytest.mark.slow
 def test_dead_channels_are_counted_where_layers_are_listed(run, tmp_path):
     weights = gaussian(10, 3, 3, 3)
     weights[[2, 5]] *= 1e-9
@@ -795,6 +801,7 @@ def test_diff_of_a_model_that_is_not_there(run, demo_store):
 # sql
 
 
+@pytest.mark.slow
 def test_sql_in_three_formats(ask):
     query = "select model, layer_count from models order by model limit 1"
     assert ask("sql", query).splitlines()[2].split() == ["digits-plain", "6"]
@@ -902,6 +909,7 @@ def test_demo_loads_the_examples_and_says_what_next(run):
     assert "4 already stored" in run("demo")[2]
 
 
+@pytest.mark.slow
 def test_demo_repeats_the_store_in_what_it_suggests(run, demo_store, tmp_path):
     shutil.copy(demo_store, tmp_path / "my store.duckdb")
     _, _, err = run("demo", "--db", tmp_path / "my store.duckdb")

@@ -113,6 +113,7 @@ def test_a_value_that_is_missing_is_exit_code_1_and_a_line(run, answering, tmp_p
     assert "stopped after 60 s" in out
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_stored_is_ingested_as_well(run, tmp_path, answering):
     answering()
     file = save(conv_model(), tmp_path / "net.onnx")
@@ -152,6 +153,7 @@ def test_ctrl_c_ends_it(run, monkeypatch):
     assert run("probe", MODEL)[0] == 130
 
 
+@pytest.mark.slow
 def test_the_time_of_a_probe_is_an_option_of_both_commands(run, answering, monkeypatch):
     requests = answering()
     run("probe", MODEL)

@@ -245,6 +245,7 @@ def test_presets_are_listed_without_a_model(run):
     assert "imagenet" in out
 
 
+@pytest.mark.slow
 def test_files_lie_in_a_folder_that_is_named_after_the_model(run, tmp_path, monkeypatch):
     fake_rescue.install(tmp_path / "in-the-child", monkeypatch)
     code, out, err = run("rescue", MODEL, "--inputs", "photos")

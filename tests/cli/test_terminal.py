@@ -166,6 +166,7 @@ def in_widths(command, quick, slow=()):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "width"),
     [

@@ -106,6 +106,7 @@ def test_many_rows_arrive_whole_and_in_order(demo_store):
     assert np.array_equal(frame["n"], np.arange(200_000))
 
 
+@pytest.mark.slow
 def test_numbers_are_numbers(demo_store):
     frame = ask(
         demo_store,
@@ -397,6 +398,7 @@ def test_a_crash_of_duckdb_takes_down_nobody_else(demo_store):
     assert value(demo_store, "select count(*) from models") == 4
 
 
+@pytest.mark.slow
 def test_an_answer_wider_than_anybody_reads_is_refused(demo_store):
     error = refusal(demo_store, f"select {'1, ' * 10_000}1", timeout_seconds=30)
     assert error.sentence == "the answer has 10,001 columns; choose fewer columns"
@@ -407,12 +409,14 @@ def test_columns_of_one_name_are_numbered_around_those_that_have_a_number(demo_s
     assert found.column_names == ["a", "a_2", "a_1", "a_3", "a_1_1"]
 
 
+@pytest.mark.slow
 def test_an_answer_that_nobody_could_hold_is_refused(demo_store, monkeypatch):
     monkeypatch.setattr(statement, "LARGEST_ANSWER_BYTES", 1 << 24)
     error = refusal(demo_store, "from range(1_000_000_000_000)", timeout_seconds=10)
     assert statement.IS_LARGER_THAN in error.sentence
 
 
+@pytest.mark.slow
 def test_a_query_can_be_cancelled(demo_store):
     running = statement.start(
         demo_store, "select sleep_ms(100_000)", row_limit=1, timeout_seconds=30
@@ -424,6 +428,7 @@ def test_a_query_can_be_cancelled(demo_store):
     assert time.monotonic() - started < SOON_SECONDS
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_while_waiting_leaves_nothing_behind(ctrl_c, demo_store):
     running = statement.start(

@@ -58,6 +58,7 @@ def test_a_network_whose_weights_are_computed_by_its_own_nodes():
 SAMPLE = ("conv", "convtranspose", "gemm", "matmul", "lstm", "gru", "rnn", "qlinearconv", "einsum")
 
 
+@pytest.mark.slow
 def test_operators_that_onnx_generates_tests_for(tmp_path):
     """Each model is a single node fed by inputs; here all but the first are weights."""
     cases = pytest.importorskip("onnx.backend.test.case.node")

@@ -697,6 +697,7 @@ def broken_model():
     return model
 
 
+@pytest.mark.slow
 def test_findings_are_stored_with_their_model_and_leave_with_it(tmp_path):
     path = stored(tmp_path, broken_model())
     with store.reading(path) as con:
@@ -712,6 +713,7 @@ def test_findings_are_stored_with_their_model_and_leave_with_it(tmp_path):
         assert con.rows("from findings") == []
 
 
+@pytest.mark.slow
 def test_layers_of_one_kind_share_a_row_and_the_gravest_comes_first(tmp_path):
     with store.reading(stored(tmp_path, broken_model())) as con:
         frame = queries.model_findings(con, "net")

@@ -144,6 +144,7 @@ def test_a_network_has_the_same_layers_as_gguf_and_as_safetensors(tmp_path):
 # The store, and what is not measured
 
 
+@pytest.mark.slow
 def test_a_file_is_stored_with_every_target_untested_and_why(tmp_path, prober):
     path = tmp_path / "s.duckdb"
     file = save_gguf(tmp_path / "net.gguf", {"a.weight": gaussian(6, 8)})

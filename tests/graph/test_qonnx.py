@@ -246,6 +246,7 @@ def test_quantizers_of_activations_are_passed_by_and_said(tmp_path):
     assert any('"Quant": 1' in edge.operators for edge in measured.graph_edges)
 
 
+@pytest.mark.slow
 def test_a_file_is_stored_with_every_target_untested_and_why(tmp_path, prober):
     path = tmp_path / "s.duckdb"
     file = save(quantized_activations(), tmp_path / "m.onnx")

@@ -396,6 +396,7 @@ def test_a_part_alone_is_no_model(tmp_path):
 # The store, and what is not measured
 
 
+@pytest.mark.slow
 def test_a_file_is_stored_with_every_target_untested_and_why(tmp_path, prober):
     path = tmp_path / "s.duckdb"
     file = save_tensors(tmp_path / "net.safetensors", {"fc.weight": gaussian(5, 8)})
@@ -430,6 +431,7 @@ def test_without_the_extra_the_file_is_refused_with_how_to_install_it(tmp_path, 
     assert "pip install 'quantstore[safetensors]'" in failure.value.sentence
 
 
+@pytest.mark.slow
 def test_the_packages_of_other_formats_are_loaded_for_their_files_only(tmp_path):
     model = make_model([node("MatMul", ["x", "w"], ["y"], "n")], {"w": gaussian(3, 3)})
     path = save(model, tmp_path / "m.onnx")
@@ -512,6 +514,7 @@ def test_a_pointer_of_git_lfs_is_named(refused, tmp_path):
     assert "git lfs pull" in refused(path)
 
 
+@pytest.mark.slow
 def test_more_tensors_than_any_network_has(refused, tmp_path):
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     header = {f"t{number}": empty for number in range(MOST_NODES + 1)}

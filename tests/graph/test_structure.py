@@ -236,6 +236,7 @@ def test_the_module_of_a_layer_is_what_the_exporter_says(tmp_path, metadata, exp
     assert layer.module_path == expected
 
 
+@pytest.mark.slow
 def test_layers_are_found_by_their_module(tmp_path):
     nodes = [
         node("Conv", ["x", "w"], ["h"], "node_conv2d_1"),

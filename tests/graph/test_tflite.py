@@ -508,6 +508,7 @@ def test_a_real_network_in_both_formats_agrees_layer_by_layer(shared_pairs):
 # The store, and what is not measured
 
 
+@pytest.mark.slow
 def test_a_file_is_stored_with_every_target_untested_and_why(tmp_path, prober):
     path = tmp_path / "s.duckdb"
     file = saved(tmp_path / "net.tflite", conv())
@@ -544,6 +545,7 @@ def test_without_the_extra_the_file_is_refused_with_how_to_install_it(tmp_path, 
     assert "pip install 'quantstore[tflite]'" in failure.value.sentence
 
 
+@pytest.mark.slow
 def test_the_package_that_reads_the_format_is_loaded_for_such_a_file_only(tmp_path):
     model = make_model([node("MatMul", ["x", "w"], ["y"], "n")], {"w": gaussian(3, 3)})
     path = save(model, tmp_path / "m.onnx")

@@ -277,6 +277,7 @@ def test_the_errors_of_random_layers_are_those_of_the_reference(make, height, wi
     check_channel_clipping(weights, found)
 
 
+@pytest.mark.slow
 @given(
     weights=arrays(
         np.float32,

@@ -38,6 +38,7 @@ def audited(path, files, **choices):
     return audits.run(*files[:2], path, files[2], AuditChoices(release=4, **choices))
 
 
+@pytest.mark.slow
 def test_an_audit_is_stored_with_layers_tensors_and_outputs_of_both_models(path, files):
     done = audited(path, files)
     assert (done.float_model, done.int8_model, done.ingested) == ("net", "net-int8", ())

@@ -118,6 +118,7 @@ def test_an_attempt_goes_on_as_old_as_it_was_on_a_machine_with_another_clock(mon
 # --- into the store ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_everything_settles_and_a_second_run_stores_and_measures_nothing(
     tmp_path, path, names, monkeypatch
 ):
@@ -172,6 +173,7 @@ def test_files_that_fail_make_no_store(tmp_path):
     assert not no_store.exists()
 
 
+@pytest.mark.slow
 def test_results_do_not_pile_up_before_the_writer(tmp_path, path, monkeypatch):
     monkeypatch.setattr(fleet, "MOST_UNDER_WAY", 3)
     executor = WatchedExecutor()
@@ -220,6 +222,7 @@ def test_files_of_one_batch_know_of_one_another(tmp_path, path, names, monkeypat
         assert sorted(outcome for outcome, *_ in rows) == ["already stored", "stored", "stored"]
 
 
+@pytest.mark.slow
 def test_one_that_cannot_be_written_takes_no_other_with_it(tmp_path, path, names, monkeypatch):
     free_name = ingest._free_name
 
@@ -240,6 +243,7 @@ def test_one_that_cannot_be_written_takes_no_other_with_it(tmp_path, path, names
         )
 
 
+@pytest.mark.slow
 def test_a_model_that_is_removed_meanwhile_is_measured_after_all(tmp_path, path, names):
     files = model_files(tmp_path, 2)
     ingest_many(files, path, WatchedExecutor())
@@ -256,6 +260,7 @@ def test_a_model_that_is_removed_meanwhile_is_measured_after_all(tmp_path, path,
     assert names() == ["net0", "net1"]
 
 
+@pytest.mark.slow
 def test_replace_measures_what_is_stored(tmp_path, path, names):
     files = model_files(tmp_path, 2)
     ingest_many(files, path, WatchedExecutor())
@@ -267,6 +272,7 @@ def test_replace_measures_what_is_stored(tmp_path, path, names):
 # --- workers that die --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_file_whose_worker_died_is_tried_once_more_alone(tmp_path, path, names):
     executor = LossyExecutor({"net0": 1, "net2": 1})
     results = ingest_many(model_files(tmp_path, 4), path, executor)

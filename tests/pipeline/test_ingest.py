@@ -79,6 +79,7 @@ def broken_file(path):
 # --- the same content is stored once -----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_model_is_stored_with_what_is_known_about_its_file(tmp_path, no_store):
     file, path = model_file(tmp_path / "net.onnx"), no_store
     result = ingest_file(file, path)
@@ -179,6 +180,7 @@ def test_what_people_ran_stays_with_the_content_that_is_measured_anew(tmp_path, 
             assert connection.value(f"select count(*) from {table} {rescued}") == count
 
 
+@pytest.mark.slow
 def test_what_people_ran_on_other_content_goes_with_it_and_is_counted(tmp_path, path):
     file = tmp_path / "net.onnx"
     ingest_file(model_file(file, seed=1), path)
@@ -200,6 +202,7 @@ def test_replace_may_rename(tmp_path, path, names):
     assert names() == ["renamed"]
 
 
+@pytest.mark.slow
 def test_folded_and_unfolded_are_two_models(tmp_path, path, names):
     file = model_file(tmp_path / "net.onnx")
     ingest_file(file, path)
@@ -211,6 +214,7 @@ def test_folded_and_unfolded_are_two_models(tmp_path, path, names):
     assert len(names()) == 2
 
 
+@pytest.mark.slow
 def test_a_model_measured_by_an_older_version_is_measured_anew(tmp_path, path, names):
     file = model_file(tmp_path / "net.onnx")
     ingest_file(file, path, IngestChoices(name="chosen"))
@@ -225,6 +229,7 @@ def test_a_model_measured_by_an_older_version_is_measured_anew(tmp_path, path, n
         assert connection.value("select std from layers") > 0
 
 
+@pytest.mark.slow
 def test_a_scheme_that_is_added_reaches_stores_and_models_that_were_there_before(
     tmp_path, path, names, monkeypatch
 ):
@@ -301,6 +306,7 @@ def test_a_measure_that_is_added_reaches_stores_and_models_that_were_there_befor
 # --- names -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_content_of_the_same_name_gets_a_piece_of_its_hash(tmp_path, path, names):
     ingest_file(model_file(tmp_path / "a" / "net.onnx", seed=1), path)
     ingest_file(model_file(tmp_path / "b" / "net.onnx", seed=2), path)
@@ -396,6 +402,7 @@ def test_progress_counts_layers_and_bytes_of_weights(tmp_path, path):
 # --- several files -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_failures_are_reported_while_the_rest_goes_on(tmp_path, path, names):
     files = [
         model_file(tmp_path / "a.onnx", seed=1),
@@ -584,6 +591,7 @@ def attempts(path):
     return partial(attempts_in, path)
 
 
+@pytest.mark.slow
 def test_every_attempt_leaves_a_row(tmp_path, path, attempts):
     file = model_file(tmp_path / "net.onnx")
     broken = broken_file(tmp_path / "broken.onnx")
@@ -634,6 +642,7 @@ def test_files_measured_by_other_processes_leave_rows_too(two_processes):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [False, True], ids=["already stored", "failed"])
 def test_an_attempt_that_leaves_no_row_is_not_passed_over(tmp_path, path, broken):
     file = model_file(tmp_path / "net.onnx")

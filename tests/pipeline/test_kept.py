@@ -82,6 +82,7 @@ def test_a_model_that_is_stored_already_is_kept_all_the_same(path, tmp_path):
     assert at_hand(path, "digits-plain") is not None
 
 
+@pytest.mark.slow
 def test_the_copy_goes_with_its_model_and_no_other(path, tmp_path):
     for file in (PLAIN, RESCALED):
         uploaded(path, tmp_path / "u", keep=True, file=file)
@@ -128,6 +129,7 @@ def test_what_is_no_content_leads_nowhere(path, sha256):
     kept.remove(path, sha256)
 
 
+@pytest.mark.slow
 def test_a_path_given_later_becomes_the_file_of_an_upload(path, tmp_path):
     uploaded(path, tmp_path / "u", keep=False)
     result = ingest_file(PLAIN, path, IngestChoices(probe=False))

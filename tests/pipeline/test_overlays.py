@@ -121,6 +121,7 @@ def test_values_of_the_latest_run_of_the_target_are_laid_on_its_nodes(path):
     assert others[first].accumulated_db is None
 
 
+@pytest.mark.slow
 def test_broken_layers_are_excluded_until_a_search_says_what_is_enough(path):
     graph_facts = graph_facts_of(path)
     bands = facts_by_node(graph_facts)
@@ -152,6 +153,7 @@ def test_node_data_is_one_file_a_metric_and_only_of_what_is_known(path):
         assert len(data["results"]) == len(graph_facts.nodes)
 
 
+@pytest.mark.slow
 def test_a_tensor_in_float_excludes_what_reads_it(path):
     first, _ = put_run(path, goal_db=30.0, units=[])
     original = original_of(graph_facts_of(path))

@@ -108,6 +108,7 @@ def test_without_targets_those_of_ingest_are_measured(path, answering):
     assert names == [name for name, target in TARGETS.items() if target.is_default]
 
 
+@pytest.mark.slow
 def test_all_means_every_target_and_each_is_asked_for_once(path, answering):
     requests = answering()
     probes.probe_model(MODEL, path, ["int4_weights", "all", "int4_weights"])
@@ -155,6 +156,7 @@ def test_where_there_is_nothing_to_round_no_figure_is_missing(path, answering):
     assert result.notes == (f"{TARGET.name}: {reason(NOTHING_ROUNDED[1])}",)
 
 
+@pytest.mark.slow
 def test_a_reason_gives_way_to_a_later_reason_and_to_a_figure(path, answering):
     for failure in ("the first", "the second"):
         answering(failure=failure)
@@ -167,6 +169,7 @@ def test_a_reason_gives_way_to_a_later_reason_and_to_a_figure(path, answering):
         assert con.rows("select output_sqnr_db, failure from simulations") == [(25.0, None)]
 
 
+@pytest.mark.slow
 def test_too_little_time_is_a_reason_that_is_stored(path):
     result = probes.probe_model(MODEL, path, TARGET.name, seconds=0.001)
     (record,) = result.records
@@ -205,6 +208,7 @@ def messages_of(path):
         )
 
 
+@pytest.mark.slow
 def test_what_a_run_shows_replaces_what_an_earlier_one_showed(path, showing):
     before = messages_of(path)
     for figure in ("33.1 dB", "35.2 dB"):
@@ -218,6 +222,7 @@ def test_what_a_run_shows_replaces_what_an_earlier_one_showed(path, showing):
     assert messages_of(path) == before
 
 
+@pytest.mark.slow
 def test_what_another_target_shows_leaves_what_the_default_one_did(path, showing, answering):
     before = messages_of(path)
     showing(saturates="of the default")
@@ -231,6 +236,7 @@ def test_what_another_target_shows_leaves_what_the_default_one_did(path, showing
     assert messages_of(path) == both
 
 
+@pytest.mark.slow
 def test_without_the_default_target_the_latest_run_says_what_it_shows(path, showing):
     before = messages_of(path)
     for figure in ("33.1 dB", "35.2 dB"):
@@ -259,6 +265,7 @@ def test_a_file_that_the_store_holds_is_that_model(path, answering, tmp_path):
         assert len(queries.model_names(con)) == 4
 
 
+@pytest.mark.slow
 def test_a_new_file_is_ingested_with_one_probe_that_measures_the_usual_as_well(tmp_path, answering):
     requests = answering()
     path = tmp_path / "new.duckdb"
@@ -378,6 +385,7 @@ def test_a_store_that_goes_missing_is_not_made_anew(path, answering, monkeypatch
 # Progress and cancelling.
 
 
+@pytest.mark.slow
 def test_progress_counts_the_figures(path):
     seen = []
     running = probes.start(MODEL, path, "all")

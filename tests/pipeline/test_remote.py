@@ -246,6 +246,7 @@ def test_a_url_is_told_without_its_credentials(url, shown):
     assert pickle.loads(pickle.dumps(model)).url == url
 
 
+@pytest.mark.slow
 def test_credentials_are_neither_stored_nor_printed(tmp_path, path, capsys, monkeypatch):
     """Against a server that nobody reaches: what libraries say of it would hold the URL."""
     with socket.socket() as unused:

@@ -53,6 +53,7 @@ def wait_for_progress(running):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_files_are_where_they_were_asked_for_and_so_say_the_rows(path):
     seen = []
     done = rescues.run(MODEL, path, "photos", choices(), seen.append)
@@ -66,6 +67,7 @@ def test_files_are_where_they_were_asked_for_and_so_say_the_rows(path):
     assert 0 < seen[-1].budget_left_s <= choices().budget_seconds
 
 
+@pytest.mark.slow
 def test_what_was_chosen_reaches_the_child(path):
     size = changed(preset("imagenet"), size=(480, 640))
     done = rescues.run(
@@ -75,6 +77,7 @@ def test_what_was_chosen_reaches_the_child(path):
     assert done.rescue.record.allowed == ("ranges", "float")
 
 
+@pytest.mark.slow
 def test_without_an_output_no_file_is_kept(path):
     done = rescues.run(MODEL, path, "photos", choices(None))
     assert (done.rescue.record.files, rows(path), left_behind()) == ((), [], [])
@@ -99,6 +102,7 @@ def test_another_rescue_takes_the_place_of_the_files_and_leaves_the_others(path)
     assert left_behind() == ["out", *sorted(f"out/{name}" for name in (*NAMES, "notes.txt"))]
 
 
+@pytest.mark.slow
 def test_a_cancelled_rescue_leaves_no_file_and_no_row(path):
     running = rescues.start(MODEL, path, "hang", choices("new/out"))
     wait_for_progress(running)
@@ -127,6 +131,7 @@ def test_a_trouble_is_a_sentence_and_leaves_no_file_and_no_row(path, trouble, se
     assert (left_behind(), rows(path, "select rescue_id from rescues")) == ([], [])
 
 
+@pytest.mark.slow
 def test_a_store_that_others_hold_gets_no_row_and_the_folder_no_file(path):
     Path("out").mkdir()
     Path("out", "exclude.txt").write_text("of before")
@@ -138,6 +143,7 @@ def test_a_store_that_others_hold_gets_no_row_and_the_folder_no_file(path):
     assert left_behind() == ["out", "out/exclude.txt"]
 
 
+@pytest.mark.slow
 def test_a_row_that_cannot_be_written_takes_the_files_back(path, monkeypatch):
     """Also those that were replaced stand there again."""
     Path("out").mkdir()
@@ -153,6 +159,7 @@ def test_a_row_that_cannot_be_written_takes_the_files_back(path, monkeypatch):
     assert Path("out", "exclude.txt").read_text() == "of before"
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_moved_takes_the_others_back(path):
     # A folder stands where a file belongs.
     Path("out", "exclude.txt").mkdir(parents=True)

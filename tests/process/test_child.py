@@ -284,6 +284,7 @@ def test_time_without_end_is_no_limit(start):
     assert asked(start(), "echo", ChildLimits(wall_seconds=float("inf")), content=1) == 1
 
 
+@pytest.mark.slow
 @on_linux
 def test_one_that_nobody_waits_for_ends_by_itself(start):
     child = start()
@@ -301,6 +302,7 @@ def test_the_clock_can_be_started_anew(start):
     assert time.monotonic() - started < 20
 
 
+@pytest.mark.slow
 @on_linux
 def test_processor_time_is_counted_not_time_on_the_clock(start):
     child = start()
@@ -448,6 +450,7 @@ def test_without_control_groups_there_is_what_the_machine_has(control_groups, tm
     assert dataclasses.asdict(limits.sharing_memory(wall_seconds=7))["wall_seconds"] == 7
 
 
+@pytest.mark.slow
 @on_linux
 def test_what_is_freed_is_kept_where_that_is_asked_for():
     """Left alone, most of it goes back to the system, which clears it before it is handed out."""

@@ -291,6 +291,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 @one_caller
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 def test_one_whose_parent_dies_ends_too(caller, begin, tmp_path, monkeypatch):

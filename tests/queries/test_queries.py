@@ -293,6 +293,7 @@ def test_what_a_layer_is_asked_alone_is_what_all_layers_are_asked_together(demo_
     pd.testing.assert_frame_equal(ranked, worst[ranked.columns])
 
 
+@pytest.mark.slow
 def test_channels_come_a_page_at_a_time_in_the_order_asked_for(many_channels):
     def rows(**options):
         with store.reading(many_channels) as con:
@@ -307,6 +308,7 @@ def test_channels_come_a_page_at_a_time_in_the_order_asked_for(many_channels):
     assert rows()[-1] == 0
 
 
+@pytest.mark.slow
 def test_channels_that_round_to_zero_are_counted_without_dead_ones(tmp_path):
     weights = gaussian(10, 3, 3, 3)
     weights[[2, 5]] *= 1e-9
@@ -323,6 +325,7 @@ def test_channels_that_round_to_zero_are_counted_without_dead_ones(tmp_path):
     assert rows == [(10,)]
 
 
+@pytest.mark.slow
 def test_true_channels_of_a_conv_transpose_are_joined_everywhere(tmp_path):
     weights = (
         gaussian(12, 1, 4, 4) * np.geomspace(0.05, 2, 12, dtype=np.float32)[:, None, None, None]

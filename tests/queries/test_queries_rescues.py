@@ -61,6 +61,7 @@ def test_a_file_that_loses_nothing_is_fine_and_a_failure_has_no_band(ask, rescue
     assert ask(queries.rescues, MODEL)["file_band"].fillna("none").tolist() == ["none", "fine"]
 
 
+@pytest.mark.slow
 def test_the_latest_of_a_target_is_the_one_of_the_verdict(ask, rescue):
     rescue(minute=0)
     shown = rescue(minute=1)
@@ -73,6 +74,7 @@ def test_the_latest_of_a_target_is_the_one_of_the_verdict(ask, rescue):
     assert row["rescued_db"] == found["file_db"][found["is_latest"]].item()
 
 
+@pytest.mark.slow
 def test_a_plan_without_a_file_has_no_band_and_does_not_hide_an_earlier_file(ask, rescue):
     written = rescue(minute=0)
     rescue(minute=1, file_db=math.nan, integer_db=math.nan, reached=False)

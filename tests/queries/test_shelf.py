@@ -94,6 +94,7 @@ def test_the_latest_files_come_first(con):
     assert set(ingests["outcome"]) == {"stored"}
 
 
+@pytest.mark.slow
 def test_what_was_removed_leaves_space(con, demo_store, tmp_path):
     path = tmp_path / "s.duckdb"
     shutil.copy(demo_store, path)

@@ -98,6 +98,7 @@ def test_the_answer_of_a_page_is_in_the_report(path, report_text, page):
     assert answer in report_text
 
 
+@pytest.mark.slow
 def test_a_cell_says_what_a_rescue_reached(path, report_text):
     app = opened("compare", path, models=MODEL, target=TARGET)
     rescued = {cell["rescued"] for cell in cells_of(app)} - {""}
@@ -105,6 +106,7 @@ def test_a_cell_says_what_a_rescue_reached(path, report_text):
     assert "Rescued: 24.8 dB" in report_text
 
 
+@pytest.mark.slow
 def test_what_a_file_says_is_text_in_every_section(path):
     page = write(path, [MODEL], TARGET, note=EVIL)
     assert EVIL not in page

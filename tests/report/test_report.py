@@ -161,6 +161,7 @@ def test_every_target_gives_a_report(demo_store, target):
     assert ("p10 per channel" in text) is not scheme.is_per_channel
 
 
+@pytest.mark.slow
 def test_layers_can_be_judged_under_another_scheme(demo_store):
     scheme = INT8_SCHEMES["int8_channel_asymmetric"]
     assert f"layers under {scheme.title}" in Reader(write(demo_store, PAIR, scheme=scheme)).text
@@ -173,6 +174,7 @@ def test_one_model_is_not_compared_with_itself(demo_store):
     assert set(reader.charts()) == {"range", "spread", "map-1"}
 
 
+@pytest.mark.slow
 def test_a_probe_is_reported_with_what_was_measured(demo_store, tmp_path):
     path = tmp_path / "probed.duckdb"
     shutil.copy(demo_store, path)
@@ -198,6 +200,7 @@ def test_a_probe_is_reported_with_what_was_measured(demo_store, tmp_path):
 NBSP = "\u00a0"
 
 
+@pytest.mark.slow
 def test_a_provisional_value_comes_with_its_reason(demo_store, tmp_path):
     path = tmp_path / "provisional.duckdb"
     shutil.copy(demo_store, path)
@@ -209,6 +212,7 @@ def test_a_provisional_value_comes_with_its_reason(demo_store, tmp_path):
     assert text.count("tokens <b> cannot be imitated") == 2
 
 
+@pytest.mark.slow
 def test_an_int8_model_comes_with_its_latest_audit(demo_store, tmp_path):
     path = shutil.copy(demo_store, tmp_path / "audited.duckdb")
     int8, other = "digits-separable", "digits-rescaled"
@@ -241,6 +245,7 @@ def test_an_int8_model_comes_with_its_latest_audit(demo_store, tmp_path):
     assert audit_tables.WAYS_NOTE not in reader.text
 
 
+@pytest.mark.slow
 def test_findings_come_with_their_remedies(demo_store, tmp_path):
     path = tmp_path / "findings.duckdb"
     shutil.copy(demo_store, path)
@@ -256,6 +261,7 @@ def test_findings_come_with_their_remedies(demo_store, tmp_path):
     assert f"warning {where} It is <0>. Prune it." in text
 
 
+@pytest.mark.slow
 def test_a_probe_that_failed_leaves_the_reason(demo_store, tmp_path):
     path = tmp_path / "failed.duckdb"
     shutil.copy(demo_store, path)
@@ -309,6 +315,7 @@ def test_every_layer_is_in_the_csv(page, demo_store):
     assert len(lines) == 1 + 6 + 10
 
 
+@pytest.mark.slow
 def test_the_note_of_the_sender_stands_at_the_top_as_it_was_typed(demo_store):
     text = Reader(write(demo_store, ["digits-plain"], note=" <b>Look</b>\r\nat it & 'that' ")).text
     written = "Note by the sender, 23 November 2026 <b>Look</b> at it & 'that'"
@@ -464,6 +471,7 @@ def test_the_drawing_library_is_of_the_version_that_altair_writes_for():
 # The command.
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_file_and_says_where(demo_store, tmp_path, capsys):
     target = tmp_path / "out.html"
     assert cli.main(["report", *PAIR, "-o", str(target), "--db", str(demo_store)]) == 0
@@ -677,6 +685,7 @@ def test_without_javascript_the_tables_are_there(opened, page):
     assert tab.page.get_by_text("need JavaScript").count()
 
 
+@pytest.mark.slow
 def test_no_picture_of_somebodys_inputs_leaves_with_a_report(demo_store, tmp_path):
     path = shutil.copy(demo_store, tmp_path / "pictured.duckdb")
     picture = np.random.default_rng(0).bytes(3000)

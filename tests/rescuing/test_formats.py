@@ -130,6 +130,7 @@ def test_the_script_writes_the_plan_bit_for_bit(target, in_float, tmp_path):
     assert_it_is_the_plan(trial, network, tmp_path, without(trial, in_float))
 
 
+@pytest.mark.slow
 def test_odd_names_do_no_harm(tmp_path):
     trial = trial_of(small_network(ODD), "int8_channel_fused", tmp_path)
     network = facts_of(trial, "int8_channel_fused", in_float=(f"{ODD}r",))

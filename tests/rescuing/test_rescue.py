@@ -272,6 +272,7 @@ def test_few_inputs_are_said_to_be_few(tmp_path):
     assert any("There are only 4 inputs" in note for note in record.notes)
 
 
+@pytest.mark.slow
 def test_noise_gives_a_proposal_and_no_quantized_file(tmp_path):
     path = wreck(tmp_path / "net.onnx")
     record = rescued(path, "noise", output=str(tmp_path / "out"))
@@ -289,6 +290,7 @@ def test_a_goal_out_of_reach_gives_the_best_plan(tmp_path, photos):
     assert record.after_db > 25
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_plan(tmp_path, photos):
     path = wreck(tmp_path / "net.onnx", activation="SiLU")
     one, other = (rescued(path, photos, reach_db=45, keep_macs=0.5) for _ in range(2))

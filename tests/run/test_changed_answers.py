@@ -170,6 +170,7 @@ def real(shared_models):
     return run
 
 
+@pytest.mark.slow
 def test_faces_are_detections(real):
     record = real("ultraface-rfb320", "ultraface")
     assert {row.form for row in record.answers} == {"boxes"}

@@ -290,6 +290,7 @@ def test_every_int8_scheme_of_weights_goes_with_activations(scheme, path_of, tmp
     assert trial.figure(target) == pytest.approx(trial.refereed(target), abs=0.5)
 
 
+@pytest.mark.slow
 def test_one_session_runs_every_target(path_of, tmp_path):
     trial = trial_of_file(path_of("digits-separable"), tmp_path)
     asked = [target for target in TARGETS.values() if target.activations is not None]
@@ -315,6 +316,7 @@ def test_a_scale_for_each_channel_saves_what_a_depthwise_convolution_reads(tmp_p
         assert (quiet > 20) == is_saved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("file", ["digits-separable", "silero-vad"])
 def test_grids_that_are_constants_give_what_those_that_are_fed_give(name, file, path_of, tmp_path):

@@ -269,6 +269,7 @@ def test_one_lost_output_of_three_is_what_a_verdict_rests_on(tmp_path):
 # --- on the way to the store -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_probe_brings_the_rows_back_from_its_process(tmp_path):
     asked = [Probed.of(DEFAULT_TARGET)]
     path = detector(tmp_path / "d.onnx")

@@ -307,6 +307,7 @@ def check_rows(records):
         assert math.isnan(one.top1_agreement)
 
 
+@pytest.mark.slow
 def test_one_process_probes_several_models_and_finds_the_same(tmp_path, prober):
     path, _ = two_layers(tmp_path)
     broken = tmp_path / "broken.onnx"
@@ -332,6 +333,7 @@ def test_one_process_probes_several_models_and_finds_the_same(tmp_path, prober):
             assert record.onnxruntime_version.startswith("1.")
 
 
+@pytest.mark.slow
 def test_what_a_process_did_before_does_not_count_for_the_next_model(tmp_path):
     path, _ = two_layers(tmp_path)
     with Prober() as prober:
@@ -343,6 +345,7 @@ def test_what_a_process_did_before_does_not_count_for_the_next_model(tmp_path):
     assert spent[1] < spent[0] / 2
 
 
+@pytest.mark.slow
 def test_a_process_that_was_started_before_is_the_one_that_probes(tmp_path):
     path, _ = two_layers(tmp_path)
     child = Child(probe_child.__name__, has_scratch=True)
@@ -442,6 +445,7 @@ def test_a_crash_is_a_row_and_the_next_model_gets_a_new_process(sabotage):
             assert {one.failure for one in records if one.mode == "both"} == {None}
 
 
+@pytest.mark.slow
 def test_without_onnxruntime_the_rows_say_what_to_install(sabotage):
     sabotage("import sys; sys.modules['onnxruntime'] = None")
     records = probe.probe(demo("digits-plain"))
@@ -502,6 +506,7 @@ def test_ingest_stores_the_probe_with_the_model_and_only_once(tmp_path):
     assert evidence == [("digits-plain", "weights"), ("digits-rescaled", "probe")]
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_run_is_stored_all_the_same(tmp_path, prober):
     nodes = [node("MatMul", ["x", "w"], ["h"]), node("Nonsense", ["h"], ["y"])]
     file = save(make_model(nodes, {"w": gaussian(5, 8)}), tmp_path / "net.onnx")

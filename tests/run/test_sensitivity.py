@@ -185,6 +185,7 @@ def test_outputs_that_are_no_numbers_are_lost(small, monkeypatch):
 # --- budgets -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_budget_is_of_processor_time():
     budget = Budget(0.1)
     time.sleep(0.2)

@@ -184,6 +184,7 @@ def test_what_is_excluded_stays_as_it_was(model, arrays):
         simulate(model, arrays, Choices(exclude=("third",)))
 
 
+@pytest.mark.slow
 def test_noise_needs_no_inputs_and_is_the_same_each_time(model):
     one, other = (simulate(model, "noise", WEIGHTS).record for _ in range(2))
     assert one.input_source == "noise, image-like"
@@ -275,6 +276,7 @@ def test_layers_keep_their_names_whatever_an_optimizer_made_of_them(
     assert {key.name for key in found.values()} <= {one.name for one in layers.made_by}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit-pgd_2_3_16", "tract-bidi-lstm"])
 def test_every_layer_that_is_stored_is_a_unit_of_its_depth_and_can_be_excluded(name, shared_models):
     path = shared_models / f"{name}.onnx"
@@ -417,6 +419,7 @@ def test_weights_that_lie_on_the_grid_already_are_not_called_fine(tmp_path, arra
     assert found.failure == RETURNS_THE_SAME
 
 
+@pytest.mark.slow
 def test_a_detector_is_compared_before_the_selection(tmp_path):
     nodes = [
         node("Conv", ["x", "w"], ["a"], "conv"),
@@ -500,6 +503,7 @@ def test_a_cancelled_run_leaves_nothing_behind(model, arrays, tmp_path):
     assert not (tmp_path / "store.duckdb").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 def test_a_child_that_crashes_is_a_sentence(model, arrays, tmp_path):
     running = runs.start(model, tmp_path / "store.duckdb", arrays)
@@ -532,6 +536,7 @@ def test_the_command_prints_tensors_and_says_the_figure(demo_store, tmp_path, ca
     assert len(rows[0]["float_counts"]) == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "code", "sentence"),
     [

@@ -141,6 +141,7 @@ def test_rename_on_the_command_line(run):
     assert run("rename", "plain", "digits-rescaled")[0] == 2
 
 
+@pytest.mark.slow
 def test_tag_adds_removes_and_tells(run):
     assert run("tag", "digits-plain", "b", "a") == (0, "", "digits-plain: a, b\n")
     assert run("tag", "digits-plain", "c") == (0, "", "digits-plain: a, b, c\n")

@@ -50,6 +50,7 @@ def test_every_line_of_the_schema_that_stands_for_measures_is_filled_in():
         assert re.search(rf"^    {column} \w+", schema_sql(), re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_new_store_has_it_with_its_comment(tmp_path, added):
     path = tmp_path / "new.duckdb"
     with store.writing(path):
@@ -103,6 +104,7 @@ def test_updating_adds_the_column_keeps_the_rest_and_marks_the_models(path, adde
     assert store.update(path) is None
 
 
+@pytest.mark.slow
 def test_a_store_of_an_earlier_release_gets_it_along_with_the_rest(tmp_path, added):
     path = tmp_path / "old.duckdb"
     with gzip.open(DATA / "store-schema-1.duckdb.gz") as packed, path.open("wb") as file:

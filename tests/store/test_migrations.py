@@ -215,6 +215,7 @@ def belongings_of(path, among=None):
     return belongings
 
 
+@pytest.mark.slow
 @every_older
 def test_counted_keys_become_those_that_a_new_store_would_have(name, tmp_path):
     path = unpacked(name, tmp_path)
@@ -226,6 +227,7 @@ def test_counted_keys_become_those_that_a_new_store_would_have(name, tmp_path):
                 assert key == keys.key_of(table, content)
 
 
+@pytest.mark.slow
 def test_a_model_of_an_old_store_has_the_key_that_it_has_in_a_new_one(tmp_path, demo_store):
     path = unpacked("1", tmp_path)
     store.update(path)
@@ -236,6 +238,7 @@ def test_a_model_of_an_old_store_has_the_key_that_it_has_in_a_new_one(tmp_path, 
     assert ask(path, ids) == ask(demo_store, ids) != []
 
 
+@pytest.mark.slow
 def test_shares_of_channels_with_zeros_stay_what_they_were(tmp_path):
     """They are kept as counts, and how many weights of a channel are not 0 was not stored."""
     path = unpacked("5", tmp_path)
@@ -303,6 +306,7 @@ def test_dead_channels_and_inputs_are_null_until_they_are_measured_anew(name, tm
     assert ask(path, "select distinct measures_version from models") == [(0,)]
 
 
+@pytest.mark.slow
 def test_runs_of_schema_2_are_given_the_target_that_does_the_same(tmp_path):
     path = unpacked("2-runs", tmp_path)
     counts = "select (select count(*) from simulations), (select count(*) from sensitivities)"
@@ -348,6 +352,7 @@ def test_what_outputs_of_earlier_runs_reached_decides(tmp_path):
     assert ask(path, "select distinct tail_sqnr_db, provisional from simulations") == [(None, None)]
 
 
+@pytest.mark.slow
 def test_the_format_of_an_earlier_model_is_that_of_its_file(tmp_path):
     path = unpacked("5", tmp_path)
     with duckdb.connect(path) as connection:
@@ -414,6 +419,7 @@ def test_ingesting_updates_it_and_knows_what_it_holds(tmp_path):
     assert ask(path, "select count(*) from models") == [(2,)]
 
 
+@pytest.mark.slow
 def test_an_earlier_copy_is_never_overwritten(tmp_path):
     path = unpacked("1", tmp_path)
     mine = tmp_path / "old.duckdb.schema-1.backup"
@@ -425,6 +431,7 @@ def test_an_earlier_copy_is_never_overwritten(tmp_path):
     assert not left_by_a_kill.exists()
 
 
+@pytest.mark.slow
 def test_what_somebody_added_or_changed_stays(tmp_path):
     path = unpacked("1", tmp_path)
     with duckdb.connect(path) as connection:
@@ -437,6 +444,7 @@ def test_what_somebody_added_or_changed_stays(tmp_path):
     assert ask(path, "select lower_db from bands where band = 'fine'") == [(31,)]
 
 
+@pytest.mark.slow
 def test_an_update_that_fails_changes_nothing(tmp_path):
     path = unpacked("1", tmp_path)
     with duckdb.connect(path) as connection:
@@ -493,6 +501,7 @@ def test_the_app_says_why_it_could_not_be_updated(app, tmp_path):
     assert app.exception == []
 
 
+@pytest.mark.slow
 def test_a_table_that_was_added_since_is_made_by_the_next_write(demo_store, tmp_path):
     path = Path(shutil.copy(demo_store, tmp_path / "fewer.duckdb"))
     with duckdb.connect(path) as connection:

@@ -62,6 +62,7 @@ def parts(folder):
     return sorted(part.name for part in folder.glob("part=2*"))
 
 
+@pytest.mark.slow
 def test_a_published_store_answers_every_table_and_view_as_the_store_does(two_stores, tmp_path):
     anna, _ = two_stores
     store.publish(anna, tmp_path / "published")
@@ -83,6 +84,7 @@ def test_the_union_of_two_published_stores_is_their_merge(two_stores, folder, tm
     assert ask(folder, runs) == ask(merged, runs) != []
 
 
+@pytest.mark.slow
 def test_publishing_again_stores_nothing_twice_and_only_what_changed(two_stores, tmp_path):
     path, folder = tmp_path / "own.duckdb", tmp_path / "published"
     shutil.copy(two_stores[0], path)
@@ -106,6 +108,7 @@ def test_publishing_again_stores_nothing_twice_and_only_what_changed(two_stores,
     assert store.publish(two_stores[0], folder).models == 0
 
 
+@pytest.mark.slow
 def test_of_two_measurements_the_later_version_counts_with_all_that_belongs_to_it(
     two_stores, tmp_path
 ):
@@ -120,6 +123,7 @@ def test_of_two_measurements_the_later_version_counts_with_all_that_belongs_to_i
     assert contents(folder)["stored_channels"] == contents(newer)["stored_channels"]
 
 
+@pytest.mark.slow
 def test_two_contents_of_one_name_are_two_models(two_stores, tmp_path):
     other, folder = tmp_path / "other.duckdb", tmp_path / "published"
     shutil.copy(two_stores[1], other)
@@ -134,6 +138,7 @@ def test_two_contents_of_one_name_are_two_models(two_stores, tmp_path):
     assert {PLAIN, f"{PLAIN}-{sha256[:8]}"} <= set(names)
 
 
+@pytest.mark.slow
 def test_writers_never_meet(two_stores, tmp_path):
     folder = tmp_path / "published"
     with ThreadPoolExecutor(2) as pool:
@@ -143,6 +148,7 @@ def test_writers_never_meet(two_stores, tmp_path):
     assert ask(folder, "select count(*), count(distinct model_id) from models") == [(4, 4)]
 
 
+@pytest.mark.slow
 def test_what_is_being_written_is_not_seen(two_stores, folder):
     before = contents(folder)["models"]
     unfinished = folder / ".part=9.quantstore-abcdefgh" / "part=9"
@@ -154,6 +160,7 @@ def test_what_is_being_written_is_not_seen(two_stores, folder):
         shutil.rmtree(unfinished.parent)
 
 
+@pytest.mark.slow
 def test_the_file_of_views_opens_the_folder_and_any_client_reads_it(folder):
     models = "select model from models order by model"
     assert ask(folder / VIEWS_FILE, models) == ask(folder, models) != []
@@ -161,6 +168,7 @@ def test_the_file_of_views_opens_the_folder_and_any_client_reads_it(folder):
         assert connection.execute(models).fetchall() == ask(folder, models)
 
 
+@pytest.mark.slow
 def test_python_and_commands_read_it_as_any_store(folder, two_stores, capsys):
     names = set(quantstore.open_store(folder).models()["model"])
     assert names == {row for path in two_stores for (row,) in ask(path, "select model from models")}

@@ -35,6 +35,7 @@ def contents(path):
         return {table.name: sorted(map(str, con.rows(f"from {table.name}"))) for table in OF_MODELS}
 
 
+@pytest.mark.slow
 def test_a_run_goes_with_all_that_belongs_to_it_and_nothing_else(path):
     before = contents(path)
     key = put(path)

@@ -76,6 +76,7 @@ def test_what_is_not_defined_is_null(dtype):
     assert inserted("double[]", [values, values[:1]]) == [expected, [1.5]]
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5).map(

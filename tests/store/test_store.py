@@ -404,6 +404,7 @@ CHANNEL_COLUMNS = (
 )
 
 
+@pytest.mark.slow
 def test_values_of_channels_come_back_in_single_precision(add, ask):
     add(GAUSSIAN, UNEVEN)
     columns = [measures.channels for measures in measured(GAUSSIAN, UNEVEN)]
@@ -500,6 +501,7 @@ def test_that_16_bits_are_not_enough_is_null(add, ask):
     assert needed["channel"] is not None
 
 
+@pytest.mark.slow
 def test_a_model_that_is_removed_and_stored_again_has_the_key_that_it_had(add, ask, path):
     first = add(GAUSSIAN, UNEVEN)
     layer_ids = ask("select layer_id from layers order by depth")
@@ -509,6 +511,7 @@ def test_a_model_that_is_removed_and_stored_again_has_the_key_that_it_had(add, a
     assert ask("select layer_id from layers order by depth") == layer_ids
 
 
+@pytest.mark.slow
 def test_removing_a_model_removes_everything_about_it_and_nothing_else(add, ask, path):
     add(GAUSSIAN, name="stays")
     before = row_counts(ask)
@@ -529,6 +532,7 @@ def test_removing_by_name_says_whether_there_was_such_a_model(add, ask, path):
     assert ask("from models") == []
 
 
+@pytest.mark.slow
 def test_a_model_can_be_taken_out_and_put_back_in_one_transaction(add, ask, path):
     model_id = add(GAUSSIAN)
     with store.writing(path) as connection:
@@ -538,6 +542,7 @@ def test_a_model_can_be_taken_out_and_put_back_in_one_transaction(add, ask, path
     assert orphans(ask) == []
 
 
+@pytest.mark.slow
 def test_nothing_remains_of_a_model_that_fails_in_the_middle(add, ask, path):
     add(GAUSSIAN)
     before = row_counts(ask)
@@ -595,6 +600,7 @@ def whole_model(name, *tensors, **changes):
     return dataclasses.replace(whole, **changes)
 
 
+@pytest.mark.slow
 def test_models_written_together_have_the_rows_that_they_have_when_written_one_by_one(
     path, tmp_path
 ):
@@ -614,6 +620,7 @@ def test_models_written_together_have_the_rows_that_they_have_when_written_one_b
     assert orphans(asker(path)) == []
 
 
+@pytest.mark.slow
 def test_of_models_written_together_all_are_there_or_none(path, add, ask):
     add(GAUSSIAN)
     before = row_counts(ask)
@@ -768,6 +775,7 @@ def test_what_is_quantized_one_at_a_time_is_a_layer_or_a_tensor(add, ask, path):
     ]
 
 
+@pytest.mark.slow
 def test_the_outputs_of_a_run_belong_to_it(add, ask, path):
     model_id = add(GAUSSIAN)
     outputs = (
@@ -859,6 +867,7 @@ def test_a_set_that_returns_to_float_belongs_to_its_run(add, ask, path):
     assert ask("from float_sets") == []
 
 
+@pytest.mark.slow
 def test_a_rescue_is_written_whole_and_goes_with_its_model(add, ask, path):
     model_id = add(GAUSSIAN)
     with store.writing(path) as connection:

@@ -125,6 +125,7 @@ def test_an_import_believes_no_totals_of_others(path, tmp_path):
         assert stored_figures(con) == recomputed(con)
 
 
+@pytest.mark.slow
 def test_a_store_without_totals_gets_them_by_an_update(path):
     with store.writing(path) as con:
         written = totals(con)

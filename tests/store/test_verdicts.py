@@ -213,6 +213,7 @@ def test_weights_alone_never_take_the_place_of_full_int8(judge):
     assert judge(alone(45)) == ("untested", *ALONE, 45, NOT_MEASURED)
 
 
+@pytest.mark.slow
 def test_weights_alone_prove_a_loss(judge):
     for missing in ((), (cut_off(),)):
         assert judge(alone(5), *missing) == ("broken", *ALONE, 5, None)

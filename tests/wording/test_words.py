@@ -535,6 +535,7 @@ def test_without_a_pair_equalization_gives_nothing_and_it_is_said_why(layers, no
     )
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_a_name_in_html_is_never_markup_and_keeps_every_character(name):
     shown = text.breakable(name)
