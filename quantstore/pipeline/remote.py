@@ -13,7 +13,6 @@ from glob import has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
-from urllib.request import url2pathname
 
 from quantstore import graph
 from quantstore.errors import ModelFileError, QuantstoreError
@@ -84,6 +83,14 @@ def _looks_like_password(authority: str) -> bool:
     return bool(colon) and not authority.startswith("[") and not port.isdigit()
 
 
+def _path_of(url: str) -> str:
+    """The path on this machine that a ``file://`` URL names."""
+    # It loads http.client, which takes longer than reading a small model.
+    from urllib.request import url2pathname
+
+    return url2pathname(urlsplit(url).path)
+
+
 def find_models(patterns: Iterable[str]) -> tuple[list[ModelPath], list[IngestResult]]:
     """The model files that paths, URLs, folders and globs of both stand for.
 
@@ -102,7 +109,7 @@ def find_models(patterns: Iterable[str]) -> tuple[list[ModelPath], list[IngestRe
                 failures.append(IngestResult(path=shown, outcome="failed", error=error.sentence))
                 continue
         else:
-            path = url2pathname(urlsplit(pattern).path) if is_url(pattern) else pattern
+            path = _path_of(pattern) if is_url(pattern) else pattern
             files, missing = find_files([path])
             matches = list(files)
             failures += missing

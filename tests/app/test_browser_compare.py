@@ -146,6 +146,7 @@ def test_enter_takes_the_best_match_of_what_is_typed(
     # Two names begin so.
     page.keyboard.type("digits-separable")
     expect(page.get_by_role("option").first).to_have_text("digits-separable")
+    visitor.settle()
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(f"[?&]{key}=digits-separable(&|$)"))
     visitor.settle()

@@ -153,7 +153,7 @@ def test_an_audit_is_made_once_where_there_is_none(run, demo_store, tmp_path, mo
     _, _, err = run(*asked, "--inputs", "other/night")
     assert f"audited {INT8} against {FLOAT} on other/night" in err
     with store.reading(path) as con:
-        assert queries.audits(con)["input_source"].tolist() == ["other/night", "photos"]
+        assert set(queries.audits(con)["input_source"]) == {"other/night", "photos"}
 
 
 def test_limits_of_an_audit_without_a_float_model_are_wrong_usage(run, demo_store):

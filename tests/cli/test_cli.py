@@ -325,7 +325,6 @@ def holder(own_store):
 def test_who_may_not_wait_is_told_at_once_who_holds_the_store(
     run, own_store, holder, plain_model, arguments
 ):
-    # Several files: worker processes are told as well, how long to wait and where to log.
     arguments = [plain_model.parent if part == "FOLDER" else part for part in arguments]
     started = time.monotonic()
     code, _, err = run("--db", own_store, *arguments, "--wait", "0", "--log-file", "steps.log")
@@ -333,10 +332,7 @@ def test_who_may_not_wait_is_told_at_once_who_holds_the_store(
     assert f"{IN_USE_BY_PROCESS} {holder.pid} (python" in error_line(err)
     # Far less than the default.
     assert time.monotonic() - started < 25
-    lines = Path("steps.log").read_text().splitlines()
-    if arguments[0] == "ingest":
-        assert {line.split()[3] for line in lines if " read " in line} - {str(os.getpid())}
-    assert "LockedStoreError" in lines[-1]
+    assert "LockedStoreError" in Path("steps.log").read_text().splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -397,8 +393,8 @@ def test_ingest_says_which_runs_go_with_what_is_replaced(run, plain_model):
         (2, "2 runs"),
     ):
         with store.writing(Path("quantstore.duckdb")) as con:
-            for _ in range(number):
-                add(con, "digits-plain", a_run(source="12 images"))
+            for minute in range(number):
+                add(con, "digits-plain", a_run(source="12 images", minute=minute))
         other = demo_paths()[number]
         _, _, err = run("ingest", other, "--name", "digits-plain", "--replace")
         assert err.splitlines()[0].endswith(f"; removed {said} of its earlier content")
@@ -1072,9 +1068,9 @@ def test_a_store_goes_out_as_parquet_and_comes_in_elsewhere(run, own_store, tmp_
 @pytest.mark.slow
 def test_a_name_that_is_taken_is_told_when_models_come_in(run, own_store):
     run("--db", own_store, "export", "out", "digits-plain")
-    with store.writing(own_store) as connection:
-        connection.rows("update models set sha256 = 'f' where model = 'digits-plain'")
-    code, _, err = run("--db", own_store, "import", "out")
+    other = next(path for path in demo_paths() if path.stem == "digits-rescaled")
+    run("--db", "other.duckdb", "ingest", other, "--name", "digits-plain", "--no-probe")
+    code, _, err = run("--db", "other.duckdb", "import", "out")
     assert code == 0
     assert re.match(r"digits-plain is stored as digits-plain-[0-9a-f]{8}: another model", err)
 

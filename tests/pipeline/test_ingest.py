@@ -437,6 +437,13 @@ def test_a_store_that_cannot_be_used_stops_everything(tmp_path, path):
 TABLES = ("channels", "errors", "channel_errors", "histograms", "clipping", "bits_needed")
 
 
+def rounded(rows):
+    return [
+        tuple(float(f"{part:.12g}") if isinstance(part, float) else part for part in row)
+        for row in rows
+    ]
+
+
 def everything(path):
     """Every row of every table, without keys, times and the order of arrival."""
     with store.reading(path) as connection:
@@ -485,7 +492,8 @@ def test_one_process_and_two_write_the_same_tables(two_processes, demo_store):
     assert outcomes == ["already stored", "failed", *["stored"] * 3]
     one, two = everything(demo_store), everything(path)
     for table, rows in one.items():
-        assert rows == two[table], table
+        # This process may have loaded numpy with other vector instructions than those it starts.
+        assert rounded(rows) == rounded(two[table]), table
         assert rows
 
 
