@@ -118,10 +118,12 @@ def tensor_errors(
     with np.errstate(over="ignore"):
         returned = level.astype(np.float32) * steps
     np.clip(returned, -LARGEST_WEIGHT, LARGEST_WEIGHT, out=returned)
-    errors = np.maximum(
-        np.abs((returned - ordered[np.minimum(starts, ordered.size - 1)]).astype(np.float64)),
-        np.abs((returned - ordered[np.maximum(ends - 1, 0)]).astype(np.float64)),
-    )
+    # Weights at both ends of float32 lie further apart than it reaches.
+    with np.errstate(over="ignore"):
+        errors = np.maximum(
+            np.abs((returned - ordered[np.minimum(starts, ordered.size - 1)]).astype(np.float64)),
+            np.abs((returned - ordered[np.maximum(ends - 1, 0)]).astype(np.float64)),
+        )
     return TensorErrors(
         np.add.reduceat(is_used.astype(np.int64), ladders.starts),
         np.maximum.reduceat(np.where(is_used, errors, 0), ladders.starts),

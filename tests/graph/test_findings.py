@@ -587,6 +587,12 @@ def test_a_stored_grid_that_is_too_narrow_is_named_with_its_share():
     assert "quantstore audit FLOAT INT8" in rounding.remedy
 
 
+@pytest.mark.parametrize(("op_type", "is_said"), [("Log", True), ("Exp", False)])
+def test_small_values_are_blamed_where_zero_is_what_an_operator_cannot_take(op_type, is_said):
+    (finding,) = registry.of_run(LostFigures(node="n", op_type=op_type, tensor="p"))
+    assert ("whose small values round to 0" in finding.message) == is_said
+
+
 def test_stored_grids_that_lose_little_get_no_warning():
     figures = dataclasses.replace(stored_too_narrow(), output_sqnr_db=25.0)
     assert [finding.kind for finding in registry.of_run(figures)] == ["stored rounding"]

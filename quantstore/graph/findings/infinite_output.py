@@ -5,14 +5,17 @@ from collections.abc import Iterator
 
 from quantstore.graph.findings.base import LostFigures, OfRun, RunFigures, Sentences, short
 
+_UNDEFINED_AT_ZERO = ("Log", "Div", "Reciprocal", "ReduceLogSum")
+
 
 def _look(figures: RunFigures) -> Iterator[Sentences]:
     if not isinstance(figures, LostFigures):
         return
     node, tensor = short(figures.node), short(figures.tensor)
+    cause = ", whose small values round to 0" if figures.op_type in _UNDEFINED_AT_ZERO else ""
     yield Sentences(
         f"In int8 the network returns NaN or infinity. {node} ({figures.op_type}) is the first"
-        f" operator to compute one: it reads {tensor}, whose small values round to 0.",
+        f" operator to compute one: it reads {tensor}{cause}.",
         f"Keep {tensor} in float (--exclude {shlex.quote(figures.tensor)}).",
     )
 
