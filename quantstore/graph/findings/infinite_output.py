@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator
 
 from quantstore.graph.findings.base import LostFigures, OfRun, RunFigures, Sentences, short
+from quantstore.records import LOST_DB
 
 _UNDEFINED_AT_ZERO = ("Log", "Div", "Reciprocal", "ReduceLogSum")
 
@@ -15,7 +16,8 @@ def _look(figures: RunFigures) -> Iterator[Sentences]:
     cause = ", whose small values round to 0" if figures.op_type in _UNDEFINED_AT_ZERO else ""
     yield Sentences(
         f"In int8 the network returns NaN or infinity. {node} ({figures.op_type}) is the first"
-        f" operator to compute one: it reads {tensor}{cause}.",
+        f" operator to compute one: it reads {tensor}{cause}. Such an output"
+        f" counts as {LOST_DB:.0f} dB.",
         f"Keep {tensor} in float (--exclude {shlex.quote(figures.tensor)}).",
     )
 
