@@ -28,8 +28,14 @@ DRAG = """([kinds, name, content]) => {
 }"""
 
 
+def await_drops(page) -> None:
+    """Wait until the page takes what is dropped: its script is loaded beside what is drawn."""
+    page.locator(".quantstore-drop").wait_for(state="attached", timeout=60_000)
+
+
 def drag(page, path: Path, *kinds: str) -> None:
     """What a browser says while a file is dragged over the page, and dropped."""
+    await_drops(page)
     page.evaluate(DRAG, [list(kinds), path.name, base64.b64encode(path.read_bytes()).decode()])
 
 
@@ -39,6 +45,7 @@ def test_a_file_dropped_anywhere_opens_its_model(visit, empty_app) -> None:
     page = visitor.page
     visitor.open("/")
     assert visitor.violations() == []
+    await_drops(page)
     overlay = page.locator(".quantstore-drop")
     expect(overlay).to_be_hidden()
     drag(page, DEMO / "digits-rescaled.onnx", "dragenter", "dragover")
@@ -128,10 +135,14 @@ def test_an_upload_is_run_deleted_and_handed_out(visit, empty_app) -> None:
 
 @pytest.mark.slow
 def test_a_folder_is_dropped_with_all_it_holds(visit, empty_app) -> None:
-    """Models in folders are named after them, as on the command line."""
+    """Models in folders are named after them, as on the command line.
+
+    They are taken also while the sidebar is still being drawn.
+    """
     visitor = visit(empty_app)
     page = visitor.page
     visitor.open("/")
+    await_drops(page)
     page.evaluate(
         """(contents) => {
             const entry = (name, content) => ({
@@ -148,6 +159,9 @@ def test_a_folder_is_dropped_with_all_it_holds(visit, empty_app) -> None:
             });
             const items = Object.entries(contents).map(([name, content]) =>
                 ({ webkitGetAsEntry: () => entry(name, content) }));
+            const box = document.querySelector(".st-key-sidebar_upload");
+            box.classList.remove("st-key-sidebar_upload");
+            setTimeout(() => box.classList.add("st-key-sidebar_upload"), 300);
             const event = new Event("drop", {bubbles: true, cancelable: true});
             event.dataTransfer = { types: ["Files"], items, files: [] };
             document.querySelector("[data-testid=stMain]").dispatchEvent(event);

@@ -97,6 +97,18 @@ async function dropped(transfer) {
     return files;
 }
 
+const DRAWING_MS = 10000;
+
+// Where the sidebar takes files: a page that is still being drawn may not have it yet.
+async function sidebarInput() {
+    const deadline = performance.now() + DRAWING_MS;
+    for (;;) {
+        const input = document.querySelector(".st-key-sidebar_upload input[type=file]");
+        if (input || performance.now() > deadline) return input;
+        await new Promise((take) => setTimeout(take, 50));
+    }
+}
+
 // What is dropped anywhere goes to the sidebar's box, unless it is dropped on a box of the page.
 function takeFilesAnywhere(page) {
     const overlay = document.createElement("div");
@@ -123,7 +135,7 @@ function takeFilesAnywhere(page) {
         event.preventDefault();
         event.stopPropagation();
         const files = await dropped(event.dataTransfer);
-        const input = document.querySelector(".st-key-sidebar_upload input[type=file]");
+        const input = await sidebarInput();
         if (!input || !files.length) return;
         const transfer = new DataTransfer();
         for (const file of files) transfer.items.add(file);
