@@ -6,6 +6,7 @@
 - growth: nanoseconds per weight and scheme, from 1 M to 500 M weights and from 1 to 200 schemes
 - memory: peak memory, up to a model of 2.7 GB
 - start: what a command costs that does next to nothing
+- release: ingests as a user types them, probe included, beside release 0.1.0
 
 This file says what is measured and what each figure is to reach. It prints one table and writes
 ``results/SECTION.json``.
@@ -23,16 +24,21 @@ from functools import partial
 from pathlib import Path
 
 from memory import Peak, peak_memory
+from release import versions
 from rows import Goal, Row, machine, table, write
 from timing import Contender, Outcome, Run, Spread, UnavailableError, in_turns
 from timing import run_child as child
 from timing import run_command as command
 
 HERE = Path(__file__).resolve().parent
+MODELS = HERE.parent.parent / "shared" / "models"
+DIGITS = HERE.parent / "quantstore" / "demo_models" / "digits-plain.onnx"
+# A folder of what people have, without what takes a minute alone.
+FOLDER_BYTES = 5e6
 RESULTS = HERE / "results"
 # The installed command: what it finds does not depend on the working directory.
 QUANTSTORE = Path(sys.executable).with_name("quantstore")
-RTMDET = HERE.parent.parent / "shared" / "models" / "rtmdet-nano.onnx"
+RTMDET = MODELS / "rtmdet-nano.onnx"
 
 PLAIN, ORT, ONNXSIM, SHA = (
     "plain numpy loop, 4 schemes",
@@ -48,10 +54,12 @@ PEERS = {
 }
 FULL, FOUR, WHOLE = "whole ingest, everything", "whole ingest, 4 int8 schemes", "quantstore ingest"
 
-# Goals, in process.
-FULL_GOALS = {PLAIN: Goal(1.3), ORT: Goal(1.7), ONNXSIM: Goal(1.2)}
+# Goals, in process: of what a peer takes, we take at most the inverse.
+FULL_GOALS = {PLAIN: Goal(1), ORT: Goal(1.7), ONNXSIM: Goal(1 / 0.8), SHA: Goal(1 / 12)}
 FOUR_GOAL = Goal(2.5)
-RTMDET_GOAL_SECONDS = 0.4
+RTMDET_GOAL_SECONDS = 0.45
+# Goals of whole commands, in parts of the CPU time of release 0.1.0.
+RELEASE_GOALS = {"rtmdet-nano": 0.35, "digits-plain": 0.6, "folder": 0.45}
 SCHEME_GOAL_NS = 2.5
 THRESHOLDS_GOAL_PERCENT = 10
 HELP_GOAL_SECONDS = 0.15
@@ -64,7 +72,13 @@ MEGA = 1e6
 
 def main() -> None:
     """Measure what the command line asks for, print the table, write the JSON."""
-    sections = {"speed": speed, "growth": growth, "memory": memory, "start": start}
+    sections = {
+        "speed": speed,
+        "growth": growth,
+        "memory": memory,
+        "start": start,
+        "release": release,
+    }
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(sections))
     parser.add_argument("--quick", action="store_true", help="fewer rounds, no large model")
@@ -356,6 +370,57 @@ def start(is_quick: bool) -> Iterator[Row]:
             theirs=spread(outcomes, peer, of=lambda run: run.seconds),
             goal=goal,
         )
+
+
+def release(is_quick: bool) -> Iterator[Row]:
+    """The CPU seconds of ``quantstore ingest`` beside those of release 0.1.0."""
+    rounds = 2 if is_quick else 5
+    with tempfile.TemporaryDirectory() as folder, versions() as both:
+        for label, file, each in ((DIGITS.stem, DIGITS, rounds), (RTMDET.stem, RTMDET, rounds)):
+            if file.exists():
+                yield _beside_release(label, file, both, each, Path(folder), RELEASE_GOALS[label])
+            else:
+                yield Row(what=WHOLE, model=label, unit="CPU s", ours=f"no file {file}")
+        # It has no weights beside it: a refusal takes no time worth measuring.
+        small = [
+            file
+            for file in sorted(MODELS.glob("*.onnx"))
+            if file.stat().st_size < FOLDER_BYTES and "missing-data" not in file.name
+        ]
+        models = Path(folder) / "models"
+        models.mkdir()
+        for file in small:
+            (models / file.name).write_bytes(file.read_bytes())
+        if small and not is_quick:
+            label = f"a folder of {len(small)} models"
+            goal = RELEASE_GOALS["folder"]
+            yield _beside_release(label, models, both, 3, Path(folder), goal)
+
+
+def _beside_release(
+    label: str,
+    source: Path,
+    both: Mapping[str, tuple[Path, dict[str, str]]],
+    rounds: int,
+    scratch: Path,
+    goal: float,
+) -> Row:
+    def run(package_folder: Path, environment: dict[str, str]) -> Run:
+        store = Path(tempfile.mkdtemp(dir=scratch)) / "bench.duckdb"
+        line = [sys.executable, "-m", "quantstore", "ingest", source, "--db", store]
+        return command(line, environment, package_folder)
+
+    outcomes = in_turns({name: partial(run, *where) for name, where in both.items()}, rounds)
+    cpu = partial(spread, outcomes, of=lambda run: run.cpu_seconds)
+    return Row(
+        what=f"{WHOLE}, with the probe",
+        model=label,
+        unit="CPU s of all processes",
+        ours=cpu("this"),
+        peer="release 0.1.0",
+        theirs=cpu("0.1.0"),
+        goal=Goal(1 / goal),
+    )
 
 
 @contextmanager

@@ -9,20 +9,18 @@ the digits models. Takes about three minutes.
 """
 
 import argparse
-import io
 import os
 import subprocess
 import sys
-import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+import release
+from timing import UnavailableError
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SHARED = Path(os.environ.get("QUANTSTORE_SHARED", ROOT.parent / "shared"))
-# The last commit of 0.1.0.
-RELEASE = "fc2ca96"
 DEFAULT_ROUNDS = 5
 # The same in both: a path in, rows out. What is measured is a child of its own, imports and all.
 PROBE = """
@@ -49,32 +47,8 @@ class Cost:
     figures: int
 
 
-def released(folder: Path) -> Path:
-    """The package as 0.1.0 had it."""
-    archive = subprocess.run(
-        ["git", "archive", RELEASE, "quantstore"], cwd=ROOT, capture_output=True, check=False
-    )
-    if archive.returncode:
-        raise SystemExit(f"{RELEASE} is not in this repository: clone it with its history")
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
-        tar.extractall(folder, filter="data")
-    return folder
-
-
-def probed(package_folder: Path, model: Path, asked: str, compiled: Path) -> Cost:
-    """Run the probe of one version: ``everything``, or its ``targets`` alone.
-
-    Args:
-        compiled: folder for bytecode.
-    """
-    path = os.environ.get("PYTHONPATH")
-    # Compiled modules are kept, as where packages are installed, beside no sources of anybody's.
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(package_folder), *filter(None, [path])]),
-        "PYTHONPYCACHEPREFIX": str(compiled),
-    }
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+def probed(package_folder: Path, environment: dict[str, str], model: Path, asked: str) -> Cost:
+    """Run the probe of one version: ``everything``, or its ``targets`` alone."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE, str(model), asked],
         env=environment,
@@ -119,21 +93,20 @@ def main() -> None:
         "| model | version | figures | CPU s: least / median / most | MB at the peak | ratio |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    with tempfile.TemporaryDirectory() as folder:
+    with release.versions() as by_release:
         versions = {
-            "0.1.0": (released(Path(folder)), "everything"),
-            "this": (ROOT, "everything"),
-            "this, targets alone": (ROOT, "targets"),
+            "0.1.0": (*by_release["0.1.0"], "everything"),
+            "this": (*by_release["this"], "everything"),
+            "this, targets alone": (*by_release["this"], "targets"),
         }
-        compiled = Path(folder, "compiled")
         for model in asked.models or default_models():
             print(model.stem, file=sys.stderr, flush=True)
             costs: dict[str, list[Cost]] = {name: [] for name in versions}
             # One round more goes first: it compiles what is imported, and fills the disk cache.
             for turn in range(asked.rounds + 1):
                 for name in list(versions)[:: 1 if turn % 2 else -1]:
-                    package_folder, figures = versions[name]
-                    cost = probed(package_folder, model.absolute(), figures, compiled)
+                    package_folder, environment, figures = versions[name]
+                    cost = probed(package_folder, environment, model.absolute(), figures)
                     if turn:
                         costs[name].append(cost)
             before = median([cost.cpu_seconds for cost in costs["0.1.0"]])
@@ -148,4 +121,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UnavailableError as error:
+        sys.exit(str(error))

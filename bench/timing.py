@@ -6,12 +6,14 @@ warm anything up. Only the standard library here.
 """
 
 import json
+import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # Takes the arguments of the command line, imports and generates what is needed, returns the work.
@@ -27,8 +29,8 @@ class Run:
     """One run of a child.
 
     ``seconds`` and ``cpu_seconds`` are those of the work alone (wall clock, and all threads of the
-    process together), ``command_seconds`` those of the process from start to end. They are equal
-    where the child does not time itself.
+    process together), ``command_seconds`` those of the process from start to end. Where the child
+    does not time itself, the work is the whole command, with all the processes that it starts.
     """
 
     seconds: float
@@ -105,15 +107,36 @@ def run_child(command: Sequence[object]) -> Run:
     )
 
 
-def run_command(command: Sequence[object]) -> Run:
+def run_command(
+    command: Sequence[object],
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Run:
     """Run a program that knows nothing of us; all there is to time is the whole."""
-    whole, _ = _run(command)
-    return Run(seconds=whole, cpu_seconds=whole, command_seconds=whole)
+    cpu_before = _cpu_of_children()
+    whole, _ = _run(command, environment, folder)
+    return Run(seconds=whole, cpu_seconds=_cpu_of_children() - cpu_before, command_seconds=whole)
 
 
-def _run(command: Sequence[object]) -> tuple[float, str]:
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _run(
+    command: Sequence[object],
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> tuple[float, str]:
     started = time.perf_counter()
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=folder,
+    )
     whole = time.perf_counter() - started
     if done.returncode:
         raise UnavailableError(f"failed: {_last_line(done.stderr)}")
