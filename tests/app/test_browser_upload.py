@@ -176,3 +176,33 @@ def test_a_folder_is_dropped_with_all_it_holds(visit, empty_app) -> None:
     # Several models are compared.
     assert "/model" not in page.url
     visitor.leaves_no_trace()
+
+
+@pytest.mark.slow
+def test_the_keyboard_alone_leads_from_a_file_to_the_report(visit, empty_app) -> None:
+    visitor = visit(empty_app)
+    page = visitor.page
+    # Before the key: a chooser that nobody waits for is not opened without a window.
+    choosers = []
+
+    def take(chooser) -> None:
+        choosers.append(chooser)
+
+    page.on("filechooser", take)
+    visitor.open("/")
+    # The name of the icon is part of its text.
+    visitor.tab_to("uploadUpload")
+    assert visitor.has_visible_focus()
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(300)
+    page.remove_listener("filechooser", take)
+    (chooser,) = choosers
+    chooser.set_files([DEMO / "digits-rescaled.onnx"])
+    visitor.arrives("model", answers.HEADING)
+    visitor.settle()
+    visitor.tab_to("downloadDownload report", most=60)
+    assert visitor.has_visible_focus()
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert download.value.suggested_filename.endswith(".html")
+    visitor.leaves_no_trace()
