@@ -30,6 +30,7 @@ from quantstore.auditing.layers import (
 from quantstore.auditing.tensors import PairedTensors, bias_behind, pair_tensors
 from quantstore.auditing.weights import Rescaling, relative_error, rescaling
 from quantstore.errors import QuantstoreError, RunError
+from quantstore.file_formats import QONNX
 from quantstore.graph import Site
 from quantstore.graph.fold import values_of
 from quantstore.records import Array, Floats
@@ -52,6 +53,7 @@ from quantstore.run.workplace import Workplace
 from quantstore.wording.units import NO_BREAK_SPACE, counted
 
 NOT_FLOAT = "is an integer model itself"
+IS_QONNX = "is a QONNX file, whose quantizers cannot be taken out one at a time"
 NOT_QUANTIZED = "holds no integer weights and rounds no activations"
 OTHER_INPUTS = "the two files have different inputs"
 # A tensor of the float file and its partner agree that far where nothing is rounded; a pair that
@@ -121,6 +123,8 @@ class AuditBench:
             raise RunError(f"{float_path.name} {NOT_FLOAT}", "name the float file first")
         with _naming(int8_path):
             self._file = graph.open_model(int8_path)
+            if self._file.file_format == QONNX:
+                raise RunError(f"{int8_path.name} {IS_QONNX}", "audit an int8 file made from it")
             self.after = stored_grids.open_rounding(int8_path)
         self.float_layers = layers_of(self.before.file)
         self.int8_layers = layers_of(self._file)
@@ -219,6 +223,16 @@ class AuditBench:
                     f"{OTHER_INPUTS}: {name!r} holds {value.dtype.numpy()} in the int8 file and"
                     f" {array.dtype} in the float file",
                     "export the int8 file with the inputs of the float file",
+                )
+            sizes = _fixed_sizes(value, array.ndim)
+            if any(
+                size not in (None, given) for size, given in zip(sizes, array.shape, strict=False)
+            ):
+                raise RunError(
+                    f"{OTHER_INPUTS}: {name!r} has the shape"
+                    f" {'x'.join(str(size or '?') for size in sizes)} in the int8 file and"
+                    f" {'x'.join(map(str, array.shape))} in the float file",
+                    "export both with inputs of the same shape",
                 )
             fed[name] = partner
         return fed
@@ -575,6 +589,12 @@ def _places(sites: Iterable[Site]) -> dict[tuple[str, int], Site]:
         by_place[site.name, count[site.name]] = site
         count[site.name] += 1
     return by_place
+
+
+def _fixed_sizes(value: ir.Value, rank: int) -> list[int | None]:
+    """The sizes that a file prescribes for an input, None where it leaves one open."""
+    dims: Sequence[object] = [None] * rank if value.shape is None else value.shape.dims
+    return [size if isinstance(size, int) else None for size in dims]
 
 
 def _values_of(model: ir.Model) -> dict[str, ir.Value]:

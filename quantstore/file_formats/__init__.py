@@ -14,10 +14,6 @@ HAS_NO_GRAPH = (
     "a file without a graph cannot be run: export the network to ONNX with torch.onnx.export or"
     " optimum to test it"
 )
-RUNS_NO_QONNX = (
-    "the quantizers of QONNX are not run: convert the file to QDQ (qonnx-convert --output-style"
-    " qcdq) to test it"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +41,7 @@ class FileFormat:
 
 
 ONNX = FileFormat(name="ONNX", suffixes=(".onnx",))
-QONNX = FileFormat(name="QONNX", why_not_run=RUNS_NO_QONNX)
+QONNX = FileFormat(name="QONNX")
 TENSORFLOW_LITE = FileFormat(
     name="TensorFlow Lite", suffixes=(".tflite",), extra="tflite", why_not_run=RUNS_ONNX_ONLY
 )

@@ -27,7 +27,7 @@ LOOSE = "weights"
 NORMALIZATION, TENSOR = "BatchNormalization", "Tensor"
 # Quantizers, as FINN, hls4ml and Brevitas write them; see graph/qonnx.py.
 QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas")
-QONNX_QUANTIZERS = frozenset(("Quant", "IntQuant", "BipolarQuant", "Trunc"))
+QONNX_QUANTIZERS = frozenset(("Quant", "IntQuant", "BipolarQuant", "Trunc", "FloatQuant"))
 
 
 _AxisFinder = Callable[[ir.Node, int], int | None]

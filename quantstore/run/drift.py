@@ -24,6 +24,7 @@ from quantstore.run.inputs import Samples
 from quantstore.run.local import LocalTwins
 from quantstore.run.network import Network
 from quantstore.run.nodes import computed, name_of
+from quantstore.run.own_quantizers import is_within_quantizer
 from quantstore.run.relay import Relay, packed, rounds
 
 # All tensors that are observed at the same time, float, accumulated and local.
@@ -257,7 +258,7 @@ def _observed_tensors(network: Network, plan: Plan, local: LocalTwins) -> list[_
             channel_axis=axis_of.get(name),
         )
         for name, node in computed(network.model, network.constants)
-        if name in network.float_tensors
+        if name in network.float_tensors and not is_within_quantizer(name)
     ]
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from quantstore.run.bodies import nodes_of_bodies
 from quantstore.run.network import Network
 from quantstore.run.nodes import Node, consumers, every_node, name_of
+from quantstore.run.own_quantizers import is_part_of_quantizer
 from quantstore.schemes import Target
 
 RECURRENT = ("LSTM", "GRU", "RNN")
@@ -76,7 +77,11 @@ def placement(network: Network, target: Target, exclude: Iterable[str] = ()) -> 
     if target.activations is None:
         packed = tuple(name for name in network.layers.packed if name not in excluded)
         return Placement(weights=_slots(network, excluded), left_in_float=packed)
-    nodes = [node for node in network.model.graph.node if name_of(node) not in excluded]
+    nodes = [
+        node
+        for node in network.model.graph.node
+        if name_of(node) not in excluded and not is_part_of_quantizer(node)
+    ]
     marks = _Marks(network, is_asymmetric=not target.activations.is_symmetric)
     if target.placement == "everywhere":
         for node in nodes:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from quantstore.errors import InputsError, RunError, hint_for
+from quantstore.file_formats import QONNX
 from quantstore.graph.findings import of_run
 from quantstore.graph.findings.base import DecoderFigures
 from quantstore.records import (
@@ -65,6 +66,11 @@ _WAS_QUANTIZED = (
     " the earlier loss is unknown"
 )
 
+OWN_QUANTIZERS_STAY = (
+    "the float network is the one with the quantizers of its file;"
+    " SQNR is what the target loses on top of them"
+)
+
 
 def simulate(
     path: Path, inputs: str, choices: Choices | None = None, report: ReportProgress | None = None
@@ -109,6 +115,8 @@ def _simulated(work: Workplace, path: Path, inputs: str) -> Simulation:
     sha256 = model.file.sha256
     names = class_names(model.model.metadata_props)
     notes = (_WAS_QUANTIZED,) if model.was_quantized else ()
+    if model.file.file_format == QONNX:
+        notes = (*notes, OWN_QUANTIZERS_STAY)
     chosen = choose_samples(work, model.model, inputs)
     samples = chosen.compared
     cut_model = subject.cut(model, samples)

@@ -18,16 +18,20 @@ from onnx_ir.passes import common as passes
 
 from quantstore import graph
 from quantstore.errors import RunError
+from quantstore.file_formats import QONNX
 from quantstore.graph.attributes import number
 from quantstore.graph.batchnorm import folding_after
 from quantstore.graph.constants import computed
 from quantstore.graph.fold import values_of
+from quantstore.graph.operators import QONNX_DOMAINS
 from quantstore.graph.tensors import read_array
 from quantstore.layer import Layer
 from quantstore.numerics.quantization import Grid, blocks_of, dequantize, grid_for, quantize
 from quantstore.records import Array, Doubles
+from quantstore.run.own_quantizers import in_standard_operators
 from quantstore.run.precision import in_single_precision
 from quantstore.run.restore import StoredGrid, float_arithmetic, new_constant
+from quantstore.run.runtime import LOWEST_QDQ_OPSET, raise_opset
 from quantstore.schemes import Scheme
 
 # Below, onnx's converter and onnxruntime demand that every weight is an input of the graph too.
@@ -98,10 +102,25 @@ def float_model(file: graph.ModelFile) -> FloatModel:
     model.ir_version = max(LOWEST_IR_VERSION, model.ir_version)
     _bind_initializers(model)
     in_single_precision(model)
+    if file.file_format == QONNX:
+        file = _without_qonnx(file)
+        model = file.model
     grids = float_arithmetic(model)
     _replace_image_scalers(model)
     passes.RemoveUnusedNodesPass()(model)
     return FloatModel(file, grids is not None, grids or ())
+
+
+def _without_qonnx(file: graph.ModelFile) -> graph.ModelFile:
+    """The file with its quantizers in standard operators, in a set that knows these."""
+    for domain in QONNX_DOMAINS:
+        # Some files leave it out, and onnx converts none that does.
+        file.model.opset_imports.setdefault(domain, 1)
+    raised = raise_opset(to_proto(file.model))
+    opset = max(LOWEST_QDQ_OPSET, file.opset or 0)
+    file = dataclasses.replace(file, model=ir.from_proto(raised), opset=opset)
+    in_standard_operators(file.model, opset)
+    return file
 
 
 def own_float_model(proto: onnx.ModelProto, path: Path) -> FloatModel:

@@ -9,6 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from quantstore.auditing.audit import audit
+from quantstore.auditing.bench import IS_QONNX, OTHER_INPUTS
 from quantstore.auditing.choices import Audit, AuditChoices
 from quantstore.errors import ModelFileError, RunError
 from quantstore.run.runtime import Session
@@ -261,6 +262,27 @@ def test_files_that_are_no_pair_are_refused_in_a_sentence(folder, float_path, in
     other = save(model, folder / "other.onnx")
     with pytest.raises(RunError, match="only 0 of 5 layers have a counterpart"):
         audit(other, int8_path, inputs)
+
+
+def test_a_file_with_quantizers_of_qonnx_is_refused_in_a_sentence(folder, float_path, inputs):
+    model = small_network()
+    quantizer = node("BipolarQuant", ["y", "low"], ["z"], "q", domain="onnx.brevitas")
+    model.graph.node.append(quantizer)
+    with pytest.raises(RunError, match=IS_QONNX):
+        audit(float_path, save(model, folder / "own.onnx"), inputs)
+
+
+def test_files_with_inputs_of_other_sizes_are_refused_in_a_sentence(
+    folder, float_path, int8_path, inputs
+):
+    model = onnx.load(int8_path)
+    sizes = model.graph.input[0].type.tensor_type.shape.dim
+    before = "x".join(str(size.dim_value) for size in sizes)
+    sizes[2].dim_value += 1
+    other = save(model, folder / "larger.onnx")
+    with pytest.raises(RunError, match=OTHER_INPUTS) as failure:
+        audit(float_path, other, inputs)
+    assert f"{before} in the float file" in failure.value.sentence
 
 
 def test_what_is_wrong_with_a_file_begins_with_its_name(folder, float_path, int8_path, inputs):

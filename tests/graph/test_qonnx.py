@@ -4,6 +4,7 @@ The authority is QONNX: its table of rounding modes and its examples, and its pa
 installed.
 """
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -12,13 +13,11 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from quantstore import graph, store
-from quantstore.errors import ModelFileError, RunError
-from quantstore.file_formats import RUNS_NO_QONNX
+from quantstore.errors import ModelFileError
 from quantstore.graph.findings.own_quantizers import OWN_QUANTIZERS
 from quantstore.graph.qonnx import quantized
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
-from quantstore.run import twin
 from tests.support.graphs import gaussian, make_model, node, save
 
 DOMAIN = "qonnx.custom_op.general"
@@ -93,6 +92,22 @@ def test_what_is_quantized_lies_on_the_grid_and_stays_there(numbers, scale, bits
     assert np.unique(codes).size <= 2**bits
     np.testing.assert_allclose(once, codes * np.float32(scale), rtol=1e-6)
     np.testing.assert_array_equal(quant(once, scale, 0, bits, **settings), once)
+
+
+@pytest.mark.parametrize(
+    "parameters", [(4, 3, 7, 448), (5, 2, 15, 57344), (3, 0, 3, 16), (2, 3, 1, 7.5)]
+)
+@pytest.mark.parametrize("mode", ROUNDED)
+def test_the_package_of_qonnx_agrees_on_floats(mode, parameters):
+    module = pytest.importorskip(
+        "qonnx.custom_op.general.floatquant", reason="qonnx is not installed"
+    )
+    array, scale = np.exp(4 * gaussian(40, 50)), np.float32(0.7)
+    floats = [scalar(number) for number in parameters]
+    made = ir.Node(DOMAIN, "FloatQuant", [], [ir.AttrString("rounding_mode", mode)])
+    expected = module.float_quant(array, scale, *floats[:3], max_val=floats[3], rounding_mode=mode)
+    # It multiplies in double precision.
+    np.testing.assert_allclose(quantized(made, [array, scale, *floats]), expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize("mode", ROUNDED)
@@ -184,6 +199,13 @@ def test_truncation_drops_bits(only_layer, parameters, attributes, expected, bit
     assert layer.stored_step == factor
 
 
+def test_floats_of_eight_bits_mark_the_layer_too(only_layer):
+    w = gaussian(8, 5)
+    layer = only_layer(network(w, 1, 4, 3, 7, 448, op_type="FloatQuant", saturation=1))
+    assert (layer.stored_scheme, layer.stored_step) == ("float8 e4m3 per tensor", None)
+    np.testing.assert_array_equal(layer.weights, w.astype(ml_dtypes.float8_e4m3fn).T)
+
+
 def test_a_transposed_quantizer_keeps_its_grid_and_arithmetic_moves_it(only_layer):
     turned = node("Transpose", ["q"], ["t"], "turn", perm=[1, 0])
     layer = only_layer(network(gaussian(8, 5), 0.2, 0, 4, between=[turned]))
@@ -224,7 +246,7 @@ def test_a_scale_that_is_no_number_gives_none_and_that_is_said(tmp_path):
     assert measured.layers[0].layer.nonfinite_count == 40
 
 
-# Activations, and what is not run
+# Activations
 
 
 def quantized_activations():
@@ -238,7 +260,7 @@ def quantized_activations():
     return model
 
 
-def test_quantizers_of_activations_are_passed_by_and_said(tmp_path):
+def test_quantizers_of_activations_are_counted_and_said(tmp_path):
     path = save(quantized_activations(), tmp_path / "m.onnx")
     measured = measure_file(path)
     (finding,) = [each for each in measured.findings if each.kind == OWN_QUANTIZERS.name]
@@ -246,17 +268,15 @@ def test_quantizers_of_activations_are_passed_by_and_said(tmp_path):
     assert any('"Quant": 1' in edge.operators for edge in measured.graph_edges)
 
 
-@pytest.mark.slow
-def test_a_file_is_stored_with_every_target_untested_and_why(tmp_path, prober):
+def test_a_file_is_stored_as_qonnx_with_its_targets_measured(tmp_path, prober):
     path = tmp_path / "s.duckdb"
-    file = save(quantized_activations(), tmp_path / "m.onnx")
-    ingest_file(file, path, prober=prober)
+    ingest_file(save(quantized_activations(), tmp_path / "m.onnx"), path, prober=prober)
     with store.reading(path) as con:
         assert con.rows("select file_format from models") == [("QONNX",)]
-        assert con.rows("select distinct failure from simulations") == [(RUNS_NO_QONNX,)]
-    with pytest.raises(RunError) as failure:
-        twin.open_float(file)
-    assert RUNS_NO_QONNX in failure.value.sentence
+        assert con.rows("select distinct failure from simulations") == [(None,)]
+        assert con.rows("select count(*) from verdicts where verdict = 'untested'") < con.rows(
+            "select count(*) from targets"
+        )
 
 
 def test_a_quantizer_of_another_domain_is_another_operator(tmp_path):

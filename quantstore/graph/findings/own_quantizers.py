@@ -1,4 +1,4 @@
-"""Quantizers of QONNX on activations, which the values of layers pass by."""
+"""Quantizers of QONNX on activations, which are part of the network that targets round."""
 
 from collections.abc import Iterator
 
@@ -12,15 +12,20 @@ def _look(model: SurveyedModel) -> Iterator[Sentences]:
     if count:
         activations = "1 activation" if count == 1 else f"{count:,} activations"
         yield Sentences(
-            f"The file quantizes {activations} itself, with quantizers of QONNX. They are passed"
-            " by: values of layers concern the weights alone.",
-            "To run it, convert the file to QDQ: qonnx-convert --output-style qcdq.",
+            f"The file quantizes {activations} itself, with quantizers of QONNX. They are part of"
+            " the network that is run, whose outputs are the reference: a target's SQNR is what it"
+            " loses on top of them.",
+            "A target finds grids of its own. A runtime that takes over the scales of the file"
+            " (qonnx-convert --output-style qcdq) keeps values of 8 bits or fewer as they are.",
         )
 
 
 OWN_QUANTIZERS = OfModel(
     name="own quantizers",
     severity="note",
-    meaning="The file quantizes activations itself, with quantizers of QONNX, which are not run.",
+    meaning=(
+        "The file quantizes activations itself, with quantizers of QONNX, and targets round on top"
+        " of them."
+    ),
     look=_look,
 )
