@@ -58,7 +58,7 @@ STRETCHED = frozenset(
 # What each page's answer looks like: a selector, and what its text must hold.
 ANSWERS = {
     "compare": ("h2", r"models? (is|are) (broken|at risk|fine|rated watch|untested) with"),
-    "revisions": ("h2", r"got (better|worse)|better or worse|in common|two networks"),
+    "revisions": ("h2", r"^(Still .*|.* → .*) with "),
     "model": ("h2", r"^(Broken|At risk|Watch|Fine|Untested) with"),
     "layer": ("[data-testid=stHtml] h1", r"."),
     "drift": ("h2", r"."),

@@ -173,7 +173,7 @@ def _ingested(
     child: "Child | None" = None,
 ) -> "list[IngestResult]":
     """Ingest and say what became of each file, those that failed before included."""
-    from quantstore.pipeline.fleet import ingest_many
+    from quantstore.pipeline.fleet import ingest_batches
 
     results = []
     with Talk() as talk:
@@ -182,14 +182,15 @@ def _ingested(
         finished = (
             _ingest_alone(files[0], db, choices, talk, child)
             if len(files) == 1 and executor is None
-            else ingest_many(files, db, choices, jobs, executor)
+            else ingest_batches(files, db, choices, jobs, executor)
         )
-        for result in finished:
-            results.append(result)
-            talk.say(_sentence(result, db, choices.name))
-            if result.outcome in ("stored", "replaced") and result.model is not None:
-                for line, verdict in _verdicts(result.model, db):
+        for batch in finished:
+            verdicts = verdict_lines(batch, db)
+            for result in batch:
+                talk.say(_sentence(result, db, choices.name))
+                for line, verdict in verdicts.get(str(result.model), ()):
                     talk.say(line, verdict)
+            results += batch
             talk.progress(len(results), len(files), "files")
     if len(files) > 1:
         say(_summary([*failures, *results], talk.seconds))
@@ -198,7 +199,7 @@ def _ingested(
 
 def _ingest_alone(
     path: "ModelPath", db: Path, choices: "IngestChoices", talk: "Talk", child: "Child | None"
-) -> "Iterator[IngestResult]":
+) -> "Iterator[list[IngestResult]]":
     """One file, with progress by bytes of weights: layers differ too much in size."""
     from quantstore.errors import StoreError
     from quantstore.pipeline.ingest import ingest_file
@@ -214,26 +215,33 @@ def _ingest_alone(
     try:
         with Prober(child) as prober:
             result = ingest_file(path, db, choices, report, prober)
-        yield result
+        yield [result]
     except StoreError:
         raise
     except QuantstoreError as error:
-        yield IngestResult(path=str(path), outcome="failed", error=error.sentence)
+        yield [IngestResult(path=str(path), outcome="failed", error=error.sentence)]
 
 
-def _verdicts(model: str, db: Path) -> list[tuple[str, str]]:
-    """A line for each target that is measured on ingest, and the verdict in it."""
+def verdict_lines(batch: "Sequence[IngestResult]", db: Path) -> dict[str, list[tuple[str, str]]]:
+    """For each model of a batch that is new in the store: a line for each target, and its verdict.
+
+    Targets are those that are measured on ingest.
+    """
     from quantstore import queries, store
     from quantstore.schemes import TARGETS
     from quantstore.wording.verdicts import verdict_sentence
 
-    with store.reading(db) as connection:
-        verdicts = queries.verdict_facts(connection, model)
-    return [
-        (f"  {facts.target}: {verdict_sentence(facts)}", facts.verdict)
-        for facts in verdicts
-        if TARGETS[facts.target].is_default
-    ]
+    lines: dict[str, list[tuple[str, str]]] = {
+        str(result.model): [] for result in batch if result.outcome in ("stored", "replaced")
+    }
+    if lines:
+        with store.reading(db) as connection:
+            verdicts = queries.verdict_facts(connection, list(lines))
+        for facts in verdicts:
+            if TARGETS[facts.target].is_default:
+                sentence = f"  {facts.target}: {verdict_sentence(facts)}"
+                lines[facts.model].append((sentence, facts.verdict))
+    return lines
 
 
 FOR_THE_OTHER_NAME = "to rename it"

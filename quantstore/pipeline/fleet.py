@@ -18,6 +18,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -62,6 +63,17 @@ def ingest_many(
     jobs: int | None = None,
     executor: Executor | None = None,
 ) -> Iterator[IngestResult]:
+    """Ingest files as :func:`ingest_batches` does; yields one result per file."""
+    return chain.from_iterable(ingest_batches(paths, store_path, choices, jobs, executor))
+
+
+def ingest_batches(
+    paths: Iterable[ModelPath],
+    store_path: Path,
+    choices: IngestChoices | None = None,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+) -> Iterator[list[IngestResult]]:
     """Ingest files, several at a time; what fails is reported and the rest goes on.
 
     Args:
@@ -70,7 +82,7 @@ def ingest_many(
             workers find files under the same paths, and need no store.
 
     Yields:
-        One result per file, once it is stored.
+        Results, one per file, of the files that were written together, once they are stored.
 
     Raises:
         StoreError: the store cannot be used, so that no file can succeed.
@@ -84,7 +96,7 @@ def ingest_many(
         choices = dataclasses.replace(choices, jobs=jobs)
         with Prober() as prober:
             for path in paths:
-                yield _ingested_here(path, store_path, choices, prober)
+                yield [_ingested_here(path, store_path, choices, prober)]
         return
     # The cores that are left over when every file has one share the work on each.
     choices = dataclasses.replace(choices, jobs=1 if executor else jobs // processes)
@@ -93,7 +105,7 @@ def ingest_many(
     while fleet.waiting:
         while fleet.waiting:
             with _submitting_to(executor, processes) as submit:
-                yield from fleet.results(submit, at_most)
+                yield from fleet.batches(submit, at_most)
             if fleet.is_broken:
                 # It takes nothing any more: processes of this machine do the rest.
                 executor = None
@@ -133,7 +145,7 @@ class _Fleet:
         store.require_writable(store_path)
         self._stored = set() if choices.replace else set(stored_names(store_path, choices))
 
-    def results(self, submit: Submit, at_most: int) -> Iterator[IngestResult]:
+    def batches(self, submit: Submit, at_most: int) -> Iterator[list[IngestResult]]:
         """What becomes of the files that wait, until none does or the executor takes no more.
 
         Args:
@@ -158,7 +170,7 @@ class _Fleet:
                         break
                     running[future] = self.waiting.popleft(), Attempt.begin(path)
                 batch = [(*running.pop(future), future) for future in _finished(running)]
-                yield from self._stored_batch(
+                yield self._stored_batch(
                     [
                         (path, examined)
                         for path, attempt, future in batch
@@ -194,7 +206,8 @@ class _Fleet:
         attempt = dataclasses.replace(examined.attempt, path=attempt.path)
         return dataclasses.replace(examined, attempt=attempt)
 
-    def _stored_batch(self, batch: list[tuple[ModelPath, Examined]]) -> Iterator[IngestResult]:
+    def _stored_batch(self, batch: list[tuple[ModelPath, Examined]]) -> list[IngestResult]:
+        results = []
         for (path, examined), result in zip(batch, self._written(batch), strict=True):
             if isinstance(examined, MeasuredModel):
                 self._stored.add(examined.sha256)
@@ -203,7 +216,8 @@ class _Fleet:
                 self._stored.discard(examined.sha256)
                 self.waiting.append(path)
             if result is not None:
-                yield result
+                results.append(result)
+        return results
 
     def _written(self, batch: list[tuple[ModelPath, Examined]]) -> list[IngestResult | None]:
         """The results of a batch: one that cannot be written takes no other with it."""

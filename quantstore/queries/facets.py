@@ -1,16 +1,19 @@
 """What models can be narrowed down by, and how many remain for each choice.
 
-Two queries over layers and runs tell the traits of every model; choosing among them and counting
-takes no further one. Within a facet any chosen value will do, and every facet must be met.
+One query over layers and the verdicts tell the traits of every model; choosing among them and
+counting takes no further one. Within a facet any chosen value will do, and every facet must be met.
 """
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from quantstore.schemes import TARGETS, Target
 from quantstore.store import Connection
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Facet = Literal["verdict", "survives", "operator", "tag", "integers"]
 FACETS: tuple[Facet, ...] = get_args(Facet)
@@ -34,26 +37,19 @@ class ModelTraits:
     values: Mapping[Facet, frozenset[str]]
 
 
-Verdicts = Mapping[str, Mapping[str, str]]
-
-
-def verdicts_by_target(con: Connection) -> Verdicts:
-    """The verdict of every model under every target, by model and target.
-
-    The words alone: the view ``verdicts`` takes several times as long with all its columns.
-    """
-    by_model: dict[str, dict[str, str]] = {}
-    for model, target, verdict in con.rows("select model, target, verdict from verdicts"):
-        by_model.setdefault(model, {})[target] = verdict
-    return by_model
-
-
-def model_traits(con: Connection, target: Target, verdicts: Verdicts) -> tuple[ModelTraits, ...]:
+def model_traits(
+    con: Connection, target: Target, verdicts: "pd.DataFrame"
+) -> tuple[ModelTraits, ...]:
     """The traits of every model, by name.
 
     Args:
-        verdicts: as :func:`verdicts_by_target` gives them; they outlast a change of the target.
+        verdicts: of every model under every target, as :func:`quantstore.queries.verdicts` gives
+            them.
     """
+    by_model: dict[str, dict[str, str]] = {}
+    columns = (verdicts[name] for name in ("model", "target", "verdict"))
+    for model, judged_target, verdict in zip(*columns, strict=True):
+        by_model.setdefault(model, {})[judged_target] = verdict
     rows = con.rows(
         """
         with hurt as (
@@ -83,7 +79,7 @@ def model_traits(con: Connection, target: Target, verdicts: Verdicts) -> tuple[M
     )
     traits = []
     for model, operators, tags, has_integers in rows:
-        judged = verdicts.get(model, {})
+        judged = by_model.get(model, {})
         traits.append(
             ModelTraits(
                 model,

@@ -112,15 +112,15 @@ def _verdicts(
 
 
 def model_facts(row: Mapping[Any, Any]) -> ModelFacts:
-    """What words need of a row of ``verdicts`` or ``ranking``."""
+    """What words need of a row of ``verdicts``."""
     import pandas as pd
 
     return _facts(row, pd.isna)
 
 
-def verdict_facts(con: Connection, model: str) -> list[ModelFacts]:
-    """What words need of the verdicts on one model, one per target, without loading pandas."""
-    rows = con.records(*_verdicts(con, [model]))
+def verdict_facts(con: Connection, models: list[str]) -> list[ModelFacts]:
+    """What words need of the verdicts on models, one per target, without loading pandas."""
+    rows = con.records(*_verdicts(con, models))
     return [_facts(row, lambda value: value is None) for row in rows]
 
 
@@ -163,14 +163,13 @@ def layers_by_band(row: Mapping[Any, Any]) -> dict[str, int]:
     return {band: int(row[f"layers_{band.replace(' ', '_')}"]) for band in bands}
 
 
-def ranking(con: Connection, target: str, models: list[str] | None = None) -> "pd.DataFrame":
-    """One row per model under one target, worst first: as :func:`verdicts` gives them.
+def ranked(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows of :func:`verdicts` under one target, the worst model first.
 
     Worst is the worst verdict, untested after all that are known; then the lowest SQNR at the
     outputs; where a model was not run, the largest share of layers that is broken, then at risk,
     then to watch.
     """
-    frame = verdicts(con, models, target)
     if frame.empty:
         return frame
     layers = frame[["layers_broken", "layers_at_risk", "layers_watch", "layers_fine"]].sum(axis=1)
@@ -186,8 +185,8 @@ def ranking(con: Connection, target: str, models: list[str] | None = None) -> "p
             },
         }
     )
-    ranked = order.sort_values(list(order.columns), kind="stable").index
-    return frame.loc[ranked].reset_index(drop=True)
+    worst_first = order.sort_values(list(order.columns), kind="stable").index
+    return frame.loc[worst_first].reset_index(drop=True)
 
 
 def shown_targets(verdicts: "pd.DataFrame", chosen: str) -> list[str]:
@@ -208,7 +207,7 @@ WORST_FIRST = ["broken", "at risk", "watch", "fine", "untested"]
 
 def rank_of_models(con: Connection, target: str, models: list[str] | None = None) -> list[str]:
     """Models, worst first: by verdict, then by SQNR at the outputs."""
-    return [str(model) for model in ranking(con, target, models)["model"]]
+    return [str(model) for model in ranked(verdicts(con, models, target))["model"]]
 
 
 def layer_profiles(con: Connection, models: list[str], scheme: str) -> "pd.DataFrame":

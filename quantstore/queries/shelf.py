@@ -97,6 +97,18 @@ def origins(con: Connection, models: Sequence[str] | None = None) -> list[Origin
     """Where each model was read from, by name; every model by default."""
     rows = con.rows(
         """
+        with chosen as (
+            from models where $models is null or list_contains($models, model)
+        ),
+        -- Every layer has a row for every scheme.
+        measured as (
+            select model_id, list(scheme) as schemes
+            from errors
+            join layers using (layer_id)
+            semi join chosen using (model_id)
+            where depth = 0
+            group by model_id
+        )
         select
             model,
             source,
@@ -107,16 +119,8 @@ def origins(con: Connection, models: Sequence[str] | None = None) -> list[Origin
             ingested_at,
             measures_version,
             schemes
-        from models
-        left join (
-            -- Every layer has a row for every scheme.
-            select model_id, list(scheme) as schemes
-            from errors
-            join layers using (layer_id)
-            where depth = 0
-            group by model_id
-        ) using (model_id)
-        where $models is null or list_contains($models, model)
+        from chosen
+        left join measured using (model_id)
         order by lower(model), model
         """,
         {"models": None if models is None else list(models)},

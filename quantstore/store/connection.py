@@ -354,6 +354,9 @@ StoreStamp = tuple[tuple[int, int, int, int] | None, ...]
 
 def stamp(path: Path) -> StoreStamp:
     """What differs after every change of the store, told without opening it."""
+    if (folder := published_folder(path)) is not None:
+        # A part that comes or goes changes the folder; its file of views stays as it is.
+        return (_stamp_of(folder),)
     return tuple(map(_stamp_of, (path, path.with_name(f"{path.name}.wal"))))
 
 

@@ -28,13 +28,18 @@ import pytest
 from onnx import helper, numpy_helper
 
 from quantstore import __version__, cli, queries, settings, store
-from quantstore.cli.ingest import FOR_THE_OTHER_NAME, PROBE_CHILD, early_child
+from quantstore.cli.ingest import (
+    FOR_THE_OTHER_NAME,
+    PROBE_CHILD,
+    early_child,
+    verdict_lines,
+)
 from quantstore.cli.inspect import FIRST_LOSS_UNKNOWN, NO_TARGET_UNDER, cut_after
 from quantstore.console.answer import READS_THE_STORE_ONLY
 from quantstore.errors import MissingStoreError, StoreError, UnknownModelError
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
-from quantstore.pipeline.outcome import IngestChoices
+from quantstore.pipeline.outcome import IngestChoices, IngestResult
 from quantstore.process import logs
 from quantstore.run import probe_child
 from quantstore.schemes import TARGETS
@@ -447,6 +452,25 @@ def test_ingest_measures_several_files_at_once(run):
     code, _, err = run("ingest", demo_paths()[0].parent, "--jobs", 2)
     assert code == 0
     assert err.splitlines()[-1].endswith(": 4 stored")
+
+
+def test_verdicts_of_files_that_were_stored_together_are_asked_for_together(demo_store, caplog):
+    names = ["digits-rescaled", "digits-plain", "digits-separable"]
+    outcomes = dict(zip(names, ("stored", "replaced", "already stored"), strict=True))
+    batch = [
+        IngestResult(path=f"{name}.onnx", outcome=outcome, model=name)
+        for name, outcome in outcomes.items()
+    ]
+    with caplog.at_level("DEBUG", "quantstore.store"):
+        lines = verdict_lines(batch, demo_store)
+    assert sum(" for reading after " in message for message in caplog.messages) == 1
+    assert list(lines) == names[:2]
+    default = [name for name, target in TARGETS.items() if target.is_default]
+    for model, said in lines.items():
+        with store.reading(demo_store) as con:
+            verdicts = queries.verdicts(con, [model]).set_index("target")["verdict"]
+        assert [verdict for _, verdict in said] == [verdicts[name] for name in default]
+        assert [text.strip().partition(":")[0] for text, _ in said] == default
 
 
 @with_a_store_here

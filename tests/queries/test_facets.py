@@ -83,8 +83,8 @@ def con(demo_store, tmp_path_factory):
 
 
 def traits(con, target):
-    verdicts = queries.verdicts_by_target(con)
-    return {one.model: one.values for one in queries.model_traits(con, TARGETS[target], verdicts)}
+    found = queries.model_traits(con, TARGETS[target], queries.verdicts(con))
+    return {one.model: one.values for one in found}
 
 
 def test_traits_are_what_the_views_say(con):

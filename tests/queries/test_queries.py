@@ -22,7 +22,7 @@ SCHEMES = ("int8_tensor_symmetric", "int8_tensor_asymmetric", "int8_channel_symm
 @pytest.mark.parametrize("target", schemes.TARGETS)
 def test_where_no_model_was_run_broken_layers_rank_them(demo_store, target):
     with store.reading(demo_store) as con:
-        ranked = queries.ranking(con, target)
+        ranked = queries.ranked(queries.verdicts(con, target=target))
         verdicts = queries.verdicts(con)
     verdicts = verdicts[verdicts["target"] == target].set_index("model")
     assert sorted(ranked["model"]) == sorted(verdicts.index)

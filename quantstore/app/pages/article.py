@@ -26,7 +26,7 @@ def main() -> None:
     with stores.open_store() as con:
         headline = st.empty()
         st.caption(article.WHAT_IT_IS)
-        worst_first = queries.rank_of_models(con, article.TARGET.name)
+        worst_first = stores.worst_first(con, article.TARGET)
         pair = _pick(worst_first)
         models = list(dict.fromkeys(pair))
         st.caption(markdown(article.absent_models(worst_first)))
@@ -34,7 +34,7 @@ def main() -> None:
         counted = compare.convolutions(profiles)
         facts = {
             row["model"]: queries.model_facts(row)
-            for row in queries.verdicts(con, models).to_dict("records")
+            for row in stores.verdicts(con, models).to_dict("records")
             if row["target"] == article.TARGET.name
         }
         if len(models) == 2:

@@ -92,7 +92,7 @@ def no_audit_yet(model: str, partner: str = "") -> str:
 
 def _ranked(con: Connection, audits: pd.DataFrame) -> list[str]:
     """Every model: int8 models of audits first, the latest first, then the other int8 models."""
-    names = queries.rank_of_models(con, DEFAULT_TARGET.name)
+    names = stores.worst_first(con, DEFAULT_TARGET)
     integers = queries.integer_models(con)
     first = dict.fromkeys(str(name) for name in audits["int8_model"])
     first |= dict.fromkeys(name for name in names if name in integers)

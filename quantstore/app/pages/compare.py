@@ -155,7 +155,7 @@ def _turn_page(key: str) -> None:
 def _verdict_section(
     con: Connection, shown: list[str], total: int, target: Target, limits: dict[str, float]
 ) -> None:
-    verdicts = queries.verdicts(con, shown)
+    verdicts = stores.verdicts(con, shown)
     matrix.verdict_matrix(
         verdicts,
         shown,

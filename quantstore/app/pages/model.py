@@ -67,7 +67,7 @@ def main() -> None:
 
 def _draw(con: Connection, name: str, target: Target) -> None:
     scheme = target.layer_scheme
-    verdicts = queries.verdicts(con, [name])
+    verdicts = stores.verdicts(con, [name])
     by_target = {row["target"]: row for row in verdicts.to_dict("records")}
     verdict_row = by_target[target.name]
     facts = queries.model_facts(verdict_row)

@@ -80,7 +80,7 @@ def main() -> None:
             con, target, [name for name, state in fresh.items() if state.needs_care]
         )
         rows, number = _page_of(con, text, among)
-        verdicts = queries.ranking(con, target.name, rows["model"].tolist())
+        verdicts = stores.ranking(con, target, rows["model"].tolist())
     marked = _marked({origin.model for origin in origins})
     stale = [
         origin

@@ -67,7 +67,7 @@ def main() -> None:
             audits.instead_of_a_diff(con, headline, int8_model, float_model)
             return
         changed = queries.revision_changes(con, before, after, scheme.name)
-        verdicts = queries.verdicts(con, [before, after])
+        verdicts = stores.verdicts(con, [before, after])
         _answer(headline, verdicts, matching.headline(changed, before, after), before, after)
         limits = queries.band_limits(con)
     matrix.verdict_matrix(

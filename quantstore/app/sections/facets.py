@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from quantstore import queries, settings, store
-from quantstore.app.widgets import address, notes, pickers
+from quantstore.app.widgets import address, notes, pickers, stores
 from quantstore.errors import printable
 from quantstore.schemes import TARGETS, Target
 from quantstore.store import Connection, StoreStamp
@@ -136,15 +136,10 @@ def _divides(traits: Sequence[queries.ModelTraits], facet: queries.Facet) -> boo
     return any(number < len(traits) for number in counts.values())
 
 
-# Each is asked once for each state of the store: nobody writes while a page reads, and the stamp
-# differs after every write.
+# Asked once for each state of the store: nobody writes while a page reads, and the stamp differs
+# after every write.
 @st.cache_resource(show_spinner=False, max_entries=len(TARGETS))
 def _traits_at(
     path: Path, stamp: StoreStamp, target: str, _con: Connection
 ) -> tuple[queries.ModelTraits, ...]:
-    return queries.model_traits(_con, TARGETS[target], _verdicts_at(path, stamp, _con))
-
-
-@st.cache_resource(show_spinner=False, max_entries=1)
-def _verdicts_at(path: Path, stamp: StoreStamp, _con: Connection) -> queries.Verdicts:
-    return queries.verdicts_by_target(_con)
+    return queries.model_traits(_con, TARGETS[target], stores.verdicts(_con))

@@ -68,6 +68,20 @@ def file_words(state: Freshness) -> str:
     return FILE_STATES[state.file_state]
 
 
+def verdicts(con: store.Connection, models: Collection[str] | None = None) -> pd.DataFrame:
+    """One row per model and target, as ``queries.verdicts`` gives them; not to be changed.
+
+    All of them are asked for at once, and once for each state of the store: what takes the time is
+    the question, however few models it is about, and pages turn, sort and narrow down what they
+    have.
+
+    Args:
+        models: the only models that are meant; None for every model.
+    """
+    path = settings.store_path()
+    return _of_models(_verdicts_at(path, store.stamp(path), con), models)
+
+
 def worst_first(con: store.Connection, target: Target) -> list[str]:
     """Every model, the worst under the target first: what a picker offers."""
     return [str(model) for model in ranking(con, target)["model"]]
@@ -76,24 +90,31 @@ def worst_first(con: store.Connection, target: Target) -> list[str]:
 def ranking(
     con: store.Connection, target: Target, among: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """The models under a target, worst first, as ``queries.ranking`` gives them.
-
-    It looks at every layer of the store, so it is asked once for each state of the store: pages
-    turn, sort and narrow down what they have.
+    """The verdicts under a target, the worst model first, as ``queries.ranked`` orders them.
 
     Args:
         among: the only models that are meant; None for every model.
     """
     path = settings.store_path()
-    ranked = _ranking_at(path, store.stamp(path), target.name, con)
-    if among is None:
-        return ranked
-    return ranked[ranked["model"].isin(among)].reset_index(drop=True)
+    return _of_models(_ranking_at(path, store.stamp(path), target.name, con), among)
 
 
-# Nobody writes while a page reads, and the stamp differs after every write.
-@st.cache_data(show_spinner=False, max_entries=len(TARGETS))
+def _of_models(frame: pd.DataFrame, models: Collection[str] | None) -> pd.DataFrame:
+    if models is None:
+        return frame
+    return frame[frame["model"].isin(models)].reset_index(drop=True)
+
+
+# Nobody writes while a page reads, and the stamp differs after every write. Frames are shared by
+# all sessions: copying them for each would take longer than what pages do with them.
+@st.cache_resource(show_spinner=False, max_entries=1)
+def _verdicts_at(path: Path, stamp: store.StoreStamp, _con: store.Connection) -> pd.DataFrame:
+    return queries.verdicts(_con)
+
+
+@st.cache_resource(show_spinner=False, max_entries=len(TARGETS))
 def _ranking_at(
     path: Path, stamp: store.StoreStamp, target: str, _con: store.Connection
 ) -> pd.DataFrame:
-    return queries.ranking(_con, target)
+    every_target = _verdicts_at(path, stamp, _con)
+    return queries.ranked(every_target[every_target["target"] == target])
