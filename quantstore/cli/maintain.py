@@ -1,13 +1,18 @@
 """The commands that look after a store: remove, export, import, backup, compact, migrate."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from quantstore import settings
 from quantstore.cli.names import ModelName
 from quantstore.cli.output import counted, say
 from quantstore.cli.root import commands, everywhere
 from quantstore.wording import units
+
+if TYPE_CHECKING:
+    from quantstore.store import FolderSummary
 
 
 @commands.command(position=130)
@@ -134,20 +139,42 @@ def backup(db: Path, file: Path, replace: bool) -> None:
 
 
 @commands.command(position=170)
+@click.argument("folder", required=False, type=click.Path(path_type=Path), metavar="[FOLDER]")
 @everywhere
-def compact(db: Path) -> None:
-    """Return the space of removed models to the disk.
+def compact(db: Path, folder: Path | None) -> None:
+    """Return the space of removed models to the disk, or merge the parts of a published FOLDER.
 
-    Needs space for a second copy of the store on the same disk while it works.
+    Needs space for a second copy on the same disk while it works. Others can read and publish into
+    FOLDER meanwhile. Merged parts stay for a day, for those who still read them; the next compact
+    removes them.
 
     \b
-    Example:
+    Examples:
       quantstore compact
+      quantstore compact /shared/models
     """
     from quantstore import store
 
+    published = settings.published_folder(folder or db)
+    if published is not None:
+        _say_merged(published, store.compact_folder(published))
+        return
+    if folder is not None:
+        raise click.BadParameter(f"{str(folder)!r} is not a published folder.")
     summary = store.compact(db)
     say(f"{db}: {_size(summary.bytes_before)} before, {_size(summary.bytes_after)} after")
+
+
+def _say_merged(folder: Path, summary: "FolderSummary") -> None:
+    if summary.merged:
+        sizes = f"{_size(summary.bytes_before)} before, {_size(summary.bytes_after)} after"
+        say(f"merged {summary.merged} parts of {folder} into one: {sizes}")
+    else:
+        say(f"{folder} has no small parts to merge")
+    if summary.removed:
+        say(f"removed {counted(summary.removed, 'part')} merged earlier")
+    if summary.waiting:
+        say(f"{counted(summary.waiting, 'merged part')} can be removed after a day: compact again")
 
 
 def _size(number: int) -> str:

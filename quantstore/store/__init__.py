@@ -4,6 +4,7 @@ The only package that knows duckdb. Connections live for milliseconds: DuckDB le
 write, or several read, so a connection held open would shut everybody else out.
 """
 
+from quantstore.store.compacting import FolderSummary, compact_folder
 from quantstore.store.connection import (
     BATCH_ROWS,
     CONFIG,
@@ -76,6 +77,7 @@ __all__ = [
     "ConnectionSettings",
     "CopySummary",
     "ExportSummary",
+    "FolderSummary",
     "Labels",
     "MergeSummary",
     "Parameters",
@@ -94,6 +96,7 @@ __all__ = [
     "backup",
     "cleaned_note",
     "compact",
+    "compact_folder",
     "export",
     "export_zip",
     "find_model",

@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from quantstore.store.published import (
     fenced_views,
     require_writable,
     shared_views,
+    translating,
 )
 from quantstore.store.rows import load_numpy
 from quantstore.store.schema import (
@@ -174,7 +175,9 @@ def reading(
     if not _exists(path):
         raise missing_store(path)
     with together(path, wait_seconds, config) as connection:
-        require_our_schema(connection, path)
+        # Its parts say what they are, and the views over them are those of this release.
+        if published_folder(path) is None:
+            require_our_schema(connection, path)
         yield Connection(connection)
 
 
@@ -187,7 +190,7 @@ def together(
         # Nobody locks a part: there is nothing to wait for.
         is_fenced = config.get("enable_external_access") is False
         views = (fenced_views if is_fenced else shared_views)(folder, dict(config))
-        with _translating(path, views):
+        with closing(views), translating(folder.resolve()):
             yield views
         return
     deadline = _deadline(wait_seconds)

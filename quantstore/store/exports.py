@@ -21,7 +21,7 @@ from quantstore.store.beside import room_beside
 from quantstore.store.connection import BATCH_ROWS, Connection, reading
 from quantstore.store.models import find_model
 from quantstore.store.schema import SCHEMA_VERSION, schema_sql
-from quantstore.store.tables import ALL_TABLES, DERIVED, OF_MODELS
+from quantstore.store.tables import ALL_TABLES, DERIVED, OF_MODELS, parquet_name
 from quantstore.version import __version__
 
 if TYPE_CHECKING:
@@ -131,11 +131,6 @@ def write_tables(
 def file_names() -> list[str]:
     """Every file of an export."""
     return [*map(parquet_name, ALL_TABLES), SCHEMA_SQL, MANIFEST]
-
-
-def parquet_name(table: str) -> str:
-    """The file that holds a table."""
-    return f"{table}.parquet"
 
 
 def read_manifest(folder: Path) -> dict[str, object] | None:

@@ -25,7 +25,6 @@ from quantstore.store.connection import SANDBOX, Connection, together, writing
 from quantstore.store.exports import (
     MANIFEST,
     file_names,
-    parquet_name,
     read_manifest,
     write_tables,
 )
@@ -33,7 +32,7 @@ from quantstore.store.keys import KEY_COLUMNS
 from quantstore.store.labelling import Labels, labels
 from quantstore.store.models import free_name, remove_model
 from quantstore.store.schema import SCHEMA_VERSION, create_schema
-from quantstore.store.tables import ALL_TABLES, INGESTS, OF_MODELS, Table
+from quantstore.store.tables import ALL_TABLES, INGESTS, OF_MODELS, Table, parquet_name
 from quantstore.store.totals import add_totals
 from quantstore.version import __version__
 

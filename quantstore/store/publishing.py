@@ -4,7 +4,9 @@ A part is written beside the others under a temporary name and renamed when it i
 need no lock and no catalog: each adds parts of its own, and readers take their union.
 """
 
-import secrets
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,16 +16,30 @@ import duckdb
 from quantstore.errors import QuantstoreError
 from quantstore.store.beside import room_beside
 from quantstore.store.connection import CONFIG, Connection, reading
-from quantstore.store.exports import parquet_name
 from quantstore.store.keys import KEY_COLUMNS
-from quantstore.store.published import (
-    PARTS,
+from quantstore.store.parts import (
+    DIGESTS,
     PUBLISHED_TABLES,
+    PublishedPart,
+    listing,
+    put_in_place,
+)
+from quantstore.store.published import (
+    PUBLISHED_AT,
     VIEWS_FILE,
+    choose_parts,
     create_views,
+    declare_tables,
+    live_parts,
     require_plain_name,
 )
-from quantstore.store.schema import STORAGE_VERSION, store_facts
+from quantstore.store.schema import STORAGE_VERSION, create_schema
+from quantstore.store.tables import Table, parquet_name
+
+logger = logging.getLogger(__name__)
+
+# Parts grow under such names, whoever writes them: what a killed writer left is removed in the end.
+ROOM = "part"
 
 # Rows of these hold kilobytes each: groups of rows are cut so that a reader can hold one.
 _ROWS_IN_A_GROUP = {"histograms": 2048, "activation_errors": 8192, "simulation_answers": 2048}
@@ -76,74 +92,76 @@ def publish(path: Path, folder: Path) -> PublishSummary:
             written.
     """
     folder = folder.resolve()
-    try:
+    part = None
+    with writing_into(folder):
         _prepare(folder)
-        with reading(path) as connection:
-            chosen = _choose(connection, folder)
-            if not any(chosen.values()):
-                return PublishSummary(None, 0, 0, 0)
-            now = datetime.now(UTC)
-            part = folder / f"part={now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
-            with room_beside(part) as room:
-                fresh = room / part.name
-                fresh.mkdir()
-                _write(connection, fresh, now.replace(tzinfo=None))
-                size = sum(file.stat().st_size for file in fresh.iterdir())
-                fresh.rename(part)
-    except (OSError, duckdb.IOException) as error:
+    # What cannot be written is a matter of the folder, what cannot be read one of the store.
+    with reading(path) as connection, writing_into(folder):
+        chosen = _choose(connection, live_parts(folder))
+        if any(chosen.values()):
+            part = _add_part(connection, folder, datetime.now(UTC))
+    with writing_into(folder):
+        renew_views(folder)
+    if part is None:
+        return PublishSummary(None, 0, 0, 0)
+    runs = sum(chosen[table] for table in ("simulations", "rescues", "audits"))
+    return PublishSummary(part.path, chosen["models"], runs, part.file_bytes())
+
+
+@contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """Say in a sentence why a published folder cannot be written."""
+    try:
+        yield
+    except (OSError, duckdb.IOException, duckdb.TransactionException) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise QuantstoreError(
             f"{folder} cannot be written: {reason}",
             "name a folder that you may write to, on a disk with space",
         ) from error
-    runs = sum(chosen[table] for table in ("simulations", "rescues", "audits"))
-    return PublishSummary(part, chosen["models"], runs, size)
 
 
 def _prepare(folder: Path) -> None:
-    """Make the folder and its file of views, or see that it is one of this release."""
+    """Make the folder with an empty part, or see that it is a published one."""
     require_plain_name(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    names = {entry.name for entry in folder.iterdir()}
+    if VIEWS_FILE not in names and not all(name.startswith((".", "part=")) for name in names):
+        raise QuantstoreError(
+            f"{folder} contains files that are not part of a published folder",
+            "name another folder",
+        )
+    if not listing(folder).live:
+        # A part without rows: what reads the folder needs a file of every table.
+        with duckdb.connect(":memory:") as connection:
+            create_schema(connection)
+            _create_chosen(Connection(connection))
+            _add_part(Connection(connection), folder, datetime.fromtimestamp(0, UTC))
+
+
+def renew_views(folder: Path) -> None:
+    """Write the file of views anew: over the parts that count now, as this release has them.
+
+    Two writers may do so at once. The later one may have listed the folder earlier, so each looks
+    again when its file is in place; whoever comes last leaves what is true.
+    """
     views = folder / VIEWS_FILE
-    if not views.exists():
-        if any(not entry.name.startswith((".", "part=")) for entry in folder.iterdir()):
-            raise QuantstoreError(
-                f"{folder} contains files that are not part of a published folder",
-                "name another folder",
-            )
+    live: tuple[PublishedPart, ...] = ()
+    while live != (live := live_parts(folder)):
         with room_beside(views) as room:
             fresh = room / VIEWS_FILE
-            with duckdb.connect(
-                fresh, config=CONFIG | {"storage_compatibility_version": STORAGE_VERSION}
-            ) as connection:
-                _write_empty_part(folder)
-                create_views(connection, folder)
-            fresh.replace(views)
-    with duckdb.connect(views, read_only=True, config=dict(CONFIG)) as connection:
-        facts = dict(connection.execute("from store_info").fetchall())
-    if {name: facts.get(name) for name in store_facts()} != store_facts():
-        raise QuantstoreError(
-            f"{folder} was published by another release (schema {facts.get('schema_version')})",
-            "publish into a new folder",
-        )
-
-
-def _write_empty_part(folder: Path) -> None:
-    """A part without rows, so that the views find a file of every table."""
-    from quantstore.store.schema import create_schema
-
-    part = folder / "part=0"
-    if part.exists():
-        return
-    with duckdb.connect(":memory:") as connection, room_beside(part) as room:
-        create_schema(connection)
-        _create_chosen(Connection(connection))
-        fresh = room / part.name
-        fresh.mkdir()
-        _write(Connection(connection), fresh, datetime(1970, 1, 1))
-        # Another writer may have come first.
-        if not part.exists():
-            fresh.rename(part)
+            config = CONFIG | {"storage_compatibility_version": STORAGE_VERSION}
+            with duckdb.connect(fresh, config=config) as connection:
+                declare_tables(connection)
+                choose_parts(connection, live)
+                listed = ", ".join(map(_literal, (str(part.path) for part in live)))
+                create_views(connection, f"[{listed}]")
+            try:
+                fresh.replace(views)
+            except PermissionError as error:
+                # Nobody needs it to read the folder with quantstore, and the part is in place.
+                logger.warning("%s was not renewed: %s", views, error.strerror)
+                return
 
 
 def _create_chosen(connection: Connection) -> None:
@@ -156,16 +174,17 @@ def _create_chosen(connection: Connection) -> None:
 _PARENTS = ("models", "simulations", "rescues", "audits", "ingests")
 
 
-def _choose(connection: Connection, folder: Path) -> dict[str, int]:
-    """The keys of what the folder lacks, in ``chosen_<table>``; how many there are, by table."""
+def _choose(connection: Connection, live: tuple[PublishedPart, ...]) -> dict[str, int]:
+    """The keys of what the parts lack, in ``chosen_<table>``; how many there are, by table."""
     duck = connection._connection
     _create_chosen(connection)
     statement = f"insert into digests {_DIGESTS}"
     connection.rows(statement)
     with duckdb.connect(":memory:", config=dict(CONFIG)) as published:
         for table in _PARENTS:
-            columns = "model_id, digest" if table == "models" else KEY_COLUMNS[table]
-            files = f"{folder}/{PARTS}/{parquet_name(table)}"
+            of_models = table == "models"
+            columns = "model_id, digest" if of_models else KEY_COLUMNS[table]
+            files = [str(part.file(DIGESTS if of_models else table)) for part in live]
             statement = f"select distinct {columns} from read_parquet(?)"
             keys = published.sql(statement, params=[files]).to_arrow_table()
             duck.register(f"published_{table}", keys)
@@ -194,21 +213,77 @@ def _choose(connection: Connection, folder: Path) -> dict[str, int]:
     }
 
 
-def _write(connection: Connection, part: Path, published_at: datetime) -> None:
-    """Write the chosen rows of every table, in the order of their keys."""
-    for table in PUBLISHED_TABLES:
-        leading, parent = next(iter(table.pointers().items()))
-        order = ", ".join(table.keys[0]) if table.keys else leading
-        columns, joined = "rows.*", ""
-        if table.name == "models":
-            columns = f"rows.*, digest, timestamp '{published_at}' as published_at"
-            joined = "join digests using (model_id)"
-        statement = (
-            f"select {columns} from main.{table.name} as rows {joined} where rows.{leading} in"
-            f" (select {leading} from chosen_{parent}) order by {order}"
-        )
-        connection._connection.sql(statement).write_parquet(
-            str(part / parquet_name(table.name)),
-            compression="zstd",
-            row_group_size=_ROWS_IN_A_GROUP.get(table.name, _MOST_ROWS_IN_A_GROUP),
-        )
+def _add_part(connection: Connection, folder: Path, published_at: datetime) -> PublishedPart:
+    """Write the chosen rows as a part."""
+    moment = published_at.replace(tzinfo=None)
+    sources = {table.name: _chosen_rows(table, moment) for table in PUBLISHED_TABLES}
+    sources[DIGESTS] = "from digests semi join chosen_models using (model_id)"
+    return write_part(connection._connection, folder, sources)
+
+
+def _chosen_rows(table: Table, published_at: datetime) -> str:
+    leading, parent = next(iter(table.pointers().items()))
+    columns = f", timestamp '{published_at}' as {PUBLISHED_AT}" if table.name == "models" else ""
+    return (
+        f"select *{columns} from main.{table.name}"
+        f" where {leading} in (select {leading} from chosen_{parent})"
+    )
+
+
+def write_part(
+    connection: duckdb.DuckDBPyConnection,
+    folder: Path,
+    sources: Mapping[str, str],
+    replaces: frozenset[str] = frozenset(),
+) -> PublishedPart:
+    """Write one file per table, in the order of keys, and put the part in its place.
+
+    Args:
+        sources: a query for the rows of each file.
+        replaces: names of the parts whose rows are all among these.
+    """
+    with room_beside(folder / ROOM) as room:
+        fresh = room / ROOM
+        fresh.mkdir()
+        for name, query in sources.items():
+            rows = connection.sql(query)
+            rows.order(", ".join(_order(name, rows))).write_parquet(
+                str(fresh / parquet_name(name)),
+                compression="zstd",
+                row_group_size=_ROWS_IN_A_GROUP.get(name, _MOST_ROWS_IN_A_GROUP),
+            )
+        content = _content_of(connection, fresh)
+        return put_in_place(fresh, folder, content, replaces)
+
+
+def _order(name: str, rows: duckdb.DuckDBPyRelation) -> list[str]:
+    """The columns that rows are sorted by: the same rows give the same file."""
+    table = _TABLES.get(name)
+    if table is not None and table.keys:
+        return list(table.keys[0])
+    leading = [] if table is None else [next(iter(table.pointers()))]
+    columns = zip(rows.columns, rows.types, strict=True)
+    return [*leading, *(f'"{column}"' for column, data_type in columns if data_type.id != "list")]
+
+
+_TABLES = {table.name: table for table in PUBLISHED_TABLES}
+
+
+def _content_of(connection: duckdb.DuckDBPyConnection, part: Path) -> str:
+    """A digest of what a part holds: every model in its state, and every run."""
+    columns = {DIGESTS: "model_id, digest"} | {table: KEY_COLUMNS[table] for table in _PARENTS[1:]}
+    files = {table: str(part / parquet_name(table)) for table in columns}
+    lines = " union all ".join(
+        f"select concat_ws(' ', '{table}', {columns[table]}) as line from read_parquet(${table})"
+        for table in files
+    )
+    statement = (
+        f"select sha256(coalesce(string_agg(line, chr(10) order by line), '')) from ({lines})"
+    )
+    ((content,),) = connection.execute(statement, files).fetchall()
+    return str(content)
+
+
+def _literal(text: str) -> str:
+    quoted = text.replace("'", "''")
+    return f"'{quoted}'"

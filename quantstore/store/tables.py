@@ -93,3 +93,8 @@ INGESTS = Table("ingests", keys=(("ingest_id",),))
 OF_THE_STORE = ("store_info", "schemes", "targets", "bands", "ingests")
 
 ALL_TABLES = (*(table.name for table in (*OF_MODELS, *DERIVED)), *OF_THE_STORE)
+
+
+def parquet_name(table: str) -> str:
+    """The file that holds a table, in an export and in a part of a published folder."""
+    return f"{table}.parquet"
