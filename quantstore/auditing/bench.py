@@ -226,7 +226,8 @@ class AuditBench:
                 )
             sizes = _fixed_sizes(value, array.ndim)
             if any(
-                size not in (None, given) for size, given in zip(sizes, array.shape, strict=False)
+                size not in (None, sample_size)
+                for size, sample_size in zip(sizes, array.shape, strict=False)
             ):
                 raise RunError(
                     f"{OTHER_INPUTS}: {name!r} has the shape"

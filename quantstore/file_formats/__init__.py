@@ -5,9 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 
-# How a file is called that says which tensors lie in which other files, and one of those.
+# How a file is called that says which tensors lie in which other files.
 INDEX_SUFFIX = ".safetensors.index.json"
-PART_NAME = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}\.safetensors", re.IGNORECASE)
+_PART_NAME = re.compile(
+    r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.safetensors|\.gguf)",
+    re.IGNORECASE,
+)
 
 RUNS_ONNX_ONLY = "only ONNX files are run: export the network to ONNX to test it"
 HAS_NO_GRAPH = (
@@ -60,6 +63,28 @@ FORMATS = {
     for file_format in (ONNX, QONNX, TENSORFLOW_LITE, SAFETENSORS, GGUF)
 }
 SUFFIXES = tuple(suffix for file_format in FORMATS.values() for suffix in file_format.suffixes)
+
+
+@dataclass(frozen=True, slots=True)
+class PartName:
+    """How one file of a model in several files is called: ``net-00002-of-00003.gguf``."""
+
+    stem: str
+    number: int
+    count: int
+    suffix: str
+
+    def of(self, number: int) -> str:
+        """How another part of the same model is called; they count from 1."""
+        return f"{self.stem}-{number:05}-of-{self.count:05}{self.suffix}"
+
+
+def part_name(name: str | PurePath) -> PartName | None:
+    """What the name of a part says; None of a file that is not called like one."""
+    match = _PART_NAME.fullmatch(PurePath(name).name)
+    if match is None:
+        return None
+    return PartName(match["stem"], int(match["number"]), int(match["count"]), match["suffix"])
 
 
 def why_not_run(format_name: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from quantstore.file_formats import INDEX_SUFFIX, SAFETENSORS, has_suffix
 from quantstore.file_formats.signature import is_gguf, is_tflite
 from quantstore.graph.file import external_names, head_of
-from quantstore.graph.weights import index_names
+from quantstore.graph.weights import index_names, other_part_names
 
 
 def named_files(path: Path) -> list[str]:
@@ -17,6 +17,8 @@ def named_files(path: Path) -> list[str]:
     if has_suffix(path, (INDEX_SUFFIX,)):
         return index_names(path)
     head = head_of(path)
-    if is_tflite(head) or is_gguf(head) or has_suffix(path, SAFETENSORS.suffixes):
+    if is_gguf(head):
+        return other_part_names(path)
+    if is_tflite(head) or has_suffix(path, SAFETENSORS.suffixes):
         return []
     return external_names(path)

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 from quantstore.errors import ModelFileError
-from quantstore.file_formats import INDEX_SUFFIX, PART_NAME, SUFFIXES, any_of, has_suffix
+from quantstore.file_formats import GGUF, INDEX_SUFFIX, SUFFIXES, any_of, has_suffix, part_name
 from quantstore.pipeline.outcome import IngestResult
 
 AnyPurePath = TypeVar("AnyPurePath", bound=PurePath)
@@ -19,13 +19,18 @@ def is_model_file(name: str | PurePath) -> bool:
 
 
 def without_parts(paths: Iterable[AnyPurePath]) -> list[AnyPurePath]:
-    """The models among files: what an index among them stands for is left out."""
+    """The models among files: a part is left out where what stands for all parts is there."""
     listed = list(paths)
-    indexed = {path.with_name(path.name[: -len(INDEX_SUFFIX)]) for path in listed if is_index(path)}
+    there = {(path.parent, path.name.lower()) for path in listed}
 
     def is_part(path: AnyPurePath) -> bool:
-        part = PART_NAME.fullmatch(path.name)
-        return part is not None and path.with_name(part["stem"]) in indexed
+        part = part_name(path)
+        if part is None:
+            return False
+        is_gguf = has_suffix(path, GGUF.suffixes)
+        standing_for_all = part.of(1) if is_gguf else part.stem + INDEX_SUFFIX
+        is_itself = standing_for_all == path.name
+        return not is_itself and (path.parent, standing_for_all.lower()) in there
 
     return [path for path in listed if not is_part(path)]
 
@@ -59,7 +64,7 @@ def find_files(patterns: Iterable[str]) -> tuple[list[Path], list[IngestResult]]
             sentence = ModelFileError(missing, "check the path").sentence
             failures.append(IngestResult(path=pattern, outcome="failed", error=sentence))
         files |= dict.fromkeys(matches)
-    return list(files), failures
+    return without_parts(files), failures
 
 
 def file_of(source: str) -> Path | None:
@@ -84,7 +89,7 @@ def _matches(pattern: str) -> tuple[list[Path], str]:
         raise ValueError("it contains a null character")
     path = Path(pattern).expanduser()
     if path.is_dir():
-        model_files = without_parts(sorted(p for p in path.rglob("*") if is_model_file(p)))
+        model_files = sorted(p for p in path.rglob("*") if is_model_file(p))
         return model_files, f"the folder holds no {any_of(SUFFIXES)} file"
     if path.exists() or not glob.has_magic(pattern):
         return [path], ""
@@ -93,7 +98,9 @@ def _matches(pattern: str) -> tuple[list[Path], str]:
 
 def name_of(path: Path) -> str:
     """A model is named after its file; ``model.onnx`` says nothing, its folder does."""
-    stem = path.name[: -len(INDEX_SUFFIX)] if is_index(path) else path.stem
+    part = part_name(path)
+    stem = path.stem if part is None else part.stem
+    stem = path.name[: -len(INDEX_SUFFIX)] if is_index(path) else stem
     if is_model_file(path) and stem.lower() == "model":
         return path.resolve().parent.name or stem
     return stem

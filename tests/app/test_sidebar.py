@@ -20,7 +20,7 @@ from quantstore.pipeline.files import demo_paths
 from tests.support.graphs import gaussian
 from tests.support.queues import finished
 from tests.support.visits import ROOT
-from tests.support.weight_files import save_parts
+from tests.support.weight_files import save_gguf_parts, save_parts
 
 
 class Upload(io.BytesIO):
@@ -243,9 +243,10 @@ def test_the_box_for_paths_is_there_on_this_computer_only_and_its_absence_explai
     assert (upload_box.for_larger_files(200) in hint) is is_local
 
 
-def test_the_parts_of_a_model_are_one_job_with_its_index(tmp_path):
-    index = save_parts(tmp_path, {f"h.{n}.weight": gaussian(4, 5, seed=n) for n in range(4)})
+@pytest.mark.parametrize("make", [save_parts, lambda *made: save_gguf_parts(*made)[0]])
+def test_the_parts_of_a_model_are_one_job_with_what_stands_for_all(tmp_path, make):
+    whole = make(tmp_path, {f"h.{n}.weight": gaussian(4, 5, seed=n) for n in range(5)})
     files = [Upload(path.name, path.read_bytes()) for path in sorted(tmp_path.iterdir())]
     folder = tmp_path / "upload"
-    assert upload_box.copied(files, folder) == [folder / index.name]
+    assert upload_box.copied(files, folder) == [folder / whole.name]
     assert len(list(folder.iterdir())) == 3

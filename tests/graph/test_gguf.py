@@ -4,6 +4,8 @@ Read top to bottom, this is what ``quantstore ingest model.gguf`` promises. The 
 writes the files, and is the referee of what its blocks stand for.
 """
 
+import hashlib
+import os
 import struct
 import sys
 import time
@@ -17,10 +19,11 @@ from quantstore.errors import ModelFileError
 from quantstore.file_formats import HAS_NO_GRAPH
 from quantstore.graph.findings.no_graph import NO_GRAPH
 from quantstore.graph.weights.gguf import NOT_DEQUANTIZED
+from quantstore.pipeline.files import find_files, name_of
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
 from tests.support.graphs import gaussian
-from tests.support.weight_files import save_gguf, save_tensors
+from tests.support.weight_files import save_gguf, save_gguf_parts, save_tensors
 
 
 @pytest.fixture
@@ -141,6 +144,55 @@ def test_a_network_has_the_same_layers_as_gguf_and_as_safetensors(tmp_path):
     assert [layer.errors for layer in ours] == [layer.errors for layer in theirs]
 
 
+# Several files
+
+SPLIT = {f"blk.{number}.ffn_up.weight": gaussian(4, 8, seed=number) for number in range(5)}
+
+
+@pytest.fixture
+def parts(tmp_path):
+    return save_gguf_parts(tmp_path, SPLIT)
+
+
+@pytest.mark.parametrize("small_first_shard", [False, True])
+def test_a_model_in_parts_is_what_its_first_part_stands_for(tmp_path, small_first_shard):
+    parts = save_gguf_parts(tmp_path, SPLIT, small_first_shard=small_first_shard)
+    assert len(parts) == 3 + small_first_shard
+    file = graph.open_any(parts[0])
+    layers = [graph.read_layer(file, site) for site in graph.find_sites(file)]
+    assert [f"{layer.name}.weight" for layer in layers] == list(SPLIT)
+    for layer in layers:
+        np.testing.assert_array_equal(layer.weights, SPLIT[f"{layer.name}.weight"])
+    contents = [part.read_bytes() for part in parts]
+    assert file.sha256 == hashlib.sha256(b"".join(contents)).hexdigest()
+    assert file.file_bytes == sum(map(len, contents))
+
+
+def test_parts_that_change_are_noticed(parts):
+    file = graph.open_any(parts[0])
+    graph.require_unchanged(file)
+    parts[1].write_bytes(parts[1].read_bytes())
+    with pytest.raises(ModelFileError, match="changed"):
+        graph.require_unchanged(file)
+
+
+def test_of_parts_the_first_is_the_model_which_is_named_after_all(tmp_path, parts):
+    assert find_files([str(tmp_path)]) == ([parts[0]], [])
+    assert find_files([str(tmp_path / "*.gguf")]) == ([parts[0]], [])
+    assert find_files(list(map(str, parts))) == ([parts[0]], [])
+    assert find_files([str(parts[1])]) == ([parts[1]], [])
+    assert name_of(parts[0]) == "net"
+    assert graph.named_files(parts[0]) == [part.name for part in parts[1:]]
+
+
+def test_parts_may_be_links_into_a_folder_beside_the_first_as_the_hub_keeps_them(tmp_path, parts):
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for part in parts:
+        (snapshot / part.name).symlink_to(part)
+    assert len(graph.find_sites(graph.open_any(snapshot / parts[0].name))) == 5
+
+
 # The store, and what is not measured
 
 
@@ -181,15 +233,23 @@ def test_a_vocabulary_is_passed_over(tmp_path, read):
 
 
 @pytest.fixture
-def refused(tmp_path):
-    def run(content):
-        path = tmp_path / "m.gguf"
-        path.write_bytes(content)
+def refused_file():
+    def run(path):
         with pytest.raises(ModelFileError) as failure:
             measure_file(path)
         assert "\n" not in failure.value.sentence
         assert len(failure.value.sentence) < 600
         return failure.value.sentence
+
+    return run
+
+
+@pytest.fixture
+def refused(tmp_path, refused_file):
+    def run(content):
+        path = tmp_path / "m.gguf"
+        path.write_bytes(content)
+        return refused_file(path)
 
     return run
 
@@ -255,7 +315,11 @@ HOSTILE = {
     ),
     "one of several files": (
         written(tensor(), facts=[text(b"split.count") + struct.pack("<IH", 2, 3)]),
-        "llama-gguf-split",
+        "rename it to NAME-00001-of-00003.gguf",
+    ),
+    "one of billions of files": (
+        written(tensor(), facts=[text(b"split.count") + struct.pack("<II", 4, 2**31 - 1)]),
+        "part 1 of 2147483647",
     ),
     "version 1": (written(tensor(), version=1), "version 1"),
     "big-endian": (written(tensor(), version=3 << 24), "big-endian"),
@@ -266,6 +330,109 @@ HOSTILE = {
 def test_what_no_file_can_have(refused, what):
     content, said = HOSTILE[what]
     assert said in refused(content)
+
+
+def split_facts(number, count, total):
+    return [
+        ("add_uint16", "split.no", number),
+        ("add_uint16", "split.count", count),
+        ("add_int32", "split.tensors.count", total),
+    ]
+
+
+def missing(folder, parts):
+    parts[1].unlink()
+
+
+def of_another_model(folder, parts):
+    save_gguf(parts[1], {"z.weight": gaussian(4, 8)}, split_facts(1, 3, 7))
+
+
+def with_another_number(folder, parts):
+    parts[1].write_bytes(parts[2].read_bytes())
+
+
+def with_a_tensor_of_another_part(folder, parts):
+    name, *_ = SPLIT
+    save_gguf(parts[2], {name: gaussian(4, 8)}, split_facts(2, 3, 5))
+
+
+def with_too_few_tensors(folder, parts):
+    save_gguf(parts[1], {"z.weight": gaussian(4, 8)}, split_facts(1, 3, 5))
+
+
+def that_is_no_part(folder, parts):
+    save_gguf(parts[1], {"z.weight": gaussian(4, 8)})
+
+
+def that_is_cut_off(folder, parts):
+    parts[1].write_bytes(parts[1].read_bytes()[:-1])
+
+
+def that_is_no_gguf(folder, parts):
+    parts[1].write_bytes(b"PK" + bytes(200))
+
+
+def that_is_empty(folder, parts):
+    parts[1].write_bytes(b"")
+
+
+def that_is_a_folder(folder, parts):
+    parts[1].unlink()
+    parts[1].mkdir()
+
+
+def that_leads_outside(folder, parts):
+    elsewhere = folder.parent / f"{folder.name}-elsewhere.gguf"
+    parts[1].rename(elsewhere)
+    parts[1].symlink_to(elsewhere)
+
+
+def that_is_a_circle(folder, parts):
+    parts[1].unlink()
+    parts[1].symlink_to(parts[1])
+
+
+def that_is_a_pipe(folder, parts):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("the system has no named pipes")
+    parts[1].unlink()
+    os.mkfifo(parts[1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (missing, "part net-00002-of-00003.gguf is missing"),
+        (of_another_model, "part 2 of 3, of a model with 7 tensors, instead of"),
+        (with_another_number, "it is part 3 of 3"),
+        (with_a_tensor_of_another_part, "'blk.0.ffn_up.weight' is in two of its parts"),
+        (with_too_few_tensors, "have 4 tensors instead of 5"),
+        (that_is_no_part, "it is part 1 of 1"),
+        (that_is_cut_off, "beyond the end of the file"),
+        (that_is_no_gguf, "does not begin as one"),
+        (that_is_empty, "00002-of-00003.gguf"),
+        (that_is_a_folder, "00002-of-00003.gguf"),
+        (that_leads_outside, "lies outside the model's folder"),
+        (that_is_a_circle, "00002-of-00003.gguf"),
+        (that_is_a_pipe, "not a regular file"),
+    ],
+)
+def test_a_part(refused_file, tmp_path, parts, damage, said):
+    damage(tmp_path, parts)
+    assert said in refused_file(parts[0])
+
+
+def test_another_part_than_the_first_is_no_model(refused_file, parts):
+    assert "ingest net-00001-of-00003.gguf, which stands for all" in refused_file(parts[2])
+
+
+def test_the_first_part_under_another_name_is_no_model(refused_file, tmp_path, parts):
+    for name in ("net.gguf", "net-00001-of-00002.gguf", "net-00002-of-00003.gguf"):
+        other = tmp_path / "other" / name
+        other.parent.mkdir(exist_ok=True)
+        other.write_bytes(parts[0].read_bytes())
+        assert "rename it to NAME-00001-of-00003.gguf" in refused_file(other)
 
 
 def test_a_file_that_ends_too_early(refused):

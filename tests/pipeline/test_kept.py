@@ -15,7 +15,7 @@ from quantstore.pipeline.measure_file import content_of
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.pipeline.probes import probe_model
 from tests.support.graphs import gaussian
-from tests.support.weight_files import save_parts
+from tests.support.weight_files import save_gguf_parts, save_parts
 
 PLAIN = next(path for path in demo_paths() if path.stem == "digits-plain")
 RESCALED = next(path for path in demo_paths() if path.stem == "digits-rescaled")
@@ -153,14 +153,15 @@ def test_a_file_that_is_chosen_again_is_known_by_its_content(path, tmp_path):
     assert kept.keep(open_model(PLAIN), path) == kept.kept_file(path, content)
 
 
-def test_a_model_in_parts_is_kept_with_all_of_them(path, tmp_path):
+@pytest.mark.parametrize("make", [save_parts, lambda *made: save_gguf_parts(*made)[0]])
+def test_a_model_in_parts_is_kept_with_all_of_them(path, tmp_path, make):
     folder = tmp_path / "upload"
     folder.mkdir()
-    index = save_parts(folder, {f"h.{n}.weight": gaussian(4, 5, seed=n) for n in range(4)})
-    choices = IngestChoices(source=f"upload {index.name}", probe=False, keep=True, name="parts")
-    ingest_file(index, path, choices)
+    whole = make(folder, {f"h.{n}.weight": gaussian(4, 5, seed=n) for n in range(4)})
+    choices = IngestChoices(source=f"upload {whole.name}", probe=False, keep=True, name="parts")
+    ingest_file(whole, path, choices)
     shutil.rmtree(folder)
     copy = at_hand(path, "parts")
     assert copy is not None
-    assert copy.name == index.name
+    assert copy.name == whole.name
     assert content_of(copy) == origin_of(path, "parts").sha256

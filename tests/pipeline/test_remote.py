@@ -16,6 +16,7 @@ from quantstore.pipeline import fleet, remote, stored_files
 from quantstore.pipeline.outcome import IngestChoices
 from quantstore.pipeline.remote import RemoteModel, find_models, without_credentials
 from tests.support.graphs import conv_model, gaussian, move_outside, point_outside, save
+from tests.support.weight_files import save_gguf_parts, save_parts
 from tests.support.workers import WatchedExecutor
 
 fsspec = pytest.importorskip("fsspec", reason="needs the extra: quantstore[remote]")
@@ -76,6 +77,18 @@ def test_a_model_at_a_url_is_the_one_at_the_path_with_the_url_as_source(
         (str(file), "already stored"),
     ]
     assert rows(path, "select source from models") == [("memory://zoo/net/net.onnx",)]
+
+
+@pytest.mark.parametrize("make", [save_parts, lambda *made: save_gguf_parts(*made)[0]])
+def test_a_model_in_parts_is_fetched_with_all_of_them(tmp_path, path, memory, make):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    whole = make(folder, {f"h.{n}.weight": gaussian(4, 5, seed=n) for n in range(5)})
+    memory.put(str(folder), "/zoo/net", recursive=True)
+    (result,) = ingest(path, "memory://zoo/net/")
+    assert (result.outcome, result.path) == ("stored", f"memory://zoo/net/{whole.name}")
+    (again,) = fleet.ingest_many([whole], path, CHOICES)
+    assert again.outcome == "already stored"
 
 
 def test_a_file_called_model_is_named_after_its_folder_there(tmp_path, path, memory):

@@ -54,14 +54,15 @@ def normalization(module, channels, seed=9):
     }
 
 
-def save_gguf(path, tensors, facts=()):
+def save_gguf(path, tensors, facts=(), **splitting):
     """A GGUF file, as its package writes it.
 
     Args:
         tensors: arrays by name; a pair of an array and the name of a type is quantized to it.
         facts: pairs of the name of a method of the writer and what it is given.
+        splitting: how the writer makes several files of it: ``split_max_tensors`` and others.
     """
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, "llama", **splitting)
     for method, *arguments in facts:
         getattr(writer, method)(*arguments)
     for name, array in tensors.items():
@@ -76,3 +77,9 @@ def save_gguf(path, tensors, facts=()):
     writer.write_tensors_to_file()
     writer.close()
     return Path(path)
+
+
+def save_gguf_parts(folder, tensors, *, stem="net", **splitting):
+    """A model in GGUF files of two tensors each, as its package splits it; returns them."""
+    save_gguf(folder / f"{stem}.gguf", tensors, split_max_tensors=2, **splitting)
+    return sorted(folder.glob(f"{stem}-*.gguf"))

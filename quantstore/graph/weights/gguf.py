@@ -6,6 +6,9 @@ The package ``gguf`` knows how large a block of each type is and what its codes 
 import hashlib
 import importlib
 import math
+import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,18 +18,19 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from quantstore.errors import ModelFileError
-from quantstore.file_formats import GGUF
+from quantstore.errors import MissingWeightsError, ModelFileError
+from quantstore.file_formats import GGUF, part_name
 from quantstore.graph.dequantize import Stored
-from quantstore.graph.file import ModelFile, hash_file
+from quantstore.graph.file import DataFile, ModelFile, hash_external, hash_file
 from quantstore.graph.fold import UnfoldableError
+from quantstore.graph.limits import MOST_NODES
 from quantstore.graph.stored import mark
 from quantstore.graph.tensors import FLOAT_TYPES, read_array
 from quantstore.graph.weights.assembly import LooseGraph
 from quantstore.graph.weights.gguf_header import DAMAGED, Entry, Header, read_header
+from quantstore.graph.weights.parts import A_PART, part_beside
 
 MISSING_EXTRA = "a GGUF file, and the package that reads its format is not installed"
-SEVERAL_FILES = "is one part of a model in several files"
 NOT_DEQUANTIZED = "the package gguf does not dequantize"
 _AGAIN = "download or convert the model again"
 
@@ -60,37 +64,123 @@ class _CodeBlock:
         return math.prod(shape) // self.weight_count * self.byte_count
 
 
+@dataclass(frozen=True, slots=True)
+class _PartFile:
+    """One file of a model, of which there may be several."""
+
+    path: Path
+    file: DataFile
+    header: Header
+    blocks: dict[int, _CodeBlock]
+
+
 def open_gguf(path: Path) -> ModelFile:
-    """Read which layers a file holds; weights stay there until they are asked for.
+    """Read which layers a file holds, or the files that its name says there are.
+
+    Weights stay there until they are asked for.
 
     Raises:
-        ModelFileError: it cannot be read, is damaged or one part of several, or the extra is
-            missing.
+        ModelFileError: it cannot be read, is damaged or not the first part of several, or the
+            extra is missing.
+        MissingWeightsError: another part is missing, or lies in another folder.
     """
     library = _library()
     digest = hashlib.sha256()
-    whole = hash_file(path, digest)
-    try:
-        with path.open("rb") as stream:
-            header = read_header(stream, whole.length)
-    except OSError as error:
-        raise ModelFileError(f"cannot be read ({error.strerror})", _AGAIN) from error
-    part_count = header.facts.get("split.count", 1)
-    if isinstance(part_count, int) and part_count > 1:
-        raise ModelFileError(SEVERAL_FILES, "merge them with: llama-gguf-split --merge")
-    blocks = _blocks(library, header)
-    _require_places(header, blocks, whole.length)
+    first = _opened(path, hash_file(path, digest), library)
+    part_files = [first]
+    for name in _other_parts(path, first.header):
+        part_path = part_beside(path, name)
+        try:
+            part = _opened(part_path, hash_external(part_path, digest), library)
+            _require_place(part.header, first.header, len(part_files))
+        except MissingWeightsError:
+            raise
+        except ModelFileError as error:
+            raise ModelFileError(f"part {name}: {error}", error.hint) from error
+        part_files.append(part)
+    _require_whole(part_files)
     return ModelFile(
         path=path,
         sha256=digest.hexdigest(),
-        file_bytes=whole.length,
+        file_bytes=sum(part.file.length for part in part_files),
         producer=None,
         ir_version=None,
         opset=None,
-        model=ir.Model(_graph(path.resolve(), header, blocks, library), ir_version=10),
-        data_files=(whole,),
+        model=ir.Model(_graph(part_files, library), ir_version=10),
+        data_files=tuple(part.file for part in part_files),
         file_format=GGUF,
     )
+
+
+def other_part_names(path: Path) -> list[str]:
+    """The files that a model consists of besides its first.
+
+    Raises:
+        ModelFileError: it cannot be read, is damaged or not the first part of several.
+    """
+    return _other_parts(path, _header(path))
+
+
+def _opened(path: Path, file: DataFile, library: ModuleType) -> _PartFile:
+    header = _header(path)
+    blocks = _blocks(library, header)
+    _require_places(header, blocks, file.length)
+    return _PartFile(path.resolve(), file, header, blocks)
+
+
+def _header(path: Path) -> Header:
+    try:
+        with path.open("rb") as stream:
+            return read_header(stream, os.fstat(stream.fileno()).st_size)
+    except OSError as error:
+        raise ModelFileError(f"cannot be read ({error.strerror})", _AGAIN) from error
+
+
+def _other_parts(path: Path, header: Header) -> list[str]:
+    """The names of the other parts, as llama.cpp gives them: it finds them by these, too."""
+    count, number = header.part_count, header.part_number
+    if count == 1:
+        return []
+    part = part_name(path)
+    if part is None or (part.number, part.count) != (number, count):
+        raise ModelFileError(
+            f"{A_PART}, part {number} of {count}, but not named so",
+            f"rename it to NAME-{number:05}-of-{count:05}.gguf, and the others likewise",
+        )
+    if number != 1:
+        raise ModelFileError(A_PART, f"ingest {part.of(1)}, which stands for all")
+    return [part.of(other) for other in range(2, count + 1)]
+
+
+def _require_place(header: Header, first: Header, index: int) -> None:
+    """Refuse a file that is another part, or one of another model, than its name says."""
+    expected = (index + 1, first.part_count, first.total_count)
+    if (header.part_number, header.part_count, header.total_count) != expected:
+        raise ModelFileError(
+            f"it says that it is part {header.part_number} of {header.part_count}, of a model with"
+            f" {header.total_count:,} tensors, instead of part {expected[0]} of {expected[1]}, of"
+            f" one with {expected[2]:,}",
+            _AGAIN,
+        )
+
+
+def _require_whole(part_files: Sequence[_PartFile]) -> None:
+    """Refuse parts that are not one model.
+
+    Raises:
+        ModelFileError: tensors are missing, too many, or there twice.
+    """
+    names = Counter(entry.name for part in part_files for entry in part.header.entries)
+    name, most = max(names.items(), key=lambda named: named[1], default=("", 0))
+    if most > 1:
+        raise ModelFileError(f"{DAMAGED}: tensor {name[:80]!r} is in two of its parts", _AGAIN)
+    total = part_files[0].header.total_count
+    if len(part_files) > 1 and len(names) != total:
+        raise ModelFileError(
+            f"{DAMAGED}: its parts have {len(names):,} tensors instead of {total:,}", _AGAIN
+        )
+    if len(names) > MOST_NODES:
+        raise ModelFileError(f"it has more than {MOST_NODES:,} tensors", "split the model")
 
 
 def _library() -> ModuleType:
@@ -139,16 +229,14 @@ def _wrong(entry: Entry, what: str) -> ModelFileError:
     return ModelFileError(f"{DAMAGED}: tensor {entry.name[:80]!r} {what}", _AGAIN)
 
 
-def _graph(
-    path: Path, header: Header, blocks: dict[int, _CodeBlock], library: ModuleType
-) -> ir.Graph:
+def _graph(part_files: Sequence[_PartFile], library: ModuleType) -> ir.Graph:
     graph = LooseGraph()
-    for entry in header.entries:
+    for part, entry in ((one, entry) for one in part_files for entry in one.header.entries):
         name, dot, leaf = entry.name.rpartition(".")
         shape = _matrix_shape(entry)
         if len(shape) < 2 or 0 in shape:
             continue
-        tensor = _tensor(path, entry, shape, blocks[entry.type_number], library)
+        tensor = _tensor(part.path, entry, shape, part.blocks[entry.type_number], library)
         value = graph.constant(tensor)
         if leaf != "weight" or not dot:
             if tensor.dtype in FLOAT_TYPES:

@@ -27,6 +27,8 @@ _LONGEST_NAME = 1 << 16
 _MOST_PAIRS = 1 << 16
 _MOST_MEMBERS = 1 << 24
 _DEFAULT_ALIGNMENT = 32
+# What a file of a model in several can say about itself.
+_MOST_COUNT = (1 << 31) - 1
 
 # The types of values, by their numbers.
 _SCALARS = {
@@ -52,6 +54,25 @@ class Header:
 
     facts: Mapping[str, int | float | str]
     entries: tuple[Entry, ...]
+
+    @property
+    def part_count(self) -> int:
+        """Of how many files the model consists."""
+        return max(1, self._count("split.count", 1))
+
+    @property
+    def part_number(self) -> int:
+        """Which of them this is; they count from 1 here, and from 0 in the file."""
+        return self._count("split.no", 0) + 1
+
+    @property
+    def total_count(self) -> int:
+        """How many tensors all files have together."""
+        return self._count("split.tensors.count", len(self.entries))
+
+    def _count(self, key: str, otherwise: int) -> int:
+        fact = self.facts.get(key, otherwise)
+        return fact if isinstance(fact, int) and 0 <= fact <= _MOST_COUNT else otherwise
 
 
 def read_header(stream: BinaryIO, size: int) -> Header:

@@ -10,16 +10,16 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import ModuleType
 
 import onnx_ir as ir
 
 from quantstore.errors import MissingWeightsError, ModelFileError
-from quantstore.file_formats import INDEX_SUFFIX, PART_NAME, SAFETENSORS, has_suffix
+from quantstore.file_formats import INDEX_SUFFIX, SAFETENSORS, has_suffix, part_name
 from quantstore.graph.file import DataFile, ModelFile, hash_external, hash_file, read_content
 from quantstore.graph.limits import MOST_NODES
-from quantstore.graph.tensors import FLOAT_TYPES, IS_OUTSIDE
+from quantstore.graph.tensors import FLOAT_TYPES
 from quantstore.graph.weights.assembly import LooseGraph
 from quantstore.graph.weights.folding import folded_into
 from quantstore.graph.weights.names import (
@@ -33,10 +33,10 @@ from quantstore.graph.weights.names import (
     member,
     normalizations_in,
 )
+from quantstore.graph.weights.parts import A_PART, part_beside
 
 MISSING_EXTRA = "a safetensors file, and the package that reads its format is not installed"
 DAMAGED = "a damaged safetensors file"
-A_PART = "is one part of a model in several files"
 BAD_INDEX = "does not say which tensor is in which file"
 _AGAIN = "download or save the model again"
 # An index of a thousand layers has a megabyte.
@@ -103,8 +103,8 @@ def open_safetensors(path: Path) -> ModelFile:
         files, locations = _indexed_files(path, _weight_map(content), digest)
         file_bytes = len(content)
     else:
-        if part := PART_NAME.fullmatch(path.name):
-            raise ModelFileError(A_PART, f"ingest {part['stem']}{INDEX_SUFFIX}, which names all")
+        if part := part_name(path):
+            raise ModelFileError(A_PART, f"ingest {part.stem}{INDEX_SUFFIX}, which names all")
         files = [hash_file(path, digest)]
         locations = _locations(path.resolve())
         file_bytes = 0
@@ -158,7 +158,7 @@ def _indexed_files(
     files: list[DataFile] = []
     locations_of: dict[str, dict[str, _Location]] = {}
     for file_name in dict.fromkeys(weight_map.values()):
-        part = _part(index, file_name)
+        part = part_beside(index, file_name)
         files.append(hash_external(part, digest))
         locations_of[file_name] = _locations(part.resolve())
     locations = {}
@@ -170,30 +170,6 @@ def _indexed_files(
             )
         locations[name] = location
     return files, locations
-
-
-def _part(index: Path, file_name: str) -> Path:
-    """A file that an index names; it lies beside the index, or both are links into one folder."""
-    path = index.parent / file_name
-    try:
-        is_bare = PurePath(file_name).name == file_name and "\\" not in file_name
-        folders = (index.parent.resolve(), index.resolve().parent)
-        is_inside = is_bare and path.resolve().parent in folders
-        is_there = is_inside and path.exists()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise MissingWeightsError(
-            f"part {file_name[:100]!r} has an impossible path", _AGAIN
-        ) from error
-    if not is_inside:
-        raise MissingWeightsError(
-            f"part {file_name[:100]!r} {IS_OUTSIDE}",
-            "move it beside the index; quantstore does not read other folders",
-        )
-    if not is_there:
-        raise MissingWeightsError(
-            f"part {file_name} is missing", "add this file together with the index"
-        )
-    return path
 
 
 def _locations(path: Path) -> dict[str, _Location]:
