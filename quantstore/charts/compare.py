@@ -5,6 +5,7 @@ Frames have one row per layer, as ``queries.layer_profiles`` gives them, models 
 
 import json
 import math
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ Domain = tuple[float, float]
 
 # The measure of every page: bars hang from here, longer is worse.
 HANG_FROM_DB = 40.0
+# What a line of an axis title holds beside names, on a phone.
+TITLE_CHARACTERS = 44
 # Beyond this many models a chart gives each row less room.
 ROOMY_MODELS = 4
 # Beyond this many layers single bricks are thinner than their outline.
@@ -540,7 +543,8 @@ def scale_of(domain: Domain, measure: Measure) -> alt.Scale:
 
 def axis_of(domain: Domain, measure: Measure, *, grid: bool = True) -> alt.Axis:
     """The axis of a measure, with round numbers in words."""
-    title = f"{measure.title}{' (log scale)' if measure.axis == 'log' else ''}"
+    whole_title = f"{measure.title}{' (log scale)' if measure.axis == 'log' else ''}"
+    title = textwrap.wrap(whole_title, TITLE_CHARACTERS)
     number = "replace(format(datum.value, ',~r'), '-', '" + MINUS + "')"
     if measure.has_db_labels:
         # A second line: what uniform rounding noise predicts at this span.

@@ -230,5 +230,5 @@ def explain_and_offer(sources: pd.DataFrame, target: Target, first: str) -> None
     st.space("small")
     draw(sources, target, first=first)
     if is_offered():
-        st.markdown("or in a terminal")
+        st.markdown("Or in a terminal:")
         st.code(command(target), language=None, width="content", wrap_lines=True)

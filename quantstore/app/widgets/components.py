@@ -85,6 +85,9 @@ th select option { color: var(--text); background: var(--background); }
 td { border-bottom: 0; padding: 3px 8px 3px 0; height: 1px; }
 td:last-child, th:last-child { padding-right: 0; }
 .name button, .name span.plain { font-weight: 600; overflow-wrap: anywhere; }
+.name .lines {
+    display: -webkit-box; -webkit-line-clamp: 3; -webkit-box-orient: vertical; overflow: hidden;
+}
 .name button:hover { color: var(--accent); }
 .cell {
     display: flex; flex-direction: column; justify-content: space-between; gap: 7px;
@@ -223,14 +226,17 @@ export default function ({ data, parentElement, setTriggerValue }) {
         grid.push(buttons);
         const name = element("td", "name");
         if (row.model !== null) {
-            const open = element("button", "", row.title);
-            open.title = "Open the model";
+            const open = element("button");
+            open.appendChild(element("span", "lines", row.title));
+            open.title = "Open " + row.title;
             open.dataset.place = JSON.stringify([row.name, null]);
             buttons[0] = open;
             open.onclick = () => setTriggerValue("clicked", { model: row.model });
             name.appendChild(open);
         } else {
-            name.appendChild(element("span", "plain", row.title));
+            const plain = element("span", "plain lines", row.title);
+            plain.title = row.title;
+            name.appendChild(plain);
         }
         const facts = element("div", "small", row.facts[0]);
         if (row.facts.length > 1) {
