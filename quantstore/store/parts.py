@@ -31,6 +31,7 @@ _PART_NAME = re.compile(r"part=[0-9a-f]{32}")
 
 NO_PART = "is no part that quantstore wrote"
 IS_A_LINK = "is a symbolic link"
+NOT_REGULAR = "is not a regular file"
 LACKS = "lacks"
 OF_ANOTHER_RELEASE = "was published by another release"
 
@@ -124,7 +125,7 @@ def _look_at(path: Path) -> PublishedPart:
         regular = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
     for name in sorted(FILES):
         if not regular.get(name):
-            wrong = f"{path / name} {IS_A_LINK}" if name in regular else f"{path} {LACKS} {name}"
+            wrong = f"{path / name} {NOT_REGULAR}" if name in regular else f"{path} {LACKS} {name}"
             raise StoreError(wrong, "restore the part, or move it out of the folder")
     _SEEN[path] = PublishedPart(path, frozenset(replaces))
     return _SEEN[path]

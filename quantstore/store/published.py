@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from quantstore.errors import RejectedQueryError, StoreError
+from quantstore.errors import RejectedQueryError, StoreError, printable
 from quantstore.numerics.measures import MEASURES
 from quantstore.settings import PUBLISHED_VIEWS, published_folder
 from quantstore.store.parts import DIGESTS, FILES, PUBLISHED_TABLES, PublishedPart, listing
@@ -31,6 +31,10 @@ IS_ONLY_READ = "is a published folder, which can only be read"
 HOLDS_NO_PART = "holds no part that can be read"
 CANNOT_BE_READ = "cannot be read"
 HAS_OTHER_COLUMNS = "has other columns than this release writes"
+
+MORE_THAN = "more than"
+# Of a part. Pages hold a row of every model in memory.
+MOST_MODELS = 1_000_000
 
 _MEASURED = frozenset(measure.column for measure in MEASURES.values())
 
@@ -54,22 +58,27 @@ def require_plain_name(folder: Path) -> None:
         )
 
 
-_OPEN: dict[Path, duckdb.DuckDBPyConnection] = {}
+# The views of a process: which folder they read, each cursor says.
+_OPEN: dict[str, duckdb.DuckDBPyConnection] = {}
 _OPEN_LOCK = threading.Lock()
 
 
 def shared_views(folder: Path, config: ViewsConfig) -> duckdb.DuckDBPyConnection:
-    """A cursor on the views of a folder, in memory: made once for each process, locked by nobody.
+    """A cursor on the views, in memory: made once for each process, locked by nobody.
 
     It reads the parts that count now, for as long as it is open.
     """
     folder = folder.resolve()
     live = live_parts(folder)
     with _OPEN_LOCK:
-        if folder not in _OPEN:
-            _OPEN[folder] = views_of(live, config)
-        cursor = _OPEN[folder].cursor()
-    choose_parts(cursor, live)
+        if (views := _OPEN.get(repr(config))) is None:
+            _OPEN[repr(config)] = views = views_of(live, config)
+        cursor = views.cursor()
+    try:
+        choose_parts(cursor, live)
+    except BaseException:
+        cursor.close()
+        raise
     return cursor
 
 
@@ -140,6 +149,16 @@ def _require_shape(connection: duckdb.DuckDBPyConnection, live: Sequence[Publish
         rows = connection.execute(
             "select file_name, name, duckdb_type from parquet_schema(?)", [list(map(str, fresh))]
         ).fetchall()
+        counts = connection.execute(
+            "select file_name, num_rows from parquet_file_metadata(?)",
+            [[str(part.file("models")) for part in live]],
+        ).fetchall()
+    for file, count in counts:
+        if count > MOST_MODELS:
+            raise StoreError(
+                f"{file} holds {count:,} models, {MORE_THAN} {MOST_MODELS:,}",
+                "move the part out of the folder",
+            )
     present: dict[Path, dict[str, str]] = {file: {} for file in fresh}
     for file, column, data_type in rows:
         # Behind the columns come what lists in them hold.
@@ -167,14 +186,15 @@ def translating(folder: Path) -> Iterator[None]:
         reason = _reason(error)
         if _ABOUT_WRITING.search(reason):
             raise
-        named = re.search(rf"file \\?[\"']({re.escape(str(folder))}[/\\].+?\.parquet)", reason)
+        named = re.search(rf"[Ff]ile \\?[\"']({re.escape(str(folder))}[/\\].+?\.parquet)", reason)
         if named is not None:
             message = reason.replace(named[1], Path(named[1]).name)
             raise StoreError(
                 f"{named[1]} {CANNOT_BE_READ}: {message}",
                 "restore the part, or move it out of the folder",
             ) from error
-        if isinstance(error, _UNREADABLE):
+        is_unreadable = isinstance(error, _UNREADABLE) or type(error) is duckdb.Error
+        if is_unreadable or _UNREADABLE_IN_JSON.match(str(error)):
             raise StoreError(
                 f"{folder} {CANNOT_BE_READ}: {reason}",
                 "move the part that was added last out of the folder, and try again",
@@ -189,6 +209,9 @@ _UNREADABLE = (
 )
 
 
+# The same of a statement that somebody typed, which may be wrong in many other ways.
+_UNREADABLE_IN_JSON = re.compile(r'.*"exception_type":"(Invalid|IO|Serialization)"')
+
 # What a compaction cannot write says nothing about what it reads.
 _ABOUT_WRITING = re.compile(r"could not write|No space left|Disk quota|File too large", re.I)
 
@@ -196,7 +219,8 @@ _ABOUT_WRITING = re.compile(r"could not write|No space left|Disk quota|File too 
 def _reason(error: Exception) -> str:
     text = str(error)
     in_json = JSON_MESSAGE.search(text)
-    return (in_json["message"] if in_json else text).strip().splitlines()[0]
+    # Of a damaged file it may quote any byte.
+    return printable((in_json["message"] if in_json else text).strip().splitlines()[0])
 
 
 def declare_tables(connection: duckdb.DuckDBPyConnection) -> None:
