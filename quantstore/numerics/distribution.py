@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from quantstore.numerics.median import median
 from quantstore.numerics.quantization import dead_channels
 from quantstore.records import Counts, Doubles, Floats
 
@@ -326,5 +327,5 @@ def _outlier_channel_count(ranges: Doubles) -> int:
 def _range_ratio(ranges: Doubles) -> float:
     """Largest channel range over the median one; NaN where the median is 0."""
     defined_ranges = ranges[~np.isnan(ranges)]
-    median = float(np.median(defined_ranges)) if defined_ranges.size else 0.0
-    return float(defined_ranges.max()) / median if median > 0 else np.nan
+    typical = median(defined_ranges) if defined_ranges.size else 0.0
+    return float(defined_ranges.max()) / typical if typical > 0 else np.nan

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from quantstore.errors import RunError
 from quantstore.numerics import quantization
+from quantstore.numerics.median import median
 from quantstore.records import LOST_DB, Array
 
 NO_OUTPUT_DEPENDS = "no output depends on the inputs"
@@ -74,7 +75,7 @@ class Reference:
         figures = [figure for figure in figures if figure > -np.inf]
         if not figures:
             raise RunError("all outputs of the float model are zero")
-        return float(np.median(figures))
+        return median(figures)
 
 
 def sqnr_db(expected: Array, actual: Array) -> float:

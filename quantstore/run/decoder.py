@@ -80,18 +80,24 @@ class Decoder:
 
 
 def prepare(
-    model: onnx.ModelProto, points: Points, folder: Path, *, fold: bool
+    model: onnx.ModelProto,
+    points: Points,
+    folder: Path,
+    *,
+    fold: bool,
+    keeps_shapes: bool = True,
 ) -> tuple[Network, Decoder | None]:
     """A network that ends at its points, as ``network.prepare`` has it, and what is behind them.
 
     Args:
         model: with its shapes fixed, as ``points.cut`` leaves it where it keeps the decoder.
         folder: for files; nobody else writes there.
+        keeps_shapes: as ``network.optimized`` has it.
 
     Raises:
         RunError: onnxruntime refuses the model.
     """
-    floats = network.optimized(model, folder, fold=fold)
+    floats = network.optimized(model, folder, fold=fold, keeps_shapes=keeps_shapes)
     behind = _split(floats, points) if points.ends else None
     ready = network.taken_apart(floats, points.names, fold=fold)
     if behind is None:

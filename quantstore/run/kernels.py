@@ -24,7 +24,7 @@ from quantstore.run.comparison import Reference
 from quantstore.run.emulator import Plan, rounded
 from quantstore.run.grids import ActivationGrid
 from quantstore.run.network import Network
-from quantstore.run.nodes import Node, attribute, consumers, name_of
+from quantstore.run.nodes import Node, attribute, name_of
 from quantstore.run.placement import Placement
 from quantstore.run.plans import Rounding
 from quantstore.run.qdq_file import pair_grids
@@ -234,7 +234,7 @@ def _multiplying(
 ) -> Iterator[tuple[Node, ActivationGrid]]:
     """The nodes whose data has codes, and the grid of the data."""
     grids = {name: grid for name, (_, grid) in pair_grids(network, placed, planned).items()}
-    readers = consumers(network.model)
+    readers = network.readers
     for node in network.model.graph.node:
         if node.op_type not in ("MatMul", "Gemm", "Conv") or node.input[0] not in grids:
             continue

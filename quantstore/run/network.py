@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 from quantstore.errors import NoLayersError
 from quantstore.records import Array, Doubles
 from quantstore.run import twin
+from quantstore.run.nodes import Node, consumers
 from quantstore.run.runtime import Feeds, Session, TensorFacts, quantizable
 from quantstore.schemes import Scheme
 
@@ -77,6 +78,11 @@ class Network:
             if value.name not in self.constants and value.type.tensor_type.elem_type == _FLOAT
         }
         return frozenset(fed | {name for name, facts in self.tensors.items() if facts.is_float})
+
+    @cached_property
+    def readers(self) -> Mapping[str, list[Node]]:
+        """The nodes that read a tensor (``nodes.consumers``)."""
+        return consumers(self.model)
 
     @cached_property
     def slot_of(self) -> dict[str, twin.Slot]:
@@ -150,14 +156,23 @@ def prepare(
     return taken_apart(optimized(model, folder, fold=fold), outputs, fold=fold)
 
 
-def optimized(model: onnx.ModelProto, folder: Path, *, fold: bool) -> twin.FloatModel:
+def optimized(
+    model: onnx.ModelProto, folder: Path, *, fold: bool, keeps_shapes: bool = True
+) -> twin.FloatModel:
     """A float model after onnxruntime's basic optimizations.
+
+    Args:
+        keeps_shapes: whether it says the types and shapes of its tensors, for files that are made
+            of it; whoever runs it asks a session (``Network.tensors``).
 
     Raises:
         RunError: onnxruntime refuses the model.
     """
     path = quantizable(model, folder, fold=fold)
-    return twin.own_float_model(onnx.load_model(path, load_external_data=False), path)
+    proto = onnx.load_model(path, load_external_data=False)
+    if not keeps_shapes:
+        del proto.graph.value_info[:]
+    return twin.own_float_model(proto, path)
 
 
 def taken_apart(

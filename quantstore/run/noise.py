@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from quantstore.errors import RunError
+from quantstore.numerics.median import median
 from quantstore.records import Array, Floats
 from quantstore.run import dimensions, pictures, readers, tokens, waveforms
 from quantstore.run.runtime import Feeds
@@ -262,11 +263,16 @@ def compared_elements(outputs: Sequence[Array]) -> float:
     sizes = [
         array.size for array in outputs if isinstance(array, np.ndarray) and _is_float(array.dtype)
     ]
-    return float(np.median(sizes)) if sizes else math.inf
+    return median(sizes) if sizes else math.inf
 
 
 def samples(inputs: tuple[Input, ...], count: int, *, seed: int, first: int = 0) -> list[Feeds]:
-    """Samples for all inputs. The same seed gives the same samples, however many there are.
+    """The first samples of a :func:`stream`."""
+    return list(itertools.islice(stream(inputs, seed=seed, first=first), count))
+
+
+def stream(inputs: tuple[Input, ...], *, seed: int, first: int = 0) -> Iterator[Feeds]:
+    """Samples for all inputs, without end; the same seed gives the same samples.
 
     Images are drawn scenes, sounds vowels and pauses, bytes text and binary files. Masks and truth
     values are one, other integers small and positive, other floats standard normal. States are
@@ -279,7 +285,8 @@ def samples(inputs: tuple[Input, ...], count: int, *, seed: int, first: int = 0)
         (model_input.name, _drawn(model_input, np.random.default_rng([seed, position]), first))
         for position, model_input in enumerate(inputs)
     ]
-    return [{name: next(arrays) for name, arrays in drawn} for _ in range(count)]
+    while True:
+        yield {name: next(arrays) for name, arrays in drawn}
 
 
 def _drawn(model_input: Input, random: np.random.Generator, first: int) -> Iterator[Array]:

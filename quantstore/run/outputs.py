@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantstore.numerics import quantization
+from quantstore.numerics.median import median
 from quantstore.records import LOST_DB, Array, Doubles, OutputRecord
 from quantstore.run.points import Part
 
@@ -216,7 +217,7 @@ def _median(figures: Sequence[float]) -> float:
     if LOST_DB in figures:
         return LOST_DB
     figures = [figure for figure in figures if figure > -math.inf]
-    return float(np.median(figures)) if figures else math.nan
+    return median(figures) if figures else math.nan
 
 
 def _moves(samples: Tensors) -> bool:

@@ -5,6 +5,7 @@ numpy, not the model.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -84,20 +85,28 @@ def _pink(
 ) -> Floats:
     """Drawn where it is simple: the Fourier transform of 1/f noise is white noise times 1/f."""
     columns = width // 2 + 1
-    frequency = np.hypot(np.fft.fftfreq(height)[:, np.newaxis], np.fft.rfftfreq(width))
-    # No constant part: the mean is zero.
-    amplitude = np.divide(1, frequency, out=np.zeros_like(frequency), where=frequency > 0)
     white = _white(random, channels, height, columns)
     if correlation:
         shared = _white(random, 1, height, columns)
         white *= np.float32(np.sqrt(1 - correlation))
         white += np.float32(np.sqrt(correlation)) * shared
-    colored = np.fft.irfft2(white * amplitude.astype(np.float32), s=(height, width))
+    colored = np.fft.irfft2(white * _amplitude(height, width), s=(height, width))
     fields: Floats = colored.astype(np.float32, copy=False)
     deviation = fields.std((1, 2), keepdims=True)
     # A picture of one pixel has no frequency but zero.
     unit: Floats = fields / np.maximum(deviation, np.finfo(np.float32).tiny)
     return unit
+
+
+# Every scene has grain of its own size; textures have many.
+@lru_cache(maxsize=8)
+def _amplitude(height: int, width: int) -> Floats:
+    """``1/f`` of a real field's Fourier coefficients."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, np.newaxis], np.fft.rfftfreq(width))
+    # No constant part: the mean is zero.
+    amplitude = np.divide(1, frequency, out=np.zeros_like(frequency), where=frequency > 0)
+    single: Floats = amplitude.astype(np.float32)
+    return single
 
 
 def _white(

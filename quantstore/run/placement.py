@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from quantstore.run.bodies import nodes_of_bodies
 from quantstore.run.network import Network
-from quantstore.run.nodes import Node, consumers, every_node, name_of
+from quantstore.run.nodes import Node, every_node, name_of
 from quantstore.run.own_quantizers import is_part_of_quantizer
 from quantstore.schemes import Target
 
@@ -149,7 +149,7 @@ class _Marks:
     def __init__(self, network: Network, *, is_asymmetric: bool) -> None:
         self.network = network
         self.is_asymmetric = is_asymmetric
-        self.readers = consumers(network.model)
+        self.readers = network.readers
         self.constants = network.float_constants
         self.graph_outputs = {value.name for value in network.model.graph.output}
         self.graph_inputs = {value.name for value in network.model.graph.input}

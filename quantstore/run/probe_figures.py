@@ -5,6 +5,7 @@ memory there is. Definitions and sources: docs/method.md, section 8.
 """
 
 import dataclasses
+import itertools
 import logging
 import math
 import tempfile
@@ -193,12 +194,15 @@ def prepared(
 class _Ready:
     """A network with shapes that it runs on, what is behind its points, and its first run.
 
-    ``first_outputs``: what it gives on the first of the samples that are compared.
+    ``first_sample``: of those that are compared; ``others``: the rest of them, without end.
+    ``first_outputs``: what it gives on the first.
     """
 
     network: Network
     decoder: Decoder | None
     inputs: tuple[noise.Input, ...]
+    first_sample: Feeds
+    others: Iterator[Feeds]
     first_outputs: list[Array]
 
 
@@ -223,7 +227,7 @@ def _ready(model: twin.FloatModel, compared: Points, folder: Path, *, fold: bool
         session = Session(twin.to_proto(model))
         for inputs in others:
             try:
-                session.run(_one_sample(inputs))
+                session.run(next(noise.stream(inputs, seed=TEST_SEED)))
             except RunError:
                 continue
             return _tried(twin.to_proto(model), inputs, compared, folder, fold=fold)
@@ -240,14 +244,11 @@ def _tried(
 ) -> _Ready:
     """The network with these shapes, after one run."""
     fix_shapes(whole, inputs)
-    network, behind = decoder.prepare(whole, compared, folder, fold=fold)
-    outputs_of_first = network.session.run(network.fed(_one_sample(inputs)), network.outputs)
-    return _Ready(network, behind, inputs, outputs_of_first)
-
-
-def _one_sample(inputs: tuple[noise.Input, ...]) -> Feeds:
-    (sample,) = noise.samples(inputs, 1, seed=TEST_SEED)
-    return sample
+    network, behind = decoder.prepare(whole, compared, folder, fold=fold, keeps_shapes=False)
+    others = noise.stream(inputs, seed=TEST_SEED)
+    first_sample = next(others)
+    first_outputs = network.session.run(network.fed(first_sample), network.outputs)
+    return _Ready(network, behind, inputs, first_sample, others, first_outputs)
 
 
 class _Trial:
@@ -264,7 +265,7 @@ class _Trial:
     ) -> None:
         self._network, self._inputs, self._folder = ready.network, ready.inputs, folder
         self._decoder, self._points = ready.decoder, compared
-        self._first_outputs = ready.first_outputs
+        self._ready = ready
         # Known as soon as ranges are.
         self._heads: FloatHeads | None = None
         self._was_quantized = was_quantized
@@ -444,7 +445,9 @@ class _Trial:
 
     @cached_property
     def _planner(self) -> Planner:
-        drawn = self._drawn(self.calibration_count, CALIBRATION_SEED)
+        drawn = self._streamed(
+            noise.samples(self._inputs, self.calibration_count, seed=CALIBRATION_SEED)
+        )
         samples = Samples("noise", len(drawn), lambda index: dict(drawn[index]))
         placements = [self._placements[name] for name in self._rounding]
         by_channel = {
@@ -489,17 +492,19 @@ class _Trial:
     @cached_property
     def _counts(self) -> tuple[int, int]:
         """How many samples ranges are found on, and how many are compared."""
-        return noise.sample_counts(self._inputs, noise.compared_elements(self._first_outputs))
+        return noise.sample_counts(self._inputs, noise.compared_elements(self._ready.first_outputs))
 
     @cached_property
     def _compared(self) -> tuple[list[Feeds], Reference]:
-        samples = self._drawn(self.sample_count, TEST_SEED)
+        others = itertools.islice(self._ready.others, self.sample_count - 1)
+        samples = self._streamed([self._ready.first_sample, *others])
         names, session = self._network.outputs, self._network.session
-        others = [session.run(self._network.fed(sample), names) for sample in samples[1:]]
-        return samples, Reference(names, [self._first_outputs, *others])
+        outputs_of_others = [
+            session.run(self._network.fed(sample), names) for sample in samples[1:]
+        ]
+        return samples, Reference(names, [self._ready.first_outputs, *outputs_of_others])
 
-    def _drawn(self, count: int, seed: int) -> list[Feeds]:
-        drawn = noise.samples(self._inputs, count, seed=seed)
+    def _streamed(self, drawn: Sequence[Feeds]) -> list[Feeds]:
         return states.streamed(drawn, noise.states(self._inputs), self._network.named_outputs)
 
 

@@ -13,6 +13,7 @@ from quantstore.graph.attributes import integer, number
 from quantstore.graph.constants import constant_tensor, only_consumer
 from quantstore.graph.fold import values_of
 from quantstore.graph.tensors import dimensions
+from quantstore.numerics.median import median
 from quantstore.records import Doubles
 
 # An input that lies behind these still has the layout of what comes next.
@@ -137,7 +138,7 @@ def bias_ratio(value: ir.Value, opset: int | None) -> float | None:
     if bias is None:
         return None
     bias, alive = np.broadcast_to(np.abs(bias), norm.shape), norm > 0
-    return float(np.median(bias[alive] / norm[alive])) if alive.any() else None
+    return median(bias[alive] / norm[alive]) if alive.any() else None
 
 
 def _followed(value: ir.Value) -> Iterator[tuple[ir.Node, ir.Value]]:

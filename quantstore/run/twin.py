@@ -36,7 +36,8 @@ from quantstore.schemes import Scheme
 
 # Below, onnx's converter and onnxruntime demand that every weight is an input of the graph too.
 LOWEST_IR_VERSION = 8
-# Weights of layers that are kept as they were read, beside those that are fed.
+# Weights of layers that are kept as they were read, beside those that are fed, and as they were
+# rounded last.
 KEPT_BYTES = 64 << 20
 _SLOT = "quantstore_weights_{}"
 
@@ -53,6 +54,10 @@ class FloatModel:
     was_quantized: bool
     grids: tuple[StoredGrid, ...] = ()
     _kept_layers: dict[str, Layer] = field(default_factory=dict, repr=False)
+    # By the slot: the scheme that it was rounded by last, and what came of that.
+    _kept_rounded: dict[str, tuple[Scheme, "RoundedWeights"]] = field(
+        default_factory=dict, repr=False
+    )
 
     @property
     def model(self) -> ir.Model:
@@ -251,6 +256,14 @@ def rounded_weights(
     grid = grid_for(rows, scheme)
     if least_scale is not None and scheme.granularity != "block":
         grid = raised(grid, least_scale)
+    # Targets differ in what they round besides: most of them give a layer the same grid.
+    kept_scheme, kept = model._kept_rounded.get(str(slot.value.name), (None, None))
+    if (
+        kept is not None
+        and kept_scheme == scheme
+        and np.array_equal(kept.scale, grid.scale.ravel())
+    ):
+        return kept
     returned = dequantize(quantize(rows, grid), grid)
     rounded = returned.reshape(usable.shape[0], -1)[:, : usable.shape[1]]
     if usable is not layer.weights:
@@ -263,7 +276,10 @@ def rounded_weights(
         values = np.where(is_usable, unscaled, float_weights(slot))
     with np.errstate(over="ignore"):
         cast = np.array(values, dtype=slot.dtype, order="C")
-    return RoundedWeights(cast, grid.scale.astype(np.float64).ravel())
+    weights = RoundedWeights(cast, grid.scale.astype(np.float64).ravel())
+    if str(slot.value.name) in model._kept_layers:
+        model._kept_rounded[str(slot.value.name)] = scheme, weights
+    return weights
 
 
 def layer_of(model: FloatModel, slot: Slot) -> Layer | None:

@@ -234,6 +234,13 @@ def test_the_seed_decides_and_the_count_does_not(one):
     assert not np.array_equal(drawn(one, 3, seed=1), samples[:3])
 
 
+@pytest.mark.parametrize("one", EVERY_KIND, ids=[one.content for one in EVERY_KIND])
+def test_a_stream_can_be_taken_up_again(one):
+    stream = noise.stream((one,), seed=0)
+    taken = [next(stream)[one.name], *(next(stream)[one.name] for _ in range(2))]
+    np.testing.assert_array_equal(np.stack(taken), drawn(one, 3))
+
+
 def test_two_inputs_of_a_kind_are_not_the_same():
     pair = tuple(Input(name, (1, 9), np.dtype("float32"), "number") for name in "ab")
     (feeds,) = noise.samples(pair, 1, seed=0)

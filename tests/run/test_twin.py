@@ -66,6 +66,21 @@ def batchnorm(channels, *, seed=1):
 # --- weights on our grid -----------------------------------------------------------------------
 
 
+def test_weights_are_rounded_anew_only_where_the_scheme_or_a_scale_is_another(opened):
+    model = opened(conv_model())
+    (slot,) = twin.lift_weights(model).slots
+    scheme, other = SCHEMES["int8_channel_symmetric"], SCHEMES["int4_channel_symmetric"]
+    first = twin.rounded_weights(model, slot, scheme)
+    too_small, larger = first.scale / 2, first.scale * 2
+    assert twin.rounded_weights(model, slot, scheme, too_small) is first
+    raised = twin.rounded_weights(model, slot, scheme, larger)
+    np.testing.assert_array_equal(raised.scale, larger)
+    codes = raised.values.reshape(len(larger), -1) / larger[:, np.newaxis]
+    np.testing.assert_allclose(codes, np.rint(codes), atol=1e-5)
+    assert not np.array_equal(twin.rounded_weights(model, slot, other).values, first.values)
+    np.testing.assert_array_equal(twin.rounded_weights(model, slot, scheme).values, first.values)
+
+
 @every_scheme
 def test_the_weights_that_run_are_the_ones_that_are_measured(opened, tmp_path, scheme):
     model = opened(conv_model())
