@@ -287,9 +287,6 @@ INTEGERS_ON_GRID = (
     "the stored integers lie on this grid already; what their rounding lost is unknown"
 )
 WEIGHTS_ON_GRID = "the weights lie on this grid already: rounding them changes nothing"
-# What an output keeps that is NaN or infinite in int8 where it is finite in float, in dB: a figure
-# below any that is measured, for NULL says infinite, which is the opposite.
-LOST_DB = -100.0
 ROUNDS_NOTHING = "this target rounds nothing that the outputs of this model depend on"
 RETURNS_THE_SAME = (
     "the quantized model returns what the float one does: its weights lie on this grid already"

@@ -444,3 +444,7 @@ _TARGETS_OF_0_1_0 = {
     ("int8_channel_symmetric", "weights"): "int8_weights",
     ("int4_block32_symmetric", "weights"): "int4_weights",
 }
+
+# What an output keeps that is NaN or infinite in int8 where it is finite in float, in dB: a figure
+# below any that is measured, for NULL says infinite, which is the opposite.
+LOST_DB = -100.0

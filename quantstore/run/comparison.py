@@ -9,7 +9,8 @@ import numpy.typing as npt
 from quantstore.errors import RunError
 from quantstore.numerics import quantization
 from quantstore.numerics.median import median
-from quantstore.records import LOST_DB, Array
+from quantstore.records import Array
+from quantstore.schemes import LOST_DB
 
 NO_OUTPUT_DEPENDS = "no output depends on the inputs"
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from quantstore.numerics import quantization
 from quantstore.numerics.median import median
-from quantstore.records import LOST_DB, Array, Doubles, OutputRecord
+from quantstore.records import Array, Doubles, OutputRecord
 from quantstore.run.points import Part
+from quantstore.schemes import LOST_DB
 
 # An output that no longer changes with the input keeps 0 dB of what varies. It is broken, and a
 # verdict calls broken what is below 10 dB: a hair less than 10 dB stands between the two.

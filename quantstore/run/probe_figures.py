@@ -22,7 +22,6 @@ from quantstore.graph.findings.base import DecoderFigures, KernelFigures, LostFi
 from quantstore.numerics.saturation import Saturation
 from quantstore.records import (
     INTEGERS_ON_GRID,
-    LOST_DB,
     ROUNDS_NOTHING,
     WEIGHTS_ON_GRID,
     Array,
@@ -49,7 +48,7 @@ from quantstore.run.runtime import Feeds, Session
 from quantstore.run.stored_grids import BRANCHING
 from quantstore.run.stored_rounding import stored_rounding
 from quantstore.run.tail import FloatHeads, Tail
-from quantstore.schemes import DEFAULT_TARGET, Target
+from quantstore.schemes import DEFAULT_TARGET, LOST_DB, Target
 
 logger = logging.getLogger(__name__)
 

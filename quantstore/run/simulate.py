@@ -21,7 +21,6 @@ from quantstore.file_formats import QONNX
 from quantstore.graph.findings import of_run
 from quantstore.graph.findings.base import DecoderFigures
 from quantstore.records import (
-    LOST_DB,
     RETURNS_THE_SAME,
     ROUNDS_NOTHING,
     ActivationErrorRecord,
@@ -58,6 +57,7 @@ from quantstore.run.sensitivity import Bench, Budget, units_of
 from quantstore.run.subject import PreparedModel
 from quantstore.run.tail import FloatHeads, Tail, WholeFile
 from quantstore.run.workplace import Workplace
+from quantstore.schemes import LOST_DB
 
 logger = logging.getLogger(__name__)
 

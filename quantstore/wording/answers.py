@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from quantstore.errors import printable
-from quantstore.schemes import TARGETS, Target
+from quantstore.schemes import LOST_DB, TARGETS, Target
 from quantstore.wording.rescues import before_and_after, is_written, rescued_db
 from quantstore.wording.units import counted, db
 from quantstore.wording.verdicts import ModelFacts, at_outputs, basis
@@ -146,11 +146,13 @@ def _file_answer(rescue: StoredRescue, facts: ModelFacts, answer_kind: AdviceKin
         return None
     name = printable(rescue.file_name) if rescue.file_name else "the rescued model"
     which = "" if answer_kind == "file" else f" with {TARGETS[record.target].title}"
-    inputs = counted(record.test_count, "unseen input")
+    gain = f"measured on {counted(record.test_count, 'unseen input')}"
+    if record.before_db != LOST_DB:
+        gain = f"{db(after - record.before_db, signed=True)}, {gain}"
     return Advice(
         kind=answer_kind,
         text=f"Use {name}{which}: {before_and_after(record.before_db, after)}",
-        gain=f"{db(after - record.before_db, signed=True)}, measured on {inputs}",
+        gain=gain,
         target=record.target,
         rescue_id=rescue.rescue_id,
     )
@@ -169,7 +171,9 @@ def _target_answer(facts: ModelFacts, other: ModelFacts) -> Advice | None:
         if other.output_sqnr_db - now < TELLING_ESTIMATE_DB:
             return None
         values = f"{at_outputs(facts)} → {at_outputs(other)}"
-        gain = f"about {round(other.output_sqnr_db - now):+d} dB, {basis(other)}"
+        gain = basis(other)
+        if now != LOST_DB:
+            gain = f"about {round(other.output_sqnr_db - now):+d} dB, {gain}"
     return Advice(
         kind="target",
         text=f"Choose {TARGETS[other.target].title} instead: {values}",

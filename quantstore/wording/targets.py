@@ -52,7 +52,7 @@ def missing_figures(
     return tuple(
         f"{record.target}: {failures.reason(record.failure)}"
         + (
-            f"; the earlier value of {kept_db[record.target]:.1f} dB is kept"
+            f"; the earlier value of {db(kept_db[record.target])} is kept"
             if record.target in kept_db
             else ""
         )

@@ -4,14 +4,24 @@ import math
 from collections.abc import Iterable
 from datetime import datetime
 
+from quantstore.schemes import LOST_DB
+
 NO_BREAK_SPACE = "\u00a0"
 MINUS = "\u2212"
 
 
+NOTHING_KEPT = f"{MINUS}\u221e{NO_BREAK_SPACE}dB"
+
+
 def db(value: float | None, *, signed: bool = False) -> str:
-    """``12.2 dB``; an exact layer has an infinite ratio and is called ``exact``."""
+    """``12.2 dB``; an exact layer has an infinite ratio and is called ``exact``.
+
+    An output that is NaN or infinite in int8 keeps ``−∞ dB``.
+    """
     if value is None or not math.isfinite(value):
         return "exact"
+    if value == LOST_DB:
+        return NOTHING_KEPT
     text = f"{value:+.1f}" if signed else f"{tenths(value):.1f}"
     return with_minus(text).replace("+0.0", "0.0").replace(f"{MINUS}0.0", "0.0") + spaced("dB")
 

@@ -6,9 +6,17 @@ from dataclasses import dataclass, replace
 
 from quantstore.errors import printable
 from quantstore.file_formats import FORMATS
-from quantstore.schemes import DEFAULT_TARGET, TARGETS
+from quantstore.schemes import DEFAULT_TARGET, LOST_DB, TARGETS
 from quantstore.wording.audits import audited
-from quantstore.wording.units import NO_BREAK_SPACE, counted, db, share, spaced, with_minus
+from quantstore.wording.units import (
+    NO_BREAK_SPACE,
+    NOTHING_KEPT,
+    counted,
+    db,
+    share,
+    spaced,
+    with_minus,
+)
 
 # Of a model that was measured with --no-fold.
 UNFOLDED = "weights as stored, batch normalization not folded"
@@ -243,6 +251,8 @@ def about_db(value: float | None, next_limit_db: float | None = None) -> str:
     """
     if value is None or not math.isfinite(value):
         return "exact"
+    if value == LOST_DB:
+        return NOTHING_KEPT
     whole = round(value)
     if next_limit_db is not None and whole >= next_limit_db > value:
         return with_minus(f"{math.floor(10 * value) / 10:.1f}") + spaced("dB")

@@ -21,7 +21,6 @@ from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.fleet import ingest_many
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.process.child import Child
-from quantstore.records import LOST_DB
 from quantstore.run import noise, probe, probe_child, twin
 from quantstore.run.comparison import NO_OUTPUT_DEPENDS, Reference, is_not_a_number, sqnr_db
 from quantstore.run.plan import PLAN, Probed
@@ -37,7 +36,7 @@ from quantstore.run.probe_figures import (
     figures,
 )
 from quantstore.run.runtime import CRASHED, NEEDS_MORE_MEMORY, NOT_INSTALLED, Session, quantizable
-from quantstore.schemes import SCHEMES, TARGETS
+from quantstore.schemes import LOST_DB, SCHEMES, TARGETS
 from tests.support.graphs import gaussian, make_model, node, save
 from tests.support.referees import quantize_file
 

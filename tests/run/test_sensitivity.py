@@ -7,7 +7,6 @@ import time
 import numpy as np
 import pytest
 
-from quantstore.records import LOST_DB
 from quantstore.run.comparison import Reference
 from quantstore.run.emulator import Emulator
 from quantstore.run.sensitivity import (
@@ -21,7 +20,7 @@ from quantstore.run.sensitivity import (
     measure_sensitivity,
     units_of,
 )
-from quantstore.schemes import TARGETS
+from quantstore.schemes import LOST_DB, TARGETS
 from tests.support.graphs import float_value, gaussian, make_model, node
 from tests.support.trials import as_samples, trial_of_model
 

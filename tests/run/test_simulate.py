@@ -19,7 +19,7 @@ from quantstore.errors import CancelledError, InputsError, QuantstoreError, RunE
 from quantstore.numerics.quantization import round_trip
 from quantstore.pipeline import runs
 from quantstore.pipeline.files import demo_paths
-from quantstore.records import LOST_DB, RETURNS_THE_SAME, ROUNDS_NOTHING
+from quantstore.records import RETURNS_THE_SAME, ROUNDS_NOTHING
 from quantstore.run import noise, twin
 from quantstore.run.choices import Choices, Simulation
 from quantstore.run.feeding import how_shared
@@ -28,7 +28,7 @@ from quantstore.run.layers import FileLayers
 from quantstore.run.network import prepare
 from quantstore.run.runtime import CRASHED, REFUSES
 from quantstore.run.simulate import returns_no_number, simulate
-from quantstore.schemes import SCHEMES
+from quantstore.schemes import LOST_DB, SCHEMES
 from tests.support.demo_models import MODELS, documented
 from tests.support.graphs import float_value, gaussian, layers_of, make_model, node, save
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from quantstore.schemes import LOST_DB
 from quantstore.wording.answers import (
     GAIN_UNKNOWN,
     MOST_ANSWERS,
@@ -69,6 +70,15 @@ def test_another_target_is_an_estimate_and_says_so():
     assert plain(first.text) == "Choose per-channel int8 instead: 7 dB → 32 dB"
     assert plain(first.gain) == "about +25 dB, estimated with noise"
     assert (second.kind, second.gain) == ("rescue", GAIN_UNKNOWN)
+
+
+def test_where_nothing_was_kept_there_is_no_gain_in_db():
+    lost = value("int8_tensor", LOST_DB, "broken")
+    first, second, *_ = ranked(lost, [PER_CHANNEL], [stored(before=LOST_DB)])
+    assert plain(first.text) == "Use net.rescued.onnx: −∞ → 24.8 dB"
+    assert plain(first.gain) == "measured on 3 unseen inputs"
+    assert plain(second.text) == "Choose per-channel int8 instead: −∞ dB → 32 dB"
+    assert plain(second.gain) == "estimated with noise"
 
 
 def test_a_run_on_own_inputs_is_no_estimate():

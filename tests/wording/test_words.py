@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantstore.schemes import INT8_CHANNEL_SYMMETRIC, INT8_TENSOR_SYMMETRIC, TARGETS
+from quantstore.schemes import INT8_CHANNEL_SYMMETRIC, INT8_TENSOR_SYMMETRIC, LOST_DB, TARGETS
 from quantstore.wording import causes, headlines, nodes, text, units
 from quantstore.wording import remedies as remedy_words
 from quantstore.wording import verdicts as verdict_words
@@ -27,6 +27,8 @@ NBSP = "\u00a0"
     ("said", "expected"),
     [
         (units.db(12.24), f"12.2{NBSP}dB"),
+        (units.db(LOST_DB), f"−∞{NBSP}dB"),
+        (verdict_words.about_db(LOST_DB), f"−∞{NBSP}dB"),
         (units.db(-0.04), f"0.0{NBSP}dB"),
         (units.db(31.14, signed=True), f"+31.1{NBSP}dB"),
         (units.db(-3.0, signed=True), f"−3.0{NBSP}dB"),

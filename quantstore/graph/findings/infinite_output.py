@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator
 
 from quantstore.graph.findings.base import LostFigures, OfRun, RunFigures, Sentences, short
-from quantstore.records import LOST_DB
+from quantstore.schemes import LOST_DB
 
 _UNDEFINED_AT_ZERO = ("Log", "Div", "Reciprocal", "ReduceLogSum")
 
@@ -17,7 +17,7 @@ def _look(figures: RunFigures) -> Iterator[Sentences]:
     yield Sentences(
         f"In int8 the network returns NaN or infinity. {node} ({figures.op_type}) is the first"
         f" operator to compute one: it reads {tensor}{cause}. Such an output"
-        f" counts as {LOST_DB:.0f} dB.",
+        f" counts as \u2212\u221e dB (stored as {LOST_DB:.0f}).",
         f"Keep {tensor} in float (--exclude {shlex.quote(figures.tensor)}).",
     )
 
