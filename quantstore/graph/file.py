@@ -201,7 +201,8 @@ def read_content(path: Path, *, file_format: FileFormat = ONNX) -> bytes:
                 _SMALLER.get(file_format.name, _AGAIN),
             )
         # As much as there was at first: a file that grows for ever must come to an end.
-        content = head + stream.read(max(0, size - len(head)))
+        stream.seek(0)
+        content = stream.read(max(size, len(head)))
     if not content:
         raise ModelFileError("the file is empty", _AGAIN)
     if len(content) < size:

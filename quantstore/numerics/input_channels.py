@@ -31,7 +31,9 @@ from quantstore.schemes import INT8_CHANNEL_SYMMETRIC, INT8_TENSOR_SYMMETRIC, Sc
 INPUT_SCHEMES = (INT8_TENSOR_SYMMETRIC.name, INT8_CHANNEL_SYMMETRIC.name)
 
 # Weights that are rounded together: they and two buffers of their size fit into a core's cache.
-_PIECE_WEIGHTS = 1 << 15
+_PIECE_WEIGHTS = 1 << 16
+# Largest weights whose squares, and those of their rounding errors, float32 has room for.
+_COMMON_LARGEST = (2.0**-20, 2.0**20)
 # A layer loses inputs where more than one in so many are lost. Networks that keep their accuracy in
 # int8 have layers where one in five is: weights that training shrank to nothing much.
 FEW_LOST = 4
@@ -55,15 +57,17 @@ class InputChannels:
         high = weights.max(axis=1, initial=0).astype(np.float64)
         self._range = float(low.min(initial=0)), float(high.max(initial=0))
         self._low, self._high = shared_ends(low, high, sharing)
-        # Squares of what is relative to the largest weight neither overflow nor vanish.
-        self._unit = max(-self._range[0], self._range[1]) or 1.0
+        # Squares of what is relative to the largest weight neither overflow nor vanish; those of
+        # weights as networks have them do not anyway.
+        largest = max(-self._range[0], self._range[1]) or 1.0
+        self._unit = 1.0 if _COMMON_LARGEST[0] <= largest <= _COMMON_LARGEST[1] else largest
         by_group = weights.reshape(groups, weights.shape[0] // groups, -1)
         per_input = (groups * inputs, -1)
         self._is_dead = dead_channels(
             by_group.min(axis=1).reshape(per_input).min(axis=1),
             by_group.max(axis=1).reshape(per_input).max(axis=1),
         )
-        self._energy = self._sums(lambda rows, _: rows)
+        self._energy = self._sums(lambda rows, _, out: np.copyto(out, rows))
         self._alive_energy = self._energy[~self._is_dead]
         self._weights_of_each = weights.size // (groups * inputs)
 
@@ -78,7 +82,12 @@ class InputChannels:
         Args:
             scheme: symmetric integers, unclipped.
         """
-        noise = self._sums(lambda rows, first: self._returned(rows, first, scheme) - rows)
+
+        def lose(rows: Floats, first: int, out: Floats) -> None:
+            self._restore(rows, first, scheme, out)
+            np.subtract(out, rows, out=out)
+
+        noise = self._sums(lose)
         return np.where(self._is_dead, np.nan, sqnr_db(self._energy, noise))
 
     def survive(self, scheme: Scheme) -> bool:
@@ -102,34 +111,42 @@ class InputChannels:
             low, high = self._low, self._high
         return exact_scale(low, high, scheme.qmax, is_symmetric=True)
 
-    def _returned(self, rows: Floats, first: int, scheme: Scheme) -> Floats:
+    def _restore(self, rows: Floats, first: int, scheme: Scheme, out: Floats) -> None:
+        """Some rows, from the first on, as they come back from the grid."""
         if scheme.granularity == "block":
             blocks = blocks_of(rows)
             grid = grid_for(blocks, scheme)
             restored = dequantize(quantize(blocks, grid), grid)
-            unpadded: Floats = restored.reshape(len(rows), -1)[:, : rows.shape[1]]
-            return unpadded
+            out[...] = restored.reshape(len(rows), -1)[:, : rows.shape[1]]
+            return
         scale = self._scales(scheme).astype(np.float32)[:, np.newaxis]
         if not scheme.is_per_tensor:
             scale = scale[first : first + len(rows)]
-        returned: Floats = rows / scale
-        np.rint(returned, out=returned)
-        returned *= scale
-        if self._unit > LARGEST_WEIGHT / 4:
-            np.clip(returned, -LARGEST_WEIGHT, LARGEST_WEIGHT, out=returned)
-        return returned
+        np.divide(rows, scale, out=out)
+        np.rint(out, out=out)
+        out *= scale
+        if self._range[1] - self._range[0] > LARGEST_WEIGHT / 4:
+            np.clip(out, -LARGEST_WEIGHT, LARGEST_WEIGHT, out=out)
 
-    def _sums(self, of: Callable[[Floats, int], Floats]) -> Doubles:
-        """Sums of squares over all weights of each input channel, relative to the largest."""
+    def _sums(self, write: Callable[[Floats, int, Floats], None]) -> Doubles:
+        """Sums of squares over all weights of each input channel, relative to the unit.
+
+        Args:
+            write: what is to be squared, of some rows that begin at a place, into an array.
+        """
         rows, columns = self._weights.shape
         in_group = rows // self._groups
-        step = max(1, _PIECE_WEIGHTS // max(1, columns))
-        sums, unit = np.zeros((self._groups, columns)), np.float32(self._unit)
+        step = min(in_group, max(1, _PIECE_WEIGHTS // max(1, columns)))
+        sums = np.zeros((self._groups, columns))
+        room = np.empty((step, columns), dtype=np.float32)
         for group in range(self._groups):
             end = (group + 1) * in_group
             for first in range(group * in_group, end, step):
-                piece = of(self._weights[first : min(first + step, end)], first)
-                relative = piece / unit
+                some = self._weights[first : min(first + step, end)]
+                relative = room[: len(some)]
+                write(some, first, relative)
+                if self._unit != 1:
+                    relative /= np.float32(self._unit)
                 sums[group] += np.einsum("ij,ij->j", relative, relative)
         per_input: Doubles = sums.reshape(self.count, -1).sum(axis=1)
         return per_input

@@ -11,6 +11,7 @@ Sources: ONNX operators QuantizeLinear and DequantizeLinear
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,11 @@ SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 _INT8_MAX = 127
 
 LARGEST_WEIGHT = float(np.finfo(np.float32).max)
+
+# Beyond so many numbers in a row BLAS starts threads, and a sum depends on how many.
+_MOST_IN_ONE_THREAD = 1 << 13
+
+Number = TypeVar("Number", np.float32, np.float64)
 
 # A channel below this SQNR is counted as lost. Provisional, like the bands.
 LOST_CHANNEL_DB = 10.0
@@ -374,6 +380,16 @@ def summarize_rows(
             strict=True,
         )
     ]
+
+
+def row_dots(first: npt.NDArray[Number], second: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """The sum of products along each row, ``(rows, n)`` twice in, ``(rows,)`` out."""
+    dots: npt.NDArray[Number] = (
+        np.vecdot(first, second)
+        if first.shape[1] <= _MOST_IN_ONE_THREAD
+        else np.einsum("ij,ij->i", first, second)
+    )
+    return dots
 
 
 def sqnr_db(energy: npt.ArrayLike, squared_error: npt.ArrayLike) -> Doubles:

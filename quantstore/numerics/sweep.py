@@ -14,8 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from quantstore.numerics.input_channels import InputChannels
-from quantstore.numerics.quantization import ChannelSummary, RoundTripError, sqnr_db, summarize_rows
-from quantstore.numerics.rounding import Columns, round_columns, scales_of
+from quantstore.numerics.quantization import (
+    ChannelSummary,
+    RoundTripError,
+    sqnr_db,
+    summarize_rows,
+)
+from quantstore.numerics.rounding import SOME_WEIGHTS, Columns, round_columns, scales_of
 from quantstore.numerics.sorted_weights import (
     ClippingCurve,
     abs_max,
@@ -38,6 +43,10 @@ CHANNEL_THRESHOLDS: Doubles = np.geomspace(0.02, 1.0, 14)
 FINE_DB = 30.0
 DB_PER_BIT = 20 * math.log10(2)
 FEWEST_BITS, MOST_BITS = 2, 16
+# Squares of evenly spread noise, summed over n weights, are off by 3.9 / sqrt(n) dB (one standard
+# deviation): chance does not carry them further than eight times as far. A prediction that is less
+# sure than half a bit is not worth making.
+NOISE_MARGIN_DB, MOST_MARGIN_DB, _UNKNOWN_DB = 33.0, 3.0, 1000.0
 # So far a sum of squares in float32 may be off.
 SUMMED_SHARE = 2.0**-18
 
@@ -176,7 +185,7 @@ def sweep(
     if plan.is_full:
         if summaries[INT8_TENSOR_SYMMETRIC.name].p10_db < FINE_DB:
             curves += _channel_clipping(columns, ordered, energy)
-        bits_needed = _bits_needed(columns, energy, plan.schemes, summaries)
+        bits_needed = _bits_needed(columns, energy, plan.schemes, summaries, channel_sqnr)
         if inputs is not None:
             bits_needed = {
                 granularity: _enough_for_inputs(inputs, granularity, bits)
@@ -274,28 +283,81 @@ def _bits_needed(
     energy: Doubles,
     schemes: Mapping[str, Scheme],
     summaries: Mapping[str, ChannelSummary],
+    channel_sqnr: Doubles,
 ) -> dict[Granularity, int | None]:
     """The fewest bits with which nine in ten channels reach 30 dB; None where 16 are not enough.
 
     A bit is worth 6.02 dB, so the answer lies next to a guess from 8 bits. Each round tries what
-    every granularity still needs, in one pass; one round is mostly enough.
+    every granularity still needs, in one pass, unless it can be told without trying.
+
+    Args:
+        channel_sqnr: in dB, of every scheme and channel.
     """
     p10_by_bits: dict[Granularity, dict[int, float]] = {"tensor": {}, "channel": {}, "block": {}}
-    for name, scheme in schemes.items():
+    measured: dict[Granularity, dict[int, Doubles]] = {"tensor": {}, "channel": {}, "block": {}}
+    for (name, scheme), of_channels in zip(schemes.items(), channel_sqnr, strict=True):
         if scheme.number == "int" and scheme.is_symmetric and scheme.clip == "minmax":
             p10_by_bits[scheme.granularity][scheme.bits] = summaries[name].p10_db
+            measured[scheme.granularity][scheme.bits] = of_channels
     searches = {granularity: _BitSearch(p10_db) for granularity, p10_db in p10_by_bits.items()}
-    while True:
-        trials = [
-            (search, Scheme("trial", bits, granularity, is_symmetric=True))
-            for granularity, search in searches.items()
-            for bits in search.trials()
-        ]
-        if not trials:
-            return {granularity: search.answer for granularity, search in searches.items()}
-        p10 = channel_p10_db(columns, energy, [scheme for _, scheme in trials])
-        for (search, scheme), value in zip(trials, p10, strict=True):
-            search.learn(scheme.bits, value)
+    margin_db = NOISE_MARGIN_DB / math.sqrt(columns.size)
+    # A pass over a small layer takes no longer than predicting what it would find.
+    is_predictable = (
+        columns.weights.size >= SOME_WEIGHTS
+        and margin_db < MOST_MARGIN_DB
+        and are_distinct(columns.weights)
+    )
+    while not all(search.is_over for search in searches.values()):
+        trials = []
+        for granularity, search in searches.items():
+            for bits in search.trials():
+                least_db, most_db = -math.inf, math.inf
+                if is_predictable:
+                    least_db, most_db = predicted_p10_db(
+                        measured[granularity], bits, margin_db, columns.is_dead
+                    )
+                if least_db >= FINE_DB or most_db < FINE_DB:
+                    search.learn(bits, least_db)
+                else:
+                    trials.append((search, Scheme("trial", bits, granularity, is_symmetric=True)))
+        p10 = channel_p10_db(columns, energy, [scheme for _, scheme in trials]) if trials else ()
+        for (search, scheme), p10_db in zip(trials, p10, strict=True):
+            search.learn(scheme.bits, p10_db)
+    return {granularity: search.answer for granularity, search in searches.items()}
+
+
+def predicted_p10_db(
+    measured: Mapping[int, Doubles], bits: int, margin_db: float, is_dead: npt.NDArray[np.bool_]
+) -> tuple[float, float]:
+    """What nine in ten channels reach at least, and what at most, in dB.
+
+    Rounding noise is spread evenly over a step, so that it shrinks with the square of the step. How
+    far that is off between 8 and 4 bits, which are measured, is how far it may be off elsewhere.
+
+    Args:
+        measured: SQNR of each channel in dB, by the number of bits.
+        margin_db: how far chance may carry the noise of so many weights.
+    """
+    with np.errstate(invalid="ignore"):
+        off = margin_db + np.abs(measured[4] - measured[8] - _finer_db(8, 4))
+    # A channel that comes back exactly says nothing about noise.
+    is_exact = np.isinf(measured[4]) | np.isinf(measured[8])
+    predicted = np.where(is_exact, FINE_DB, measured[8] + _finer_db(8, bits))
+    off[is_exact] = _UNKNOWN_DB
+    least, most = summarize_rows(np.stack([predicted - off, predicted + off]), is_dead)
+    return least.p10_db, most.p10_db
+
+
+def _finer_db(bits: int, other_bits: int) -> float:
+    """How much less noise a symmetric grid has with other bits, in dB."""
+    step, other_step = (1 / ((1 << (number - 1)) - 1) for number in (bits, other_bits))
+    return 20 * math.log10(step / other_step)
+
+
+def are_distinct(weights: Floats) -> bool:
+    """Whether weights are as good as continuous: on a grid, noise is not what chance makes it."""
+    some = weights[:: max(1, len(weights) // 2)]
+    return all(2 * np.unique(row).size > row.size for row in some)
 
 
 class _BitSearch:
@@ -322,11 +384,15 @@ class _BitSearch:
 
     def trials(self) -> list[int]:
         """The numbers of bits to try next; none where the answer is known."""
-        if self.enough - self.too_few <= 1:
+        if self.is_over:
             return []
         open_ = [bits for bits in self._next if self.too_few < bits < self.enough]
         self._next = []
         return open_ or [(self.too_few + self.enough) // 2]
+
+    @property
+    def is_over(self) -> bool:
+        return self.enough - self.too_few <= 1
 
     @property
     def answer(self) -> int | None:

@@ -24,7 +24,14 @@ from quantstore.numerics.sorted_weights import (
     THRESHOLDS,
     clipping_curves,
 )
-from quantstore.numerics.sweep import CHANNEL_THRESHOLDS, FINE_DB, sweep
+from quantstore.numerics.sweep import (
+    CHANNEL_THRESHOLDS,
+    FINE_DB,
+    NOISE_MARGIN_DB,
+    are_distinct,
+    predicted_p10_db,
+    sweep,
+)
 from quantstore.pipeline.files import demo_paths
 from quantstore.schemes import BLOCK_SIZE, INT8_SCHEMES, SCHEMES, Scheme
 from tests.support.graphs import layers_of
@@ -426,6 +433,49 @@ def test_bits_needed_of_layers_as_networks_have_them(spread, seed):
     weights = rng.normal(size=(40, 72)) * np.exp(spread * rng.normal(size=(40, 1)))
     weights = weights.astype(np.float32)
     check_bits_needed(weights, swept(weights))
+
+
+GRIDS = {
+    f"on a grid of {bits} bits": lambda rng, shape, codes=2 ** (bits - 1): rng.integers(
+        1 - codes, codes, size=shape
+    )
+    for bits in (5, 6, 7)
+}
+# Long enough that bits are told without trying, where chance allows.
+LONG_ROWS = (24, 700)
+
+
+@pytest.mark.parametrize("make", (KINDS | GRIDS).values(), ids=KINDS | GRIDS)
+def test_bits_that_are_told_without_trying_are_those_that_trying_finds(make):
+    weights = make(random(5), LONG_ROWS).astype(np.float32)
+    check_bits_needed(weights, swept(weights))
+
+
+@pytest.mark.parametrize("kind", ["normal", "heavy-tailed", "one-sided", "negative"])
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "block"])
+def test_what_channels_reach_lies_within_what_is_predicted(kind, granularity):
+    weights = KINDS[kind](random(6), LONG_ROWS).astype(np.float32)
+    found = swept(weights)
+    measured = {
+        bits: found.channel_sqnr_db[found.names.index(name)]
+        for bits in (8, 4)
+        for name, scheme in SCHEMES.items()
+        if (scheme.bits, scheme.granularity, scheme.clip) == (bits, granularity, "minmax")
+        and scheme.is_symmetric
+        and scheme.number == "int"
+    }
+    margin_db = NOISE_MARGIN_DB / np.sqrt(weights.shape[1])
+    for bits, reached_db in p10_by_bits(weights, granularity).items():
+        least_db, most_db = predicted_p10_db(measured, bits, margin_db, dead_in(weights))
+        # Below 20 dB a step is no longer small beside the weights, and none is predicted there.
+        if reached_db > FINE_DB - 10:
+            assert least_db <= reached_db <= most_db
+
+
+def test_few_values_are_not_predicted_from():
+    assert are_distinct(random(7).normal(size=LONG_ROWS).astype(np.float32))
+    for make in GRIDS.values():
+        assert not are_distinct(make(random(7), LONG_ROWS).astype(np.float32))
 
 
 # --- 8-bit floats ------------------------------------------------------------------------------
