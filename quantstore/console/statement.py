@@ -75,10 +75,40 @@ def start(
         "timeout_seconds": timeout_seconds,
         "wait_seconds": wait_seconds,
     }
-    child = Child("quantstore.console.child", environment=_environment())
+    child = _child()
     exchange = _Exchange(child, request, wait_seconds + START_SECONDS)
     # Not a daemon: pyarrow and the interpreter's end do not go together. The clock ends it in time.
     return Running(child, exchange.answer, is_daemon=False)
+
+
+# The process for a statement to come; one that was asked is asked nothing else.
+_waiting: list[Child] = []
+_waiting_lock = threading.Lock()
+
+
+def get_ready() -> None:
+    """Start the process for the next statement now, in a program that expects one.
+
+    It takes longer to start than most statements take, and waits until :func:`start` uses it or
+    this program ends.
+    """
+    with _waiting_lock:
+        if not any(child.is_alive for child in _waiting):
+            _waiting.append(_new_child())
+
+
+def _child() -> Child:
+    with _waiting_lock:
+        while _waiting:
+            child = _waiting.pop()
+            if child.is_alive:
+                return child
+            child.close()
+    return _new_child()
+
+
+def _new_child() -> Child:
+    return Child("quantstore.console.child", environment=_environment())
 
 
 def outcome(running: Running[Answer]) -> Answer | RejectedQueryError:

@@ -42,6 +42,22 @@ def test_the_store_is_asked_for_verdicts_once_until_somebody_writes(own_store):
         assert "renamed" in stores.worst_first(con, TARGET)
 
 
+def test_the_answers_of_one_state_are_kept_up_to_a_number(own_store, monkeypatch):
+    monkeypatch.setattr(stores, "MOST_ANSWERS", 2)
+    asked = []
+
+    def question(_, number, *, sign=1):
+        asked.append(number)
+        return sign * number
+
+    with store.reading(own_store) as con:
+        assert [stores.ask(con, question, number) for number in (1, 2, 2, 3, 3, 2, 1)] == [
+            *(1, 2, 2, 3, 3, 2, 1)
+        ]
+        assert stores.ask(con, question, 1, sign=-1) == -1
+    assert asked == [1, 2, 3, 1, 1]
+
+
 @pytest.mark.parametrize("name", ["", PUBLISHED_VIEWS])
 def test_a_part_that_somebody_publishes_is_seen(own_store, tmp_path, monkeypatch, name):
     folder = tmp_path / "published"

@@ -446,3 +446,23 @@ def test_a_folder_full_of_module_names_changes_nothing(demo_store, tmp_path, mon
         (tmp_path / f"{name}.py").write_text("raise SystemExit('wrong module')")
     monkeypatch.chdir(tmp_path)
     assert value(demo_store, "select 42") == 42
+
+
+def test_a_process_that_waits_answers_the_next_statement_and_no_other(demo_store):
+    statement.get_ready()
+    (waiting,) = statement._waiting
+    statement.get_ready()
+    assert statement._waiting == [waiting]
+    running = statement.start(demo_store, "select 42", row_limit=1, timeout_seconds=20)
+    assert running._child is waiting
+    assert running.wait().frame.iloc[0, 0] == 42
+    assert not waiting.is_alive
+    assert value(demo_store, "select 43") == 43
+
+
+def test_a_waiting_process_that_was_killed_is_replaced(demo_store):
+    statement.get_ready()
+    (waiting,) = statement._waiting
+    waiting.cancel()
+    assert value(demo_store, "select 42") == 42
+    waiting.close()

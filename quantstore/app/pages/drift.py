@@ -42,7 +42,7 @@ def main() -> None:
     with stores.open_store() as con:
         st.title("Drift")
         headline = st.empty()
-        runs = queries.drift_runs(con)
+        runs = stores.ask(con, queries.drift_runs)
         sources = queries.sources(con)
         model = drift_runs.about(queries.model_names(con))
         if runs.empty:

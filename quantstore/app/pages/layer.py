@@ -76,7 +76,7 @@ def main() -> None:
             # store would change which those are.
             by_damage = stores.worst_first(con, pickers_widgets.target())
             model = pickers_widgets.pick_model(by_damage, is_always_written=True)
-            ranked = queries.ranked_layers(con, model, scheme.name)
+            ranked = stores.ask(con, queries.ranked_layers, model, scheme.name)
             row = _pick_layer(model, ranked)
         with top:
             _ways_out(model, row, ranked)

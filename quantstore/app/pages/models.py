@@ -59,7 +59,7 @@ def main() -> None:
     target = pickers.target()
     with stores.open_store() as con:
         size = queries.store_size(con)
-        origins = queries.origins(con)
+        origins = stores.ask(con, queries.origins)
         free_bytes = queries.free_bytes(con)
         disk_bytes = settings.store_path().stat().st_size
         ingests = queries.recent_ingests(con, INGESTS)

@@ -63,7 +63,7 @@ def main() -> None:
             "Weight statistics are cheap and explain why a network loses accuracy. This page checks"
             " how well they predict the measured loss, from the noise probe or your own data."
         )
-        counts = queries.run_counts(con)
+        counts = stores.ask(con, queries.run_counts)
         if counts.empty:
             headline.header(NO_RUN_YET, anchor=False)
             st.markdown(
@@ -73,7 +73,7 @@ def main() -> None:
             )
             return
         mode, is_real = _pick_run(counts, scheme)
-        models = queries.reality(con, scheme.name, mode, is_real=is_real)
+        models = stores.ask(con, queries.reality, scheme.name, mode, is_real=is_real)
         limits = queries.band_limits(con)
     correlations = {
         label: _correlation(models, statistic) for label, statistic in STATISTICS.items()

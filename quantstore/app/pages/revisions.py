@@ -55,7 +55,9 @@ def main() -> None:
             )
             return
         pickers.say_missing("model named", names, "before", "after")
-        before, after = _pickers(names, queries.likely_revisions(con) or (names[0], names[1]))
+        before, after = _pickers(
+            names, stores.ask(con, queries.likely_revisions) or (names[0], names[1])
+        )
         if before == after:
             headline.header(SAME_MODEL_TWICE, anchor=False)
             st.caption("Choose a different model on one side.")

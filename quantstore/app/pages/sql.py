@@ -233,6 +233,8 @@ def _outcome(statement: str, begun: Running[Answer] | Outcome) -> Outcome | None
     if not begun.is_over(console.PATIENCE_SECONDS):
         return None
     asked, _ = st.session_state.pop("sql_question")
+    # Whoever asks once asks again.
+    console.get_ready()
     outcome = console.outcome(begun)
     st.session_state["sql_outcome"] = (asked, outcome)
     _remember(statement, outcome)

@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import streamlit as st
 
-from quantstore import queries, settings, store
+from quantstore import queries
 from quantstore.app.widgets import address, notes, pickers, stores
 from quantstore.errors import printable
 from quantstore.schemes import TARGETS, Target
-from quantstore.store import Connection, StoreStamp
+from quantstore.store import Connection
 from quantstore.wording.text import short_name
 from quantstore.wording.units import count, counted
 
@@ -51,8 +50,7 @@ def draw(con: Connection, target: Target, *, prefix: str = "") -> list[str] | No
     Args:
         prefix: of the keys in the address, where a page has facets of its own.
     """
-    path = settings.store_path()
-    traits = _traits_at(path, store.stamp(path), target.name, con)
+    traits = stores.ask(con, _traits, target.name)
     pickers.say_missing("tag named", queries.facet_values(traits, "tag"), f"{prefix}tag")
     values = {facet: queries.facet_values(traits, facet) for facet in queries.FACETS}
     for facet in queries.FACETS:
@@ -136,10 +134,5 @@ def _divides(traits: Sequence[queries.ModelTraits], facet: queries.Facet) -> boo
     return any(number < len(traits) for number in counts.values())
 
 
-# Asked once for each state of the store: nobody writes while a page reads, and the stamp differs
-# after every write.
-@st.cache_resource(show_spinner=False, max_entries=len(TARGETS))
-def _traits_at(
-    path: Path, stamp: StoreStamp, target: str, _con: Connection
-) -> tuple[queries.ModelTraits, ...]:
-    return queries.model_traits(_con, TARGETS[target], stores.verdicts(_con))
+def _traits(con: Connection, target: str) -> tuple[queries.ModelTraits, ...]:
+    return queries.model_traits(con, TARGETS[target], stores.verdicts(con))

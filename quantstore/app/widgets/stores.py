@@ -1,8 +1,11 @@
 """The store of a page: opened for a block, updated where it is old."""
 
-from collections.abc import Collection, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import pandas as pd
 import streamlit as st
@@ -10,7 +13,7 @@ import streamlit as st
 from quantstore import queries, settings, store
 from quantstore.errors import MissingStoreError, OlderStoreError, QuantstoreError
 from quantstore.pipeline.freshness import Freshness
-from quantstore.schemes import TARGETS, Target
+from quantstore.schemes import Target
 from quantstore.wording.text import markdown
 
 
@@ -68,6 +71,47 @@ def file_words(state: Freshness) -> str:
     return FILE_STATES[state.file_state]
 
 
+Arguments = ParamSpec("Arguments")
+Answered = TypeVar("Answered")
+
+# The largest, of verdicts on a thousand models, has some 10 MB; most have a few kB.
+MOST_ANSWERS = 64
+_answers_lock = threading.Lock()
+
+
+def ask(
+    con: store.Connection,
+    question: Callable[Concatenate[store.Connection, Arguments], Answered],
+    *arguments: Arguments.args,
+    **options: Arguments.kwargs,
+) -> Answered:
+    """What a function of ``queries`` answers, asked once for each state of the store.
+
+    For questions that look at many rows, and whose answers pages look at again and again. The
+    answer is shared by all sessions and not to be changed: copying it for each would take longer
+    than what pages do with it.
+    """
+    path = settings.store_path()
+    # Nobody writes while a page reads, and the stamp differs after every write.
+    answers = _answers_at(path, store.stamp(path))
+    key = (question, arguments, tuple(sorted(options.items())))
+    with _answers_lock:
+        if key in answers:
+            return cast("Answered", answers[key])
+    answer = question(con, *arguments, **options)
+    with _answers_lock:
+        while len(answers) >= MOST_ANSWERS:
+            answers.pop(next(iter(answers)))
+        answers[key] = answer
+    return answer
+
+
+@lru_cache(maxsize=1)
+def _answers_at(path: Path, stamp: store.StoreStamp) -> dict[object, object]:
+    """The answers of one state; those of the state before are forgotten."""
+    return {}
+
+
 def verdicts(con: store.Connection, models: Collection[str] | None = None) -> pd.DataFrame:
     """One row per model and target, as ``queries.verdicts`` gives them; not to be changed.
 
@@ -78,8 +122,7 @@ def verdicts(con: store.Connection, models: Collection[str] | None = None) -> pd
     Args:
         models: the only models that are meant; None for every model.
     """
-    path = settings.store_path()
-    return _of_models(_verdicts_at(path, store.stamp(path), con), models)
+    return _of_models(ask(con, queries.verdicts), models)
 
 
 def worst_first(con: store.Connection, target: Target) -> list[str]:
@@ -95,8 +138,7 @@ def ranking(
     Args:
         among: the only models that are meant; None for every model.
     """
-    path = settings.store_path()
-    return _of_models(_ranking_at(path, store.stamp(path), target.name, con), among)
+    return _of_models(ask(con, _ranked, target.name), among)
 
 
 def _of_models(frame: pd.DataFrame, models: Collection[str] | None) -> pd.DataFrame:
@@ -105,16 +147,6 @@ def _of_models(frame: pd.DataFrame, models: Collection[str] | None) -> pd.DataFr
     return frame[frame["model"].isin(models)].reset_index(drop=True)
 
 
-# Nobody writes while a page reads, and the stamp differs after every write. Frames are shared by
-# all sessions: copying them for each would take longer than what pages do with them.
-@st.cache_resource(show_spinner=False, max_entries=1)
-def _verdicts_at(path: Path, stamp: store.StoreStamp, _con: store.Connection) -> pd.DataFrame:
-    return queries.verdicts(_con)
-
-
-@st.cache_resource(show_spinner=False, max_entries=len(TARGETS))
-def _ranking_at(
-    path: Path, stamp: store.StoreStamp, target: str, _con: store.Connection
-) -> pd.DataFrame:
-    every_target = _verdicts_at(path, stamp, _con)
+def _ranked(con: store.Connection, target: str) -> pd.DataFrame:
+    every_target = ask(con, queries.verdicts)
     return queries.ranked(every_target[every_target["target"] == target])
