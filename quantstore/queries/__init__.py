@@ -42,6 +42,7 @@ from quantstore.queries.layers import (
     layer_histogram,
     layer_rescues,
     layer_schemes,
+    layer_sparks,
     ranked_layers,
     worst_layers,
 )
@@ -156,6 +157,7 @@ __all__ = [
     "layer_profiles",
     "layer_rescues",
     "layer_schemes",
+    "layer_sparks",
     "layers_by_band",
     "likely_revisions",
     "model_bits_needed",

@@ -178,32 +178,32 @@ def layer_details(con: Connection, layer_id: int) -> dict[str, object]:
 
 
 def layer_schemes(con: Connection, layer_id: int) -> "pd.DataFrame":
-    """One row per scheme for a layer: its errors, its band, its channels in 2 dB bins of SQNR.
+    """One row per scheme for a layer: its errors and its band."""
+    return con.frame("from layer_errors where layer_id = ?", [layer_id])
 
-    ``spark`` is NULL for schemes that are not kept channel by channel.
-    """
-    return con.frame(
-        """
-        with sparks as (
+
+def layer_sparks(con: Connection, layer_id: int) -> dict[str, list[int]]:
+    """How many channels of a layer are in each 2 dB bin of SQNR, by int8 scheme."""
+    return dict(
+        con.rows(
+            """
+            with counted as (
+                select
+                    scheme,
+                    histogram(
+                        least(floor(coalesce(sqnr_db, 1e9) / $bin_db), $bins - 1)::integer
+                    ) as counts
+                from channel_errors
+                where layer_id = $layer_id
+                group by scheme
+            )
             select
                 scheme,
-                histogram(
-                    least(floor(coalesce(sqnr_db, 1e9) / $bin_db), $bins - 1)::integer
-                ) as counts
-            from channel_errors
-            where layer_id = $layer_id
-            group by scheme
-        )
-        select
-            layer_errors.*,
-            case when counts is not null then
                 list_transform(range($bins), lambda bin: coalesce(counts[bin::integer], 0)::bigint)
-            end as spark
-        from layer_errors
-        left join sparks using (scheme)
-        where layer_id = $layer_id
-        """,
-        {"layer_id": layer_id, "bins": SPARK_BINS, "bin_db": SPARK_DB_PER_BIN},
+            from counted
+            """,
+            {"layer_id": layer_id, "bins": SPARK_BINS, "bin_db": SPARK_DB_PER_BIN},
+        )
     )
 
 

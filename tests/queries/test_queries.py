@@ -287,8 +287,7 @@ def test_what_a_layer_is_asked_alone_is_what_all_layers_are_asked_together(demo_
         for row in worst.to_dict("records"):
             facts = queries.layer_channel_facts(con, row["layer_id"], SCHEMES[0])
             assert [facts[column] for column in columns] == [row[column] for column in columns]
-            schemes = queries.layer_schemes(con, row["layer_id"]).set_index("scheme")
-            assert list(schemes.loc[SCHEMES[0], "spark"]) == list(row["spark"])
+            assert queries.layer_sparks(con, row["layer_id"])[SCHEMES[0]] == list(row["spark"])
             assert sum(row["spark"]) == row["channel_count"]
     pd.testing.assert_frame_equal(ranked, worst[ranked.columns])
 

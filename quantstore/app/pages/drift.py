@@ -2,6 +2,7 @@
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from quantstore import queries
 from quantstore.app.sections import (
@@ -25,6 +26,7 @@ from quantstore.app.widgets import (
 from quantstore.charts import drift as charts
 from quantstore.charts.common import ready
 from quantstore.errors import printable
+from quantstore.schemes import Target
 from quantstore.store import Connection
 from quantstore.wording import drift as wording
 from quantstore.wording import frames, sensitivity
@@ -57,15 +59,13 @@ def main() -> None:
         runs_under_way.under_way()
         is_first_run = bool(model) and model not in set(runs["model"])
         is_asked = bool(st.session_state.pop("run_form_asked", False))
-        with st.expander("Run a model in float and int8", expanded=is_first_run or is_asked):
-            st.caption(run_form.WHAT_IT_IS)
-            run_form.draw(sources, target, first=model)
+        form = st.container()
         if not picked:
-            if is_first_run:
-                headline.header(f"No run of {notes.escaped(model)} yet", anchor=False)
-                return
-            headline.header("Choose a run", anchor=False)
-            st.caption(f"Choose up to {drift_runs.MOST_RUNS} runs to compare them.")
+            title = f"No run of {notes.escaped(model)} yet" if is_first_run else "Choose a run"
+            headline.header(title, anchor=False)
+            _offer_run(form, sources, target, model, is_open=is_first_run or is_asked)
+            if not is_first_run:
+                st.caption(f"Choose up to {drift_runs.MOST_RUNS} runs to compare them.")
             return
         chosen = runs.set_index("simulation_id").loc[picked].reset_index()
         names = drift_runs.names(chosen)
@@ -74,6 +74,7 @@ def main() -> None:
         jumps = wording.steepest_falls(tensors)
         answer = wording.headline(chosen.to_dict("records"), jumps.to_dict("records"))
         headline.header(markdown(answer), anchor=False)
+        _offer_run(form, sources, target, model, is_open=is_first_run or is_asked)
         _say_float_layers(chosen, names)
         with st.container(horizontal=True, gap="small"):
             ways_on.rescue(chosen)
@@ -86,6 +87,15 @@ def main() -> None:
         _one_tensor(con, tensors, names)
         _sensitivity(con, list(dict.fromkeys(chosen["model"])), sources)
     run_dialogs.draw()
+
+
+def _offer_run(
+    form: DeltaGenerator, sources: pd.DataFrame, target: Target, model: str, *, is_open: bool
+) -> None:
+    """The form, once the answer stands: it looks for the file of every model."""
+    with form, st.expander("Run a model in float and int8", expanded=is_open):
+        st.caption(run_form.WHAT_IT_IS)
+        run_form.draw(sources, target, first=model)
 
 
 # Where the error comes in

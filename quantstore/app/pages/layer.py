@@ -114,7 +114,8 @@ def _draw(con: Connection, layer_id: int, ranked: pd.DataFrame, scheme: Scheme) 
         grid = codes.shared_grid(row["weight_min"], row["weight_max"], scheme)
     channels.section(con, details, channel_facts, scheme, grid, limits)
     _codes(histogram, row, details, scheme, grid)
-    _rescue(schemes, scheme, limits, queries.layer_bits_needed(con, layer_id))
+    sparks = queries.layer_sparks(con, layer_id)
+    _rescue(schemes, sparks, scheme, limits, queries.layer_bits_needed(con, layer_id))
     clipping.section(queries.layer_clipping(con, layer_id), int(row["channel_count"]))
     neighbours = queries.layer_equalization(con, layer_id, DEFAULT_SCHEME.name)
     equalization.section(neighbours, details, _opener(ranked))
@@ -426,6 +427,7 @@ def _codes(
 
 def _rescue(
     schemes: pd.DataFrame,
+    sparks: dict[str, list[int]],
     scheme: Scheme,
     limits: dict[str, float],
     bits_needed: dict[str, int | None],
@@ -464,7 +466,7 @@ def _rescue(
                 "cells": [
                     {"text": row_scheme.title, "small": "chosen" if name == scheme.name else ""},
                     {"band": row["band"]},
-                    drawing.spark(row["spark"], limits) if name in INT8_SCHEMES else None,
+                    drawing.spark(sparks[name], limits) if name in sparks else None,
                     {"text": db(row["channel_sqnr_p10_db"])},
                     {"text": _gain(by_name, row_scheme)},
                     {"text": count(int(row["channels_below_10db"]))},

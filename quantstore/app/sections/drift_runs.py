@@ -1,5 +1,7 @@
 """Which runs the Drift page shows, which model it is about, and what they are called."""
 
+from collections import Counter
+
 import pandas as pd
 import streamlit as st
 
@@ -82,9 +84,9 @@ def _labels(runs: pd.DataFrame) -> list[str]:
         f"{printable(str(row['model']))}: {rounded(row)}, {printable(str(row['input_source']))}"
         for row in runs.to_dict("records")
     ]
-    twice = {name for name in names if names.count(name) > 1} if len(names) < 1000 else set()
+    uses = Counter(names)
     return [
-        f"{name}, run {run}" if name in twice else name
+        f"{name}, run {run}" if uses[name] > 1 else name
         for name, run in zip(names, runs["simulation_id"], strict=True)
     ]
 
