@@ -7,22 +7,19 @@ writes the files, and is the referee of what its blocks stand for.
 import hashlib
 import os
 import struct
-import sys
 import time
 
 import gguf
 import numpy as np
 import pytest
 
-from quantstore import graph, store
+from quantstore import graph
 from quantstore.errors import ModelFileError
-from quantstore.file_formats import HAS_NO_GRAPH
-from quantstore.graph.findings.no_graph import NO_GRAPH
 from quantstore.graph.weights.gguf import NOT_DEQUANTIZED
 from quantstore.pipeline.files import find_files, name_of
-from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
 from tests.support.graphs import gaussian
+from tests.support.refusals import refusal
 from tests.support.weight_files import save_gguf, save_gguf_parts, save_tensors
 
 
@@ -193,28 +190,6 @@ def test_parts_may_be_links_into_a_folder_beside_the_first_as_the_hub_keeps_them
     assert len(graph.find_sites(graph.open_any(snapshot / parts[0].name))) == 5
 
 
-# The store, and what is not measured
-
-
-@pytest.mark.slow
-def test_a_file_is_stored_with_every_target_untested_and_why(tmp_path, prober):
-    path = tmp_path / "s.duckdb"
-    file = save_gguf(tmp_path / "net.gguf", {"a.weight": gaussian(6, 8)})
-    assert ingest_file(file, path, prober=prober).layers == 1
-    with store.reading(path) as con:
-        assert con.rows("select model, file_format from models") == [("net", "GGUF")]
-        assert con.rows("select distinct failure from simulations") == [(HAS_NO_GRAPH,)]
-        assert con.rows("select kind from findings") == [(NO_GRAPH.name,)]
-
-
-def test_without_the_extra_the_file_is_refused_with_how_to_install_it(tmp_path, monkeypatch):
-    path = save_gguf(tmp_path / "net.gguf", {"a.weight": gaussian(6, 8)})
-    monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(ModelFileError) as failure:
-        graph.open_any(path)
-    assert "pip install 'quantstore[gguf]'" in failure.value.sentence
-
-
 def test_a_vocabulary_is_passed_over(tmp_path, read):
     words = [f"word {number}" for number in range(50_000)]
     facts = [
@@ -233,23 +208,11 @@ def test_a_vocabulary_is_passed_over(tmp_path, read):
 
 
 @pytest.fixture
-def refused_file():
-    def run(path):
-        with pytest.raises(ModelFileError) as failure:
-            measure_file(path)
-        assert "\n" not in failure.value.sentence
-        assert len(failure.value.sentence) < 600
-        return failure.value.sentence
-
-    return run
-
-
-@pytest.fixture
-def refused(tmp_path, refused_file):
+def refused(tmp_path):
     def run(content):
         path = tmp_path / "m.gguf"
         path.write_bytes(content)
-        return refused_file(path)
+        return refusal(path)
 
     return run
 
@@ -418,50 +381,18 @@ def that_is_a_pipe(folder, parts):
         (that_is_a_pipe, "not a regular file"),
     ],
 )
-def test_a_part(refused_file, tmp_path, parts, damage, said):
+def test_a_part(tmp_path, parts, damage, said):
     damage(tmp_path, parts)
-    assert said in refused_file(parts[0])
+    assert said in refusal(parts[0])
 
 
-def test_another_part_than_the_first_is_no_model(refused_file, parts):
-    assert "ingest net-00001-of-00003.gguf, which stands for all" in refused_file(parts[2])
+def test_another_part_than_the_first_is_no_model(parts):
+    assert "ingest net-00001-of-00003.gguf, which stands for all" in refusal(parts[2])
 
 
-def test_the_first_part_under_another_name_is_no_model(refused_file, tmp_path, parts):
+def test_the_first_part_under_another_name_is_no_model(tmp_path, parts):
     for name in ("net.gguf", "net-00001-of-00002.gguf", "net-00002-of-00003.gguf"):
         other = tmp_path / "other" / name
         other.parent.mkdir(exist_ok=True)
         other.write_bytes(parts[0].read_bytes())
-        assert "rename it to NAME-00001-of-00003.gguf" in refused_file(other)
-
-
-def test_a_file_that_ends_too_early(refused):
-    content = written(tensor())
-    for length in (4, 12, 30, 60, len(content) - 1):
-        refused(content[:length])
-
-
-@pytest.mark.parametrize(
-    "seeds", [range(80), pytest.param(range(80, 2_000), marks=pytest.mark.slow)]
-)
-def test_a_file_with_any_damage_is_read_or_refused_in_a_sentence(tmp_path, seeds):
-    tensors = {"a.weight": (gaussian(4, 64), "Q8_0"), "b.weight": gaussian(3, 4)}
-    path = save_gguf(tmp_path / "m.gguf", tensors, [("add_token_list", ["a", "b"])])
-    whole = path.read_bytes()
-    outcomes = []
-    for seed in seeds:
-        rng = np.random.default_rng(seed)
-        content = bytearray(whole)
-        for _ in range(int(rng.integers(1, 4))):
-            place = int(rng.integers(4, 320))
-            content[place] = int(rng.choice([0, 1, 8, 127, 255, int(rng.integers(256))]))
-        path.write_bytes(content)
-        try:
-            file = graph.open_any(path)
-            for site in graph.find_sites(file):
-                graph.read_or_reason(file, site)
-            outcomes.append("read")
-        except ModelFileError as error:
-            outcomes.append(error.sentence)
-    assert 0 < outcomes.count("read") < len(outcomes)
-    assert [outcome for outcome in outcomes if "\n" in outcome] == []
+        assert "rename it to NAME-00001-of-00003.gguf" in refusal(other)

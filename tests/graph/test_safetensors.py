@@ -4,25 +4,20 @@ Read top to bottom, this is what ``quantstore ingest model.safetensors`` promise
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from quantstore import graph, store
+from quantstore import graph
 from quantstore.errors import ModelFileError, NoLayersError
-from quantstore.file_formats import HAS_NO_GRAPH
 from quantstore.graph.findings.loose_normalization import LOOSE_NORMALIZATION
-from quantstore.graph.findings.no_graph import NO_GRAPH
 from quantstore.graph.limits import MOST_NODES
 from quantstore.graph.unread import PURPOSE_UNKNOWN
 from quantstore.pipeline.files import find_files, name_of
-from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.measure_file import measure_file
 from tests.support.graphs import gaussian, make_model, node, save
+from tests.support.refusals import refusal
 from tests.support.tflite_files import CONV, T, one_layer, saved
 from tests.support.weight_files import (
     normalization,
@@ -393,72 +388,7 @@ def test_a_part_alone_is_no_model(tmp_path):
     assert "model.safetensors.index.json" in failure.value.sentence
 
 
-# The store, and what is not measured
-
-
-@pytest.mark.slow
-def test_a_file_is_stored_with_every_target_untested_and_why(tmp_path, prober):
-    path = tmp_path / "s.duckdb"
-    file = save_tensors(tmp_path / "net.safetensors", {"fc.weight": gaussian(5, 8)})
-    assert ingest_file(file, path, prober=prober).layers == 1
-    assert ingest_file(file, path, prober=prober).outcome == "already stored"
-    with store.reading(path) as con:
-        models = con.rows("select model, file_format, producer, opset from models")
-        failures = con.rows("select distinct failure from simulations")
-        verdicts = con.rows("select distinct verdict from verdicts")
-        findings = con.rows("select kind from findings")
-        edges = con.rows("from graph_edges")
-    assert models == [("net", "safetensors", None, None)]
-    assert failures == [(HAS_NO_GRAPH,)]
-    assert verdicts == [("untested",)]
-    assert findings == [(NO_GRAPH.name,)]
-    assert edges == []
-
-
-def test_what_runs_a_network_refuses_the_file_by_its_name(tmp_path):
-    path = save_tensors(tmp_path / "net.safetensors", {"fc.weight": gaussian(5, 8)})
-    with pytest.raises(ModelFileError, match="safetensors") as failure:
-        graph.open_model(path)
-    assert HAS_NO_GRAPH in failure.value.sentence
-    assert "torch.onnx.export" in failure.value.sentence
-
-
-def test_without_the_extra_the_file_is_refused_with_how_to_install_it(tmp_path, monkeypatch):
-    path = save_tensors(tmp_path / "net.safetensors", {"fc.weight": gaussian(5, 8)})
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(ModelFileError) as failure:
-        graph.open_any(path)
-    assert "pip install 'quantstore[safetensors]'" in failure.value.sentence
-
-
-@pytest.mark.slow
-def test_the_packages_of_other_formats_are_loaded_for_their_files_only(tmp_path):
-    model = make_model([node("MatMul", ["x", "w"], ["y"], "n")], {"w": gaussian(3, 3)})
-    path = save(model, tmp_path / "m.onnx")
-    program = (
-        "import sys, pathlib\nfrom quantstore import cli, graph\n"
-        f"graph.survey(graph.open_any(pathlib.Path({str(path)!r})))\n"
-        "print([name for name in ('safetensors', 'gguf', 'tflite') if name in sys.modules])"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert ran.stdout.split() == ["[]"]
-
-
 # Damaged and malicious files
-
-
-@pytest.fixture
-def refused(tmp_path):
-    def run(path):
-        with pytest.raises(ModelFileError) as failure:
-            measure_file(path)
-        assert "\n" not in failure.value.sentence
-        assert len(failure.value.sentence) < 600
-        return failure.value.sentence
-
-    return run
 
 
 def entry(shape, start=0, end=None, dtype="F32"):
@@ -488,37 +418,22 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_header_that_no_file_can_have(refused, tmp_path, what):
+def test_a_header_that_no_file_can_have(tmp_path, what):
     header, length = HOSTILE[what]
-    refused(write_safetensors(tmp_path / "m.safetensors", header, bytes(length)))
+    refusal(write_safetensors(tmp_path / "m.safetensors", header, bytes(length)))
 
 
 @pytest.mark.parametrize("length", [10**6, 3 << 30, 2**63])
-def test_a_header_that_is_longer_than_the_file(refused, tmp_path, length):
+def test_a_header_that_is_longer_than_the_file(tmp_path, length):
     header = {"a.weight": GOOD}
-    refused(write_safetensors(tmp_path / "m.safetensors", header, bytes(160), length=length))
-
-
-def test_a_file_that_ends_too_early(refused, tmp_path):
-    path = save_tensors(tmp_path / "whole.safetensors", {"a.weight": gaussian(5, 8)})
-    content = path.read_bytes()
-    for length in (0, 4, 9, 40, len(content) - 1):
-        cut = tmp_path / "cut.safetensors"
-        cut.write_bytes(content[:length])
-        refused(cut)
-
-
-def test_a_pointer_of_git_lfs_is_named(refused, tmp_path):
-    path = tmp_path / "m.safetensors"
-    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n")
-    assert "git lfs pull" in refused(path)
+    refusal(write_safetensors(tmp_path / "m.safetensors", header, bytes(160), length=length))
 
 
 @pytest.mark.slow
-def test_more_tensors_than_any_network_has(refused, tmp_path):
+def test_more_tensors_than_any_network_has(tmp_path):
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     header = {f"t{number}": empty for number in range(MOST_NODES + 1)}
-    assert f"{MOST_NODES:,} tensors" in refused(
+    assert f"{MOST_NODES:,} tensors" in refusal(
         write_safetensors(tmp_path / "m.safetensors", header)
     )
 
@@ -534,23 +449,23 @@ def test_empty_tensors_are_no_layers(tmp_path):
     "name",
     ["../m.safetensors", "/etc/passwd", "sub/../../m.safetensors", "a\0b", "x" * 5000, "", ".."],
 )
-def test_an_index_leads_nowhere_but_into_its_folder(refused, tmp_path, name):
+def test_an_index_leads_nowhere_but_into_its_folder(tmp_path, name):
     save_tensors(tmp_path / "m.safetensors", {"a.weight": gaussian(5, 8)})
     folder = tmp_path / "inner"
     folder.mkdir()
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a.weight": name}}))
-    refused(index)
+    refusal(index)
 
 
-def test_a_part_that_is_a_link_out_of_the_folder(refused, tmp_path):
+def test_a_part_that_is_a_link_out_of_the_folder(tmp_path):
     save_tensors(tmp_path / "m.safetensors", {"a.weight": gaussian(5, 8)})
     folder = tmp_path / "inner"
     folder.mkdir()
     (folder / "p.safetensors").symlink_to(tmp_path / "m.safetensors")
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a.weight": "p.safetensors"}}))
-    assert "outside" in refused(index)
+    assert "outside" in refusal(index)
 
 
 @pytest.mark.parametrize(
@@ -566,43 +481,8 @@ def test_a_part_that_is_a_link_out_of_the_folder(refused, tmp_path):
         "[" * 100_000,
     ],
 )
-def test_an_index_that_names_nothing_or_what_is_not_there(refused, tmp_path, content):
+def test_an_index_that_names_nothing_or_what_is_not_there(tmp_path, content):
     save_tensors(tmp_path / "m.safetensors", {"a.weight": gaussian(5, 8)})
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(content)
-    refused(index)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
-def test_a_pipe_in_place_of_a_part_is_not_waited_for(refused, tmp_path):
-    os.mkfifo(tmp_path / "p.safetensors")
-    index = tmp_path / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"a.weight": "p.safetensors"}}))
-    refused(index)
-
-
-@pytest.mark.parametrize(
-    "seeds", [range(80), pytest.param(range(80, 2_000), marks=pytest.mark.slow)]
-)
-def test_a_file_with_any_damage_is_read_or_refused_in_a_sentence(tmp_path, seeds):
-    tensors = {"0.weight": gaussian(6, 3, 2, 2), "fc.weight": gaussian(3, 4)}
-    path = save_tensors(tmp_path / "m.safetensors", tensors | normalization("1", 6))
-    whole = path.read_bytes()
-    header_end = 8 + int.from_bytes(whole[:8], "little")
-    outcomes = []
-    for seed in seeds:
-        rng = np.random.default_rng(seed)
-        content = bytearray(whole)
-        for _ in range(int(rng.integers(1, 4))):
-            place = int(rng.integers(0, header_end))
-            content[place] = int(rng.choice([0, 34, 48, 57, 91, 123, 255, int(rng.integers(256))]))
-        path.write_bytes(content)
-        try:
-            file = graph.open_any(path)
-            for site in graph.find_sites(file):
-                graph.read_or_reason(file, site)
-            outcomes.append("read")
-        except ModelFileError as error:
-            outcomes.append(error.sentence)
-    assert 0 < outcomes.count("read") < len(outcomes)
-    assert [outcome for outcome in outcomes if "\n" in outcome] == []
+    refusal(index)
