@@ -28,6 +28,9 @@ def test_verdicts_of_some_models_are_those_that_a_query_gives(own_store):
         assert stores.worst_first(con, TARGET) == queries.rank_of_models(con, TARGET.name)
         ranked = stores.ranking(con, TARGET, SOME)
         assert list(ranked["model"]) == queries.rank_of_models(con, TARGET.name, SOME)
+        rows = ranked.to_dict("records")
+        assert stores.facts(con, TARGET, SOME) == [queries.model_facts(row) for row in rows]
+        assert len(stores.facts(con, TARGET)) == len(queries.model_names(con))
 
 
 def test_the_store_is_asked_for_verdicts_once_until_somebody_writes(own_store):

@@ -20,7 +20,7 @@ from quantstore.schemes import Target
 from quantstore.store import Connection
 from quantstore.wording.headlines import models_headline
 from quantstore.wording.units import count, with_minus
-from quantstore.wording.verdicts import ModelFacts, verdict
+from quantstore.wording.verdicts import verdict
 
 # Beyond this many rows a chart is a texture; the others are one page further.
 MODELS_PER_PAGE = 12
@@ -52,8 +52,9 @@ def main() -> None:
         ranked = stores.ranking(con, target, among)
         per_channel = []
         if target.per_channel and (ranked["verdict"] == "broken").any():
-            per_channel = _facts(stores.ranking(con, target.per_channel, among))
-        headline.header(models_headline(_facts(ranked), per_channel, target), anchor=False)
+            per_channel = stores.facts(con, target.per_channel, among)
+        facts = stores.facts(con, target, among)
+        headline.header(models_headline(facts, per_channel, target), anchor=False)
         address.link("sort", default="verdict", options=list(SORTS))
         shown = _page_of(_sorted(ranked, st.session_state["sort"])["model"].tolist())
         limits = queries.band_limits(con)
@@ -117,11 +118,6 @@ def _both_ends(name: str, length: int = 40) -> str:
     if len(name) <= length:
         return name
     return f"{name[: length // 2 - 1].rstrip()}…{name[-length // 2 :].lstrip()}"
-
-
-def _facts(ranked: pd.DataFrame) -> list[ModelFacts]:
-    """One per model, over all models and not only those of the page."""
-    return [queries.model_facts(row) for row in ranked.to_dict("records")]
 
 
 def _sorted(ranked: pd.DataFrame, order: str) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from quantstore.errors import MissingStoreError, OlderStoreError, QuantstoreErro
 from quantstore.pipeline.freshness import Freshness
 from quantstore.schemes import Target
 from quantstore.wording.text import markdown
+from quantstore.wording.verdicts import ModelFacts
 
 
 @contextmanager
@@ -139,6 +140,25 @@ def ranking(
         among: the only models that are meant; None for every model.
     """
     return _of_models(ask(con, _ranked, target.name), among)
+
+
+def facts(
+    con: store.Connection, target: Target, among: Collection[str] | None = None
+) -> list[ModelFacts]:
+    """What words need of the verdicts under a target, the worst model first.
+
+    Args:
+        among: the only models that are meant; None for every model.
+    """
+    every_model = ask(con, _facts, target.name)
+    if among is None:
+        return every_model
+    meant = set(among)
+    return [of_model for of_model in every_model if of_model.model in meant]
+
+
+def _facts(con: store.Connection, target: str) -> list[ModelFacts]:
+    return [queries.model_facts(row) for row in ask(con, _ranked, target).to_dict("records")]
 
 
 def _of_models(frame: pd.DataFrame, models: Collection[str] | None) -> pd.DataFrame:
