@@ -1,12 +1,12 @@
 """The command that holds an int8 file against the float file that it was made from: audit."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from quantstore.cli.output import OK, emit, print_frame, say
-from quantstore.cli.preprocessing import preprocessing, preprocessing_options
+from quantstore.cli.preprocessing import preprocessing_options, samples_option
 from quantstore.cli.root import commands, everywhere, format_option
 from quantstore.cli.stages import showing_stages
 from quantstore.wording.units import NO_BREAK_SPACE
@@ -55,12 +55,7 @@ DEFAULT_RELEASE = 16
     " arrays by input name (.npz), one array (.npy), or noise.",
 )
 @preprocessing_options
-@click.option(
-    "--samples",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Use at most N samples, evenly spaced. [default: 32]",
-)
+@samples_option
 @click.option(
     "--release",
     type=click.IntRange(min=0),
@@ -76,12 +71,7 @@ def audit(
     float_model: str,
     int8_model: str,
     inputs: str,
-    preprocess: str,
-    size: str | None,
-    mean: str | None,
-    std: str | None,
-    scale: float | None,
-    color: str | None,
+    preprocess: Any,
     samples: int | None,
     release: int,
     style: str,
@@ -111,9 +101,7 @@ def audit(
     choices = audits.AuditChoices(
         samples=samples,
         release=release,
-        preprocess=preprocessing(
-            preprocess, size=size, mean=mean, std=std, scale=scale, color=color
-        ),
+        preprocess=preprocess,
     )
     with showing_stages() as report:
         done = audits.run(paths[0], paths[1], db, inputs, choices, report)

@@ -10,7 +10,7 @@ import click
 from quantstore.cli import terminal
 from quantstore.cli.names import ModelName, NameChoice
 from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, emit, say
-from quantstore.cli.preprocessing import preprocessing, preprocessing_options
+from quantstore.cli.preprocessing import preprocessing_options
 from quantstore.cli.root import commands, everywhere
 from quantstore.cli.stages import showing_stages
 from quantstore.errors import (
@@ -163,12 +163,7 @@ def check(
     style: str,
     output: Path | None,
     inputs: str,
-    preprocess: str,
-    size: str | None,
-    mean: str | None,
-    std: str | None,
-    scale: float | None,
-    color: str | None,
+    preprocess: Any,
     **options: Any,
 ) -> int:
     """Check each MODEL against limits; exit with 1 if one fails.
@@ -205,7 +200,6 @@ def check(
             and config.limits(name, chosen_limits).baseline is None
         ):
             raise click.UsageError("--max-regression-db needs a --baseline")
-    prepared = preprocessing(preprocess, size=size, mean=mean, std=std, scale=scale, color=color)
     held = _Held(db)
     limits = {}
     for name in names:
@@ -217,7 +211,7 @@ def check(
             )
         if model_limits.audit is not None:
             model_limits = dataclasses.replace(model_limits, audit=held.name_of(model_limits.audit))
-            _audit(db, model, str(model_limits.audit), inputs, prepared)
+            _audit(db, model, str(model_limits.audit), inputs, preprocess)
         limits[model] = model_limits
     with store.reading(db) as connection:
         results = checks.run(connection, limits)

@@ -1,6 +1,7 @@
-"""The options that say how to prepare inputs, which every command that runs a model has."""
+"""The options of commands that run a model: how to prepare inputs, and how many."""
 
-from typing import Any
+import functools
+from typing import Any, cast
 
 import click
 
@@ -15,8 +16,22 @@ def wrong_numbers(option: str) -> str:
     return f"--{option} is one number or three, as in 0.5,0.5,0.5"
 
 
+samples_option = click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Use at most N samples, evenly spaced. [default: 32]",
+)
+no_fold_option = click.option(
+    "--no-fold", is_flag=True, help="Do not fold BatchNormalization into the weights."
+)
+
+
 def preprocessing_options(command: CommandFunction) -> CommandFunction:
-    """Give a command the options whose values :func:`preprocessing` reads."""
+    """Give a command the options that say how to prepare pixels; ``preprocess`` is what they mean.
+
+    That is a preset's name, or the preset with what was given on the command line.
+    """
     options = (
         click.option(
             "--preprocess",
@@ -46,13 +61,28 @@ def preprocessing_options(command: CommandFunction) -> CommandFunction:
             help="Feed channels in this order.",
         ),
     )
+
+    @functools.wraps(command)
+    def prepared(
+        *arguments: Any,
+        preprocess: str,
+        size: str | None,
+        mean: str | None,
+        std: str | None,
+        scale: float | None,
+        color: str | None,
+        **others: Any,
+    ) -> Any:
+        preset = _preset(preprocess, size=size, mean=mean, std=std, scale=scale, color=color)
+        return command(*arguments, preprocess=preset, **others)
+
+    decorated = cast("CommandFunction", prepared)
     for option in reversed(options):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated
 
 
-def preprocessing(name: str, *, size: str | None, **options: Any) -> Any:
-    """A preset's name, or the preset with what was given on the command line."""
+def _preset(name: str, *, size: str | None, **options: Any) -> Any:
     from quantstore.run import inputs
 
     overrides = {key: value for key, value in options.items() if value is not None}

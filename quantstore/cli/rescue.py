@@ -7,7 +7,7 @@ import click
 
 from quantstore.cli.names import NameChoice
 from quantstore.cli.output import OK, SOME_FAILED, emit, print_frame, say
-from quantstore.cli.preprocessing import preprocessing, preprocessing_options
+from quantstore.cli.preprocessing import no_fold_option, preprocessing_options, samples_option
 from quantstore.cli.root import commands, everywhere, format_option
 from quantstore.cli.stages import showing_stages
 from quantstore.errors import QuantstoreError, hint_for
@@ -128,13 +128,8 @@ def _remedies(
     metavar="SECONDS",
     help="Limit the CPU time of the search.",
 )
-@click.option(
-    "--samples",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Use at most N samples, evenly spaced. [default: 32]",
-)
-@click.option("--no-fold", is_flag=True, help="Do not fold BatchNormalization into the weights.")
+@samples_option
+@no_fold_option
 @click.option(
     "-o",
     "--output",
@@ -149,12 +144,7 @@ def rescue(
     db: Path,
     path: Path,
     inputs: str,
-    preprocess: str,
-    size: str | None,
-    mean: str | None,
-    std: str | None,
-    scale: float | None,
-    color: str | None,
+    preprocess: Any,
     no_fold: bool,
     output: Path | None,
     style: str,
@@ -185,9 +175,7 @@ def rescue(
     if not path.is_file():
         raise QuantstoreError(f"{path}: {NO_FILE}", "check the path")
     choices = rescues.RescueChoices(
-        preprocess=preprocessing(
-            preprocess, size=size, mean=mean, std=std, scale=scale, color=color
-        ),
+        preprocess=preprocess,
         output=str(default_output(path) if output is None else output),
         fold=not no_fold,
         **chosen,

@@ -10,7 +10,7 @@ import click
 
 from quantstore.cli.names import NameChoice
 from quantstore.cli.output import OK, SOME_FAILED, counted, print_frame, say
-from quantstore.cli.preprocessing import preprocessing, preprocessing_options
+from quantstore.cli.preprocessing import no_fold_option, preprocessing_options, samples_option
 from quantstore.cli.root import commands, everywhere, format_option, scheme_option
 from quantstore.cli.stages import showing_stages
 from quantstore.errors import QuantstoreError
@@ -73,12 +73,7 @@ NO_FILE = "no such file"
     help="Find the ranges of activations on these inputs. [default: every other sample"
     " of --inputs]",
 )
-@click.option(
-    "--samples",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Use at most N samples, evenly spaced. [default: 32]",
-)
+@samples_option
 @click.option(
     "--exclude",
     multiple=True,
@@ -113,7 +108,7 @@ NO_FILE = "no such file"
     is_flag=True,
     help="Do not keep small pictures of the inputs that changed most.",
 )
-@click.option("--no-fold", is_flag=True, help="Do not fold BatchNormalization into the weights.")
+@no_fold_option
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -128,12 +123,7 @@ def simulate(
     db: Path,
     path: Path,
     inputs: str,
-    preprocess: str,
-    size: str | None,
-    mean: str | None,
-    std: str | None,
-    scale: float | None,
-    color: str | None,
+    preprocess: Any,
     no_drift: bool,
     sensitivity: bool,
     goal_db: float | None,
@@ -171,9 +161,7 @@ def simulate(
     if not path.is_file():
         raise QuantstoreError(f"{path}: {NO_FILE}", "check the path")
     choices = Choices(
-        preprocess=preprocessing(
-            preprocess, size=size, mean=mean, std=std, scale=scale, color=color
-        ),
+        preprocess=preprocess,
         exclude=exclude,
         drift=not no_drift,
         # What must stay in float is sought among what the sensitivities rank.

@@ -11,7 +11,7 @@ from quantstore.wording.columns import Cell, Column, Row, band_at
 from quantstore.wording.frames import figure_or_none, names_or_none
 from quantstore.wording.rescues import is_written, rescued_db
 from quantstore.wording.text import listed, short_name
-from quantstore.wording.units import counted, db
+from quantstore.wording.units import NO_BREAK_SPACE, counted, db
 
 if TYPE_CHECKING:
     from quantstore.wording.answers import StoredRescue
@@ -52,7 +52,9 @@ def missing_figures(
     return tuple(
         f"{record.target}: {failures.reason(record.failure)}"
         + (
-            f"; the earlier value of {db(kept_db[record.target])} is kept"
+            f"; the earlier value of {db(kept_db[record.target])} is kept".replace(
+                NO_BREAK_SPACE, " "
+            )
             if record.target in kept_db
             else ""
         )

@@ -1,28 +1,19 @@
 """The command ``overlay``: what it writes, and what it says where it cannot."""
 
-import shutil
+from functools import partial
 
 import pytest
 
-from quantstore import cli, store
+from quantstore import store
 from quantstore.pipeline.files import demo_paths
 
 MODEL = "digits-rescaled"
 
 
 @pytest.fixture
-def run(demo_store, tmp_path, monkeypatch, capsys):
+def run(run):
     """Run the command on the demo models: exit code, standard output, standard error."""
-    shutil.copy(demo_store, tmp_path / "quantstore.duckdb")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("QUANTSTORE_DB", raising=False)
-
-    def run(*arguments):
-        code = cli.main(["overlay", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return partial(run, "overlay")
 
 
 def test_every_file_is_written_and_named(run, tmp_path):

@@ -3,12 +3,11 @@
 import csv
 import io
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from quantstore import cli, store
+from quantstore import store
 from quantstore.pipeline import ingest
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.outcome import IngestResult
@@ -20,21 +19,6 @@ from tests.support.runs import a_run, add
 
 MODEL = "digits-plain"
 DEFAULTS = [name for name, target in TARGETS.items() if target.is_default]
-
-
-@pytest.fixture
-def run(demo_store, tmp_path, monkeypatch, capsys):
-    """Run a command on the demo models: exit code, standard output, standard error."""
-    shutil.copy(demo_store, tmp_path / "quantstore.duckdb")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("QUANTSTORE_DB", raising=False)
-
-    def run(*arguments):
-        code = cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ import io
 import json
 import math
 import re
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from quantstore import cli, store
+from quantstore import store
 from quantstore.cli.preprocessing import WRONG_SIZE
 from quantstore.cli.rescue import (
     FILE_COLUMNS,
@@ -36,21 +35,6 @@ from tests.support import fake_rescue
 from tests.support.runs import a_rescue
 
 MODEL = next(path for path in demo_paths() if path.stem == "digits-rescaled")
-
-
-@pytest.fixture
-def run(demo_store, tmp_path, monkeypatch, capsys):
-    """Run a command on the demo models: exit code, standard output, standard error."""
-    shutil.copy(demo_store, tmp_path / "quantstore.duckdb")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("QUANTSTORE_DB", raising=False)
-
-    def run(*arguments):
-        code = cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

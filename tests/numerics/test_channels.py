@@ -15,6 +15,7 @@ from quantstore.numerics.quantization import dead_channels, measure_error, round
 from quantstore.pipeline.files import demo_paths
 from quantstore.schemes import INT8_SCHEMES, SCHEMES, Scheme
 from tests.support.graphs import gaussian, layers_of, make_model, node, save
+from tests.support.layers import linear_layer
 
 TENSOR, CHANNEL = "int8_tensor_symmetric", "int8_channel_symmetric"
 TINY = float(np.finfo(np.float32).tiny)
@@ -216,12 +217,9 @@ def test_quick_and_plain_form_agree_on_shared_scales(layer_of, shape, groups, sc
 def test_groups_are_as_many_convolutions_side_by_side(groups, outputs, inputs, seed):
     weights = gaussian(groups * inputs, outputs, 2, 2, seed=seed)
     stored = np.moveaxis(weights, 1, 0).reshape(outputs, -1)
-    layer = Layer(
-        name="up", operand="W", op_type="ConvTranspose", op_family="conv_transpose",
-        weight_name="w", weight_dtype="float32", shape=weights.shape, channel_axis=1,
-        group_count=groups, is_depthwise=False, batchnorm_folded=False, mul_folded=False,
-        already_quantized=False, stored_scheme=None, stored_step=None, weight_key=(),
-        weights=np.ascontiguousarray(stored),
+    layer = linear_layer(
+        stored, op_type="ConvTranspose", op_family="conv_transpose", shape=weights.shape,
+        channel_axis=1, group_count=groups,
     )  # fmt: skip
     per_group = [np.moveaxis(part, 1, 0).reshape(outputs, -1) for part in np.split(weights, groups)]
     np.testing.assert_array_equal(layer.by_output_channel(), np.concatenate(per_group))

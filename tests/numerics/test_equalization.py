@@ -12,7 +12,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from quantstore.graph import find_sites, open_model, read_layer
 from quantstore.graph.pairs import find_pairs
-from quantstore.layer import Layer
 from quantstore.numerics.equalization import (
     PairGain,
     by_input_channel,
@@ -26,6 +25,7 @@ from quantstore.numerics.equalization import (
 from quantstore.pipeline.files import demo_paths
 from quantstore.schemes import INT8_CHANNEL_SYMMETRIC, INT8_TENSOR_SYMMETRIC
 from tests.support.graphs import as_stored, float_value, gaussian, make_model, node, run, save
+from tests.support.layers import linear_layer
 
 
 def pairs_in(path, *, fold=True):
@@ -411,33 +411,11 @@ def ranges(first, second):
     )
 
 
-def linear(weights, **changes):
-    """A Gemm with weights (outputs, inputs)."""
-    weights = np.asarray(weights, dtype=np.float32)
-    layer = Layer(
-        name="layer",
-        operand="B",
-        op_type="Gemm",
-        op_family="linear",
-        weight_name="w",
-        weight_dtype="float32",
-        shape=weights.shape,
-        channel_axis=0,
-        group_count=1,
-        is_depthwise=False,
-        batchnorm_folded=False,
-        mul_folded=False,
-        already_quantized=False,
-        stored_scheme=None,
-        stored_step=None,
-        weight_key=(0,),
-        weights=weights,
-    )
-    return dataclasses.replace(layer, **changes)
-
-
 def test_the_figures_by_hand():
-    first, second = linear([[8.0, -2.0], [0.5, 0.25]]), linear([[2.0, 0.5], [1.0, -0.125]])
+    first, second = (
+        linear_layer([[8.0, -2.0], [0.5, 0.25]]),
+        linear_layer([[2.0, 0.5], [1.0, -0.125]]),
+    )
     scale = pair_scale(first, second)
     np.testing.assert_array_equal(scale, [2, 1])
     np.testing.assert_array_equal(scaled_first(first, scale), [[4, -1], [0.5, 0.25]])
@@ -445,23 +423,24 @@ def test_the_figures_by_hand():
 
 
 def test_a_channel_that_is_dead_on_either_side_is_left_alone():
-    first = linear([[0.0, 0.0], [3.0, 1.0], [8.0, 4.0]])
-    second = linear([[1.0, 0.0, 2.0]])
+    first = linear_layer([[0.0, 0.0], [3.0, 1.0], [8.0, 4.0]])
+    second = linear_layer([[1.0, 0.0, 2.0]])
     scale = pair_scale(first, second)
     np.testing.assert_array_equal(scale, [1, 1, 2])
     np.testing.assert_array_equal(scaled_second(second, scale), [[1, 0, 4]])
 
 
 def test_nan_and_infinite_weights_do_not_count():
-    first = linear([[4.0, np.nan], [np.inf, 1.0]])
-    np.testing.assert_array_equal(pair_scale(first, linear([[1.0, 1.0]])), [2, 1])
-    gain = equalize(first, linear([[1.0, 1.0]]))
+    first = linear_layer([[4.0, np.nan], [np.inf, 1.0]])
+    np.testing.assert_array_equal(pair_scale(first, linear_layer([[1.0, 1.0]])), [2, 1])
+    gain = equalize(first, linear_layer([[1.0, 1.0]]))
     assert all(not math.isnan(figure) for figure in dataclasses.astuple(gain))
 
 
 def test_the_smallest_and_the_largest_float_may_meet():
     tiny, huge = np.finfo(np.float32).smallest_subnormal, np.finfo(np.float32).max
-    first, second = linear([[tiny], [huge]]), linear([[huge, tiny]])
+    first = linear_layer([[tiny], [huge]])
+    second = linear_layer([[huge, tiny]])
     scale = pair_scale(first, second)
     middle = np.sqrt(np.float64(tiny) * np.float64(huge))
     np.testing.assert_allclose(scaled_first(first, scale), [[middle], [middle]])
@@ -474,13 +453,13 @@ def test_the_smallest_and_the_largest_float_may_meet():
     ids=["MatMul", "operand A", "stored as integers"],
 )
 def test_what_is_no_pair_has_no_gain(changes):
-    layer = linear([[1.0, 2.0], [3.0, 4.0]])
+    layer = linear_layer([[1.0, 2.0], [3.0, 4.0]])
     assert equalize(layer, dataclasses.replace(layer, **changes)) is None
     assert equalize(dataclasses.replace(layer, **changes), layer) is None
 
 
 def test_nor_has_a_pair_whose_channels_do_not_match():
-    assert equalize(linear([[1.0, 2.0]]), linear([[1.0, 2.0]])) is None
+    assert equalize(linear_layer([[1.0, 2.0]]), linear_layer([[1.0, 2.0]])) is None
 
 
 def test_columns_are_seen_by_input_channel_without_a_copy(tmp_path):
@@ -500,8 +479,8 @@ exponents = st.lists(st.integers(-6, 6), min_size=6, max_size=6)
 def test_the_result_does_not_depend_on_how_a_pair_shares_its_scale(drawn):
     factors = np.exp2(np.array(drawn, dtype=np.float32))
     first, second = gaussian(6, 20), gaussian(10, 6)
-    shared = equalize(linear(first), linear(second))
-    moved = equalize(linear(first * factors[:, np.newaxis]), linear(second / factors))
+    shared = equalize(linear_layer(first), linear_layer(second))
+    moved = equalize(linear_layer(first * factors[:, np.newaxis]), linear_layer(second / factors))
     assert moved.after_first_db == pytest.approx(shared.after_first_db, abs=1e-3)
     assert moved.after_second_db == pytest.approx(shared.after_second_db, abs=1e-3)
 
@@ -509,17 +488,21 @@ def test_the_result_does_not_depend_on_how_a_pair_shares_its_scale(drawn):
 @given(exponents)
 def test_equalizing_twice_changes_nothing_more(drawn):
     factors = np.exp2(np.array(drawn, dtype=np.float32))
-    first, second = linear(gaussian(6, 20) * factors[:, np.newaxis]), linear(gaussian(10, 6))
+    first, second = (
+        linear_layer(gaussian(6, 20) * factors[:, np.newaxis]),
+        linear_layer(gaussian(10, 6)),
+    )
     scale = pair_scale(first, second)
     again = pair_scale(
-        linear(scaled_first(first, scale)),
-        linear(scaled_second(second, scale)),
+        linear_layer(scaled_first(first, scale)),
+        linear_layer(scaled_second(second, scale)),
     )
     np.testing.assert_allclose(again, 1, rtol=1e-6)
 
 
 def test_a_gain_is_the_round_trip_of_the_scaled_weights():
-    first, second = linear(spread(6, 20)), linear(gaussian(10, 6))
+    first = linear_layer(spread(6, 20))
+    second = linear_layer(gaussian(10, 6))
     scale = pair_scale(first, second)
     assert equalize(first, second) == PairGain(
         before_first_db=p10_db(first.weights, INT8_TENSOR_SYMMETRIC),
@@ -530,19 +513,21 @@ def test_a_gain_is_the_round_trip_of_the_scaled_weights():
 
 
 def test_a_scale_per_channel_has_nothing_to_gain_on_the_output_side():
-    first, second = linear(spread(6, 20)), linear(gaussian(10, 6))
+    first = linear_layer(spread(6, 20))
+    second = linear_layer(gaussian(10, 6))
     gain = equalize(first, second, INT8_CHANNEL_SYMMETRIC)
     assert gain.after_first_db == pytest.approx(gain.before_first_db, abs=0.01)
 
 
 def test_what_one_layer_gains_the_other_may_lose():
-    gain = equalize(linear(spread(32, 64, bits=4)), linear(gaussian(16, 32)))
+    gain = equalize(linear_layer(spread(32, 64, bits=4)), linear_layer(gaussian(16, 32)))
     assert gain.after_first_db > gain.before_first_db + 10
     assert gain.after_second_db < gain.before_second_db
 
 
 def test_layers_are_left_as_they_were():
-    first, second = linear(spread(6, 20)), linear(gaussian(10, 6))
+    first = linear_layer(spread(6, 20))
+    second = linear_layer(gaussian(10, 6))
     copies = first.weights.copy(), second.weights.copy()
     p10_after_db(first, second)
     np.testing.assert_array_equal(first.weights, copies[0])

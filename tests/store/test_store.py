@@ -21,7 +21,6 @@ from quantstore.errors import (
     LockedStoreError,
     UnknownModelError,
 )
-from quantstore.layer import Layer
 from quantstore.numerics.distribution import sorted_weights
 from quantstore.numerics.measure_layer import measure_layer
 from quantstore.numerics.measures import MEASURES
@@ -29,6 +28,7 @@ from quantstore.numerics.sweep import sweep
 from quantstore.schemes import INT8_SCHEMES, SCHEMES, TARGETS
 from quantstore.store.connection import IN_USE_BY_PROCESS, IN_USE_HERE
 from quantstore.store.totals import renew_totals
+from tests.support.layers import linear_layer
 from tests.support.runs import a_rescue, a_run, a_sensitivity, a_tensor
 
 GAUSSIAN = np.random.default_rng(1).normal(size=(10, 40)).astype(np.float32)
@@ -37,31 +37,11 @@ UNEVEN = GAUSSIAN * np.array([[1000.0]] + [[1.0]] * 9, dtype=np.float32)
 ON_GRID = np.arange(-127, 128, dtype=np.float32).reshape(1, -1)
 
 
-def layer(weights, name="conv"):
-    return Layer(
-        name=name,
-        operand="W",
-        op_type="Conv",
-        op_family="conv",
-        weight_name="w",
-        weight_dtype="float32",
-        shape=weights.shape,
-        channel_axis=0,
-        group_count=1,
-        is_depthwise=False,
-        batchnorm_folded=False,
-        mul_folded=False,
-        already_quantized=False,
-        stored_scheme=None,
-        stored_step=None,
-        weight_key=(name,),
-        weights=weights.astype(np.float32),
-    )
-
-
 def measured(*tensors):
     return [
-        measure_layer(layer(weights, f"conv{depth}"), depth)
+        measure_layer(
+            linear_layer(weights, name=f"conv{depth}", operand="W", weight_key=(depth,)), depth
+        )
         for depth, weights in enumerate(tensors)
     ]
 
@@ -469,7 +449,7 @@ def test_a_filter_on_the_view_of_channel_errors_reads_one_scheme(add, ask, path)
 
 def test_clipping_curves_come_back_with_the_thresholds_that_were_tried(add, ask):
     add(UNEVEN)
-    weights = layer(UNEVEN).by_output_channel()
+    weights = linear_layer(UNEVEN).by_output_channel()
     curves = sweep(
         weights, sorted_weights(weights), np.square(weights, dtype=np.float64).sum(axis=1)
     ).clipping
