@@ -13,6 +13,7 @@ from quantstore import settings
 from quantstore.cli.output import OK, SOME_FAILED, Talk, counted, print_lines, say
 from quantstore.cli.root import commands, everywhere, probe_seconds_option
 from quantstore.errors import QuantstoreError, printable
+from quantstore.process.memory import collect_rarely
 from quantstore.wording import units
 
 if TYPE_CHECKING:
@@ -136,11 +137,14 @@ def demo(db: Path) -> int:
 def early_child(paths: tuple[str, ...]) -> "Iterator[Child | None]":
     """The process that runs a network, where one file is sure to want it.
 
-    It loads its libraries while this process loads its own, which takes each about as long.
+    It loads its libraries while this process loads its own, which takes each about as long. What
+    is loaded for one file is not searched for cycles in between.
     """
     if len(paths) != 1 or not (paths[0].endswith(".onnx") and Path(paths[0]).is_file()):
         yield None
         return
+    # Of several files, what is left of one would wait beside the next.
+    collect_rarely()
     from quantstore.process.child import SINGLE_THREADED, Child
 
     child = Child(PROBE_CHILD, has_scratch=True, extra_environment=SINGLE_THREADED)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ except ImportError:
 # Where Linux says which control groups this process belongs to, and what they may take.
 CGROUPS_OF_PROCESS = Path("/proc/self/cgroup")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+# So many new objects make Python look for cycles; by default 700 do.
+OBJECTS_PER_COLLECTION = 50_000
 # Parameters of glibc's mallopt, by their numbers in malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
@@ -98,3 +101,12 @@ def keep_freed() -> None:
         allocator = ctypes.CDLL(None)
         for parameter, nbytes in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 256 << 20)):
             allocator.mallopt(parameter, nbytes)
+
+
+def collect_rarely() -> None:
+    """Have Python look for cycles rarely, for a process that works on one model at a time.
+
+    A graph has tens of thousands of objects, which live as long as its model is worked on, and all
+    that was imported is looked at as well.
+    """
+    gc.set_threshold(OBJECTS_PER_COLLECTION)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from quantstore.records.audits import *  # noqa: F403
     from quantstore.records.findings import *  # noqa: F403
+    from quantstore.records.graphs import *  # noqa: F403
     from quantstore.records.models import *  # noqa: F403
     from quantstore.records.outputs import *  # noqa: F403
     from quantstore.records.rescues import *  # noqa: F403
@@ -65,6 +66,7 @@ _RECORDS_OF = {
         "AuditRecord",
     ),
     "findings": ("FindingRecord",),
+    "graphs": ("GraphPointRecord", "GraphEdgeRecord"),
     "models": (
         "ModelRecord",
         "LayerRecord",
@@ -75,8 +77,6 @@ _RECORDS_OF = {
         "ClippingRecord",
         "BitsNeededRecord",
         "EqualizationRecord",
-        "GraphPointRecord",
-        "GraphEdgeRecord",
         "IngestRecord",
         "LayerRecords",
         "ModelRecords",

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from quantstore.records import Counts, Doubles
 from quantstore.records.findings import FindingRecord
+from quantstore.records.graphs import GraphEdgeRecord, GraphPointRecord
 from quantstore.records.runs import SimulationRecord
 
 
@@ -147,26 +148,6 @@ class EqualizationRecord:
     scheme: str
     channel_sqnr_p10_before_db: float
     channel_sqnr_p10_after_db: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphPointRecord:
-    """A row of ``graph_points``; a layer is named by its depth, the store gives the key."""
-
-    point: int
-    role: str
-    name: str
-    op_type: str | None
-    depth: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphEdgeRecord:
-    """A row of ``graph_edges``; ``operators`` is JSON: how often each is passed on the way."""
-
-    source_point: int
-    target_point: int
-    operators: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from quantstore.errors import NoLayersError
 from quantstore.records import Array, Doubles
 from quantstore.run import twin
-from quantstore.run.nodes import Node, consumers
+from quantstore.run.nodes import Node, consumers, every_node
 from quantstore.run.runtime import Feeds, Session, TensorFacts, quantizable
 from quantstore.schemes import Scheme
 
@@ -83,6 +83,11 @@ class Network:
     def readers(self) -> Mapping[str, list[Node]]:
         """The nodes that read a tensor (``nodes.consumers``)."""
         return consumers(self.model)
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes of the graph and of the bodies in it (``nodes.every_node``)."""
+        return tuple(every_node(self.model.graph))
 
     @cached_property
     def slot_of(self) -> dict[str, twin.Slot]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from quantstore.run.bodies import nodes_of_bodies
 from quantstore.run.network import Network
-from quantstore.run.nodes import Node, every_node, name_of
+from quantstore.run.nodes import Node, name_of
 from quantstore.run.own_quantizers import is_part_of_quantizer
 from quantstore.schemes import Target
 
@@ -108,7 +108,7 @@ def _left_in_float(
 ) -> Iterator[str]:
     """Nodes that multiply data that is not rounded, those in bodies of branches and loops too."""
     rounding: tuple[str, ...] = LINEAR if families == _LINEAR_FAMILIES else MULTIPLYING
-    for node in every_node(marks.network.model.graph):
+    for node in marks.network.nodes:
         if node.op_type not in rounding and not marks.reads_slot(node, families):
             continue
         data = (
@@ -129,9 +129,9 @@ def _slots(
 ) -> tuple[str, ...]:
     """Names of the layers' weights, all of them or those of some families."""
     # In the bodies of branches and loops a layer's name is longer than that of its node.
-    node_of = {
-        name: name_of(node) for node in every_node(network.model.graph) for name in node.input
-    }
+    node_of = (
+        {name: name_of(node) for node in network.nodes for name in node.input} if excluded else {}
+    )
     return tuple(
         name
         for name, slot in network.slot_of.items()

@@ -254,7 +254,11 @@ class _Search:
             return read[0] in self._exact and ir.DataType(integer(node, "to", 0)) not in FLOATS
         if node.op_type in ("DequantizeLinear", "ConstantOfShape"):
             return False
-        return bool(read) and all(value in self._exact or _holds_integers(value) for value in read)
+        return bool(read) and all(
+            # What depends on the data of an input is no constant.
+            value in self._exact or (value not in self._live and _holds_integers(value))
+            for value in read
+        )
 
     def points(self) -> list[ir.Value]:
         """What to compare, each value once."""

@@ -6,11 +6,10 @@ None.
 """
 
 import dataclasses
-import gc
 from pathlib import Path
 from typing import Any
 
-from quantstore.process.memory import keep_freed
+from quantstore.process.memory import collect_rarely, keep_freed
 from quantstore.process.serve import Reply, serve
 
 
@@ -27,11 +26,7 @@ def answer(request: dict[str, Any], reply: Reply) -> None:
         reply.progress({key: dataclasses.asdict(figure)})
 
 
-# So many new objects make Python look for cycles; by default 700 do. A graph has tens of thousands,
-# which live as long as its model is probed, and what is looked at is all that was imported as well.
-OBJECTS_PER_COLLECTION = 50_000
-
 if __name__ == "__main__":
-    gc.set_threshold(OBJECTS_PER_COLLECTION)
+    collect_rarely()
     keep_freed()
     serve(answer)

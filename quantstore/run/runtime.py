@@ -42,6 +42,8 @@ _ONLY_FATAL = 4
 LOWEST_QDQ_OPSET = 13
 # Messages of onnxruntime can quote half a graph.
 LONGEST_MESSAGE = 300
+# Of what a converter of operator sets looks at: scales of a Resize, limits of a Clip, axes.
+_MOST_LOOKED_AT_BYTES = 1024
 # A protobuf message holds less than 2 GB. Some of that is for the graph.
 PROTOBUF_BYTES = 1900 << 20
 NOT_INSTALLED = "onnxruntime, which runs models, is not installed"
@@ -198,8 +200,34 @@ def raise_opset(model: onnx.ModelProto, lowest: int = LOWEST_QDQ_OPSET) -> onnx.
     opset = next((used.version for used in model.opset_import if used.domain in ("", "ai.onnx")), 0)
     if opset >= lowest:
         return model
-    with _translated(f"the model cannot be raised from operator set {opset} to {lowest}"):
-        return version_converter.convert_version(model, lowest)
+    with (
+        _translated(f"the model cannot be raised from operator set {opset} to {lowest}"),
+        _without_weights(model) as weights,
+    ):
+        raised = version_converter.convert_version(model, lowest)
+    for tensor in raised.graph.initializer:
+        if tensor.name in weights:
+            tensor.raw_data = weights[tensor.name]
+    return raised
+
+
+@contextlib.contextmanager
+def _without_weights(model: onnx.ModelProto) -> Iterator[dict[str, bytes]]:
+    """Take what large initializers hold out of a model meanwhile; by their names.
+
+    onnx's converter copies a model several times, and never looks at weights.
+    """
+    large = [
+        tensor for tensor in model.graph.initializer if len(tensor.raw_data) > _MOST_LOOKED_AT_BYTES
+    ]
+    weights = {tensor.name: tensor.raw_data for tensor in large}
+    try:
+        for tensor in large:
+            tensor.ClearField("raw_data")
+        yield weights
+    finally:
+        for tensor in large:
+            tensor.raw_data = weights[tensor.name]
 
 
 def _shape_of(sizes: Sequence[object] | None) -> tuple[int | None, ...] | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import gc
 import http.client
 import io
 import json
@@ -40,7 +41,7 @@ from quantstore.errors import MissingStoreError, StoreError, UnknownModelError
 from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.pipeline.outcome import IngestChoices, IngestResult
-from quantstore.process import logs
+from quantstore.process import logs, memory
 from quantstore.run import probe_child
 from quantstore.schemes import TARGETS
 from quantstore.store.connection import IN_USE_BY_PROCESS, IS_NO_DATABASE, NO_STORE
@@ -479,6 +480,18 @@ def test_the_process_that_probes_one_file_starts_early_and_ends_with_the_command
         assert child.is_alive
     assert not child.is_alive
     assert probe_child.__name__ == PROBE_CHILD
+
+
+@with_a_store_here
+def test_cycles_are_sought_rarely_while_one_file_is_ingested(plain_model, tmp_path):
+    before = gc.get_threshold()
+    try:
+        with early_child((str(tmp_path),)):
+            assert gc.get_threshold() == before
+        with early_child((str(plain_model),)):
+            assert gc.get_threshold()[0] == memory.OBJECTS_PER_COLLECTION
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_no_process_starts_early_where_none_may_be_wanted(plain_model, tmp_path):

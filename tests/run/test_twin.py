@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import onnx.version_converter
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -364,6 +365,21 @@ def test_per_channel_works_for_an_old_operator_set_because_it_is_raised(tmp_path
     target = quantize_file(source, tmp_path / "q.onnx", samples, per_channel=True)
     (known,), (found,) = (Session(path).run(samples[0]) for path in (source, target))
     assert sqnr_db(known, found) > 25
+
+
+def test_raising_the_operator_set_is_the_converters_work_and_leaves_the_model_alone():
+    """The weights are kept from the converter: what comes out is what it makes of the whole."""
+    nodes = [node("Conv", ["x", "w"], ["h"]), node("Squeeze", ["h"], ["y"], axes=[0])]
+    model = make_model(nodes, {"w": gaussian(16, 3, 5, 5)})
+    model.opset_import[0].version = 11
+    before = onnx.ModelProto.FromString(model.SerializeToString())
+    raised = raise_opset(model)
+    assert raised == onnx.version_converter.convert_version(before, 13)
+    assert model == before
+    model.graph.node[0].op_type = "Nonsense"
+    with pytest.raises(RunError, match="cannot be raised from operator set 11 to 13"):
+        raise_opset(model)
+    assert list(model.graph.initializer) == list(before.graph.initializer)
 
 
 def test_a_batchnorm_is_folded_before_quantizing_unless_it_is_left_alone(tmp_path):
