@@ -37,11 +37,14 @@ UNEVEN = GAUSSIAN * np.array([[1000.0]] + [[1.0]] * 9, dtype=np.float32)
 ON_GRID = np.arange(-127, 128, dtype=np.float32).reshape(1, -1)
 
 
+def convolution(weights, name):
+    family = {"operand": "W", "op_type": "Conv", "op_family": "conv"}
+    return linear_layer(weights, name=name, weight_key=(name,), **family)
+
+
 def measured(*tensors):
     return [
-        measure_layer(
-            linear_layer(weights, name=f"conv{depth}", operand="W", weight_key=(depth,)), depth
-        )
+        measure_layer(convolution(weights, f"conv{depth}"), depth)
         for depth, weights in enumerate(tensors)
     ]
 
