@@ -65,8 +65,9 @@ fleet: $(VENV)/test.stamp  ## 200 models through a Dask cluster, a worker killed
 bench-store: $(VENV)/test.stamp  ## rows a second, open time, bytes of a model, compaction
 	$(BIN)/python bench/store.py
 
-attacks: $(VENV)/app.stamp  ## every attack on the SQL console that we know of, each in a child process
-	$(BIN)/python bench/attacks.py
+attacks: $(VENV)/app.stamp  ## every attack on the SQL console that we know of, each in a child process; on a store, then on a published folder
+	$(BIN)/python bench/attacks.py $(ATTACKS)
+	$(BIN)/python bench/attacks.py --published $(ATTACKS)
 
 format: $(VENV)/check.stamp
 	$(BIN)/ruff format .

@@ -4,11 +4,16 @@
 
 Prints how many of each kind were refused, stopped or answered, and how long the slowest took. Ends
 with 1 where one reached something, left a trace, took too long or ended the process that asked.
+With ``--published`` the store is a published folder, which DuckDB may read: the same attacks, those
+on this door, and folders that somebody spoiled before a command opens them.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +33,7 @@ from quantstore.pipeline.outcome import IngestChoices
 from quantstore.wording import tables
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tests.support import hostile
+from tests.support import hostile, hostile_folders
 
 SECRET = "3b1f-what-no-answer-may-hold"
 # Beyond the time allowed: the start of Python, megabytes on their way, a busy machine.
@@ -75,9 +80,26 @@ def all_attacks() -> Iterator[Attack]:
     yield from (Attack("deadly", sql, (CRASHED, *stopped)) for sql in hostile.DEADLY)
 
 
+def attacks_on_a_folder() -> Iterator[Attack]:
+    """The same, and those that the door of a published folder could let in."""
+    for attack in all_attacks():
+        if attack.sql == ABOUT_A_TABLE:
+            attack = dataclasses.replace(attack, allowed=(REFUSED,))
+        yield attack
+    for category, statements in hostile.REFUSED_AT_A_FOLDER.items():
+        yield from (Attack(category, sql, (REFUSED,)) for sql in statements)
+    for sql in hostile.HARMLESS_AT_A_FOLDER:
+        yield Attack("folder: harmless", sql, (ANSWERED,))
+
+
+# In a folder, models is a view.
+ABOUT_A_TABLE = "from pragma_storage_info('models') limit 1"
+
+
 def run(attack: Attack, path: Path, seconds: float) -> Result:
     """Ask as the page asks: so many rows, so much time; and print the answer in every format."""
     sql = hostile.aimed(attack.sql, path.parent)
+    sql = hostile.aimed_at_folder(sql, path, path.parent / "outside")
     started = time.monotonic()
     try:
         answer = statement.run(path, sql, row_limit=1_000, timeout_seconds=seconds)
@@ -117,7 +139,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and not path.is_symlink()
     }
 
 
@@ -136,16 +158,67 @@ def main() -> int:
         for model in demo_paths():
             ingest_file(model, path, IngestChoices(probe=False))
         (folder / "secret.csv").write_text(SECRET)
-        if options.published:
-            store.publish(path, folder / "shared")
-            path = folder / "shared"
-        return report(folder, path, options)
+        if not options.published:
+            return report(folder, path, all_attacks(), options)
+        shared = folder / "shared"
+        for tag in ("former", "latter"):
+            with store.writing(path) as connection:
+                store.set_tags(connection, "digits-plain", [tag])
+            store.publish(path, shared)
+        spoilt = [] if options.only else open_spoilt(shared, options.jobs)
+        hostile.lay_links(shared, folder / "outside", SECRET)
+        return report(folder, shared, attacks_on_a_folder(), options) or bool(spoilt)
 
 
-def report(folder: Path, path: Path, options: argparse.Namespace) -> int:
+# Of every row that a page shows something.
+QUESTION = """
+    select model, models.weight_count, tags, layer, scheme, channel_sqnr_p10_db, kurtosis
+    from stored_errors join layers using (layer_id) join models using (model_id) order by all
+"""
+
+
+def open_spoilt(shared: Path, jobs: int) -> list[str]:
+    """Ask copies of a folder that somebody spoiled; prints and returns what went wrong."""
+
+    def ask(folder: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "quantstore", "sql", QUESTION, "--format", "csv"]
+        return subprocess.run(
+            [*command, "--db", str(folder)], capture_output=True, text=True, check=False
+        )
+
+    sound = ask(shared)
+
+    def judge(name: str) -> str:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "shared"
+            shutil.copytree(shared, folder)
+            if name in hostile_folders.HARMLESS:
+                hostile_folders.HARMLESS[name](folder)
+                done = ask(folder)
+                is_right = (done.returncode, done.stdout) == (0, sound.stdout)
+            else:
+                spoil, words = hostile_folders.SPOILT[name]
+                spoil(folder)
+                done = ask(folder)
+                is_sentence = len(done.stderr.strip().splitlines()) == 1 and words in done.stderr
+                is_right = (done.returncode, done.stdout, is_sentence) == (3, "", True)
+        return "" if is_right else f"{name}: {done.returncode} {done.stdout[:80]!r} {done.stderr!r}"
+
+    names = [*hostile_folders.SPOILT, *hostile_folders.HARMLESS]
+    with ThreadPoolExecutor(jobs) as pool:
+        wrong = [*filter(None, pool.map(judge, names))]
+    print(
+        f"{len(names) - len(wrong)} of {len(names)} spoilt folders: one sentence, or no difference"
+    )
+    for line in wrong:
+        print(f"WRONG: {line}")
+    return wrong
+
+
+def report(folder: Path, path: Path, attacks: Iterator[Attack], options: argparse.Namespace) -> int:
     """Run the attacks, print the table; returns the exit code."""
     before = fingerprint(folder)
-    chosen = [attack for attack in all_attacks() if options.only in (None, attack.category)]
+    chosen = [attack for attack in attacks if options.only in (None, attack.category)]
     with ThreadPoolExecutor(options.jobs) as pool:
         results = list(pool.map(lambda attack: run(attack, path, options.seconds), chosen))
     categories = list(dict.fromkeys(attack.category for attack in chosen))

@@ -152,21 +152,11 @@ def _options() -> argparse.Namespace:
 def generate(path: Path, model_count: int, folder: Path) -> None:
     """Write a store of copies of a few measured models."""
     started = time.perf_counter()
-    images = folder / "images.npy"
-    np.save(images, np.random.default_rng(0).standard_normal(IMAGES_SHAPE, np.float32))
-    for seed, spread in enumerate(SPREADS):
-        model = folder / f"base-{seed}.onnx"
-        mobile_like(model, seed=seed, spread=spread)
-        ingest_file(model, path)
-        runs.run(model, path, str(images))
-        model.unlink()
-    with store.writing(path) as con:
-        bases = [row[0] for row in con.rows("select model_id from models order by model_id")]
+    bases = measure_bases(path, folder)
     for first in range(0, model_count, MODELS_PER_BATCH):
         numbers = range(first, min(first + MODELS_PER_BATCH, model_count))
         with store.writing(path) as con:
-            con.rows("select setseed(?)", [first / model_count])
-            _copy(con, bases, numbers)
+            copy_models(con, bases, numbers, model_count)
         done = numbers[-1] + 1
         print(f"\rgenerated {done:,} of {model_count:,} models", end="", file=sys.stderr)
     with store.writing(path) as con:
@@ -179,8 +169,23 @@ def generate(path: Path, model_count: int, folder: Path) -> None:
     print(f"\r{model_count:,} models in {elapsed:.0f} s, {size:.1f} GB", file=sys.stderr)
 
 
-def _copy(con: store.Connection, bases: list[int], numbers: range) -> None:
+def measure_bases(path: Path, folder: Path) -> list[int]:
+    """Write the models that are copied, measured and run, into a store; returns their keys."""
+    images = folder / "images.npy"
+    np.save(images, np.random.default_rng(0).standard_normal(IMAGES_SHAPE, np.float32))
+    for seed, spread in enumerate(SPREADS):
+        model = folder / f"base-{seed}.onnx"
+        mobile_like(model, seed=seed, spread=spread)
+        ingest_file(model, path)
+        runs.run(model, path, str(images))
+        model.unlink()
+    with store.reading(path) as con:
+        return [key for (key,) in con.rows("select model_id from models order by model_id")]
+
+
+def copy_models(con: store.Connection, bases: list[int], numbers: range, model_count: int) -> None:
     """Append copies of the models ``bases``, in turns, with ids and names of their own."""
+    con.rows("select setseed(?)", [numbers.start / model_count])
     con.rows(
         """
         create temp table new_models as

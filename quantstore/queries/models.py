@@ -352,18 +352,21 @@ def schema(con: Connection) -> "pd.DataFrame":
     return con.frame(
         """
         with things as (
-            select view_name as thing, comment as meaning, true as is_view
+            select schema_name, view_name as thing, comment as meaning, true as is_view
             from duckdb_views()
             where not internal
             union all
-            select table_name, comment, false
+            select schema_name, table_name, comment, false
             from duckdb_tables()
             where not internal
         )
         select thing, is_view, meaning, column_name, data_type, columns.comment
         from things
-        join duckdb_columns() as columns on columns.table_name = thing
+        join duckdb_columns() as columns
+            on columns.table_name = thing and columns.schema_name = things.schema_name
         where not columns.internal
+            -- Of a published folder: what its tables are put together from.
+            and things.schema_name not in ('parts', 'declared')
         order by is_view desc, thing, column_index
         """
     )

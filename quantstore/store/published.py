@@ -186,7 +186,8 @@ def translating(folder: Path) -> Iterator[None]:
         reason = _reason(error)
         if _ABOUT_WRITING.search(reason):
             raise
-        named = re.search(rf"[Ff]ile \\?[\"']({re.escape(str(folder))}[/\\].+?\.parquet)", reason)
+        a_file = rf"[Ff]ile \\?[\"']({re.escape(str(folder))}[/\\]part=[0-9a-f]+[/\\]\w+\.parquet)"
+        named = re.search(a_file, reason)
         if named is not None:
             message = reason.replace(named[1], Path(named[1]).name)
             raise StoreError(

@@ -28,8 +28,8 @@ def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.State
         # DuckDB parses statements, such as UPDATE EXTENSIONS, whose kind its Python client lacks.
         statement_type = duckdb.StatementType.EXTENSION
     # A PIVOT that must look up its columns first counts as several, whatever it is part of.
-    if statement_type == duckdb.StatementType.MULTI and _READS.match(statements[0].query):
-        statement_type = duckdb.StatementType.SELECT
+    if statement_type == duckdb.StatementType.MULTI:
+        statement_type = _type_with_pivot(connection, statements[0].query)
     if statement_type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
         raise RejectedQueryError(ONLY_SELECT, ONE_SELECT)
     if statement_type == duckdb.StatementType.EXPLAIN:
@@ -38,19 +38,42 @@ def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.State
     return statements[0]
 
 
+def _type_with_pivot(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.StatementType:
+    """What a statement is that has a PIVOT somewhere: in a COPY as well, behind WITH or EXPLAIN."""
+    encoded, offsets = _word_offsets(query)
+    if encoded[offsets[0] :][:7].lower() == b"explain":
+        return duckdb.StatementType.EXPLAIN
+    end = next((at for at in offsets if encoded.startswith(b";", at)), len(encoded))
+    try:
+        # Only what reads may stand in parentheses.
+        connection.extract_statements(f"from (\n{encoded[:end].decode()}\n)")
+    except duckdb.ParserException:
+        return duckdb.StatementType.MULTI
+    return duckdb.StatementType.SELECT
+
+
 def _explained(query: str) -> str:
     """What comes behind EXPLAIN, ANALYZE and a list of options."""
-    offsets = [offset for offset, _ in duckdb.tokenize(query)]
+    encoded, offsets = _word_offsets(query)
     depth = 0
-    for offset in offsets[1:]:
-        depth += (query[offset] == "(") - (query[offset] == ")")
-        is_option = depth > 0 or query[offset] == ")" or query[offset:].lower().startswith("analy")
-        if not is_option or _READS.match(query[offset:]):
-            return query[offset:]
+    for at in offsets[1:]:
+        is_closing = encoded.startswith(b")", at)
+        depth += encoded.startswith(b"(", at) - is_closing
+        is_option = depth > 0 or is_closing or encoded[at : at + 5].lower() == b"analy"
+        if not is_option or _READS.match(encoded, at):
+            return encoded[at:].decode()
     return ""
 
 
-_READS = re.compile(r"[\s(]*(pivot|pivot_wider|from|select|with|explain)\b", re.IGNORECASE)
+_READS = re.compile(rb"[\s(]*(pivot|pivot_wider|from|select|with|explain)\b", re.IGNORECASE)
+
+
+def _word_offsets(query: str) -> tuple[bytes, list[int]]:
+    """The statement in UTF-8, and where its words begin; remarks are no words."""
+    encoded = query.encode()
+    # DuckDB counts bytes.
+    offsets = [at for at, _ in duckdb.tokenize(query)]
+    return encoded, [at for at in offsets if not encoded.startswith((b"--", b"/*"), at)]
 
 
 def relation(

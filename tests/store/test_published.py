@@ -11,6 +11,7 @@ from quantstore import cli, queries, store
 from quantstore.console import statement
 from quantstore.errors import QuantstoreError, RejectedQueryError, StoreError
 from quantstore.store.published import IS_ONLY_READ, VIEWS_FILE
+from tests.support import hostile
 from tests.support.published import ask, contents, parts
 from tests.support.runs import a_run, add
 
@@ -159,6 +160,17 @@ def test_python_and_commands_read_it_as_any_store(folder, two_stores, capsys):
     assert PLAIN in capsys.readouterr().out
 
 
+def test_the_list_of_tables_is_that_of_a_store(folder, two_stores):
+    things = []
+    for path in (folder, two_stores[0]):
+        with store.reading(path) as connection:
+            schema = queries.schema(connection)
+        things.append(
+            sorted(map(tuple, schema[["thing", "column_name", "comment"]].values), key=repr)
+        )
+    assert things[0] == things[1] != []
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -207,48 +219,30 @@ def test_the_console_reads_a_published_folder(folder):
     assert console(folder, "explain analyze select count(*) from models").num_rows > 0
 
 
-def attacks_of(folder, outside):
-    inside, beyond = (str(path).replace("'", "''") for path in (folder, outside))
-    return {
-        "copy": f"copy models to '{inside}/stolen.csv'",
-        "copy a query": f"copy (select 1) to '{inside}/stolen.parquet' (format parquet)",
-        "explain analyze copy": f"explain analyze copy models to '{inside}/stolen.csv'",
-        "explain options copy": f"explain (analyze, format json) copy models to '{inside}/s.csv'",
-        "explain comment copy": f"explain /* x */ analyze copy models to '{inside}/s.csv'",
-        "export": f"export database '{inside}/stolen'",
-        "attach": f"attach '{inside}/stolen.duckdb'",
-        "attach the views": f"attach '{inside}/{VIEWS_FILE}' as again",
-        "another file": f"select * from read_text('{beyond}/secret.csv')",
-        "parquet elsewhere": f"from read_parquet('{beyond}/*.parquet')",
-        "two dots": f"select * from read_text('{inside}/../outside/secret.csv')",
-        "two dots twice": f"select * from read_text('{inside}/part=0/../../outside/secret.csv')",
-        "glob outside": f"select * from glob('{beyond}/*')",
-        "glob above": f"select * from glob('{inside}/../*')",
-        "a link to a file": f"select * from read_text('{inside}/link.csv')",
-        "a link to a folder": f"select * from read_text('{inside}/door/secret.csv')",
-        "glob through a link": f"select * from glob('{inside}/door/*')",
-        "more rights": "set allowed_directories = ['/']",
-        "access": "set enable_external_access = true",
-    }
-
-
-# A process each: the first of them in the quick tests.
+# A process each: one of them in the quick tests.
 ATTACKS = [
-    pytest.param(name, marks=[] if name == "explain analyze copy" else pytest.mark.slow)
-    for name in attacks_of("", "")
+    pytest.param(sql, marks=[] if sql.startswith("explain analyze copy (") else pytest.mark.slow)
+    for kind in ("folder: copies into it", "folder: behind a pivot")
+    for sql in hostile.REFUSED_AT_A_FOLDER[kind][:8]
+] + [
+    pytest.param(sql, marks=pytest.mark.slow)
+    for sql in (
+        "select * from read_text('{inside}/../outside/secret.csv')",
+        "select * from read_text('{inside}/link.csv')",
+        "from read_text('{inside}/door/secret.csv')",
+        "from glob('{inside}/door/*')",
+        "set allowed_directories = ['/']",
+    )
 ]
 
 
 @pytest.fixture(scope="module")
 def besieged(two_stores, tmp_path_factory):
-    """A published folder with links out of it, and a secret beside it."""
-    root = tmp_path_factory.mktemp("besieged")
+    """A published folder of an odd name with links out of it, and a secret beside it."""
+    root = tmp_path_factory.mktemp("it's, besieged")
     folder, outside = root / "shared", root / "outside"
     store.publish(two_stores[0], folder)
-    outside.mkdir()
-    (outside / "secret.csv").write_text("what-no-answer-may-hold")
-    (folder / "link.csv").symlink_to(outside / "secret.csv")
-    (folder / "door").symlink_to(outside)
+    hostile.lay_links(folder, outside, "what-no-answer-may-hold")
     # A console that answers nothing would withstand every attack.
     assert console(folder, "from models").num_rows == 3
     return folder, outside
@@ -258,8 +252,7 @@ def besieged(two_stores, tmp_path_factory):
 def test_the_console_reaches_nothing_else_and_writes_nothing(besieged, attack):
     folder, outside = besieged
     before = sorted(map(str, folder.parent.rglob("*")))
-    sql = attacks_of(folder, outside)[attack]
     with pytest.raises((RejectedQueryError, StoreError)) as refused:
-        console(folder, sql)
+        console(folder, hostile.aimed_at_folder(attack, folder, outside))
     assert "what-no-answer" not in str(refused.value)
     assert sorted(map(str, folder.parent.rglob("*"))) == before

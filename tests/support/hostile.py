@@ -3,6 +3,9 @@
 ``tests/console/test_console.py`` asks those that are refused at once and some of the others,
 ``bench/attacks.py`` all of them, each in a child process. ``{folder}`` stands for the folder of
 the store, which holds ``secret.csv``.
+
+A published folder is another door: DuckDB may read it. ``{inside}`` stands for it, ``{beyond}`` for
+a folder beside it, which holds ``secret.csv``, too.
 """
 
 from pathlib import Path
@@ -11,6 +14,23 @@ from pathlib import Path
 def aimed(sql: str, folder: Path) -> str:
     """The statement against the store in a folder."""
     return sql.replace("{folder}", str(folder))
+
+
+def aimed_at_folder(sql: str, inside: Path, beyond: Path) -> str:
+    """The statement against a published folder."""
+    for name, path in {"{inside}": inside, "{beyond}": beyond}.items():
+        sql = sql.replace(name, str(path).replace("'", "''"))
+    return sql
+
+
+def lay_links(inside: Path, beyond: Path, secret: str) -> None:
+    """Links out of a published folder, and a secret for them to lead to."""
+    beyond.mkdir()
+    (beyond / "secret.csv").write_text(secret)
+    (inside / "link.csv").symlink_to(beyond / "secret.csv")
+    (inside / "relative.csv").symlink_to(f"../{beyond.name}/secret.csv")
+    (inside / "door").symlink_to(beyond)
+    (inside / "root").symlink_to("/")
 
 
 # Refused before they begin, or where they reach for something else.
@@ -410,3 +430,195 @@ MONSTROUS = {
 
 # They end the process that runs them.
 DEADLY = ["select (repeat('[', 100_000) || repeat(']', 100_000))::json::variant"]
+
+_PIVOT = "pivot layer_errors on scheme using avg(mse)"
+
+# Refused where the store is a published folder: there DuckDB may open files.
+REFUSED_AT_A_FOLDER = {
+    "folder: copies into it": [
+        "copy models to '{inside}/stolen.csv'",
+        "copy (select 1) to '{inside}/stolen.parquet' (format parquet)",
+        "copy models to '{inside}/published.duckdb' (format csv)",
+        "copy models to '{inside}/part=00000000000000000000000000000000' (format parquet,"
+        " partition_by (model))",
+        "copy models to '{inside}' (format parquet, partition_by (model), overwrite_or_ignore)",
+        "copy models to '{inside}/stolen.csv' (use_tmp_file false)",
+        "copy models to '{inside}/../stolen.csv'",
+        "copy models to '{beyond}/stolen.csv'",
+        "explain analyze copy models to '{inside}/stolen.csv'",
+        "explain (analyze, format json) copy models to '{inside}/s.csv'",
+        "explain (analyze true) copy models to '{inside}/s.csv'",
+        "explain /* x */ analyze copy models to '{inside}/s.csv'",
+        "/* x */ explain analyze copy models to '{inside}/s.csv'",
+        "explain analyze /* éééééééé */ copy models to '{inside}/s.csv' -- from models",
+        "explain explain analyze copy models to '{inside}/s.csv'",
+        "with x as (copy models to '{inside}/s.csv') from x",
+        "with x as materialized (copy models to '{inside}/s.csv') from x",
+        "from (copy models to '{inside}/s.csv')",
+        "(copy models to '{inside}/s.csv')",
+        "prepare p as copy models to '{inside}/s.csv'",
+        "explain analyze prepare p as copy models to '{inside}/s.csv'",
+        "execute p",
+        "execute immediate 'copy models to ''{inside}/s.csv'''",
+        "select 1; copy models to '{inside}/s.csv'",
+        "copy models to '{inside}/s.csv'; select 1",
+        "from query('copy models to ''{inside}/s.csv''')",
+        "from json_execute_serialized_sql(json_serialize_sql('copy models to ''{inside}/s.csv'''))",
+        "call json_execute_serialized_sql('{}')",
+        "export database '{inside}/stolen'",
+        "explain analyze export database '{inside}/stolen'",
+        "import database '{inside}'",
+        "copy from database memory to other",
+    ],
+    "folder: behind a pivot": [
+        f"copy ({_PIVOT}) to '{{inside}}/s.csv'",
+        f"explain analyze copy ({_PIVOT}) to '{{inside}}/s.csv'",
+        f"explain (analyze) copy ({_PIVOT}) to '{{inside}}/s.csv'",
+        f"explain /* select */ analyze copy ({_PIVOT}) to '{{inside}}/s.csv'",
+        f"/* x */ explain analyze copy ({_PIVOT}) to '{{inside}}/s.csv'",
+        f"EXPLAIN ANALYZE COPY ({_PIVOT}) TO '{{inside}}/s.csv'",
+        f"\ufeffexplain analyze copy ({_PIVOT}) to '{{inside}}/s.csv'",
+        f"\u00a0explain analyze copy ({_PIVOT}) to '{{inside}}/s.csv'",
+        f"explain analyze /*éééé*/ copy ({_PIVOT}) to '{{inside}}/s.csv' -- from models",
+        f"with x as ({_PIVOT}) insert into bands select 'x', 1, 'y' from x",
+        f"with x as ({_PIVOT}) delete from bands",
+        f"with x as ({_PIVOT}) update bands set lower_db = 0",
+        f"with x as ({_PIVOT}) merge into bands using x on true when matched then delete",
+        f"explain analyze with x as ({_PIVOT}) insert into bands select 'x', 1, 'y'",
+        f"explain analyze create table stolen as {_PIVOT}",
+        f"create table stolen as {_PIVOT}",
+        f"insert into bands {_PIVOT}",
+        f"{_PIVOT}; copy models to '{{inside}}/s.csv'",
+        f"from ({_PIVOT}\n); copy (from models) to '{{inside}}/s.csv'",
+        f"prepare p as copy ({_PIVOT}) to '{{inside}}/s.csv'",
+    ],
+    "folder: files elsewhere": [
+        *(
+            f"select * from {function}('{path}')"
+            for function in ("read_text", "read_blob", "read_csv", "read_json_objects")
+            for path in (
+                *("{beyond}/secret.csv", "{inside}/../outside/secret.csv", "{inside}/link.csv"),
+                *("{inside}/part=*/../../outside/secret.csv", "{inside}/door/secret.csv"),
+                *("{inside}/relative.csv", "{inside}/root/etc/passwd", "{inside}/root{beyond}/s*"),
+            )
+        ),
+        "from read_parquet('/*')",
+        "from read_parquet('{beyond}/*.parquet')",
+        "from read_parquet(['{inside}/part=*/models.parquet', '{beyond}/secret.csv'])",
+        "from '{beyond}/secret.csv'",
+        "from '{inside}/link.csv'",
+        "from '{inside}/door/secret.csv'",
+        "from read_text('{inside}')",
+        "from read_text('{inside}x/secret.csv')",
+        "from read_text('~/.bashrc')",
+        "from read_text('~root/.bashrc')",
+        "from read_text('{inside}/~/../../outside/secret.csv')",
+        "from read_text('{inside}/./../outside/secret.csv')",
+        "from read_text('{inside}//..//outside/secret.csv')",
+        "from read_text('{inside}\\..\\outside\\secret.csv')",
+        "from read_text('file://{beyond}/secret.csv')",
+        "from read_text('file:{beyond}/secret.csv')",
+        "from read_text('file://localhost{beyond}/secret.csv')",
+        "from read_text('{inside}/../outside/s?cret.csv')",
+        "from read_text('{inside}/../{outside,shared}/secret.csv')",
+        "from read_text('/proc/self/root{beyond}/secret.csv')",
+        "from read_text('/proc/self/cwd/../outside/secret.csv')",
+        "from read_text('/proc/self/environ')",
+        "from read_text('/dev/fd/0')",
+        "from read_text('https://example.com/x')",
+        "from read_text('s3://bucket/x')",
+        "from glob('/*')",
+        "from glob('{beyond}/*')",
+        "from glob('{inside}/../*')",
+        "from glob('{inside}/door/*')",
+        "from glob('{inside}/root/*')",
+        "from glob('~/*')",
+        "from parquet_metadata('{beyond}/secret.csv')",
+        "from parquet_schema('{inside}/link.csv')",
+        "from sniff_csv('{beyond}/secret.csv')",
+        "from sniff_csv('{inside}/link.csv')",
+        "from read_duckdb('{beyond}/store.duckdb', table_name = 'models')",
+        "from read_duckdb('{inside}/door/store.duckdb', table_name = 'models')",
+        "from read_text(parts.files('../../outside/secret'))",
+        "from read_text(getvariable('parts')[1] || '/../../outside/secret.csv')",
+        "summarize '{beyond}/secret.csv'",
+        "describe '{inside}/link.csv'",
+        "pivot '{beyond}/secret.csv' on a using count(*)",
+        "from read_csv('{inside}/door/secret.csv', store_rejects = true)",
+    ],
+    "folder: more rights": [
+        "set allowed_directories = ['/']",
+        "set allowed_paths = ['/etc/passwd']",
+        "set enable_external_access = true",
+        "set global enable_external_access = true",
+        "reset enable_external_access",
+        "reset allowed_directories",
+        "set disabled_filesystems = ''",
+        "set lock_configuration = false",
+        "set file_search_path = '{beyond}'",
+        "set home_directory = '{beyond}'",
+        "set temp_directory = '{inside}'",
+        "set variable parts = ['{beyond}']",
+        "reset variable parts",
+        "pragma enable_logging",
+        "pragma enable_profiling",
+        "pragma database_list",
+        "from enable_logging(storage := 'file', storage_path := '{inside}/log')",
+        "from enable_profiling(save_location := '{inside}/profile')",
+        "call enable_profiling(save_location := '{inside}/profile')",
+        "install httpfs",
+        "load httpfs",
+        "load '{inside}/link.csv'",
+        "install '{inside}/link.csv'",
+        "attach '{inside}/stolen.duckdb'",
+        "attach '{inside}/published.duckdb' as again",
+        "attach '{inside}/published.duckdb' as again (read_only)",
+        "attach '{beyond}/store.duckdb' as again (read_only)",
+        "attach '{inside}/door/store.duckdb' as again",
+        "explain analyze attach '{inside}/stolen.duckdb'",
+        "attach ':memory:' as other",
+        "detach memory",
+        "use parts",
+        "create secret s (type s3, key_id 'x', secret 'y')",
+    ],
+    "folder: its views": [
+        "insert into models select * from models",
+        "delete from models",
+        "update models set model = 'x'",
+        "insert into parts.models select * from parts.models",
+        "delete from parts.losing_models",
+        "insert into declared.layers select * from layers",
+        "delete from declared.layers",
+        "drop view models",
+        "drop schema parts cascade",
+        "drop schema declared cascade",
+        "alter view models rename to x",
+        "alter table declared.layers drop column depth",
+        "create or replace view models as select 'forged' as model",
+        "create or replace temp view models as select 'forged' as model",
+        "create or replace macro parts.files(name) as ['{beyond}/secret.csv']",
+        "create or replace temp macro files(name) as ['{beyond}/secret.csv']",
+        "comment on view models is 'x'",
+        "truncate models",
+        "checkpoint",
+        "vacuum analyze",
+    ],
+}
+
+# What it may read: itself.
+HARMLESS_AT_A_FOLDER = [
+    "select count(*) from glob('{inside}/part=*/*.parquet')",
+    "select count(*) from read_parquet('{inside}/part=*/models.parquet')",
+    "select count(*) from read_text('{inside}/part=*/part.json')",
+    "from read_duckdb('{inside}/published.duckdb', table_name = 'store_info')",
+    # Names like any others: nothing lies there.
+    "from read_text('{inside}/%2e%2e/outside/secret.csv')",
+    "from read_text('{inside}/..%2foutside/secret.csv')",
+    "select getvariable('parts')",
+    "select parts.files('models')",
+    "explain analyze from models",
+    f"explain analyze {_PIVOT}",
+    f"-- a remark\n{_PIVOT};",
+    f"with x as ({_PIVOT}) from x",
+    "from duckdb_views() where not internal",
+]

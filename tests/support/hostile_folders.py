@@ -33,14 +33,17 @@ def last(folder: Path) -> Path:
 
 
 def row_count(file: Path) -> int:
-    ((count,),) = duckdb.sql(f"select count(*) from '{quoted(file)}'").fetchall()
+    with duckdb.connect() as connection:
+        ((count,),) = connection.sql(f"select count(*) from '{quoted(file)}'").fetchall()
     return int(count)
 
 
 def rewritten(file: Path, query: str) -> None:
     """Let a file hold what a query makes of it."""
     fresh = file.with_name("fresh")
-    duckdb.sql(query.replace("this", f"read_parquet('{quoted(file)}')")).write_parquet(str(fresh))
+    query = query.replace("this", f"read_parquet('{quoted(file)}')")
+    with duckdb.connect() as connection:
+        connection.sql(query).write_parquet(str(fresh))
     fresh.replace(file)
 
 
