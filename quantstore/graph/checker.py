@@ -1,5 +1,6 @@
 """What onnx.checker says of a model, without its weights and without shape inference."""
 
+import math
 from collections.abc import Iterable
 
 import onnx
@@ -127,7 +128,9 @@ def _set_apart(node: onnx.NodeProto) -> None:
 
 
 def _copy_tensor(tensor: onnx.TensorProto, small: onnx.TensorProto) -> None:
-    if tensor.ByteSize() <= _SMALL_BYTES and not tensor.external_data:
+    # Protobuf writes a message to say how long it is, so that few are asked.
+    is_small = math.prod(tensor.dims) <= _SMALL_BYTES and tensor.ByteSize() <= _SMALL_BYTES
+    if is_small and not tensor.external_data:
         small.CopyFrom(tensor)
         return
     small.name = tensor.name

@@ -27,6 +27,7 @@ from quantstore.file_formats.signature import (
 from quantstore.graph.checker import complaint_of
 from quantstore.graph.constants import is_qonnx_quantizer
 from quantstore.graph.functions import unfold
+from quantstore.graph.large_tensors import LargeTensor, attach, parse_apart
 from quantstore.graph.limits import require_bounded, require_room, subgraphs
 from quantstore.graph.sparse import make_dense
 from quantstore.graph.tensors import data_path, dimensions, external_tensors
@@ -89,18 +90,19 @@ def open_model(path: Path, *, is_judged: bool = True) -> ModelFile:
     """
     content = read_content(path)
     digest, file_bytes = hashlib.sha256(), len(content)
-    # Beside the parsing: neither needs the other, and each takes about as long.
+    # Beside everything else: neither needs the other.
     hashing = threading.Thread(target=digest.update, args=(content,))
     hashing.start()
     try:
-        proto = _parse(content)
+        proto, apart = _parse(content)
+        _require_sound(proto)
+        require_bounded(proto, {name: large.length for name, large in apart.items()})
+        complaint = complaint_of(proto) if is_judged else ""
+        model = _read(proto)
+        attach(model, apart)
     finally:
         hashing.join()
     del content
-    _require_sound(proto)
-    require_bounded(proto)
-    complaint = complaint_of(proto) if is_judged else ""
-    model = _read(proto)
 
     data_files: dict[Path, DataFile] = {}
     for tensor in external_tensors(model):
@@ -154,9 +156,9 @@ def external_names(path: Path) -> list[str]:
     Raises:
         ModelFileError: no such file, not readable, no ONNX, or more than a machine can follow.
     """
-    proto = _parse(read_content(path))
+    proto, apart = _parse(read_content(path))
     _require_sound(proto)
-    require_bounded(proto)
+    require_bounded(proto, {name: large.length for name, large in apart.items()})
     return list(dict.fromkeys(str(tensor.location) for tensor in external_tensors(_read(proto))))
 
 
@@ -306,10 +308,11 @@ def _changed(path: Path) -> MissingWeightsError:
     return MissingWeightsError(f"external data {path.name} changed while it was read", "try again")
 
 
-def _parse(content: bytes) -> onnx.ModelProto:
+def _parse(content: bytes) -> tuple[onnx.ModelProto, dict[str, LargeTensor]]:
+    """The message of a file, and what was left in its content."""
     head = content[:HEAD_BYTES]
     try:
-        proto = onnx.load_model_from_string(content)
+        proto, apart = parse_apart(content)
     except DecodeError as error:
         refuse_text(head)
         refuse_other_messages(head)
@@ -322,7 +325,7 @@ def _parse(content: bytes) -> onnx.ModelProto:
         refuse_other_messages(head)
     if not proto.HasField("graph") or not proto.graph.node:
         raise ModelFileError("not an ONNX file: it contains no graph", _AGAIN)
-    return proto
+    return proto, apart
 
 
 def _read(proto: onnx.ModelProto) -> ir.Model:

@@ -5,8 +5,9 @@ sentence.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import onnx
 
@@ -27,8 +28,13 @@ MOST_SPARSE_ELEMENTS = 1 << 27
 _AGAIN = "export the model again"
 
 
-def require_bounded(model: onnx.ModelProto) -> None:
+def require_bounded(
+    model: onnx.ModelProto, apart: Mapping[str, int] = MappingProxyType({})
+) -> None:
     """Refuse a graph that is small in the file and endless when it is followed.
+
+    Args:
+        apart: how many bytes of an initializer lie outside the message, by its name.
 
     Raises:
         ModelFileError: local functions that call themselves, or that unfold to too many nodes or
@@ -39,7 +45,7 @@ def require_bounded(model: onnx.ModelProto) -> None:
     for function in model.functions:
         for node in function.node:
             _require_possible_attributes(node)
-    _require_possible_tensors(model.graph)
+    _require_possible_tensors(model.graph, apart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +115,11 @@ def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
     return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
 
 
-def _require_possible_tensors(graph: onnx.GraphProto) -> None:
+def _require_possible_tensors(
+    graph: onnx.GraphProto, apart: Mapping[str, int] = MappingProxyType({})
+) -> None:
     for tensor in graph.initializer:
-        _require_possible(tensor, tensor.name)
+        _require_possible(tensor, tensor.name, apart.get(tensor.name, 0))
     for node in graph.node:
         _require_possible_attributes(node)
 
@@ -126,12 +134,12 @@ def _require_possible_attributes(node: onnx.NodeProto) -> None:
             _require_possible_tensors(subgraph)
 
 
-def _require_possible(tensor: onnx.TensorProto, name: str) -> None:
+def _require_possible(tensor: onnx.TensorProto, name: str, bytes_apart: int = 0) -> None:
     """Refuse what no file can hold, before anything is allocated for it."""
     _require_positive(name, tensor.dims)
     # What lies in another file is compared with the length of that file.
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        require_room(name, math.prod(tensor.dims), tensor.ByteSize())
+        require_room(name, math.prod(tensor.dims), bytes_apart or tensor.ByteSize())
 
 
 def require_room(name: str | None, value_count: int, most_bytes: int) -> None:
