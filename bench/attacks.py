@@ -127,7 +127,7 @@ def run(attack: Attack, path: Path, seconds: float) -> Result:
 def outcome_of(error: RejectedQueryError) -> str:
     """Which of the ends a refusal stands for."""
     text = str(error)
-    if text.startswith("stopped after"):
+    if text.startswith("the query was stopped after"):
         return TOO_SLOW
     if text == str(out_of_memory()) or text.startswith("the answer is larger than"):
         return TOO_LARGE

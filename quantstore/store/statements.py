@@ -30,6 +30,8 @@ def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.State
     # A PIVOT that must look up its columns first counts as several, whatever it is part of.
     if statement_type == duckdb.StatementType.MULTI:
         statement_type = _type_with_pivot(connection, statements[0].query)
+    elif statement_type == duckdb.StatementType.SELECT:
+        _require_no_writing_inside(connection, statements[0].query)
     if statement_type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
         raise RejectedQueryError(ONLY_SELECT, ONE_SELECT)
     if statement_type == duckdb.StatementType.EXPLAIN:
@@ -43,6 +45,8 @@ def _type_with_pivot(connection: duckdb.DuckDBPyConnection, query: str) -> duckd
     encoded, offsets = _word_offsets(query)
     if encoded[offsets[0] :][:7].lower() == b"explain":
         return duckdb.StatementType.EXPLAIN
+    if _writing_words(query):
+        return duckdb.StatementType.MULTI
     end = next((at for at in offsets if encoded.startswith(b";", at)), len(encoded))
     try:
         # Only what reads may stand in parentheses.
@@ -50,6 +54,30 @@ def _type_with_pivot(connection: duckdb.DuckDBPyConnection, query: str) -> duckd
     except duckdb.ParserException:
         return duckdb.StatementType.MULTI
     return duckdb.StatementType.SELECT
+
+
+def _require_no_writing_inside(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    """Raise where a table of WITH is a statement that writes: DuckDB calls the whole a SELECT."""
+    if not _writing_words(query):
+        return
+    ((serialized,),) = connection.execute("select json_serialize_sql(?)", [query]).fetchall()
+    nodes = set(_NODES.findall(serialized))
+    if not nodes or not nodes <= _READING_NODES:
+        raise RejectedQueryError(ONLY_SELECT, ONE_SELECT)
+
+
+# What DuckDB writes into its tree of a statement. A text of the statement has its quotes escaped.
+_NODES = re.compile(r'"type":"(\w+_NODE)"')
+_READING_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+
+
+def _writing_words(query: str) -> bool:
+    """Whether a word of the statement begins one that writes, or is a name that reads like that."""
+    encoded, offsets = _word_offsets(query)
+    return any(_WRITES.match(encoded, at) for at in offsets)
+
+
+_WRITES = re.compile(rb"(copy|insert|update|delete|merge|truncate)\b", re.IGNORECASE)
 
 
 def _explained(query: str) -> str:

@@ -27,6 +27,9 @@ def connection():
         *(f"/* x */ {PIVOT}", f"-- x\n{PIVOT}; -- y", f"describe {PIVOT}", f"explain {PIVOT}"),
         *(f"explain analyze {PIVOT}", f"/* x */ explain /* y */ analyze {PIVOT}"),
         f"select 'é;' from ({PIVOT}) -- é",
+        *('select \'copy\', "insert" from (select 1 as "insert")', "select 1 as copy"),
+        "with copy as (from orders) select * from copy union all from orders",
+        "with recursive t as (select 1 as n union all select n + 1 from t where n < 9) from t",
     ],
 )
 def test_what_reads_is_let_through(connection, sql):
@@ -45,6 +48,15 @@ def test_what_reads_is_let_through(connection, sql):
         f"with x as ({PIVOT}) merge into taken using x on true when matched then delete",
         *("export database 'x'", "attach 'x'", "delete from orders", "drop table orders"),
         f"copy ({PIVOT}) to 'x.csv' -- from orders",
+        "with x as (copy orders to 'x.csv') from x",
+        f"with x as (copy orders to 'x.csv'), y as ({PIVOT}) from y",
+        "select (with x as materialized (copy orders to 'x.csv') select count(*) from x)",
+        "from orders where amount in (with x as (delete from taken returning amount) from x)",
+        "with x as (with y as (from taken) insert into taken from y returning *) from x",
+        "(with x as (update taken set amount = 1 returning *) from x)",
+        "select 1 union all (with x as (COPY orders TO 'x.csv') select 1)",
+        "explain analyze with x as (copy orders to 'x.csv') from x",
+        "with x as (copy/**/orders to 'x.csv') select '\"type\":\"SELECT_NODE\"' from x",
     ],
 )
 def test_what_writes_is_refused_behind_explain_remarks_and_pivots(connection, prefix, remark, sql):

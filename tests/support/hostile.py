@@ -33,6 +33,8 @@ def lay_links(inside: Path, beyond: Path, secret: str) -> None:
     (inside / "root").symlink_to("/")
 
 
+_PIVOT = "pivot layer_errors on scheme using avg(mse)"
+
 # Refused before they begin, or where they reach for something else.
 REFUSED = {
     "files": [
@@ -431,8 +433,6 @@ MONSTROUS = {
 # They end the process that runs them.
 DEADLY = ["select (repeat('[', 100_000) || repeat(']', 100_000))::json::variant"]
 
-_PIVOT = "pivot layer_errors on scheme using avg(mse)"
-
 # Refused where the store is a published folder: there DuckDB may open files.
 REFUSED_AT_A_FOLDER = {
     "folder: copies into it": [
@@ -454,6 +454,11 @@ REFUSED_AT_A_FOLDER = {
         "explain explain analyze copy models to '{inside}/s.csv'",
         "with x as (copy models to '{inside}/s.csv') from x",
         "with x as materialized (copy models to '{inside}/s.csv') from x",
+        "select (with x as (copy models to '{inside}/s.csv') select count(*) from x)",
+        "select 1 union all (with x as (copy models to '{inside}/s.csv') select 1)",
+        "explain analyze with x as (copy models to '{inside}/s.csv') from x",
+        f"with x as (copy models to '{{inside}}/s.csv'), y as ({_PIVOT}) from y",
+        "with x as (copy (select '') to '{inside}/published.duckdb' (format csv)) from x",
         "from (copy models to '{inside}/s.csv')",
         "(copy models to '{inside}/s.csv')",
         "prepare p as copy models to '{inside}/s.csv'",
