@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantstore.store import Connection
-from quantstore.wording.answers import StoredRescue
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from quantstore.wording.answers import StoredRescue
 
 
 def rescues(con: Connection, model: str | None = None) -> "pd.DataFrame":
@@ -74,10 +75,11 @@ def latest_rescues(con: Connection, model: str) -> "pd.DataFrame":
     return latest.sort_values("target", kind="stable").reset_index(drop=True)
 
 
-def stored_rescues(con: Connection, model: str) -> list[StoredRescue]:
+def stored_rescues(con: Connection, model: str) -> "list[StoredRescue]":
     """The latest rescue of each target, with the name of its quantized file."""
     import pandas as pd
 
+    from quantstore.wording.answers import StoredRescue
     from quantstore.wording.frames import rescue_record
 
     latest = []

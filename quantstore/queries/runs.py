@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from quantstore.queries.lookup import model_key
 from quantstore.schemes import TARGETS
 from quantstore.store import Connection
-from quantstore.wording.drift import FALLS_FROM_DB
 from quantstore.wording.verdicts import OWN_GRID_DB
 
 if TYPE_CHECKING:
@@ -211,6 +210,8 @@ def drift(con: Connection, runs: Sequence[int]) -> "pd.DataFrame":
     accumulated error falls below everything before it, both cut at 40 dB; 0 where it does not.
     ``layer_id`` and the statistics of its weights are NULL where the node is no layer.
     """
+    from quantstore.wording.drift import FALLS_FROM_DB
+
     return con.frame(
         """
         with accumulated as (
