@@ -144,9 +144,9 @@ def backup(db: Path, file: Path, replace: bool) -> None:
 def compact(db: Path, folder: Path | None) -> None:
     """Return the space of removed models to the disk, or merge the parts of a published FOLDER.
 
-    Needs space for a second copy on the same disk while it works. Others can read and publish into
-    FOLDER meanwhile. Merged parts stay for a day, for those who still read them; the next compact
-    removes them.
+    Needs space for a second copy on the same disk while it works. Others can read meanwhile, and
+    publish into FOLDER. Merged parts stay for a day, for those who still read them; the next
+    compact removes them.
 
     \b
     Examples:

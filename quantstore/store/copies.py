@@ -14,7 +14,7 @@ import duckdb
 
 from quantstore.errors import QuantstoreError, StoreError
 from quantstore.store.beside import room_beside
-from quantstore.store.connection import alone, missing_store, reading
+from quantstore.store.connection import StoreStamp, alone, missing_store, reading, stamp
 from quantstore.store.published import require_writable
 from quantstore.store.schema import STORAGE_VERSION, require_our_schema
 
@@ -51,7 +51,10 @@ def backup(path: Path, target: Path, *, replace: bool = False) -> CopySummary:
 
 
 def compact(path: Path, wait_seconds: float | None = None) -> CopySummary:
-    """Write the store anew without the room that removed models left; nobody else writes meanwhile.
+    """Write the store anew without the room that removed models left.
+
+    Others read while it is copied, and wait while the copy takes its place, which takes
+    milliseconds. It is copied once more, with nobody else in it, where somebody wrote in between.
 
     Raises:
         StoreError: the store is missing, locked, damaged or too new, or the folder has no room for
@@ -62,18 +65,31 @@ def compact(path: Path, wait_seconds: float | None = None) -> CopySummary:
     # A symbolic link stays one.
     path = path.resolve()
     before = _file_bytes(path)
-    with _successor(path) as fresh, alone(path, wait_seconds) as connection:
-        require_our_schema(connection, path)
-        # The log goes into the file and away, so that none lies beside the one that takes over.
-        connection.execute("checkpoint")
-        _copy(connection, fresh)
+    with _successor(path) as fresh:
+        with alone(path, wait_seconds) as connection:
+            require_our_schema(connection, path)
+            connection.execute("checkpoint")
+        with reading(path, wait_seconds) as copied:
+            state = stamp(path)
+            _copy(copied._connection, fresh)
+        _take_over(path, fresh, state, wait_seconds)
+    return CopySummary(before, _file_bytes(path))
+
+
+def _take_over(path: Path, fresh: Path, state: StoreStamp, wait_seconds: float | None) -> None:
+    """Put a copy of the store in its place; of the state that it has by now, if it has changed."""
+    with alone(path, wait_seconds) as connection:
+        if stamp(path) != state:
+            # The log goes into the file and away, so that none lies beside the one that takes over.
+            connection.execute("checkpoint")
+            fresh.unlink()
+            _copy(connection, fresh)
         fresh.chmod(path.stat().st_mode & 0o7777)
         # Who opens the new file writes a log of the same name, which is not ours to remove when we
         # close the old one.
         connection.execute("pragma disable_checkpoint_on_shutdown")
         fresh.replace(path)
         time.sleep(_OPENING_SECONDS)
-    return CopySummary(before, _file_bytes(path))
 
 
 def _require_target(path: Path, target: Path, *, replace: bool) -> None:

@@ -25,7 +25,7 @@ from quantstore.errors import (
     UnknownModelError,
 )
 from quantstore.schemes import TARGETS
-from quantstore.store import exports, imports, tables
+from quantstore.store import copies, exports, imports, tables
 from tests.support.runs import a_run, add
 
 pytestmark = pytest.mark.slow
@@ -806,6 +806,36 @@ def test_what_others_write_while_the_store_is_compacted_is_kept(own_copy):
             store.compact(own_copy)
         writer.communicate()
     assert writer.returncode == 0
+    assert ask(own_copy, "select count(*) from store_info where key like 'row%'") == [(8,)]
+
+
+READER = """
+import sys
+from pathlib import Path
+from quantstore import store
+with store.reading(Path(sys.argv[1]), wait_seconds=0) as connection:
+    print(connection.value("select count(*) from models"))
+"""
+
+
+def test_others_read_while_the_store_is_compacted_and_write_before_the_copy_takes_over(
+    own_copy, monkeypatch
+):
+    copy, seen = copies._copy, []
+
+    def copy_among_others(connection, fresh):
+        if not seen:
+            reader = [sys.executable, "-c", READER, own_copy]
+            seen.append(subprocess.run(reader, capture_output=True, text=True, check=True).stdout)
+            # It waits for as long as the store is copied, and then goes first.
+            writers.append(subprocess.Popen([sys.executable, "-c", WRITER, own_copy]))
+        copy(connection, fresh)
+
+    writers = []
+    monkeypatch.setattr(copies, "_copy", copy_among_others)
+    store.compact(own_copy)
+    assert writers[0].wait() == 0
+    assert seen == [f"{len(ask(own_copy, 'from models'))}\n"]
     assert ask(own_copy, "select count(*) from store_info where key like 'row%'") == [(8,)]
 
 
