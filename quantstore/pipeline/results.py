@@ -29,18 +29,23 @@ class StoredAs:
 
 
 def stored_as(
-    path: Path, store_path: Path, sha256: str, report: ReportProgress, *, fold: bool
+    path: Path, store_path: Path, sha256: str, report: ReportProgress, *, fold: bool | None
 ) -> StoredAs:
     """Find the model of this content in the store; ingest it where it is not there.
+
+    Args:
+        fold: whether BatchNormalization is folded into its weights; None where either will do:
+            folded before unfolded, and folded where it is ingested.
 
     Raises:
         QuantstoreError: it cannot be ingested.
     """
-    name = _name_of(store_path, sha256, fold=fold)
-    if name is not None:
-        return StoredAs(name, was_ingested=False)
+    for is_folded in (True, False) if fold is None else (fold,):
+        name = _name_of(store_path, sha256, fold=is_folded)
+        if name is not None:
+            return StoredAs(name, was_ingested=False)
     report(Progress("measuring the weights", 0, 1))
-    result = ingest_file(path, store_path, IngestChoices(fold=fold))
+    result = ingest_file(path, store_path, IngestChoices(fold=fold is not False))
     return StoredAs(str(result.model), was_ingested=result.outcome != "already stored")
 
 

@@ -56,7 +56,11 @@ def audit_layers(con: Connection, audit_id: int) -> "pd.DataFrame":
             bands.band
         from audit_layers
         asof left join bands
-            on if(rounding is null, stored_p10_db, coalesce(stored_p10_db, 'infinity'))
+            on if(
+                rounding is null,
+                nullif(stored_p10_db, 'infinity'),
+                coalesce(stored_p10_db, 'infinity')
+            )
                 >= bands.lower_db
         left join layers as int8 on int8.layer_id = audit_layers.int8_layer_id
         left join layers as floats on floats.layer_id = audit_layers.float_layer_id

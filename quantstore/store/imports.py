@@ -31,6 +31,7 @@ from quantstore.store.exports import (
 from quantstore.store.keys import KEY_COLUMNS
 from quantstore.store.labelling import Labels, labels
 from quantstore.store.models import free_name, remove_model
+from quantstore.store.rows import may_be_infinite
 from quantstore.store.schema import SCHEMA_VERSION, create_schema
 from quantstore.store.tables import ALL_TABLES, INGESTS, OF_MODELS, Table, parquet_name
 from quantstore.store.totals import add_totals
@@ -342,6 +343,11 @@ def is_infinite(column: str) -> str:
     return f"has values of {column} that are not finite"
 
 
+def _is_no_number(table: str, column: str) -> str:
+    """A condition: a value is NaN, or infinite where that has no meaning."""
+    return f'isnan("{column}")' if may_be_infinite(table, column) else f'not isfinite("{column}")'
+
+
 def _wrong_values(
     duck: duckdb.DuckDBPyConnection, table: str, manifest: dict[str, object]
 ) -> Iterator[str]:
@@ -350,7 +356,9 @@ def _wrong_values(
     # Every column is counted, so that every page of the file is read before our store is open.
     counts = [f'count("{column}")' for column in columns]
     counts += [
-        f'count(*) filter (not isfinite("{column}"))' if data_type in ("DOUBLE", "FLOAT") else "0"
+        f"count(*) filter ({_is_no_number(table, column)})"
+        if data_type in ("DOUBLE", "FLOAT")
+        else "0"
         for column, (data_type, _) in columns.items()
     ]
     listed = ", ".join(counts)

@@ -5,7 +5,7 @@ Neither pandas nor pyarrow is loaded for it: importing them takes longer than a 
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -29,13 +29,22 @@ def load_numpy() -> None:
     import numpy.ma  # noqa: F401
 
 
+def may_be_infinite(table: str, column: str) -> bool:
+    """Whether infinity has a meaning of its own: in audits, where nothing is lost.
+
+    There NULL means that a value was not measured.
+    """
+    return table.startswith("audit") and column.endswith("_db")
+
+
 def insert(connection: duckdb.DuckDBPyConnection, table: str, columns: "dict[str, Any]") -> None:
     """Append columns to a table by name.
 
     Args:
         columns: all of one length, each an array or a list. What a list holds is a number, a bool,
-            text, a date, bytes, an array, a sequence of text or of numbers, or None. NaN and
-            infinities, which mean "not defined", become NULL.
+            text, a date, bytes, an array, a sequence of text or of numbers, or None. NaN, which
+            means "not defined", becomes NULL, and so do infinities unless the column keeps them:
+            see :func:`may_be_infinite`.
     """
     samples = [
         next((value for value in values if value is not None), None) for values in columns.values()
@@ -55,14 +64,20 @@ def _cell_count(values: Any) -> int:
 
 
 def _append(connection: duckdb.DuckDBPyConnection, table: str, columns: "dict[str, Any]") -> None:
-    import numpy as np
-
     cells = [
-        _plain(values) if isinstance(values, np.ndarray) else map(_plain, values)
-        for values in columns.values()
+        _cells(values, has_infinities=may_be_infinite(table, name))
+        for name, values in columns.items()
     ]
     with connection.appender(table, columns=list(columns)) as appender:
         appender.append_rows(zip(*cells, strict=True))
+
+
+def _cells(values: Any, *, has_infinities: bool) -> "Iterable[Any]":
+    import numpy as np
+
+    if has_infinities:
+        return [None if math.isnan(value) else value for value in values]
+    return _plain(values) if isinstance(values, np.ndarray) else map(_plain, values)
 
 
 def _plain(cell: Any) -> Any:
@@ -96,7 +111,7 @@ def _insert_many(
                 incoming["incoming_row"] = np.arange(len(values))
                 expressions.append(f"coalesce({name}, []) as {name}")
             else:
-                incoming[name] = _column(values)
+                incoming[name] = _column(values, has_infinities=may_be_infinite(table, name))
                 expressions.append(name)
         _register(connection, registered, "incoming", incoming)
         if joins:
@@ -135,7 +150,7 @@ def _items(arrays: "Sequence[Array]") -> "dict[str, Array]":
     }
 
 
-def _column(values: Any) -> "Array":
+def _column(values: Any, *, has_infinities: bool = False) -> "Array":
     """An array as DuckDB reads it, with a mask where a value is missing or not defined."""
     import numpy as np
 
@@ -152,7 +167,7 @@ def _column(values: Any) -> "Array":
         column = np.zeros(len(values), dtype=dense.dtype)
         column[~is_missing] = dense
     if column.dtype.kind == "f":
-        is_missing |= ~np.isfinite(column)
+        is_missing |= np.isnan(column) if has_infinities else ~np.isfinite(column)
     return np.ma.MaskedArray(column, mask=is_missing) if is_missing.any() else column
 
 

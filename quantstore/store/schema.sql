@@ -875,15 +875,15 @@ comment on column audits.paired_layers is 'Layers of the int8 file whose float l
 comment on column audits.rounded_tensors is 'Activations that the int8 file rounds.';
 comment on column audits.paired_tensors is 'Of these, activations whose float tensor is known.';
 comment on column audits.grid_db is
-'SQNR at the worst output of the int8 file in float arithmetic, in dB; NULL where nothing is lost, or where neither file was run (sample_count 0).';
+'SQNR at the worst output of the int8 file in float arithmetic, in dB; infinite where nothing is lost, NULL where neither file was run (sample_count 0). Audits of quantstore before 0.2 have NULL for both.';
 comment on column audits.integer_db is
-'The same with the integer kernels of the computer that ran the audit; NULL as well where they were not run.';
+'The same with the integer kernels of the computer that ran the audit; NULL where they were not run.';
 comment on column audits.exact_db is
-'The same with integer kernels and sums that cannot saturate; NULL as well where they were not run.';
+'The same with integer kernels and sums that cannot saturate; NULL where they were not run.';
 comment on column audits.weights_db is 'The same with the int8 weights alone: activations stay in float.';
 comment on column audits.activations_db is 'The same with the rounded activations alone: weights stay in float.';
 comment on column audits.neither_db is
-'The same with neither, which proves that layers and tensors are paired rightly: near exact.';
+'The same with neither, which proves that layers and tensors are paired rightly: near exact, infinite if exact.';
 comment on column audits.saturates is
 'Whether the integer kernels lose more than 1 dB to sums that saturate.';
 comment on column audits.seconds is 'How long it took, in seconds.';
@@ -921,18 +921,18 @@ comment on column audit_layers.matched_by is
 comment on column audit_layers.relative_error is
 'Difference of the weights over the float weights, as a ratio of their norms, over a sample of both.';
 comment on column audit_layers.stored_scheme is 'How the int8 file stores the weights; NULL where it stores floats.';
-comment on column audit_layers.stored_sqnr_db is 'SQNR of the stored weights against the float weights, in dB; NULL where they are equal.';
+comment on column audit_layers.stored_sqnr_db is 'SQNR of the stored weights against the float weights, in dB; infinite where they are equal.';
 comment on column audit_layers.stored_p10_db is 'The same that 90 % of the channels reach.';
 comment on column audit_layers.plain_p10_db is
-'The same of plain min-max rounding of the same kind; NULL as well where the kind is not known.';
+'The same of plain min-max rounding of the same kind; NULL where the kind is not known.';
 comment on column audit_layers.per_channel_p10_db is
-'The same of plain min-max rounding with a scale per channel; NULL as well where the kind is not known.';
+'The same of plain min-max rounding with a scale per channel; NULL where the kind is not known.';
 comment on column audit_layers.scale_ratio is
 'Scale of the file over the scale of plain min-max rounding, median over the channels; NULL where it is not known.';
 comment on column audit_layers.rounding is
 'plain: every code is the nearest one; clipped: but for values beyond the grid; changed: weights were moved (bias correction, compensated rounding, training); NULL where they are floats.';
 comment on column audit_layers.released_gain_db is
-'What the worst output gains with float weights in this layer alone, in dB; NULL where it was not tried.';
+'What the worst output gains with float weights in this layer alone, in dB; infinite where nothing is lost then, NULL where it was not tried.';
 
 -- Grain: one row per audit and activation that the int8 file rounds.
 create table audit_tensors (
@@ -966,13 +966,13 @@ comment on column audit_tensors.seen_high is 'Largest value of the float tensor 
 comment on column audit_tensors.saturated_share is 'Share of the values beyond the ends of the grid, from 0 to 1.';
 comment on column audit_tensors.used_share is 'Share of the grid that the values reach, from 0 to 1.';
 comment on column audit_tensors.sqnr_db is
-'SQNR of rounding the float tensor to this grid, in dB; NULL where nothing is lost, or the grid is found at run time.';
+'SQNR of rounding the float tensor to this grid, in dB; infinite where nothing is lost, NULL where the grid is found at run time.';
 comment on column audit_tensors.best_sqnr_db is
 'The same with as many codes over the range of the least squared error.';
 comment on column audit_tensors.drift_db is
-'SQNR of the tensor in the int8 file, with everything before it, in dB; NULL where it is exact.';
+'SQNR of the tensor in the int8 file, with everything before it, in dB; infinite where it is exact.';
 comment on column audit_tensors.released_gain_db is
-'What the worst output gains with this tensor alone left in float, in dB; NULL where it was not tried.';
+'What the worst output gains with this tensor alone left in float, in dB; infinite where nothing is lost then, NULL where it was not tried.';
 
 -- Grain: one row per audit, output and part.
 create table audit_outputs (
@@ -995,9 +995,9 @@ comment on column audit_outputs.output is 'Name of the output of the float file.
 comment on column audit_outputs.part is 'Part of the output; NULL for all of it.';
 comment on column audit_outputs.point is 'Where it is compared, in words.';
 comment on column audit_outputs.decides is 'Whether it counts in the values of the audit.';
-comment on column audit_outputs.grid_db is 'SQNR in float arithmetic, in dB; NULL where nothing is lost.';
-comment on column audit_outputs.integer_db is 'The same with integer kernels; NULL as well where they were not run.';
-comment on column audit_outputs.exact_db is 'The same with exact integer sums; NULL as well where they were not run.';
+comment on column audit_outputs.grid_db is 'SQNR in float arithmetic, in dB; infinite where nothing is lost.';
+comment on column audit_outputs.integer_db is 'The same with integer kernels; NULL where they were not run.';
+comment on column audit_outputs.exact_db is 'The same with exact integer sums; NULL where they were not run.';
 comment on column audit_outputs.weights_db is 'The same with the int8 weights alone.';
 comment on column audit_outputs.activations_db is 'The same with the rounded activations alone.';
 comment on column audit_outputs.neither_db is 'The same with neither.';

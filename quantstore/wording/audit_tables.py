@@ -3,6 +3,7 @@
 Rows are those of ``queries.audit_layers``, ``queries.audit_tensors`` and ``queries.audit_outputs``.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ TENSORS_NOTE = (
 )
 NO_GRIDS = "The int8 file rounds no activations."
 NO_PARTNER = "no float layer"
+# The gain of what alone made the file lose anything.
+WHOLE_LOSS = "whole loss"
 MATCHED_BY = {
     "value": "paired by value",
     "name": "paired by name",
@@ -67,6 +70,8 @@ def _decibels(value: object) -> Cell:
 
 def _gain(row: Row) -> Cell:
     gain = figure_or_none(row["released_gain_db"])
+    if gain is not None and math.isinf(gain):
+        return Cell(text=WHOLE_LOSS)
     return Cell(text=NOTHING if gain is None else db(gain, signed=True))
 
 
@@ -204,13 +209,14 @@ def output_columns(record: "AuditRecord") -> Sequence[Column]:
     short_ways = SHORT_WAYS if record.was_taken_apart else SHORT_LITERT_WAYS
 
     def way(column: str) -> Column:
+        was_run = not math.isnan(getattr(record, column))
         return Column(
             title=short_ways[column],
             is_number=True,
             is_wide=column in ("exact_db", PAIRING_CHECK),
             help=way_titles(record)[column],
-            # What is missing in a way that was run lost nothing.
-            cell=lambda row: Cell(text=db(figure_or_none(row[column]))),
+            # What is missing in a way that was run lost nothing: in audits of older releases.
+            cell=lambda row: Cell(text=db(figure_or_none(row[column])) if was_run else NOTHING),
         )
 
     return (Column(title="output", style="name", cell=name), *map(way, ways(record)))

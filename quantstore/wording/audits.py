@@ -218,7 +218,7 @@ def layer_cause(layer: "AuditLayerRecord", name: str | None) -> str:
         name: of the layer; None where the store does not hold it.
     """
     of = f"layer {layer.int8_depth + 1}" if name is None else printable(name)
-    cost = f"The weights of {of} cost {db(layer.released_gain_db)} at the outputs"
+    cost = f"The weights of {of} {_cost(layer.released_gain_db)}"
     if layer.scale_ratio >= TELLING_SCALE_RATIO:
         return f"{cost}: their scale is {times(layer.scale_ratio)} as large as they need."
     if layer.rounding == "clipped":
@@ -232,10 +232,17 @@ def layer_cause(layer: "AuditLayerRecord", name: str | None) -> str:
     return f"{cost}."
 
 
+def _cost(gain_db: float, *, verb: str = "cost") -> str:
+    """``cost 7.7 dB at the outputs``; an infinite gain is all that is lost there."""
+    if math.isinf(gain_db):
+        return f"{verb} all that is lost at the outputs"
+    return f"{verb} {db(gain_db)} at the outputs"
+
+
 def tensor_cause(tensor: "AuditTensorRecord") -> str:
     """``Tensor sum costs 4.1 dB: 12 % of its values lie beyond its grid.``"""
     name = printable(tensor.float_tensor or tensor.int8_tensor)
-    cost = f"Tensor {name} costs {db(tensor.released_gain_db)} at the outputs"
+    cost = f"Tensor {name} {_cost(tensor.released_gain_db, verb='costs')}"
     if tensor.saturated_share > TELLING_SATURATION:
         return f"{cost}: {share(tensor.saturated_share)} of its values lie beyond its grid."
     if tensor.best_sqnr_db - tensor.sqnr_db >= SHARED_DB:
@@ -317,7 +324,8 @@ def kept(value: float | None) -> str:
 
 def audited(grid_db: float | None, float_name: str) -> str:
     """``audited: 18.6 dB against rtmdet-nano``, for a matrix; None where it is exact."""
-    value = "same answers as" if grid_db is None else f"{db(grid_db)} against"
+    is_exact = grid_db is None or math.isinf(grid_db)
+    value = "same answers as" if is_exact else f"{db(grid_db)} against"
     return f"audited: {value} {printable(float_name)}"
 
 

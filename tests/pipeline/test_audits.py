@@ -66,6 +66,14 @@ def test_models_that_are_not_stored_are_ingested(tmp_path, files):
 
 
 @pytest.mark.slow
+def test_a_model_that_is_stored_unfolded_alone_is_the_one_of_the_audit(tmp_path, files):
+    path = tmp_path / "store.duckdb"
+    ingest_file(files[0], path, IngestChoices(probe=False, fold=False))
+    assert audited(path, files).ingested == ("net-int8",)
+    assert rows(path, "select count(*) from models") == [(2,)]
+
+
+@pytest.mark.slow
 def test_an_audit_moves_with_a_new_measurement_of_its_model(path, files):
     done = audited(path, files)
     ingest_file(files[1], path, IngestChoices(probe=False, name="net-int8", replace=True))
@@ -115,7 +123,7 @@ def test_both_sides_are_named_by_file_or_by_model(path, files):
 
 
 @pytest.mark.slow
-def test_what_is_infinite_or_unknown_is_null(path, files):
+def test_what_was_not_measured_is_null(path, files):
     done = audited(path, files)
     assert math.isfinite(done.audit.record.grid_db)
     ((count,),) = rows(path, "select count(*) from audit_layers where isnan(released_gain_db)")

@@ -8,7 +8,7 @@ import pytest
 from quantstore import queries, store
 from quantstore.errors import UnknownModelError
 from quantstore.wording import frames
-from tests.support.runs import an_audit, audited
+from tests.support.runs import an_audit, an_audited_layer, an_audited_tensor, audited
 
 INT8, FLOAT = "digits-separable", "digits-rescaled"
 
@@ -48,9 +48,30 @@ def test_a_stored_audit_is_the_record_that_was_written(path):
     assert frames.audit_layer_names(layers)[1] == layers["layer"].iloc[0]
 
 
-def test_a_value_that_is_missing_is_exact_or_was_not_measured(path):
-    record = an_audit(grid_db=math.inf, integer_db=math.nan, exact_db=math.nan)
+def test_what_is_exact_is_told_from_what_was_not_measured(path):
+    layer, tensor = an_audited_layer(0, gain=math.inf), an_audited_tensor("h")
+    record = an_audit(
+        grid_db=math.inf, integer_db=math.inf, exact_db=math.nan, layers=(layer,), tensors=(tensor,)
+    )
     row, *parts = read(path, audited(path, INT8, FLOAT, record))
+    stored = frames.audit_record(row, *parts)
+    assert (stored.grid_db, stored.integer_db) == (math.inf, math.inf)
+    assert math.isnan(stored.exact_db)
+    assert row["band"] == "fine"
+    assert stored.layers[0].released_gain_db == math.inf
+    assert math.isnan(stored.tensors[0].released_gain_db)
+    with store.reading(path) as con:
+        (facts,) = (
+            one for one in queries.verdict_facts(con, [INT8]) if one.target == "int8_channel"
+        )
+    assert facts.stored_loss == f"audited: same answers as {FLOAT}"
+
+
+def test_audits_of_earlier_releases_have_null_where_nothing_is_lost(path):
+    audit_id = audited(path, INT8, FLOAT)
+    with store.writing(path) as con:
+        con.rows("update audits set grid_db = null, integer_db = null, exact_db = null")
+    row, *parts = read(path, audit_id)
     stored = frames.audit_record(row, *parts)
     assert stored.grid_db == math.inf
     assert math.isnan(stored.integer_db)

@@ -98,7 +98,8 @@ MORE_ROWS = """
             floats.model_id as float_model_id, 'net.onnx' as float_file, 'noise' as input_source,
             'x 1x1x8x8' as input_shape, 'the outputs' as compared, 8 as sample_count,
             6 as float_layers, 6 as int8_layers, 6 as paired_layers, 10 as rounded_tensors,
-            10 as paired_tensors, 18.5 as grid_db, false as saturates, 1.5 as seconds,
+            10 as paired_tensors, 18.5 as grid_db, 'infinity'::double as neither_db,
+            false as saturates, 1.5 as seconds,
             '1' as onnxruntime_version, timestamp '2026-01-01' as created_at, ['a note'] as notes
         from models as int8, models as floats
         where int8.model = 'digits-plain' and floats.model = 'digits-plain';

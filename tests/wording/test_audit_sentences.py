@@ -7,8 +7,9 @@ import pytest
 
 from quantstore.graph.findings.base import MOST_GAP_DB
 from quantstore.schemes import TARGETS
+from quantstore.wording import audit_tables as tables
 from quantstore.wording import audits, headlines, verdicts
-from quantstore.wording.columns import Interval
+from quantstore.wording.columns import NOTHING, Interval
 from quantstore.wording.units import NO_BREAK_SPACE
 from quantstore.wording.verdicts import ModelFacts
 from tests.support.runs import an_audit, an_audited_layer, an_audited_tensor
@@ -127,6 +128,30 @@ def test_files_that_differ_without_any_rounding_are_told():
 )
 def test_the_cause_of_a_layer_is_told_where_there_is_one(layer, reason):
     assert reason in plain(audits.layer_cause(layer, "conv"))
+
+
+def test_what_alone_costs_the_whole_loss_is_told_so():
+    layer = an_audited_layer(1, gain=math.inf)
+    tensor = an_audited_tensor("h", released_gain_db=math.inf)
+    assert audits.layer_cause(layer, "conv") == (
+        "The weights of conv cost all that is lost at the outputs."
+    )
+    assert audits.tensor_cause(tensor).startswith("Tensor h costs all that is lost at the outputs:")
+    (cell, *_) = (column.cell for column in tables.LAYER_COLUMNS if column.title == "gain")
+    assert cell({"released_gain_db": math.inf}).text == tables.WHOLE_LOSS
+    assert cell({"released_gain_db": None}).text == NOTHING
+
+
+def test_an_output_that_was_not_run_in_a_way_is_not_exact_in_it():
+    columns = {
+        column.title: column.cell({"integer_db": math.inf, "exact_db": None})
+        for column in tables.output_columns(an_audit(integer_db=math.inf, exact_db=math.nan))
+        if column.title in ("integer kernels", "exact sums")
+    }
+    assert {title: cell.text for title, cell in columns.items()} == {
+        "integer kernels": "exact",
+        "exact sums": NOTHING,
+    }
 
 
 @pytest.mark.parametrize(
