@@ -137,7 +137,8 @@ class _Spot:
 def _color(random: np.random.Generator) -> Rgb:
     """Mostly dark or bright, and not far from grey."""
     values = 255 * (random.beta(0.8, 0.8) + 0.25 * random.standard_normal(3))
-    red, green, blue = (int(value) for value in np.clip(values, 0, 255))
+    # For three numbers numpy's clip takes as long as all the rest.
+    red, green, blue = (int(min(max(value, 0.0), 255.0)) for value in values.tolist())
     return red, green, blue
 
 
@@ -196,6 +197,7 @@ def _writing(random: np.random.Generator, image: Image.Image, spot: _Spot, color
     """Lines of letters, each letter two strokes."""
     draw = ImageDraw.Draw(image)
     letter = max(1.0, spot.size / 40 * random.uniform(1, 4))
+    thickness = max(1, int(letter / 4))
     for line in range(int(random.integers(1, 5))):
         count = int(random.integers(4, 24))
         shown = np.flatnonzero(random.random(count) >= 0.2)
@@ -204,4 +206,4 @@ def _writing(random: np.random.Generator, image: Image.Image, spot: _Spot, color
         strokes[..., 0] += (spot.x - spot.size / 2 + 1.6 * letter * shown)[:, None, None]
         strokes[..., 1] += top
         for stroke in strokes.reshape(-1, 4).tolist():
-            draw.line(stroke, fill=color, width=max(1, int(letter / 4)))
+            draw.line(stroke, color, thickness)
