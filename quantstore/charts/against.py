@@ -10,7 +10,15 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from quantstore.charts.common import MARKS, AnyChart, band_colour, opens_layer, styled, tooltip
+from quantstore.charts.common import (
+    MARKS,
+    AnyChart,
+    band_colour,
+    depth_axis,
+    opens_layer,
+    styled,
+    tooltip,
+)
 from quantstore.charts.compare import (
     ROOMY_MODELS,
     Domain,
@@ -228,19 +236,6 @@ def by_depth(profiles: pd.DataFrame, measure: Measure, palette: Palette) -> AnyC
     )
     height_px = len(models) * pitch + 56
     return styled(chart, palette, height=height_px, padding=room(right=64))
-
-
-def depth_axis() -> alt.Axis:
-    """Input on the left, output on the right."""
-    return alt.Axis(
-        grid=False,
-        values=[0, 0.25, 0.5, 0.75, 1],
-        labelFlush=True,
-        labelExpr=(
-            "datum.value == 0 ? 'input' : datum.value == 1 ? 'output' :"
-            " format(100 * datum.value, ',~r') + ' %'"
-        ),
-    )
 
 
 def _is_db(measure: Measure) -> bool:

@@ -165,6 +165,19 @@ def opens_layer() -> alt.Parameter:
     return alt.selection_point(name=CLICK, fields=["layer_id"], on="click", empty=False)
 
 
+def depth_axis() -> alt.Axis:
+    """Input on the left, output on the right."""
+    return alt.Axis(
+        grid=False,
+        values=[0, 0.25, 0.5, 0.75, 1],
+        labelFlush=True,
+        labelExpr=(
+            "datum.value == 0 ? 'input' : datum.value == 1 ? 'output' :"
+            " format(100 * datum.value, ',~r') + ' %'"
+        ),
+    )
+
+
 def tooltip(*pairs: tuple[str, str]) -> list[Any]:
     """A tooltip from (field, title) pairs; fields hold finished words."""
     return [alt.Tooltip(f"{field}:N", title=title) for field, title in pairs]

@@ -13,7 +13,15 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from quantstore.charts.common import MARKS, AnyChart, band_colour, opens_layer, styled, tooltip
+from quantstore.charts.common import (
+    MARKS,
+    AnyChart,
+    band_colour,
+    depth_axis,
+    opens_layer,
+    styled,
+    tooltip,
+)
 from quantstore.charts.palette import BANDS, Palette
 from quantstore.numerics.measures import Axis
 from quantstore.wording import stories
@@ -288,15 +296,7 @@ def hanging_bars(profiles: pd.DataFrame, palette: Palette) -> AnyChart:
                 "left:Q",
                 scale=x_scale,
                 title="depth (position among the layers)",
-                axis=alt.Axis(
-                    grid=False,
-                    values=[0, 0.25, 0.5, 0.75, 1],
-                    labelFlush=True,
-                    labelExpr=(
-                        "datum.value == 0 ? 'input' : datum.value == 1 ? 'output' :"
-                        " format(100 * datum.value, ',~r') + ' %'"
-                    ),
-                ),
+                axis=depth_axis(),
             ),
             x2=alt.X2("right:Q"),
             y=alt.Y("top:Q", scale=y_scale),

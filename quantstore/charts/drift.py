@@ -10,7 +10,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from quantstore.charts.common import MARKS, AnyChart, styled, tooltip
+from quantstore.charts.common import MARKS, AnyChart, depth_axis, styled, tooltip
 from quantstore.charts.palette import Palette
 from quantstore.wording.text import short_name
 from quantstore.wording.units import db, weight
@@ -48,15 +48,7 @@ def lines(
         "place:Q",
         scale=alt.Scale(domain=[0, 1], nice=False),
         title="depth (position among the compared tensors)",
-        axis=alt.Axis(
-            grid=False,
-            values=[0, 0.25, 0.5, 0.75, 1],
-            labelFlush=True,
-            labelExpr=(
-                "datum.value == 0 ? 'input' : datum.value == 1 ? 'output' :"
-                " format(100 * datum.value, ',~r') + ' %'"
-            ),
-        ),
+        axis=depth_axis(),
     )
     y_scale = alt.Scale(domain=[LEAST_DB, MOST_DB], nice=False)
     y = alt.Y(

@@ -21,7 +21,7 @@ from quantstore.wording import audits as wording
 from tests.support import fake_audit
 from tests.support.queues import finished
 from tests.support.runs import an_audit, an_audited_tensor, audited
-from tests.support.visits import fails, texts, trusting_no_chart
+from tests.support.visits import button, fails, listed, said, texts, trusting_no_chart
 
 INT8, FLOAT = "digits-separable", "digits-rescaled"
 HOSTILE = "<img src=x onerror=alert(1)> **bold** $x$ [a](http://b)"
@@ -56,24 +56,6 @@ def asked(monkeypatch):
 
     monkeypatch.setattr(RunQueue, "add_audit", add_audit)
     return asked
-
-
-def said(app):
-    return texts(app).replace("\u00a0", " ").replace("\\", "")
-
-
-def button(app, label):
-    return next((one for one in app.button if one.label == label), None)
-
-
-def listed(app):
-    """Every table of the page, by the title of its first column."""
-    by_title = {}
-    for component in app.get("bidi_component"):
-        table = json.loads(component.proto.json or "null")
-        if table and table.get("columns"):
-            by_title[table["columns"][0].get("title")] = table["rows"]
-    return by_title
 
 
 def demo(name):

@@ -1,6 +1,5 @@
 """The Rescue page, the form that starts a rescue, and what the Model page makes of the result."""
 
-import json
 import math
 import shutil
 from dataclasses import replace
@@ -27,7 +26,7 @@ from quantstore.wording.answers import opening
 from tests.support.facts import finding
 from tests.support.queues import finished
 from tests.support.runs import a_rescue, a_run, add
-from tests.support.visits import fails, texts, trusting_no_chart, turned_to
+from tests.support.visits import button, fails, listed, said, texts, trusting_no_chart, turned_to
 
 MODEL = "digits-plain"
 HOSTILE = "<img src=x onerror=alert(1)> **bold** $x$ [a](http://b)"
@@ -75,24 +74,6 @@ def asked(monkeypatch):
     return asked
 
 
-def said(app):
-    return texts(app).replace("\u00a0", " ").replace("\\", "")
-
-
-def button(app, label):
-    return next((one for one in app.button if one.label == label), None)
-
-
-def tables(app):
-    """Every table of the page, by the title of its first column."""
-    by_title = {}
-    for component in app.get("bidi_component"):
-        table = json.loads(component.proto.json or "null")
-        if table and table.get("columns"):
-            by_title[table["columns"][0].get("title")] = table["rows"]
-    return by_title
-
-
 # What came of a rescue
 
 
@@ -115,7 +96,7 @@ def test_the_page_opens_with_the_verdict_before_and_after(open_app, path, rescue
 @pytest.mark.slow
 def test_every_step_has_a_row_with_what_decided_and_what_did_not(open_app, path, rescued):
     rescued()
-    rows = tables(open_app(path, "rescue", model=MODEL))["step"]
+    rows = listed(open_app(path, "rescue", model=MODEL))["step"]
     names = [row["cells"][0]["text"] for row in rows]
     assert names == [
         "target as it is",
@@ -133,7 +114,7 @@ def test_every_step_has_a_row_with_what_decided_and_what_did_not(open_app, path,
 def test_what_left_int8_comes_with_its_cause_and_its_layer(open_app, path, rescued):
     rescued()
     app = open_app(path, "rescue", model=MODEL)
-    (row,) = tables(app)["tensor or weights"]
+    (row,) = listed(app)["tensor or weights"]
     name, now, sensitivity, macs, cause = row["cells"]
     assert name["text"] == "1. Relu_0"
     assert name["small"].startswith("tensor, ")
@@ -147,7 +128,7 @@ def test_where_nothing_left_int8_a_sentence_says_so(open_app, path, rescued):
     rescued(units=(), int8_macs=1.0, steps=record.steps[:2])
     app = open_app(path, "rescue", model=MODEL)
     assert rescue_tables.ALL_IN_INT8 in said(app)
-    assert "tensor or weights" not in tables(app)
+    assert "tensor or weights" not in listed(app)
     assert len(app.get("vega_lite_chart")) == 2
 
 
@@ -493,7 +474,7 @@ def test_another_target_is_chosen_where_it_is_offered(open_app, path):
 @pytest.mark.slow
 def test_what_a_rescue_reached_stands_beside_its_target(open_app, path, rescued):
     rescued("int8_channel", after=25.0)
-    rows = tables(open_app(path, "model", model=MODEL))["target"]
+    rows = listed(open_app(path, "model", model=MODEL))["target"]
     by_target = {row["key"]: row["cells"] for row in rows}
     assert by_target["int8_channel"][2] == {"band": "watch", "small": "24.8\u00a0dB"}
     assert by_target["int8_tensor"][2] is None

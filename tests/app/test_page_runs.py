@@ -24,6 +24,7 @@ from tests.support.facts import finding, many
 from tests.support.runs import CHANNEL, TENSOR, a_run, a_sensitivity, a_tensor, add, layer_names
 from tests.support.visits import (
     opened,
+    said,
     trusting_no_chart,
     turned_to,
     unopened,
@@ -41,13 +42,6 @@ def open_app(monkeypatch: pytest.MonkeyPatch):
         return unopened(page, **({"target": "int8_tensor"} | address)).run()
 
     return run
-
-
-def said(app: AppTest) -> str:
-    kinds = (app.title, app.header, app.markdown, app.caption, app.warning, app.info)
-    html = [element.proto.body for element in app.get("html")]
-    text = "\n".join([str(element.value) for kind in kinds for element in kind] + html)
-    return text.replace("\u00a0", " ").replace("\\", "")
 
 
 def fails(app: AppTest) -> list[str]:

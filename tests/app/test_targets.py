@@ -17,7 +17,7 @@ from quantstore.schemes import TARGETS
 from quantstore.wording.targets import MOST_NAMES, NOT_MEASURED
 from tests.support.queues import finished
 from tests.support.runs import a_run, a_tensor, add
-from tests.support.visits import fails, texts
+from tests.support.visits import fails, said
 
 MODEL = "digits-plain"
 STOPPED = "stopped after 60 s of CPU time"
@@ -66,10 +66,6 @@ def table_of(app):
 
 def button(app):
     return next((button for button in app.button if button.key == "measure_targets"), None)
-
-
-def said(app):
-    return texts(app).replace("\u00a0", " ").replace("\\", "")
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ The authority is QONNX: its table of rounding modes and its examples, and its pa
 installed.
 """
 
+from itertools import product
+
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
@@ -94,34 +96,31 @@ def test_what_is_quantized_lies_on_the_grid_and_stays_there(numbers, scale, bits
     np.testing.assert_array_equal(quant(once, scale, 0, bits, **settings), once)
 
 
-@pytest.mark.parametrize(
-    "parameters", [(4, 3, 7, 448), (5, 2, 15, 57344), (3, 0, 3, 16), (2, 3, 1, 7.5)]
-)
-@pytest.mark.parametrize("mode", ROUNDED)
-def test_the_package_of_qonnx_agrees_on_floats(mode, parameters):
+def test_the_package_of_qonnx_agrees_on_floats():
     module = pytest.importorskip(
         "qonnx.custom_op.general.floatquant", reason="qonnx is not installed"
     )
     array, scale = np.exp(4 * gaussian(40, 50)), np.float32(0.7)
-    floats = [scalar(number) for number in parameters]
-    made = ir.Node(DOMAIN, "FloatQuant", [], [ir.AttrString("rounding_mode", mode)])
-    expected = module.float_quant(array, scale, *floats[:3], max_val=floats[3], rounding_mode=mode)
-    # It multiplies in double precision.
-    np.testing.assert_allclose(quantized(made, [array, scale, *floats]), expected, rtol=1e-7)
+    all_parameters = [(4, 3, 7, 448), (5, 2, 15, 57344), (3, 0, 3, 16), (2, 3, 1, 7.5)]
+    for mode, parameters in product(ROUNDED, all_parameters):
+        floats = [scalar(number) for number in parameters]
+        made = ir.Node(DOMAIN, "FloatQuant", [], [ir.AttrString("rounding_mode", mode)])
+        expected = module.float_quant(
+            array, scale, *floats[:3], max_val=floats[3], rounding_mode=mode
+        )
+        # It multiplies in double precision.
+        np.testing.assert_allclose(quantized(made, [array, scale, *floats]), expected, rtol=1e-7)
 
 
-@pytest.mark.parametrize("mode", ROUNDED)
-@pytest.mark.parametrize("bits", [1, 3, 8])
-def test_the_package_of_qonnx_agrees_to_the_bit(mode, bits):
+def test_the_package_of_qonnx_agrees_to_the_bit():
     module = pytest.importorskip(
         "qonnx.custom_op.general.intquant", reason="qonnx is not installed"
     )
     array, scale = gaussian(6, 5), np.float32(0.07)
-    for signed in (0, 1):
-        for narrow in (0, 1):
-            expected = module.int_quant(array, scale, scalar(2), scalar(bits), signed, narrow, mode)
-            result = quant(array, scale, 2, bits, signed=signed, narrow=narrow, rounding_mode=mode)
-            np.testing.assert_array_equal(result, expected)
+    for mode, bits, signed, narrow in product(ROUNDED, (1, 3, 8), (0, 1), (0, 1)):
+        expected = module.int_quant(array, scale, scalar(2), scalar(bits), signed, narrow, mode)
+        result = quant(array, scale, 2, bits, signed=signed, narrow=narrow, rounding_mode=mode)
+        np.testing.assert_array_equal(result, expected)
 
 
 # Weights of layers

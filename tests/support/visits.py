@@ -5,6 +5,7 @@ The app trusts its charts, which have tests of their own. Who doubts them lets `
 hold each one of a page against the schema of Vega-Lite, which takes as long as drawing it again.
 """
 
+import json
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -83,6 +84,26 @@ def texts(app: AppTest) -> str:
     kinds = (app.title, app.header, app.subheader, app.markdown, app.caption, app.warning, app.info)
     html = [element.proto.body for element in app.get("html")]
     return "\n".join([str(element.value) for kind in kinds for element in kind] + html)
+
+
+def said(app: AppTest) -> str:
+    """The same as people read it: with plain spaces, and nothing escaped."""
+    return texts(app).replace("\u00a0", " ").replace("\\", "")
+
+
+def button(app: AppTest, label: str) -> Any:
+    """The button of this label; None where the page has none."""
+    return next((one for one in app.button if one.label == label), None)
+
+
+def listed(app: AppTest) -> dict[str, list[Any]]:
+    """The rows of every table of the page, by the title of its first column."""
+    by_title = {}
+    for component in app.get("bidi_component"):
+        table = json.loads(component.proto.json or "null")
+        if table and table.get("columns"):
+            by_title[table["columns"][0].get("title")] = table["rows"]
+    return by_title
 
 
 def fails(app: AppTest) -> list[str]:
