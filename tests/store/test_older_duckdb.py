@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from quantstore import store
+from quantstore.settings import PUBLISHED_VIEWS
+
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "duckdb-1.5"
 INSTALL_SECONDS = 60
@@ -22,16 +25,18 @@ INSTALL_SECONDS = 60
 CLIENT = """
 import json, sys, duckdb
 connection = duckdb.connect(sys.argv[1], read_only=True)
-names = "select table_name from duckdb_tables() where not internal"
-names += " union all select view_name from duckdb_views() where not internal"
+names = "select schema_name, table_name from duckdb_tables() where not internal"
+names += " union all select schema_name, view_name from duckdb_views() where not internal"
 found = {}
-for (name,) in connection.execute(names).fetchall():
+for schema, name in connection.execute(names).fetchall():
     try:
-        found[name] = len(connection.execute(f'from "{name}"').fetchall())
+        rows = len(connection.execute(f'from "{schema}"."{name}"').fetchall())
     except duckdb.Error as error:
-        found[name] = str(error)
+        rows = str(error)
+    found[name if schema == "main" else f"{schema}.{name}"] = rows
 silent = connection.execute(
-    "select count(*) from duckdb_columns() where comment is null and not internal"
+    "select count(*) from duckdb_columns()"
+    " where comment is null and not internal and schema_name = 'main'"
 ).fetchall()[0][0]
 print(json.dumps({"version": duckdb.__version__, "rows": found, "silent": silent}))
 """
@@ -63,10 +68,15 @@ def client():
 
 
 @pytest.mark.slow
-def test_duckdb_1_5_reads_every_table_and_view(client, demo_store):
+@pytest.mark.parametrize("is_published", [False, True], ids=["store", "published folder"])
+def test_duckdb_1_5_reads_every_table_and_view(client, demo_store, tmp_path, is_published):
     command, environment = client
+    path = demo_store
+    if is_published:
+        store.publish(demo_store, tmp_path / "published")
+        path = tmp_path / "published" / PUBLISHED_VIEWS
     done = subprocess.run(
-        [*command, "-c", CLIENT, str(demo_store)],
+        [*command, "-c", CLIENT, str(path)],
         env=environment,
         capture_output=True,
         text=True,

@@ -59,7 +59,7 @@ def main() -> None:
         # The process that answers takes longest to start: it does while the page is drawn.
         statement = _statement()
         begun = _begin(statement) if statement.strip() else None
-        schema = _schema(queries.schema(con))
+        schema = _schema(stores.ask(con, queries.schema))
     st.title("SQL")
     with st.container(horizontal=True, gap="large", key="sql_page"):
         with st.container(key="sql_main"):
