@@ -18,6 +18,7 @@ from quantstore.store.connection import (
     reading,
     sandbox,
     stamp,
+    stamp_read,
     update,
     writing,
 )
@@ -121,6 +122,7 @@ __all__ = [
     "set_source",
     "set_tags",
     "stamp",
+    "stamp_read",
     "update",
     "write_models",
     "writing",

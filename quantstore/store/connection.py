@@ -352,7 +352,8 @@ def _forget_unfinished(path: Path, unfinished: Path) -> None:
 
 
 # When the file and its log were last written, and what they are: device, inode, bytes, nanoseconds.
-StoreStamp = tuple[tuple[int, int, int, int] | None, ...]
+# Of a published folder, the parts that are read.
+StoreStamp = tuple[tuple[int, int, int, int] | str | None, ...]
 
 
 def stamp(path: Path) -> StoreStamp:
@@ -361,6 +362,16 @@ def stamp(path: Path) -> StoreStamp:
         # A part that comes or goes changes the folder; its file of views stays as it is.
         return (_stamp_of(folder),)
     return tuple(map(_stamp_of, (path, path.with_name(f"{path.name}.wal"))))
+
+
+def stamp_read(connection: Connection, path: Path) -> StoreStamp:
+    """What differs after every change of what the open connection reads.
+
+    Nobody writes to a store while it is open. To a folder others may have published since.
+    """
+    if published_folder(path) is None:
+        return stamp(path)
+    return tuple(connection.value("select getvariable('parts')"))
 
 
 def _stamp_of(file: Path) -> tuple[int, int, int, int] | None:

@@ -82,10 +82,14 @@ def test_who_opened_the_folder_before_reads_on_what_it_held(versions, tmp_path):
     store.publish(versions[0], folder)
     before = contents(folder)["models"]
     with store.reading(folder) as connection:
+        stamp = store.stamp_read(connection, folder)
         store.publish(versions[1], folder)
         store.compact_folder(folder)
+        assert store.stamp_read(connection, folder) == stamp
         assert connection.rows("select tags from models") == [(["former"],)]
         assert connection.value("select count(*) from layers join models using (model_id)") > 0
+    with store.reading(folder) as connection:
+        assert store.stamp_read(connection, folder) != stamp
     after = contents(folder)["models"]
     assert len(after) > len(before) == 1
     assert ask(folder, "select tags from models where model = ?", PLAIN) == [(["latter"],)]

@@ -93,8 +93,7 @@ def ask(
     than what pages do with it.
     """
     path = settings.store_path()
-    # Nobody writes while a page reads, and the stamp differs after every write.
-    answers = _answers_at(path, store.stamp(path))
+    answers = _answers_at(path, store.stamp_read(con, path))
     key = (question, arguments, tuple(sorted(options.items())))
     with _answers_lock:
         if key in answers:
