@@ -242,7 +242,11 @@ def copy_models(con: store.Connection, bases: list[int], numbers: range, model_c
             )
         ]
         changed = ["new_layer_id as layer_id"]
-        changed += ["new_model_id as model_id"] if table == "layers" else []
+        changed += ["new_model_id as model_id"] if "model_id" in columns else []
+        if "partner_layer_id" in columns:
+            # As new_layers makes them.
+            partner = "(hash(new_model_id, partner_layer_id) // 2)::bigint"
+            changed.append(f"{partner} as partner_layer_id")
         changed += [f"{name} * stretch as {name}" for name in columns if name in STRETCHED]
         changed += [
             f"round(greatest(0, {name} + shift_db), {DB_DECIMALS}) as {name}"
@@ -256,6 +260,16 @@ def copy_models(con: store.Connection, bases: list[int], numbers: range, model_c
             from new_layers
             join {table} using (layer_id)
             order by new_layer_id
+            """
+        )
+    for table, condition in (("graph_points", "layer_id is null"), ("graph_edges", "true")):
+        con.rows(
+            f"""
+            insert into {table} by name
+            select {table}.* replace (new_model_id as model_id)
+            from new_models
+            join {table} using (model_id)
+            where {condition}
             """
         )
     add_totals(con._connection, [key for (key,) in con.rows("select new_model_id from new_models")])

@@ -1,9 +1,9 @@
 """The parts of a published folder: which of them count, and what each says of itself.
 
-A part is a folder ``part=NAME/`` with one Parquet file per table and a manifest. It appears whole,
-by one rename, and never changes. A part that a compaction wrote names the parts that it replaces:
-they count no longer, from the moment at which it is there, and may be removed much later. So
-whoever lists the folder once has a complete state of it, whatever happens meanwhile.
+A part is a folder ``part_id=NAME/`` with one Parquet file per table and a manifest. It appears
+whole, by one rename, and never changes. A part that a compaction wrote names the parts that it
+replaces: they count no longer, from the moment at which it is there, and may be removed much later.
+So whoever lists the folder once has a complete state of it, whatever happens meanwhile.
 """
 
 import errno
@@ -25,9 +25,11 @@ DIGESTS = "digests"
 FILES = frozenset(parquet_name(name) for name in (*(t.name for t in PUBLISHED_TABLES), DIGESTS))
 
 MANIFEST = "part.json"
+# DuckDB reads such a name as a column, which no table may have.
+PREFIX = "part_id="
 FORMAT = "quantstore part"
 _LARGEST_MANIFEST_BYTES = 16 << 20
-_PART_NAME = re.compile(r"part=[0-9a-f]{32}")
+_PART_NAME = re.compile(rf"{PREFIX}[0-9a-f]{{32}}")
 
 NO_PART = "is no part that quantstore wrote"
 IS_A_LINK = "is a symbolic link"
@@ -90,8 +92,8 @@ def listing(folder: Path) -> FolderListing:
 def _listing(folder: Path) -> FolderListing:
     try:
         with os.scandir(folder) as entries:
-            paths = sorted(folder / entry.name for entry in entries if entry.name[:5] == "part=")
-        all_parts = [_SEEN.get(path) or _look_at(path) for path in paths]
+            names = sorted(entry.name for entry in entries if entry.name.startswith(PREFIX))
+        all_parts = [_SEEN.get(folder / name) or _look_at(folder / name) for name in names]
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -173,7 +175,7 @@ def put_in_place(
     # A part that others make way for must be on the disk before its name is.
     for file in fresh.iterdir():
         _flush(file)
-    path = folder / f"part={sha256(text.encode()).hexdigest()[:32]}"
+    path = folder / f"{PREFIX}{sha256(text.encode()).hexdigest()[:32]}"
     try:
         fresh.rename(path)
     except OSError as error:

@@ -113,6 +113,7 @@ def views_of(live: Sequence[PublishedPart], config: ViewsConfig) -> duckdb.DuckD
     """The views in a database of their own, over these parts."""
     connection = duckdb.connect(":memory:", config=config)
     try:
+        connection.execute("set enable_progress_bar = false")
         declare_tables(connection)
         choose_parts(connection, live)
         create_views(connection, "getvariable('parts')")
@@ -186,7 +187,9 @@ def translating(folder: Path) -> Iterator[None]:
         reason = _reason(error)
         if _ABOUT_WRITING.search(reason):
             raise
-        a_file = rf"[Ff]ile \\?[\"']({re.escape(str(folder))}[/\\]part=[0-9a-f]+[/\\]\w+\.parquet)"
+        a_file = (
+            rf"[Ff]ile \\?[\"']({re.escape(str(folder))}[/\\]part_id=[0-9a-f]+[/\\]\w+\.parquet)"
+        )
         named = re.search(a_file, reason)
         if named is not None:
             message = reason.replace(named[1], Path(named[1]).name)
@@ -275,7 +278,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, folders: str) -> None:
 
 def _rows_of(table: str) -> str:
     """All rows of a table, in all parts, with the part that each lies in."""
-    options = "hive_partitioning = true, hive_types = {'part': varchar}"
+    options = "hive_partitioning = true, hive_types = {'part_id': varchar}"
     if table != "layers":
         return f"from read_parquet(parts.files('{table}'), {options})"
     # A part of an earlier release lacks a measure, and perhaps all parts do.
@@ -289,43 +292,43 @@ def _rows_of(table: str) -> str:
 # probe is a part of the measurement of a model; any other run stands for itself.
 _LOSING = """
     create view parts.losing_models as
-    select model_id, part
+    select model_id, part_id
     from parts.models
     qualify row_number() over (
         partition by model_id
-        order by measures_version desc, ingested_at desc, published_at desc, part desc
+        order by measures_version desc, ingested_at desc, published_at desc, part_id desc
     ) > 1;
 
     create view parts.losing_layers as
-    select layer_id, part
+    select layer_id, part_id
     from parts.layers
-    semi join parts.losing_models using (model_id, part);
+    semi join parts.losing_models using (model_id, part_id);
 
     create view parts.losing_simulations as
-    select simulation_id, part
+    select simulation_id, part_id
     from parts.simulations
     where input_source <> 'noise'
-    qualify row_number() over (partition by simulation_id order by part desc) > 1
+    qualify row_number() over (partition by simulation_id order by part_id desc) > 1
     union all
-    select simulation_id, part
+    select simulation_id, part_id
     from parts.simulations
-    semi join parts.losing_models using (model_id, part)
+    semi join parts.losing_models using (model_id, part_id)
     where input_source = 'noise';
 
     create view parts.losing_rescues as
-    select rescue_id, part
+    select rescue_id, part_id
     from parts.rescues
-    qualify row_number() over (partition by rescue_id order by part desc) > 1;
+    qualify row_number() over (partition by rescue_id order by part_id desc) > 1;
 
     create view parts.losing_audits as
-    select audit_id, part
+    select audit_id, part_id
     from parts.audits
-    qualify row_number() over (partition by audit_id order by part desc) > 1;
+    qualify row_number() over (partition by audit_id order by part_id desc) > 1;
 
     create view parts.losing_ingests as
-    select ingest_id, part
+    select ingest_id, part_id
     from parts.ingests
-    qualify row_number() over (partition by ingest_id order by part desc) > 1;
+    qualify row_number() over (partition by ingest_id order by part_id desc) > 1;
 """
 
 # Of several models of one name the first keeps it, as in an import.
@@ -358,7 +361,7 @@ def _view_of(table: Table, columns: Iterable[str]) -> str:
 def counting_rows(table: Table) -> str:
     """What to select from for the rows of a table that count, as they are stored."""
     leading, parent = next(iter(table.pointers().items()))
-    return f"parts.{table.name} anti join parts.losing_{parent} using ({leading}, part)"
+    return f"parts.{table.name} anti join parts.losing_{parent} using ({leading}, part_id)"
 
 
 def declared_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:

@@ -19,6 +19,7 @@ from quantstore.store.connection import CONFIG, Connection, reading
 from quantstore.store.keys import KEY_COLUMNS
 from quantstore.store.parts import (
     DIGESTS,
+    PREFIX,
     PUBLISHED_TABLES,
     PublishedPart,
     listing,
@@ -126,7 +127,7 @@ def _prepare(folder: Path) -> None:
     require_plain_name(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names = {entry.name for entry in folder.iterdir()}
-    if VIEWS_FILE not in names and not all(name.startswith((".", "part=")) for name in names):
+    if VIEWS_FILE not in names and not all(name.startswith((".", PREFIX)) for name in names):
         raise QuantstoreError(
             f"{folder} contains files that are not part of a published folder",
             "name another folder",

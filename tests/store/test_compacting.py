@@ -63,14 +63,14 @@ def test_one_part_holds_what_many_held_and_they_go_a_day_later(folder, versions,
     assert contents(folder) == before
     assert {part.name for part in listing(folder).replaced} == set(former)
     with duckdb.connect(folder / VIEWS_FILE, read_only=True) as connection:
-        rows = connection.execute("select count(*), count(distinct part) from parts.models")
+        rows = connection.execute("select count(*), count(distinct part_id) from parts.models")
         assert rows.fetchall() == [(len(before["models"]), 1)]
     # The next day. The same content has the same name, so that nothing is written anew.
-    for part in folder.glob("part=*"):
+    for part in folder.glob("part_id=*"):
         os.utime(part / "part.json", (0, 0))
     assert cli.main(["compact", "--db", str(folder)]) == 0
     assert f"removed {len(former)} parts" in capsys.readouterr().err
-    assert [part.name for part in folder.glob("part=*")] == [merged]
+    assert [part.name for part in folder.glob("part_id=*")] == [merged]
     assert contents(folder) == before
     # What counts no longer is known all the same: its owner does not bring it back.
     assert store.publish(versions[0], folder).part is None

@@ -10,6 +10,8 @@ import quantstore
 from quantstore import cli, queries, store
 from quantstore.console import statement
 from quantstore.errors import QuantstoreError, RejectedQueryError, StoreError
+from quantstore.records import OutputRecord
+from quantstore.store.parts import PREFIX
 from quantstore.store.published import IS_ONLY_READ, VIEWS_FILE
 from tests.support import hostile
 from tests.support.published import ask, contents, parts
@@ -28,7 +30,8 @@ def two_stores(demo_store, tmp_path_factory):
         with store.writing(path) as connection:
             store.remove_model_named(connection, leaving)
     with store.writing(paths[0]) as connection:
-        add(connection, PLAIN, a_run(31.5, source="3 photos", minute=1))
+        outputs = (OutputRecord(output="boxes", part="scores", sqnr_db=12.0, point="boxes"),)
+        add(connection, PLAIN, a_run(31.5, source="3 photos", minute=1, outputs=outputs))
         add(connection, PLAIN, a_run(12.5, minute=2))
     return paths
 
@@ -58,10 +61,17 @@ def test_the_union_of_two_published_stores_is_their_merge(two_stores, folder, tm
     for path in two_stores:
         store.merge(merged, path)
     expected, published = contents(merged), contents(folder)
-    for table in ("models", "layers", "stored_channels", "layer_errors", "histogram_bins"):
-        assert published[table] == expected[table], table
+    tables = ("models", "layers", "stored_channels", "layer_errors", "histogram_bins")
+    for table in (*tables, "simulation_outputs"):
+        assert published[table] == expected[table] != [], table
     runs = "select simulation_id from simulations where input_source <> 'noise'"
     assert ask(folder, runs) == ask(merged, runs) != []
+
+
+def test_no_table_has_a_column_of_the_name_by_which_duckdb_knows_a_part(folder):
+    columns = "select table_name from duckdb_columns() where column_name = ? and schema_name = ?"
+    assert ask(folder, columns, PREFIX.rstrip("="), "declared") == []
+    assert ask(folder, columns, PREFIX.rstrip("="), "parts") != []
 
 
 @pytest.mark.slow
@@ -131,7 +141,7 @@ def test_writers_never_meet(two_stores, tmp_path):
 @pytest.mark.slow
 def test_what_is_being_written_is_not_seen(two_stores, folder):
     before = contents(folder)["models"]
-    unfinished = folder / ".part=9.quantstore-abcdefgh" / "part=9"
+    unfinished = folder / ".part.quantstore-abcdefgh" / "part"
     unfinished.mkdir(parents=True)
     (unfinished / "models.parquet").write_bytes(b"half")
     try:

@@ -439,7 +439,7 @@ REFUSED_AT_A_FOLDER = {
         "copy models to '{inside}/stolen.csv'",
         "copy (select 1) to '{inside}/stolen.parquet' (format parquet)",
         "copy models to '{inside}/published.duckdb' (format csv)",
-        "copy models to '{inside}/part=00000000000000000000000000000000' (format parquet,"
+        "copy models to '{inside}/part_id=00000000000000000000000000000000' (format parquet,"
         " partition_by (model))",
         "copy models to '{inside}' (format parquet, partition_by (model), overwrite_or_ignore)",
         "copy models to '{inside}/stolen.csv' (use_tmp_file false)",
@@ -503,13 +503,13 @@ REFUSED_AT_A_FOLDER = {
             for function in ("read_text", "read_blob", "read_csv", "read_json_objects")
             for path in (
                 *("{beyond}/secret.csv", "{inside}/../outside/secret.csv", "{inside}/link.csv"),
-                *("{inside}/part=*/../../outside/secret.csv", "{inside}/door/secret.csv"),
+                *("{inside}/part_id=*/../../outside/secret.csv", "{inside}/door/secret.csv"),
                 *("{inside}/relative.csv", "{inside}/root/etc/passwd", "{inside}/root{beyond}/s*"),
             )
         ),
         "from read_parquet('/*')",
         "from read_parquet('{beyond}/*.parquet')",
-        "from read_parquet(['{inside}/part=*/models.parquet', '{beyond}/secret.csv'])",
+        "from read_parquet(['{inside}/part_id=*/models.parquet', '{beyond}/secret.csv'])",
         "from '{beyond}/secret.csv'",
         "from '{inside}/link.csv'",
         "from '{inside}/door/secret.csv'",
@@ -612,9 +612,9 @@ REFUSED_AT_A_FOLDER = {
 
 # What it may read: itself.
 HARMLESS_AT_A_FOLDER = [
-    "select count(*) from glob('{inside}/part=*/*.parquet')",
-    "select count(*) from read_parquet('{inside}/part=*/models.parquet')",
-    "select count(*) from read_text('{inside}/part=*/part.json')",
+    "select count(*) from glob('{inside}/part_id=*/*.parquet')",
+    "select count(*) from read_parquet('{inside}/part_id=*/models.parquet')",
+    "select count(*) from read_text('{inside}/part_id=*/part.json')",
     "from read_duckdb('{inside}/published.duckdb', table_name = 'store_info')",
     # Names like any others: nothing lies there.
     "from read_text('{inside}/%2e%2e/outside/secret.csv')",

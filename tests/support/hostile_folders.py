@@ -19,7 +19,7 @@ Spoil = Callable[[Path], None]
 
 def parts(folder: Path) -> list[Path]:
     """In the order in which DuckDB reads them; this process has not looked at them yet."""
-    return sorted(folder.glob("part=*"))
+    return sorted(folder.glob("part_id=*"))
 
 
 def first(folder: Path) -> Path:
@@ -59,11 +59,11 @@ def part_is_a_link(folder: Path) -> None:
 
 
 def part_is_a_file(folder: Path) -> None:
-    (folder / f"part={'0' * 32}").write_text("x")
+    (folder / f"part_id={'0' * 32}").write_text("x")
 
 
 def part_of_another_name(folder: Path) -> None:
-    shutil.copytree(last(folder), folder / "part=mine")
+    shutil.copytree(last(folder), folder / "part_id=mine")
 
 
 def file_is_a_link(folder: Path) -> None:
