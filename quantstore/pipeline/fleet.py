@@ -14,12 +14,10 @@ from concurrent.futures import (
     BrokenExecutor,
     Executor,
     Future,
-    ProcessPoolExecutor,
     wait,
 )
 from contextlib import ExitStack, contextmanager
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 
 from quantstore import store
@@ -277,6 +275,9 @@ def _submitting_to(executor: Executor | None, processes: int) -> Iterator[Submit
     if executor is not None:
         yield executor.submit
         return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     with ProcessPoolExecutor(
         processes,
         # A forked copy of a process with threads (numpy, duckdb) may hang; a fresh one cannot.

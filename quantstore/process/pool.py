@@ -10,10 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import connection, get_context, parent_process
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -50,6 +47,11 @@ def each(
     if jobs <= 1 or not CAN_FORK:
         yield from (work(context, task) for task in tasks)
         return
+    # Small models never come here.
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
     with ProcessPoolExecutor(
         jobs, mp_context=get_context("fork"), initializer=_inherit, initargs=(work, context)
     ) as pool:
@@ -92,6 +94,8 @@ def _inherit(work: Callable[[Any, Any], Any], context: object) -> None:
 
 def _die_with_parent() -> None:
     """A parent that is killed cannot stop its children."""
+    from multiprocessing import connection, parent_process
+
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
