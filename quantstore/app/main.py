@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import streamlit as st
+from streamlit import delta_generator
 
 from quantstore.app import sidebar
 from quantstore.app.page_list import PAGES, Page
@@ -94,6 +95,9 @@ def _name_tab(page: Page) -> None:
 def _make_pages_quick() -> None:
     """Once for the process, which is a server's: what a program that imports us must not find."""
     common.leave_parts_unchecked()
+    # With its first element Streamlit looks for a REPL around it, to warn about that. The search
+    # asks every module for its file, which loads those that others left for later: sympy, for one.
+    delta_generator._use_warning_has_been_displayed = True
     # Streamlit looks for garbage after every run, also of a part of a page, and would each time go
     # through all that was imported: a tenth of a second. That is never garbage.
     gc.freeze()

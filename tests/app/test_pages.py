@@ -2,8 +2,11 @@
 
 import ast
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -21,6 +24,7 @@ from quantstore.wording import headlines, remedies
 from quantstore.wording.text import markdown
 from tests.support.facts import finding
 from tests.support.visits import (
+    ROOT,
     fails,
     opened,
     texts,
@@ -401,3 +405,20 @@ def test_a_bug_is_a_sentence_without_a_traceback_and_is_logged(
     assert said == PAGE_FAILED
     assert "ZeroDivisionError" not in texts(app) + said
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.slow
+def test_the_first_page_loads_nothing_that_others_left_for_later(demo_store):
+    program = (
+        "import sys; from tests.support.visits import unopened; app = unopened('compare').run();"
+        " print(len(app.exception), 'onnx_ir' in sys.modules, 'sympy.core' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "QUANTSTORE_DB": str(demo_store)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["0", "True", "False"]
