@@ -51,13 +51,11 @@ def arithmetic(
         raise ValueError("it lacks its scale or its bit width")
     scale, *others = parameters
     if node.op_type == BIPOLAR:
-        return apply("Mul", _signs(tensor, scale, apply), scale)
+        return _with(apply, "Mul", _signs(tensor, scale, apply), scale)
     if node.op_type == FLOAT:
         return _floats(node, tensor, scale, others, apply)
     zero_point, *settings = others
-    codes = apply("Div", tensor, scale)
-    if zero_point.any():
-        codes = apply("Add", codes, zero_point)
+    codes = _with(apply, "Add", _with(apply, "Div", tensor, scale), zero_point)
     if node.op_type == TRUNC:
         codes, scale, zero_point = _truncated(node, codes, scale, zero_point, settings, apply)
     else:
@@ -67,9 +65,16 @@ def arithmetic(
         else:
             clamped = _clamped(codes, _range(node, bits, narrow=1), scale, apply)
             codes = _rounding(node, "ROUND")(clamped, scale, apply)
-    if zero_point.any():
-        codes = apply("Sub", codes, zero_point)
-    return apply("Mul", codes, scale)
+    return _with(apply, "Mul", _with(apply, "Sub", codes, zero_point), scale)
+
+
+def _with(apply: Apply[Tensor], op_type: str, tensor: Tensor, parameter: Array) -> Tensor:
+    """A sum or a product with a parameter, left out where it changes nothing.
+
+    onnxruntime would remove it, and the name of what comes out with it.
+    """
+    neutral = 0 if op_type in ("Add", "Sub") else 1
+    return tensor if (parameter == neutral).all() else apply(op_type, tensor, parameter)
 
 
 def quantized(node: ir.Node, inputs: Sequence[Array | None]) -> Array:
@@ -172,15 +177,12 @@ def _truncated(
     rounding = _rounding(node, "FLOOR")
     if len(settings) == 2:
         bits_in, bits_out = map(_bits, settings)
-        return (
-            rounding(apply("Div", codes, _like(scale, 2.0 ** (bits_in - bits_out))), scale, apply),
-            scale,
-            zero_point,
-        )
+        shift = _like(scale, 2.0 ** (bits_in - bits_out))
+        return rounding(_with(apply, "Div", codes, shift), scale, apply), scale, zero_point
     _, scale_out, bits_out_array = settings
     # A power of two.
     ratio = np.asarray(2 ** np.round(np.log2(scale_out / scale)), scale.dtype)
-    shorter = apply("Div", codes, ratio)
+    shorter = _with(apply, "Div", codes, ratio)
     clamped = _clamped(shorter, _range(node, _bits(bits_out_array), narrow=0), scale, apply)
     return rounding(clamped, scale, apply), scale_out, zero_point / ratio
 
@@ -209,7 +211,7 @@ def _floats(
             2**exponent_bits - 1 - bias
         )
     most = _like(scale, min(largest_magnitude, largest))
-    scaled = apply("Div", tensor, scale)
+    scaled = _with(apply, "Div", tensor, scale)
     magnitude = apply("Add", apply("Abs", scaled), np.asarray(np.finfo(scale.dtype).tiny))
     exponent = apply("Floor", apply("Div", apply("Log", magnitude), _like(scale, math.log(2))))
     least = _like(scale, 1 - bias - mantissa_bits)
@@ -217,7 +219,7 @@ def _floats(
     step = apply("Pow", _like(scale, 2), exponent)
     codes = _rounding(node, "ROUND")(apply("Div", scaled, step), scale, apply)
     limited = apply("Max", apply("Min", apply("Mul", codes, step), most), -most)
-    return apply("Mul", limited, scale)
+    return _with(apply, "Mul", limited, scale)
 
 
 def _range(node: ir.Node, bits: float, *, narrow: int) -> tuple[float, float]:

@@ -41,15 +41,17 @@ ROUNDS_NOTHING = "this target rounds nothing that the outputs of this model depe
 RETURNS_THE_SAME = (
     "the quantized model returns what the float one does: its weights lie on this grid already"
 )
+ABSORBED = "the quantizers of the file absorb the rounding: the outputs stay as they are"
 # What 0.1.0 said.
 _LEFT_AS_IT_IS = "onnxruntime's quantizer leaves this model as it is"
-# Why a run has no figure although nothing is left unmeasured: there was nothing to round. To the
+# Why a run has no figure although nothing is left unmeasured: rounding changed nothing. To the
 # view ``verdicts`` nothing is lost there; every other failure leaves the figure unknown.
 NOTHING_ROUNDED = (
     INTEGERS_ON_GRID,
     WEIGHTS_ON_GRID,
     ROUNDS_NOTHING,
     RETURNS_THE_SAME,
+    ABSORBED,
     _LEFT_AS_IT_IS,
 )
 

@@ -24,7 +24,7 @@ from quantstore.run.inputs import Samples
 from quantstore.run.local import LocalTwins
 from quantstore.run.network import Network
 from quantstore.run.nodes import computed, name_of
-from quantstore.run.own_quantizers import is_within_quantizer
+from quantstore.run.own_quantizers import is_within_quantizer, name_in_file
 from quantstore.run.relay import Relay, packed, rounds
 
 # All tensors that are observed at the same time, float, accumulated and local.
@@ -250,7 +250,7 @@ def _observed_tensors(network: Network, plan: Plan, local: LocalTwins) -> list[_
     return [
         _ObservedTensor(
             name=name,
-            node_name=name_of(node),
+            node_name=name_in_file(name_of(node)),
             op_type=node.op_type,
             emulated_name=rounded(name) if name in plan.grids else name,
             local_name=local.name_of.get(name),

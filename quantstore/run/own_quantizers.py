@@ -4,6 +4,8 @@ The network is meant with its quantizers: they stay, as arithmetic that onnxrunt
 ``graph/qonnx.py`` says what each of them does.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -13,10 +15,10 @@ from quantstore.graph.fold import folded, values_of
 from quantstore.graph.operators import QONNX_DOMAINS
 from quantstore.graph.qonnx import arithmetic
 from quantstore.records import Array
-from quantstore.run.nodes import Node
 from quantstore.run.restore import new_constant
 
-# Stands in the names of tensors within a quantizer; what comes out of it keeps its name.
+# Stands in the names of nodes that together are a quantizer, and of the tensors within it; what
+# comes out of it keeps its name.
 _WITHIN = "/own_quantizer/"
 
 
@@ -25,9 +27,19 @@ def is_within_quantizer(tensor: str) -> bool:
     return _WITHIN in tensor
 
 
-def is_part_of_quantizer(node: Node) -> bool:
+def is_part_of_quantizer(node_name: str) -> bool:
     """Whether a node is a step of a quantizer of the file, so that no target rounds for it."""
-    return any(map(is_within_quantizer, (*node.input, *node.output)))
+    return _WITHIN in node_name
+
+
+def name_in_file(node_name: str) -> str:
+    """What the file calls a node: of a step of a quantizer, the quantizer."""
+    return node_name.partition(_WITHIN)[0]
+
+
+def has_quantizers(tensors: Iterable[str]) -> bool:
+    """Whether a network of these tensors has quantizers of its file."""
+    return any(map(is_within_quantizer, tensors))
 
 
 def in_standard_operators(model: ir.Model, opset: int | None) -> None:
@@ -98,7 +110,7 @@ class _Steps:
                 else new_constant(self._main, f"{name}/{index}", operand)
                 for index, operand in enumerate(operands)
             ],
-            name=name,
+            name=f"{self._node.name or self._name}{_WITHIN}{self._count}",
         )
         step.outputs[0].name = name
         if self._node.graph is not None:
@@ -106,9 +118,6 @@ class _Steps:
         return step.outputs[0]
 
     def named(self, last: ir.Value) -> ir.Value:
-        """The output of the last node, which takes the place and the names of the quantizer."""
+        """The output of the last node, under the name of what comes out of the quantizer."""
         last.name = self._name
-        step = last.producer()
-        if step is not None:
-            step.name = self._node.name
         return last

@@ -80,7 +80,7 @@ def placement(network: Network, target: Target, exclude: Iterable[str] = ()) -> 
     nodes = [
         node
         for node in network.model.graph.node
-        if name_of(node) not in excluded and not is_part_of_quantizer(node)
+        if name_of(node) not in excluded and not is_part_of_quantizer(name_of(node))
     ]
     marks = _Marks(network, is_asymmetric=not target.activations.is_symmetric)
     if target.placement == "everywhere":

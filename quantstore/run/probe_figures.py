@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from quantstore.errors import QuantstoreError, RunError
@@ -21,6 +22,7 @@ from quantstore.graph.findings import of_run
 from quantstore.graph.findings.base import DecoderFigures, KernelFigures, LostFigures
 from quantstore.numerics.saturation import Saturation
 from quantstore.records import (
+    ABSORBED,
     INTEGERS_ON_GRID,
     ROUNDS_NOTHING,
     WEIGHTS_ON_GRID,
@@ -39,6 +41,7 @@ from quantstore.run.kernels import Product
 from quantstore.run.lost import first_lost
 from quantstore.run.network import Network
 from quantstore.run.outputs import JudgedPart
+from quantstore.run.own_quantizers import has_quantizers
 from quantstore.run.placement import Placement, placement
 from quantstore.run.plan import Probed
 from quantstore.run.plans import Planner, Rounding
@@ -297,14 +300,29 @@ class _Trial:
         """
         if probed.target is None or probed.target.activations is None:
             kept = self._weights_alone(probed)
-            on_grid = INTEGERS_ON_GRID if self._was_quantized else WEIGHTS_ON_GRID
-            return kept, on_grid if kept.output_sqnr_db > EXACT_DB else None
+            is_exact = kept.output_sqnr_db > EXACT_DB
+            return kept, self._why_weights_lose_nothing(probed) if is_exact else None
         _, reference = self._compared
         actual = self._rounded(probed.target)
         kept = self._kept(reference, actual)
         if kept.output_sqnr_db > EXACT_DB:
-            return kept, ROUNDS_NOTHING
+            is_absorbed = self._has_quantizers and self._placements[probed.target.name].grid_of
+            return kept, ABSORBED if is_absorbed else ROUNDS_NOTHING
         return self._to_the_end(probed.target, kept, actual), None
+
+    def _why_weights_lose_nothing(self, probed: Probed) -> str:
+        if self._was_quantized:
+            return INTEGERS_ON_GRID
+        is_absorbed = self._has_quantizers and not all(
+            np.allclose(rounded, self._network.constants[name], rtol=1e-5, atol=0, equal_nan=True)
+            for name, rounded in self._rounded_weights(probed).items()
+        )
+        return ABSORBED if is_absorbed else WEIGHTS_ON_GRID
+
+    @property
+    def _has_quantizers(self) -> bool:
+        """Whether the network rounds by itself, as its file says."""
+        return has_quantizers(self._network.tensors)
 
     def _rounded(self, target: Target) -> list[list[Array]]:
         """What the network gives under a target, sample by sample."""
@@ -434,13 +452,15 @@ class _Trial:
     def _weights_alone(self, probed: Probed) -> _Kept:
         """Without roundings in the graph, which would cost as much as the network itself."""
         samples, reference = self._compared
-        rounded = {
+        fed = {**self._network.constants, **self._rounded_weights(probed)}
+        session, names = self._network.session, self._network.outputs
+        return self._kept(reference, [session.run({**fed, **sample}, names) for sample in samples])
+
+    def _rounded_weights(self, probed: Probed) -> dict[str, Array]:
+        return {
             name: self._network.rounded(slot, probed.scheme).values
             for name, slot in self._network.slot_of.items()
         }
-        fed = {**self._network.constants, **rounded}
-        session, names = self._network.session, self._network.outputs
-        return self._kept(reference, [session.run({**fed, **sample}, names) for sample in samples])
 
     @cached_property
     def _planner(self) -> Planner:

@@ -21,6 +21,7 @@ from quantstore.file_formats import QONNX
 from quantstore.graph.findings import of_run
 from quantstore.graph.findings.base import DecoderFigures
 from quantstore.records import (
+    ABSORBED,
     RETURNS_THE_SAME,
     ROUNDS_NOTHING,
     ActivationErrorRecord,
@@ -47,6 +48,7 @@ from quantstore.run.lost import first_lost
 from quantstore.run.network import Network
 from quantstore.run.nodes import every_node, name_of
 from quantstore.run.outputs import JudgedPart
+from quantstore.run.own_quantizers import has_quantizers
 from quantstore.run.placement import Placement, placement
 from quantstore.run.plans import Planner, Rounding
 from quantstore.run.points import Points
@@ -467,7 +469,8 @@ def _figures(
     output_sqnr_db = reference.median_db(actual)
     if output_sqnr_db > EXACT_DB:
         is_empty = not plan.grids and not plan.constants
-        return _Figures(math.nan, ROUNDS_NOTHING if is_empty else RETURNS_THE_SAME, decided)
+        unchanged = ABSORBED if has_quantizers(network.tensors) else RETURNS_THE_SAME
+        return _Figures(math.nan, ROUNDS_NOTHING if is_empty else unchanged, decided)
     return _Figures(output_sqnr_db, None, decided, expected, actual)
 
 

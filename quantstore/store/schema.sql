@@ -1239,6 +1239,7 @@ where simulations.input_source = 'noise'
         'the weights lie on this grid already: rounding them changes nothing',
         'this target rounds nothing that the outputs of this model depend on',
         'the quantized model returns what the float one does: its weights lie on this grid already',
+        'the quantizers of the file absorb the rounding: the outputs stay as they are',
         'onnxruntime''s quantizer leaves this model as it is'
     )
 qualify row_number() over (
@@ -1363,6 +1364,7 @@ figures as (
                 'the weights lie on this grid already: rounding them changes nothing',
                 'this target rounds nothing that the outputs of this model depend on',
                 'the quantized model returns what the float one does: its weights lie on this grid already',
+                'the quantizers of the file absorb the rounding: the outputs stay as they are',
                 'onnxruntime''s quantizer leaves this model as it is'
             ) then 'infinity'
         end as sqnr_db,

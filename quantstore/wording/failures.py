@@ -2,6 +2,7 @@
 
 from quantstore.errors import printable
 from quantstore.records import (
+    ABSORBED,
     INTEGERS_ON_GRID,
     RETURNS_THE_SAME,
     ROUNDS_NOTHING,
@@ -12,6 +13,7 @@ _IN_WORDS = {
     INTEGERS_ON_GRID: "already quantized with this scheme; original loss unknown",
     WEIGHTS_ON_GRID: "the weights already have this format, so rounding changes nothing",
     RETURNS_THE_SAME: "int8 changes nothing, because the weights already have this format",
+    ABSORBED: "the file's own quantizers absorb the rounding, so the outputs stay the same",
     ROUNDS_NOTHING: "this target rounds nothing that affects the outputs",
 }
 

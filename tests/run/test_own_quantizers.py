@@ -10,9 +10,10 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from quantstore.errors import RunError
+from quantstore.records import ABSORBED, NOTHING_ROUNDED
 from quantstore.run import twin
 from quantstore.run.choices import Choices
 from quantstore.run.probe import Prober
@@ -195,6 +196,25 @@ def test_nothing_within_a_quantizer_is_rounded(tmp_path):
     assert placed.constants == ()
 
 
+def test_what_reads_a_quantizer_of_scale_one_is_rounded_all_the_same(tmp_path):
+    """onnxruntime drops a product with one."""
+    for number, quantizer in enumerate(
+        (
+            quantizer_alone(1, op_type="BipolarQuant"),
+            quantizer_alone(1, 0, 4, signed=1, narrow=1),
+            quantizer_alone(1, 2, 4, signed=0, narrow=0),
+            quantizer_alone(1, 4, 3, 7, 448, op_type="FloatQuant", saturation=1),
+        )
+    ):
+        folder = tmp_path / str(number)
+        quantizer.graph.node.append(node("Conv", ["y", "w"], ["z"], "layer"))
+        quantizer.graph.initializer.append(numpy_helper.from_array(gaussian(3, 4, 1, 1), "w"))
+        quantizer.graph.output[0].name = "z"
+        model = twin.to_proto(twin.open_float(save(quantizer, folder / "net.onnx")))
+        trial = trial_of_model(model, folder, feed=lambda seed: {"x": gaussian(*SHAPE, seed=seed)})
+        assert set(trial.placed(TARGETS["int8_tensor"]).grid_of) == {"y", "z"}
+
+
 def test_the_probe_measures_targets_on_top_of_the_quantizers(tmp_path, prober: Prober):
     prober.start(save(network(), tmp_path / "net.onnx"))
     records = prober.result()
@@ -228,6 +248,25 @@ def test_weights_come_back_as_they_were_where_their_grid_fits(tmp_path, prober, 
     (record,) = (each for each in prober.result() if each.target == "int8_weights")
     assert record.failure == why_none
     assert np.isnan(record.output_sqnr_db) == (why_none is not None)
+
+
+def test_what_the_quantizers_absorb_is_told_as_such(tmp_path, prober):
+    """Signs stay: sums of three weights are never close to zero, and int8 moves them by little."""
+    nodes = [
+        node("BipolarQuant", ["x", "p0"], ["a"], "before", domain=DOMAIN),
+        node("Conv", ["a", "w"], ["h"], "layer"),
+        node("BipolarQuant", ["h", "p0"], ["y"], "behind", domain=DOMAIN),
+    ]
+    weights = np.array([1, 0.9, 0.8], np.float32).reshape(1, 3, 1, 1)
+    model = make_model(nodes, constants_of([1]) | {"w": weights})
+    model.graph.input[0].CopyFrom(float_value("x", [1, 3, 8, 8]))
+    path = save(model, tmp_path / "net.onnx")
+    prober.start(path)
+    assert {record.failure for record in prober.result()} == {ABSORBED}
+    np.save(tmp_path / "x.npy", gaussian(4, 3, 8, 8))
+    made = simulate(path, str(tmp_path / "x.npy"), Choices(target="int8_tensor"))
+    assert made.record.failure == ABSORBED
+    assert made.record.failure in NOTHING_ROUNDED
 
 
 # The package qonnx
