@@ -30,7 +30,7 @@ def lay_links(inside: Path, beyond: Path, secret: str) -> None:
     (inside / "link.csv").symlink_to(beyond / "secret.csv")
     (inside / "relative.csv").symlink_to(f"../{beyond.name}/secret.csv")
     (inside / "door").symlink_to(beyond)
-    (inside / "root").symlink_to("/")
+    (inside / "system").symlink_to("/")
 
 
 _PIVOT = "pivot layer_errors on scheme using avg(mse)"
@@ -504,7 +504,11 @@ REFUSED_AT_A_FOLDER = {
             for path in (
                 *("{beyond}/secret.csv", "{inside}/../outside/secret.csv", "{inside}/link.csv"),
                 *("{inside}/part_id=*/../../outside/secret.csv", "{inside}/door/secret.csv"),
-                *("{inside}/relative.csv", "{inside}/root/etc/passwd", "{inside}/root{beyond}/s*"),
+                *(
+                    "{inside}/relative.csv",
+                    "{inside}/system/etc/passwd",
+                    "{inside}/system{beyond}/s*",
+                ),
             )
         ),
         "from read_parquet('/*')",
@@ -536,7 +540,7 @@ REFUSED_AT_A_FOLDER = {
         "from glob('{beyond}/*')",
         "from glob('{inside}/../*')",
         "from glob('{inside}/door/*')",
-        "from glob('{inside}/root/*')",
+        "from glob('{inside}/system/*')",
         "from glob('~/*')",
         "from parquet_metadata('{beyond}/secret.csv')",
         "from parquet_schema('{inside}/link.csv')",
