@@ -40,6 +40,13 @@ MOST_LINE_BYTES = 1 << 28
 # What a library prints before the child takes its output away is a few lines.
 MOST_RUBBISH_BYTES = 1 << 20
 
+# As ``python -m`` does, without looking for cycles meanwhile: all that is loaded stays.
+_LOAD = """\
+import gc, runpy, sys
+gc.disable()
+runpy.run_module(sys.argv[1], run_name="__main__", alter_sys=True)
+"""
+
 # The module signal lacks them on Windows.
 _SIGKILL, _SIGALRM, _SIGXCPU = 9, 14, 24
 
@@ -108,7 +115,7 @@ class Child:
         self._scratch = _scratch_folder() if has_scratch else None
         self._process = subprocess.Popen(
             # -P: a file in the working folder must not shadow a module.
-            [sys.executable, "-P", "-m", module],
+            [sys.executable, "-P", "-c", _LOAD, module],
             # It stays open as long as this process lives: the child ends when it closes.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

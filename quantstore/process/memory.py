@@ -16,8 +16,8 @@ except ImportError:
 # Where Linux says which control groups this process belongs to, and what they may take.
 CGROUPS_OF_PROCESS = Path("/proc/self/cgroup")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
-# So many new objects make Python look for cycles; by default 700 do.
-OBJECTS_PER_COLLECTION = 50_000
+# So many new objects make Python look for cycles; by default 700 do. Large graphs have as many.
+OBJECTS_PER_COLLECTION = 500_000
 # Parameters of glibc's mallopt, by their numbers in malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
@@ -107,6 +107,6 @@ def collect_rarely() -> None:
     """Have Python look for cycles rarely, for a process that works on one model at a time.
 
     A graph has tens of thousands of objects, which live as long as its model is worked on, and all
-    that was imported is looked at as well.
+    that was imported is looked at as well. Between two models somebody must look.
     """
     gc.set_threshold(OBJECTS_PER_COLLECTION)

@@ -7,6 +7,7 @@ Standard input carries requests, a JSON line each: ``{"limits": {...}, "deadline
 then its parent is gone.
 """
 
+import gc
 import io
 import json
 import os
@@ -93,6 +94,8 @@ def serve(answer: AnswerRequest) -> NoReturn:
         answer: gets a request and says how far it is; what it returns, a JSON value, is the result.
             A :class:`QuantstoreError` is a failure that the parent raises again.
     """
+    # The parent has switched it off while this process loads.
+    gc.enable()
     # Whatever a library prints must not end up among the messages; and what it printed so far ends
     # here, or it would be part of the first one.
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -6,6 +6,7 @@ None.
 """
 
 import dataclasses
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from quantstore.process.serve import Reply, serve
 
 def answer(request: dict[str, Any], reply: Reply) -> None:
     """Run the model on noise, and give each figure as soon as it is there."""
+    # What the model before has left, its weights among it.
+    gc.collect(0)
     from quantstore.run.plan import Probed
     from quantstore.run.probe_figures import Facts, Figure, figures
     from quantstore.run.runtime import version

@@ -18,7 +18,7 @@ from quantstore.process.limits import ChildLimits
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
 
 MODULE = '''
-import os, signal, subprocess, sys, tempfile, time
+import gc, os, signal, subprocess, sys, tempfile, time
 from quantstore.errors import MissingStoreError, QuantstoreError
 from quantstore.process.serve import serve
 
@@ -79,12 +79,15 @@ def answer(request, reply):
         return sorted(pool.each(doubled, 2, [1, 2, 3], jobs=2))
     if action == "read":
         return sys.stdin.read()
+    if action == "cycles":
+        return [WERE_SOUGHT_WHILE_LOADING, gc.isenabled()]
     if action == "give":
         return {1, 2}
     if action == "limits":
         import resource
         return [resource.getrlimit(getattr(resource, name))[0] for name in request["names"]]
 
+WERE_SOUGHT_WHILE_LOADING = gc.isenabled()
 serve(answer)
 '''
 FREE = ChildLimits()
@@ -161,6 +164,10 @@ def test_work_can_be_shared_over_processes_that_it_forks(start):
 
 def test_what_it_runs_reads_no_requests(start):
     assert asked(start(), "read", ChildLimits(wall_seconds=60)) == ""
+
+
+def test_cycles_are_sought_when_it_works_and_not_while_it_loads(start):
+    assert asked(start(), "cycles") == [False, True]
 
 
 def test_a_result_that_is_no_json_is_a_bug_and_the_child_goes_on(start):

@@ -1,10 +1,13 @@
 """The probe: whether a network survives, from running it on noise; and what is said where not."""
 
 import dataclasses
+import gc
+import io
 import math
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,7 @@ from quantstore.pipeline.files import demo_paths
 from quantstore.pipeline.fleet import ingest_many
 from quantstore.pipeline.ingest import ingest_file
 from quantstore.process.child import Child
+from quantstore.process.serve import Reply
 from quantstore.run import noise, probe, probe_child, twin
 from quantstore.run.comparison import NO_OUTPUT_DEPENDS, Reference, is_not_a_number, sqnr_db
 from quantstore.run.plan import PLAN, Probed
@@ -194,6 +198,24 @@ def test_a_network_that_was_rescaled_breaks_per_tensor_and_lives_per_channel_if_
     assert rescaled[WEIGHTS].output_sqnr_db > 40
     # Activations share one scale per tensor, whatever the weights do.
     assert rescaled[CHANNEL].output_sqnr_db < 3
+
+
+def test_what_a_model_left_is_gone_before_the_next_is_read(tmp_path):
+    class Left:
+        """What points at itself, as the nodes of a graph point at one another."""
+
+    left = Left()
+    left.itself = left
+    is_left = weakref.ref(left)
+    gc.disable()
+    try:
+        del left
+        request = {"path": str(tmp_path / "no.onnx"), "fold": True, "asked": []}
+        with pytest.raises(ModelFileError, match="does not exist"):
+            probe_child.answer(request, Reply(io.BytesIO()))
+        assert is_left() is None
+    finally:
+        gc.enable()
 
 
 def test_the_figure_is_the_median_over_outputs_and_samples():
