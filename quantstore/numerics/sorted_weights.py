@@ -9,6 +9,7 @@ weights lie between two levels, not even the boundaries are needed.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from functools import cache
 
 import numpy as np
@@ -23,8 +24,23 @@ from quantstore.numerics.quantization import (
 from quantstore.records import Counts, Doubles, Floats
 from quantstore.schemes import Format, Scheme
 
+
+def shares_up_to_one(lowest: str, count: int) -> Doubles:
+    """Numbers in equal ratios from the lowest to 1, the same to the last bit on every processor.
+
+    What numpy makes of powers depends on the vector instructions that it finds.
+
+    Args:
+        lowest: a decimal number.
+    """
+    with localcontext(prec=40):
+        logarithm = Decimal(lowest).ln()
+        exponents = (logarithm * (count - 1 - step) / (count - 1) for step in range(count))
+        return np.array([float(exponent.exp()) for exponent in exponents])
+
+
 # Clipping thresholds as shares of the largest absolute weight.
-THRESHOLDS: Doubles = np.geomspace(0.01, 1.0, 100)
+THRESHOLDS: Doubles = shares_up_to_one("0.01", 100)
 CLIPPING_BITS = (8, 4)
 
 # Up to so many weights it is quicker to try every grid on every weight.

@@ -26,6 +26,7 @@ from quantstore.numerics.sorted_weights import (
     abs_max,
     clipping_curves,
     curve,
+    shares_up_to_one,
     tensor_errors,
 )
 from quantstore.records import Counts, Doubles, Floats
@@ -37,7 +38,7 @@ from quantstore.schemes import (
 )
 
 # The channels' view of clipping needs a pass over all weights for each threshold.
-CHANNEL_THRESHOLDS: Doubles = np.geomspace(0.02, 1.0, 14)
+CHANNEL_THRESHOLDS: Doubles = shares_up_to_one("0.02", 14)
 
 # A layer is fine from here on (provisional, like the bands).
 FINE_DB = 30.0

@@ -1,5 +1,7 @@
 """The fast form of every figure, held to the plain one in ``quantization``."""
 
+import math
+from fractions import Fraction
 from functools import cache
 
 import ml_dtypes
@@ -443,6 +445,24 @@ GRIDS = {
 }
 # Long enough that bits are told without trying, where chance allows.
 LONG_ROWS = (24, 700)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "lowest"),
+    [(THRESHOLDS, Fraction(1, 100)), (CHANNEL_THRESHOLDS, Fraction(1, 50))],
+)
+def test_thresholds_are_the_nearest_float64_to_equal_ratios(thresholds, lowest):
+    """In whole numbers, which are the same on every processor."""
+    assert thresholds[0] == float(lowest)
+    assert thresholds[-1] == 1
+    steps = len(thresholds) - 1
+    for step, threshold in enumerate(thresholds.tolist()):
+        below, above = (
+            (Fraction(threshold) + Fraction(math.nextafter(threshold, end))) / 2
+            for end in (0, math.inf)
+        )
+        # The n-th power of a share is a power of the lowest.
+        assert below**steps <= lowest ** (steps - step) <= above**steps
 
 
 @pytest.mark.parametrize("make", (KINDS | GRIDS).values(), ids=KINDS | GRIDS)
