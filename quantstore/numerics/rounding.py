@@ -44,6 +44,8 @@ MOST_TOGETHER = 16
 MOST_COLUMNS = 1 << 13
 # So many truths are counted at once, as the bits of one number.
 _WORD_BITS = 64
+# What takes a call for all channels is done for so many weights at a time.
+BATCH_WEIGHTS = 1 << 20
 
 # An error in codes below this share of the highest code may be nothing but float32's own rounding.
 _ROUNDING = 2.0**-21
@@ -277,6 +279,7 @@ class _Sums:
         self._tensor_scale, self._tensor_zero_point = scales_of(
             *self._range, schemes[self._tensor], cuts[self._tensor]
         )
+        self._tensor_inverse = (1 / self._tensor_scale.astype(np.float64)).astype(np.float32)
         self._lowest, self._highest = (
             (codes - self._tensor_zero_point).astype(np.float32)
             for codes in (tensor_numbers.qmin, tensor_numbers.qmax)
@@ -318,8 +321,8 @@ class _Sums:
         if tied.any():
             with np.errstate(over="ignore"):
                 bottom = low.astype(np.float32) / scale[tied]
-            # Halfway, or so near that float32 and float64 may disagree.
-            near = np.float32(0.5) - self._numbers.qmax[rows][tied].astype(np.float32) / (1 << 22)
+            # Halfway, or so near that float32 and float64, or a product and a quotient, disagree.
+            near = np.float32(0.5) - self._numbers.qmax[rows][tied].astype(np.float32) / (1 << 21)
             fragile[tied] |= np.abs(bottom - np.rint(bottom)) >= near
         return fragile if fragile.any() else None
 
@@ -354,10 +357,11 @@ class _RowSums(_Sums):
         columns = self._columns
         # Parts of one length, so that none is short.
         width = -(-columns.size // -(-columns.size // MOST_COLUMNS))
-        together = max(1, min(columns.channel_count, PIECE_WEIGHTS // width))
-        self._make_room(together * width)
+        self._piece_rows = max(1, min(columns.channel_count, PIECE_WEIGHTS // width))
+        self._make_room(self._piece_rows * width)
         padded = -(-width // _WORD_BITS) * _WORD_BITS
-        self._truth = np.zeros((together, padded), dtype=np.bool_)
+        self._truth = np.zeros((self._piece_rows, padded), dtype=np.bool_)
+        together = max(1, BATCH_WEIGHTS // width)
         for first in range(0, columns.channel_count, together):
             rows = slice(first, min(first + together, columns.channel_count))
             for start in range(0, columns.size, width):
@@ -367,23 +371,18 @@ class _RowSums(_Sums):
                 self.largest_error[row] = self._largest_error(row)
 
     def _add(self, rows: slice, values: Floats) -> None:
-        """Round a piece of some channels under every scheme."""
+        """Round some channels, or parts of them, under every scheme."""
         shape = len(self._schemes), len(values)
         squares = np.empty(shape, dtype=np.float32)
-        zeroed = np.zeros(shape, dtype=np.int64)
+        packed_width = 0 if self._squares_only else self._truth.shape[1] // _WORD_BITS
+        zero_counts = np.zeros((*shape, packed_width), dtype=np.uint8)
         channel_scale = self._channel_scale[:, rows]
-        for group in self._groups:
-            for row in range(group.rows.start, group.rows.stop):
-                step = (
-                    self._tensor_scale[row]
-                    if group.is_shared
-                    else channel_scale[row - self._channel.start, :, np.newaxis]
-                )
-                level, ratio = self._round(values, group, row, step)
-                if self._is_counted[row]:
-                    zeroed[row] = self._zero_counts(level)
-                error = np.subtract(level, ratio, out=level)
-                np.vecdot(error, error, out=squares[row])
+        for first in range(0, len(values), self._piece_rows):
+            piece = slice(first, first + self._piece_rows)
+            self._add_piece(
+                values[piece], channel_scale[:, piece], squares[:, piece], zero_counts[:, piece]
+            )
+        zeroed = zero_counts.sum(axis=2, dtype=np.int64)
 
         # As for columns: sums of nothing but the rounding of x / s.
         again = squares <= self._in_doubt * values.shape[1]
@@ -403,6 +402,43 @@ class _RowSums(_Sums):
         self.squared_error[:, rows] += sums
         if not self._squares_only:
             self.zeroed_count[:, rows] += zeroed
+
+    def _add_piece(
+        self, values: Floats, channel_scale: Floats, squares: Floats, zero_counts: Bytes
+    ) -> None:
+        """Squares in scales, and zeros, of channels that fit into the cache under every scheme."""
+        ratio, level = (
+            buffer[: values.size].reshape(values.shape) for buffer in (self._ratio, self._level)
+        )
+        for row, scheme in enumerate(self._schemes):
+            if row >= self._channel.start:
+                scale = channel_scale[row - self._channel.start, :, np.newaxis]
+                np.divide(values, scale, out=ratio)
+            elif self._is_counted[row]:
+                np.divide(values, self._tensor_scale[row], out=ratio)
+            else:
+                # Quicker, and where it puts a tie does not matter to squares.
+                np.multiply(values, self._tensor_inverse[row], out=ratio)
+            if scheme.number == "int":
+                np.rint(ratio, out=level)
+            else:
+                room = self._room[: values.size].reshape(values.shape)
+                float8_rounding(ratio, scheme.number, level, room)
+            if scheme.clip == "mse":
+                level.clip(self._lowest[row], self._highest[row], out=level)
+            if self._is_counted[row]:
+                self._count_zeros(level, zero_counts[row])
+            np.subtract(level, ratio, out=level)
+            np.vecdot(level, level, out=squares[row])
+
+    def _count_zeros(self, level: Floats, counts: Bytes) -> None:
+        """How many levels of each row are 0, 64 at a time."""
+        rows, width = level.shape
+        truth = self._truth[:rows]
+        # What fills up the last word stays False.
+        np.equal(level, 0, out=truth[:, :width])
+        packed = np.packbits(truth.reshape(-1)).view(np.uint64)
+        np.bitwise_count(packed.reshape(counts.shape), out=counts)
 
     def _rows_by_definition(
         self, row: int, values: Floats, rows: slice, where: Bools | Counts
@@ -427,31 +463,6 @@ class _RowSums(_Sums):
             lost, _ = self._rows_by_definition(row, values, slice(None), some)
             largest = max(largest, float(np.abs(lost).max()))
         return largest
-
-    def _round(
-        self, values: Floats, group: _SchemeGroup, row: int, scale: Floats
-    ) -> tuple[Floats, Floats]:
-        """``round(x / s)`` and ``x / s``."""
-        size = values.size
-        ratio, level = (room[:size].reshape(values.shape) for room in (self._ratio, self._level))
-        np.divide(values, scale, out=ratio)
-        if group.number == "int":
-            np.rint(ratio, out=level)
-        else:
-            float8_rounding(ratio, group.number, level, self._room[:size].reshape(values.shape))
-        if group.is_clipped:
-            level.clip(self._lowest[row], self._highest[row], out=level)
-        return level, ratio
-
-    def _zero_counts(self, level: Floats) -> Counts:
-        """How many levels of each row are 0."""
-        count, width = level.shape
-        truth = self._truth[:count]
-        truth[:, width:] = False
-        np.equal(level, 0, out=truth[:, :width])
-        bits = np.packbits(truth.reshape(-1)).view(np.uint64)
-        counts: Counts = np.bitwise_count(bits).reshape(count, -1).sum(axis=1, dtype=np.int64)
-        return counts
 
 
 class _ColumnSums(_Sums):

@@ -26,17 +26,19 @@ from quantstore.schemes import Format, Scheme
 
 
 def shares_up_to_one(lowest: str, count: int) -> Doubles:
-    """Numbers in equal ratios from the lowest to 1, the same to the last bit on every processor.
+    """``np.geomspace(lowest, 1, count)``, the same to the last bit on every processor.
 
-    What numpy makes of powers depends on the vector instructions that it finds.
+    What numpy makes of powers depends on the vector instructions that it finds, and one bit decides
+    between two codes where a range that is clipped on both sides ends half between them.
 
     Args:
         lowest: a decimal number.
     """
     with localcontext(prec=40):
-        logarithm = Decimal(lowest).ln()
-        exponents = (logarithm * (count - 1 - step) / (count - 1) for step in range(count))
-        return np.array([float(exponent.exp()) for exponent in exponents])
+        exponents = np.linspace(float(Decimal(lowest).log10()), 0, count).tolist()
+        shares = np.array([float(10 ** Decimal(exponent)) for exponent in exponents])
+    shares[0] = float(lowest)
+    return shares
 
 
 # Clipping thresholds as shares of the largest absolute weight.

@@ -1,6 +1,8 @@
 """The fast form of every figure, held to the plain one in ``quantization``."""
 
-import math
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from functools import cache
 
@@ -451,18 +453,30 @@ LONG_ROWS = (24, 700)
     ("thresholds", "lowest"),
     [(THRESHOLDS, Fraction(1, 100)), (CHANNEL_THRESHOLDS, Fraction(1, 50))],
 )
-def test_thresholds_are_the_nearest_float64_to_equal_ratios(thresholds, lowest):
+def test_thresholds_lie_in_equal_ratios(thresholds, lowest):
     """In whole numbers, which are the same on every processor."""
     assert thresholds[0] == float(lowest)
     assert thresholds[-1] == 1
     steps = len(thresholds) - 1
     for step, threshold in enumerate(thresholds.tolist()):
-        below, above = (
-            (Fraction(threshold) + Fraction(math.nextafter(threshold, end))) / 2
-            for end in (0, math.inf)
-        )
         # The n-th power of a share is a power of the lowest.
-        assert below**steps <= lowest ** (steps - step) <= above**steps
+        share = Fraction(threshold) ** steps / lowest ** (steps - step)
+        assert abs(share - 1) < steps * Fraction(1, 2**50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("features", ["", "X86_V4", "X86_V4 X86_V3"])
+def test_thresholds_are_the_same_whatever_the_processor(features):
+    code = "from quantstore.numerics import sorted_weights as s; print(s.THRESHOLDS.tolist())"
+    environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": features}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{THRESHOLDS.tolist()}\n"
 
 
 @pytest.mark.parametrize("make", (KINDS | GRIDS).values(), ids=KINDS | GRIDS)
