@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Its warnings are about how setuptools likes its settings; errors are shown.
 INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
 
-.PHONY: app test slow check docs bench bench-quick bench-pages bench-probe bench-rescue kill stress fleet format clean bench-store attacks pictures
+.PHONY: app test slow check docs bench bench-quick bench-pages bench-probe bench-rescue kill stress fleet published format clean bench-store attacks pictures
 
 app: $(VENV)/app.stamp  ## install, load the example models into an empty store, start the app
 	$(BIN)/quantstore app --demo --port $(PORT)
@@ -61,6 +61,9 @@ stress: $(VENV)/test.stamp  ## readers and writers on one store for two minutes;
 
 fleet: $(VENV)/test.stamp  ## 200 models through a Dask cluster, a worker killed on the way; FLEET="--models 50"
 	$(BIN)/python bench/fleet.py $(FLEET)
+
+published: $(VENV)/test.stamp  ## 2,000 models into a published folder, read, compacted and killed meanwhile; PUBLISHED="--models 200"
+	$(BIN)/python bench/published.py $(PUBLISHED)
 
 bench-store: $(VENV)/test.stamp  ## rows a second, open time, bytes of a model, compaction
 	$(BIN)/python bench/store.py

@@ -12,6 +12,7 @@ sys.path.insert(0, str(BENCH))
 import memory  # noqa: E402
 import models  # noqa: E402
 import probe  # noqa: E402
+import published  # noqa: E402
 import rows  # noqa: E402
 import timing  # noqa: E402
 
@@ -99,3 +100,40 @@ def test_a_goal_is_met_by_the_medians():
     assert row(fast, slow, rows.Goal(2.0, at_most=1.0)).is_met is False
     assert row(fast, "not installed (x)", rows.Goal(2.0)).is_met is None
     assert row("failed: x", slow, rows.Goal(2.0)).is_met is False
+
+
+def looked(monkeypatch, *counts):
+    """A reader of the bench of published folders that sees these, one after the other."""
+    whole = {"model-0001": {"layers": 3}, "model-0002": {"layers": 5}}
+    reader = published.Reader(Path(), whole, through_views=False)
+    for seen in counts:
+        monkeypatch.setattr(reader, "_count", lambda seen=seen: seen)
+        reader.look()
+    return reader
+
+
+def test_a_reader_counts_what_is_whole(monkeypatch):
+    # Copies of the same measured model have equally many rows.
+    seen = {"model-0001": {"layers": 3}, "model-0006": {"layers": 5}}
+    reader = looked(monkeypatch, {}, seen, seen)
+    assert (reader.looks, reader.seen) == (3, set(seen))
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        (({"model-0001": {"layers": 3}}, {}), "1 models are gone, such as model-0001"),
+        (({"model-0001": {"layers": 2}},), "model-0001 is not whole"),
+        (({"model-0001": {"layers": 6}},), "model-0001 is not whole"),
+        (({"model-0001": {}},), "model-0001 is not whole"),
+    ],
+)
+def test_a_reader_fails_where_a_model_goes_away_or_is_not_whole(monkeypatch, counts, words):
+    with pytest.raises(AssertionError, match=words):
+        looked(monkeypatch, *counts)
+
+
+@pytest.mark.parametrize("rows", [[("x", "layers", 3)] * 2, [(None, "layers", 1)]])
+def test_a_model_that_is_there_twice_and_rows_of_no_model_are_failures(rows):
+    with pytest.raises(AssertionError):
+        published.count_rows(lambda _: rows)
