@@ -4,9 +4,11 @@ import pandas as pd
 import pytest
 
 from quantstore import queries, store
+from quantstore.app.page_list import PAGES
 from quantstore.app.widgets import stores
 from quantstore.schemes import TARGETS
 from quantstore.settings import PUBLISHED_VIEWS
+from tests.support.visits import turned_to, unopened
 
 SOME = ["digits-rescaled", "digits-plain"]
 TARGET = TARGETS["int8_tensor"]
@@ -45,6 +47,23 @@ def test_the_store_is_asked_for_verdicts_once_until_somebody_writes(own_store):
         assert "renamed" in stores.worst_first(con, TARGET)
 
 
+@pytest.mark.slow
+def test_whoever_turns_the_pages_has_verdicts_asked_for_once(own_store, monkeypatch):
+    asked = []
+
+    def counted(con, *arguments):
+        asked.append(arguments)
+        return verdicts(con, *arguments)
+
+    verdicts = queries.verdicts
+    monkeypatch.setattr(queries, "verdicts", counted)
+    app = unopened("compare", target=TARGET.name).run()
+    for page in PAGES:
+        turned_to(app, page.name).run()
+        assert not app.exception
+    assert asked == [()]
+
+
 def test_the_answers_of_one_state_are_kept_up_to_a_number(own_store, monkeypatch):
     monkeypatch.setattr(stores, "MOST_ANSWERS", 2)
     asked = []
@@ -61,7 +80,7 @@ def test_the_answers_of_one_state_are_kept_up_to_a_number(own_store, monkeypatch
     assert asked == [1, 2, 3, 1, 1]
 
 
-@pytest.mark.parametrize("name", ["", PUBLISHED_VIEWS])
+@pytest.mark.parametrize("name", [pytest.param("", marks=pytest.mark.slow), PUBLISHED_VIEWS])
 def test_a_part_that_somebody_publishes_is_seen(own_store, tmp_path, monkeypatch, name):
     folder = tmp_path / "published"
     with store.writing(own_store) as con:
