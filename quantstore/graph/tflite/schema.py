@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from quantstore.errors import ModelFileError
+from quantstore.file_formats import TENSORFLOW_LITE
 from quantstore.graph.limits import MOST_NAME_CHARACTERS, MOST_NODES
 from quantstore.records import Array
 
 MISSING_EXTRA = "a TensorFlow Lite model, and the package that reads its format is not installed"
-INSTALL = "pip install 'quantstore[tflite]'"
 DAMAGED = "a damaged TensorFlow Lite file"
 _AGAIN = "convert or download the model again"
 
@@ -111,7 +111,7 @@ def library() -> ModuleType:
     try:
         return importlib.import_module("tflite")
     except ModuleNotFoundError as error:
-        raise ModelFileError(MISSING_EXTRA, INSTALL) from error
+        raise ModelFileError(MISSING_EXTRA, TENSORFLOW_LITE.install) from error
 
 
 class Schema:
