@@ -405,6 +405,9 @@ def _quantiles(rows: Doubles, share: float) -> list[float]:
     index = int(position)
     low, high = rows[:, index], rows[:, min(index + 1, rows.shape[1] - 1)]
     weight = position - index
+    if np.isfinite(low).all() and np.isfinite(high).all():
+        finite: list[float] = (low + weight * (high - low)).tolist()
+        return finite
     # inf - inf and 0 * inf are NaN, so equal neighbours and exact positions must not get there.
     is_plain = (low == high) | (weight == 0)
     gap = np.subtract(high, low, where=~is_plain, out=np.zeros_like(low))

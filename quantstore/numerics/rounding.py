@@ -245,6 +245,46 @@ class _SchemeGroup:
     is_shared: bool  # One scale for the tensor.
 
 
+@dataclass(frozen=True, slots=True)
+class _SchemeLayout:
+    """What follows from schemes alone; one of each for every scheme, or where some of them lie.
+
+    ``most_error``: no error is larger, in scales: half of the widest step, and what float32 adds to
+    it. ``in_doubt``, ``(schemes, 1)``: a squared error up to which it may be float32's rounding.
+    """
+
+    numbers: _Numbers
+    groups: list[_SchemeGroup]
+    is_counted: list[bool]
+    most_error: Doubles
+    in_doubt: Floats
+    may_tie: Bools
+    tensor: slice
+    channel: slice
+    block: slice
+
+
+@cache
+def _layout_of(schemes: tuple[Scheme, ...]) -> _SchemeLayout:
+    numbers = _numbers(schemes)
+    granularities = [scheme.granularity for scheme in schemes]
+    tensor = slice(0, granularities.count("tensor"))
+    channel = slice(tensor.stop, len(schemes) - granularities.count("block"))
+    return _SchemeLayout(
+        numbers=numbers,
+        groups=_scheme_groups(schemes),
+        is_counted=[not scheme.is_per_tensor or scheme.name in INT8_SCHEMES for scheme in schemes],
+        most_error=np.array(
+            [_widest_step(scheme) / 2 + scheme.qmax * _ROUNDING for scheme in schemes]
+        ),
+        in_doubt=((numbers.qmax * _ROUNDING) ** 2).astype(np.float32),
+        may_tie=(numbers.is_integer & ~numbers.is_symmetric & ~numbers.is_clipped)[:, 0],
+        tensor=tensor,
+        channel=channel,
+        block=slice(channel.stop, len(schemes)),
+    )
+
+
 class _Sums:
     """The sums while they grow, and the grids of every scheme."""
 
@@ -257,22 +297,16 @@ class _Sums:
         self.largest_error = np.zeros(count)
 
         self._columns, self._schemes, self._cuts = columns, schemes, cuts
-        self._numbers = _numbers(tuple(schemes))
-        self._in_doubt = ((self._numbers.qmax * _ROUNDING) ** 2).astype(np.float32)
-        self._squares_only = squares_only
-        self._is_counted = [
-            not squares_only and (not scheme.is_per_tensor or scheme.name in INT8_SCHEMES)
-            for scheme in schemes
-        ]
-        # No error is larger, in scales: half of the widest step, and what float32 adds to it.
-        self._most_error = np.array(
-            [_widest_step(scheme) / 2 + scheme.qmax * _ROUNDING for scheme in schemes]
+        layout = _layout_of(tuple(schemes))
+        self._numbers, self._groups = layout.numbers, layout.groups
+        self._in_doubt, self._most_error, self._may_tie = (
+            layout.in_doubt,
+            layout.most_error,
+            layout.may_tie,
         )
-        self._groups = _scheme_groups(tuple(schemes))
-        granularities = [scheme.granularity for scheme in schemes]
-        self._tensor = slice(0, granularities.count("tensor"))
-        self._channel = slice(self._tensor.stop, count - granularities.count("block"))
-        self._block = slice(self._channel.stop, count)
+        self._squares_only = squares_only
+        self._is_counted = [False] * count if squares_only else layout.is_counted
+        self._tensor, self._channel, self._block = layout.tensor, layout.channel, layout.block
         self._unshared = slice(self._channel.start, count)
         self._range = columns.low.min(keepdims=True), columns.high.max(keepdims=True)
         tensor_numbers = self._numbers.of(self._tensor)
@@ -286,9 +320,6 @@ class _Sums:
         )
         low, high = self._range
         self._may_overflow = bool(high[0] - low[0] > LARGEST_WEIGHT / 8)
-        numbers = self._numbers
-        may_tie = numbers.is_integer & ~numbers.is_symmetric & ~numbers.is_clipped
-        self._may_tie = may_tie[:, 0]
         self._tensor_fragile = self._fragile(self._tensor, low, self._tensor_scale)
         self._channel_scale = self._unshared_scale(self._channel, columns.low, columns.high)
         self._channel_fragile = self._fragile(self._channel, columns.low, self._channel_scale)
@@ -616,7 +647,6 @@ def _widest_step(scheme: Scheme) -> float:
     return math.ldexp(1.0, math.frexp(largest)[1] - 1 - mantissa_bits)
 
 
-@cache
 def _scheme_groups(schemes: tuple[Scheme, ...]) -> list[_SchemeGroup]:
     groups, start = [], 0
     for (granularity, _, clip), group in groupby(schemes, key=_computation_key):
