@@ -693,7 +693,7 @@ def ingest(
         QuantstoreError: the executor takes no more files; what was finished is stored.
         ValueError: a name for several files.
     """
-    from quantstore.pipeline.fleet import ingest_many
+    from quantstore.pipeline.fleet import compact_after, ingest_many
     from quantstore.pipeline.outcome import IngestChoices
     from quantstore.pipeline.remote import find_models
 
@@ -711,6 +711,7 @@ def ingest(
         results_by_path.setdefault(result.path, []).append(result)
         if progress is not None:
             progress(result)
+    compact_after(chain.from_iterable(results_by_path.values()), target.path)
     return [*failures, *(results_by_path[str(path)].pop(0) for path in files)]
 
 

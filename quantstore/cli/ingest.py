@@ -177,7 +177,7 @@ def _ingested(
     child: "Child | None" = None,
 ) -> "list[IngestResult]":
     """Ingest and say what became of each file, those that failed before included."""
-    from quantstore.pipeline.fleet import ingest_batches
+    from quantstore.pipeline.fleet import compact_after, ingest_batches
 
     results = []
     with Talk() as talk:
@@ -198,6 +198,10 @@ def _ingested(
             talk.progress(len(results), len(files), "files")
     if len(files) > 1:
         say(_summary([*failures, *results], talk.seconds))
+    if compacted := compact_after(results, db):
+        sizes = (compacted.bytes_before, compacted.bytes_after)
+        before, after = (units.file_size(size).replace(units.NO_BREAK_SPACE, " ") for size in sizes)
+        say(f"compacted {db}: {before} before, {after} after")
     return results
 
 

@@ -48,6 +48,8 @@ MOST_UNDER_WAY = 128
 UNDER_WAY_PER_PROCESS = 8
 # What is finished waits so long for more.
 GATHERING_SECONDS = 0.3
+# To measure so many models takes several times as long as to compact a store of a thousand.
+MANY_MODELS = 100
 # Readers wait while a batch is written: for a second at most.
 MOST_PER_BATCH = 16
 
@@ -110,6 +112,14 @@ def ingest_batches(
         # Any of those that were under way may have ended a worker: alone, each shows it.
         fleet.waiting, fleet.lost = fleet.lost, deque()
         processes = at_most = 1
+
+
+def compact_after(results: Iterable[IngestResult], store_path: Path) -> store.CopySummary | None:
+    """Return the space that is free after many models were written; None where nothing is done."""
+    written_count = sum(result.outcome in ("stored", "replaced") for result in results)
+    if written_count < MANY_MODELS:
+        return None
+    return store.compact_if_sparse(store_path)
 
 
 def _ingested_here(

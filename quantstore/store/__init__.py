@@ -22,7 +22,7 @@ from quantstore.store.connection import (
     update,
     writing,
 )
-from quantstore.store.copies import CopySummary, backup, compact
+from quantstore.store.copies import CopySummary, backup, compact, compact_if_sparse
 from quantstore.store.exports import ExportSummary, export, export_zip
 from quantstore.store.imports import MergeSummary, merge
 from quantstore.store.labelling import (
@@ -98,6 +98,7 @@ __all__ = [
     "cleaned_note",
     "compact",
     "compact_folder",
+    "compact_if_sparse",
     "export",
     "export_zip",
     "find_model",

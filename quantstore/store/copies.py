@@ -4,6 +4,7 @@ The file is never read behind DuckDB's back: closing such a handle drops the loc
 processes out, and what is committed may still stand in the file's write-ahead log.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,13 @@ from quantstore.store.beside import room_beside
 from quantstore.store.connection import StoreStamp, alone, missing_store, reading, stamp
 from quantstore.store.published import require_writable
 from quantstore.store.schema import STORAGE_VERSION, require_our_schema
+
+logger = logging.getLogger(__name__)
+
+# Of a file that grows by small writes up to a quarter is free: DuckDB merges their rows elsewhere.
+MOST_FREE_SHARE = 1 / 8
+# Less is not worth the work.
+LEAST_FREE_BYTES = 64 << 20
 
 # Whoever opened the former file right before it was replaced asks for its lock within
 # microseconds. The lock is kept for this long, so that they find it taken, and open again by name.
@@ -74,6 +82,23 @@ def compact(path: Path, wait_seconds: float | None = None) -> CopySummary:
             _copy(copied._connection, fresh)
         _take_over(path, fresh, state, wait_seconds)
     return CopySummary(before, _file_bytes(path))
+
+
+def compact_if_sparse(path: Path) -> CopySummary | None:
+    """Compact a store an eighth of which is free; None where it is not, or cannot be done now."""
+    with reading(path) as connection:
+        free_bytes = int(
+            connection.value("select free_blocks * block_size from pragma_database_size()")
+        )
+    if free_bytes < max(LEAST_FREE_BYTES, path.stat().st_size * MOST_FREE_SHARE):
+        return None
+    try:
+        return compact(path, wait_seconds=0)
+    except StoreError as error:
+        # Somebody has it open, or the disk is full. The store takes more room than it needs, and
+        # works as before.
+        logger.info("not compacted: %s", error)
+        return None
 
 
 def _take_over(path: Path, fresh: Path, state: StoreStamp, wait_seconds: float | None) -> None:

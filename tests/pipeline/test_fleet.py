@@ -12,7 +12,15 @@ import quantstore
 from quantstore import store
 from quantstore.errors import QuantstoreError
 from quantstore.pipeline import fleet, ingest, outcome, worker
-from quantstore.pipeline.outcome import CRASHED, Attempt, IngestChoices, Refusal, StoredContent
+from quantstore.pipeline.outcome import (
+    CRASHED,
+    Attempt,
+    IngestChoices,
+    IngestResult,
+    Refusal,
+    StoredContent,
+)
+from quantstore.store import copies
 from quantstore.version import __version__
 from tests.support.graphs import conv_model, gaussian, save
 from tests.support.workers import (
@@ -334,3 +342,16 @@ def test_a_file_that_kills_its_process_is_found_out_and_the_others_settle(
         file.stem: "failed" if file.stem == DEADLY else "stored" for file in files
     }
     assert [result.error for result in results if result.error] == [CRASHED]
+
+
+@pytest.mark.parametrize(("count", "is_compacted"), [(2, True), (1, False)])
+def test_a_sparse_store_is_compacted_after_many_models(
+    tmp_path, path, monkeypatch, count, is_compacted
+):
+    monkeypatch.setattr(fleet, "MANY_MODELS", 2)
+    monkeypatch.setattr(copies, "LEAST_FREE_BYTES", 0)
+    monkeypatch.setattr(copies, "MOST_FREE_SHARE", 0)
+    results = ingest_many(model_files(tmp_path, count), path, WatchedExecutor())
+    results.append(IngestResult(path="old.onnx", outcome="already stored", model="old"))
+    summary = fleet.compact_after(results, path)
+    assert (summary is not None) is is_compacted

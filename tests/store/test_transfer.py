@@ -840,6 +840,20 @@ def test_others_read_while_the_store_is_compacted_and_write_before_the_copy_take
     assert ask(own_copy, "select count(*) from store_info where key like 'row%'") == [(8,)]
 
 
+def test_a_store_is_compacted_where_much_of_it_is_free_and_nobody_holds_it(own_copy, monkeypatch):
+    with_room(own_copy)
+    assert store.compact_if_sparse(own_copy) is None
+    monkeypatch.setattr(copies, "LEAST_FREE_BYTES", 1)
+    monkeypatch.setattr(copies, "MOST_FREE_SHARE", 0)
+    before = contents(own_copy)
+    with store.reading(own_copy):
+        assert store.compact_if_sparse(own_copy) is None
+    summary = store.compact_if_sparse(own_copy)
+    assert summary.bytes_after < summary.bytes_before
+    assert contents(own_copy) == before
+    assert store.compact_if_sparse(own_copy) is None
+
+
 def test_a_store_that_somebody_holds_is_not_compacted(own_copy):
     hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
     with subprocess.Popen(
