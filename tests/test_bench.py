@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pandas as pd
 import pytest
@@ -14,7 +15,27 @@ import models  # noqa: E402
 import probe  # noqa: E402
 import published  # noqa: E402
 import rows  # noqa: E402
+import same_figures  # noqa: E402
 import timing  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "in_db", "phrase"),
+    [
+        ([1.0, np.nan, np.inf], [1.0, np.nan, np.inf], False, ""),
+        ([10.0, 40.0], [10.5, 40.0], True, "0.5 dB"),
+        ([10.0, 0.0], [8.0, 0.0], False, "0.2 of the value"),
+        ([10.0, 20.0], [10.0], False, "2 numbers became 1"),
+        ([10.0, 20.0], [np.inf, np.nan], True, "2 of 2 became infinite, absent or finite"),
+    ],
+)
+def test_stores_differ_by_their_largest_difference(old, new, in_db, phrase):
+    arrays = (np.array(numbers) for numbers in (old, new))
+    assert same_figures.largest_difference(*arrays, in_db=in_db) == phrase
+
+
+def test_lists_of_a_column_count_number_by_number():
+    np.testing.assert_array_equal(same_figures.flat(([1.0, None], 2.0)), [1, np.nan, 2])
 
 
 def test_mobilenetv2_like_has_the_layers_and_weights_of_mobilenetv2(tmp_path):
