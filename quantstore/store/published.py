@@ -252,11 +252,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, folders: str) -> None:
     tables = {table.name: table for table in PUBLISHED_TABLES}
     connection.execute("begin")
     connection.execute("create schema parts")
-    statement = (
-        f"create macro parts.files(name) as list_transform({folders}, lambda part:"
-        " concat(part, '/', name, '.parquet'))"
-    )
-    connection.execute(statement)
+    list_parts(connection, folders)
     for name in (*tables, DIGESTS):
         statement = f"create view parts.{name} as {_rows_of(name)}"
         connection.execute(statement)
@@ -274,6 +270,15 @@ def create_views(connection: duckdb.DuckDBPyConnection, folders: str) -> None:
     hand_down_comments(connection)
     describe_store(connection)
     connection.execute("commit")
+
+
+def list_parts(connection: duckdb.DuckDBPyConnection, folders: str) -> None:
+    """Say which parts the views read: a list of their folders, as an expression of SQL."""
+    statement = (
+        f"create or replace macro parts.files(name) as list_transform({folders}, lambda part:"
+        " concat(part, '/', name, '.parquet'))"
+    )
+    connection.execute(statement)
 
 
 def _rows_of(table: str) -> str:

@@ -5,7 +5,8 @@ need no lock and no catalog: each adds parts of its own, and readers take their 
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ from quantstore.store.published import (
     choose_parts,
     create_views,
     declare_tables,
+    list_parts,
     live_parts,
     require_plain_name,
 )
@@ -143,26 +145,38 @@ def _prepare(folder: Path) -> None:
 def renew_views(folder: Path) -> None:
     """Write the file of views anew: over the parts that count now, as this release has them.
 
-    Two writers may do so at once. The later one may have listed the folder earlier, so each looks
-    again when its file is in place; whoever comes last leaves what is true.
+    Two writers may do so at once. Each looks again right before its file takes the place of the
+    other's, so that no part goes away, and right after, so that the last one leaves what is true.
     """
     views = folder / VIEWS_FILE
-    live: tuple[PublishedPart, ...] = ()
-    while live != (live := live_parts(folder)):
-        with room_beside(views) as room:
-            fresh = room / VIEWS_FILE
-            config = CONFIG | {"storage_compatibility_version": STORAGE_VERSION}
-            with duckdb.connect(fresh, config=config) as connection:
-                declare_tables(connection)
-                choose_parts(connection, live)
-                listed = ", ".join(map(_literal, (str(part.path) for part in live)))
-                create_views(connection, f"[{listed}]")
+    live = live_parts(folder)
+    with room_beside(views) as room:
+        fresh, spare = room / VIEWS_FILE, room / "spare.duckdb"
+        config = CONFIG | {"storage_compatibility_version": STORAGE_VERSION}
+        with duckdb.connect(spare, config=config) as connection:
+            declare_tables(connection)
+            choose_parts(connection, live)
+            create_views(connection, _listed(live))
+        is_in_place = False
+        while not is_in_place or live != live_parts(folder):
+            live = live_parts(folder)
+            with duckdb.connect(spare, config=config) as connection:
+                list_parts(connection, _listed(live))
+            shutil.copyfile(spare, fresh)
+            if live != live_parts(folder):
+                continue
             try:
                 fresh.replace(views)
             except PermissionError as error:
                 # Nobody needs it to read the folder with quantstore, and the part is in place.
                 logger.warning("%s was not renewed: %s", views, error.strerror)
                 return
+            is_in_place = True
+
+
+def _listed(live: Sequence[PublishedPart]) -> str:
+    listed = ", ".join(_literal(str(part.path)) for part in live)
+    return f"[{listed}]"
 
 
 def _create_chosen(connection: Connection) -> None:
