@@ -18,8 +18,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-# Smaller ones cost nothing worth mentioning.
-LARGE_BYTES = 1 << 16
+# Smaller ones cost nothing worth mentioning; nor do those of a file in which looking for them takes
+# longer than copying them.
+LARGE_BYTES, LARGE_FILE_BYTES = 1 << 16, 1 << 24
 # Numbers of files, in the byte order of files.
 _TYPES: dict[int, np.dtype[Any]] = {
     onnx.TensorProto.FLOAT: np.dtype("<f4"),
@@ -108,7 +109,7 @@ def _read(large: LargeTensor, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
 def _without_large(content: bytes) -> tuple[bytes, dict[int, LargeTensor]]:
     """The message without the numbers of large initializers, which are told by their index."""
-    if len(content) < LARGE_BYTES or sys.byteorder != "little":
+    if len(content) < LARGE_FILE_BYTES or sys.byteorder != "little":
         return content, {}
     graphs = [field for field in _fields(content, 0, len(content)) if field.number == _GRAPH]
     if len(graphs) != 1 or graphs[0].wire_type != _BYTES:

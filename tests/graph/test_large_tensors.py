@@ -19,6 +19,7 @@ from tests.support.graphs import gaussian, layers_of, make_model, node, save
 @pytest.fixture(autouse=True)
 def _small_ones_are_large(monkeypatch):
     monkeypatch.setattr(large_tensors, "LARGE_BYTES", 24)
+    monkeypatch.setattr(large_tensors, "LARGE_FILE_BYTES", 24)
 
 
 def model_of(*tensors, repeats=1):
