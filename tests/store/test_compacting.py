@@ -53,6 +53,7 @@ def folder(published, tmp_path):
     return tmp_path / "folder"
 
 
+@pytest.mark.slow
 def test_one_part_holds_what_many_held_and_they_go_a_day_later(folder, versions, capsys):
     before = contents(folder)
     assert ask(folder, "select tags from models where model = ?", PLAIN) == [(["latter"],)]
