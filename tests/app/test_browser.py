@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "quantstore" / "demo_models"
 
 
+@pytest.mark.slow
 def test_from_an_empty_store_to_an_answer(visit, empty_app, tmp_path) -> None:
     """Upload, compare, open a layer, ask in SQL: the whole job, in the order a newcomer does it."""
     visitor = visit(empty_app)

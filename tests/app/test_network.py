@@ -78,6 +78,7 @@ def test_a_block_has_the_band_of_its_worst_layer(page):
         assert block["verdict"] in verdicts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["Sensitivity", "Drift"])
 def test_without_a_run_the_page_says_where_to_start_one(page, label):
     app = page(colour=label)

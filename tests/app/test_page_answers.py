@@ -83,6 +83,7 @@ def test_both_answers_stand_side_by_side_with_the_difference_in_words(drift_page
     assert all("<b>" not in base64.b64decode(item).decode() for item in drawn)
 
 
+@pytest.mark.slow
 def test_classes_are_two_short_lists(drift_page):
     answers = [
         NetworkAnswer("classes", classes=(ScoredClass(label, 0.5), ScoredClass(9, 0.25))).to_json()

@@ -155,6 +155,7 @@ def test_a_tag_that_is_gone_is_any_tag(seen, tagged):
     assert [one.value for one in app.warning] == [pickers.not_in_store("tag named", "gone")]
 
 
+@pytest.mark.slow
 def test_a_model_that_a_tag_leaves_out_is_not_called_missing(seen, tagged):
     assert not seen(tagged, tag="<b>", models=["digits-rescaled"]).warning
 

@@ -373,6 +373,7 @@ def test_the_section_on_clipping_begins_with_its_finding(curves, said):
     assert said in [text.value.replace("\u00a0", " ") for text in app.markdown]
 
 
+@pytest.mark.slow
 def test_the_stored_curves_have_one_best_threshold_each(demo_store):
     with store.reading(demo_store) as con:
         for layer_id in queries.worst_layers(con, MODEL, DEFAULT_SCHEME.name)["layer_id"]:
@@ -521,6 +522,7 @@ def test_the_name_of_a_neighbour_shows_as_itself():
     assert row["cells"][0] == {"text": evil, "small": "the layer after"}
 
 
+@pytest.mark.slow
 def test_a_neighbour_opens_its_layer(page, demo_store, monkeypatch):
     with store.reading(demo_store) as con:
         ((layer, partner_id, partner),) = con.rows(

@@ -101,6 +101,7 @@ def test_an_untested_model_is_drawn_neither_good_nor_bad(page, untested_store):
     assert f"--untested-tint: {both(LIGHT.untested.tint, DARK.untested.tint)}" in css
 
 
+@pytest.mark.slow
 def test_under_a_scheme_per_channel_its_remedies_are_others(page):
     table = table_of(page(columns=RESCUES, target="int8_channel"), LAYER_AND_REMEDY)
     titles = [column["title"] for column in table["columns"]]

@@ -77,6 +77,7 @@ def test_without_an_address_two_models_of_equally_many_layers_are_picked(page):
     assert len(picked) == 2
 
 
+@pytest.mark.slow
 def test_where_nothing_changed_there_is_no_chart(page):
     app = page(before="digits-separable", after="digits-separable-unfolded")
     assert "none of the 10" in app.markdown[0].value

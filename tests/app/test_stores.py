@@ -80,7 +80,8 @@ def test_the_answers_of_one_state_are_kept_up_to_a_number(own_store, monkeypatch
     assert asked == [1, 2, 3, 1, 1]
 
 
-@pytest.mark.parametrize("name", [pytest.param("", marks=pytest.mark.slow), PUBLISHED_VIEWS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["", PUBLISHED_VIEWS])
 def test_a_part_that_somebody_publishes_is_seen(own_store, tmp_path, monkeypatch, name):
     folder = tmp_path / "published"
     with store.writing(own_store) as con:

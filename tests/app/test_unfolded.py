@@ -43,6 +43,7 @@ def test_a_page_that_shows_both_tells_them_apart(both, page, part):
     assert (found[RAW]["caveat"], found[FOLDED]["caveat"]) == (UNFOLDED, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [RAW, pytest.param(FOLDED, marks=pytest.mark.slow)])
 def test_the_page_of_a_model_says_which_weights_it_judges(both, model):
     facts = opened("model", both, model=model).caption[0].value

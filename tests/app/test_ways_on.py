@@ -64,6 +64,7 @@ def button(app, key):
     return next((button for button in app.button if button.key == key), None)
 
 
+@pytest.mark.slow
 def test_an_untested_target_is_tested_from_the_model_and_from_compare(open_app, path, asked):
     app = open_app(path, "model", model=MODEL, target="int8_channel")
     button(app, "finish_test").click().run()

@@ -58,6 +58,7 @@ def test_the_page_of_the_model_says_why_and_offers_no_run(path, model):
     assert targets.NO_FILE not in shown
 
 
+@pytest.mark.slow
 @every_model
 def test_only_what_has_a_graph_is_drawn_as_one(path, model):
     shown = texts(opened("model", path, model=model))

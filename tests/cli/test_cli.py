@@ -422,6 +422,7 @@ def test_ingest_goes_on_after_a_failure_and_ends_with_1(run, tmp_path, plain_mod
     assert run("models", "--format", "csv")[1].count("good") == 2
 
 
+@pytest.mark.slow
 @with_a_store_here
 def test_ingest_tells_scripts_what_became_of_each_file(run, tmp_path, plain_model):
     (tmp_path / "bad.onnx").write_bytes(b"no model")

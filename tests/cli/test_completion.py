@@ -44,19 +44,14 @@ def complete(demo_store, monkeypatch):
         ["layers"],
         ["compare"],
         ["compare", "nobody"],
-        ["diff"],
-        ["diff", "nobody"],
-        ["check"],
         ["check", "nobody", "--baseline"],
-        ["report"],
-        ["rename"],
-        ["tag"],
-        ["note"],
-        ["remove"],
-        ["export", "folder"],
-        ["probe"],
-        ["overlay"],
-        ["open"],
+        *(
+            pytest.param(words, marks=pytest.mark.slow)
+            for words in (
+                *(["diff"], ["diff", "nobody"], ["check"], ["report"], ["rename"], ["tag"]),
+                *(["note"], ["remove"], ["export", "folder"], ["probe"], ["overlay"], ["open"]),
+            )
+        ),
     ],
     ids=" ".join,
 )

@@ -80,6 +80,7 @@ def test_an_app_that_runs_for_the_store_is_used(demo_store, server, opened, serv
     assert (opened, served) == ([page_address(server, "digits-plain")], [])
 
 
+@pytest.mark.slow
 def test_no_browser_prints_the_address_alone(demo_store, server, opened, capsys):
     with running_apps.registered(demo_store, server):
         arguments = ["open", "digits-plain", "--target", "int8_tensor", "--no-browser"]
@@ -88,6 +89,7 @@ def test_no_browser_prints_the_address_alone(demo_store, server, opened, capsys)
     assert (capsys.readouterr(), opened) == ((f"{address}\n", ""), [])
 
 
+@pytest.mark.slow
 def test_where_no_browser_can_be_started_the_address_is_told(
     demo_store, server, monkeypatch, capsys
 ):
@@ -99,6 +101,7 @@ def test_where_no_browser_can_be_started_the_address_is_told(
     assert NO_BROWSER in err
 
 
+@pytest.mark.slow
 def test_an_app_for_another_store_is_not_used(demo_store, empty_store, server):
     with running_apps.registered(empty_store, server):
         assert running_apps.port_of(empty_store) == server
@@ -108,6 +111,7 @@ def test_an_app_for_another_store_is_not_used(demo_store, empty_store, server):
     assert running_apps.port_of(empty_store) is None
 
 
+@pytest.mark.slow
 def test_what_a_killed_app_left_behind_does_not_count(demo_store, server, tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()

@@ -267,6 +267,7 @@ def test_quantizers_of_activations_are_counted_and_said(tmp_path):
     assert any('"Quant": 1' in edge.operators for edge in measured.graph_edges)
 
 
+@pytest.mark.slow
 def test_a_file_is_stored_as_qonnx_with_its_targets_measured(tmp_path, prober):
     path = tmp_path / "s.duckdb"
     ingest_file(save(quantized_activations(), tmp_path / "m.onnx"), path, prober=prober)

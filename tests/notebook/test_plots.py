@@ -75,8 +75,9 @@ def runs_of(filled):
     return runs["simulation_id"].tolist()
 
 
+@pytest.mark.slow
 @every_chart
-@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_chart_is_valid_and_stands_alone(filled, draw, theme):
     spec = specification(filled, draw, theme)
     assert spec["config"]["background"] == PALETTES[theme].background

@@ -110,6 +110,7 @@ def test_a_failure_stores_nothing(path, files):
     assert rows(path, "select count(*) from audits") == [(0,)]
 
 
+@pytest.mark.slow
 def test_both_sides_are_named_by_file_or_by_model(path, files):
     assert audits.file_of("net", path) == files[0]
     assert audits.file_of(str(files[1]), path) == files[1]

@@ -212,6 +212,7 @@ running.wait()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_whoever_presses_ctrl_c_finds_nothing(path):
     program = INTERRUPTED.format(model=str(MODEL), store=str(path))

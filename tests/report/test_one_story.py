@@ -77,6 +77,7 @@ ADDRESS = {"model": MODEL, "models": MODEL, "target": TARGET, "kept": "At risk a
 PAGES = ("compare", "model", "drift", "rescue")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_value_and_word_in_a_table_of_a_page_is_in_the_report(path, report_text, page):
     app = opened(page, path, **ADDRESS)

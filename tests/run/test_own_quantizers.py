@@ -215,6 +215,7 @@ def test_what_reads_a_quantizer_of_scale_one_is_rounded_all_the_same(tmp_path):
         assert set(trial.placed(TARGETS["int8_tensor"]).grid_of) == {"y", "z"}
 
 
+@pytest.mark.slow
 def test_the_probe_measures_targets_on_top_of_the_quantizers(tmp_path, prober: Prober):
     prober.start(save(network(), tmp_path / "net.onnx"))
     records = prober.result()

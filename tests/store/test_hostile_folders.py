@@ -77,6 +77,7 @@ def test_what_else_lies_there_changes_nothing(folder, sound, name):
     assert sorted(ask(folder, QUERY)) == sorted(ask(sound, QUERY)) != []
 
 
+@pytest.mark.slow
 def test_a_publisher_renews_the_file_of_views_without_reading_it(folder, demo_store):
     hostile_folders.views_of_somebody_else(folder)
     assert store.publish(demo_store, folder).part is None
@@ -85,6 +86,7 @@ def test_a_publisher_renews_the_file_of_views_without_reading_it(folder, demo_st
     assert models == sorted(ask(folder, "select model from models")) != []
 
 
+@pytest.mark.slow
 def test_parts_of_a_release_without_a_measure_lack_it_and_nothing_else(folder, demo_store):
     before = sorted(ask(folder, "select layer_id, depth, std from layers"))
     for part in hostile_folders.parts(folder):

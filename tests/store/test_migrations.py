@@ -277,6 +277,7 @@ def measured_anew(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 @every_older
 def test_the_layers_of_an_example_have_the_figures_of_earlier_releases(
     name, tmp_path, measured_anew

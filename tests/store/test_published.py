@@ -56,6 +56,7 @@ def test_a_published_store_answers_every_table_and_view_as_the_store_does(two_st
     assert len(expected["stored_channels"]) > 100
 
 
+@pytest.mark.slow
 def test_the_union_of_two_published_stores_is_their_merge(two_stores, folder, tmp_path):
     merged = tmp_path / "merged.duckdb"
     for path in two_stores:
@@ -203,6 +204,7 @@ def test_what_would_write_into_it_is_refused_with_the_command_to_use(folder, com
     assert sorted(map(str, folder.rglob("*"))) == before
 
 
+@pytest.mark.slow
 def test_publish_says_what_it_did_and_refuses_a_folder_of_other_files(two_stores, tmp_path, capsys):
     command = ["publish", str(tmp_path / "new"), "--db", str(two_stores[0])]
     assert cli.main(command) == 0
@@ -224,6 +226,7 @@ def console(folder, sql):
     return statement.run(folder, sql, row_limit=10, timeout_seconds=20).table
 
 
+@pytest.mark.slow
 def test_the_console_reads_a_published_folder(folder):
     assert console(folder, "select count(*) as n from models").to_pylist() == [{"n": 4}]
     assert console(folder, "explain analyze select count(*) from models").num_rows > 0

@@ -78,6 +78,7 @@ def stored_figures(con):
     return {(model, target): tuple(values) for model, target, *values in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))]
 )
