@@ -105,7 +105,7 @@ def test_an_index_that_knows_the_repository_shows_its_pictures():
         if link.startswith(URL):
             kind, path = re.fullmatch(rf"{URL}/(raw|blob)/HEAD/(.+)", link).groups()
             assert (ROOT / path.split("#")[0]).exists()
-            assert (kind == "raw") == path.endswith(".png")
+            assert (kind == "raw") == path.endswith((".png", ".svg"))
 
 
 @pytest.mark.parametrize("url", [None, URL])
