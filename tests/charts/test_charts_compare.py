@@ -149,8 +149,9 @@ def test_colour_means_band_and_nothing_else(palette):
 def test_axes_carry_their_unit():
     lines = compare.axis_of((0.1, 10), RANGE).title
     assert " ".join(lines) == f"{RANGE.title} (log scale)"
+    long = replace(RANGE, title="weight range of a layer, max − min, in weight units")
     # What a chart of 390 pixels shows beside the names.
-    assert [len(line) <= 45 for line in lines] == [True, True]
+    assert max(map(len, compare.axis_of((0.1, 10), long).title)) <= 45
     for chart in (
         compare.bricks(TWO, RANGE, LIGHT),
         against.scatter(TWO, RANGE, P10, LIGHT, LIMITS),
